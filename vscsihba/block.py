@@ -1,0 +1,233 @@
+"""The vocabulary between SCSI and storage: extents, block operations, geometry, buffers.
+
+A SCSI command is a generator that yields the operations below; whoever drives it (the
+engine's pump, a test) performs them on a handler and sends the result back in. Both
+sides speak of bytes only: logical blocks end at the door of `vscsihba.scsi`.
+
+This module does no I/O and knows neither SCSI nor any handler.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vscsihba.errors import UsageError
+
+Views = Sequence[memoryview]
+"""A scatter list: writable or read-only byte views, in the order of the medium."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes on a medium.
+
+    Attributes:
+        offset: First byte.
+        length: Number of bytes; 0 is allowed and means nothing.
+    """
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The first byte after the extent."""
+        return self.offset + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentStatus:
+    """What a medium knows of one extent.
+
+    Attributes:
+        extent: The bytes in question.
+        allocated: Storage is set aside for them (False: deallocated, a hole).
+        zero: They are known to read as zeroes.
+    """
+
+    extent: Extent
+    allocated: bool
+    zero: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The shape of a medium.
+
+    Attributes:
+        size: Capacity in bytes, a multiple of `block_size`.
+        block_size: Logical block length in bytes, a power of two from 512 to 4096.
+        physical_block_size: What the medium writes at once, a power-of-two multiple of `block_size`.
+        optimal_io: Bytes of the transfer that the medium likes best, 0 if it has no wish.
+    """
+
+    size: int
+    block_size: int = 512
+    physical_block_size: int = 512
+    optimal_io: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that no disk can have.
+
+        Raises:
+            UsageError: The block sizes or the capacity contradict each other.
+        """
+        if self.block_size not in (512, 1024, 2048, 4096):
+            raise UsageError(f"block size {self.block_size} is not one of 512, 1024, 2048, 4096")
+        ratio, rest = divmod(self.physical_block_size, self.block_size)
+        if rest or ratio.bit_count() != 1:
+            raise UsageError(
+                f"physical block size {self.physical_block_size} is no power-of-two multiple "
+                f"of the block size {self.block_size}"
+            )
+        if self.size <= 0:
+            raise UsageError("the size is 0", cure="give the medium at least one block")
+        if self.size % self.block_size:
+            raise UsageError(f"the size {self.size} is no multiple of the block size {self.block_size}")
+
+    @property
+    def blocks(self) -> int:
+        """Capacity in logical blocks."""
+        return self.size // self.block_size
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a medium can do beyond reading and writing.
+
+    Attributes:
+        read_only: Writes, unmaps and write-zeroes are refused.
+        flush: Written data may sit in a volatile cache until `Flush`.
+        unmap: `Unmap` frees storage (thin provisioning).
+        unmap_zeroes: Unmapped bytes are sure to read as zeroes (LBPRZ).
+        extents: `Extents` tells more than "everything is allocated".
+        rotational: Seeks cost; Linux schedules accordingly.
+        unmap_granularity: Bytes below which an unmap frees nothing.
+        crypto_erase: The medium can be made unreadable by destroying its key.
+    """
+
+    read_only: bool = False
+    flush: bool = False
+    unmap: bool = False
+    unmap_zeroes: bool = False
+    extents: bool = False
+    rotational: bool = False
+    unmap_granularity: int = 0
+    crypto_erase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Fill `views` from the medium at `offset`. Answered with None."""
+
+    offset: int
+    views: Views
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store `views` at `offset`; with `fua`, they are on stable storage when done. Answered with None."""
+
+    offset: int
+    views: Views
+    fua: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Put all that was written and acknowledged on stable storage. Answered with None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmap:
+    """Deallocate: the bytes are no longer needed. Answered with None."""
+
+    extent: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class WriteZeroes:
+    """Make the extent read as zeroes; storage may be freed if `may_unmap`. Answered with None."""
+
+    extent: Extent
+    may_unmap: bool
+    fua: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """Ask what is allocated.
+
+    Answered with a list of `ExtentStatus` that covers a non-empty head of `extent` without a gap.
+    """
+
+    extent: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoErase:
+    """Make the whole medium unreadable by destroying its key. Answered with None."""
+
+
+BlockOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase
+BlockResult = list[ExtentStatus] | None
+
+
+class Buffer:
+    """The data buffer of one task: a scatter list with a length.
+
+    The transport owns the memory; after the task is complete no view of it may be touched.
+
+    Attributes:
+        views: The scatter list, in order; every view has format ``B``.
+        length: Total bytes.
+    """
+
+    __slots__ = ("length", "views")
+
+    def __init__(self, views: Iterable[memoryview] = ()) -> None:
+        self.views = list(views)
+        self.length = sum(map(len, self.views))
+
+    def take(self, start: int, length: int) -> list[memoryview]:
+        """Return the views of `length` bytes from byte `start` on.
+
+        Raises:
+            ValueError: The buffer ends before that.
+        """
+        if start < 0 or length < 0 or start + length > self.length:
+            raise ValueError(f"bytes {start}+{length} lie outside a buffer of {self.length}")
+        taken = []
+        for view in self.views:
+            if not length:
+                break
+            size = len(view)
+            if start >= size:
+                start -= size
+                continue
+            piece = view[start : start + length]
+            taken.append(piece)
+            length -= len(piece)
+            start = 0
+        return taken
+
+    def gather(self, start: int = 0, length: int | None = None) -> bytes:
+        """Return a copy of `length` bytes (default: the rest) from byte `start` on.
+
+        Raises:
+            ValueError: The buffer ends before that.
+        """
+        return b"".join(self.take(start, self.length - start if length is None else length))
+
+    def scatter(self, data: bytes | memoryview, start: int = 0) -> int:
+        """Copy `data` in from byte `start` on, as far as there is room; return the bytes copied."""
+        count = max(0, min(len(data), self.length - start))
+        done = 0
+        for view in self.take(start, count) if count else ():
+            view[:] = data[done : done + len(view)]
+            done += len(view)
+        return count
+
+    def zero(self, start: int = 0) -> None:
+        """Overwrite everything from byte `start` on with zeroes."""
+        for view in self.take(start, self.length - start) if start < self.length else ():
+            view[:] = bytes(len(view))

@@ -1,0 +1,1 @@
+"""Engines: what serves the rings of an HBA's logical units."""

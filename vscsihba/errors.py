@@ -1,0 +1,82 @@
+"""The exception tree: every failure that the host's side can cause.
+
+    VscsihbaError               carries the message, an optional cure, and the exit code
+    +-- UsageError              the user's words are wrong (exit code 2)
+    |   +-- ConfigError         ... at a place inside a document
+    +-- HostError               this machine lacks something, or refuses it (exit code 1)
+    |   +-- InUseError          somebody else holds what was asked for
+    +-- TransportError          a ring cannot be served
+        +-- DeviceGoneError     the kernel removed the device
+        +-- RingCorruptError    the ring does not hold what the ABI promises
+
+Media failures are not in this tree: a handler reports them as ``OSError`` with an
+errno, like the system calls it is made of (`MediumError` adds the place). What a
+guest sends never raises: it is answered with sense data.
+
+This module knows nothing else of the package.
+"""
+
+import errno
+
+
+class VscsihbaError(Exception):
+    """Base of every error that is shown to a person as one line.
+
+    Args:
+        message: What is wrong and where, lower case, no full stop.
+        cure: What to do about it, appended after ``; ``.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, cure: str | None = None) -> None:
+        self.message = message
+        self.cure = cure
+        super().__init__(message if cure is None else f"{message}; {cure}")
+
+
+class UsageError(VscsihbaError):
+    """The caller asked for something that cannot be meant."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A document is wrong at a named place, such as ``$.hbas[0].id``."""
+
+    def __init__(self, place: str, message: str, *, cure: str | None = None) -> None:
+        self.place = place
+        super().__init__(f"{place}: {message}", cure=cure)
+
+
+class HostError(VscsihbaError):
+    """The machine lacks something that is needed, or refuses it."""
+
+
+class InUseError(HostError):
+    """Somebody else holds what was asked for."""
+
+
+class TransportError(VscsihbaError):
+    """A source of tasks cannot be served any longer."""
+
+
+class DeviceGoneError(TransportError):
+    """The kernel removed the device behind a ring."""
+
+
+class RingCorruptError(TransportError):
+    """A ring does not hold what the kernel's ABI promises."""
+
+
+class MediumError(OSError):
+    """Some bytes of the medium cannot be read or written (errno EIO).
+
+    Args:
+        offset: Byte offset of the first byte that is lost.
+        message: What happened to it.
+    """
+
+    def __init__(self, offset: int, message: str) -> None:
+        super().__init__(errno.EIO, message)
+        self.offset = offset

@@ -1,0 +1,1 @@
+"""The kernel's TCMU ABI: rings, data areas and uio devices; nothing of SCSI."""

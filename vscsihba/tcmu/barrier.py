@@ -1,0 +1,46 @@
+"""Ordering of loads and stores that another processor, the kernel's side, watches.
+
+Python's 32-bit loads and stores through a memoryview are single aligned accesses. On
+x86 these are ordered as written (Intel SDM vol. 3, 9.2.2: loads with loads, stores with
+stores), which is all that the ring needs. Elsewhere membarrier(2) issues a full barrier on
+every running thread of the process, the caller included.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+
+from vscsihba.errors import HostError
+
+_MEMBARRIER = {"aarch64": 283, "riscv64": 283}
+"""System call numbers (linux/unistd.h of the architecture)."""
+_REGISTER_PRIVATE_EXPEDITED = 1 << 4
+_PRIVATE_EXPEDITED = 1 << 3
+
+
+def _nothing() -> None:
+    """Order nothing: the processor does."""
+
+
+def find_barrier(machine: str) -> Callable[[], None]:
+    """Return what orders accesses on this kind of processor.
+
+    Raises:
+        HostError: There is no such thing here.
+    """
+    if machine in ("x86_64", "i686", "i386"):
+        return _nothing
+    number = _MEMBARRIER.get(machine)
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    if number is None or syscall(number, _REGISTER_PRIVATE_EXPEDITED, 0, 0):
+        raise HostError(f"no memory barrier is known for {machine}", cure="use x86_64 or aarch64")
+
+    def membarrier() -> None:
+        if syscall(number, _PRIVATE_EXPEDITED, 0, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    return membarrier
+
+
+memory_barrier = find_barrier(platform.machine())

@@ -1,0 +1,142 @@
+"""uio devices: finding, opening, mapping, waiting and kicking (drivers/uio/uio.c).
+
+Knows the character device and its place in sysfs, not what the map holds.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vscsihba.errors import DeviceGoneError, HostError, InUseError
+
+SYSFS = Path("/sys/class/uio")
+_TCM_USER = "tcm-user/"
+_KICK = b"\0\0\0\0"
+
+
+@dataclass(frozen=True, slots=True)
+class UioDevice:
+    """A uio device that carries a TCMU ring.
+
+    Attributes:
+        node: The character device, such as ``/dev/uio0``.
+        hba: The number N of the backstore's ``core/user_N``.
+        name: The backstore's name.
+        subtype: The first part of its dev_config: whose it is.
+        config: The rest of dev_config.
+        map_size: Bytes to map; any other size is refused.
+    """
+
+    node: Path
+    hba: int
+    name: str
+    subtype: str
+    config: str
+    map_size: int
+
+
+def discover(sysfs: Path = SYSFS) -> list[UioDevice]:
+    """Return every TCMU device there is, ours or not, by number."""
+    devices = [read_device(entry) for entry in sorted(sysfs.glob("uio*"), key=lambda e: int(e.name[3:]))]
+    return [device for device in devices if device is not None]
+
+
+def read_device(entry: Path) -> UioDevice | None:
+    """Read one sysfs entry; None if it is no TCMU device, or has just gone."""
+    try:
+        name = (entry / "name").read_text().strip()
+        size = int((entry / "maps/map0/size").read_text(), 16)
+    except OSError:
+        return None
+    if not name.startswith(_TCM_USER):
+        return None
+    _, hba, backstore, subtype, config = [*name.split("/", 4), "", ""][:5]
+    return UioDevice(Path("/dev") / entry.name, int(hba), backstore, subtype, config, size)
+
+
+class Uio:
+    """An opened and mapped uio device. Only one process can have it.
+
+    Args:
+        device: From `discover`.
+
+    Raises:
+        InUseError: Another process has it open.
+        DeviceGoneError: There is no such device any more.
+        HostError: It cannot be opened or mapped for another reason.
+    """
+
+    def __init__(self, device: UioDevice) -> None:
+        self.device = device
+        self._fd = _open(device.node)
+        try:
+            self._map = mmap.mmap(
+                self._fd, device.map_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
+            )
+        except OSError as error:
+            os.close(self._fd)
+            raise HostError(
+                f"{device.node}: mapping {device.map_size} bytes failed: {error.strerror}"
+            ) from error
+        # A forked child that kept the map would keep the device busy after our death.
+        self._map.madvise(mmap.MADV_DONTFORK)
+        self.memory = memoryview(self._map)
+
+    def fileno(self) -> int:
+        """Return the descriptor; readable means notified, or removed."""
+        return self._fd
+
+    def acknowledge(self) -> None:
+        """Take the notifications back (several come as one); do this before looking at the ring.
+
+        Raises:
+            DeviceGoneError: The kernel has removed the device.
+        """
+        try:
+            os.read(self._fd, 4)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def kick(self) -> None:
+        """Have the kernel consume the answers up to cmd_tail, now, in this thread.
+
+        Raises:
+            DeviceGoneError: The kernel has removed the device.
+        """
+        try:
+            os.write(self._fd, _KICK)
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def _gone(self, error: OSError) -> DeviceGoneError:
+        return DeviceGoneError(f"{self.device.node}: the kernel removed the device ({error.strerror})")
+
+    def close(self) -> None:
+        """Unmap and close; twice is harmless.
+
+        A view that a stuck thread still holds keeps the map, and with it the pages, alive until it
+        is let go: unmapping under it would be a crash.
+        """
+        if self._fd < 0:
+            return
+        with contextlib.suppress(BufferError):
+            self.memory.release()
+            self._map.close()
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _open(node: Path) -> int:
+    try:
+        return os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise InUseError(f"{node}: another process serves this device") from error
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            raise DeviceGoneError(f"{node}: there is no such device") from error
+        raise HostError(f"{node}: {error.strerror}") from error
