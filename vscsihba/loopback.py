@@ -12,6 +12,7 @@ import mmap
 import os
 import select
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -80,6 +81,8 @@ class Loopback:
         self.answers: dict[int, Answer] = {}
         self.broken = False
         self.kicks = 0
+        # The kernel's cmdr_lock: commands are queued and answers taken by different threads.
+        self._lock = threading.RLock()
         self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.transport = LoopbackTransport(self)
 
@@ -96,7 +99,10 @@ class Loopback:
         Raises:
             TransportError: The ring or the data area is full.
         """
-        length = len(data_out) or data_in
+        with self._lock:
+            return self._queue(cdb, data_out, len(data_out) or data_in)
+
+    def _queue(self, cdb: bytes, data_out: bytes, length: int) -> int:
         blocks = self._take_blocks(-(-length // BLOCK))
         iovecs = self._iovecs(blocks, length)
         base = max(abi.IOV_OFFSET + len(iovecs) * _IOVEC.size, abi.CMD_ENTRY_SIZE)
@@ -121,12 +127,13 @@ class Loopback:
     def manage(self, tmr_type: int, cmd_ids: Sequence[int] = ()) -> None:
         """Queue a task management notification that names commands."""
         size = -(-(abi.CMD_IDS_OFFSET + 2 * len(cmd_ids)) // 8) * 8
-        start = self._reserve(size)
-        self.memory[start : start + size] = bytes(size)
-        _HEADER.pack_into(self.memory, start, size | abi.TCMU_OP_TMR, 0, 0, 0)
-        struct.pack_into("=B3xI", self.memory, start + abi.REQ_OFFSET, tmr_type, len(cmd_ids))
-        struct.pack_into(f"={len(cmd_ids)}H", self.memory, start + abi.CMD_IDS_OFFSET, *cmd_ids)
-        self._advance(size)
+        with self._lock:
+            start = self._reserve(size)
+            self.memory[start : start + size] = bytes(size)
+            _HEADER.pack_into(self.memory, start, size | abi.TCMU_OP_TMR, 0, 0, 0)
+            struct.pack_into("=B3xI", self.memory, start + abi.REQ_OFFSET, tmr_type, len(cmd_ids))
+            struct.pack_into(f"={len(cmd_ids)}H", self.memory, start + abi.CMD_IDS_OFFSET, *cmd_ids)
+            self._advance(size)
 
     def expire(self, cmd_id: int) -> None:
         """Give up on a command, as cmd_time_out does: its buffers stay taken until it is answered."""
@@ -210,6 +217,10 @@ class Loopback:
 
     def consume(self) -> None:
         """Take the answers up to cmd_tail, as a write to the uio device does."""
+        with self._lock:
+            self._consume()
+
+    def _consume(self) -> None:
         self.kicks += 1
         tail = self._words[abi.CMD_TAIL_OFFSET >> 2]
         while self._cleaned != tail and not self.broken:
