@@ -1,0 +1,70 @@
+"""The kernel's side of a virtual disk: backstores, HBAs and LUNs in configfs, and their device nodes.
+
+The order of a disk's life, in which a ring must be served before a LUN is linked to it and
+until after it is unlinked:
+
+    prepare()
+    backstore = create_backstore(spec)      open and serve backstore.uio
+    create_hba(id)
+    link_lun(id, lun, backstore.name)       blocks while the kernel scans the LUN
+    device = wait_for_lun(id, lun)
+    ...
+    unlink_lun(id, lun)                     blocks while the kernel flushes
+    delete_hba(id)                          stop serving, close backstore.uio
+    delete_backstore(backstore.name)
+
+`plan` works out such steps for whole layouts, `apply` carries them out and takes them back
+when one fails. Everything raises `vscsihba.errors.HostError` or `UsageError` and nothing else.
+"""
+
+from vscsihba.configfs.backstores import (
+    create_backstore,
+    delete_backstore,
+    reset_ring,
+    resize_backstore,
+    set_attribute,
+    set_block,
+)
+from vscsihba.configfs.devices import LunDevice, links_of, wait_for_lun, wait_for_uio
+from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
+from vscsihba.configfs.hbas import create_hba, delete_hba, link_lun, rescan, set_queue_depth, unlink_lun
+from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
+from vscsihba.configfs.names import backstore_name, id_of, wwn_of
+from vscsihba.configfs.observe import observe
+from vscsihba.configfs.probe import CHECKS, Check, prepare
+from vscsihba.configfs.users import openers_of, users_of
+
+__all__ = [
+    "CHECKS",
+    "Backstore",
+    "BackstoreSpec",
+    "Check",
+    "Hba",
+    "HbaSpec",
+    "Layout",
+    "Lun",
+    "LunDevice",
+    "Observed",
+    "backstore_name",
+    "create_backstore",
+    "create_hba",
+    "delete_backstore",
+    "delete_hba",
+    "id_of",
+    "link_lun",
+    "links_of",
+    "observe",
+    "openers_of",
+    "prepare",
+    "rescan",
+    "reset_ring",
+    "resize_backstore",
+    "set_attribute",
+    "set_block",
+    "set_queue_depth",
+    "unlink_lun",
+    "users_of",
+    "wait_for_lun",
+    "wait_for_uio",
+    "wwn_of",
+]

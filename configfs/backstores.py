@@ -1,0 +1,193 @@
+"""Backstores: the TCMU devices behind the LUNs, one at a time.
+
+Makes, finds, changes and removes them. A backstore needs its ring served before a LUN is
+linked to it; that is the caller's business, and so is everything about LUNs.
+"""
+
+from contextlib import ExitStack
+from errno import EEXIST
+from pathlib import Path
+from typing import Final
+
+from vscsihba.configfs import devices, lio, paths
+from vscsihba.configfs.found import Backstore
+from vscsihba.configfs.model import BackstoreSpec
+from vscsihba.configfs.names import check_name, dev_config, is_ours
+from vscsihba.errors import HostError, InUseError
+
+_ATTEMPTS: Final = 64
+LIVE_ATTRIBUTES: Final = frozenset({"qfull_time_out", "tmr_notification"})
+"""Fields of a `BackstoreSpec` that the kernel changes while LUNs are linked."""
+
+
+def create_backstore(spec: BackstoreSpec, *, timeout: float = 10.0) -> Backstore:
+    """Make a backstore, enable it and wait for the device node of its ring.
+
+    Args:
+        spec: What to make.
+        timeout: Seconds to wait for ``/dev/uioN``.
+
+    Returns:
+        The backstore, ready to be served; no LUN is linked to it.
+
+    Raises:
+        InUseError: A backstore of that name exists.
+        HostError: The kernel refuses, or the node does not appear; nothing stays behind.
+    """
+    if _find(spec.name) is not None:
+        raise InUseError(f"a backstore {spec.name} exists already", cure="choose another name, or remove it")
+    index = _create(spec)
+    with ExitStack() as undo:
+        undo.callback(lio.delete_backstore, spec.name, index)
+        _configure(paths.core() / f"user_{index}" / spec.name, spec)
+        uio = devices.wait_for_uio(spec.name, index, timeout=timeout)
+        undo.pop_all()
+    return Backstore(spec, index, enabled=True, uio=uio)
+
+
+def delete_backstore(name: str) -> None:
+    """Remove a backstore, whole or half-made; its uio device vanishes.
+
+    Raises:
+        InUseError: A LUN is still linked to it.
+        HostError: There is none of ours by that name, or the kernel refuses.
+    """
+    lio.delete_backstore(name, _index(directory_of(name)))
+
+
+def resize_backstore(name: str, size: int) -> None:
+    """Tell the kernel of a new capacity in bytes while the backstore works.
+
+    Linux learns of it from the LUN (a unit attention) or by `rescan`.
+
+    Raises:
+        HostError: There is none of ours by that name, or the kernel refuses.
+    """
+    # Not attrib/dev_size: on an enabled device the kernel announces that by netlink and fails with
+    # ESRCH where no program listens (target_core_user.c, tcmu_send_dev_size_event()).
+    paths.write(directory_of(name) / "control", f"dev_size={size}")
+
+
+def set_block(name: str, *, blocked: bool) -> None:
+    """Let every new command be answered BUSY, or no longer (``action/block_dev``).
+
+    Raises:
+        HostError: There is none of ours by that name, or the kernel refuses.
+    """
+    paths.write(directory_of(name) / "action" / "block_dev", "1" if blocked else "0")
+
+
+def reset_ring(name: str) -> None:
+    """Let everything in the ring be answered BUSY and empty it (``action/reset_ring``).
+
+    Whoever serves the ring must have stopped: its buffers go to other commands at once.
+
+    Raises:
+        HostError: There is none of ours by that name, or the kernel refuses.
+    """
+    paths.write(directory_of(name) / "action" / "reset_ring", "1")
+
+
+def set_attribute(name: str, attribute: str, value: str | int) -> None:
+    """Set ``attrib/<attribute>``.
+
+    Raises:
+        HostError: There is none of ours by that name, the kernel does not know the attribute, or refuses
+            the value; some can only be set while no LUN is linked.
+    """
+    paths.write(directory_of(name) / "attrib" / attribute, str(value))
+
+
+def directory_of(name: str) -> Path:
+    """Return the configfs directory of a backstore of ours.
+
+    Raises:
+        HostError: There is none of ours by that name.
+    """
+    found = _find(check_name(name))
+    if found is None:
+        raise HostError(f"there is no backstore {name}")
+    if not is_ours(name, paths.read(found / "attrib" / "dev_config") or ""):
+        raise InUseError(f"backstore {name} is not ours")
+    return found
+
+
+def _find(name: str) -> Path | None:
+    """Return where a TCMU backstore is; the name is unique, the index is found by looking."""
+    for hba in paths.entries(paths.core()):
+        if hba.name.startswith("user_") and (hba / name).is_dir():
+            return hba / name
+    return None
+
+
+def _index(directory: Path) -> int:
+    return int(directory.parent.name.removeprefix("user_"))
+
+
+def _create(spec: BackstoreSpec) -> int:
+    """Make the kernel's object at the lowest free index and return that.
+
+    Another program may take the same index at the same moment: then the next one is tried.
+    """
+    for _ in range(_ATTEMPTS):
+        taken = {hba.name for hba in paths.entries(paths.core())}
+        index = next(number for number in range(len(taken) + 1) if f"user_{number}" not in taken)
+        try:
+            lio.create_backstore(
+                spec.name,
+                index,
+                dev_config=dev_config(spec.config),
+                size=spec.size,
+                serial=spec.serial,
+                control=_control(spec),
+            )
+        except (FileExistsError, HostError) as error:
+            if _lost_race(error):
+                continue
+            raise
+        return index
+    raise HostError(f"cannot create backstore {spec.name}: every index is taken by others at once")
+
+
+def _lost_race(error: Exception) -> bool:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno == EEXIST
+
+
+def _control(spec: BackstoreSpec) -> str:
+    """Return the settings for the control file (target_core_user.c, tcmu_set_configfs_dev_params())."""
+    settings = {
+        # Else the kernel waits for a daemon's consent, where one (tcmu-runner) has asked to be asked,
+        # and that refuses what is not its own.
+        "nl_reply_supported": -1,
+        "hw_block_size": spec.block_size,
+        "hw_max_sectors": spec.hw_max_sectors,
+        # The area before its unit: the kernel checks each against the other as it comes.
+        "max_data_area_mb": spec.max_data_area_mb,
+        "data_pages_per_blk": spec.data_pages_per_blk,
+        "cmd_ring_size_mb": spec.cmd_ring_size_mb,
+    }
+    return ",".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _configure(directory: Path, spec: BackstoreSpec) -> None:
+    """Set the attributes that must be in place before a LUN is linked, and restore reservations."""
+    attrib = directory / "attrib"
+    paths.write(attrib / "cmd_time_out", str(spec.cmd_time_out))
+    paths.write(attrib / "qfull_time_out", str(spec.qfull_time_out))
+    if (attrib / "tmr_notification").exists():
+        paths.write(attrib / "tmr_notification", str(int(spec.tmr_notification)))
+    _restore_reservations(directory, spec.serial)
+
+
+def _restore_reservations(directory: Path, serial: str) -> None:
+    """Give the kernel back the reservations that were to outlive a power loss (APTPL).
+
+    The kernel writes ``<dbroot>/pr/aptpl_<serial>`` but never reads it (target_core_pr.c,
+    core_scsi3_update_aptpl_buf(), target_pr_res_aptpl_metadata_store()).
+    """
+    dbroot = paths.read(paths.CONFIGFS / "target" / "dbroot")
+    saved = paths.read(Path(dbroot) / "pr" / f"aptpl_{serial}") if dbroot else None
+    for block in (saved or "").split("PR_REG_START:")[1:]:
+        lines = block.partition("PR_REG_END:")[0].split()[1:]
+        paths.write(directory / "pr" / "res_aptpl_metadata", ",".join(lines))

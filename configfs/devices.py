@@ -1,0 +1,139 @@
+"""Waiting for device nodes: the ring's ``/dev/uioN``, a LUN's ``/dev/sdX`` and ``/dev/sgN``.
+
+By uevents (pyudev), never by looking again and again. Where udev runs, a node counts as there
+when udev is done with it, so that permissions and links are right; where it does not run (a
+container), the kernel's own events and devtmpfs have to do.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyudev
+
+from vscsihba.configfs import observe, paths
+from vscsihba.configfs.names import wwn_of
+from vscsihba.errors import HostError
+
+
+@dataclass(frozen=True, slots=True)
+class LunDevice:
+    """The device nodes of a LUN.
+
+    Attributes:
+        address: ``host:channel:target:lun``.
+        disk: ``/dev/sdX``, None if the LUN is no disk.
+        generic: ``/dev/sgN``, None without the kernel's sg module.
+        links: Further names that udev gave the disk, ``/dev/disk/by-id/...`` first.
+    """
+
+    address: str
+    disk: Path | None
+    generic: Path | None
+    links: tuple[Path, ...] = ()
+
+
+def wait_for_uio(name: str, index: int, *, timeout: float = 10.0) -> Path:
+    """Return the node of a backstore's ring as soon as it can be opened.
+
+    Args:
+        name: Of the backstore.
+        index: N of its ``core/user_N``.
+        timeout: Seconds.
+
+    Raises:
+        HostError: It has not come by then.
+    """
+
+    def found(context: pyudev.Context) -> Path | None:
+        ring = observe.ring_of(name, index)
+        return _node(context, paths.SYSFS / "class" / "uio" / ring) if ring else None
+
+    return _wait("uio", found, timeout, f"the ring of backstore {name} (/dev/uioN)")
+
+
+def wait_for_lun(hba_id: int, lun: int, *, disk: bool = True, timeout: float = 30.0) -> LunDevice:
+    """Return the device nodes of a linked LUN as soon as they can be opened.
+
+    Args:
+        hba_id: Of the HBA.
+        lun: Its number.
+        disk: Wait for ``/dev/sdX``; False for what is no disk, which has ``/dev/sgN`` alone.
+        timeout: Seconds.
+
+    Raises:
+        HostError: They have not come by then, or there is no such HBA.
+    """
+    host = observe.host_of(paths.loopback() / wwn_of(hba_id))
+    if host is None:
+        raise HostError(f"there is no HBA {hba_id}")
+    where = observe.address(host, lun)
+    device = observe.scsi_device(where)
+    generic = None
+    if (paths.SYSFS / "class" / "scsi_generic").exists():
+        generic = _wait("scsi_generic", _child(device / "scsi_generic"), timeout, f"/dev/sgN of {where}")
+    if not disk:
+        return LunDevice(where, None, generic)
+    block = _wait("block", _child(device / "block"), timeout, f"/dev/sdX of LUN {lun} of HBA {hba_id}")
+    return LunDevice(where, block, generic, links_of(block))
+
+
+def links_of(disk: Path) -> tuple[Path, ...]:
+    """Return the further names that udev gave a disk, the stable ones (``by-id``) first."""
+    try:
+        device = pyudev.Devices.from_sys_path(pyudev.Context(), str(paths.SYSFS / "class/block" / disk.name))
+    except pyudev.DeviceNotFoundError:
+        return ()
+    links = sorted(map(Path, device.device_links))
+    return tuple(sorted(links, key=lambda link: link.parent.name != "by-id"))
+
+
+def _child(directory: Path) -> Callable[[pyudev.Context], Path | None]:
+    """Return a search for the one device whose directory appears in `directory`."""
+
+    def found(context: pyudev.Context) -> Path | None:
+        names = paths.entries(directory)
+        return _node(context, names[0]) if names else None
+
+    return found
+
+
+def _node(context: pyudev.Context, device: Path) -> Path | None:
+    """Return the node of the device at a path in /sys once it is ready, else None."""
+    try:
+        known = pyudev.Devices.from_sys_path(context, str(device.resolve()))
+    except pyudev.DeviceNotFoundError:
+        return None
+    node = known.device_node
+    if node is None or not Path(node).exists():
+        return None
+    return Path(node) if known.is_initialized or not _udev_runs() else None
+
+
+def _wait(subsystem: str, found: Callable[[pyudev.Context], Path | None], timeout: float, what: str) -> Path:
+    """Return what `found` finds, looking now and after each event of `subsystem`.
+
+    The monitor listens before the first look, so no event falls between the two.
+    """
+    context = pyudev.Context()
+    monitor = pyudev.Monitor.from_netlink(context, "udev" if _udev_runs() else "kernel")
+    monitor.filter_by(subsystem)
+    monitor.start()
+    deadline = time.monotonic() + timeout
+    while (node := found(context)) is None:
+        left = deadline - time.monotonic()
+        if left <= 0 or monitor.poll(left) is None:
+            raise HostError(f"{what} did not appear within {timeout:g} s", cure=_cure())
+    return node
+
+
+def _udev_runs() -> bool:
+    # The test of libudev itself (systemd, sd-device-monitor).
+    return paths.UDEV_CONTROL.exists()
+
+
+def _cure() -> str:
+    if _udev_runs():
+        return "see dmesg and `udevadm monitor`; is the ring being served?"
+    return "see dmesg; is /dev a devtmpfs, and is the ring being served?"

@@ -1,0 +1,145 @@
+"""HBAs and LUNs: tcm_loop targets, and the links from them to backstores.
+
+Knows of a backstore only its name. Linking makes the kernel scan the LUN, and unlinking
+makes it flush: both wait for answers on the ring, which another thread or process must be
+serving meanwhile (`link_lun`, `unlink_lun` release the interpreter's lock while they wait).
+"""
+
+from vscsihba.configfs import backstores, lio, observe, paths
+from vscsihba.configfs.found import Hba, Lun
+from vscsihba.configfs.names import check_lun, wwn_of
+from vscsihba.errors import HostError, InUseError
+
+
+def create_hba(hba_id: int) -> int:
+    """Make the tcm_loop target of an HBA, or complete a half-made one of ours.
+
+    Returns:
+        N of ``/sys/class/scsi_host/hostN``.
+
+    Raises:
+        UsageError: The id is not within 0..255.
+        InUseError: Its WWN belongs to somebody else's target.
+        HostError: The kernel refuses.
+    """
+    found = _ours(hba_id)
+    if found is None or not found.complete:
+        lio.create_target(wwn_of(hba_id))
+        found = _ours(hba_id)
+    if found is None or found.host is None:
+        raise HostError(f"HBA {hba_id} has no SCSI host", cure="see dmesg for the kernel's reason")
+    return found.host
+
+
+def delete_hba(hba_id: int) -> None:
+    """Remove the tcm_loop target of an HBA; its LUNs must be unlinked before.
+
+    Raises:
+        InUseError: A LUN is still linked, or the target is somebody else's.
+        HostError: There is no such HBA, or the kernel refuses.
+    """
+    found = _existing(hba_id)
+    if found.luns:
+        raise InUseError(f"HBA {hba_id} still has {len(found.luns)} LUNs", cure="unlink them first")
+    lio.delete_target(wwn_of(hba_id))
+
+
+def link_lun(hba_id: int, lun: int, backstore: str) -> None:
+    """Put a backstore behind a LUN; blocks until the kernel has asked what the LUN is.
+
+    The ring of the backstore must be served while this runs. Its device nodes come a little
+    later: see `wait_for_lun`.
+
+    Raises:
+        InUseError: The LUN exists, or the target is somebody else's.
+        HostError: There is no such HBA or backstore, or the kernel refuses.
+    """
+    found = _existing(hba_id)
+    if check_lun(lun) in found.luns:
+        raise InUseError(f"LUN {lun} of HBA {hba_id} exists already", cure="choose another number")
+    directory = backstores.directory_of(backstore)
+    index = int(directory.parent.name.removeprefix("user_"))
+    lio.link(wwn_of(hba_id), lun, backstore, index)
+
+
+def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
+    """Remove a LUN; blocks until the kernel has let go of the disk.
+
+    Args:
+        hba_id: Of the HBA.
+        lun: Its number; a half-made one is removed too.
+        served: The ring is being served: what the kernel has not yet written is written. Without
+            (False), the disk goes offline first and everything that waits is failed, so that this ends
+            although nobody answers; what was not written is lost.
+
+    Raises:
+        InUseError: The target is somebody else's.
+        HostError: There is no such LUN, or the kernel refuses.
+    """
+    found = _existing(hba_id)
+    if lun not in found.luns:
+        raise HostError(f"HBA {hba_id} has no LUN {lun}")
+    if not served:
+        _abandon(hba_id, found.luns[lun])
+    lio.unlink(wwn_of(hba_id), lun)
+
+
+def set_queue_depth(address: str, depth: int) -> None:
+    """Set how many commands the initiator sends to a LUN at once.
+
+    Args:
+        address: ``host:channel:target:lun``.
+        depth: Commands; tcm_loop takes at most 1024 for an HBA.
+
+    Raises:
+        HostError: There is no such SCSI device, or the kernel refuses.
+    """
+    paths.write(observe.scsi_device(address) / "queue_depth", str(depth))
+
+
+def rescan(address: str) -> None:
+    """Let Linux ask a LUN for its capacity again, after a resize.
+
+    Raises:
+        HostError: There is no such SCSI device, or the kernel refuses.
+    """
+    paths.write(observe.scsi_device(address) / "rescan", "1")
+
+
+def _ours(hba_id: int) -> Hba | None:
+    """Look an HBA up.
+
+    Raises:
+        InUseError: Its target is somebody else's.
+    """
+    target = paths.loopback() / wwn_of(hba_id)
+    found = observe.hba(target, with_devices=False)
+    if found is None and target.exists():
+        raise InUseError(
+            f"HBA id {hba_id} is in use: target {target.name} is somebody else's",
+            cure="choose another id, or remove that target",
+        )
+    return found
+
+
+def _existing(hba_id: int) -> Hba:
+    found = _ours(hba_id)
+    if found is None:
+        raise HostError(f"there is no HBA {hba_id}")
+    return found
+
+
+def _abandon(hba_id: int, lun: Lun) -> None:
+    """Fail everything that waits for a LUN, so that nothing waits for its ring any more.
+
+    The order matters: a disk that is offline gets no command again, so what the ring gives back as BUSY
+    is failed instead of tried again. (Deleting the SCSI device would do too, but then tcm_loop loses
+    count of its ports and keeps the nexus for ever.)
+    """
+    host = observe.host_of(paths.loopback() / wwn_of(hba_id))
+    state = observe.scsi_device(observe.address(host, lun.number)) / "state"
+    if paths.read(state) not in (None, "offline", "transport-offline"):
+        paths.write(state, "offline")
+    if lun.backstore is not None:
+        backstores.set_block(lun.backstore, blocked=True)
+        backstores.reset_ring(lun.backstore)

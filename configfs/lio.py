@@ -1,0 +1,160 @@
+"""The thin line to rtslib: the only module that imports it.
+
+Makes and removes single objects and turns every failure into one of our errors. Looking at
+what exists is done elsewhere by plain reading (`observe`), because rtslib's look-ups have
+side effects: finding a TPG without a nexus gives it one, whoever's it is.
+
+What rtslib would do to all objects for each one is kept from it here: see `_UserBackstore`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EBUSY, EEXIST, ENOENT
+from pathlib import Path
+
+from rtslib_fb.fabric import LoopbackFabricModule
+from rtslib_fb.target import LUN, TPG, Target
+from rtslib_fb.tcm import UserBackedStorageObject, bs_params
+from rtslib_fb.utils import RTSLibError
+
+from vscsihba.configfs import paths
+from vscsihba.errors import HostError, InUseError
+
+_TAG = 1
+"""Tag of the one target portal group of a target: ``tpgt_1``."""
+
+
+class _UserBackstore(UserBackedStorageObject):  # type: ignore[misc]  # rtslib has no annotations
+    """rtslib's TCMU object, cured of two habits."""
+
+    def _config_pr_aptpl(self) -> None:
+        """Do nothing: `backstores` restores reservations itself.
+
+        rtslib makes an RTSRoot for it, which moves the kernel's dbroot to /etc/target, and fails or
+        warns where that is not possible.
+        """
+
+    def _gen_attached_luns(self) -> Iterator[object]:
+        """Find none: a plan unlinks first, and the kernel refuses (EBUSY) where it did not.
+
+        rtslib walks every LUN of every target to find the ones of a single backstore.
+        """
+        return iter(())
+
+
+# rtslib looks the directory name up by class.
+bs_params[_UserBackstore] = bs_params[UserBackedStorageObject]
+
+
+def create_backstore(name: str, index: int, *, dev_config: str, size: int, serial: str, control: str) -> None:
+    """Make and enable ``core/user_<index>/<name>``; on failure nothing of it stays.
+
+    Args:
+        name: Of the backstore.
+        index: Of the TCMU HBA; giving it keeps rtslib from its cache of all backstores, which knows
+            nothing of other processes.
+        dev_config: Subtype and configuration, with a slash between.
+        size: Bytes.
+        serial: For ``wwn/vpd_unit_serial``.
+        control: More settings for the control file, ``key=value`` separated by commas, written in one go
+            before the device is enabled; a kernel skips the ones it does not know.
+
+    Raises:
+        FileExistsError: The index is taken.
+        HostError: The kernel refuses.
+    """
+    if (paths.core() / f"user_{index}").exists():
+        raise FileExistsError(EEXIST, "index is taken", f"user_{index}")
+    with _translated(f"create backstore {name}"):
+        _UserBackstore(name, dev_config, size, serial, control=control, index=index)
+
+
+def delete_backstore(name: str, index: int) -> None:
+    """Remove ``core/user_<index>/<name>``, and the HBA directory with it.
+
+    Raises:
+        InUseError: A LUN is still linked to it.
+        HostError: The kernel refuses.
+    """
+    with _translated(f"delete backstore {name}"):
+        _UserBackstore(name, index=index).delete()
+
+
+def create_target(wwn: str) -> None:
+    """Make a tcm_loop target with its portal group and nexus, or complete a half-made one.
+
+    Raises:
+        HostError: The kernel refuses.
+    """
+    with _translated(f"create target {wwn}"):
+        TPG(Target(LoopbackFabricModule(), wwn), _TAG)
+
+
+def delete_target(wwn: str) -> None:
+    """Remove a tcm_loop target, its portal group and LUNs.
+
+    Raises:
+        HostError: The kernel refuses.
+    """
+    with _translated(f"delete target {wwn}"):
+        Target(LoopbackFabricModule(), wwn, "lookup").delete()
+
+
+def link(wwn: str, lun: int, name: str, index: int) -> None:
+    """Put a backstore behind a LUN; returns after the kernel has scanned it.
+
+    Raises:
+        HostError: The LUN exists, the target or the backstore does not, or the kernel refuses.
+    """
+    with _translated(f"link LUN {lun} of {wwn} to {name}"):
+        LUN(_portal_group(wwn), lun, _UserBackstore(name, index=index), alias=name)
+
+
+def unlink(wwn: str, lun: int) -> None:
+    """Remove a LUN; returns after the kernel has let go of its disk.
+
+    Raises:
+        HostError: It does not exist, or the kernel refuses.
+    """
+    with _translated(f"unlink LUN {lun} of {wwn}"):
+        LUN(_portal_group(wwn), lun).delete()
+
+
+def _portal_group(wwn: str) -> TPG:
+    return TPG(Target(LoopbackFabricModule(), wwn, "lookup"), _TAG, "lookup")
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Turn rtslib's errors, and the system's that it lets through, into one of ours.
+
+    Raises:
+        InUseError: The system said EBUSY.
+        HostError: Anything else.
+    """
+    try:
+        yield
+    except (RTSLibError, OSError) as error:
+        cause = _system_error(error)
+        if cause is None:
+            raise HostError(f"cannot {doing}: {error}") from error
+        kind = InUseError if cause.errno == EBUSY else HostError
+        raise kind(f"cannot {doing}: {_reason(cause)}", cure=_CURES.get(cause.errno or 0)) from cause
+
+
+_CURES = {
+    EBUSY: "remove what still uses it first",
+    ENOENT: "see dmesg for the kernel's reason",
+}
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """Return the system's error that a wrapping one hides, if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _reason(error: OSError) -> str:
+    name = f" ({Path(error.filename).name})" if error.filename else ""
+    return f"{error.strerror}{name}"

@@ -1,0 +1,172 @@
+"""The model: backstores and HBAs as they are wanted.
+
+Frozen values with their rules, nothing more: no object of the kernel is behind them. Sizes
+are bytes unless a field has the kernel's own name, which keeps the kernel's own unit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Self
+
+from vscsihba.block import Geometry
+from vscsihba.configfs import names
+from vscsihba.errors import UsageError
+
+MAX_TRANSFER: Final = 1 << 20
+"""Bytes of the largest command: tcm_loop takes 256 segments of a page (``sg_tablesize``)."""
+
+_PAGE: Final = 4096
+_MAX_SERIAL: Final = 253
+
+
+@dataclass(frozen=True, slots=True)
+class BackstoreSpec:
+    """A TCMU backstore, as wanted.
+
+    Attributes:
+        name: Directory name in configfs, visible in targetcli; starts with ``vscsihba``.
+        size: Capacity in bytes.
+        serial: Unit serial number (``wwn/vpd_unit_serial``), printable ASCII. The kernel files the
+            persistent reservations of the unit under it, so it must not change between two runs.
+        config: Ours to use: ends up behind ``vscsihba/`` in ``dev_config`` and in the uio name.
+        block_size: Logical block length in bytes (``hw_block_size``).
+        hw_max_sectors: Largest command in logical blocks; 0 stands for 1 MiB, all that tcm_loop sends.
+            The kernel's own default of 128 chops large I/O into pieces of 64 KiB.
+        max_data_area_mb: Most that the data area of the ring may grow to. Address space, not memory: pages
+            come as they are first used. 1024 (the kernel's default) is 1 MiB for each of the 1024
+            commands that tcm_loop has under way at most, so the area is never full.
+        data_pages_per_blk: Pages that the kernel hands out at once. With 256, a command's buffer is one
+            contiguous piece (one iovec), whatever its length; pages that it does not need stay unused.
+        cmd_ring_size_mb: Size of the command ring, real memory in the kernel. The kernel's default of 8 is
+            room for 70,000 commands; 1 holds all that 1024 need and saves 700 MiB with 100 LUNs.
+            Kernels before 5.18 do not know the setting and use 8.
+        cmd_time_out: Seconds until the kernel fails a command that is not answered; 0 is never. A failed
+            command stays in the ring, so whoever serves it may still carry it out afterwards: an old write
+            over a newer one. Therefore 0: the initiator's own timer (sd: 30 s) then aborts, and the abort
+            waits until the command is really over. A ring without a server stalls its disk but loses
+            nothing; `unlink_lun(..., served=False)` ends that too.
+        qfull_time_out: Seconds that a command waits for room in a full ring before it is answered TASK SET
+            FULL, which sd retries; -1 is the kernel's default (`cmd_time_out`, or 30).
+        tmr_notification: Tell the ring about aborts and resets (TMR entries, 5.10).
+    """
+
+    name: str
+    size: int
+    serial: str
+    config: str = ""
+    block_size: int = 512
+    hw_max_sectors: int = 0
+    max_data_area_mb: int = 1024
+    data_pages_per_blk: int = 256
+    cmd_ring_size_mb: int = 1
+    cmd_time_out: int = 0
+    qfull_time_out: int = -1
+    tmr_notification: bool = True
+
+    def __post_init__(self) -> None:
+        """Fill in `hw_max_sectors` and refuse what the kernel would refuse or quietly change.
+
+        Raises:
+            UsageError: A field has no meaning; the message names it.
+        """
+        names.check_name(self.name)
+        names.check_config(self.config)
+        Geometry(size=self.size, block_size=self.block_size, physical_block_size=self.block_size)
+        if not self.hw_max_sectors:
+            object.__setattr__(self, "hw_max_sectors", MAX_TRANSFER // self.block_size)
+        self._check_serial()
+        self._check_ring()
+
+    def _check_serial(self) -> None:
+        text = self.serial
+        if not 0 < len(text) <= _MAX_SERIAL or not text.isascii() or not text.isprintable():
+            raise UsageError(
+                f"unit serial {text!r} is not usable",
+                cure=f"use 1 to {_MAX_SERIAL} printable ASCII characters",
+            )
+        # The kernel strips it, and names a file after it: <dbroot>/pr/aptpl_<serial>.
+        if text != text.strip() or "/" in text:
+            raise UsageError(f"unit serial {text!r} must not begin or end with a blank, or hold a slash")
+
+    def _check_ring(self) -> None:
+        # target_core_device.c, se_dev_align_max_sectors(): rounded down to whole pages.
+        if self.hw_max_sectors < 0 or self.hw_max_sectors * self.block_size % _PAGE:
+            raise UsageError(f"hw_max_sectors {self.hw_max_sectors} is no whole number of pages")
+        for name in ("max_data_area_mb", "data_pages_per_blk", "cmd_ring_size_mb"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} {getattr(self, name)} is not above 0")
+        if self.data_pages_per_blk * _PAGE > self.max_data_area_mb << 20:
+            raise UsageError(f"data_pages_per_blk {self.data_pages_per_blk} is more than the data area")
+        if self.cmd_time_out < 0:
+            raise UsageError(f"cmd_time_out {self.cmd_time_out} is below 0")
+        if self.qfull_time_out < -1:
+            raise UsageError(f"qfull_time_out {self.qfull_time_out} is below -1")
+
+
+@dataclass(frozen=True, slots=True)
+class HbaSpec:
+    """An HBA, as wanted.
+
+    Attributes:
+        id: 0..255.
+        luns: Name of the backstore behind each LUN.
+    """
+
+    id: int
+    luns: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are out of range.
+
+        Raises:
+            UsageError: The id or a LUN is.
+        """
+        names.check_id(self.id)
+        for lun in self.luns:
+            names.check_lun(lun)
+        object.__setattr__(self, "luns", MappingProxyType(dict(self.luns)))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All of our objects together: what a plan leads to.
+
+    Attributes:
+        backstores: By name.
+        hbas: By id.
+    """
+
+    backstores: Mapping[str, BackstoreSpec] = field(default_factory=dict)
+    hbas: Mapping[int, HbaSpec] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a layout that contradicts itself.
+
+        Raises:
+            UsageError: A LUN names a backstore that is not there.
+        """
+        for hba in self.hbas.values():
+            for lun, name in hba.luns.items():
+                if name not in self.backstores:
+                    raise UsageError(
+                        f"LUN {lun} of HBA {hba.id} wants a backstore {name!r} that is not there"
+                    )
+        object.__setattr__(self, "backstores", MappingProxyType(dict(self.backstores)))
+        object.__setattr__(self, "hbas", MappingProxyType(dict(self.hbas)))
+
+    @classmethod
+    def of(cls, *hbas: HbaSpec, backstores: tuple[BackstoreSpec, ...] = ()) -> Self:
+        """Make a layout from its parts."""
+        return cls({spec.name: spec for spec in backstores}, {hba.id: hba for hba in hbas})
+
+    def without_hba(self, hba_id: int) -> "Layout":
+        """Return the layout without one HBA and the backstores that only it used."""
+        hbas = {key: hba for key, hba in self.hbas.items() if key != hba_id}
+        used = {name for hba in hbas.values() for name in hba.luns.values()}
+        gone = set(self.hbas[hba_id].luns.values()) - used if hba_id in self.hbas else set()
+        return Layout({name: spec for name, spec in self.backstores.items() if name not in gone}, hbas)
+
+    def updated(self, other: "Layout") -> "Layout":
+        """Return the layout with everything that `other` names put in or replaced."""
+        return Layout({**self.backstores, **other.backstores}, {**self.hbas, **other.hbas})

@@ -1,0 +1,119 @@
+"""Names: how an object in configfs is known to be ours, without a database.
+
+An HBA's id is in the WWN of its tcm_loop target; a backstore carries the TCMU subtype
+``vscsihba`` in its ``dev_config``. Pure functions; nothing here reads a file.
+"""
+
+import re
+from typing import Final
+
+from vscsihba.errors import UsageError
+
+SUBTYPE: Final = "vscsihba"
+"""First part of ``dev_config``: ``vscsihba/<config>``."""
+
+MAX_ID: Final = 255
+MAX_LUN: Final = 16383
+"""Highest LUN of the flat space addressing method (SAM-5, 4.7.7.4)."""
+
+# NAA 5 (IEEE registered), the OUI 001405 that LIO's own WWNs use, "5c51ba" for "SCSIBA", and the id
+# in three digits. rtslib takes no locally assigned NAA (3), which would be the natural one.
+_WWN_PREFIX: Final = "naa.50014055c51ba"
+_WWN: Final = re.compile(re.escape(_WWN_PREFIX) + r"0([0-9a-f]{2})")
+_DEVICE_NAME: Final = re.compile(r"vscsihba[A-Za-z0-9._-]*")
+_CONFIG: Final = re.compile(r"[A-Za-z0-9._/+=@-]*")
+
+
+def check_id(hba_id: int) -> int:
+    """Return `hba_id`.
+
+    Raises:
+        UsageError: It is not within 0..255.
+    """
+    if not 0 <= hba_id <= MAX_ID:
+        raise UsageError(f"HBA id {hba_id} is out of range", cure=f"use 0 to {MAX_ID}")
+    return hba_id
+
+
+def check_lun(lun: int) -> int:
+    """Return `lun`.
+
+    Raises:
+        UsageError: It is not within 0..16383.
+    """
+    if not 0 <= lun <= MAX_LUN:
+        raise UsageError(f"LUN {lun} is out of range", cure=f"use 0 to {MAX_LUN}")
+    return lun
+
+
+def wwn_of(hba_id: int) -> str:
+    """Return the WWN of the tcm_loop target that is HBA `hba_id`, such as ``naa.50014055c51ba007``.
+
+    Raises:
+        UsageError: The id is not within 0..255.
+    """
+    return f"{_WWN_PREFIX}{check_id(hba_id):03x}"
+
+
+def id_of(wwn: str) -> int | None:
+    """Return the HBA id that a WWN stands for, or None if the WWN is not one of ours."""
+    match = _WWN.fullmatch(wwn)
+    return int(match[1], 16) if match else None
+
+
+def backstore_name(hba_id: int, lun: int) -> str:
+    """Return the name of the backstore behind a LUN, as targetcli shows it: ``vscsihba0-lun3``.
+
+    Raises:
+        UsageError: The id or the LUN is out of range.
+    """
+    return f"vscsihba{check_id(hba_id)}-lun{check_lun(lun)}"
+
+
+def check_name(name: str) -> str:
+    """Return `name`.
+
+    Raises:
+        UsageError: It is no name for a backstore of ours: one starts with ``vscsihba``, so that even
+            one whose making was cut short before it got its ``dev_config`` is known.
+    """
+    if not _DEVICE_NAME.fullmatch(name) or len(name) > 64:
+        raise UsageError(
+            f"{name!r} is no backstore name",
+            cure='start it with "vscsihba" and use up to 64 letters, digits, ".", "_" and "-"',
+        )
+    return name
+
+
+def check_config(config: str) -> str:
+    """Return `config`, the part of ``dev_config`` after ``vscsihba/``.
+
+    The kernel's control file splits at commas and keeps 255 bytes (TCMU_CONFIG_LEN), rtslib
+    refuses colons and reads up to the first blank.
+
+    Raises:
+        UsageError: It would not survive that.
+    """
+    if not _CONFIG.fullmatch(config) or len(dev_config(config)) > 255:
+        raise UsageError(
+            f"{config!r} is no backstore configuration",
+            cure='use letters, digits and "._/+=@-", at most 246 of them',
+        )
+    return config
+
+
+def dev_config(config: str) -> str:
+    """Return the whole ``dev_config`` of a backstore of ours."""
+    return f"{SUBTYPE}/{config}"
+
+
+def is_ours(name: str, configured: str) -> bool:
+    """Tell whether a TCMU backstore is ours.
+
+    Args:
+        name: Its directory's name in configfs.
+        configured: Its ``dev_config``, empty while it has none.
+    """
+    if configured:
+        return configured.startswith(f"{SUBTYPE}/")
+    return _DEVICE_NAME.fullmatch(name) is not None
