@@ -25,9 +25,10 @@ from vscsihba.configfs.backstores import (
     set_attribute,
     set_block,
 )
-from vscsihba.configfs.devices import LunDevice, links_of, wait_for_lun, wait_for_uio
+from vscsihba.configfs.devices import LunDevice, links_of, wait_for_generic, wait_for_lun, wait_for_uio
 from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.hbas import create_hba, delete_hba, link_lun, rescan, set_queue_depth, unlink_lun
+from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
 from vscsihba.configfs.observe import observe
@@ -46,6 +47,7 @@ __all__ = [
     "LunDevice",
     "Observed",
     "backstore_name",
+    "clear_hba",
     "create_backstore",
     "create_hba",
     "delete_backstore",
@@ -64,6 +66,7 @@ __all__ = [
     "set_queue_depth",
     "unlink_lun",
     "users_of",
+    "wait_for_generic",
     "wait_for_lun",
     "wait_for_uio",
     "wwn_of",

@@ -19,17 +19,17 @@ from vscsihba.errors import HostError
 
 @dataclass(frozen=True, slots=True)
 class LunDevice:
-    """The device nodes of a LUN.
+    """The device nodes of a LUN that is a disk.
 
     Attributes:
         address: ``host:channel:target:lun``.
-        disk: ``/dev/sdX``, None if the LUN is no disk.
+        disk: ``/dev/sdX``.
         generic: ``/dev/sgN``, None without the kernel's sg module.
         links: Further names that udev gave the disk, ``/dev/disk/by-id/...`` first.
     """
 
     address: str
-    disk: Path | None
+    disk: Path
     generic: Path | None
     links: tuple[Path, ...] = ()
 
@@ -53,30 +53,38 @@ def wait_for_uio(name: str, index: int, *, timeout: float = 10.0) -> Path:
     return _wait("uio", found, timeout, f"the ring of backstore {name} (/dev/uioN)")
 
 
-def wait_for_lun(hba_id: int, lun: int, *, disk: bool = True, timeout: float = 30.0) -> LunDevice:
-    """Return the device nodes of a linked LUN as soon as they can be opened.
+def wait_for_lun(hba_id: int, lun: int, *, timeout: float = 30.0) -> LunDevice:
+    """Return the device nodes of a linked LUN that is a disk, as soon as they can be opened.
 
     Args:
         hba_id: Of the HBA.
         lun: Its number.
-        disk: Wait for ``/dev/sdX``; False for what is no disk, which has ``/dev/sgN`` alone.
         timeout: Seconds.
 
     Raises:
         HostError: They have not come by then, or there is no such HBA.
     """
-    host = observe.host_of(paths.loopback() / wwn_of(hba_id))
-    if host is None:
-        raise HostError(f"there is no HBA {hba_id}")
-    where = observe.address(host, lun)
-    device = observe.scsi_device(where)
-    generic = None
-    if (paths.SYSFS / "class" / "scsi_generic").exists():
-        generic = _wait("scsi_generic", _child(device / "scsi_generic"), timeout, f"/dev/sgN of {where}")
-    if not disk:
-        return LunDevice(where, None, generic)
-    block = _wait("block", _child(device / "block"), timeout, f"/dev/sdX of LUN {lun} of HBA {hba_id}")
-    return LunDevice(where, block, generic, links_of(block))
+    where = _address(hba_id, lun)
+    present = (paths.SYSFS / "class" / "scsi_generic").exists()
+    generic = wait_for_generic(hba_id, lun, timeout=timeout) if present else None
+    block = observe.scsi_device(where) / "block"
+    disk = _wait("block", _child(block), timeout, f"the disk of LUN {lun} of HBA {hba_id}")
+    return LunDevice(where, disk, generic, links_of(disk))
+
+
+def wait_for_generic(hba_id: int, lun: int, *, timeout: float = 30.0) -> Path:
+    """Return ``/dev/sgN`` of a linked LUN, disk or not, as soon as it can be opened.
+
+    Args:
+        hba_id: Of the HBA.
+        lun: Its number.
+        timeout: Seconds.
+
+    Raises:
+        HostError: It has not come by then (the kernel may lack sg), or there is no such HBA.
+    """
+    nodes = observe.scsi_device(_address(hba_id, lun)) / "scsi_generic"
+    return _wait("scsi_generic", _child(nodes), timeout, f"the sg node of LUN {lun} of HBA {hba_id}")
 
 
 def links_of(disk: Path) -> tuple[Path, ...]:
@@ -87,6 +95,13 @@ def links_of(disk: Path) -> tuple[Path, ...]:
         return ()
     links = sorted(map(Path, device.device_links))
     return tuple(sorted(links, key=lambda link: link.parent.name != "by-id"))
+
+
+def _address(hba_id: int, lun: int) -> str:
+    host = observe.host_of(paths.loopback() / wwn_of(hba_id))
+    if host is None:
+        raise HostError(f"there is no HBA {hba_id}")
+    return observe.address(host, lun)
 
 
 def _child(directory: Path) -> Callable[[pyudev.Context], Path | None]:

@@ -5,6 +5,8 @@ makes it flush: both wait for answers on the ring, which another thread or proce
 serving meanwhile (`link_lun`, `unlink_lun` release the interpreter's lock while they wait).
 """
 
+from typing import NoReturn
+
 from vscsihba.configfs import backstores, lio, observe, paths
 from vscsihba.configfs.found import Hba, Lun
 from vscsihba.configfs.names import check_lun, wwn_of
@@ -106,6 +108,18 @@ def rescan(address: str) -> None:
     paths.write(observe.scsi_device(address) / "rescan", "1")
 
 
+def refuse_foreign(hba_id: int) -> NoReturn:
+    """Say that an id is taken.
+
+    Raises:
+        InUseError: Always.
+    """
+    raise InUseError(
+        f"HBA id {hba_id} is in use: target {wwn_of(hba_id)} is somebody else's",
+        cure="choose another id, or remove that target",
+    )
+
+
 def _ours(hba_id: int) -> Hba | None:
     """Look an HBA up.
 
@@ -115,10 +129,7 @@ def _ours(hba_id: int) -> Hba | None:
     target = paths.loopback() / wwn_of(hba_id)
     found = observe.hba(target, with_devices=False)
     if found is None and target.exists():
-        raise InUseError(
-            f"HBA id {hba_id} is in use: target {target.name} is somebody else's",
-            cure="choose another id, or remove that target",
-        )
+        refuse_foreign(hba_id)
     return found
 
 

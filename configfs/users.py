@@ -6,6 +6,7 @@ serves it. Mounts of other mount namespaces are not seen, their programs are.
 
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGKILL
 
 from vscsihba.configfs import paths
 
@@ -35,15 +36,19 @@ def users_of(disk: Path) -> list[str]:
     return reasons
 
 
-def openers_of(node: Path) -> list[str]:
-    """Return the programs that have a device node open, such as ``"fio (pid 4711)"``.
+def openers_of(*nodes: Path) -> list[str]:
+    """Return the programs that have one of some device nodes open, such as ``"fio (pid 4711)"``.
 
-    Only those that this process may see: all of them for root, in this pid namespace.
+    Only those that this process may see (all of them, for root, in this pid namespace), and none that is
+    already killed: it lets go as soon as the kernel lets go of it.
     """
+    wanted = set(nodes)
     return [
         f"{paths.read(process / 'comm')} (pid {process.name})"
-        for process in paths.entries(paths.PROC)
-        if process.name.isdecimal() and node in _open_files(process / "fd")
+        for process in (paths.entries(paths.PROC) if nodes else [])
+        if process.name.isdecimal()
+        and not wanted.isdisjoint(_open_files(process / "fd"))
+        and not _is_killed(process)
     ]
 
 
@@ -105,3 +110,12 @@ def _open_files(directory: Path) -> Iterator[Path]:
             yield entry.readlink()
     except (FileNotFoundError, PermissionError, ProcessLookupError):
         return
+
+
+def _is_killed(process: Path) -> bool:
+    """Tell whether SIGKILL is pending for a process: it waits in the kernel, but its program has ended."""
+    for line in (paths.read(process / "status") or "").splitlines():
+        key, _, mask = line.partition(":")
+        if key in ("SigPnd", "ShdPnd") and int(mask, 16) >> (SIGKILL - 1) & 1:
+            return True
+    return False
