@@ -1,0 +1,1 @@
+"""Tests of the quick VM runner that need no VM."""

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from vagrant.runner import kernels
+from vagrant.runner.errors import VmError
+
+
+def install(root: Path, release: str, *, modules: bool = True) -> None:
+    (root / "boot").mkdir(exist_ok=True)
+    (root / "boot" / f"vmlinuz-{release}").touch()
+    if modules:
+        (root / "lib/modules" / release).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("release", "prefix", "expected"),
+    [
+        ("6.1.0-56-amd64", "6.1", True),
+        ("6.1.0-56-amd64", "6.1.0-5", False),
+        ("6.1.0-56-amd64", "6.1.0-56", True),
+        ("6.12.9-amd64", "6.1", False),
+        ("6.12.9-amd64", "6", True),
+        ("6.12.9-amd64", "5", False),
+    ],
+)
+def test_matches_number_by_number(release: str, prefix: str, expected: bool) -> None:
+    assert kernels.matches(release, prefix) is expected
+
+
+def test_choose_prefers_the_newest_6_1(tmp_path: Path) -> None:
+    for release in ("6.1.0-9-amd64", "6.1.0-56-amd64", "6.12.9-amd64"):
+        install(tmp_path, release)
+    chosen = kernels.choose(None, tmp_path)
+    assert chosen == kernels.Kernel("6.1.0-56-amd64", tmp_path / "boot/vmlinuz-6.1.0-56-amd64")
+
+
+def test_choose_takes_the_newest_where_there_is_no_6_1(tmp_path: Path) -> None:
+    for release in ("5.15.0-1-generic", "6.12.9-amd64", "6.8.0-3-generic"):
+        install(tmp_path, release)
+    assert kernels.choose(None, tmp_path).release == "6.12.9-amd64"
+
+
+def test_choose_takes_the_version_that_is_asked_for(tmp_path: Path) -> None:
+    for release in ("6.1.0-56-amd64", "6.12.9-amd64"):
+        install(tmp_path, release)
+    assert kernels.choose("6.12", tmp_path).release == "6.12.9-amd64"
+
+
+def test_choose_refuses_an_unknown_version_and_names_the_installed(tmp_path: Path) -> None:
+    install(tmp_path, "6.1.0-56-amd64")
+    with pytest.raises(VmError, match=r"starts with 7 \(installed: 6\.1\.0-56-amd64\)"):
+        kernels.choose("7", tmp_path)
+
+
+def test_choose_passes_over_a_kernel_without_modules(tmp_path: Path) -> None:
+    install(tmp_path, "6.1.0-99-amd64", modules=False)
+    with pytest.raises(VmError, match="linux-image-amd64"):
+        kernels.choose(None, tmp_path)

@@ -1,0 +1,56 @@
+#!/bin/bash
+# Makes the guest ready and runs the one command that it was started for; the runner reads what becomes of it from
+# the share. Knows the names that vagrant/runner/workdir.py gives to the share's files, and nothing of the command.
+set -eu
+share=/run/vscsihba
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+unset nr_open
+
+trap 'echo "line $LINENO: $BASH_COMMAND" >"$share/failure"' ERR
+
+# What a booted Debian has and virtme-ng's init leaves out.
+mkdir -p /run/lock /run/lvm /var/target/pr
+: >/etc/fstab
+modprobe -a configfs virtio_blk ext4
+mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
+kmod static-nodes --format=devname --output=/proc/self/fd/1 | while read -r _ node device; do
+    case $node in
+    fuse | loop-control | mapper/control)
+        numbers=${device#c}
+        mkdir -p "$(dirname "/dev/$node")"
+        [ -e "/dev/$node" ] || mknod -m 600 "/dev/$node" c "${numbers%:*}" "${numbers#*:}"
+        ;;
+    esac
+done
+
+udevadm settle --timeout=60
+export VSCSIHBA_IN_VM=1 VSCSIHBA_RESULTS=$share/results VSCSIHBA_SCRATCH=/run/scratch
+mkdir -p "$VSCSIHBA_SCRATCH"
+mount -o noinit_itable,discard /dev/disk/by-id/virtio-scratch "$VSCSIHBA_SCRATCH"
+
+trap - ERR
+set +e
+if [ -t 1 ]; then
+    touch "$share/ready"
+    # shellcheck source=/dev/null
+    (. "$share/command")
+    echo $? >"$share/exit"
+    exit
+fi
+
+# The command writes to pipes, as it would on the host: /dev/stdout can be opened again, which a virtio port cannot.
+ln -sf /proc/self/fd/1 /dev/stdout
+ln -sf /proc/self/fd/2 /dev/stderr
+mkfifo /run/stdout /run/stderr
+cat /run/stdout &
+readers=($!)
+cat /run/stderr >&2 &
+readers+=($!)
+touch "$share/ready"
+# shellcheck source=/dev/null
+(. "$share/command") >/run/stdout 2>/run/stderr
+code=$?
+# What the command left running may hold its output open; the rest of the output has this long to come through.
+(sleep 2 && kill "${readers[@]}") >/dev/null 2>&1 &
+wait "${readers[@]}"
+echo $code >"$share/exit"

@@ -1,0 +1,70 @@
+"""KVM or software emulation: KVM counts only when a guest really boots with it.
+
+The answer is kept until the host is booted again. Does not know how a guest is booted: the caller hands in
+the probe.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vagrant.runner.errors import VmError
+
+CHOICES = ("auto", "kvm", "tcg")
+PROBE_LIMIT = 60.0
+"""Seconds within which a guest that can boot with KVM has booted, many times over."""
+
+
+def default_cache() -> Path:
+    """Return the file that keeps the probe's answer."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vscsihba" / "kvm"
+
+
+def unusable(root: Path = Path("/")) -> str | None:
+    """Return why KVM cannot work here, as far as that shows without a boot."""
+    if (root / "sys/module/kvm_pvm").exists():
+        return "kvm_pvm does not boot stock kernels"
+    if not os.access(root / "dev/kvm", os.R_OK | os.W_OK):
+        return "no access to /dev/kvm"
+    return None
+
+
+def remembered(cache: Path, key: str) -> bool | None:
+    """Return the answer kept under `key` (boot id and kernel), None when there is none."""
+    try:
+        kept_key, _, answer = cache.read_text().strip().rpartition(" ")
+    except OSError:
+        return None
+    return answer == "yes" if kept_key == key else None
+
+
+def remember(cache: Path, key: str, *, answer: bool) -> None:
+    """Keep an answer."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text(f"{key} {'yes' if answer else 'no'}\n")
+
+
+def choose(
+    wanted: str, release: str, probe: Callable[[], bool], cache: Path | None = None, root: Path = Path("/")
+) -> str:
+    """Return `kvm` or `tcg` for a kernel's release; `probe` tells whether a guest boots with KVM."""
+    if wanted == "tcg":
+        return "tcg"
+    reason = unusable(root)
+    if reason is None and not _boots(release, probe, cache or default_cache(), root):
+        reason = f"a guest with KVM did not boot within {PROBE_LIMIT:.0f} s"
+    if reason is None:
+        return "kvm"
+    if wanted == "kvm":
+        raise VmError(f"KVM is not usable: {reason}")
+    return "tcg"
+
+
+def _boots(release: str, probe: Callable[[], bool], cache: Path, root: Path) -> bool:
+    key = f"{(root / 'proc/sys/kernel/random/boot_id').read_text().strip()} {release}"
+    answer = remembered(cache, key)
+    if answer is None:
+        answer = probe()
+        remember(cache, key, answer=answer)
+    return answer

@@ -1,0 +1,149 @@
+"""The command line of the VM runner: options, what must be installed, messages and exit codes.
+
+Brings the parts together; knows no QEMU option and no pipe.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vagrant.runner import accel, kernels, process, virtme
+from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
+from vagrant.runner.workdir import Outcome, WorkDir
+
+NEEDED = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "mkfs.ext4": "e2fsprogs",
+    "modprobe": "kmod",
+    "setpriv": "util-linux",
+}
+"""Programs that a run needs, and the Debian package of each."""
+SHELL = ("bash", "--login")
+CONSOLE_LINES = 40
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options and the command."""
+    made = argparse.ArgumentParser(
+        prog="./dev vm",
+        usage="%(prog)s [options] [--] [COMMAND ...]",
+        description="Run COMMAND as root in a VM whose root is this machine's root (writes stay inside); "
+        "with no COMMAND, a shell. $VSCSIHBA_SCRATCH is a big ext4, $VSCSIHBA_RESULTS what --results names.",
+        epilog=f"Exit code: COMMAND's; {TIMED_OUT}: the time limit was reached; {NOT_RUN}: the VM failed.",
+    )
+    made.add_argument("--kernel", metavar="VERSION", help="newest installed kernel of this version (6.1)")
+    made.add_argument(
+        "--accel", choices=accel.CHOICES, default="auto", help="KVM if it boots, else TCG (auto)"
+    )
+    made.add_argument("--cpus", type=int, default=2, metavar="N", help="virtual CPUs (2)")
+    made.add_argument("--memory", default="2G", metavar="SIZE", help="memory (2G)")
+    made.add_argument("--scratch", default="8G", metavar="SIZE", help="size of the scratch disk, sparse (8G)")
+    made.add_argument("--timeout", type=float, metavar="SECONDS", help="end the VM after this time (none)")
+    made.add_argument("--results", type=Path, metavar="DIR", help="folder here for what COMMAND leaves there")
+    made.add_argument("--quiet", action="store_true", help="no lines of the runner's own")
+    made.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
+    return made
+
+
+def say(text: str) -> None:
+    """Print a line of the runner's own."""
+    sys.stderr.write(f"vm: {text}\n")
+    sys.stderr.flush()
+
+
+def check_host() -> None:
+    """Raise VmError unless everything that a run needs is here."""
+    if platform.machine() != "x86_64":
+        raise VmError(f"the VM runner knows x86_64 only, this is {platform.machine()}")
+    if " " in str(virtme.HERE):
+        raise VmError(f"virtme-ng cannot start from a folder with a space in its name: {virtme.HERE}")
+    missing = [package for program, package in NEEDED.items() if shutil.which(program) is None]
+    if missing:
+        raise VmError(f"not installed: {' '.join(missing)} (apt-get install {' '.join(missing)})")
+    if not (Path(sys.executable).parent / "virtme-run").exists():
+        raise VmError("virtme-ng is not in the virtual environment (pip install virtme-ng)")
+
+
+def kvm_boots(kernel: kernels.Kernel) -> bool:
+    """Boot a guest with KVM under a time limit and tell whether it came up."""
+    say("probing KVM ...")
+    with WorkDir() as work:
+        work.write_command(["true"], Path("/"), {})
+        work.make_scratch("64M")
+        line = virtme.command_line(virtme.Machine(kernel, "kvm"), work, None, interactive=False)
+        try:
+            process.run_streaming(line, work, accel.PROBE_LIMIT, process.discard)
+        except process.TimeLimitError:
+            return False
+        return work.outcome().exit_code == 0
+
+
+def verdict(work: WorkDir, outcome: Outcome) -> int:
+    """Return the exit code of a run that came to its end by itself, and explain one that ended too early."""
+    if outcome.exit_code is not None:
+        return outcome.exit_code
+    if outcome.failure is not None:
+        say(f"the guest could not be made ready: guest/enter.sh, {outcome.failure}")
+    elif outcome.ready_at is None:
+        say("the guest did not come up")
+    else:
+        say("the guest ended before its command did")
+    if work.console.exists() and (lines := work.console.read_text(errors="replace").splitlines()):
+        say("the last lines of its kernel:\n" + "\n".join(lines[-CONSOLE_LINES:]))
+    return NOT_RUN
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what the options ask for and return the exit code."""
+    interactive = not options.command
+    if interactive and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise VmError("a shell needs a terminal; for a command: ./dev vm -- COMMAND")
+    check_host()
+    kernel = kernels.choose(options.kernel)
+    chosen = accel.choose(options.accel, kernel.release, lambda: kvm_boots(kernel))
+    machine = virtme.Machine(kernel, chosen, options.cpus, options.memory)
+    if options.results is not None:
+        options.results.mkdir(parents=True, exist_ok=True)
+    with WorkDir() as work:
+        work.make_scratch(options.scratch)
+        work.write_command(options.command or SHELL, Path.cwd(), os.environ)
+        results = None if options.results is None else options.results.resolve()
+        line = virtme.command_line(machine, work, results, interactive=interactive)
+        if not options.quiet:
+            say(f"Linux {kernel.release}, {chosen}, {options.cpus} CPUs, {options.memory}")
+        started = time.time()
+        try:
+            run_machine = process.run_interactive if interactive else process.run_streaming
+            run_machine(line, work, options.timeout)
+        except process.TimeLimitError:
+            say(f"the time limit of {options.timeout:g} s is reached: the VM was ended")
+            return TIMED_OUT
+        outcome = work.outcome()
+        code = verdict(work, outcome)
+        if not options.quiet and outcome.ready_at is not None:
+            boot = outcome.ready_at - started
+            say(f"exit code {code} after {time.time() - started:.1f} s, {boot:.1f} s of them to boot")
+        return code
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return the process's exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        with process.stop_signals_raise():
+            return run(options)
+    except VmError as error:
+        say(str(error))
+        return NOT_RUN
+    except process.StoppedError as stop:
+        say(f"{stop}: the VM was ended")
+        return 128 + stop.number
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE

@@ -1,0 +1,80 @@
+"""The command line of virtme-run for one machine. Starts nothing; looks at no file but QEMU's firmware."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from vagrant.runner.kernels import Kernel
+from vagrant.runner.workdir import WorkDir
+
+HERE = Path(__file__).resolve().parent
+GUEST = HERE.parent / "guest"
+QBOOT = Path("/usr/share/qemu/qboot.rom")
+"""A firmware that only starts kernels; under software emulation half a second faster than SeaBIOS."""
+GUEST_SHARE = "/run/vscsihba"
+"""Where guest/enter.sh finds WorkDir.share."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is to be booted."""
+
+    kernel: Kernel
+    accel: str
+    """`kvm` or `tcg`."""
+    cpus: int = 2
+    memory: str = "2G"
+
+
+def kernel_options() -> list[str]:
+    """Return kernel parameters: our programs first on the init's path, and less to do under emulation."""
+    path = f"{GUEST / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
+    return [f"PATH={path}", "mitigations=off", "nowatchdog", "audit=0"]
+
+
+def qemu_options(machine: Machine, work: WorkDir) -> list[str]:
+    """Return QEMU options that virtme-run does not have: the cached root and the scratch disk."""
+    options = [
+        *("-pidfile", str(work.pidfile)),
+        *("-fsdev", "local,id=hostroot,path=/,security_model=none,readonly=on,multidevs=remap"),
+        *("-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
+        *("-drive", f"if=none,id=scratch,format=raw,cache=unsafe,discard=unmap,file={work.scratch}"),
+        *("-device", "virtio-blk-pci,drive=scratch,serial=scratch"),
+    ]
+    if machine.accel == "tcg":
+        options += ["-accel", "tcg,thread=multi"]
+        options += ["-bios", str(QBOOT)] if QBOOT.exists() else []
+    return options
+
+
+def console_options(work: WorkDir) -> tuple[list[str], list[str]]:
+    """Return kernel and QEMU options that keep the kernel's warnings and last words in the console log.
+
+    virtme-run throws them away when it runs a script; with a shell it shows them itself.
+    """
+    device = ["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=messages"]
+    return ["console=hvc0", "loglevel=5"], ["-chardev", f"file,id=messages,path={work.console}", *device]
+
+
+def command_line(machine: Machine, work: WorkDir, results: Path | None, *, interactive: bool) -> list[str]:
+    """Return the argument list that boots `machine`, runs guest/enter.sh in it and powers it off."""
+    enter = str(GUEST / "enter.sh")
+    virtme_run = str(Path(sys.executable).parent / "virtme-run")
+    kernel, qemu = kernel_options(), qemu_options(machine, work)
+    if interactive:
+        job = ["--shell", enter]
+    else:
+        job = ["--script-sh", f"exec {enter}"]
+        kernel, qemu = (mine + more for mine, more in zip((kernel, qemu), console_options(work), strict=True))
+    shares = {GUEST_SHARE: work.share, f"{GUEST_SHARE}/results": results}
+    return [
+        *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, virtme_run),
+        *("--kimg", str(machine.kernel.image), "--mods", "auto"),
+        *("--force-9p", "--qemu-bin", str(HERE / "qemu")),
+        *("--name", "vscsihba-vm", "--cpus", str(machine.cpus), "--memory", machine.memory),
+        *(["--disable-kvm"] if machine.accel == "tcg" else []),
+        *(f"--rwdir={inside}={outside}" for inside, outside in shares.items() if outside is not None),
+        *(f"--kopt={option}" for option in kernel),
+        *job,
+        *("--qemu-opts", *qemu),
+    ]
