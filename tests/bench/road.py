@@ -1,0 +1,151 @@
+"""The road of one command, natively: in-process ring, pump, decode, checks, handler, answer.
+
+Each row is set against the bare system call on the same blocks and the same memory, and
+the two are measured alternately, so that a slow moment of the machine hits both.
+"""
+
+import os
+import select
+import statistics
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vscsihba import scsi
+from vscsihba.engine.lun import ServedLun
+from vscsihba.engine.mailbox import Mailbox
+from vscsihba.handlers.stack import Document, build
+from vscsihba.loopback import Loopback
+from vscsihba.stats import LunStats
+
+BATCH = 32
+ROUNDS = 60
+SIZE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured road.
+
+    Attributes:
+        name: What was sent.
+        road: Microseconds a command, ring to ring (median).
+        bare: Microseconds of the bare system call on the same bytes (median), 0 if there is none.
+        spread: Interquartile range of `road` in microseconds.
+    """
+
+    name: str
+    road: float
+    bare: float
+    spread: float
+
+    @property
+    def ratio(self) -> float:
+        """Road over bare; 0 where there is nothing to compare with."""
+        return self.road / self.bare if self.bare else 0.0
+
+
+def cdb_10(opcode: int, lba: int, blocks: int) -> bytes:
+    """Return a 10-byte CDB with an LBA and a length."""
+    return struct.pack(">BBIBHB", opcode, 0, lba, 0, blocks, 0)
+
+
+@contextmanager
+def serving(document: Document) -> Iterator[tuple[Loopback, ServedLun, Mailbox]]:
+    """Serve a stack over an in-process ring, on the calling thread."""
+    with ExitStack() as undo:
+        medium = undo.enter_context(build(document))
+        loopback = Loopback(ring_size=1 << 20, blocks=BATCH * 257)
+        stats = LunStats()
+        identity = scsi.Identity.derive("benchmark")
+        unit = scsi.LogicalUnit(medium.geometry, medium.capabilities, identity, stats=stats)
+        mailbox = Mailbox()
+        served = ServedLun(0, loopback.transport, unit, medium, mailbox, stats=stats)
+        for _ in range(8):  # take the unit attentions
+            loopback.submit(bytes(6))
+            served.serve()
+        loopback.answers.clear()
+        yield loopback, served, mailbox
+        served.finish(lambda: None)
+        mailbox.close()
+        loopback.close()
+
+
+def time_batch(
+    loopback: Loopback, served: ServedLun, mailbox: Mailbox, cdbs: list[bytes], length: int, *, write: bool
+) -> float:
+    """Return microseconds a command for one batch; queueing and reaping are not counted."""
+    for cdb in cdbs:
+        loopback.submit(cdb, data_out=bytes(length) if write else b"", data_in=0 if write else length)
+    before = time.perf_counter_ns()
+    served.transport.drain(served.cut, served.accept)
+    while served.busy:  # some went to threads, as in life
+        select.select([mailbox], [], [])
+        mailbox.run()
+    taken = time.perf_counter_ns() - before
+    served.transport.publish()
+    if len(loopback.answers) != len(cdbs) or any(answer.status for answer in loopback.answers.values()):
+        raise AssertionError(f"not every command was answered with GOOD: {loopback.answers}")
+    loopback.answers.clear()
+    return taken / len(cdbs) / 1e3
+
+
+def time_bare(call: Callable[[list[memoryview], int], int], views: list[memoryview], length: int) -> float:
+    """Return microseconds a call for one batch of the system call on the same offsets."""
+    before = time.perf_counter_ns()
+    for index, view in enumerate(views):
+        call([view], index * length)
+    return (time.perf_counter_ns() - before) / len(views) / 1e3
+
+
+def measure(name: str, document: Document, opcode: int, length: int, path: Path | None) -> Row:
+    """Measure one kind of command against the system call that it ends in."""
+    write = opcode in (0x2A, 0x8A)
+    batch = max(1, min(BATCH, (16 << 20) // max(length, 1)))
+    cdbs = [cdb_10(opcode, index * (length // 512), length // 512) for index in range(batch)]
+    if opcode == 0x12:
+        cdbs = [bytes([0x12, 0, 0, 0, length, 0])] * batch
+    road, bare = [], []
+    with serving(document) as (loopback, served, mailbox), ExitStack() as undo:
+        views = [loopback.memory[-(index + 1) * max(length, 1) :][: max(length, 1)] for index in range(batch)]
+        call = _bare_call(path, undo, write=write) if path and length and opcode != 0x12 else None
+        for _ in range(ROUNDS):
+            road.append(time_batch(loopback, served, mailbox, cdbs, length, write=write))
+            if call is not None:
+                bare.append(time_bare(call, views, length))
+        for view in views:
+            view.release()
+    quartiles = statistics.quantiles(road, n=4)
+    return Row(
+        name, statistics.median(road), statistics.median(bare) if bare else 0.0, quartiles[2] - quartiles[0]
+    )
+
+
+def _bare_call(path: Path, undo: ExitStack, *, write: bool) -> Callable[[list[memoryview], int], int]:
+    fd = os.open(path, os.O_RDWR)
+    undo.callback(os.close, fd)
+    if write:
+        return lambda views, offset: os.pwritev(fd, views, offset)
+    return lambda views, offset: os.preadv(fd, views, offset)
+
+
+def rows() -> Iterator[Row]:
+    """Measure every road; yields as each is done."""
+    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".bench-") as image:
+        path = Path(image.name)
+        image.truncate(SIZE)
+        for offset in range(0, SIZE, 1 << 20):
+            os.pwrite(image.fileno(), os.urandom(1 << 20), offset)
+        os.fsync(image.fileno())
+        file: Document = {"handler": "file", "path": str(path)}
+        for length, label in ((4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")):
+            yield measure(f"READ(10) {label}, file", file, 0x28, length, path)
+            yield measure(f"WRITE(10) {label}, file", file, 0x2A, length, path)
+        for handler in ("memory", "null"):
+            document: Document = {"handler": handler, "size": SIZE}
+            yield measure(f"READ(10) 4 KiB, {handler}", document, 0x28, 4 << 10, None)
+        yield measure("INQUIRY, null", {"handler": "null", "size": SIZE}, 0x12, 96, None)

@@ -1,0 +1,112 @@
+"""A logical unit served by a real pump over an in-process ring: the whole stack, no kernel."""
+
+import struct
+import threading
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from vscsihba import scsi
+from vscsihba.engine.lun import ServedLun
+from vscsihba.engine.pump import Pump
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.stack import Document, build
+from vscsihba.loopback import Answer, Loopback
+from vscsihba.stats import LunStats
+from vscsihba.trace import TraceRecord
+
+GOOD, CHECK_CONDITION, TASK_ABORTED = 0, 2, 0x40
+
+
+class Rig:
+    """Serves one stack while the context is entered, and plays the initiator.
+
+    Args:
+        document: The handler stack.
+        medium: An open handler to serve instead.
+        attentions: Leave the power-on unit attention for the test to see.
+        trace: Keep a record of every command in `traced`.
+    """
+
+    def __init__(
+        self,
+        document: Document | None = None,
+        *,
+        medium: Handler | None = None,
+        attentions: bool = False,
+        trace: bool = False,
+        blocks: int = 1024,
+    ) -> None:
+        self.stack = build(document) if document is not None else None
+        self._given = medium
+        self._attentions = attentions
+        self.traced: list[TraceRecord] = []
+        self._trace = self.traced.append if trace else None
+        self.loopback = Loopback(blocks=blocks)
+        self.pump = Pump()
+        self.stats = LunStats()
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Self:
+        medium = self._given or self.stack.open() if self.stack else self._given
+        assert medium is not None
+        self.medium = medium
+        self.unit = scsi.LogicalUnit(
+            medium.geometry, medium.capabilities, scsi.Identity.derive("rig"), stats=self.stats
+        )
+        self.served = ServedLun(
+            0,
+            self.loopback.transport,
+            self.unit,
+            medium,
+            self.pump.mailbox,
+            stats=self.stats,
+            trace=self._trace,
+            on_failure=self.failures.append,
+        )
+        self.pump.start()
+        self.pump.mailbox.post(partial(self.pump.add, self.served))
+        while not self._attentions and self.run(bytes(6)).status:
+            pass
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        closed = threading.Event()
+
+        def begin() -> None:
+            self.pump.remove(self.served)
+            self.served.finish(closed.set)
+
+        self.pump.mailbox.post(begin)
+        assert closed.wait(10)
+        self.pump.stop()
+        self.loopback.close()
+        if self.stack:
+            self.stack.close()
+
+    def run(self, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
+        """Send one command and wait for its answer."""
+        return self.loopback.wait(self.loopback.submit(cdb, data_out=data_out, data_in=data_in))
+
+    def read(self, lba: int, blocks: int, *, block_size: int = 512) -> Answer:
+        """READ(10)."""
+        return self.run(rw10(0x28, lba, blocks), data_in=blocks * block_size)
+
+    def write(self, lba: int, data: bytes, *, flags: int = 0, block_size: int = 512) -> Answer:
+        """WRITE(10)."""
+        return self.run(rw10(0x2A, lba, len(data) // block_size, flags), data_out=data)
+
+
+def rw10(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
+    """Return a 10-byte CDB with an LBA and a length in blocks."""
+    return struct.pack(">BBIBHB", opcode, flags, lba, 0, blocks, 0)
+
+
+def triple(answer: Answer) -> tuple[int, int, int]:
+    """Return sense key, ASC and ASCQ of fixed or descriptor format sense data."""
+    sense = answer.sense
+    if sense[0] & 0x7F >= 0x72:
+        return sense[1] & 0xF, sense[2], sense[3]
+    return sense[2] & 0xF, sense[12], sense[13]

@@ -1,0 +1,169 @@
+"""The original's command: ``vscsitarget id=<0..255> -files <file1,file2,...> [-v]``.
+
+Makes each file a disk of the HBA, prints a line for each that is ready, and serves
+in the foreground until a signal ends it. This module reads words and prints lines;
+the work is `vscsihba.engine.target`'s.
+"""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+
+from vscsihba.cli.entry import Parser, run
+from vscsihba.cli.printer import Printer
+from vscsihba.errors import HostError, UsageError
+from vscsihba.units import parse_size
+
+PROGRAM = "vscsitarget"
+
+_EPILOG = """\
+examples:
+  vscsitarget id=0 -files a.img                      a.img becomes a disk
+  vscsitarget id=0 -files a.img,b.img -v             two disks; print every SCSI command
+  vscsitarget id=7 -files new.img --create 10GiB     make the file first, sparse
+
+Ctrl-C or SIGTERM detaches the disks and ends; while one is mounted, a second one is needed.
+exit codes: 0 detached, 1 the machine refused, 2 wrong usage
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run(PROGRAM, _serve, arguments)
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    made = Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} id=<0..255> -files <file1,file2,...> [-v] [options]",
+        description="Make files appear as SCSI disks, and serve them until interrupted.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("id", metavar="id=N", type=_hba_id, help="the HBA's number, 0 to 255")
+    made.add_argument(
+        "-files",
+        "--files",
+        metavar="LIST",
+        required=True,
+        type=_files,
+        help="image files or block devices, with commas between; the first is LUN 0",
+    )
+    made.add_argument("-v", "--verbose", action="store_true", help="print every SCSI command, decoded")
+    made.add_argument(
+        "--create", metavar="SIZE", type=_size, help='make files that are missing, sparse: "512M", "10GiB"'
+    )
+    made.add_argument(
+        "--block-size",
+        metavar="BYTES",
+        type=int,
+        choices=(512, 1024, 2048, 4096),
+        default=512,
+        help="logical block length: 512 (default), 1024, 2048 or 4096",
+    )
+    made.add_argument(
+        "--physical-block-size",
+        metavar="BYTES",
+        type=int,
+        choices=(512, 1024, 2048, 4096),
+        help="physical block length, at least the logical one (default: the same)",
+    )
+    made.add_argument("--read-only", action="store_true", help="refuse every write")
+    made.add_argument("--removable", action="store_true", help="a removable medium, which can be ejected")
+    made.add_argument("--json", action="store_true", help="print one JSON object a line")
+    return made
+
+
+def _hba_id(word: str) -> int:
+    """Read ``id=N``."""
+    key, _, number = word.partition("=")
+    if key != "id" or not number.isascii() or not number.isdigit() or not 0 <= int(number) <= 255:
+        raise argparse.ArgumentTypeError(f"{word!r} is no HBA; write id=0 to id=255")
+    return int(number)
+
+
+def _files(word: str) -> list[Path]:
+    """Read the comma-separated list of files."""
+    names = word.split(",")
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{word!r} has an empty file name in it")
+    files = [Path(name) for name in names]
+    seen: dict[Path, Path] = {}
+    for file in files:
+        other = seen.setdefault(file.resolve(), file)
+        if other is not file:
+            raise argparse.ArgumentTypeError(
+                f"{file} is named twice" + (f", also as {other}" if file != other else "")
+            )
+    return files
+
+
+def _size(word: str) -> int:
+    try:
+        return parse_size(word)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    """Attach the files, serve until a signal, detach."""
+    from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415 - --help needs none of it
+
+    options = parser().parse_args(arguments)
+    ends: SimpleQueue[str | None] = SimpleQueue()
+    _on_signals(ends)
+    requests = [
+        LunRequest(lun, _document(path, options), removable=options.removable)
+        for lun, path in enumerate(options.files)
+    ]
+    with ExitStack() as stack:
+        printer = stack.enter_context(Printer(options.id, as_json=options.json))
+        trace = printer.trace if options.verbose else None
+        target = stack.enter_context(Target(options.id, requests, trace=trace, on_failure=ends.put))
+        for disk in target.disks:
+            printer.ready(disk.lun, str(disk.device), disk.size, options.files[disk.lun])
+        _wait(ends)
+        if users := target.users():
+            printer.in_use(users)
+            _wait(ends)
+    return 0
+
+
+def _wait(ends: "SimpleQueue[str | None]") -> None:
+    """Wait for a signal.
+
+    Raises:
+        HostError: A ring cannot be served any longer.
+    """
+    if (failure := ends.get()) is not None:
+        raise HostError(failure)
+
+
+def _document(path: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Return the handler stack for one file."""
+    document: dict[str, object] = {
+        "handler": "file",
+        "path": str(path),
+        "block_size": options.block_size,
+        "physical_block_size": options.physical_block_size or options.block_size,
+        "read_only": options.read_only,
+    }
+    if options.create is not None and not path.exists():
+        document |= {"create": True, "size": options.create}
+    return document
+
+
+def _on_signals(ends: "SimpleQueue[str | None]") -> None:
+    """Turn the signals that mean "end" into entries (None) of a queue."""
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        ends.put(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)

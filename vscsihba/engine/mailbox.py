@@ -1,0 +1,54 @@
+"""Calls from other threads into the serving thread, with one wake-up for many."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable
+
+
+class Mailbox:
+    """A queue of calls with a descriptor to wait on.
+
+    Any thread may `post`; the serving thread calls `run`. The wake-up is written only
+    when none is under way: `run` clears the mark before it looks, `post` looks at the mark after it
+    has put its call in, so that no call can be left behind.
+    """
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], None]] = deque()
+        self._last: list[Callable[[], None]] = []
+        self._marked = False
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the descriptor; readable means that `run` has something to do."""
+        return self._event
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the serving thread make `call` soon, in the order of posting."""
+        self._calls.append(call)
+        if not self._marked:
+            self._marked = True
+            os.eventfd_write(self._event, 1)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Make `call` at the end of the `run` under way; for the serving thread, from within a call."""
+        self._last.append(call)
+
+    def run(self) -> None:
+        """Make every call that was posted before, then those that asked to be last.
+
+        A call that posts another one does not keep the rings waiting: that one is the next run's.
+        """
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+        self._marked = False
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
+        last, self._last = self._last, []
+        for call in last:
+            call()
+
+    def close(self) -> None:
+        """Close the descriptor; nothing may be posted afterwards."""
+        os.close(self._event)

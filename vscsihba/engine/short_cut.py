@@ -1,0 +1,80 @@
+"""The short cut: plain READs and WRITEs from the ring to the medium and back, in one call.
+
+It is made of the long road's own parts: the opcode table's field layout, the logical
+unit's range, the handler's inline verbs. Whatever is not plain (a flag, an attention
+pending, a page that is not cached, an error) is left untouched to the long road,
+which knows how to wait and how to refuse.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vscsihba.handlers.base import InlineVerbs
+from vscsihba.scsi import SHORT_CUTS, LogicalUnit
+from vscsihba.stats import LunStats
+from vscsihba.transport import Cut
+
+
+@dataclass(slots=True)
+class Road:
+    """Whether the short cut may be taken, kept by the serving thread.
+
+    Attributes:
+        clear: Nothing stands in the way of plain commands.
+        writable: ... nor of plain writes.
+        blocks: Capacity in blocks.
+    """
+
+    clear: bool = False
+    writable: bool = False
+    blocks: int = 0
+
+
+def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVerbs, stats: LunStats) -> Cut:
+    """Return the short cut of one logical unit; see `vscsihba.transport.Cut`.
+
+    A closure, because every name in it is then a local one: this runs once a command.
+    """
+    limit = unit.max_transfer_blocks * unit.block_size
+    read = (inline.read or _refuse, inline.read_flags, limit)
+    write = (inline.write or _refuse, inline.write_flags, min(limit, inline.write_limit))
+    plain = {
+        opcode: (unpack_from, *(write if is_write else read), is_write)
+        for opcode, (unpack_from, is_write) in SHORT_CUTS.items()
+    }
+    lookup = plain.get
+    shift = unit.block_size.bit_length() - 1
+
+    def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
+        found = lookup(memory[cdb_at])
+        if found is None or not road.clear:
+            return False
+        unpack_from, move, move_flags, most, is_write = found
+        flags, lba, count, control = unpack_from(memory, cdb_at)
+        if (
+            flags
+            or control
+            or length != count << shift
+            or not 0 < length <= most
+            or lba + count > road.blocks
+        ):
+            return False
+        try:
+            if (is_write and not road.writable) or move(views, lba << shift, move_flags) != length:
+                return False
+        except OSError:  # would block, or failed: the long road tries again and says what it was
+            return False
+        if is_write:
+            stats.writes += 1
+            stats.write_bytes += length
+        else:
+            stats.reads += 1
+            stats.read_bytes += length
+        return True
+
+    return cut
+
+
+def _refuse(_views: Any, _offset: int, _flags: int) -> int:
+    """Stand in for a verb that the handler cannot do inline."""
+    raise BlockingIOError
