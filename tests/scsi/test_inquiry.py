@@ -1,0 +1,92 @@
+"""INQUIRY and the vital product data pages."""
+
+import struct
+
+import pytest
+
+from tests.scsi.disk import Disk, invalid_field
+from vscsihba.block import Capabilities
+from vscsihba.scsi.vpd import PAGES
+
+
+def vpd(disk: Disk, code: int) -> bytes:
+    answer = disk.run(bytes([0x12, 1, code, 2, 0, 0]))
+    assert answer.good
+    assert answer.data[1] == code
+    assert int.from_bytes(answer.data[2:4], "big") == len(answer.data) - 4
+    return answer.data[4:]
+
+
+def test_inquiry_standard_data() -> None:
+    data = Disk().run("12 00 00 00ff 00").data
+    assert len(data) == 96 == data[4] + 5
+    assert data[:8] == bytes.fromhex("00 00 06 12 5b 00 00 02")
+    assert data[8:36] == b"VSCSIHBAVIRTUAL DISK    0001"
+
+
+def test_inquiry_version_descriptors() -> None:
+    data = Disk().run("12 00 00 00ff 00").data
+    descriptors = struct.unpack_from(">8H", data, 58)
+    assert {0x0460, 0x04C0} <= set(descriptors), "SPC-4 and SBC-3"
+
+
+def test_inquiry_removable() -> None:
+    assert Disk(removable=True).run("12 00 00 00ff 00").data[1] == 0x80
+
+
+def test_inquiry_page_code_without_evpd_is_refused() -> None:
+    assert invalid_field(Disk().run("12 00 80 00ff 00")) == (2, None)
+
+
+def test_inquiry_unknown_vpd_page_is_refused() -> None:
+    assert invalid_field(Disk().run("12 01 99 00ff 00")) == (2, None)
+
+
+@pytest.mark.parametrize("code", PAGES)
+def test_vpd_page_is_listed_and_readable(code: int) -> None:
+    disk = Disk()
+    listed = vpd(disk, 0)
+    assert code in listed
+    assert list(listed) == sorted(listed)
+    vpd(disk, code)
+
+
+def test_vpd_names_are_the_identity() -> None:
+    disk = Disk()
+    identity = disk.lu.identity
+    assert vpd(disk, 0x80) == identity.serial.encode()
+    page = vpd(disk, 0x83)
+    assert page[:12] == b"\x01\x03\x00\x08" + identity.naa
+    assert b"VSCSIHBAVIRTUAL DISK    " + identity.serial.encode() in page
+    assert b"naa." + identity.naa.hex().upper().encode() in page
+
+
+def test_vpd_block_limits() -> None:
+    page = vpd(Disk(max_transfer=1 << 20, physical_block_size=4096), 0xB0)
+    assert len(page) == 0x3C
+    assert struct.unpack_from(">HIII", page, 2) == (8, 2048, 0, 0)
+    assert struct.unpack_from(">IIIIQ", page, 16) == (1 << 20, 256, 8, 0x80000000, 32768)
+
+
+def test_vpd_block_limits_without_unmap() -> None:
+    page = vpd(Disk(capabilities=Capabilities()), 0xB0)
+    assert page[16:32] == bytes(16)
+
+
+@pytest.mark.parametrize(("rotational", "rate"), [(False, 1), (True, 7200)])
+def test_vpd_block_device_characteristics(rotational: bool, rate: int) -> None:
+    page = vpd(Disk(capabilities=Capabilities(rotational=rotational)), 0xB1)
+    assert int.from_bytes(page[:2], "big") == rate
+    assert len(page) == 60
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        (Capabilities(), "00 00 00 00"),
+        (Capabilities(unmap=True), "00 e0 02 00"),
+        (Capabilities(unmap=True, unmap_zeroes=True), "00 e4 02 00"),
+    ],
+)
+def test_vpd_logical_block_provisioning(capabilities: Capabilities, expected: str) -> None:
+    assert vpd(Disk(capabilities=capabilities), 0xB2) == bytes.fromhex(expected)

@@ -1,0 +1,37 @@
+"""A SCSI target without I/O: CDBs and buffers in, block operations and responses out.
+
+    lu = LogicalUnit(geometry, capabilities, Identity.derive("the backing file"))
+    steps = lu.execute(cdb, buffer)     # a generator of vscsihba.block operations
+                                        # that returns a Response
+
+Knows T10's standards (SPC-5, SBC-4); knows no file descriptor, clock, thread or log.
+"""
+
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.cdb import lookup
+from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.describe import describe, describe_sense, status_name
+from vscsihba.scsi.identity import Identity
+from vscsihba.scsi.logical_unit import LogicalUnit
+from vscsihba.scsi.opcodes import SHORT_CUTS, TABLE
+from vscsihba.scsi.response import Response, Status
+from vscsihba.scsi.sense import Sense, SenseKey
+
+__all__ = [
+    "SHORT_CUTS",
+    "TABLE",
+    "Asc",
+    "Command",
+    "Data",
+    "Identity",
+    "LogicalUnit",
+    "Medium",
+    "Response",
+    "Sense",
+    "SenseKey",
+    "Status",
+    "describe",
+    "describe_sense",
+    "lookup",
+    "status_name",
+]

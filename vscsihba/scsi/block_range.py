@@ -1,0 +1,64 @@
+"""The run of logical blocks that a CDB names: range checks, and the way from blocks to bytes.
+
+Everything after this speaks of bytes. Knows no command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.block import Buffer, Extent
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.sense import illegal_request
+
+if TYPE_CHECKING:
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+
+def check_range(lu: LogicalUnit, lba: int, blocks: int) -> Extent:
+    """Return the bytes of `blocks` logical blocks from `lba` on.
+
+    Raises:
+        CheckCondition: LOGICAL BLOCK ADDRESS OUT OF RANGE: the range ends beyond the capacity.
+    """
+    if lba + blocks > lu.blocks:
+        raise illegal_request(Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    return Extent(lba * lu.block_size, blocks * lu.block_size)
+
+
+def transfer_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
+    """Return the bytes that a CDB wants to transfer; in READ(6) and WRITE(6), 0 blocks mean 256.
+
+    Raises:
+        CheckCondition: The range ends beyond the capacity, or exceeds MAXIMUM TRANSFER LENGTH
+            (SBC-4 "Block Limits VPD page").
+    """
+    blocks = cdb["blocks"]
+    if not blocks and cdb.command.length == 6:
+        blocks = 256
+    extent = check_range(lu, cdb["lba"], blocks)
+    if blocks > lu.max_transfer_blocks:
+        raise cdb.invalid("blocks")
+    return extent
+
+
+def rest_or_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
+    """Return the bytes that a CDB names, for which 0 blocks mean all up to the end.
+
+    Raises:
+        CheckCondition: The range ends beyond the capacity.
+    """
+    return check_range(lu, cdb["lba"], cdb["blocks"] or max(0, lu.blocks - cdb["lba"]))
+
+
+def require_data_out(buffer: Buffer, length: int, cdb: Cdb, *, exact: bool = False) -> None:
+    """Refuse a command that came with less data-out than it needs (`length` bytes).
+
+    With `exact`, more than it needs is refused as well.
+
+    Raises:
+        CheckCondition: INVALID FIELD IN CDB, pointing at the block count.
+    """
+    if buffer.length < length or (exact and buffer.length != length):
+        raise cdb.invalid("blocks")

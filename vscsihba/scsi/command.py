@@ -1,0 +1,153 @@
+"""One row of the opcode table, and a CDB that has been matched with its row.
+
+Knows how a command is described and decoded, not which commands there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.layout import Layout
+from vscsihba.scsi.sense import CheckCondition, FieldPointer, illegal_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vscsihba.block import Buffer
+    from vscsihba.scsi.logical_unit import LogicalUnit
+    from vscsihba.scsi.response import Response, Steps
+
+    Run = Callable[[LogicalUnit, "Cdb", Buffer], Response | Steps]
+    """A command: answers at once, or yields block operations first."""
+
+
+class Data(Enum):
+    """Which way a command's data goes, seen from the initiator."""
+
+    NONE = auto()
+    IN = auto()
+    OUT = auto()
+
+
+class Medium(Enum):
+    """What a command wants of the medium."""
+
+    UNTOUCHED = auto()
+    READY = auto()
+    WRITABLE = auto()
+
+
+class Feature(Enum):
+    """What a logical unit may lack, and the commands with it."""
+
+    ALWAYS = auto()
+    UNMAP = auto()
+
+
+class Tally(Enum):
+    """The counter of `LunStats` that a command belongs to."""
+
+    READS = auto()
+    WRITES = auto()
+    OTHERS = auto()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Command:
+    """A command that a logical unit understands.
+
+    Attributes:
+        opcode: OPERATION CODE.
+        service_action: SERVICE ACTION; None if the operation code has none.
+        name: T10's name.
+        length: Bytes of the CDB.
+        fields: The CDB's fields, in the notation of `vscsihba.scsi.layout`.
+        run: The command function.
+        data: Direction of its data.
+        medium: What it wants of the medium.
+        needs: What the logical unit must have, for the command to be there at all.
+        exclusive: Must not overlap any other command on the logical unit.
+        repeatable: Running it twice does no harm (a crash may leave that in doubt).
+        past_attention: A pending unit attention does not stop it (SAM-5 "Unit attention conditions").
+        tally: The counter it belongs to.
+    """
+
+    opcode: int
+    service_action: int | None
+    name: str
+    length: int
+    fields: str
+    run: Run
+    data: Data = Data.NONE
+    medium: Medium = Medium.UNTOUCHED
+    needs: Feature = Feature.ALWAYS
+    exclusive: bool = False
+    repeatable: bool = True
+    past_attention: bool = False
+    tally: Tally = Tally.OTHERS
+    layout: Layout = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out the layout, the service action's field included."""
+        text = self.fields
+        if self.service_action is not None:
+            text = f"{service_action_field(self.opcode)} {text}"
+        object.__setattr__(self, "layout", Layout(text, self.length))
+
+    @property
+    def usage_data(self) -> bytes:
+        """CDB USAGE DATA (SPC-5 "One_command parameter data"): codes as they are, masks elsewhere."""
+        usage = bytearray(self.layout.usage.to_bytes(self.length, "big"))
+        usage[0] = self.opcode
+        if self.service_action is not None:
+            place = self.layout.fields["service_action"]
+            last = place.byte + (place.bit + 8 - place.width) // 8 + (place.width - 1) // 8
+            usage[last] = self.service_action
+        return bytes(usage)
+
+
+def service_action_field(opcode: int) -> str:
+    """Return where `opcode` has its service action (SPC-5 "The SERVICE ACTION field")."""
+    return "additional_cdb_length=7 service_action=8-9" if opcode == 0x7F else "service_action=1.4-1.0"
+
+
+class Cdb:
+    """A decoded CDB: its row of the table and the values of its fields."""
+
+    __slots__ = ("_whole", "command")
+
+    def __init__(self, command: Command, cdb: bytes) -> None:
+        self.command = command
+        self._whole = int.from_bytes(cdb[: command.length], "big")
+
+    def __getitem__(self, name: str) -> int:
+        """Return the value of a field.
+
+        Raises:
+            KeyError: The layout has no such field.
+        """
+        layout = self.command.layout
+        place = layout.fields[name]
+        return self._whole >> layout.shift(place) & (1 << place.width) - 1
+
+    def get(self, name: str) -> int:
+        """Return the value of a field, 0 if this CDB has no such field: READ(6) has no FUA."""
+        return self[name] if name in self.command.layout.fields else 0
+
+    def invalid(self, name: str) -> CheckCondition:
+        """Return INVALID FIELD IN CDB, pointing at the field."""
+        place = self.command.layout.fields[name]
+        return illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(place.byte, place.bit_pointer))
+
+    def check_refused(self) -> None:
+        """Refuse a CDB that sets what must be zero.
+
+        Raises:
+            CheckCondition: INVALID FIELD IN CDB.
+        """
+        wrong = self.command.layout.first_refused(self._whole)
+        if wrong is not None:
+            raise illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(*wrong))

@@ -1,0 +1,85 @@
+"""From a handler's errno to sense data: one table, one place.
+
+Handlers speak the errnos of the system calls they are made of; initiators read
+sense data. What Linux does with each answer decides the choice where T10 leaves one.
+"""
+
+import errno
+from collections.abc import Generator
+from typing import TypeVar
+
+from vscsihba.block import BlockOp, BlockResult, Extents, Read
+from vscsihba.errors import MediumError
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
+
+Result = TypeVar("Result")
+
+_AWAY = (SenseKey.NOT_READY, Asc.LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY)
+
+SENSE_OF_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
+    # No room: Linux reports ENOSPC to the file system and does not retry.
+    errno.ENOSPC: (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT),
+    errno.EDQUOT: (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT),
+    # Not allowed to change the medium.
+    errno.EROFS: (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED),
+    errno.EPERM: (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED),
+    errno.EACCES: (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED),
+    # Asked for what the handler cannot do: Linux stops asking.
+    errno.EOPNOTSUPP: (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE),
+    # Passing troubles: Linux retries an aborted command.
+    errno.ENOMEM: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
+    errno.EAGAIN: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
+    errno.EMFILE: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
+    errno.ENFILE: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
+    # The remote side does not answer: Linux waits a little and tries again, for minutes if need be.
+    errno.ETIMEDOUT: _AWAY,
+    errno.ENOTCONN: _AWAY,
+    errno.ECONNREFUSED: _AWAY,
+    errno.ECONNRESET: _AWAY,
+    errno.ECONNABORTED: _AWAY,
+    errno.EPIPE: _AWAY,
+    errno.EHOSTUNREACH: _AWAY,
+    errno.ENETUNREACH: _AWAY,
+}
+
+
+def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
+    """Return the sense data for `fault`, met while `operation` was performed.
+
+    Args:
+        fault: What the handler raised.
+        operation: What it had been asked for.
+        block_size: Logical block length in bytes, for the INFORMATION field.
+    """
+    if fault.errno == errno.EIO:
+        lba = fault.offset // block_size if isinstance(fault, MediumError) else None
+        reading = isinstance(operation, Read | Extents)
+        return Sense(
+            SenseKey.MEDIUM_ERROR,
+            Asc.UNRECOVERED_READ_ERROR if reading else Asc.WRITE_ERROR,
+            information=lba,
+        )
+    unknown = (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+    return Sense(*SENSE_OF_ERRNO.get(fault.errno or 0, unknown))
+
+
+def translate(
+    steps: Generator[BlockOp, BlockResult, Result], block_size: int
+) -> Generator[BlockOp, BlockResult, Result]:
+    """Run `steps`; an OSError thrown in by the driver reaches them as CheckCondition.
+
+    So a command sees failures in SCSI's terms, and may still recover from one.
+    """
+    try:
+        operation = next(steps)
+        while True:
+            try:
+                answer = yield operation
+            except OSError as fault:
+                operation = steps.throw(CheckCondition(sense_of(fault, operation, block_size)))
+            else:
+                operation = steps.send(answer)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result

@@ -1,0 +1,52 @@
+"""INQUIRY: the standard data, and the door to the vital product data pages."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from vscsihba.scsi import vpd
+from vscsihba.scsi.response import Response, data_in
+
+if TYPE_CHECKING:
+    from vscsihba.block import Buffer
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+VERSION_SPC_4 = 0x06
+"""VERSION. SPC-5's 07h would be true as well, but widespread tools take it for an error."""
+
+VERSION_DESCRIPTORS = {
+    "SAM-5": 0x00A0,
+    "SPC-4": 0x0460,
+    "SPC-5": 0x05C0,
+    "SBC-3": 0x04C0,
+    "SBC-4": 0x0600,
+}
+"""Standards that the unit is built to (SPC-5 "Version descriptor values")."""
+
+
+def inquiry(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
+    """INQUIRY: SPC-5; a PAGE CODE without EVPD is refused."""
+    if cdb["evpd"]:
+        payload = vpd.page(lu, cdb)
+    elif cdb["page_code"]:
+        raise cdb.invalid("page_code")
+    else:
+        payload = standard_data(lu)
+    return data_in(buffer, payload, cdb["allocation_length"])
+
+
+def standard_data(lu: LogicalUnit) -> bytes:
+    """Return the standard INQUIRY data: 96 bytes (SPC-5 "Standard INQUIRY data")."""
+    data = bytearray(96)
+    data[1] = 0x80 * lu.removable  # RMB
+    data[2] = VERSION_SPC_4
+    data[3] = 0x10 | 0x02  # HISUP, RESPONSE DATA FORMAT
+    data[4] = len(data) - 5
+    data[7] = 0x02  # CMDQUE
+    data[8:16] = lu.vendor.encode().ljust(8)
+    data[16:32] = lu.product.encode().ljust(16)
+    data[32:36] = lu.revision.encode().ljust(4)
+    struct.pack_into(f">{len(VERSION_DESCRIPTORS)}H", data, 58, *VERSION_DESCRIPTORS.values())
+    return bytes(data)

@@ -1,0 +1,205 @@
+"""One logical unit: its state, and the one door that every command goes through.
+
+Sans-IO: `execute` yields block operations and returns a response. Who performs the
+operations, on which thread and when, is not known here; nor which initiator speaks
+(the transport does not tell), so a unit attention is reported once.
+"""
+
+from collections import deque
+from collections.abc import Generator
+from dataclasses import replace
+
+from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Geometry
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.cdb import decode, lookup
+from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.faults import Result, translate
+from vscsihba.scsi.identity import Identity
+from vscsihba.scsi.limits import Limits
+from vscsihba.scsi.mode_pages import ModePages
+from vscsihba.scsi.opcodes import TABLE
+from vscsihba.scsi.response import Response, Status, Steps
+from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey, illegal_request
+from vscsihba.stats import LunStats
+
+
+class LogicalUnit:
+    """A direct access block device.
+
+    Args:
+        geometry: Shape of the medium.
+        capabilities: What the medium can do.
+        identity: The unit's names.
+        stats: Counters to keep; the engine's short cut counts into the same.
+        read_only: The medium is write protected, whatever it could do.
+        removable: The medium can be ejected (RMB).
+        vendor: T10 VENDOR IDENTIFICATION, at most 8 characters.
+        product: PRODUCT IDENTIFICATION, at most 16 characters.
+        revision: PRODUCT REVISION LEVEL, at most 4 characters.
+        write_cache: Default of WCE.
+        max_transfer: Bytes that the transport moves in one command.
+
+    Attributes (plain, as the engine reads them for each command):
+        blocks: Capacity in logical blocks.
+        block_size: Logical block length in bytes.
+        max_transfer_blocks: MAXIMUM TRANSFER LENGTH.
+        clear_road: Nothing stands in the way of a plain READ or WRITE.
+        writable: The medium is not write protected.
+        write_through: Every write must reach stable storage before its status (WCE=0).
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        capabilities: Capabilities,
+        identity: Identity,
+        *,
+        stats: LunStats | None = None,
+        read_only: bool = False,
+        removable: bool = False,
+        vendor: str = "VSCSIHBA",
+        product: str = "VIRTUAL DISK",
+        revision: str = "0001",
+        write_cache: bool = True,
+        max_transfer: int = 1 << 20,
+    ) -> None:
+        self.capabilities = capabilities
+        self.identity = identity
+        self.stats = LunStats() if stats is None else stats
+        self.removable = removable
+        self.vendor, self.product, self.revision = vendor, product, revision
+        self.mode_pages = ModePages(write_cache=write_cache)
+        self._max_transfer = max_transfer
+        self._hardware_protected = read_only or capabilities.read_only
+        self._attentions: deque[Asc] = deque()
+        self._deferred: deque[Sense] = deque()
+        features = {Feature.ALWAYS} | ({Feature.UNMAP} if capabilities.unmap else set())
+        self._commands = dict.fromkeys(row for row in TABLE.values() if row.needs in features)
+        self._shape(geometry)
+        self.refresh()
+
+    def _shape(self, geometry: Geometry) -> None:
+        """Take over a geometry."""
+        self.geometry = geometry
+        self.blocks = geometry.blocks
+        self.block_size = geometry.block_size
+        self.limits = Limits.for_medium(geometry.block_size, self._max_transfer)
+        self.max_transfer_blocks = self.limits.transfer_blocks
+
+    def refresh(self) -> None:
+        """Work out again what the engine reads directly; due after every change of state."""
+        self.clear_road = not self._attentions and not self._deferred
+        self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
+        self.write_through = not self.mode_pages.write_cache_enabled
+
+    # The engine's side.
+
+    def execute(self, cdb: bytes, buffer: Buffer) -> Steps:
+        """Run one command: any CDB and any buffer get a response.
+
+        Args:
+            cdb: The command descriptor block; bytes after its end are ignored.
+            buffer: Data-out, or room for data-in, as the command goes; of any length.
+
+        The driver performs each block operation and sends the result in, or throws in the
+        OSError that it failed with. Any other exception is a bug and passes through.
+        """
+        command = lookup(cdb)
+        try:
+            decoded = decode(cdb)
+            self._admit(decoded.command)
+            outcome = decoded.command.run(self, decoded, buffer)
+            response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
+        except CheckCondition as condition:
+            response = self._check_condition(condition.sense, command)
+        self._count(command, response)
+        if response.background is not None:
+            return replace(response, background=self._translated(response.background))
+        return response
+
+    def _translated(
+        self, steps: Generator[BlockOp, BlockResult, Result]
+    ) -> Generator[BlockOp, BlockResult, Result]:
+        return translate(steps, self.block_size)
+
+    def _admit(self, command: Command) -> None:
+        """Refuse a command that the unit's state does not allow.
+
+        Raises:
+            CheckCondition: The unit lacks the command, has something to report first
+                (SAM-5 "Unit attention conditions"), or its medium is write protected.
+        """
+        if command not in self.commands():
+            raise illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
+        if not command.past_attention and (pending := self._take_pending()):
+            raise CheckCondition(pending)
+        if command.medium is Medium.WRITABLE and not self.writable:
+            raise CheckCondition(Sense(SenseKey.DATA_PROTECT, self._protection()))
+
+    def _protection(self) -> Asc:
+        return Asc.WRITE_PROTECTED if self._hardware_protected else Asc.LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED
+
+    def _check_condition(self, sense: Sense, command: Command | None) -> Response:
+        data_in = None if command is not None and command.data is not Data.IN else 0
+        encoded = sense.encode(descriptor=self.mode_pages.descriptor_sense)
+        return Response(Status.CHECK_CONDITION, encoded, data_in)
+
+    def _count(self, command: Command | None, response: Response) -> None:
+        if response.status is Status.CHECK_CONDITION or command is None:
+            self.stats.errors += 1
+        elif command.tally is Tally.READS:
+            self.stats.reads += 1
+        elif command.tally is Tally.WRITES:
+            self.stats.writes += 1
+        else:
+            self.stats.others += 1
+
+    def raise_unit_attention(self, asc: Asc) -> None:
+        """Let the next command learn of an event; an event that is already pending is not repeated."""
+        if asc not in self._attentions:
+            self._attentions.append(asc)
+        self.refresh()
+
+    def power_on(self) -> None:
+        """Begin a new life, as after a power cycle."""
+        self._restart(Asc.POWER_ON_OCCURRED)
+
+    def reset(self) -> None:
+        """Do a LOGICAL UNIT RESET (SAM-5): saved mode pages come back, older events are forgotten."""
+        self._restart(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+
+    def _restart(self, asc: Asc) -> None:
+        self.mode_pages.reset()
+        self._deferred.clear()
+        self._attentions.clear()
+        self.raise_unit_attention(asc)
+
+    def resize(self, geometry: Geometry) -> None:
+        """Take over a new geometry; initiators learn that the capacity data has changed."""
+        self._shape(geometry)
+        self.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
+
+    # The commands' side.
+
+    def commands(self) -> dict[Command, None]:
+        """Return the rows of the opcode table that this unit has, in order."""
+        return self._commands
+
+    def defer(self, sense: Sense) -> None:
+        """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""
+        self._deferred.append(replace(sense, deferred=True))
+        self.refresh()
+
+    def take_pending_sense(self) -> Sense:
+        """Return what the unit has to report, and forget it; NO SENSE if there is nothing."""
+        return self._take_pending() or NO_SENSE
+
+    def _take_pending(self) -> Sense | None:
+        if self._deferred:
+            sense = self._deferred.popleft()
+        elif self._attentions:
+            sense = Sense(SenseKey.UNIT_ATTENTION, self._attentions.popleft())
+        else:
+            return None
+        self.refresh()
+        return sense

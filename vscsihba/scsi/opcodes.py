@@ -1,0 +1,159 @@
+"""THE table: every command that a logical unit understands, once.
+
+Decoding, REPORT SUPPORTED OPERATION CODES, the trace, the documentation and the tests
+all come from it. The notation of a CDB's fields is explained in `vscsihba.scsi.layout`;
+the operation code is implied, and so is a service action. The CONTROL byte is nowhere
+a field: NACA is not offered, and the rest of it is reserved.
+
+A group number is accepted and ignored, with the bits that share its byte (SBC-4
+"Grouping function": GROUP_SUP is 0).
+"""
+
+import struct
+from collections.abc import Callable
+
+from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
+from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.inquiry import inquiry
+from vscsihba.scsi.mode_sense import mode_sense
+from vscsihba.scsi.operation_codes import report_supported_operation_codes
+from vscsihba.scsi.primary_commands import request_sense, unit_ready
+from vscsihba.scsi.provisioning import unmap, write_same
+from vscsihba.scsi.read_write import read, synchronize_cache, write
+from vscsihba.scsi.verify import verify
+
+_NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
+_READY, _WRITABLE = Medium.READY, Medium.WRITABLE
+
+_ROWS = (
+    Command(0x00, None, "TEST UNIT READY", 6, "", unit_ready, medium=_READY),
+    Command(
+        0x03, None, "REQUEST SENSE", 6,
+        "desc=1.0 allocation_length=4",
+        request_sense, _IN, past_attention=True,
+    ),
+    Command(
+        0x08, None, "READ(6)", 6,
+        "lba=1.4-3 blocks=4",
+        read, _IN, _READY, tally=Tally.READS,
+    ),
+    Command(
+        0x0A, None, "WRITE(6)", 6,
+        "lba=1.4-3 blocks=4",
+        write, _OUT, _WRITABLE, tally=Tally.WRITES,
+    ),
+    Command(
+        0x12, None, "INQUIRY", 6,
+        "evpd=1.0 page_code=2 allocation_length=3-4",
+        inquiry, _IN, past_attention=True,
+    ),
+    Command(
+        0x1A, None, "MODE SENSE(6)", 6,
+        "dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=4",
+        mode_sense, _IN,
+    ),
+    Command(0x25, None, "READ CAPACITY(10)", 10, "", read_capacity_10, _IN, _READY),
+    Command(
+        0x28, None, "READ(10)", 10,
+        "rdprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-5 group_number=6~ blocks=7-8",
+        read, _IN, _READY, tally=Tally.READS,
+    ),
+    Command(
+        0x2A, None, "WRITE(10)", 10,
+        "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-5 group_number=6~ blocks=7-8",
+        write, _OUT, _WRITABLE, tally=Tally.WRITES,
+    ),
+    Command(
+        0x2F, None, "VERIFY(10)", 10,
+        "vrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-5 group_number=6~ blocks=7-8",
+        verify, _OUT, _READY,
+    ),
+    Command(
+        0x35, None, "SYNCHRONIZE CACHE(10)", 10,
+        "immed=1.1 lba=2-5 group_number=6~ blocks=7-8",
+        synchronize_cache, medium=_READY,
+    ),
+    Command(
+        0x41, None, "WRITE SAME(10)", 10,
+        "wrprotect=1.7-1.5! anchor=1.4! unmap=1.3 lba=2-5 group_number=6~ blocks=7-8",
+        write_same, _OUT, _WRITABLE,
+    ),
+    Command(
+        0x42, None, "UNMAP", 10,
+        "anchor=1.0! group_number=6~ parameter_list_length=7-8",
+        unmap, _OUT, _WRITABLE, needs=Feature.UNMAP,
+    ),
+    Command(
+        0x5A, None, "MODE SENSE(10)", 10,
+        "llbaa=1.4 dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=7-8",
+        mode_sense, _IN,
+    ),
+    Command(
+        0x88, None, "READ(16)", 16,
+        "rdprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 blocks=10-13 group_number=14~",
+        read, _IN, _READY, tally=Tally.READS,
+    ),
+    Command(
+        0x8A, None, "WRITE(16)", 16,
+        "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 blocks=10-13 group_number=14~",
+        write, _OUT, _WRITABLE, tally=Tally.WRITES,
+    ),
+    Command(
+        0x8F, None, "VERIFY(16)", 16,
+        "vrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-9 blocks=10-13 group_number=14~",
+        verify, _OUT, _READY,
+    ),
+    Command(
+        0x91, None, "SYNCHRONIZE CACHE(16)", 16,
+        "immed=1.1 lba=2-9 blocks=10-13 group_number=14~",
+        synchronize_cache, medium=_READY,
+    ),
+    Command(
+        0x93, None, "WRITE SAME(16)", 16,
+        "wrprotect=1.7-1.5! anchor=1.4! unmap=1.3 ndob=1.0 lba=2-9 blocks=10-13 group_number=14~",
+        write_same, _OUT, _WRITABLE,
+    ),
+    Command(
+        0x9E, 0x10, "READ CAPACITY(16)", 16,
+        "allocation_length=10-13",
+        read_capacity_16, _IN, _READY,
+    ),
+    Command(
+        0xA3, 0x0C, "REPORT SUPPORTED OPERATION CODES", 12,
+        "rctd=2.7 reporting_options=2.2-2.0 requested_operation_code=3 requested_service_action=4-5"
+        " allocation_length=6-9",
+        report_supported_operation_codes, _IN,
+    ),
+    Command(
+        0xA8, None, "READ(12)", 12,
+        "rdprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-5 blocks=6-9 group_number=10~",
+        read, _IN, _READY, tally=Tally.READS,
+    ),
+    Command(
+        0xAA, None, "WRITE(12)", 12,
+        "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-5 blocks=6-9 group_number=10~",
+        write, _OUT, _WRITABLE, tally=Tally.WRITES,
+    ),
+    Command(
+        0xAF, None, "VERIFY(12)", 12,
+        "vrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-5 blocks=6-9 group_number=10~",
+        verify, _OUT, _READY,
+    ),
+)  # fmt: skip
+
+TABLE: dict[tuple[int, int | None], Command] = {(row.opcode, row.service_action): row for row in _ROWS}
+"""Every command, by operation code and service action."""
+
+SERVICE_ACTIONS = frozenset(opcode for opcode, service_action in TABLE if service_action is not None)
+"""Operation codes that have service actions."""
+
+_Unpacker = Callable[[bytes | bytearray | memoryview, int], tuple[int, ...]]
+
+SHORT_CUTS: dict[int, tuple[_Unpacker, bool]] = {
+    opcode: (struct.Struct(form).unpack_from, TABLE[opcode, None].tally is Tally.WRITES)
+    for form, opcodes in ((">xBIxHB", (0x28, 0x2A)), (">xBQIxB", (0x88, 0x8A)))
+    for opcode in opcodes
+}
+"""For the engine's hot path, by operation code of READ and WRITE (10) and (16): what unpacks byte 1,
+LBA, transfer length in blocks and CONTROL from a buffer and an offset; and whether it is a write.
+The group number is stepped over, as it is ignored."""

@@ -1,0 +1,23 @@
+"""The small primary commands: is the unit ready, and what has it to report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.scsi.response import GOOD, Response, data_in
+
+if TYPE_CHECKING:
+    from vscsihba.block import Buffer
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+
+def unit_ready(_lu: LogicalUnit, _cdb: Cdb, _buffer: Buffer) -> Response:
+    """TEST UNIT READY: SPC-5; the table's demand for a ready medium has already answered the question."""
+    return GOOD
+
+
+def request_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
+    """REQUEST SENSE: SPC-5; a unit attention that is reported here is thereby cleared."""
+    payload = lu.take_pending_sense().encode(descriptor=bool(cdb["desc"]))
+    return data_in(buffer, payload, cdb["allocation_length"])

@@ -1,0 +1,74 @@
+"""READ, WRITE and SYNCHRONIZE CACHE: data between the medium and the initiator.
+
+The payload is never copied here: block operations get views of the task's own buffer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.block import Buffer, Extent, Flush, Read, Write
+from vscsihba.scsi.block_range import require_data_out, rest_or_range, transfer_range
+from vscsihba.scsi.response import GOOD, Background, Response, Steps
+from vscsihba.scsi.sense import CheckCondition
+
+if TYPE_CHECKING:
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+
+def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """READ(6), (10), (12), (16), (32): SBC-4.
+
+    With FUA, the blocks come from the medium: what a volatile cache holds goes there first.
+    """
+    extent = transfer_range(lu, cdb)
+    length = min(extent.length, buffer.length)
+    if length and cdb.get("fua") and lu.capabilities.flush:
+        yield Flush()
+    whole = length - length % lu.block_size
+    if whole:
+        yield Read(extent.offset, buffer.take(0, whole))
+    if length > whole:
+        # The initiator's buffer ends within a block: handlers only read whole ones.
+        last = memoryview(bytearray(lu.block_size))
+        yield Read(extent.offset + whole, [last])
+        buffer.scatter(last, whole)
+    lu.stats.read_bytes += length
+    return Response(data_in=length)
+
+
+def write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """WRITE(6), (10), (12), (16), (32): SBC-4."""
+    extent = transfer_range(lu, cdb)
+    require_data_out(buffer, extent.length, cdb)
+    yield from store(lu, extent, buffer, fua=bool(cdb.get("fua")))
+    return GOOD
+
+
+def store(lu: LogicalUnit, extent: Extent, buffer: Buffer, *, fua: bool) -> Background:
+    """Write the head of `buffer` to `extent`, through a volatile cache if WCE=0 or `fua`."""
+    if extent.length:
+        yield Write(extent.offset, buffer.take(0, extent.length), fua=fua or lu.write_through)
+        lu.stats.write_bytes += extent.length
+
+
+def synchronize_cache(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
+    """SYNCHRONIZE CACHE(10), (16): SBC-4; the whole cache is flushed, whatever range is named."""
+    rest_or_range(lu, cdb)
+    if cdb["immed"]:
+        return Response(background=_flush_later(lu))
+    return _flush_now()
+
+
+def _flush_now() -> Steps:
+    yield Flush()
+    return GOOD
+
+
+def _flush_later(lu: LogicalUnit) -> Background:
+    """Flush after the status; a failure is reported as a deferred error (SPC-5 "Deferred errors")."""
+    try:
+        yield Flush()
+    except CheckCondition as condition:
+        lu.defer(condition.sense)

@@ -1,0 +1,62 @@
+"""The answer to one command, and the one place where data-in is cut to length.
+
+Knows the shape of an answer, not what any command answers.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vscsihba.block import BlockOp, BlockResult, Buffer
+
+Background = Generator[BlockOp, BlockResult, None]
+"""Work that goes on after the status has been sent (IMMED=1)."""
+
+
+class Status(IntEnum):
+    """Status codes, SAM-5 "Status codes"."""
+
+    GOOD = 0x00
+    CHECK_CONDITION = 0x02
+    CONDITION_MET = 0x04
+    BUSY = 0x08
+    RESERVATION_CONFLICT = 0x18
+    TASK_SET_FULL = 0x28
+    ACA_ACTIVE = 0x30
+    TASK_ABORTED = 0x40
+
+    @property
+    def words(self) -> str:
+        """T10's words, such as ``CHECK CONDITION``."""
+        return self.name.replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """How a command ended.
+
+    Attributes:
+        status: SAM status.
+        sense: Sense data, empty unless the status is CHECK CONDITION.
+        data_in: Valid bytes at the head of the data buffer; None for a command without data-in.
+        background: Work that is still to be done; the driver runs it to its end.
+    """
+
+    status: Status = Status.GOOD
+    sense: bytes = b""
+    data_in: int | None = None
+    background: Background | None = None
+
+
+GOOD = Response()
+
+Steps = Generator[BlockOp, BlockResult, Response]
+"""A command under way: yields block operations, returns its response."""
+
+
+def data_in(buffer: Buffer, payload: bytes, allocation_length: int) -> Response:
+    """Answer GOOD with `payload`, cut to the allocation length and to the buffer (both in bytes).
+
+    SPC-5 "Allocation length": truncation is not an error.
+    """
+    return Response(data_in=buffer.scatter(memoryview(payload)[:allocation_length]))
