@@ -1,0 +1,218 @@
+"""The contract of a handler: the verbs that a disk is made of.
+
+A handler is a *source*, which stores the bytes itself, or a *filter* (see `filter`),
+which has another handler below it. The verbs and their order are nbdkit's. Everything
+is in bytes: `offset` and `length` need not be aligned to blocks, `views` is a scatter
+list of memoryviews of format ``B``. `vscsihba.handlers.checked` stands between the
+verbs and their callers and holds both sides to the following.
+
+* Callers stay inside the medium, never ask for 0 bytes, and never write to a medium
+  that is read-only.
+* A verb returns when it is done, or raises ``OSError`` with an errno (ENOSPC, EIO,
+  ...). Bytes that are gone raise `MediumError`, which names the first of them; they
+  are never made up as zeroes. After a failed write the bytes of its range are
+  undefined, and no others.
+* What was written and acknowledged may sit in a volatile cache until `flush` returns.
+* A view may be used until the verb returns and no longer.
+
+This module knows no SCSI, no engine and no particular handler.
+"""
+
+# ruff: noqa: ARG002, B027  # the defaults of optional verbs do nothing, or refuse whatever they are given
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.handlers import options as options_
+
+Mover = Callable[[Views, int, int], int]
+"""Moves bytes as preadv(2) and pwritev(2) do: ``(views, offset, flags) -> bytes moved``."""
+
+_ZEROES = memoryview(bytes(64 << 10))
+_ZEROES_AT_ONCE = 16 * len(_ZEROES)
+
+
+@dataclass(frozen=True, slots=True)
+class InlineVerbs:
+    """Reads and writes that are quick enough for the thread that serves the ring.
+
+    They must not block: one that would, raises ``BlockingIOError`` or moves fewer bytes
+    than it was given. Its caller then repeats the whole request through `Handler.read`
+    or `Handler.write` on another thread, and does the same after any other ``OSError``,
+    so that errors are told in one place only. They may run while other verbs run on
+    threads, and keep no promise of `fua`.
+
+    Attributes:
+        read: Fills views, with the calling convention of ``os.preadv`` less its
+            descriptor (``functools.partial(os.preadv, fd)``); None if there is none.
+        read_flags: What to pass as its third argument.
+        write: Likewise after ``os.pwritev``.
+        write_flags: What to pass as its third argument.
+        write_limit: Bytes above which `write` must not be used.
+    """
+
+    read: Mover | None = None
+    read_flags: int = 0
+    write: Mover | None = None
+    write_flags: int = 0
+    write_limit: int = 0
+
+
+class Handler(ABC):
+    """One layer of a disk.
+
+    A source has to define `geometry` and `read`, and `write` unless it is read-only;
+    what it leaves out has a safe default.
+
+    Attributes:
+        name: What documents and messages call it.
+        workers: How many verbs may run at once, each on a thread of its own.
+        never_blocks: Every verb is so quick that it runs on the thread that serves the ring.
+        options: What the document says about this layer.
+    """
+
+    class Options(options_.Options, kw_only=True):
+        """No options."""
+
+    name: ClassVar[str]
+    workers: int = 1
+    never_blocks: bool = False
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def check(self) -> None:
+        """Look whether `open` can succeed, and change nothing.
+
+        Called for every layer of a stack before the first of them opens.
+
+        Raises:
+            UsageError: The options cannot be meant, as the world is.
+            HostError: This machine lacks something.
+        """
+
+    def open(self) -> None:
+        """Make ready to serve. A filter may rely on the layer below being open.
+
+        Raises:
+            UsageError: The options cannot be meant, as the world is.
+            HostError: This machine lacks something, or another holds the medium.
+            OSError: The system refused.
+        """
+
+    def close(self) -> None:
+        """Let go of everything that `open` took; called once after it, and no verb after that."""
+
+    @property
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """The shape of the medium; constant from `open` on except for `resize`."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the medium can do; constant from `open` on.
+
+        By default that follows from the verbs that the class defines.
+        """
+        return Capabilities(
+            read_only=not self._defines("write"),
+            flush=self._defines("flush"),
+            unmap=self._defines("unmap"),
+            extents=self._defines("extents"),
+            crypto_erase=self._defines("crypto_erase"),
+        )
+
+    @property
+    def identity(self) -> str:
+        """A text that names the medium, and no other, today and after every restart.
+
+        By default that is the handler with its options.
+        """
+        return f"{self.name}:{msgspec.json.encode(self.options, order='sorted').decode()}"
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The verbs that never block, if there are any; asked for once, after `open`."""
+        return InlineVerbs()
+
+    @abstractmethod
+    def read(self, offset: int, views: Views) -> None:
+        """Fill `views` with the bytes from `offset` on.
+
+        Raises:
+            MediumError: Some of them are gone.
+            OSError: They cannot be read.
+        """
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Store the bytes of `views` from `offset` on; with `fua`, on stable storage.
+
+        Raises:
+            OSError: They cannot be written; ENOSPC if there is no room for them.
+        """
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def flush(self) -> None:
+        """Put everything that was written and acknowledged on stable storage.
+
+        Raises:
+            OSError: Some of it may be lost.
+        """
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Deallocate a range: nobody needs its bytes any more.
+
+        They read as zeroes from then on if `Capabilities.unmap_zeroes`, else as zeroes
+        or as what they were, each block on its own.
+
+        Raises:
+            OSError: EOPNOTSUPP unless `Capabilities.unmap`.
+        """
+        raise OSError(errno.EOPNOTSUPP, f"handler {self.name} does not unmap")
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Make a range read as zeroes; keep storage set aside for it unless `may_unmap`.
+
+        By default zeroes are written.
+
+        Raises:
+            OSError: As `write`.
+        """
+        for start in range(offset, offset + length, _ZEROES_AT_ONCE):
+            count = min(_ZEROES_AT_ONCE, offset + length - start)
+            whole, rest = divmod(count, len(_ZEROES))
+            self.write(start, [_ZEROES] * whole + [_ZEROES[:rest]] * bool(rest))
+        if fua:
+            self.flush()
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Return what is allocated: a non-empty head of the range, in order and without a gap."""
+        return [ExtentStatus(Extent(offset, length), allocated=True, zero=False)]
+
+    def resize(self, size: int) -> None:
+        """Change the capacity to `size` bytes; new bytes read as zeroes.
+
+        Raises:
+            OSError: EOPNOTSUPP if the medium has a fixed size, or not this one.
+            UsageError: No disk can have this size.
+        """
+        raise OSError(errno.EOPNOTSUPP, f"handler {self.name} cannot be resized")
+
+    def crypto_erase(self) -> None:
+        """Make every byte unreadable for ever by destroying the key.
+
+        Raises:
+            OSError: EOPNOTSUPP unless `Capabilities.crypto_erase`.
+        """
+        raise OSError(errno.EOPNOTSUPP, f"handler {self.name} has no key to destroy")
+
+    def _defines(self, verb: str) -> bool:
+        """Tell whether this handler's class has `verb` other than by default."""
+        return getattr(type(self), verb) is not getattr(Handler, verb)

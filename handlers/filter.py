@@ -1,0 +1,125 @@
+"""Filters: handlers that sit on another one, in two kinds.
+
+A `PassThrough` leaves the bytes where and what they are; what it does not define goes
+down unchanged. A `Transform` moves or changes them; what it does not define never
+reaches the layer below: it inherits from `Handler`, whose defaults are made of
+the other verbs or refuse, and nothing in `Transform` delegates a verb. So an encrypting
+filter that knows nothing of write_zeroes writes encrypted zeroes, and cannot pass the
+request down to store plain ones; the same holds for verbs that do not exist yet.
+"""
+
+from abc import abstractmethod
+from dataclasses import replace
+
+from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.handlers.base import Handler, InlineVerbs
+
+
+class Filter(Handler):
+    """What both kinds share: a layer below. Derive from one of the two, not from this.
+
+    Attributes:
+        next: The handler below; open whenever this one is.
+    """
+
+    def __init__(self, options: Handler.Options, below: Handler) -> None:
+        super().__init__(options)
+        self.next = below
+        self.workers = min(type(self).workers, below.workers)
+        self.never_blocks = type(self).never_blocks and below.never_blocks
+
+
+class PassThrough(Filter):
+    """A filter that leaves the bytes alone: it watches, delays, refuses or shares out.
+
+    Every verb goes down as it came unless the class defines it.
+    """
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of the layer below."""
+        return self.next.geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the layer below can do."""
+        return self.next.capabilities
+
+    @property
+    def identity(self) -> str:
+        """The identity of the layer below: it is the same medium."""
+        return self.next.identity
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline verbs of the layer below, but for those that this class wants to see."""
+        below = self.next.inline
+        if type(self).read is not PassThrough.read:
+            below = replace(below, read=None)
+        if type(self).write is not PassThrough.write:
+            below = replace(below, write=None)
+        return below
+
+    def read(self, offset: int, views: Views) -> None:
+        """Pass down."""
+        self.next.read(offset, views)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Pass down."""
+        self.next.write(offset, views, fua=fua)
+
+    def flush(self) -> None:
+        """Pass down."""
+        self.next.flush()
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Pass down."""
+        self.next.unmap(offset, length)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Pass down."""
+        self.next.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua)
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Pass down."""
+        return self.next.extents(offset, length)
+
+    def resize(self, size: int) -> None:
+        """Pass down."""
+        self.next.resize(size)
+
+    def crypto_erase(self) -> None:
+        """Pass down."""
+        self.next.crypto_erase()
+
+
+class Transform(Filter):
+    """A filter that changes bytes or moves them.
+
+    It has to say how to read and write, what shape the medium has from above, and what
+    a flush means. Nothing that it does not define goes down.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this class defines, within what the layer below allows."""
+        below = self.next.capabilities
+        return replace(
+            super().capabilities,
+            read_only=below.read_only,
+            flush=below.flush,
+            rotational=below.rotational,
+        )
+
+    @property
+    def identity(self) -> str:
+        """This filter's name and the identity of the layer below."""
+        return f"{self.name}:{self.next.identity}"
+
+    @abstractmethod
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Store the bytes, changed or elsewhere."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Flush this layer, then the one below."""

@@ -1,0 +1,125 @@
+"""Options: what a person says about one layer of a stack, checked before anything opens.
+
+Each handler declares a `msgspec.Struct`; the types and descriptions of its fields are
+the check, the error message and the help text at once. This module knows no handler.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from vscsihba.errors import ConfigError, UsageError
+from vscsihba.units import parse_size
+
+
+class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of every handler's options: none."""
+
+
+class Size(int):
+    """A number of bytes, which a document may also give as text: ``"10GiB"``."""
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741  # "O" as in Options
+
+
+@dataclass(frozen=True, slots=True)
+class OptionHelp:
+    """One option as the help shows it.
+
+    Attributes:
+        name: Its key in the document.
+        required: It has no default.
+        default: What it is when left out, in JSON; empty if `required`.
+        description: One or more sentences for the reader.
+    """
+
+    name: str
+    required: bool
+    default: str
+    description: str
+
+
+def convert(kind: type[O], document: Mapping[str, object], *, place: str, handler: str) -> O:
+    """Return the options of `handler` from the keys of `document`.
+
+    Args:
+        kind: The handler's option struct.
+        document: Its keys and values as they come out of JSON.
+        place: Where the document stands, such as ``$.hbas[0].luns[2]``.
+        handler: The handler's name, for the messages.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value cannot be meant.
+    """
+    fields = msgspec.structs.fields(kind)
+    known = [field.encode_name for field in fields]
+    for key in document:
+        if key not in known:
+            raise ConfigError(
+                f"{place}.{key}", f"handler {handler} has no option {key!r}", cure=did_you_mean(key, known)
+            )
+    for field in fields:
+        if field.required and field.encode_name not in document:
+            raise ConfigError(place, f"handler {handler} needs the option {field.encode_name!r}")
+    try:
+        return msgspec.convert(document, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise _located(place, error) from error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the cure for a misspelt `word`: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"known are: {', '.join(known)}" if known else "it takes none"
+
+
+def describe(kind: type[Options]) -> list[OptionHelp]:
+    """Return the help of every option of `kind`, in the order of their declaration."""
+    schema = msgspec.json.schema(kind, schema_hook=_schema)
+    properties: dict[str, dict[str, Any]] = schema["$defs"][kind.__name__]["properties"]
+    required = schema["$defs"][kind.__name__].get("required", [])
+    return [
+        OptionHelp(
+            name=name,
+            required=name in required,
+            default="" if name in required else msgspec.json.encode(property_["default"]).decode(),
+            description=property_.get("description", ""),
+        )
+        for name, property_ in properties.items()
+    ]
+
+
+def _decode(kind: type, value: object) -> object:
+    """Make a `Size` of what a document says; every other type is msgspec's own."""
+    if kind is not Size:
+        raise NotImplementedError(f"an option has the unknown type {kind.__name__}")
+    if isinstance(value, str):
+        try:
+            return Size(parse_size(value))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return Size(value)
+    raise ValueError('expected a size such as 1048576 or "1MiB"')
+
+
+def _schema(kind: type) -> dict[str, object]:
+    """Describe a `Size` to JSON Schema."""
+    if kind is not Size:
+        raise NotImplementedError(f"an option has the unknown type {kind.__name__}")
+    return {"type": ["integer", "string"], "minimum": 0}
+
+
+def _located(place: str, error: msgspec.ValidationError) -> ConfigError:
+    """Give msgspec's message, ``... - at `$.key` ``, the place of the whole document."""
+    message, _, tail = str(error).partition(" - at `$")
+    path = re.sub(r"`$", "", tail)
+    return ConfigError(place + path, message[:1].lower() + message[1:])

@@ -1,0 +1,54 @@
+from typing import Annotated, Literal
+
+import pytest
+from msgspec import Meta
+
+from vscsihba.errors import ConfigError
+from vscsihba.handlers.options import Options, Size, convert, describe
+
+
+class Wanted(Options, kw_only=True):
+    path: Annotated[str, Meta(description="Where it is.")]
+    size: Annotated[Size | None, Meta(description="How large it is.")] = None
+    block_size: Literal[512, 4096] = 512
+    tags: list[str] = []  # noqa: RUF012  # msgspec copies it
+
+    def __post_init__(self) -> None:
+        if self.size == 0:
+            raise ValueError("an empty disk is none")
+
+
+def wanted(**document: object) -> Wanted:
+    return convert(Wanted, document, place="$.luns[1]", handler="test")
+
+
+def test_sizes_are_numbers_or_text() -> None:
+    assert wanted(path="a", size="1MiB").size == wanted(path="a", size=1 << 20).size == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, r"\$\.luns\[1\]: handler test needs the option 'path'"),
+        ({"pth": "a"}, r"\$\.luns\[1\]\.pth: handler test has no option 'pth'; did you mean \"path\"\?"),
+        ({"path": "a", "x": 1}, r"known are: block_size, path, size, tags"),
+        ({"path": 5}, r"\$\.luns\[1\]\.path: expected `str`, got `int`"),
+        ({"path": "a", "tags": ["b", 1]}, r"\$\.luns\[1\]\.tags\[1\]: expected `str`"),
+        ({"path": "a", "size": "big"}, r"\$\.luns\[1\]\.size: 'big' is not a size"),
+        ({"path": "a", "size": -1}, r"\$\.luns\[1\]\.size: expected a size"),
+        ({"path": "a", "size": True}, r"\$\.luns\[1\]\.size: expected a size"),
+        ({"path": "a", "size": 0}, r"\$\.luns\[1\]: an empty disk is none"),
+    ],
+)
+def test_errors_name_the_place(document: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        wanted(**document)
+
+
+def test_help_comes_from_the_options() -> None:
+    helped = {option.name: option for option in describe(Wanted)}
+    assert helped["path"].required
+    assert helped["path"].description == "Where it is."
+    assert helped["size"].default == "null"
+    assert helped["block_size"].default == "512"
+    assert list(helped) == ["path", "size", "block_size", "tags"]
