@@ -1,0 +1,272 @@
+"""file: a raw image or a block device as a disk.
+
+Sparse files stay sparse: what is discarded becomes a hole, and holes show as
+deallocated. A flush is fdatasync(2), FUA is ``RWF_DSYNC``. This module knows what the
+verbs are made of; `file_path` knows what a path may be, `file_inline` what may block.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.errors import MediumError
+from vscsihba.handlers import file_path, linux
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.file_inline import Expected, inline_verbs
+from vscsihba.handlers.options import Size
+from vscsihba.handlers.vectored import transfer
+
+_EXTENTS_AT_ONCE = 1024
+_CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
+
+
+class FileHandler(Handler):
+    """A raw image or a block device."""
+
+    name = "file"
+    workers = 8
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the file handler."""
+
+        path: Annotated[str, Meta(description="The image file or block device.", min_length=1)]
+        create: Annotated[bool, Meta(description="Make the file if it is missing; needs size.")] = False
+        size: Annotated[
+            Size | None, Meta(description="Size of the file if it has to be made, such as 10GiB.")
+        ] = None
+        block_size: Annotated[
+            Literal[512, 1024, 2048, 4096] | None,
+            Meta(description="Logical block in bytes; 512, or what the device has, if left out."),
+        ] = None
+        physical_block_size: Annotated[
+            int | None,
+            Meta(description="Physical block in bytes; 4096, or what the device has, if left out."),
+        ] = None
+        read_only: Annotated[
+            bool, Meta(description="Never write; several disks may share the file then.")
+        ] = False
+
+        def __post_init__(self) -> None:
+            """Refuse options that contradict each other."""
+            if self.create != (self.size is not None):
+                raise ValueError('"create" and "size" belong together')
+            if self.create and self.read_only:
+                raise ValueError('a file cannot be made with "read_only"')
+
+    options: Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._fd = -1
+        self._is_device = False
+        self._sync_failed = False
+
+    def check(self) -> None:
+        """Look whether there is a file that can be a disk, or room to make it."""
+        path, size = self.options.path, self.options.size
+        medium = file_path.look(path, read_only=self.options.read_only)
+        if medium is None:
+            if size is None:
+                raise file_path.missing(path)
+            file_path.demand_room(path)
+            medium = file_path.Medium(size)
+        self._shape(medium)
+
+    def open(self) -> None:
+        """Make the file if asked to, lock it, and find out what it can do."""
+        path, size, read_only = self.options.path, self.options.size, self.options.read_only
+        if size is not None and not os.path.lexists(path):
+            file_path.create(path, size)
+        self._fd = file_path.claim(path, read_only=read_only)
+        try:
+            medium = file_path.measure(self._fd, path)
+            self._is_device = medium.is_device
+            self._geometry = self._shape(medium)
+            self._capabilities = self._ask(medium)
+            self._expected = Expected(0 if medium.is_device else medium.size)
+            self._inline = inline_verbs(self._fd, self._expected, read_only=read_only)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Unlock and close the file."""
+        os.close(self._fd)
+        self._fd = -1
+
+    @property
+    def geometry(self) -> Geometry:
+        """Shape of the file at `open`, or after `resize`."""
+        return self._geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the file system or the device can do."""
+        return self._capabilities
+
+    @property
+    def identity(self) -> str:
+        """The path without symbolic links."""
+        return "file:" + os.path.realpath(self.options.path)
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """Reads from the page cache, and writes to it."""
+        return self._inline
+
+    def read(self, offset: int, views: Views) -> None:
+        """Read from the page cache, or into it first."""
+        done = transfer(partial(self._preadv, flags=0), offset, views)
+        if done < sum(map(len, views)):
+            raise MediumError(offset + done, f"{self.options.path} ends at byte {offset + done}")
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Write into the page cache, and with `fua` through it (pwritev(2), ``RWF_DSYNC``)."""
+        self._demand_whole(offset, sum(map(len, views)))
+        if fua:
+            self._stably(partial(transfer, partial(self._pwritev, flags=os.RWF_DSYNC), offset, views))
+        else:
+            transfer(partial(self._pwritev, flags=0), offset, views)
+
+    def flush(self) -> None:
+        """Write back the page cache, and the cache of the device below it (fdatasync(2))."""
+        if not self._capabilities.read_only:
+            self._stably(partial(os.fdatasync, self._fd))
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Punch a hole, or discard on a device."""
+        self._demand_whole(offset, length)
+        if not self._is_device:
+            linux.punch_hole(self._fd, offset, length)
+            return
+        block = self._geometry.block_size
+        start, end = -(-offset // block) * block, (offset + length) // block * block
+        if start < end:
+            linux.discard(self._fd, start, end - start)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Let the file system or the device do it, if it can, and write zeroes if not."""
+        self._demand_whole(offset, length)
+        ways = (linux.punch_hole, linux.zero_range) if may_unmap else (linux.zero_range,)
+        if not any(self._can(way, offset, length) for way in ways):
+            super().write_zeroes(offset, length, may_unmap=may_unmap)
+        if fua:
+            self.flush()
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Look for holes (lseek(2), ``SEEK_HOLE``); a device shows none."""
+        if not self._capabilities.extents:
+            return super().extents(offset, length)
+        self._demand_whole(offset, length)
+        # A description of its own: the file position is locked while SEEK_DATA reads metadata.
+        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _holes_and_data(fd, offset, offset + length)
+        finally:
+            os.close(fd)
+
+    def resize(self, size: int) -> None:
+        """Change the size of the file, or take the size that a device has now."""
+        shape = replace(self._geometry, size=size)
+        if self._is_device:
+            if os.lseek(self._fd, 0, os.SEEK_END) != size:
+                raise OSError(errno.EOPNOTSUPP, f"{self.options.path} has another size")
+        else:
+            self._demand_whole(0, self._geometry.size)
+            self._expected.size = min(size, self._geometry.size)
+            os.ftruncate(self._fd, size)
+            self._expected.size = size
+        self._geometry = shape
+
+    def _shape(self, medium: file_path.Medium) -> Geometry:
+        """Return the shape of the disk, with the block sizes that were asked for."""
+        wanted = self.options
+        return medium.geometry(wanted.path, wanted.block_size, wanted.physical_block_size)
+
+    def _ask(self, medium: file_path.Medium) -> Capabilities:
+        """Ask file system or device what it can do."""
+        read_only = self.options.read_only
+        if medium.is_device:
+            can_unmap = medium.unmap_granularity > 0
+        else:
+            # Behind the end there is nothing, so this changes nothing.
+            can_unmap = not read_only and self._can(linux.punch_hole, medium.size, medium.unmap_granularity)
+        return Capabilities(
+            read_only=read_only,
+            flush=not read_only,
+            unmap=can_unmap and not read_only,
+            unmap_zeroes=can_unmap and not medium.is_device,
+            extents=not medium.is_device,
+            rotational=medium.rotational,
+            unmap_granularity=medium.unmap_granularity if can_unmap else 0,
+        )
+
+    def _can(self, way: Callable[[int, int, int], None], offset: int, length: int) -> bool:
+        """Try a system call on a range; return whether there is such a thing here."""
+        try:
+            way(self._fd, offset, length)
+        except OSError as error:
+            if error.errno in _CANNOT:
+                return False
+            raise
+        return True
+
+    def _demand_whole(self, offset: int, length: int) -> None:
+        """Refuse to touch bytes behind the end of a file that was truncated under us.
+
+        Writing there would make the file longer again, and what was lost would read as
+        zeroes.
+        """
+        if self._is_device:
+            return
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        if end < offset + length:
+            raise MediumError(max(offset, end), f"{self.options.path} was truncated to {end} bytes")
+
+    def _stably(self, sync: Callable[[], object]) -> None:
+        """Run what puts bytes on stable storage; once that failed, never claim it again.
+
+        After a failed write-back the kernel takes the lost pages for clean, tells of it
+        once, and reports success from then on (fsync(2)). So this remembers, until the
+        file is opened anew. A full disk refuses a write before anything is lost.
+        """
+        if not self._sync_failed:
+            try:
+                sync()
+            except OSError as error:
+                self._sync_failed = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+                raise
+        if self._sync_failed:
+            raise OSError(errno.EIO, f"{self.options.path}: an earlier flush failed, bytes may be lost")
+
+    def _preadv(self, views: Views, offset: int, flags: int) -> int:
+        return os.preadv(self._fd, views, offset, flags)
+
+    def _pwritev(self, views: Views, offset: int, flags: int) -> int:
+        return os.pwritev(self._fd, views, offset, flags)
+
+
+def _holes_and_data(fd: int, start: int, end: int) -> list[ExtentStatus]:
+    """Return the holes and the data of a file from `start` to `end`, or the first of them."""
+    found: list[ExtentStatus] = []
+    while start < end and len(found) < _EXTENTS_AT_ONCE:
+        try:
+            data = min(os.lseek(fd, start, os.SEEK_DATA), end)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            data = end  # nothing but a hole up to the end of the file
+        if start < data:
+            found.append(ExtentStatus(Extent(start, data - start), allocated=False, zero=True))
+        if data < end:
+            hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
+            found.append(ExtentStatus(Extent(data, hole - data), allocated=True, zero=False))
+            data = hole
+        start = data
+    return found

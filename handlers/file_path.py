@@ -1,0 +1,216 @@
+"""What a path names: finding out whether it can be a disk, making it, opening and locking it.
+
+Everything that can be wrong with a path becomes one line that names it here. What is
+done with the descriptor afterwards is not this module's business.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from vscsihba.block import Geometry
+from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
+from vscsihba.handlers import linux
+
+_PAGE = 4096
+"""The page cache writes a file in these; anything smaller is read, changed and written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """What an open descriptor refers to.
+
+    Attributes:
+        size: Bytes.
+        is_device: It is a block device, not a regular file.
+        block_size: The logical block that it likes to be seen with, in bytes.
+        physical_block_size: What it writes at once, in bytes.
+        optimal_io: The transfer that it likes best, in bytes, 0 if it has no wish.
+        unmap_granularity: Bytes below which deallocating frees nothing.
+        rotational: Seeks cost.
+    """
+
+    size: int
+    is_device: bool = False
+    block_size: int = 512
+    physical_block_size: int = _PAGE
+    optimal_io: int = 0
+    unmap_granularity: int = 0
+    rotational: bool = False
+
+    def geometry(self, path: str, block_size: int | None, physical_block_size: int | None) -> Geometry:
+        """Return the shape of the disk, with the block sizes that a person may have asked for.
+
+        Raises:
+            UsageError: The size does not suit a disk, or not these blocks.
+        """
+        logical = block_size or self.block_size
+        try:
+            return Geometry(
+                size=self.size,
+                block_size=logical,
+                physical_block_size=physical_block_size or max(self.physical_block_size, logical),
+                optimal_io=0 if self.optimal_io % logical else self.optimal_io,
+            )
+        except UsageError as error:
+            raise UsageError(f"{path}: {error.message}", cure=error.cure) from error
+
+
+def measure(fd: int, path: str) -> Medium:
+    """Find out what an open descriptor refers to.
+
+    Raises:
+        UsageError: It is neither a regular file nor a block device.
+    """
+    status = os.fstat(fd)
+    demand_kind(status.st_mode, path)
+    if stat.S_ISREG(status.st_mode):
+        return Medium(status.st_size, unmap_granularity=status.st_blksize)
+    logical, physical, optimal = linux.block_sizes(fd)
+    return Medium(
+        size=os.lseek(fd, 0, os.SEEK_END),
+        is_device=True,
+        block_size=logical,
+        physical_block_size=physical,
+        optimal_io=optimal,
+        unmap_granularity=linux.discard_granularity(fd),
+        rotational=linux.is_rotational(fd),
+    )
+
+
+def demand_kind(mode: int, path: str) -> None:
+    """Refuse anything but a regular file or a block device, by its ``st_mode``."""
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a directory", cure="name a file or a block device")
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise UsageError(f"{path} is neither a file nor a block device")
+
+
+def look(path: str, *, read_only: bool) -> Medium | None:
+    """Find out what `path` names, without holding on to it; None if there is nothing.
+
+    Raises:
+        UsageError: It can be no disk, or may not be opened that way.
+    """
+    try:
+        # The type comes first: merely opening a tape or a pipe can do something.
+        demand_kind(Path(path).stat().st_mode, path)
+        if not read_only and not os.access(path, os.W_OK):
+            raise _not_writable(path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise explain(path, error) from error
+    try:
+        return measure(fd, path)
+    finally:
+        os.close(fd)
+
+
+def claim(path: str, *, read_only: bool) -> int:
+    """Open `path` and lock it; return the descriptor.
+
+    Writers keep everybody else away, readers keep writers away; closing the descriptor,
+    or dying, unlocks. A block device is held exclusively as well, so that it cannot be
+    mounted meanwhile and is refused if it is mounted (``O_EXCL``, open(2)).
+
+    Raises:
+        UsageError: There is nothing to open, or it may not be opened that way.
+        InUseError: Somebody else holds it.
+        HostError: The system refused otherwise.
+    """
+    flags = os.O_RDONLY if read_only else os.O_RDWR
+    try:
+        mode = Path(path).stat().st_mode
+        demand_kind(mode, path)
+        if stat.S_ISBLK(mode) and not read_only:
+            flags |= os.O_EXCL
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise explain(path, error) from error
+    try:
+        _lock(fd, fcntl.F_RDLCK if read_only else fcntl.F_WRLCK)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise InUseError(
+                f"{path} is in use as a disk already", cure="let go of it there first"
+            ) from error
+        raise HostError(f"{path} cannot be locked: {error.strerror}") from error
+    return fd
+
+
+def create(path: str, size: int) -> None:
+    """Make a sparse file of `size` bytes that survives a crash; no one else may read it.
+
+    Raises:
+        UsageError, HostError: It cannot be made; nothing is left of it then.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise explain(path, error) from error
+    try:
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+        sync_directory(Path(path).parent)
+    except OSError as error:
+        Path(path).unlink()
+        raise explain(path, error) from error
+    finally:
+        os.close(fd)
+
+
+def demand_room(path: str) -> None:
+    """Refuse a name for which no file can be made.
+
+    Raises:
+        UsageError: Its directory does not exist, or may not be changed.
+    """
+    directory = Path(path).parent
+    if not directory.is_dir():
+        raise UsageError(f"{path}: there is no directory {directory}", cure="make it first")
+    if not os.access(directory, os.W_OK):
+        raise UsageError(f"{path}: directory {directory} may not be changed", cure="grant it")
+
+
+def missing(path: str) -> UsageError:
+    """Return the error for a path that names nothing."""
+    return UsageError(f"{path}: no such file", cure='make it, or say its "size" and "create"')
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on stable storage, as fsync(2) asks for after making a file."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def explain(path: str, error: OSError) -> VscsihbaError:
+    """Turn a refusal of the system into one line about `path`."""
+    match error.errno:
+        case errno.ENOENT:
+            return missing(path)
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return _not_writable(path)
+        case errno.EBUSY:
+            return InUseError(f"{path} is in use: it is mounted, or another device is made of it")
+        case _:
+            return HostError(f"{path}: {error.strerror}")
+
+
+def _not_writable(path: str) -> UsageError:
+    return UsageError(f"{path} may not be written", cure='grant it, or say "read_only": true')
+
+
+def _lock(fd: int, kind: int) -> None:
+    """Lock the whole file for as long as its open file description lives (fcntl(2), OFD locks)."""
+    flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, flock)

@@ -1,0 +1,114 @@
+"""System calls that the standard library lacks: fallocate(2), fstatfs(2), block device ioctls.
+
+Every function takes a descriptor and raises ``OSError`` with the kernel's errno. What
+they are good for is the caller's knowledge. Constants are from ``linux/falloc.h``,
+``linux/magic.h`` and ``linux/fs.h``.
+"""
+
+import ctypes
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+_FALLOC_FL_ZERO_RANGE = 0x10
+
+_TMPFS_MAGIC = 0x01021994
+_RAMFS_MAGIC = 0x858458F6
+
+# These five have no argument size in their numbers, so they are the same everywhere.
+_BLKSSZGET = 0x1268
+_BLKDISCARD = 0x1277
+_BLKIOOPT = 0x1279
+_BLKPBSZGET = 0x127B
+_BLKROTATIONAL = 0x127E
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.fallocate.restype = ctypes.c_int
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_libc.fstatfs.restype = ctypes.c_int
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Deallocate a range, which reads as zeroes then; the file keeps its size.
+
+    On a block device the kernel does this only if the device can promise the zeroes.
+
+    Raises:
+        OSError: EOPNOTSUPP if the file system or the device cannot.
+    """
+    _fallocate(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length)
+
+
+def zero_range(fd: int, offset: int, length: int) -> None:
+    """Make a range read as zeroes and keep storage for it; the file keeps its size.
+
+    Raises:
+        OSError: EOPNOTSUPP if the file system or the device cannot; EINVAL if the range
+            is not aligned to the blocks of a device.
+    """
+    _fallocate(fd, _FALLOC_FL_ZERO_RANGE | _FALLOC_FL_KEEP_SIZE, offset, length)
+
+
+def discard(fd: int, offset: int, length: int) -> None:
+    """Tell a block device that nobody needs a range; what it reads as then is open.
+
+    Raises:
+        OSError: EOPNOTSUPP if the device cannot.
+    """
+    fcntl.ioctl(fd, _BLKDISCARD, struct.pack("QQ", offset, length))
+
+
+def block_sizes(fd: int) -> tuple[int, int, int]:
+    """Return logical block, physical block and optimal transfer of a block device, in bytes."""
+    return _ioctl_int(fd, _BLKSSZGET), _ioctl_int(fd, _BLKPBSZGET), _ioctl_int(fd, _BLKIOOPT)
+
+
+def is_rotational(fd: int) -> bool:
+    """Tell whether seeks cost on a block device."""
+    answer = fcntl.ioctl(fd, _BLKROTATIONAL, bytes(2))
+    return answer != bytes(2)
+
+
+def discard_granularity(fd: int) -> int:
+    """Return the bytes that a block device discards at once, 0 if it cannot discard.
+
+    A partition answers with the queue of its disk (Documentation/ABI/stable/sysfs-block).
+    """
+    device = os.fstat(fd).st_rdev
+    home = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    queue = next((at / "queue" for at in (home, home.parent) if (at / "queue").is_dir()), None)
+    if queue is None or int((queue / "discard_max_bytes").read_text()) == 0:
+        return 0
+    return int((queue / "discard_granularity").read_text())
+
+
+def is_memory(fd: int) -> bool:
+    """Tell whether the page cache is all the storage that a file has (tmpfs, ramfs).
+
+    ``f_type`` comes first in ``struct statfs`` and is a long, but for s390, where the
+    answer is then no, which is the safe one.
+    """
+    buffer = ctypes.create_string_buffer(512)
+    if _libc.fstatfs(fd, buffer):
+        raise _error()
+    f_type = ctypes.c_long.from_buffer(buffer).value
+    return f_type in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    if _libc.fallocate(fd, mode, offset, length):
+        raise _error()
+
+
+def _ioctl_int(fd: int, request: int) -> int:
+    (value,) = struct.unpack("I", fcntl.ioctl(fd, request, bytes(4)))
+    return int(value)
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

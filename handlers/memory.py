@@ -1,0 +1,170 @@
+"""memory: a disk in RAM, gone when it is closed.
+
+Only pages that were written take memory; zeroes and what is unmapped give it back.
+"""
+
+# ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
+
+import errno
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.options import Size
+from vscsihba.units import format_size
+
+PAGE = 64 << 10
+_ZEROES = bytes(PAGE)
+_EXTENTS_WITHIN = 4096 * PAGE
+"""Bytes of which `extents` tells at once, so that it stays quick."""
+
+
+class MemoryHandler(Handler):
+    """A disk in RAM."""
+
+    name = "memory"
+    never_blocks = True
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the memory handler."""
+
+        size: Annotated[Size, Meta(description="Capacity, such as 1GiB.")]
+        limit: Annotated[
+            Size | None, Meta(description="Memory to use at most; writing more is answered like a full disk.")
+        ] = None
+        block_size: Annotated[Literal[512, 1024, 2048, 4096], Meta(description="Logical block in bytes.")] = (
+            512
+        )
+        label: Annotated[
+            str,
+            Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),
+        ] = ""
+
+    options: Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._pages: dict[int, bytearray] = {}
+        self._label = options.label or str(uuid.uuid4())
+
+    def check(self) -> None:
+        """Look whether a disk can have this size."""
+        self._shape(self.options.size)
+
+    def open(self) -> None:
+        """Begin with zeroes."""
+        self._geometry = self._shape(self.options.size)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._pages.clear()
+
+    @property
+    def geometry(self) -> Geometry:
+        """As the options say, or `resize` last said."""
+        return self._geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Unmap gives pages back. There is nothing to flush to."""
+        return Capabilities(unmap=True, unmap_zeroes=True, extents=True, unmap_granularity=PAGE)
+
+    @property
+    def identity(self) -> str:
+        """The label; without one, every memory disk is another medium."""
+        return f"memory:{self._label}"
+
+    def read(self, offset: int, views: Views) -> None:
+        """Copy out; a page that is not there is zeroes."""
+        for view in views:
+            at = 0
+            for number, start, end in _pieces(offset, len(view)):
+                page = self._pages.get(number, _ZEROES)
+                view[at : at + end - start] = page[start:end]
+                at += end - start
+            offset += len(view)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Copy in; `fua` asks for what no RAM can give."""
+        for view in views:
+            at = 0
+            for number, start, end in _pieces(offset, len(view)):
+                page = self._pages.get(number)
+                if page is None:
+                    page = self._new_page(number)
+                page[start:end] = view[at : at + end - start]
+                at += end - start
+            offset += len(view)
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Give back whole pages, zero the rest."""
+        end = offset + length
+        first, last = -(-offset // PAGE), end // PAGE
+        if last < first:
+            self._zero(offset, end)
+            return
+        self._zero(offset, first * PAGE)
+        self._zero(last * PAGE, end)
+        # Whichever is shorter: a terabyte may be unmapped on a disk with ten pages.
+        whole = range(first, last)
+        there = whole if len(whole) < len(self._pages) else [page for page in self._pages if page in whole]
+        for number in there:
+            self._pages.pop(number, None)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Give back whole pages in any case: nothing is set aside in RAM."""
+        self.unmap(offset, length)
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Tell pages that are there from those that are not."""
+        found: list[ExtentStatus] = []
+        for number, start, end in _pieces(offset, min(length, _EXTENTS_WITHIN)):
+            here = number in self._pages
+            extent = Extent(number * PAGE + start, end - start)
+            if found and found[-1].allocated == here:
+                before = found.pop().extent
+                extent = Extent(before.offset, before.length + extent.length)
+            found.append(ExtentStatus(extent, allocated=here, zero=not here))
+        return found
+
+    def resize(self, size: int) -> None:
+        """Take a new size; what is cut off is forgotten."""
+        shape = self._shape(size)
+        if size < self._geometry.size:
+            self.unmap(size, self._geometry.size - size)
+        self._geometry = shape
+
+    def _shape(self, size: int) -> Geometry:
+        block = self.options.block_size
+        return Geometry(size, block_size=block, physical_block_size=block)
+
+    def _zero(self, start: int, end: int) -> None:
+        """Zero a range within one page, if the page is there."""
+        number, first = divmod(start, PAGE)
+        if start < end and number in self._pages:
+            self._pages[number][first : first + end - start] = bytes(end - start)
+
+    def _new_page(self, number: int) -> bytearray:
+        """Set a page aside, unless that exceeds the limit.
+
+        Raises:
+            OSError: ENOSPC.
+        """
+        limit = self.options.limit
+        if limit is not None and (len(self._pages) + 1) * PAGE > limit:
+            raise OSError(errno.ENOSPC, f"the memory disk is full at its limit of {format_size(limit)}")
+        return self._pages.setdefault(number, bytearray(PAGE))
+
+
+def _pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Cut a range at the borders of pages: number of the page, first byte in it, byte after the last."""
+    end = offset + length
+    while offset < end:
+        number, start = divmod(offset, PAGE)
+        stop = min(PAGE, start + end - offset)
+        yield number, start, stop
+        offset += stop - start

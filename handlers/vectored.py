@@ -1,0 +1,51 @@
+"""Scatter lists: moving all of their bytes with calls that move some.
+
+preadv(2) and pwritev(2) take at most IOV_MAX views at once and may stop short; this
+module turns them into "all, or up to the end". It knows views, not where they go.
+"""
+
+import os
+from collections.abc import Callable
+
+from vscsihba.block import Views
+
+IOV_MAX = os.sysconf("SC_IOV_MAX")
+
+
+def transfer(move: Callable[[Views, int], int], offset: int, views: Views) -> int:
+    """Move all bytes of `views` to or from `offset` on, in as many calls as it takes.
+
+    Args:
+        move: Moves some bytes, at least one unless the medium has ended.
+        offset: Byte offset on the medium.
+        views: The bytes, or the room for them.
+
+    Returns:
+        Bytes moved; fewer than asked for only if the medium has ended.
+
+    Raises:
+        OSError: What `move` raised.
+    """
+    wanted = sum(map(len, views))
+    if len(views) <= IOV_MAX:
+        done = move(views, offset)
+        if done == wanted:
+            return done
+    else:
+        done = move(views[:IOV_MAX], offset)
+    while done < wanted:
+        moved = move(tail(views, done)[:IOV_MAX], offset + done)
+        if moved == 0:
+            break
+        done += moved
+    return done
+
+
+def tail(views: Views, start: int) -> list[memoryview]:
+    """Return what is left of `views` after its first `start` bytes."""
+    left = []
+    for view in views:
+        if start < len(view):
+            left.append(view[start:])
+        start = max(0, start - len(view))
+    return left
