@@ -1,0 +1,132 @@
+"""The registry: handlers by name, imported when they are asked for and not before.
+
+A name is looked for among the built-in handlers, then among those loaded from files,
+then among the entry points of installed packages (group ``vscsihba.handlers``). A name
+that ends in ``.py`` is a file itself. What is built in cannot be replaced.
+"""
+
+import importlib.util
+import inspect
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.options import did_you_mean
+
+GROUP = "vscsihba.handlers"
+
+_BUILT_IN = {
+    "file": "vscsihba.handlers.file:FileHandler",
+    "memory": "vscsihba.handlers.memory:MemoryHandler",
+    "null": "vscsihba.handlers.null:NullHandler",
+}
+
+
+class Registry:
+    """The handlers that documents can name."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, type[Handler]] = {}
+
+    def names(self) -> list[str]:
+        """Return every name that `get` knows, sorted."""
+        return sorted({*_BUILT_IN, *self._loaded, *_installed()})
+
+    def get(self, name: str) -> type[Handler]:
+        """Return the class of the handler called `name`, or the only one in the file `name`.
+
+        Raises:
+            UsageError: There is none of that name, or its file is not right.
+            HostError: Its package cannot be imported.
+        """
+        if name.endswith(".py"):
+            return self._only_one_of(Path(name))
+        if name in _BUILT_IN:
+            module, _, attribute = _BUILT_IN[name].partition(":")
+            return _handler_class(getattr(import_module(module), attribute), origin=module)
+        if name in self._loaded:
+            return self._loaded[name]
+        if name in (installed := _installed()):
+            return _from_entry_point(installed[name])
+        raise UsageError(f"there is no handler {name!r}", cure=did_you_mean(name, self.names()))
+
+    def load_file(self, path: Path) -> list[type[Handler]]:
+        """Run a Python file; register the handlers that it defines, and return them.
+
+        Raises:
+            UsageError: It cannot be read or run, defines no handler, or takes a name
+                that is taken.
+        """
+        module = _run(path)
+        found = [
+            kind
+            for kind in vars(module).values()
+            if inspect.isclass(kind) and issubclass(kind, Handler) and kind.__module__ == module.__name__
+            if not inspect.isabstract(kind) and hasattr(kind, "name")
+        ]
+        if not found:
+            raise UsageError(
+                f"{path} defines no handler",
+                cure="derive a class from vscsihba.handlers.base.Handler and give it a name",
+            )
+        for kind in found:
+            self._register(kind, path)
+        return found
+
+    def _register(self, kind: type[Handler], path: Path) -> None:
+        if kind.name in _BUILT_IN:
+            raise UsageError(
+                f"{path}: the name {kind.name!r} belongs to a built-in handler", cure="change it"
+            )
+        self._loaded[kind.name] = kind
+
+    def _only_one_of(self, path: Path) -> type[Handler]:
+        found = self.load_file(path)
+        if len(found) > 1:
+            names = ", ".join(kind.name for kind in found)
+            raise UsageError(f"{path} defines several handlers: {names}", cure="load it, and say which one")
+        return found[0]
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _from_entry_point(point: EntryPoint) -> type[Handler]:
+    """Import what a package offers.
+
+    Raises:
+        HostError: It cannot be imported, or is no handler.
+    """
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as error:
+        raise HostError(f"handler {point.name} ({point.value}) cannot be imported: {error}") from error
+    return _handler_class(loaded, origin=point.value)
+
+
+def _handler_class(found: object, *, origin: str) -> type[Handler]:
+    if not (inspect.isclass(found) and issubclass(found, Handler)):
+        raise HostError(
+            f"{origin} is not a handler", cure="it must derive from vscsihba.handlers.base.Handler"
+        )
+    return found
+
+
+def _run(path: Path) -> ModuleType:
+    """Import `path` under a name of its own, so that two files of one name do not meet."""
+    spec = importlib.util.spec_from_file_location(f"vscsihba_handler_file_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"{path}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, OSError) as error:
+        del sys.modules[spec.name]
+        raise UsageError(f"{path} cannot be run: {error}") from error
+    return module

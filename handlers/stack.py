@@ -1,0 +1,144 @@
+"""Stacks: layers of handlers built from a document, opened and closed as one.
+
+    {"handler": "readonly", "next": {"handler": "file", "path": "/srv/disk.img"}}
+
+A plain string is the path of a file. Building a stack checks every option of every
+layer and opens nothing. This module knows the shape of the document and the order of
+opening; what a layer does is the layer's business.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+
+from vscsihba.errors import ConfigError, UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.filter import Filter
+from vscsihba.handlers.options import convert
+from vscsihba.handlers.registry import Registry
+
+Document = str | Mapping[str, object]
+"""A path, or the options of a layer with its ``handler`` and, for a filter, its ``next``."""
+
+
+class Stack:
+    """The layers of one disk, with `Checked` on top.
+
+    Used as a context manager, it is open inside, and gives its top.
+
+    Attributes:
+        layers: From the bottom, which is a source, to the top.
+    """
+
+    def __init__(self, layers: list[Handler]) -> None:
+        self._top = Checked(layers[-1])
+        self.layers = tuple(layers)
+        self._opened = ExitStack()
+
+    def check(self) -> None:
+        """Look whether every layer can open, and change nothing.
+
+        Raises:
+            UsageError, HostError: As `Handler.check`.
+        """
+        for layer in self.layers:
+            layer.check()
+
+    def open(self) -> Checked:
+        """Check every layer, open them from the bottom up, and return the top.
+
+        When one fails, those below it are closed again.
+
+        Raises:
+            UsageError, HostError, OSError: As `Handler.open`.
+        """
+        self.check()
+        with ExitStack() as opened:
+            for layer in (*self.layers, self._top):
+                layer.open()
+                opened.callback(layer.close)
+            self._opened = opened.pop_all()
+        return self._top
+
+    def close(self) -> None:
+        """Close the layers from the top down, all of them even if one fails.
+
+        Raises:
+            OSError: The last failure.
+        """
+        self._opened.close()
+
+    def __enter__(self) -> Checked:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def build(
+    document: Document, *, registry: Registry | None = None, place: str = "$", check_between: bool = False
+) -> Stack:
+    """Return the stack that `document` describes, with nothing open.
+
+    Args:
+        document: What is wanted.
+        registry: Where handlers come from; the built-in and installed ones by default.
+        place: Where the document stands in a larger one, for the messages.
+        check_between: Hold every layer to the contract and not just the top one.
+
+    Raises:
+        ConfigError: Something in it cannot be meant.
+        HostError: A handler's package is missing.
+    """
+    registry = registry or Registry()
+    layers: list[Handler] = []
+    for kind, options in reversed(_outline(document, registry, place)):
+        if issubclass(kind, Filter):
+            layers.append(kind(options, layers[-1]))
+        else:
+            layers.append(kind(options))
+        if check_between:
+            layers.append(Checked(layers[-1]))
+    return Stack(layers)
+
+
+def _outline(
+    document: Document, registry: Registry, place: str
+) -> list[tuple[type[Handler], Handler.Options]]:
+    """Return kind and checked options of every layer, from the top down."""
+    outline = []
+    below: object = document
+    while below is not None:
+        kind, options, below = _layer(below, registry, place)
+        outline.append((kind, options))
+        place += ".next"
+    return outline
+
+
+def _layer(
+    document: object, registry: Registry, place: str
+) -> tuple[type[Handler], Handler.Options, object | None]:
+    """Return kind and options of the topmost layer of `document`, and what is below it."""
+    if isinstance(document, str):
+        document = {"handler": "file", "path": document}
+    if not isinstance(document, Mapping):
+        raise ConfigError(place, "expected a path or an object that names a handler")
+    rest = dict(document)
+    name = rest.pop("handler", None)
+    if not isinstance(name, str):
+        raise ConfigError(place, "the handler is missing", cure='say for instance "handler": "file"')
+    try:
+        kind = registry.get(name)
+    except UsageError as error:
+        raise ConfigError(f"{place}.handler", error.message, cure=error.cure) from error
+    below = None
+    if issubclass(kind, Filter):
+        below = rest.pop("next", None)
+        if below is None:
+            raise ConfigError(place, f"handler {name} is a filter", cure='say in "next" what it sits on')
+    elif "next" in rest:
+        raise ConfigError(f"{place}.next", f"handler {name} is a source", cure="put it at the bottom")
+    return kind, convert(kind.Options, rest, place=place, handler=name), below
