@@ -1,0 +1,30 @@
+"""The main job: a file becomes a disk, and nothing is left of it afterwards."""
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.vm.target import target_objects
+
+if TYPE_CHECKING:
+    from tests.vm.conftest import MakeImage, Serve
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_file_is_a_disk_until_the_signal(
+    serve: "Serve", image: "MakeImage", number: signal.Signals
+) -> None:
+    path = image(size=8 << 20)
+    target = serve([path])
+    (lun,) = target.luns
+    assert (lun.hba, lun.number, lun.size) == (0, 0, "8.0 MiB")
+    assert lun.image.endswith("a.img")
+    assert int((lun.sysfs / "size").read_text()) * 512 == 8 << 20
+    assert lun.sg.is_char_device()
+
+    lun.node.write_bytes(b"written to the disk")
+    assert target.stop(number) == 0
+    assert path.read_bytes()[:19] == b"written to the disk"
+    assert not lun.node.exists()
+    assert not target_objects()
