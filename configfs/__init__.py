@@ -20,6 +20,7 @@ when one fails. Everything raises `vscsihba.errors.HostError` or `UsageError` an
 from vscsihba.configfs.backstores import (
     create_backstore,
     delete_backstore,
+    find_backstore,
     reset_ring,
     resize_backstore,
     set_attribute,
@@ -31,8 +32,23 @@ from vscsihba.configfs.hbas import create_hba, delete_hba, link_lun, rescan, set
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
-from vscsihba.configfs.observe import observe
+from vscsihba.configfs.observer import observe
+from vscsihba.configfs.performer import Performer, Progress, apply
+from vscsihba.configfs.planner import Plan, plan
 from vscsihba.configfs.probe import CHECKS, Check, prepare
+from vscsihba.configfs.steps import (
+    CreateBackstore,
+    CreateHba,
+    DeleteBackstore,
+    DeleteHba,
+    LinkLun,
+    Release,
+    Resize,
+    Serve,
+    SetAttribute,
+    Step,
+    UnlinkLun,
+)
 from vscsihba.configfs.users import openers_of, users_of
 
 __all__ = [
@@ -40,23 +56,40 @@ __all__ = [
     "Backstore",
     "BackstoreSpec",
     "Check",
+    "CreateBackstore",
+    "CreateHba",
+    "DeleteBackstore",
+    "DeleteHba",
     "Hba",
     "HbaSpec",
     "Layout",
+    "LinkLun",
     "Lun",
     "LunDevice",
     "Observed",
+    "Performer",
+    "Plan",
+    "Progress",
+    "Release",
+    "Resize",
+    "Serve",
+    "SetAttribute",
+    "Step",
+    "UnlinkLun",
+    "apply",
     "backstore_name",
     "clear_hba",
     "create_backstore",
     "create_hba",
     "delete_backstore",
     "delete_hba",
+    "find_backstore",
     "id_of",
     "link_lun",
     "links_of",
     "observe",
     "openers_of",
+    "plan",
     "prepare",
     "rescan",
     "reset_ring",

@@ -9,15 +9,13 @@ from errno import EEXIST
 from pathlib import Path
 from typing import Final
 
-from vscsihba.configfs import devices, lio, paths
+from vscsihba.configfs import devices, lio, observer, paths
 from vscsihba.configfs.found import Backstore
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import check_name, dev_config, is_ours
 from vscsihba.errors import HostError, InUseError
 
 _ATTEMPTS: Final = 64
-LIVE_ATTRIBUTES: Final = frozenset({"qfull_time_out", "tmr_notification"})
-"""Fields of a `BackstoreSpec` that the kernel changes while LUNs are linked."""
 
 
 def create_backstore(spec: BackstoreSpec, *, timeout: float = 10.0) -> Backstore:
@@ -53,6 +51,18 @@ def delete_backstore(name: str) -> None:
         HostError: There is none of ours by that name, or the kernel refuses.
     """
     lio.delete_backstore(name, _index(directory_of(name)))
+
+
+def find_backstore(name: str) -> Backstore:
+    """Return a backstore of ours as it is in the kernel.
+
+    Raises:
+        HostError: There is none of ours by that name.
+    """
+    found = observer.backstore(directory_of(name))
+    if found is None:
+        raise HostError(f"there is no backstore {name}")
+    return found
 
 
 def resize_backstore(name: str, size: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyudev
 
-from vscsihba.configfs import observe, paths
+from vscsihba.configfs import observer, paths
 from vscsihba.configfs.names import wwn_of
 from vscsihba.errors import HostError
 
@@ -47,7 +47,7 @@ def wait_for_uio(name: str, index: int, *, timeout: float = 10.0) -> Path:
     """
 
     def found(context: pyudev.Context) -> Path | None:
-        ring = observe.ring_of(name, index)
+        ring = observer.ring_of(name, index)
         return _node(context, paths.SYSFS / "class" / "uio" / ring) if ring else None
 
     return _wait("uio", found, timeout, f"the ring of backstore {name} (/dev/uioN)")
@@ -67,7 +67,7 @@ def wait_for_lun(hba_id: int, lun: int, *, timeout: float = 30.0) -> LunDevice:
     where = _address(hba_id, lun)
     present = (paths.SYSFS / "class" / "scsi_generic").exists()
     generic = wait_for_generic(hba_id, lun, timeout=timeout) if present else None
-    block = observe.scsi_device(where) / "block"
+    block = observer.scsi_device(where) / "block"
     disk = _wait("block", _child(block), timeout, f"the disk of LUN {lun} of HBA {hba_id}")
     return LunDevice(where, disk, generic, links_of(disk))
 
@@ -83,7 +83,7 @@ def wait_for_generic(hba_id: int, lun: int, *, timeout: float = 30.0) -> Path:
     Raises:
         HostError: It has not come by then (the kernel may lack sg), or there is no such HBA.
     """
-    nodes = observe.scsi_device(_address(hba_id, lun)) / "scsi_generic"
+    nodes = observer.scsi_device(_address(hba_id, lun)) / "scsi_generic"
     return _wait("scsi_generic", _child(nodes), timeout, f"the sg node of LUN {lun} of HBA {hba_id}")
 
 
@@ -98,10 +98,10 @@ def links_of(disk: Path) -> tuple[Path, ...]:
 
 
 def _address(hba_id: int, lun: int) -> str:
-    host = observe.host_of(paths.loopback() / wwn_of(hba_id))
+    host = observer.host_of(paths.loopback() / wwn_of(hba_id))
     if host is None:
         raise HostError(f"there is no HBA {hba_id}")
-    return observe.address(host, lun)
+    return observer.address(host, lun)
 
 
 def _child(directory: Path) -> Callable[[pyudev.Context], Path | None]:

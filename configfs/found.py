@@ -1,6 +1,6 @@
 """The finds: objects of ours as they are in the kernel, some of them half-made.
 
-Frozen values; `observe` makes them, `plan` compares them with what is wanted.
+Frozen values; `observer` makes them, `planner` compares them with what is wanted.
 """
 
 from collections.abc import Mapping
@@ -61,6 +61,11 @@ class Lun:
     disk: Path | None = None
     generic: Path | None = None
 
+    @property
+    def complete(self) -> bool:
+        """It works: a backstore is behind it, and Linux has a SCSI device for it."""
+        return self.backstore is not None and self.address is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Hba:
@@ -102,7 +107,7 @@ class Observed:
                 {
                     number: lun.backstore
                     for number, lun in hba.luns.items()
-                    if lun.backstore is not None and lun.backstore in backstores
+                    if lun.complete and lun.backstore is not None and lun.backstore in backstores
                 },
             )
             for key, hba in self.hbas.items()

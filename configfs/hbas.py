@@ -7,7 +7,7 @@ serving meanwhile (`link_lun`, `unlink_lun` release the interpreter's lock while
 
 from typing import NoReturn
 
-from vscsihba.configfs import backstores, lio, observe, paths
+from vscsihba.configfs import backstores, lio, observer, paths
 from vscsihba.configfs.found import Hba, Lun
 from vscsihba.configfs.names import check_lun, wwn_of
 from vscsihba.errors import HostError, InUseError
@@ -62,6 +62,13 @@ def link_lun(hba_id: int, lun: int, backstore: str) -> None:
     directory = backstores.directory_of(backstore)
     index = int(directory.parent.name.removeprefix("user_"))
     lio.link(wwn_of(hba_id), lun, backstore, index)
+    # The kernel calls the link a success even when nobody answered its INQUIRY.
+    if not observer.scsi_device(observer.address(found.host, lun)).exists():
+        lio.unlink(wwn_of(hba_id), lun)
+        raise HostError(
+            f"Linux found no device at LUN {lun} of HBA {hba_id}",
+            cure=f"is the ring of {backstore} being served?",
+        )
 
 
 def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
@@ -96,7 +103,7 @@ def set_queue_depth(address: str, depth: int) -> None:
     Raises:
         HostError: There is no such SCSI device, or the kernel refuses.
     """
-    paths.write(observe.scsi_device(address) / "queue_depth", str(depth))
+    paths.write(observer.scsi_device(address) / "queue_depth", str(depth))
 
 
 def rescan(address: str) -> None:
@@ -105,7 +112,7 @@ def rescan(address: str) -> None:
     Raises:
         HostError: There is no such SCSI device, or the kernel refuses.
     """
-    paths.write(observe.scsi_device(address) / "rescan", "1")
+    paths.write(observer.scsi_device(address) / "rescan", "1")
 
 
 def refuse_foreign(hba_id: int) -> NoReturn:
@@ -127,7 +134,7 @@ def _ours(hba_id: int) -> Hba | None:
         InUseError: Its target is somebody else's.
     """
     target = paths.loopback() / wwn_of(hba_id)
-    found = observe.hba(target, with_devices=False)
+    found = observer.hba(target, with_devices=False)
     if found is None and target.exists():
         refuse_foreign(hba_id)
     return found
@@ -147,8 +154,8 @@ def _abandon(hba_id: int, lun: Lun) -> None:
     is failed instead of tried again. (Deleting the SCSI device would do too, but then tcm_loop loses
     count of its ports and keeps the nexus for ever.)
     """
-    host = observe.host_of(paths.loopback() / wwn_of(hba_id))
-    state = observe.scsi_device(observe.address(host, lun.number)) / "state"
+    host = observer.host_of(paths.loopback() / wwn_of(hba_id))
+    state = observer.scsi_device(observer.address(host, lun.number)) / "state"
     if paths.read(state) not in (None, "offline", "transport-offline"):
         paths.write(state, "offline")
     if lun.backstore is not None:

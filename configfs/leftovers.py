@@ -4,7 +4,7 @@ Removes them although nobody serves their rings, but never under a user's feet: 
 rings are served, not while a disk is mounted.
 """
 
-from vscsihba.configfs import backstores, hbas, observe, paths
+from vscsihba.configfs import backstores, hbas, observer, paths
 from vscsihba.configfs.found import Backstore, Hba, Observed
 from vscsihba.configfs.names import backstore_name, wwn_of
 from vscsihba.configfs.users import openers_of, users_of
@@ -27,7 +27,7 @@ def clear_hba(hba_id: int, *, force: bool = False) -> list[str]:
         InUseError: The target is somebody else's, a ring is being served, or a disk is in use.
         HostError: The kernel refuses.
     """
-    found = observe.observe()
+    found = observer.observe()
     if hba_id in found.foreign:
         hbas.refuse_foreign(hba_id)
     hba = found.hbas.get(hba_id)

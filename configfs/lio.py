@@ -1,7 +1,7 @@
 """The thin line to rtslib: the only module that imports it.
 
 Makes and removes single objects and turns every failure into one of our errors. Looking at
-what exists is done elsewhere by plain reading (`observe`), because rtslib's look-ups have
+what exists is done elsewhere by plain reading (`observer`), because rtslib's look-ups have
 side effects: finding a TPG without a nexus gives it one, whoever's it is.
 
 What rtslib would do to all objects for each one is kept from it here: see `_UserBackstore`.

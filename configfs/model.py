@@ -16,6 +16,9 @@ from vscsihba.errors import UsageError
 MAX_TRANSFER: Final = 1 << 20
 """Bytes of the largest command: tcm_loop takes 256 segments of a page (``sg_tablesize``)."""
 
+LIVE_FIELDS: Final = frozenset({"size", "qfull_time_out", "tmr_notification"})
+"""Fields of a `BackstoreSpec` that the kernel changes while LUNs are linked."""
+
 _PAGE: Final = 4096
 _MAX_SERIAL: Final = 253
 

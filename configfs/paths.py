@@ -59,7 +59,7 @@ def read_int(path: Path) -> int | None:
 
 
 def write(path: Path, value: str) -> None:
-    """Write one value to an attribute.
+    """Write one value and a newline to an attribute, as ``echo`` does; some insist on the newline.
 
     Raises:
         InUseError: The kernel says EBUSY.
@@ -69,7 +69,7 @@ def write(path: Path, value: str) -> None:
         # One write(2), and no O_CREAT: Python's text files write what was refused a second time on close.
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(descriptor, value.encode())
+            os.write(descriptor, f"{value}\n".encode())
         finally:
             os.close(descriptor)
     except OSError as error:
