@@ -11,7 +11,7 @@ from vscsihba.scsi import TABLE
 
 def ask(options: int, opcode: int = 0, service_action: int = 0, disk: Disk | None = None) -> bytes:
     cdb = struct.pack(">BBBBHIBB", 0xA3, 0x0C, options, opcode, service_action, 0xFFFF, 0, 0)
-    answer = (disk or Disk()).run(cdb, room=0xFFFF)
+    answer = (disk or Disk(removable=True)).run(cdb, room=0xFFFF)
     if not answer.good:
         assert invalid_field(answer) != (1, 4)
     return answer.data

@@ -15,6 +15,11 @@ ranges = [row for row in ROWS if {"lba", "blocks"} <= row.layout.fields.keys()]
 readers = [row for row in ROWS if "allocation_length" in row.layout.fields]
 
 
+def everything(**options: object) -> Disk:
+    """Return a disk that offers all that there is."""
+    return Disk(**{"removable": True, **options})  # type: ignore[arg-type]
+
+
 VALID = {"MODE SENSE(6)": {"page_code": 0x3F}, "MODE SENSE(10)": {"page_code": 0x3F}}
 """Values without which a command is refused."""
 
@@ -68,7 +73,7 @@ def test_usage_data_holds_codes_and_masks(row: Command) -> None:
 
 @each(ROWS)
 def test_reserved_bits_are_refused_where_they_are(row: Command) -> None:
-    disk = Disk()
+    disk = everything()
     for bit in range(8 * row.length):
         if not row.layout.refused >> bit & 1:
             continue
@@ -85,13 +90,13 @@ def test_naca_is_refused(row: Command) -> None:
     cdb = build(row)
     at = 1 if row.opcode == 0x7F else row.length - 1
     cdb[at] |= 0x04
-    assert invalid_field(Disk().run(bytes(cdb), out=b"")) == (at, 2)
+    assert invalid_field(everything().run(bytes(cdb), out=b"")) == (at, 2)
 
 
 @each(ROWS)
 def test_bytes_after_the_cdb_are_ignored(row: Command) -> None:
     cdb = bytes(build(row))
-    assert Disk().run(cdb, room=64).condition == Disk().run(cdb + b"\xff" * 8, room=64).condition
+    assert everything().run(cdb, room=64).condition == everything().run(cdb + b"\xff" * 8, room=64).condition
 
 
 @each(ROWS)
@@ -99,7 +104,7 @@ def test_short_cdb_is_refused(row: Command) -> None:
     cdb = bytes(build(row))
     shortest = 10 if row.opcode == 0x7F else 2 if row.service_action is not None else 1
     for length in range(shortest, row.length):
-        assert invalid_field(Disk().run(cdb[:length])) == (length, None)
+        assert invalid_field(everything().run(cdb[:length])) == (length, None)
 
 
 @each(readers)
@@ -107,24 +112,24 @@ def test_allocation_length_truncates(row: Command) -> None:
     def ask(length: int, room: int = 0xFFFF) -> bytes:
         field = row.layout.fields["allocation_length"]
         length = min(length, (1 << field.width) - 1)
-        answer = Disk().run(bytes(build(row, allocation_length=length)), room=room)
+        answer = everything().run(bytes(build(row, allocation_length=length)), room=room)
         assert answer.good
         return answer.data
 
-    everything = ask(0xFFFF)
-    exact = len(everything)
+    whole = ask(0xFFFF)
+    exact = len(whole)
     assert exact > 0
     assert ask(0) == b""
-    assert ask(1) == everything[:1]
-    assert ask(exact) == everything
-    assert ask(exact + 1) == everything
-    assert ask(exact, room=exact - 1) == everything[:-1]
+    assert ask(1) == whole[:1]
+    assert ask(exact) == whole
+    assert ask(exact + 1) == whole
+    assert ask(exact, room=exact - 1) == whole[:-1]
 
 
 @each(ranges)
 def test_lba_range_is_checked(row: Command) -> None:
     out_of_range = (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
-    disk = Disk(blocks=64)
+    disk = everything(blocks=64)
     highest = (1 << row.layout.fields["lba"].width) - 1
 
     def ask(lba: int, blocks: int) -> tuple[int, int] | None:
@@ -140,7 +145,7 @@ def test_lba_range_is_checked(row: Command) -> None:
 
 @each([row for row in ROWS if row.medium is Medium.WRITABLE])
 def test_write_protected_medium_is_never_changed(row: Command) -> None:
-    disk = Disk(read_only=True)
+    disk = everything(read_only=True)
     answer = disk.run(bytes(build(row)), out=bytes(BLOCK))
     assert answer.condition == (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
     assert disk.operations == []
@@ -148,7 +153,7 @@ def test_write_protected_medium_is_never_changed(row: Command) -> None:
 
 @each([row for row in ROWS if row.data is Data.OUT and row.medium is not Medium.WRITABLE])
 def test_command_that_is_no_write_leaves_the_medium_alone(row: Command) -> None:
-    disk = Disk()
+    disk = everything()
     before = bytes(disk.medium)
     disk.run(bytes(build(row)), out=b"\xff" * BLOCK)
     assert disk.medium == before
@@ -157,7 +162,7 @@ def test_command_that_is_no_write_leaves_the_medium_alone(row: Command) -> None:
 @given(cdb=st.binary(max_size=40), length=st.integers(0, 3000))
 @settings(deadline=None, max_examples=300)
 def test_any_bytes_get_a_response(cdb: bytes, length: int) -> None:
-    Disk().run(cdb, out=bytes(length))
+    everything().run(cdb, out=bytes(length))
 
 
 @given(data=st.data(), row=st.sampled_from(ROWS), length=st.integers(0, 3000))
@@ -168,7 +173,7 @@ def test_any_fields_get_a_response(data: st.DataObject, row: Command, length: in
         for name, field in row.layout.fields.items()
         if not field.mark and name not in ("service_action", "additional_cdb_length")
     }
-    disk = Disk()
+    disk = everything()
     memory = bytearray(data.draw(st.binary(min_size=min(length, 64), max_size=min(length, 64))).ljust(length))
     response = disk.drive(disk.lu.execute(bytes(build(row, **values)), Buffer([memoryview(memory)])))
     assert response.status in list(Status)

@@ -4,17 +4,22 @@ The transport may leave stale bytes after a CDB (a ring rounds up to 8 bytes): t
 table knows where a CDB ends. Knows the table's keys, not what a command does.
 """
 
+from collections.abc import Mapping
+
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.command import Cdb, Command
 from vscsihba.scsi.opcodes import SERVICE_ACTIONS, TABLE
-from vscsihba.scsi.sense import FieldPointer, illegal_request
+from vscsihba.scsi.sense import CheckCondition, FieldPointer, illegal_request
 
 _VARIABLE_LENGTH = 0x7F
 
+Table = Mapping[tuple[int, int | None], Command]
+"""Commands by operation code and service action."""
 
-def lookup(cdb: bytes) -> Command | None:
+
+def lookup(cdb: bytes, table: Table = TABLE) -> Command | None:
     """Return the row of the table that `cdb` begins with, None if there is none."""
-    return TABLE.get((cdb[0], service_action(cdb))) if cdb else None
+    return table.get((cdb[0], service_action(cdb))) if cdb else None
 
 
 def service_action(cdb: bytes) -> int | None:
@@ -26,15 +31,15 @@ def service_action(cdb: bytes) -> int | None:
     return cdb[1] & 0x1F if len(cdb) > 1 else 0
 
 
-def decode(cdb: bytes) -> Cdb:
+def decode(cdb: bytes, table: Table = TABLE) -> Cdb:
     """Match `cdb` with the table and check what every command has in common.
 
     Raises:
         CheckCondition: The command is unknown, cut short, or sets bits that must be zero.
     """
-    command = lookup(cdb)
+    command = lookup(cdb, table)
     if command is None:
-        raise _unknown(cdb)
+        raise _unknown(cdb, table)
     if len(cdb) < command.length:
         raise illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(len(cdb)))
     decoded = Cdb(command, cdb)
@@ -44,9 +49,9 @@ def decode(cdb: bytes) -> Cdb:
     return decoded
 
 
-def _unknown(cdb: bytes) -> Exception:
+def _unknown(cdb: bytes, table: Table) -> CheckCondition:
     """Tell an unknown service action from an unknown operation code (SPC-5 "CDB usage")."""
-    if not cdb or cdb[0] not in SERVICE_ACTIONS:
+    if not any(opcode == cdb[0] for opcode, _ in table if cdb):
         return illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
     place = FieldPointer(8) if cdb[0] == _VARIABLE_LENGTH else FieldPointer(1, 4)
     return illegal_request(Asc.INVALID_FIELD_IN_CDB, place)

@@ -38,6 +38,8 @@ class Medium(Enum):
     UNTOUCHED = auto()
     READY = auto()
     WRITABLE = auto()
+    RENEWED = auto()
+    """As WRITABLE, but its contents need not be valid: they are replaced."""
 
 
 class Feature(Enum):
@@ -45,6 +47,7 @@ class Feature(Enum):
 
     ALWAYS = auto()
     UNMAP = auto()
+    REMOVABLE = auto()
 
 
 class Tally(Enum):

@@ -5,7 +5,6 @@ operations, on which thread and when, is not known here; nor which initiator spe
 (the transport does not tell), so a unit attention is reported once.
 """
 
-from collections import deque
 from collections.abc import Generator
 from dataclasses import replace
 
@@ -18,8 +17,10 @@ from vscsihba.scsi.identity import Identity
 from vscsihba.scsi.limits import Limits
 from vscsihba.scsi.mode_pages import ModePages
 from vscsihba.scsi.opcodes import TABLE
+from vscsihba.scsi.pending import Pending
+from vscsihba.scsi.readiness import Readiness
 from vscsihba.scsi.response import Response, Status, Steps
-from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey, illegal_request
+from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.stats import LunStats
 
 
@@ -45,6 +46,7 @@ class LogicalUnit:
         max_transfer_blocks: MAXIMUM TRANSFER LENGTH.
         clear_road: Nothing stands in the way of a plain READ or WRITE.
         writable: The medium is not write protected.
+        table: The rows of the opcode table that this unit has.
         write_through: Every write must reach stable storage before its status (WCE=0).
     """
 
@@ -71,10 +73,10 @@ class LogicalUnit:
         self.mode_pages = ModePages(write_cache=write_cache)
         self._max_transfer = max_transfer
         self._hardware_protected = read_only or capabilities.read_only
-        self._attentions: deque[Asc] = deque()
-        self._deferred: deque[Sense] = deque()
-        features = {Feature.ALWAYS} | ({Feature.UNMAP} if capabilities.unmap else set())
-        self._commands = dict.fromkeys(row for row in TABLE.values() if row.needs in features)
+        self._pending = Pending()
+        self.readiness = Readiness()
+        features = _features(capabilities, removable=removable)
+        self.table = {key: row for key, row in TABLE.items() if row.needs in features}
         self._shape(geometry)
         self.refresh()
 
@@ -88,7 +90,7 @@ class LogicalUnit:
 
     def refresh(self) -> None:
         """Work out again what the engine reads directly; due after every change of state."""
-        self.clear_road = not self._attentions and not self._deferred
+        self.clear_road = not self._pending and self.readiness.clear
         self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
         self.write_through = not self.mode_pages.write_cache_enabled
 
@@ -106,7 +108,7 @@ class LogicalUnit:
         """
         command = lookup(cdb)
         try:
-            decoded = decode(cdb)
+            decoded = decode(cdb, self.table)
             self._admit(decoded.command)
             outcome = decoded.command.run(self, decoded, buffer)
             response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
@@ -126,15 +128,19 @@ class LogicalUnit:
         """Refuse a command that the unit's state does not allow.
 
         Raises:
-            CheckCondition: The unit lacks the command, has something to report first
-                (SAM-5 "Unit attention conditions"), or its medium is write protected.
+            CheckCondition: The unit has something to report first (SAM-5 "Unit attention
+                conditions"), or its medium is not ready or write protected.
         """
-        if command not in self.commands():
-            raise illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
-        if not command.past_attention and (pending := self._take_pending()):
+        if not command.past_attention and (pending := self._pending.take()):
+            self.refresh()
             raise CheckCondition(pending)
-        if command.medium is Medium.WRITABLE and not self.writable:
+        if obstacle := self.readiness.obstacle(command):
+            raise CheckCondition(obstacle)
+        if command.medium in (Medium.WRITABLE, Medium.RENEWED) and not self.writable:
             raise CheckCondition(Sense(SenseKey.DATA_PROTECT, self._protection()))
+        if not self.readiness.clear:
+            self.readiness.wake(command)
+            self.refresh()
 
     def _protection(self) -> Asc:
         return Asc.WRITE_PROTECTED if self._hardware_protected else Asc.LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED
@@ -156,8 +162,7 @@ class LogicalUnit:
 
     def raise_unit_attention(self, asc: Asc) -> None:
         """Let the next command learn of an event; an event that is already pending is not repeated."""
-        if asc not in self._attentions:
-            self._attentions.append(asc)
+        self._pending.attention(asc)
         self.refresh()
 
     def power_on(self) -> None:
@@ -170,8 +175,8 @@ class LogicalUnit:
 
     def _restart(self, asc: Asc) -> None:
         self.mode_pages.reset()
-        self._deferred.clear()
-        self._attentions.clear()
+        self.readiness.reset()
+        self._pending.clear()
         self.raise_unit_attention(asc)
 
     def resize(self, geometry: Geometry) -> None:
@@ -181,25 +186,23 @@ class LogicalUnit:
 
     # The commands' side.
 
-    def commands(self) -> dict[Command, None]:
-        """Return the rows of the opcode table that this unit has, in order."""
-        return self._commands
-
     def defer(self, sense: Sense) -> None:
         """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""
-        self._deferred.append(replace(sense, deferred=True))
+        self._pending.defer(sense)
         self.refresh()
 
     def take_pending_sense(self) -> Sense:
         """Return what the unit has to report, and forget it; NO SENSE if there is nothing."""
-        return self._take_pending() or NO_SENSE
-
-    def _take_pending(self) -> Sense | None:
-        if self._deferred:
-            sense = self._deferred.popleft()
-        elif self._attentions:
-            sense = Sense(SenseKey.UNIT_ATTENTION, self._attentions.popleft())
-        else:
-            return None
+        sense = self._pending.take() or self.readiness.report() or NO_SENSE
         self.refresh()
         return sense
+
+
+def _features(capabilities: Capabilities, *, removable: bool) -> set[Feature]:
+    """Return what a unit with these capabilities has."""
+    offered = {
+        Feature.ALWAYS: True,
+        Feature.UNMAP: capabilities.unmap,
+        Feature.REMOVABLE: removable,
+    }
+    return {feature for feature, offer in offered.items() if offer}

@@ -20,6 +20,7 @@ from vscsihba.scsi.operation_codes import report_supported_operation_codes
 from vscsihba.scsi.primary_commands import request_sense, unit_ready
 from vscsihba.scsi.provisioning import unmap, write_same
 from vscsihba.scsi.read_write import read, synchronize_cache, write
+from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
 from vscsihba.scsi.verify import verify
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
@@ -51,6 +52,16 @@ _ROWS = (
         0x1A, None, "MODE SENSE(6)", 6,
         "dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=4",
         mode_sense, _IN,
+    ),
+    Command(
+        0x1B, None, "START STOP UNIT", 6,
+        "immed=1.0 power_condition_modifier=3.3-3.0~ power_condition=4.7-4.4 no_flush=4.2 loej=4.1 start=4.0",
+        start_stop_unit,
+    ),
+    Command(
+        0x1E, None, "PREVENT ALLOW MEDIUM REMOVAL", 6,
+        "prevent=4.1-4.0",
+        prevent_allow_medium_removal, needs=Feature.REMOVABLE,
     ),
     Command(0x25, None, "READ CAPACITY(10)", 10, "", read_capacity_10, _IN, _READY),
     Command(

@@ -32,7 +32,7 @@ def report_supported_operation_codes(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) 
 def _all_commands(lu: LogicalUnit, *, timeouts: bool) -> bytes:
     """Return the all_commands parameter data."""
     body = b""
-    for command in lu.commands():
+    for command in lu.table.values():
         flags = 0x02 * timeouts | (command.service_action is not None)  # CTDP, SERVACTV
         body += struct.pack(">BxHxBH", command.opcode, command.service_action or 0, flags, command.length)
         if timeouts:
@@ -47,7 +47,7 @@ def _requested(lu: LogicalUnit, cdb: Cdb) -> Command | None:
         CheckCondition: The reporting option does not fit the operation code.
     """
     opcode, service_action = cdb["requested_operation_code"], cdb["requested_service_action"]
-    found = {row.service_action: row for row in lu.commands() if row.opcode == opcode}
+    found = {row.service_action: row for row in lu.table.values() if row.opcode == opcode}
     has_service_actions = bool(found) and None not in found
     match cdb["reporting_options"]:
         case 1 if has_service_actions:

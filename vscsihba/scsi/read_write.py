@@ -56,9 +56,15 @@ def store(lu: LogicalUnit, extent: Extent, buffer: Buffer, *, fua: bool) -> Back
 def synchronize_cache(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
     """SYNCHRONIZE CACHE(10), (16): SBC-4; the whole cache is flushed, whatever range is named."""
     rest_or_range(lu, cdb)
-    if cdb["immed"]:
-        return Response(background=_flush_later(lu))
-    return _flush_now()
+    return flush(lu, later=bool(cdb["immed"]))
+
+
+def flush(lu: LogicalUnit, *, later: bool) -> Response | Steps:
+    """Flush the cache before the status, or after it.
+
+    A failure after the status is reported as a deferred error (SPC-5 "Deferred errors").
+    """
+    return Response(background=_flush_later(lu)) if later else _flush_now()
 
 
 def _flush_now() -> Steps:
@@ -67,7 +73,6 @@ def _flush_now() -> Steps:
 
 
 def _flush_later(lu: LogicalUnit) -> Background:
-    """Flush after the status; a failure is reported as a deferred error (SPC-5 "Deferred errors")."""
     try:
         yield Flush()
     except CheckCondition as condition:

@@ -1,0 +1,43 @@
+"""What a logical unit still has to tell: unit attentions and deferred errors, oldest first.
+
+Knows no initiator (the transport does not tell one from another): each is told once.
+"""
+
+from collections import deque
+from dataclasses import replace
+
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.sense import Sense, SenseKey
+
+
+class Pending:
+    """A queue of conditions; deferred errors go before unit attentions."""
+
+    def __init__(self) -> None:
+        self._attentions: deque[Asc] = deque()
+        self._deferred: deque[Sense] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._attentions or self._deferred)
+
+    def attention(self, asc: Asc) -> None:
+        """Add a unit attention condition, unless the same one is pending (SAM-5 "Unit attention conditions")."""
+        if asc not in self._attentions:
+            self._attentions.append(asc)
+
+    def defer(self, sense: Sense) -> None:
+        """Add the failure of a command that has already ended (SPC-5 "Deferred errors")."""
+        self._deferred.append(replace(sense, deferred=True))
+
+    def take(self) -> Sense | None:
+        """Return the first condition and forget it, None if there is none."""
+        if self._deferred:
+            return self._deferred.popleft()
+        if self._attentions:
+            return Sense(SenseKey.UNIT_ATTENTION, self._attentions.popleft())
+        return None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._attentions.clear()
+        self._deferred.clear()

@@ -1,0 +1,110 @@
+"""Whether the medium can be reached, and what to say if it cannot.
+
+Keeps the medium's presence, the power condition, and a format or sanitize that is under
+way or has failed. Does not know commands, only what they want of the medium.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.sense import Progress, Sense, SenseKey
+
+
+class PowerCondition(IntEnum):
+    """Power conditions (SPC-5 "Power conditions"); nothing stops spinning here, so none is "stopped"."""
+
+    ACTIVE = 1
+    IDLE = 2
+    STANDBY = 3
+
+
+_POWER_ASC = {
+    PowerCondition.IDLE: Asc.IDLE_CONDITION_ACTIVATED_BY_COMMAND,
+    PowerCondition.STANDBY: Asc.STANDBY_CONDITION_ACTIVATED_BY_COMMAND,
+}
+
+
+@dataclass(slots=True)
+class Erasure:
+    """A FORMAT UNIT or SANITIZE.
+
+    Attributes:
+        running: What to say while it runs.
+        failure: What to say after it has failed.
+        total: Bytes to go through.
+        done: Bytes gone through.
+        failed: It has come to an end, a bad one.
+        may_exit: EXIT FAILURE MODE may end the failure (SANITIZE with AUSE=1).
+    """
+
+    running: Asc
+    failure: Asc
+    total: int
+    done: int = 0
+    failed: bool = False
+    may_exit: bool = False
+
+    @property
+    def sense(self) -> Sense:
+        """What stands in the way of other commands."""
+        if self.failed:
+            return Sense(SenseKey.MEDIUM_ERROR, self.failure)
+        indication = min(self.done * 0x10000 // max(self.total, 1), 0xFFFF)
+        return Sense(SenseKey.NOT_READY, self.running, specific=Progress(indication))
+
+
+class Readiness:
+    """The way to the medium.
+
+    Attributes:
+        present: There is a medium.
+        removal_prevented: It is locked in (PREVENT ALLOW MEDIUM REMOVAL).
+        power: Power condition.
+        erasure: A format or sanitize that runs, or has failed.
+    """
+
+    def __init__(self) -> None:
+        self.present = True
+        self.removal_prevented = False
+        self.power = PowerCondition.ACTIVE
+        self.erasure: Erasure | None = None
+
+    @property
+    def clear(self) -> bool:
+        """Nothing is in the way of a plain READ or WRITE, nor would one change anything here."""
+        return self.present and self.erasure is None and self.power is PowerCondition.ACTIVE
+
+    def obstacle(self, command: Command) -> Sense | None:
+        """Return why `command` cannot be run now, None if it can.
+
+        While an erasure runs, a command may ask but not change anything (SBC-4 "Commands
+        allowed during sanitize"). After a failed one, only another can follow.
+        """
+        if self.erasure is not None:
+            asks = command.medium is Medium.UNTOUCHED and command.data is Data.IN
+            renews = command.medium is Medium.RENEWED and self.erasure.failed
+            if not (asks or renews or command.past_attention):
+                return self.erasure.sense
+        if not self.present and command.medium is not Medium.UNTOUCHED:
+            return Sense(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)
+        return None
+
+    def wake(self, command: Command) -> None:
+        """Become active if `command` moves data of the medium (SPC-5 "Power condition state machine")."""
+        if command.medium is not Medium.UNTOUCHED and command.data is not Data.NONE:
+            self.power = PowerCondition.ACTIVE
+
+    def report(self) -> Sense | None:
+        """Return what REQUEST SENSE tells whoever polls (SPC-5 "Pollable sense data")."""
+        if self.erasure is not None:
+            return self.erasure.sense
+        if self.power in _POWER_ASC:
+            return Sense(SenseKey.NO_SENSE, _POWER_ASC[self.power])
+        return None
+
+    def reset(self) -> None:
+        """Forget what initiators have asked for; an erasure goes on."""
+        self.removal_prevented = False
+        self.power = PowerCondition.ACTIVE

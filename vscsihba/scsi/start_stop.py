@@ -1,0 +1,67 @@
+"""START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL: power conditions, and the medium's way in and out.
+
+There is no motor: a stopped unit has its cache flushed and stays able to serve.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.read_write import flush
+from vscsihba.scsi.readiness import PowerCondition
+from vscsihba.scsi.response import GOOD, Response, Steps
+from vscsihba.scsi.sense import illegal_request
+
+if TYPE_CHECKING:
+    from vscsihba.block import Buffer
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+POWER_CONDITIONS = {
+    0x1: PowerCondition.ACTIVE,
+    0x2: PowerCondition.IDLE,
+    0x3: PowerCondition.STANDBY,
+    0x7: PowerCondition.ACTIVE,  # LU_CONTROL: no timer ever leads away from it
+    0xA: PowerCondition.IDLE,  # FORCE_IDLE_0
+    0xB: PowerCondition.STANDBY,  # FORCE_STANDBY_0
+}
+"""POWER CONDITION, SBC-4 "START STOP UNIT command". The others are obsolete or reserved; initiators that
+try them expect no harm, so they change nothing."""
+
+
+def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
+    """START STOP UNIT: SBC-4; whatever may be followed by a power loss flushes the cache first."""
+    condition = POWER_CONDITIONS.get(cdb["power_condition"])
+    leaves = condition is PowerCondition.STANDBY or not (cdb["power_condition"] or cdb["start"])
+    if not cdb["power_condition"] and cdb["loej"]:
+        _load_or_eject(lu, cdb)
+    elif condition is not None:
+        lu.readiness.power = condition
+    elif cdb["start"]:
+        lu.readiness.power = PowerCondition.ACTIVE
+    lu.refresh()
+    if not leaves or cdb["no_flush"]:
+        return GOOD
+    return flush(lu, later=bool(cdb["immed"]))
+
+
+def _load_or_eject(lu: LogicalUnit, cdb: Cdb) -> None:
+    """Load or eject the medium.
+
+    Raises:
+        CheckCondition: The medium is not removable, or is locked in.
+    """
+    if not lu.removable:
+        raise cdb.invalid("loej")
+    if lu.readiness.removal_prevented:
+        raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
+    lu.readiness.present = bool(cdb["start"])
+
+
+def prevent_allow_medium_removal(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:
+    """PREVENT ALLOW MEDIUM REMOVAL: SBC-4; no initiator is told from another, so the last one decides."""
+    if cdb["prevent"] > 1:
+        raise cdb.invalid("prevent")
+    lu.readiness.removal_prevented = bool(cdb["prevent"])
+    return GOOD
