@@ -1,0 +1,55 @@
+"""Small words for driving the system's own tools in tests: run, mounted, checksum."""
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LIMIT = 300
+
+
+def run(*words: str | Path, check: bool = True, data: bytes | None = None, limit: float = LIMIT) -> str:
+    """Run a program and return its output (both streams); fail with it if the exit code is not 0."""
+    done = subprocess.run(
+        [str(word) for word in words],
+        input=data,
+        stdin=subprocess.DEVNULL if data is None else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=limit,
+        check=False,
+    )
+    output = done.stdout.decode(errors="replace")
+    assert not check or done.returncode == 0, f"{' '.join(map(str, words))}: exit {done.returncode}\n{output}"
+    return output
+
+
+def settle() -> None:
+    """Wait until udev has done what it was told of so far."""
+    run("udevadm", "settle", "--timeout=120")
+
+
+@contextmanager
+def mounted(device: Path | str, where: Path, *options: str) -> Iterator[Path]:
+    """Mount a file system while the context is entered."""
+    where.mkdir(exist_ok=True)
+    run("mount", *options, device, where)
+    try:
+        yield where
+    finally:
+        run("umount", where)
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def partition(disk: Path, *parts: str) -> list[Path]:
+    """Make a GPT with the given parts, ``START END`` each, and return the partitions' nodes."""
+    words = [word for part in parts for word in ("mkpart", "part", *part.split())]
+    run("parted", "--script", "--align=optimal", disk, "mklabel", "gpt", *words)
+    settle()
+    return [Path(f"{disk}{number}") for number in range(1, len(parts) + 1)]
