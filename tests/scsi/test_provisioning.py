@@ -111,10 +111,8 @@ def test_write_same_ndob_needs_no_data() -> None:
     assert disk.medium[4 * BLOCK : 5 * BLOCK] == bytes(BLOCK)
 
 
-def test_write_same_of_0_blocks_goes_on_to_the_end() -> None:
-    disk = Disk()
-    assert same(disk, 0, 60, 0, b"\x33" * BLOCK).good
-    assert disk.medium == bytes(60 * BLOCK) + b"\x33" * 4 * BLOCK
+def test_write_same_of_0_blocks_is_refused() -> None:
+    assert invalid_field(same(Disk(), 0, 60, 0, b"\x33" * BLOCK)) == (10, None)
 
 
 @pytest.mark.parametrize("length", [0, BLOCK // 2, BLOCK * 2])
@@ -125,8 +123,7 @@ def test_write_same_wants_exactly_one_block(length: int) -> None:
 def test_write_same_beyond_the_limit_is_refused() -> None:
     disk = Disk(blocks=32769)
     assert invalid_field(same(disk, 0, 0, 32769, bytes(BLOCK))) == (10, None)
-    assert invalid_field(same(disk, 0, 0, 0, bytes(BLOCK))) == (10, None)
-    assert same(disk, 0, 1, 0, bytes(BLOCK)).good
+    assert same(disk, 0, 1, 32768, bytes(BLOCK)).good
 
 
 def test_write_same_unmap_on_a_medium_that_cannot() -> None:

@@ -5,7 +5,7 @@ operations, on which thread and when, is not known here; nor which initiator spe
 (the transport does not tell), so a unit attention is reported once.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Geometry
@@ -20,6 +20,7 @@ from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.pending import Pending
 from vscsihba.scsi.readiness import Readiness
 from vscsihba.scsi.response import Response, Status, Steps
+from vscsihba.scsi.saved_state import decode_state, encode_state
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.stats import LunStats
 
@@ -39,6 +40,8 @@ class LogicalUnit:
         revision: PRODUCT REVISION LEVEL, at most 4 characters.
         write_cache: Default of WCE.
         max_transfer: Bytes that the transport moves in one command.
+        saved_state: What `on_save` was once called with, if it ever was.
+        on_save: Called with what is to be kept for the unit's next life, before the status is sent.
 
     Attributes (plain, as the engine reads them for each command):
         blocks: Capacity in logical blocks.
@@ -64,13 +67,17 @@ class LogicalUnit:
         revision: str = "0001",
         write_cache: bool = True,
         max_transfer: int = 1 << 20,
+        saved_state: bytes = b"",
+        on_save: Callable[[bytes], None] | None = None,
     ) -> None:
         self.capabilities = capabilities
         self.identity = identity
         self.stats = LunStats() if stats is None else stats
         self.removable = removable
         self.vendor, self.product, self.revision = vendor, product, revision
-        self.mode_pages = ModePages(write_cache=write_cache)
+        self.mode_pages = ModePages(write_cache=write_cache, thin=capabilities.unmap)
+        self._on_save = on_save
+        self._restore(saved_state)
         self._max_transfer = max_transfer
         self._hardware_protected = read_only or capabilities.read_only
         self._pending = Pending()
@@ -185,6 +192,15 @@ class LogicalUnit:
         self.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
     # The commands' side.
+
+    def save(self) -> None:
+        """Hand out what is to be kept: the saved mode pages."""
+        if self._on_save is not None:
+            self._on_save(encode_state(self.mode_pages))
+
+    def _restore(self, state: bytes) -> None:
+        if state:
+            decode_state(state, self.mode_pages)
 
     def defer(self, sense: Sense) -> None:
         """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""

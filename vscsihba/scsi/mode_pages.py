@@ -4,14 +4,17 @@ One table describes all pages. Knows bytes and masks; what a setting does is up 
 whoever reads it (SPC-5 and SBC-4 "Mode parameters").
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 PageKey = tuple[int, int]
 """PAGE CODE and SUBPAGE CODE."""
 
-CONTROL: PageKey = (0x0A, 0x00)
+READ_WRITE_ERROR_RECOVERY: PageKey = (0x01, 0x00)
 CACHING: PageKey = (0x08, 0x00)
+CONTROL: PageKey = (0x0A, 0x00)
+LOGICAL_BLOCK_PROVISIONING: PageKey = (0x1C, 0x02)
 ALL_PAGES = 0x3F
 ALL_SUBPAGES = 0xFF
 
@@ -41,35 +44,57 @@ class ModePage:
     default: bytes
     changeable: bytes
 
+    @property
+    def header(self) -> int:
+        """Bytes of the header: page code, length, and subpage code if there is one."""
+        return 4 if self.key[1] else 2
 
-def _page(page: int, subpage: int, name: str, length: int, bits: dict[int, tuple[int, int]]) -> ModePage:
+
+def _page(key: PageKey, name: str, length: int, bits: dict[int, tuple[int, int]]) -> ModePage:
     """Describe a page of `length` bytes; `bits` gives default and changeable mask by byte."""
     default, changeable = bytearray(length), bytearray(length)
     for byte, (value, mask) in bits.items():
         default[byte], changeable[byte] = value, mask
+    page, subpage = key
     if subpage:
         default[:4] = bytes([0x80 | 0x40 | page, subpage]) + (length - 4).to_bytes(2, "big")
     else:
         default[:2] = bytes([0x80 | page, length - 2])
-    return ModePage((page, subpage), name, bytes(default), bytes(changeable))
+    return ModePage(key, name, bytes(default), bytes(changeable))
 
 
-PAGES = {
+_UNLIMITED = (0xFF, 0)
+
+PAGES: Mapping[PageKey, ModePage] = {
     page.key: page
     for page in (
-        # AWRE and ARRE are what a file system below does by itself: not ours to claim.
-        _page(0x01, 0x00, "Read-Write Error Recovery", 12, {}),
-        _page(0x08, 0x00, "Caching", 20, {2: (0x04, 0x04)}),  # WCE
-        # D_SENSE; QUEUE ALGORITHM MODIFIER 1 (unrestricted reordering); SWP.
-        # BUSY TIMEOUT PERIOD: unlimited.
+        # LBPERE. AWRE and ARRE are what the storage below does by itself: not ours to claim.
+        _page(READ_WRITE_ERROR_RECOVERY, "Read-Write Error Recovery", 12, {7: (0x00, 0x80)}),
+        _page((0x02, 0x00), "Disconnect-Reconnect", 16, {}),
+        # WCE. RCD is 0: reads are cached below us, and that cannot be switched off.
+        _page(CACHING, "Caching", 20, {2: (0x04, 0x04)}),
+        # D_SENSE; QUEUE ALGORITHM MODIFIER (unrestricted reordering); SWP; BUSY TIMEOUT PERIOD.
         _page(
-            0x0A,
-            0x00,
+            CONTROL,
             "Control",
             12,
-            {2: (0x00, 0x04), 3: (0x10, 0x00), 4: (0x00, 0x08), 8: (0xFF, 0), 9: (0xFF, 0)},
+            {2: (0x00, 0x04), 3: (0x10, 0), 4: (0x00, 0x08), 8: _UNLIMITED, 9: _UNLIMITED},
         ),
-        _page(0x1C, 0x00, "Informational Exceptions Control", 12, {2: (0x08, 0x00)}),  # DEXCPT
+        _page((0x0A, 0x01), "Control Extension", 32, {}),
+        # Without protection information there is no application tag to describe.
+        _page((0x0A, 0x02), "Application Tag", 16, {}),
+        # No timers: only START STOP UNIT changes the power condition.
+        _page((0x1A, 0x00), "Power Condition", 40, {}),
+        # DEXCPT: nothing here predicts its own failure.
+        _page((0x1C, 0x00), "Informational Exceptions Control", 12, {2: (0x08, 0)}),
+        # One threshold: of the available resource (01h), armed when it decreases (010b);
+        # initiators enable it and set its count.
+        _page(
+            LOGICAL_BLOCK_PROVISIONING,
+            "Logical Block Provisioning",
+            24,
+            {16: (0x02, 0x80), 17: (0x01, 0)} | dict.fromkeys(range(20, 24), (0, 0xFF)),
+        ),
     )
 }
 """Every page by its key, in ascending order; PS is set: each can be saved."""
@@ -78,13 +103,18 @@ PAGES = {
 class ModePages:
     """The pages' values in one logical unit.
 
+    Args:
+        write_cache: Default of WCE.
+        thin: The unit has the pages of logical block provisioning.
+
     Attributes:
         current: Values in force, by key.
         saved: Values that a reset brings back, by key.
     """
 
-    def __init__(self, *, write_cache: bool = True) -> None:
-        self._defaults = {key: page.default for key, page in PAGES.items()}
+    def __init__(self, *, write_cache: bool = True, thin: bool = False) -> None:
+        absent = set() if thin else {LOGICAL_BLOCK_PROVISIONING}
+        self._defaults = {key: page.default for key, page in PAGES.items() if key not in absent}
         if not write_cache:
             caching = bytearray(self._defaults[CACHING])
             caching[2] &= ~0x04
@@ -94,13 +124,12 @@ class ModePages:
 
     def values(self, control: PageControl, key: PageKey) -> bytes:
         """Return one page, header included."""
-        page = PAGES[key]
         match control:
             case PageControl.CURRENT:
                 return self.current[key]
             case PageControl.CHANGEABLE:
-                header = 4 if key[1] else 2
-                return page.default[:header] + page.changeable[header:]
+                page = PAGES[key]
+                return page.default[: page.header] + page.changeable[page.header :]
             case PageControl.DEFAULT:
                 return self._defaults[key]
             case PageControl.SAVED:
@@ -124,3 +153,16 @@ class ModePages:
     def software_write_protect(self) -> bool:
         """SWP: the medium is write protected by software."""
         return bool(self.current[CONTROL][4] & 0x08)
+
+    @property
+    def space_threshold(self) -> int | None:
+        """Threshold sets of free space below which initiators want to be told, None if they do not.
+
+        Both LBPERE and the threshold itself must be enabled (SBC-4 "Thin provisioned logical unit
+        capacity thresholds").
+        """
+        page = self.current.get(LOGICAL_BLOCK_PROVISIONING)
+        reporting = self.current[READ_WRITE_ERROR_RECOVERY][7] & 0x80
+        if page is None or not reporting or not page[16] & 0x80:
+            return None
+        return int.from_bytes(page[20:24], "big")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from vscsihba.scsi.mode_pages import ALL_PAGES, ALL_SUBPAGES, PAGES, PageControl, PageKey
+from vscsihba.scsi.mode_pages import ALL_PAGES, ALL_SUBPAGES, PageControl, PageKey
 from vscsihba.scsi.response import Response, data_in
 
 if TYPE_CHECKING:
+    from collections.abc import KeysView
+
     from vscsihba.block import Buffer
     from vscsihba.scsi.command import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def mode_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     """MODE SENSE(6), (10): SPC-5."""
     control = PageControl(cdb["pc"])
-    pages = b"".join(lu.mode_pages.values(control, key) for key in _wanted(cdb))
+    pages = b"".join(lu.mode_pages.values(control, key) for key in _wanted(lu.mode_pages.current.keys(), cdb))
     descriptor = b"" if cdb["dbd"] else _block_descriptor(lu, long=bool(cdb.get("llbaa")))
     device_specific = 0x80 * (not lu.writable) | 0x10  # WP, DPOFUA
     body_length = len(descriptor) + len(pages)
@@ -32,8 +34,8 @@ def mode_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     return data_in(buffer, header + descriptor + pages, cdb["allocation_length"])
 
 
-def _wanted(cdb: Cdb) -> list[PageKey]:
-    """Return the pages that a CDB asks for (SPC-5 "Mode page code usage").
+def _wanted(present: KeysView[PageKey], cdb: Cdb) -> list[PageKey]:
+    """Return those of the pages `present` that a CDB asks for (SPC-5 "Mode page code usage").
 
     Raises:
         CheckCondition: There is no such page, or subpage.
@@ -41,9 +43,9 @@ def _wanted(cdb: Cdb) -> list[PageKey]:
     page, subpage = cdb["page_code"], cdb["subpage_code"]
     if page == ALL_PAGES and subpage not in (0, ALL_SUBPAGES):
         raise cdb.invalid("subpage_code")
-    if page != ALL_PAGES and not any(key[0] == page for key in PAGES):
+    if page != ALL_PAGES and not any(key[0] == page for key in present):
         raise cdb.invalid("page_code")
-    keys = [key for key in PAGES if page in (ALL_PAGES, key[0]) and subpage in (ALL_SUBPAGES, key[1])]
+    keys = [key for key in present if page in (ALL_PAGES, key[0]) and subpage in (ALL_SUBPAGES, key[1])]
     if not keys:
         raise cdb.invalid("subpage_code")
     return keys

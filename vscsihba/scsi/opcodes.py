@@ -15,6 +15,7 @@ from collections.abc import Callable
 from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
 from vscsihba.scsi.inquiry import inquiry
+from vscsihba.scsi.mode_select import mode_select
 from vscsihba.scsi.mode_sense import mode_sense
 from vscsihba.scsi.operation_codes import report_supported_operation_codes
 from vscsihba.scsi.primary_commands import request_sense, unit_ready
@@ -47,6 +48,11 @@ _ROWS = (
         0x12, None, "INQUIRY", 6,
         "evpd=1.0 page_code=2 allocation_length=3-4",
         inquiry, _IN, past_attention=True,
+    ),
+    Command(
+        0x15, None, "MODE SELECT(6)", 6,
+        "pf=1.4 rtd=1.1! sp=1.0 parameter_list_length=4",
+        mode_select, _OUT,
     ),
     Command(
         0x1A, None, "MODE SENSE(6)", 6,
@@ -93,6 +99,11 @@ _ROWS = (
         0x42, None, "UNMAP", 10,
         "anchor=1.0! group_number=6~ parameter_list_length=7-8",
         unmap, _OUT, _WRITABLE, needs=Feature.UNMAP,
+    ),
+    Command(
+        0x55, None, "MODE SELECT(10)", 10,
+        "pf=1.4 rtd=1.1! sp=1.0 parameter_list_length=7-8",
+        mode_select, _OUT,
     ),
     Command(
         0x5A, None, "MODE SENSE(10)", 10,

@@ -21,7 +21,7 @@ class Pending:
         return bool(self._attentions or self._deferred)
 
     def attention(self, asc: Asc) -> None:
-        """Add a unit attention condition, unless the same one is pending (SAM-5 "Unit attention conditions")."""
+        """Add a unit attention condition (SAM-5), unless the same one is pending already."""
         if asc not in self._attentions:
             self._attentions.append(asc)
 

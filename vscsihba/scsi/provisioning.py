@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Unmap, Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block_range import check_range, require_data_out, rest_or_range
+from vscsihba.scsi.block_range import check_range, require_data_out
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import illegal_request, invalid_parameter
 
@@ -61,11 +61,12 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
     With UNMAP, storage may be freed where the result reads the same; a medium that
     cannot free any refuses the bit. ANCHOR is refused by the table: nothing is anchored.
+    0 blocks do not mean "up to the end" (WSNZ=1): so much may take too long.
     """
     if cdb["unmap"] and not lu.capabilities.unmap:
         raise cdb.invalid("unmap")
-    extent = rest_or_range(lu, cdb)
-    if extent.length > lu.limits.write_same_blocks * lu.block_size:
+    extent = check_range(lu, cdb["lba"], cdb["blocks"])
+    if not extent.length or extent.length > lu.limits.write_same_blocks * lu.block_size:
         raise cdb.invalid("blocks")
     pattern = bytes(lu.block_size)
     if not cdb.get("ndob"):
@@ -73,7 +74,7 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         pattern = buffer.gather()
     if any(pattern):
         yield from fill(lu, extent, pattern)
-    elif extent.length:
+    else:
         yield WriteZeroes(extent, may_unmap=bool(cdb["unmap"]), fua=lu.write_through)
     return GOOD
 
