@@ -22,12 +22,11 @@ This module knows no SCSI, no engine and no particular handler.
 
 import errno
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
-
-import msgspec
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.handlers import options as options_
@@ -135,12 +134,28 @@ class Handler(ABC):
 
         By default that is the handler with its options.
         """
-        return f"{self.name}:{msgspec.json.encode(self.options, order='sorted').decode()}"
+        return f"{self.name}:{options_.dump(self.options)}"
 
     @property
     def inline(self) -> InlineVerbs:
-        """The verbs that never block, if there are any; asked for once, after `open`."""
-        return InlineVerbs()
+        """The verbs that never block, if there are any; asked for once, after `open`.
+
+        By default those of a handler that never blocks.
+        """
+        if not self.never_blocks:
+            return InlineVerbs()
+
+        def read(views: Views, offset: int, _flags: int) -> int:
+            self.read(offset, views)
+            return sum(map(len, views))
+
+        def write(views: Views, offset: int, _flags: int) -> int:
+            self.write(offset, views)
+            return sum(map(len, views))
+
+        return InlineVerbs(
+            read=read, write=write if self._defines("write") else None, write_limit=sys.maxsize
+        )
 
     @abstractmethod
     def read(self, offset: int, views: Views) -> None:

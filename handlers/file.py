@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -19,7 +19,7 @@ from vscsihba.errors import MediumError
 from vscsihba.handlers import file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.file_inline import Expected, inline_verbs
-from vscsihba.handlers.options import Size
+from vscsihba.handlers.options import BlockSize, Size
 from vscsihba.handlers.vectored import transfer
 
 _EXTENTS_AT_ONCE = 1024
@@ -41,7 +41,7 @@ class FileHandler(Handler):
             Size | None, Meta(description="Size of the file if it has to be made, such as 10GiB.")
         ] = None
         block_size: Annotated[
-            Literal[512, 1024, 2048, 4096] | None,
+            BlockSize | None,
             Meta(description="Logical block in bytes; 512, or what the device has, if left out."),
         ] = None
         physical_block_size: Annotated[

@@ -15,6 +15,7 @@ from pathlib import Path
 from vscsihba.block import Geometry
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers import linux
+from vscsihba.handlers.durable import sync_directory
 
 _PAGE = 4096
 """The page cache writes a file in these; anything smaller is read, changed and written."""
@@ -182,15 +183,6 @@ def demand_room(path: str) -> None:
 def missing(path: str) -> UsageError:
     """Return the error for a path that names nothing."""
     return UsageError(f"{path}: no such file", cure='make it, or say its "size" and "create"')
-
-
-def sync_directory(directory: Path) -> None:
-    """Put the names in a directory on stable storage, as fsync(2) asks for after making a file."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def explain(path: str, error: OSError) -> VscsihbaError:

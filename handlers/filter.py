@@ -52,13 +52,15 @@ class PassThrough(Filter):
 
     @property
     def inline(self) -> InlineVerbs:
-        """The inline verbs of the layer below, but for those that this class wants to see."""
-        below = self.next.inline
+        """The inline verbs of the layer below; of those that this class wants to see, its own if any."""
+        inline, own = self.next.inline, super().inline
         if type(self).read is not PassThrough.read:
-            below = replace(below, read=None)
+            inline = replace(inline, read=own.read, read_flags=own.read_flags)
         if type(self).write is not PassThrough.write:
-            below = replace(below, write=None)
-        return below
+            inline = replace(
+                inline, write=own.write, write_flags=own.write_flags, write_limit=own.write_limit
+            )
+        return inline
 
     def read(self, offset: int, views: Views) -> None:
         """Pass down."""

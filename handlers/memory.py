@@ -8,13 +8,13 @@ Only pages that were written take memory; zeroes and what is unmapped give it ba
 import errno
 import uuid
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import Size
+from vscsihba.handlers.options import BlockSize, Size
 from vscsihba.units import format_size
 
 PAGE = 64 << 10
@@ -36,9 +36,7 @@ class MemoryHandler(Handler):
         limit: Annotated[
             Size | None, Meta(description="Memory to use at most; writing more is answered like a full disk.")
         ] = None
-        block_size: Annotated[Literal[512, 1024, 2048, 4096], Meta(description="Logical block in bytes.")] = (
-            512
-        )
+        block_size: Annotated[BlockSize, Meta(description="Logical block in bytes.")] = 512
         label: Annotated[
             str,
             Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),

@@ -6,13 +6,13 @@ For measuring what lies above a handler, and for trying out sizes that no machin
 # ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
 
 import uuid
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import Size
+from vscsihba.handlers.options import BlockSize, Size
 
 
 class NullHandler(Handler):
@@ -25,9 +25,7 @@ class NullHandler(Handler):
         """Options of the null handler."""
 
         size: Annotated[Size, Meta(description="Capacity, such as 1PiB.")]
-        block_size: Annotated[Literal[512, 1024, 2048, 4096], Meta(description="Logical block in bytes.")] = (
-            512
-        )
+        block_size: Annotated[BlockSize, Meta(description="Logical block in bytes.")] = 512
         label: Annotated[
             str,
             Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),

@@ -5,10 +5,11 @@ the check, the error message and the help text at once. This module knows no han
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +19,19 @@ from vscsihba.units import parse_size
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of every handler's options: none."""
+
+
+BlockSize = Literal[512, 1024, 2048, 4096]
+"""The logical blocks that a disk can have, in bytes."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""How often something happens."""
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""How likely something is, from 0 to 1."""
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+"""A quantity that cannot be 0."""
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+"""A time span."""
 
 
 class Size(int):
@@ -81,20 +95,45 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known are: {', '.join(known)}" if known else "it takes none"
 
 
+def dump(options: Options) -> str:
+    """Return what a document would say for the same options, always in the same words."""
+    return msgspec.json.encode(options, enc_hook=_encode, order="sorted").decode()
+
+
 def describe(kind: type[Options]) -> list[OptionHelp]:
     """Return the help of every option of `kind`, in the order of their declaration."""
-    schema = msgspec.json.schema(kind, schema_hook=_schema)
-    properties: dict[str, dict[str, Any]] = schema["$defs"][kind.__name__]["properties"]
-    required = schema["$defs"][kind.__name__].get("required", [])
+    struct = msgspec.inspect.type_info(kind)
+    assert isinstance(struct, msgspec.inspect.StructType)  # noqa: S101  # for the type checker
     return [
         OptionHelp(
-            name=name,
-            required=name in required,
-            default="" if name in required else msgspec.json.encode(property_["default"]).decode(),
-            description=property_.get("description", ""),
+            name=field.encode_name,
+            required=field.required,
+            default="" if field.required else json.dumps(_default(field)),
+            description=_description(field.type),
         )
-        for name, property_ in properties.items()
+        for field in struct.fields
     ]
+
+
+def _default(field: msgspec.inspect.Field) -> object:
+    """Return what an option is when it is left out."""
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
+
+
+def _description(type_: msgspec.inspect.Type) -> str:
+    """Return the text that an option was annotated with."""
+    if isinstance(type_, msgspec.inspect.Metadata):
+        return str((type_.extra_json_schema or {}).get("description", ""))
+    return ""
+
+
+def _encode(value: object) -> object:
+    """Make a number of a `Size`; every other type is msgspec's own."""
+    if isinstance(value, Size):
+        return int(value)
+    raise NotImplementedError(f"an option has the unknown type {type(value).__name__}")
 
 
 def _decode(kind: type, value: object) -> object:
@@ -109,13 +148,6 @@ def _decode(kind: type, value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Size(value)
     raise ValueError('expected a size such as 1048576 or "1MiB"')
-
-
-def _schema(kind: type) -> dict[str, object]:
-    """Describe a `Size` to JSON Schema."""
-    if kind is not Size:
-        raise NotImplementedError(f"an option has the unknown type {kind.__name__}")
-    return {"type": ["integer", "string"], "minimum": 0}
 
 
 def _located(place: str, error: msgspec.ValidationError) -> ConfigError:

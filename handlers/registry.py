@@ -7,7 +7,9 @@ that ends in ``.py`` is a file itself. What is built in cannot be replaced.
 
 import importlib.util
 import inspect
+import os
 import sys
+import zlib
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,9 +22,19 @@ from vscsihba.handlers.options import did_you_mean
 GROUP = "vscsihba.handlers"
 
 _BUILT_IN = {
+    "corrupt": "vscsihba.handlers.corrupt:CorruptHandler",
+    "delay": "vscsihba.handlers.delay:DelayHandler",
+    "error": "vscsihba.handlers.error:ErrorHandler",
     "file": "vscsihba.handlers.file:FileHandler",
+    "log": "vscsihba.handlers.log:LogHandler",
     "memory": "vscsihba.handlers.memory:MemoryHandler",
     "null": "vscsihba.handlers.null:NullHandler",
+    "offset": "vscsihba.handlers.offset:OffsetHandler",
+    "pattern": "vscsihba.handlers.pattern:PatternHandler",
+    "rate": "vscsihba.handlers.rate:RateHandler",
+    "readonly": "vscsihba.handlers.readonly:ReadonlyHandler",
+    "split": "vscsihba.handlers.split:SplitHandler",
+    "stats": "vscsihba.handlers.stats:StatsHandler",
 }
 
 
@@ -119,7 +131,8 @@ def _handler_class(found: object, *, origin: str) -> type[Handler]:
 
 def _run(path: Path) -> ModuleType:
     """Import `path` under a name of its own, so that two files of one name do not meet."""
-    spec = importlib.util.spec_from_file_location(f"vscsihba_handler_file_{path.stem}", path)
+    name = f"vscsihba_handler_{path.stem}_{zlib.crc32(os.fsencode(path.resolve())):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f"{path}: no such Python file")
     module = importlib.util.module_from_spec(spec)

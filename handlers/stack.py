@@ -7,19 +7,20 @@ layer and opens nothing. This module knows the shape of the document and the ord
 opening; what a layer does is the layer's business.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
 from vscsihba.errors import ConfigError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.fan import Fan
 from vscsihba.handlers.filter import Filter
 from vscsihba.handlers.options import convert
 from vscsihba.handlers.registry import Registry
 
 Document = str | Mapping[str, object]
-"""A path, or the options of a layer with its ``handler`` and, for a filter, its ``next``."""
+"""A path, or the options of a layer and its ``handler``; a filter has a ``next``, a fan has ``legs``."""
 
 
 class Stack:
@@ -35,6 +36,11 @@ class Stack:
         self._top = Checked(layers[-1])
         self.layers = tuple(layers)
         self._opened = ExitStack()
+
+    @property
+    def workers(self) -> int:
+        """How many verbs may run at once."""
+        return self._top.workers
 
     def check(self) -> None:
         """Look whether every layer can open, and change nothing.
@@ -95,33 +101,63 @@ def build(
     """
     registry = registry or Registry()
     layers: list[Handler] = []
-    for kind, options in reversed(_outline(document, registry, place)):
-        if issubclass(kind, Filter):
-            layers.append(kind(options, layers[-1]))
-        else:
-            layers.append(kind(options))
+    for make in reversed(_outline(document, registry, place)):
+        layers.append(make(layers))
         if check_between:
             layers.append(Checked(layers[-1]))
     return Stack(layers)
 
 
-def _outline(
-    document: Document, registry: Registry, place: str
-) -> list[tuple[type[Handler], Handler.Options]]:
-    """Return kind and checked options of every layer, from the top down."""
+Make = Callable[[list[Handler]], Handler]
+"""Makes a layer on top of those that were made before it."""
+
+
+def _outline(document: object, registry: Registry, place: str) -> list[Make]:
+    """Check the options of every layer, and return how to make each, from the top down."""
     outline = []
     below: object = document
     while below is not None:
-        kind, options, below = _layer(below, registry, place)
-        outline.append((kind, options))
+        make, below = _layer(below, registry, place)
+        outline.append(make)
         place += ".next"
     return outline
 
 
-def _layer(
-    document: object, registry: Registry, place: str
-) -> tuple[type[Handler], Handler.Options, object | None]:
-    """Return kind and options of the topmost layer of `document`, and what is below it."""
+def _layer(document: object, registry: Registry, place: str) -> tuple[Make, object | None]:
+    """Return how to make the topmost layer of `document`, and what is below it."""
+    name, rest = _opened_up(document, place)
+    try:
+        kind = registry.get(name)
+    except UsageError as error:
+        raise ConfigError(f"{place}.handler", error.message, cure=error.cure) from error
+    if issubclass(kind, Filter):
+        below = rest.pop("next", None)
+        if below is None:
+            raise ConfigError(place, f"handler {name} is a filter", cure='say in "next" what it sits on')
+        options = convert(kind.Options, rest, place=place, handler=name)
+        return (lambda layers: kind(options, layers[-1])), below
+    if "next" in rest:
+        raise ConfigError(f"{place}.next", f"handler {name} is no filter", cure="put it at the bottom")
+    if issubclass(kind, Fan):
+        legs = _legs(rest.pop("legs", None), registry, place)
+        options = convert(kind.Options, rest, place=place, handler=name)
+        return (lambda _: kind(options, legs)), None
+    options = convert(kind.Options, rest, place=place, handler=name)
+    return (lambda _: kind(options)), None
+
+
+def _legs(documents: object, registry: Registry, place: str) -> list[Stack]:
+    """Build what a fan sits on."""
+    if not isinstance(documents, list) or not documents:
+        raise ConfigError(f"{place}.legs", "expected a list of what it sits on")
+    return [
+        build(document, registry=registry, place=f"{place}.legs[{number}]")
+        for number, document in enumerate(documents)
+    ]
+
+
+def _opened_up(document: object, place: str) -> tuple[str, dict[str, object]]:
+    """Return the name of the topmost handler of `document`, and everything else it says."""
     if isinstance(document, str):
         document = {"handler": "file", "path": document}
     if not isinstance(document, Mapping):
@@ -130,15 +166,4 @@ def _layer(
     name = rest.pop("handler", None)
     if not isinstance(name, str):
         raise ConfigError(place, "the handler is missing", cure='say for instance "handler": "file"')
-    try:
-        kind = registry.get(name)
-    except UsageError as error:
-        raise ConfigError(f"{place}.handler", error.message, cure=error.cure) from error
-    below = None
-    if issubclass(kind, Filter):
-        below = rest.pop("next", None)
-        if below is None:
-            raise ConfigError(place, f"handler {name} is a filter", cure='say in "next" what it sits on')
-    elif "next" in rest:
-        raise ConfigError(f"{place}.next", f"handler {name} is a source", cure="put it at the bottom")
-    return kind, convert(kind.Options, rest, place=place, handler=name), below
+    return name, rest

@@ -142,6 +142,18 @@ def test_pass_through_hides_inline_verbs_of_what_it_wants_to_see() -> None:
     assert seen.write is not None
 
 
+def test_inline_verbs_of_a_handler_that_never_blocks_are_its_own() -> None:
+    below = memory()
+    quick = type("Quick", (Watching,), {"never_blocks": True})(Handler.Options(), below).inline
+    slow = Watching(Handler.Options(), below).inline
+    assert quick.write is not None
+    assert quick.write([memoryview(b"abcd")], 8, 0) == 4
+    room = bytearray(4)
+    assert quick.read([memoryview(room)], 8, 0) == 4
+    assert room == b"abcd"
+    assert slow.read is None
+
+
 def test_filter_runs_no_more_verbs_at_once_than_the_layer_below() -> None:
     below = memory()
     assert Watching(Handler.Options(), below).workers == 1

@@ -4,7 +4,7 @@ import pytest
 from msgspec import Meta
 
 from vscsihba.errors import ConfigError
-from vscsihba.handlers.options import Options, Size, convert, describe
+from vscsihba.handlers.options import Options, Size, convert, describe, dump
 
 
 class Wanted(Options, kw_only=True):
@@ -52,3 +52,9 @@ def test_help_comes_from_the_options() -> None:
     assert helped["size"].default == "null"
     assert helped["block_size"].default == "512"
     assert list(helped) == ["path", "size", "block_size", "tags"]
+
+
+def test_dump_says_the_same_for_the_same_options() -> None:
+    said = dump(wanted(size="1KiB", path="a"))
+    assert said == dump(wanted(path="a", size=1024))
+    assert said == '{"block_size":512,"path":"a","size":1024,"tags":[]}'

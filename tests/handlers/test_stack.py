@@ -132,7 +132,7 @@ def test_path_means_file(tmp_path: Path) -> None:
         (5, r"\$: expected a path or an object"),
         ({"handler": "middle"}, r"\$: handler middle is a filter"),
         ({"handler": "middle", "next": {"handler": "bottom", "nxt": 1}}, r"\$\.next\.nxt: .* no option"),
-        ({"handler": "bottom", "next": "a"}, r"\$\.next: handler bottom is a source"),
+        ({"handler": "bottom", "next": "a"}, r"\$\.next: handler bottom is no filter"),
         ({"handler": "middle", "next": 7}, r"\$\.next: expected a path"),
     ],
 )

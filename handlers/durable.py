@@ -1,0 +1,29 @@
+"""Durable files: names and contents that are there after a crash, whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file a new content; after a crash it has the old one or the new one.
+
+    Raises:
+        OSError: The system refused; the old content is still there.
+    """
+    new = path.with_name(path.name + ".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:  # noqa: PTH123  # Path.open takes no descriptor
+        file.write(content)
+        file.flush()
+        os.fsync(fd)
+    new.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on stable storage, as fsync(2) asks for after making a file."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

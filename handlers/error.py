@@ -1,0 +1,104 @@
+"""error: requests fail on purpose, for testing whoever must cope with it.
+
+Whether one fails is decided here; what a failure looks like to the initiator follows
+from its errno, as for every handler.
+"""
+
+import errno
+import os
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from msgspec import Meta
+
+from vscsihba.errors import MediumError
+from vscsihba.handlers.around import Around, Request, Verb
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.options import Count, Probability, Size
+
+_MEDIUM = "medium"
+
+
+class ErrorHandler(Around):
+    """A disk that fails."""
+
+    name = "error"
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the error filter."""
+
+        error: Annotated[
+            str,
+            Meta(
+                description="What a failure is: an errno such as ENOSPC, "
+                'or "medium" for bytes that are lost, named by the first one of them.'
+            ),
+        ] = "EIO"
+        verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs fail.")] = ("read", "write")
+        offset: Annotated[Size, Meta(description="First byte of the range that fails.")] = Size(0)
+        length: Annotated[
+            Size | None, Meta(description="How long that range is; all the rest, if left out.")
+        ] = None
+        probability: Annotated[Probability, Meta(description="How likely a request fails, from 0 to 1.")] = (
+            1.0
+        )
+        after: Annotated[Count, Meta(description="So many requests pass first.")] = 0
+        count: Annotated[Count | None, Meta(description="How many fail; any number, if left out.")] = None
+        trigger: Annotated[
+            str, Meta(description="Requests only fail while a file of this name exists, if given.")
+        ] = ""
+        seed: Annotated[int, Meta(description="Chooses another sequence of luck.")] = 0
+
+        def __post_init__(self) -> None:
+            """Refuse an errno that does not exist."""
+            if self.error != _MEDIUM and not isinstance(getattr(errno, self.error, None), int):
+                raise ValueError(f'{self.error!r} is neither an errno nor "{_MEDIUM}"')
+
+    options: Options
+
+    def __init__(self, options: Options, below: Handler) -> None:
+        super().__init__(options, below)
+        self._luck = random.Random(options.seed)  # noqa: S311  # tests want the same luck again
+        self._lock = threading.Lock()
+        self._passed = self._failed = 0
+
+    @contextmanager
+    def around(self, request: Request) -> Iterator[None]:
+        """Fail in place of going down, or go down."""
+        if self._concerns(request) and self._fails():
+            raise self._failure(request)
+        yield
+
+    def _concerns(self, request: Request) -> bool:
+        """Tell whether a request is of the kind that fails, where it fails."""
+        wanted = self.options
+        if request.verb not in wanted.verbs:
+            return False
+        end = self.geometry.size if wanted.length is None else wanted.offset + wanted.length
+        whole = request.verb in ("flush", "resize", "crypto_erase")
+        return whole or (request.offset < end and request.offset + request.length > wanted.offset)
+
+    def _fails(self) -> bool:
+        """Decide, and keep count."""
+        wanted = self.options
+        if wanted.trigger and not os.path.exists(wanted.trigger):  # noqa: PTH110  # a Path costs more
+            return False
+        with self._lock:
+            if self._passed < wanted.after:
+                self._passed += 1
+                return False
+            if wanted.count is not None and self._failed >= wanted.count:
+                return False
+            if self._luck.random() >= wanted.probability:
+                return False
+            self._failed += 1
+            return True
+
+    def _failure(self, request: Request) -> OSError:
+        if self.options.error == _MEDIUM:
+            return MediumError(max(request.offset, self.options.offset), f"{request}: lost on purpose")
+        number = getattr(errno, self.options.error)
+        return OSError(number, f"{request}: {os.strerror(number)} on purpose")

@@ -1,0 +1,60 @@
+"""log: one line for every verb that passes, with what came of it and how long it took.
+
+The engine's trace shows SCSI commands; this shows what a layer makes of them, at its
+own place in the stack.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from msgspec import Meta
+
+from vscsihba.handlers.around import VERBS, Around, Request, Verb
+from vscsihba.handlers.base import Handler
+
+log = logging.getLogger(__name__)
+
+
+class LogHandler(Around):
+    """A line for every verb, on the logger ``vscsihba.handlers.log``."""
+
+    name = "log"
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the log filter."""
+
+        prefix: Annotated[str, Meta(description="What every line begins with.")] = ""
+        verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs to log; all, if left out.")] = VERBS
+
+    options: Options
+
+    def open(self) -> None:
+        """Log what the layer below is like."""
+        self._line("open", f"{self.identity} {self.geometry} {self.capabilities}")
+
+    def close(self) -> None:
+        """Log the end."""
+        self._line("close", "")
+
+    @contextmanager
+    def around(self, request: Request) -> Iterator[None]:
+        """Log a request when it has ended."""
+        if request.verb not in self.options.verbs:
+            yield
+            return
+        start = time.perf_counter()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "ok"
+        except OSError as error:
+            outcome = str(error)
+            raise
+        finally:
+            self._line(str(request), f"{outcome} {(time.perf_counter() - start) * 1e3:.3f} ms")
+
+    def _line(self, what: str, rest: str) -> None:
+        log.info("%s", " ".join(part for part in (self.options.prefix, what, rest) if part))

@@ -1,0 +1,117 @@
+"""offset: a window into the layer below, such as one partition of an image.
+
+It moves every byte by the same distance and knows nothing of partition tables.
+"""
+
+from dataclasses import replace
+from typing import Annotated
+
+from msgspec import Meta
+
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.errors import UsageError
+from vscsihba.handlers.base import Handler, InlineVerbs, Mover
+from vscsihba.handlers.filter import Transform
+from vscsihba.handlers.losses import losses_moved
+from vscsihba.handlers.options import Size
+
+
+class OffsetHandler(Transform):
+    """A window into another disk."""
+
+    name = "offset"
+    workers = 64
+    never_blocks = True
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the offset filter."""
+
+        offset: Annotated[
+            Size, Meta(description="Where the window begins on the layer below, such as 1MiB.")
+        ] = Size(0)
+        length: Annotated[Size | None, Meta(description="How large it is; all the rest, if left out.")] = None
+
+    options: Options
+
+    def open(self) -> None:
+        """Fit the window into the layer below.
+
+        Raises:
+            UsageError: It does not fit, or cuts a block in two.
+        """
+        below = self.next.geometry
+        start = self._start = self.options.offset
+        length = below.size - start if self.options.length is None else self.options.length
+        if start + length > below.size or length <= 0:
+            raise UsageError(
+                f"a window of {length} bytes at {start} does not fit into the {below.size} of the layer below"
+            )
+        if start % below.block_size:
+            raise UsageError(
+                f"offset {start} is no multiple of the block size {below.block_size}", cure="round it"
+            )
+        self._geometry = replace(below, size=length)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The blocks of the layer below, fewer of them."""
+        return self._geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the layer below can do to a part of itself; its key belongs to all of it."""
+        return replace(self.next.capabilities, crypto_erase=False)
+
+    @property
+    def identity(self) -> str:
+        """The place of the window in the medium below."""
+        return f"offset:{self._start}+{self._geometry.size}:{self.next.identity}"
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline verbs of the layer below, moved."""
+        below = self.next.inline
+        return replace(below, read=self._moved(below.read), write=self._moved(below.write))
+
+    def read(self, offset: int, views: Views) -> None:
+        """Read elsewhere."""
+        with losses_moved(-self._start):
+            self.next.read(self._start + offset, views)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Write elsewhere."""
+        with losses_moved(-self._start):
+            self.next.write(self._start + offset, views, fua=fua)
+
+    def flush(self) -> None:
+        """Flush the layer below, which cannot be done for a part of it."""
+        self.next.flush()
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Unmap elsewhere."""
+        with losses_moved(-self._start):
+            self.next.unmap(self._start + offset, length)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Write zeroes elsewhere."""
+        with losses_moved(-self._start):
+            self.next.write_zeroes(self._start + offset, length, may_unmap=may_unmap, fua=fua)
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Ask elsewhere, and move the answer here."""
+        with losses_moved(-self._start):
+            found = self.next.extents(self._start + offset, length)
+        return [
+            replace(status, extent=Extent(status.extent.offset - self._start, status.extent.length))
+            for status in found
+        ]
+
+    def _moved(self, move: Mover | None) -> Mover | None:
+        if move is None or self._start == 0:
+            return move
+        start = self._start
+
+        def moved(views: Views, offset: int, flags: int) -> int:
+            return move(views, start + offset, flags)
+
+        return moved

@@ -1,0 +1,63 @@
+"""readonly: whatever lies below, nothing is written to it.
+
+It changes no byte, yet it is a `Transform`: of all verbs, present and future, only those
+that read may go down.
+"""
+
+# ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
+
+import errno
+import os
+from dataclasses import replace
+
+from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.handlers.base import InlineVerbs
+from vscsihba.handlers.filter import Transform
+
+
+class ReadonlyHandler(Transform):
+    """A write-protected disk."""
+
+    name = "readonly"
+    workers = 64
+    never_blocks = True
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of the layer below."""
+        return self.next.geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What can be done without writing."""
+        below = self.next.capabilities
+        return Capabilities(read_only=True, extents=below.extents, rotational=below.rotational)
+
+    @property
+    def identity(self) -> str:
+        """The identity of the layer below: it is the same medium."""
+        return self.next.identity
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline read of the layer below."""
+        return replace(self.next.inline, write=None)
+
+    def read(self, offset: int, views: Views) -> None:
+        """Pass down."""
+        self.next.read(offset, views)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Refuse.
+
+        Raises:
+            OSError: EROFS.
+        """
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def flush(self) -> None:
+        """Do nothing: nothing was written."""
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Pass down."""
+        return self.next.extents(offset, length)

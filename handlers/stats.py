@@ -1,0 +1,107 @@
+"""stats: counts what passes, and says so when the disk is closed.
+
+It counts at its own place in the stack: above a cache what was asked for, below it what
+was really done.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from vscsihba.handlers.around import VERBS, Around, Request, Verb
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.durable import replace_file
+from vscsihba.units import format_size
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Count:
+    """What one verb has done.
+
+    Attributes:
+        calls: How often it was asked for.
+        bytes: Bytes of all ranges that it was asked for.
+        errors: How often it failed.
+        seconds: Time spent in it, added up over threads.
+        longest: The longest time spent in it once, in seconds.
+    """
+
+    calls: int = 0
+    bytes: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+
+    def __str__(self) -> str:
+        """Lay the count out as words."""
+        each = self.seconds / self.calls * 1e3 if self.calls else 0.0
+        return (
+            f"{self.calls} calls, {format_size(self.bytes)}, {self.errors} errors, "
+            f"{each:.3f} ms each, {self.longest * 1e3:.3f} ms at most"
+        )
+
+
+class StatsHandler(Around):
+    """Counters by verb.
+
+    Attributes:
+        counts: The counters; read them at any time.
+    """
+
+    name = "stats"
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the stats filter."""
+
+        file: Annotated[
+            str, Meta(description="Where the counters are left as JSON on closing; the log, if left out.")
+        ] = ""
+
+    options: Options
+
+    def __init__(self, options: Options, below: Handler) -> None:
+        super().__init__(options, below)
+        self.counts: dict[Verb, Count] = {verb: Count() for verb in VERBS}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Say what was counted.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        counted = {verb: count for verb, count in self.counts.items() if count.calls}
+        if self.options.file:
+            text = json.dumps({verb: asdict(count) for verb, count in counted.items()}, indent=2)
+            replace_file(Path(self.options.file), text.encode() + b"\n")
+            return
+        for verb, count in counted.items():
+            log.info("%s: %s: %s", self.identity, verb, count)
+
+    @contextmanager
+    def around(self, request: Request) -> Iterator[None]:
+        """Count a request and the time it takes."""
+        start = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            spent = time.perf_counter() - start
+            count = self.counts[request.verb]
+            with self._lock:
+                count.calls += 1
+                count.bytes += request.length if request.verb != "resize" else 0
+                count.errors += failed
+                count.seconds += spent
+                count.longest = max(count.longest, spent)

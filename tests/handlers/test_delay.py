@@ -1,0 +1,25 @@
+import time
+
+import pytest
+
+from tests.handlers.model import read, write
+from vscsihba.errors import ConfigError
+from vscsihba.handlers.stack import Document, build
+
+MEMORY: Document = {"handler": "memory", "size": "1MiB"}
+
+
+def test_waits_before_each_chosen_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    with build({"handler": "delay", "seconds": 0.25, "verbs": ["read", "flush"], "next": MEMORY}) as disk:
+        read(disk, 0, 4)
+        write(disk, 0, b"abcd")
+        disk.flush()
+    assert naps == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("options", [{"seconds": -1}, {}, {"seconds": 1, "verbs": ["raed"]}])
+def test_options_that_cannot_be_meant(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        build({"handler": "delay", **options, "next": MEMORY})

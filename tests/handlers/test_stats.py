@@ -1,0 +1,47 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.handlers.model import read, write
+from vscsihba.handlers.stack import Document, build
+from vscsihba.handlers.stats import Count
+
+FAILING: Document = {
+    "handler": "error",
+    "offset": 4096,
+    "next": {"handler": "memory", "size": "1MiB", "label": "m"},
+}
+
+
+def test_counts_by_verb_into_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "stats.json"
+    with build({"handler": "stats", "file": str(file), "next": FAILING}) as disk:
+        read(disk, 0, 512)
+        read(disk, 0, 1024)
+        with pytest.raises(OSError, match="on purpose"):
+            read(disk, 4096, 512)
+        write(disk, 0, b"abc")
+        disk.flush()
+        disk.resize(2 << 20)
+    counted = json.loads(file.read_text())
+    assert set(counted) == {"read", "write", "flush", "resize"}
+    assert counted["read"]["calls"] == 3
+    assert counted["read"]["bytes"] == 2048
+    assert counted["read"]["errors"] == 1
+    assert counted["read"]["seconds"] >= counted["read"]["longest"] > 0
+    assert counted["write"]["bytes"] == 3
+    assert counted["resize"]["bytes"] == 0
+
+
+def test_counts_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vscsihba.handlers.stats")
+    with build({"handler": "stats", "next": FAILING}) as disk:
+        write(disk, 0, bytes(2048))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("memory:m: write: 1 calls, 2.0 KiB, 0 errors, ")
+
+
+def test_a_count_of_nothing_can_be_shown() -> None:
+    assert str(Count()).startswith("0 calls")
