@@ -50,7 +50,7 @@ def delete_backstore(name: str) -> None:
         InUseError: A LUN is still linked to it.
         HostError: There is none of ours by that name, or the kernel refuses.
     """
-    lio.delete_backstore(name, _index(directory_of(name)))
+    lio.delete_backstore(name, index_of(directory_of(name)))
 
 
 def find_backstore(name: str) -> Backstore:
@@ -130,7 +130,8 @@ def _find(name: str) -> Path | None:
     return None
 
 
-def _index(directory: Path) -> int:
+def index_of(directory: Path) -> int:
+    """Return N of a backstore's directory ``core/user_N/NAME``."""
     return int(directory.parent.name.removeprefix("user_"))
 
 

@@ -5,6 +5,7 @@ makes it flush: both wait for answers on the ring, which another thread or proce
 serving meanwhile (`link_lun`, `unlink_lun` release the interpreter's lock while they wait).
 """
 
+from pathlib import Path
 from typing import NoReturn
 
 from vscsihba.configfs import backstores, lio, observer, paths
@@ -37,10 +38,12 @@ def delete_hba(hba_id: int) -> None:
     """Remove the tcm_loop target of an HBA; its LUNs must be unlinked before.
 
     Raises:
-        InUseError: A LUN is still linked, or the target is somebody else's.
+        InUseError: A LUN is still there, or the target is somebody else's.
         HostError: There is no such HBA, or the kernel refuses.
     """
-    found = _existing(hba_id)
+    found = _ours(hba_id)
+    if found is None:
+        raise HostError(f"there is no HBA {hba_id}")
     if found.luns:
         raise InUseError(f"HBA {hba_id} still has {len(found.luns)} LUNs", cure="unlink them first")
     lio.delete_target(wwn_of(hba_id))
@@ -53,17 +56,18 @@ def link_lun(hba_id: int, lun: int, backstore: str) -> None:
     later: see `wait_for_lun`.
 
     Raises:
-        InUseError: The LUN exists, or the target is somebody else's.
-        HostError: There is no such HBA or backstore, or the kernel refuses.
+        InUseError: The LUN exists.
+        HostError: There is no such HBA or backstore, the kernel refuses, or nobody answered it.
     """
-    found = _existing(hba_id)
-    if check_lun(lun) in found.luns:
+    host = observer.host_of(target_of(hba_id))
+    if host is None:
+        raise HostError(f"there is no HBA {hba_id}")
+    if _directory(hba_id, lun).exists():
         raise InUseError(f"LUN {lun} of HBA {hba_id} exists already", cure="choose another number")
     directory = backstores.directory_of(backstore)
-    index = int(directory.parent.name.removeprefix("user_"))
-    lio.link(wwn_of(hba_id), lun, backstore, index)
+    lio.link(wwn_of(hba_id), lun, backstore, backstores.index_of(directory))
     # The kernel calls the link a success even when nobody answered its INQUIRY.
-    if not observer.scsi_device(observer.address(found.host, lun)).exists():
+    if not observer.scsi_device(observer.address(host, lun)).exists():
         lio.unlink(wwn_of(hba_id), lun)
         raise HostError(
             f"Linux found no device at LUN {lun} of HBA {hba_id}",
@@ -82,15 +86,50 @@ def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
             although nobody answers; what was not written is lost.
 
     Raises:
-        InUseError: The target is somebody else's.
+        InUseError: What is behind the LUN is somebody else's.
         HostError: There is no such LUN, or the kernel refuses.
     """
-    found = _existing(hba_id)
-    if lun not in found.luns:
+    directory = _directory(hba_id, lun)
+    if not directory.exists():
         raise HostError(f"HBA {hba_id} has no LUN {lun}")
-    if not served:
-        _abandon(hba_id, found.luns[lun])
-    lio.unlink(wwn_of(hba_id), lun)
+    if served:
+        behind = observer.linked(directory)
+        if behind is not None and not observer.is_our_backstore(behind):
+            refuse_foreign(hba_id)
+        lio.unlink(wwn_of(hba_id), lun)
+    else:
+        found = _ours(hba_id)
+        if found is not None and lun in found.luns:
+            abandon_lun(hba_id, found.luns[lun])
+
+
+def abandon_lun(hba_id: int, lun: Lun) -> None:
+    """Remove a LUN whose ring nobody serves: fail everything that waits for it, then unlink it.
+
+    The order matters: a disk that is offline gets no command again, so what the ring gives back as BUSY
+    is failed instead of tried again. (Deleting the SCSI device would do too, but then tcm_loop loses
+    count of its ports and keeps the nexus for ever.)
+
+    Raises:
+        HostError: The kernel refuses.
+    """
+    host = observer.host_of(target_of(hba_id))
+    state = observer.scsi_device(observer.address(host, lun.number)) / "state"
+    if paths.read(state) not in (None, "offline", "transport-offline"):
+        paths.write(state, "offline")
+    if lun.backstore is not None:
+        backstores.set_block(lun.backstore, blocked=True)
+        backstores.reset_ring(lun.backstore)
+    lio.unlink(wwn_of(hba_id), lun.number)
+
+
+def target_of(hba_id: int) -> Path:
+    """Return the configfs directory of an HBA's target, be it there or not.
+
+    Raises:
+        UsageError: The id is not within 0..255.
+    """
+    return paths.loopback() / wwn_of(hba_id)
 
 
 def set_queue_depth(address: str, depth: int) -> None:
@@ -127,37 +166,17 @@ def refuse_foreign(hba_id: int) -> NoReturn:
     )
 
 
+def _directory(hba_id: int, lun: int) -> Path:
+    return target_of(hba_id) / observer.PORTAL_GROUP / "lun" / f"lun_{check_lun(lun)}"
+
+
 def _ours(hba_id: int) -> Hba | None:
     """Look an HBA up.
 
     Raises:
         InUseError: Its target is somebody else's.
     """
-    target = paths.loopback() / wwn_of(hba_id)
-    found = observer.hba(target, with_devices=False)
-    if found is None and target.exists():
+    found = observer.observe()
+    if hba_id in found.foreign:
         refuse_foreign(hba_id)
-    return found
-
-
-def _existing(hba_id: int) -> Hba:
-    found = _ours(hba_id)
-    if found is None:
-        raise HostError(f"there is no HBA {hba_id}")
-    return found
-
-
-def _abandon(hba_id: int, lun: Lun) -> None:
-    """Fail everything that waits for a LUN, so that nothing waits for its ring any more.
-
-    The order matters: a disk that is offline gets no command again, so what the ring gives back as BUSY
-    is failed instead of tried again. (Deleting the SCSI device would do too, but then tcm_loop loses
-    count of its ports and keeps the nexus for ever.)
-    """
-    host = observer.host_of(paths.loopback() / wwn_of(hba_id))
-    state = observer.scsi_device(observer.address(host, lun.number)) / "state"
-    if paths.read(state) not in (None, "offline", "transport-offline"):
-        paths.write(state, "offline")
-    if lun.backstore is not None:
-        backstores.set_block(lun.backstore, blocked=True)
-        backstores.reset_ring(lun.backstore)
+    return found.hbas.get(hba_id)

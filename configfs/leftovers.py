@@ -6,7 +6,7 @@ rings are served, not while a disk is mounted.
 
 from vscsihba.configfs import backstores, hbas, observer, paths
 from vscsihba.configfs.found import Backstore, Hba, Observed
-from vscsihba.configfs.names import backstore_name, wwn_of
+from vscsihba.configfs.names import backstore_name
 from vscsihba.configfs.users import openers_of, users_of
 from vscsihba.errors import InUseError
 
@@ -36,8 +36,8 @@ def clear_hba(hba_id: int, *, force: bool = False) -> list[str]:
     removed = []
     if hba is not None:
         _take_offline(hba_id)
-        for lun in hba.luns:
-            hbas.unlink_lun(hba_id, lun, served=False)
+        for lun in hba.luns.values():
+            hbas.abandon_lun(hba_id, lun)
         hbas.delete_hba(hba_id)
         removed.append(f"HBA {hba_id} with {len(hba.luns)} LUNs")
     for backstore in behind:
@@ -80,6 +80,6 @@ def _take_offline(hba_id: int) -> None:
     A process that was killed while it linked a LUN is still in the kernel, which scans that LUN; without
     this the scan would try again for 80 s.
     """
-    status = paths.loopback() / wwn_of(hba_id) / "tpgt_1" / "transport_status"
+    status = hbas.target_of(hba_id) / observer.PORTAL_GROUP / "transport_status"
     if status.exists():
         paths.write(status, "offline")

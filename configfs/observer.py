@@ -5,6 +5,7 @@ of others are passed by. Objects that vanish meanwhile are taken as never seen.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,10 @@ from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import SUBTYPE, id_of, is_ours
 from vscsihba.errors import UsageError
 
-_PORTAL_GROUP: Final = "tpgt_1"
+Links = dict[tuple[str, int], Path]
+"""Directory of the backstore behind each LUN: by the target's WWN and the LUN's number."""
+
+PORTAL_GROUP: Final = "tpgt_1"
 _CHANNEL: Final = 0
 _TARGET: Final = 1
 """tcm_loop shows a portal group's LUNs under channel 0 and the target that is the group's tag."""
@@ -39,17 +43,19 @@ def observe() -> Observed:
     """
     rings = _rings()
     backstores = {}
+    links: Links = {}
     for directory in paths.core().glob("user_*/*"):
         found = _backstore(directory, rings)
         if found is not None:
             backstores[found.name] = found
+            links.update(_links_to(directory))
     hbas = {}
     foreign = set()
     for target in paths.entries(paths.loopback()):
         hba_id = id_of(target.name)
         if hba_id is None:
             continue
-        seen = hba(target)
+        seen = hba(target, links)
         if seen is None:
             foreign.add(hba_id)
         else:
@@ -62,40 +68,57 @@ def backstore(directory: Path) -> Backstore | None:
     return _backstore(directory, _rings())
 
 
-def hba(target: Path, *, with_devices: bool = True) -> Hba | None:
+def hba(target: Path, links: Links | None = None) -> Hba | None:
     """Return the HBA of ours at ``loopback/naa.X``.
 
     Args:
         target: Its directory.
-        with_devices: Look up the device nodes of its LUNs too.
+        links: What is known of its LUNs already; what is not is read from their directories.
 
     Returns:
         None if there is no such target or it is somebody else's: if its WWN is not one of ours, one of
         its LUNs leads to a backstore that is not ours, or it has a portal group that we never make.
     """
     hba_id = id_of(target.name)
-    if hba_id is None or not target.is_dir():
+    groups = {entry.name for entry in paths.entries(target) if entry.name.startswith("tpgt_")}
+    if hba_id is None or not target.is_dir() or groups - {PORTAL_GROUP}:
         return None
     host = host_of(target)
     luns = {}
-    for entry in paths.entries(target):
-        if entry.name.startswith("tpgt_") and entry.name != _PORTAL_GROUP:
-            return None
-    for directory in paths.entries(target / _PORTAL_GROUP / "lun"):
+    for directory in paths.entries(target / PORTAL_GROUP / "lun"):
         number = int(directory.name.removeprefix("lun_"))
-        behind = _linked(directory)
-        if behind is not None and not _is_our_backstore(behind):
+        behind = (links or {}).get((target.name, number)) or linked(directory)
+        if behind is not None and not is_our_backstore(behind):
             return None
-        name = behind.name if behind is not None else None
-        where = address(host, number)
-        disk, generic = _nodes(where) if with_devices else (None, None)
-        luns[number] = Lun(number, name, where if scsi_device(where).exists() else None, disk, generic)
-    return Hba(hba_id, luns, host, complete=host is not None and bool(paths.read(_nexus(target))))
+        luns[number] = _lun(number, behind, address(host, number))
+    nexus = paths.read(target / PORTAL_GROUP / "nexus")
+    return Hba(hba_id, luns, host, complete=host is not None and bool(nexus))
+
+
+def linked(lun: Path) -> Path | None:
+    """Return the backstore's directory that a LUN's directory leads to, None if it leads nowhere.
+
+    This waits while the LUN is being linked or unlinked: the kernel holds the directory locked.
+    """
+    try:
+        with os.scandir(lun) as found:
+            for entry in found:
+                if entry.is_symlink():
+                    return Path(os.path.realpath(entry.path))
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def is_our_backstore(directory: Path) -> bool:
+    """Tell whether a backstore's directory, of whatever kind, is one of ours."""
+    kind = directory.parent.name.startswith("user_")
+    return kind and is_ours(directory.name, paths.read(directory / "attrib" / "dev_config") or "")
 
 
 def host_of(target: Path) -> int | None:
     """Return N of ``/sys/class/scsi_host/hostN`` of a tcm_loop target, None while it has no portal group."""
-    text = paths.read(target / _PORTAL_GROUP / "address")
+    text = paths.read(target / PORTAL_GROUP / "address")
     return int(text.partition(":")[0]) if text else None
 
 
@@ -172,25 +195,21 @@ def _serial(directory: Path) -> str:
     return text.partition(":")[2].strip()
 
 
-def _linked(lun: Path) -> Path | None:
-    """Return the backstore's directory that a LUN leads to, None if it leads nowhere."""
-    try:
-        with os.scandir(lun) as found:
-            for entry in found:
-                if entry.is_symlink():
-                    return Path(os.path.realpath(entry.path))
-    except FileNotFoundError:
-        pass
-    return None
+def _links_to(directory: Path) -> Links:
+    """Return the tcm_loop LUNs that lead to a backstore, as the kernel's ALUA group lists them.
+
+    A LUN's own directory says the same but is locked while the kernel scans the LUN: for ever, if the
+    ring's server died just then. A kernel without the list leaves us the directories.
+    """
+    members = paths.read(directory / "alua" / "default_tg_pt_gp" / "members") or ""
+    found = re.findall(rf"^loopback/(\S+)/{PORTAL_GROUP}/lun_(\d+)$", members, re.MULTILINE)
+    return {(wwn, int(number)): directory for wwn, number in found}
 
 
-def _is_our_backstore(directory: Path) -> bool:
-    kind = directory.parent.name.startswith("user_")
-    return kind and is_ours(directory.name, paths.read(directory / "attrib" / "dev_config") or "")
-
-
-def _nexus(target: Path) -> Path:
-    return target / _PORTAL_GROUP / "nexus"
+def _lun(number: int, behind: Path | None, where: str) -> Lun:
+    disk, generic = _nodes(where)
+    known = where if scsi_device(where).exists() else None
+    return Lun(number, behind.name if behind is not None else None, known, disk, generic)
 
 
 def _nodes(where: str) -> tuple[Path | None, Path | None]:
