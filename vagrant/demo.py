@@ -21,7 +21,7 @@ IMAGE_SIZE = 64 << 20
 PARTITION_START = 1 << 20
 LIMIT = 120.0
 """Seconds for anything that is waited for; software emulation is slow."""
-MARKER = "the data of vscsihba's demo"
+MARKER = "the data of the vscsihba demo"
 VSCSITARGET = Path(sys.executable).parent / "vscsitarget"
 COLOUR = (sys.stdout.isatty() or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
 

@@ -91,4 +91,4 @@ def test_kvm_when_asked_for_must_work(host: Path) -> None:
 
 def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", f"{os.sep}elsewhere")
-    assert accel.default_cache() == Path("/elsewhere/vscsihba/kvm")
+    assert accel.cache_folder() == Path("/elsewhere/vscsihba")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vagrant.runner import cli, kernels, process, virtme
+from vagrant.runner import cli, kernels, process, unpack, virtme
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
 from vagrant.runner.workdir import WorkDir
 
@@ -16,6 +16,7 @@ def no_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A host that passes every check, where runs leave their files in `tmp_path`."""
     monkeypatch.setattr(cli, "check_host", lambda: None)
     monkeypatch.setattr(kernels, "choose", lambda _prefix: KERNEL)
+    monkeypatch.setattr(unpack, "unpacked", lambda _kernel, _cache: None)
     monkeypatch.setattr(WorkDir, "make_scratch", lambda _self, _size: None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path

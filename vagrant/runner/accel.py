@@ -15,10 +15,10 @@ PROBE_LIMIT = 60.0
 """Seconds within which a guest that can boot with KVM has booted, many times over."""
 
 
-def default_cache() -> Path:
-    """Return the file that keeps the probe's answer."""
+def cache_folder() -> Path:
+    """Return the folder of what is worth keeping from run to run."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vscsihba" / "kvm"
+    return Path(base) / "vscsihba"
 
 
 def unusable(root: Path = Path("/")) -> str | None:
@@ -52,7 +52,7 @@ def choose(
     if wanted == "tcg":
         return "tcg"
     reason = unusable(root)
-    if reason is None and not _boots(release, probe, cache or default_cache(), root):
+    if reason is None and not _boots(release, probe, cache or cache_folder() / "kvm", root):
         reason = f"a guest with KVM did not boot within {PROBE_LIMIT:.0f} s"
     if reason is None:
         return "kvm"

@@ -13,13 +13,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vagrant.runner import accel, kernels, process, virtme
+from vagrant.runner import accel, kernels, process, unpack, virtme
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
 from vagrant.runner.workdir import Outcome, WorkDir
 
 NEEDED = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
+    "file": "file",
     "mkfs.ext4": "e2fsprogs",
     "modprobe": "kmod",
     "setpriv": "util-linux",
@@ -108,7 +109,8 @@ def run(options: argparse.Namespace) -> int:
     check_host()
     kernel = kernels.choose(options.kernel)
     chosen = accel.choose(options.accel, kernel.release, lambda: kvm_boots(kernel))
-    machine = virtme.Machine(kernel, chosen, options.cpus, options.memory)
+    unpacked = unpack.unpacked(kernel, accel.cache_folder()) if chosen == "tcg" else None
+    machine = virtme.Machine(kernel, chosen, options.cpus, options.memory, unpacked)
     if options.results is not None:
         options.results.mkdir(parents=True, exist_ok=True)
     with WorkDir() as work:

@@ -24,6 +24,8 @@ class Machine:
     """`kvm` or `tcg`."""
     cpus: int = 2
     memory: str = "2G"
+    unpacked: Path | None = None
+    """The kernel to start in the image's place: virtme-ng learns from the image what it must know."""
 
 
 def kernel_options() -> list[str]:
@@ -41,6 +43,8 @@ def qemu_options(machine: Machine, work: WorkDir) -> list[str]:
         *("-drive", f"if=none,id=scratch,format=raw,cache=unsafe,discard=unmap,file={work.scratch}"),
         *("-device", "virtio-blk-pci,drive=scratch,serial=scratch"),
     ]
+    if machine.unpacked is not None:
+        options += ["-kernel", str(machine.unpacked)]
     if machine.accel == "tcg":
         options += ["-accel", "tcg,thread=multi"]
         options += ["-bios", str(QBOOT)] if QBOOT.exists() else []
