@@ -103,6 +103,7 @@ class Capabilities:
         rotational: Seeks cost; Linux schedules accordingly.
         unmap_granularity: Bytes below which an unmap frees nothing.
         crypto_erase: The medium can be made unreadable by destroying its key.
+        atomic_write: Bytes that one `Write` stores wholly or not at all, whatever dies meanwhile.
     """
 
     read_only: bool = False
@@ -113,6 +114,7 @@ class Capabilities:
     rotational: bool = False
     unmap_granularity: int = 0
     crypto_erase: bool = False
+    atomic_write: int = 0
 
 
 @dataclass(frozen=True, slots=True)

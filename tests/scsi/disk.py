@@ -1,7 +1,7 @@
 """A logical unit on a bytearray, and a driver that performs its block operations."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from vscsihba.block import (
@@ -59,6 +59,9 @@ class Answer:
     @property
     def information(self) -> int | None:
         return int.from_bytes(self.sense[3:7], "big") if self.sense[0] & 0x80 else None
+
+
+ALL = replace(THIN, crypto_erase=True, atomic_write=1 << 20)
 
 
 def invalid_field(answer: Answer) -> tuple[int, int | None] | None:
@@ -126,6 +129,7 @@ class Disk:
             case Unmap(extent) | WriteZeroes(extent):
                 self._check(extent.offset, extent.length)
                 self.medium[extent.offset : extent.end] = bytes(extent.length)
+                self._set_holes(extent, holes=isinstance(operation, Unmap) or operation.may_unmap)
             case Extents(extent):
                 return self._extents(extent)
             case Flush():
@@ -150,10 +154,27 @@ class Disk:
                 raise MediumError(min(bad), "lost")
             if write:
                 self.medium[offset:end] = view
+                self._set_holes(Extent(offset, len(view)), holes=False)
             else:
                 view[:] = self.medium[offset:end]
             offset = end
 
     def _extents(self, extent: Extent) -> list[ExtentStatus]:
+        """Answer one run at a time, as a cautious handler may."""
         self._check(extent.offset, extent.length)
-        return [ExtentStatus(extent, allocated=True, zero=False)]
+        first = extent.offset // self.lu.block_size
+        last = extent.end // self.lu.block_size
+        end = first
+        while end < last and (end in self.holes) == (first in self.holes):
+            end += 1
+        run = Extent(extent.offset, (end - first) * self.lu.block_size)
+        return [ExtentStatus(run, allocated=first not in self.holes, zero=first in self.holes)]
+
+    def _set_holes(self, extent: Extent, *, holes: bool) -> None:
+        blocks = range(extent.offset // self.lu.block_size, extent.end // self.lu.block_size)
+        self.holes = self.holes | set(blocks) if holes else self.holes - set(blocks)
+
+
+def everything(**options: object) -> Disk:
+    """Return a disk that offers all that there is."""
+    return Disk(**{"removable": True, "capabilities": ALL, **options})  # type: ignore[arg-type]

@@ -4,14 +4,14 @@ import struct
 
 import pytest
 
-from tests.scsi.disk import Disk, invalid_field
+from tests.scsi.disk import Disk, everything, invalid_field
 from vscsihba.block import Capabilities
 from vscsihba.scsi import TABLE
 
 
 def ask(options: int, opcode: int = 0, service_action: int = 0, disk: Disk | None = None) -> bytes:
     cdb = struct.pack(">BBBBHIBB", 0xA3, 0x0C, options, opcode, service_action, 0xFFFF, 0, 0)
-    answer = (disk or Disk(removable=True)).run(cdb, room=0xFFFF)
+    answer = (disk or everything()).run(cdb, room=0xFFFF)
     if not answer.good:
         assert invalid_field(answer) != (1, 4)
     return answer.data

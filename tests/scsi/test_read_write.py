@@ -4,14 +4,15 @@ import errno
 
 import pytest
 
-from tests.scsi.disk import BLOCK, THIN, Disk, invalid_field
+from tests.scsi.disk import BLOCK, THIN, Disk, everything, invalid_field
 from vscsihba.block import Capabilities, Flush, Read, Write
 from vscsihba.scsi import Asc, SenseKey
 
+HEAD_32, TAIL_32 = "7f 00 00000000 00 18", "0000000000000002 00000000 0000 0000 00000003"
 READS = {6: "08 00 00 02 03 00", 10: "28 00 00000002 00 0003 00", 12: "a8 00 00000002 00000003 00 00",
-         16: "88 00 0000000000000002 00000003 00 00"}  # fmt: skip
+         16: "88 00 0000000000000002 00000003 00 00", 32: f"{HEAD_32} 0009 00 00 {TAIL_32}"}  # fmt: skip
 WRITES = {6: "0a 00 00 02 03 00", 10: "2a 00 00000002 00 0003 00", 12: "aa 00 00000002 00000003 00 00",
-          16: "8a 00 0000000000000002 00000003 00 00"}  # fmt: skip
+          16: "8a 00 0000000000000002 00000003 00 00", 32: f"{HEAD_32} 000b 00 00 {TAIL_32}"}  # fmt: skip
 DATA = bytes(range(256)) * 6
 
 
@@ -176,3 +177,34 @@ def test_four_kib_blocks_are_counted_in_four_kib() -> None:
     disk = Disk(blocks=8, block_size=4096, capabilities=THIN)
     assert disk.run("2a 00 00000007 00 0001 00", out=b"\x55" * 4096).good
     assert disk.medium[7 * 4096 :] == b"\x55" * 4096
+
+
+def test_variable_length_cdb_of_another_length_is_refused() -> None:
+    cdb = bytearray.fromhex(READS[32])
+    cdb[7] = 0x10
+    assert invalid_field(Disk().run(bytes(cdb))) == (7, None)
+
+
+ATOMIC = "9c 00 0000000000000002 0000 0003 00 00"
+
+
+def test_write_atomic_is_one_write() -> None:
+    disk = everything()
+    assert disk.run(ATOMIC, out=DATA).good
+    assert [type(op) for op in disk.operations] == [Write]
+    assert disk.medium[2 * BLOCK : 5 * BLOCK] == DATA
+
+
+def test_write_atomic_is_limited_by_what_the_medium_can() -> None:
+    disk = Disk(capabilities=Capabilities(atomic_write=2 * BLOCK))
+    assert invalid_field(disk.run(ATOMIC, out=DATA)) == (12, None)
+    assert int.from_bytes(disk.run("12 01 b0 00ff 00").data[44:48], "big") == 2
+
+
+def test_write_atomic_is_unknown_where_the_medium_cannot() -> None:
+    answer = Disk().run(ATOMIC, out=DATA)
+    assert answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE)
+
+
+def test_write_atomic_boundary_is_refused() -> None:
+    assert invalid_field(everything().run("9c 00 0000000000000002 0001 0003 00 00", out=DATA)) == (10, None)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.scsi.disk import BLOCK, Disk, invalid_field
+from vscsihba.block import BlockOp, BlockResult, Read, Write
 from vscsihba.scsi import Asc, SenseKey
 from vscsihba.scsi.verify import first_difference
 
@@ -72,3 +73,35 @@ def test_first_difference(at: int) -> None:
     other = bytearray(512)
     other[at] = 1
     assert first_difference(bytes(512), bytes(other)) == at
+
+
+WRITE_AND_VERIFIES = {10: "2e {:02x} 00000002 00 0003 00", 12: "ae {:02x} 00000002 00000003 00 00",
+                      16: "8e {:02x} 0000000000000002 00000003 00 00"}  # fmt: skip
+
+
+@pytest.mark.parametrize("cdb", WRITE_AND_VERIFIES.values(), ids=WRITE_AND_VERIFIES)
+@pytest.mark.parametrize("flags", [0x00, 0x02, 0x12])
+def test_write_and_verify_writes_past_the_cache_and_reads_back(cdb: str, flags: int) -> None:
+    disk = Disk()
+    assert disk.run(cdb.format(flags), out=DATA).good
+    assert disk.medium[2 * BLOCK : 5 * BLOCK] == DATA
+    assert [type(op) for op in disk.operations] == [Write, Read]
+    assert isinstance(disk.operations[0], Write)
+    assert disk.operations[0].fua
+
+
+def test_write_and_verify_finds_what_was_not_written() -> None:
+    class Liar(Disk):
+        def perform(self, operation: BlockOp) -> BlockResult:
+            return None if isinstance(operation, Write) else super().perform(operation)
+
+    answer = Liar().run(WRITE_AND_VERIFIES[10].format(0x02), out=DATA)
+    assert answer.condition == (SenseKey.MISCOMPARE, Asc.MISCOMPARE_DURING_VERIFY_OPERATION)
+    assert answer.information == 2
+
+
+@pytest.mark.parametrize("flags", [0x04, 0x06])
+def test_write_and_verify_reserved_bytchk_is_refused(flags: int) -> None:
+    disk = Disk()
+    assert invalid_field(disk.run(WRITE_AND_VERIFIES[10].format(flags), out=DATA)) == (1, 2)
+    assert disk.operations == []

@@ -47,6 +47,7 @@ class Feature(Enum):
 
     ALWAYS = auto()
     UNMAP = auto()
+    ATOMIC_WRITE = auto()
     REMOVABLE = auto()
 
 

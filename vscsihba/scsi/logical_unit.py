@@ -92,7 +92,9 @@ class LogicalUnit:
         self.geometry = geometry
         self.blocks = geometry.blocks
         self.block_size = geometry.block_size
-        self.limits = Limits.for_medium(geometry.block_size, self._max_transfer)
+        self.limits = Limits.for_medium(
+            geometry.block_size, self._max_transfer, self.capabilities.atomic_write
+        )
         self.max_transfer_blocks = self.limits.transfer_blocks
 
     def refresh(self) -> None:
@@ -219,6 +221,7 @@ def _features(capabilities: Capabilities, *, removable: bool) -> set[Feature]:
     offered = {
         Feature.ALWAYS: True,
         Feature.UNMAP: capabilities.unmap,
+        Feature.ATOMIC_WRITE: capabilities.atomic_write > 0,
         Feature.REMOVABLE: removable,
     }
     return {feature for feature, offer in offered.items() if offer}

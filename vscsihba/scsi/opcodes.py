@@ -14,18 +14,28 @@ from collections.abc import Callable
 
 from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.defects import read_defect_data, reassign_blocks
 from vscsihba.scsi.inquiry import inquiry
+from vscsihba.scsi.lba_status import get_lba_status
 from vscsihba.scsi.mode_select import mode_select
 from vscsihba.scsi.mode_sense import mode_sense
 from vscsihba.scsi.operation_codes import report_supported_operation_codes
+from vscsihba.scsi.prefetch import pre_fetch
 from vscsihba.scsi.primary_commands import request_sense, unit_ready
 from vscsihba.scsi.provisioning import unmap, write_same
-from vscsihba.scsi.read_write import read, synchronize_cache, write
+from vscsihba.scsi.read_modify_write import compare_and_write, orwrite
+from vscsihba.scsi.read_write import read, synchronize_cache, write, write_atomic
 from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
-from vscsihba.scsi.verify import verify
+from vscsihba.scsi.verify import verify, write_and_verify
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
 _READY, _WRITABLE = Medium.READY, Medium.WRITABLE
+
+_LONG_RANGE = (
+    "lba=12-19 expected_initial_logical_block_reference_tag=20-23~"
+    " expected_logical_block_application_tag=24-25~ logical_block_application_tag_mask=26-27~ blocks=28-31"
+)
+"""The second half of the 32-byte CDBs. The tags are for protection information, which is not offered."""
 
 _ROWS = (
     Command(0x00, None, "TEST UNIT READY", 6, "", unit_ready, medium=_READY),
@@ -33,6 +43,11 @@ _ROWS = (
         0x03, None, "REQUEST SENSE", 6,
         "desc=1.0 allocation_length=4",
         request_sense, _IN, past_attention=True,
+    ),
+    Command(
+        0x07, None, "REASSIGN BLOCKS", 6,
+        "longlba=1.1 longlist=1.0",
+        reassign_blocks, _OUT, _WRITABLE,
     ),
     Command(
         0x08, None, "READ(6)", 6,
@@ -81,14 +96,29 @@ _ROWS = (
         write, _OUT, _WRITABLE, tally=Tally.WRITES,
     ),
     Command(
+        0x2E, None, "WRITE AND VERIFY(10)", 10,
+        "wrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-5 group_number=6~ blocks=7-8",
+        write_and_verify, _OUT, _WRITABLE,
+    ),
+    Command(
         0x2F, None, "VERIFY(10)", 10,
         "vrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-5 group_number=6~ blocks=7-8",
         verify, _OUT, _READY,
     ),
     Command(
+        0x34, None, "PRE-FETCH(10)", 10,
+        "immed=1.1 lba=2-5 group_number=6~ blocks=7-8",
+        pre_fetch, medium=_READY,
+    ),
+    Command(
         0x35, None, "SYNCHRONIZE CACHE(10)", 10,
         "immed=1.1 lba=2-5 group_number=6~ blocks=7-8",
         synchronize_cache, medium=_READY,
+    ),
+    Command(
+        0x37, None, "READ DEFECT DATA(10)", 10,
+        "req_plist=2.4 req_glist=2.3 defect_list_format=2.2-2.0 allocation_length=7-8",
+        read_defect_data, _IN, _READY,
     ),
     Command(
         0x41, None, "WRITE SAME(10)", 10,
@@ -111,9 +141,44 @@ _ROWS = (
         mode_sense, _IN,
     ),
     Command(
+        0x7F, 0x0009, "READ(32)", 32,
+        f"group_number=6~ rdprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
+        read, _IN, _READY, tally=Tally.READS,
+    ),
+    Command(
+        0x7F, 0x000A, "VERIFY(32)", 32,
+        f"group_number=6~ vrprotect=10.7-10.5! dpo=10.4 bytchk=10.2-10.1 {_LONG_RANGE}",
+        verify, _OUT, _READY,
+    ),
+    Command(
+        0x7F, 0x000B, "WRITE(32)", 32,
+        f"group_number=6~ wrprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
+        write, _OUT, _WRITABLE, tally=Tally.WRITES,
+    ),
+    Command(
+        0x7F, 0x000C, "WRITE AND VERIFY(32)", 32,
+        f"group_number=6~ wrprotect=10.7-10.5! dpo=10.4 bytchk=10.2-10.1 {_LONG_RANGE}",
+        write_and_verify, _OUT, _WRITABLE,
+    ),
+    Command(
+        0x7F, 0x000D, "WRITE SAME(32)", 32,
+        f"group_number=6~ wrprotect=10.7-10.5! anchor=10.4! unmap=10.3 ndob=10.0 {_LONG_RANGE}",
+        write_same, _OUT, _WRITABLE,
+    ),
+    Command(
+        0x7F, 0x000F, "WRITE ATOMIC(32)", 32,
+        f"atomic_boundary=4-5! group_number=6~ wrprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
+        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE,
+    ),
+    Command(
         0x88, None, "READ(16)", 16,
         "rdprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 blocks=10-13 group_number=14~",
         read, _IN, _READY, tally=Tally.READS,
+    ),
+    Command(
+        0x89, None, "COMPARE AND WRITE", 16,
+        "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 blocks=13 group_number=14~",
+        compare_and_write, _OUT, _WRITABLE, exclusive=True, repeatable=False,
     ),
     Command(
         0x8A, None, "WRITE(16)", 16,
@@ -121,9 +186,24 @@ _ROWS = (
         write, _OUT, _WRITABLE, tally=Tally.WRITES,
     ),
     Command(
+        0x8B, None, "ORWRITE(16)", 16,
+        "orprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 blocks=10-13 group_number=14~",
+        orwrite, _OUT, _WRITABLE, exclusive=True,
+    ),
+    Command(
+        0x8E, None, "WRITE AND VERIFY(16)", 16,
+        "wrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-9 blocks=10-13 group_number=14~",
+        write_and_verify, _OUT, _WRITABLE,
+    ),
+    Command(
         0x8F, None, "VERIFY(16)", 16,
         "vrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-9 blocks=10-13 group_number=14~",
         verify, _OUT, _READY,
+    ),
+    Command(
+        0x90, None, "PRE-FETCH(16)", 16,
+        "immed=1.1 lba=2-9 blocks=10-13 group_number=14~",
+        pre_fetch, medium=_READY,
     ),
     Command(
         0x91, None, "SYNCHRONIZE CACHE(16)", 16,
@@ -136,9 +216,19 @@ _ROWS = (
         write_same, _OUT, _WRITABLE,
     ),
     Command(
+        0x9C, None, "WRITE ATOMIC(16)", 16,
+        "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 atomic_boundary=10-11! blocks=12-13 group_number=14~",
+        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE,
+    ),
+    Command(
         0x9E, 0x10, "READ CAPACITY(16)", 16,
         "allocation_length=10-13",
         read_capacity_16, _IN, _READY,
+    ),
+    Command(
+        0x9E, 0x12, "GET LBA STATUS(16)", 16,
+        "lba=2-9 allocation_length=10-13",
+        get_lba_status, _IN, _READY,
     ),
     Command(
         0xA3, 0x0C, "REPORT SUPPORTED OPERATION CODES", 12,
@@ -157,9 +247,20 @@ _ROWS = (
         write, _OUT, _WRITABLE, tally=Tally.WRITES,
     ),
     Command(
+        0xAE, None, "WRITE AND VERIFY(12)", 12,
+        "wrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-5 blocks=6-9 group_number=10~",
+        write_and_verify, _OUT, _WRITABLE,
+    ),
+    Command(
         0xAF, None, "VERIFY(12)", 12,
         "vrprotect=1.7-1.5! dpo=1.4 bytchk=1.2-1.1 lba=2-5 blocks=6-9 group_number=10~",
         verify, _OUT, _READY,
+    ),
+    Command(
+        0xB7, None, "READ DEFECT DATA(12)", 12,
+        "req_plist=1.4 req_glist=1.3 defect_list_format=1.2-1.0 address_descriptor_index=2-5"
+        " allocation_length=6-9",
+        read_defect_data, _IN, _READY,
     ),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Flush, Read, Write
-from vscsihba.scsi.block_range import require_data_out, rest_or_range, transfer_range
+from vscsihba.scsi.block_range import check_range, require_data_out, rest_or_range, transfer_range
 from vscsihba.scsi.response import GOOD, Background, Response, Steps
 from vscsihba.scsi.sense import CheckCondition
 
@@ -44,6 +44,17 @@ def write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     require_data_out(buffer, extent.length, cdb)
     yield from store(lu, extent, buffer, fua=bool(cdb.get("fua")))
     return GOOD
+
+
+def write_atomic(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """WRITE ATOMIC(16), (32): SBC-4; one block operation, which the medium does wholly or not at all.
+
+    A boundary at which the write might be split is refused by the table.
+    """
+    if cdb["blocks"] > lu.limits.atomic_blocks:
+        check_range(lu, cdb["lba"], cdb["blocks"])
+        raise cdb.invalid("blocks")
+    return write(lu, cdb, buffer)
 
 
 def store(lu: LogicalUnit, extent: Extent, buffer: Buffer, *, fua: bool) -> Background:

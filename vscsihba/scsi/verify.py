@@ -1,4 +1,4 @@
-"""VERIFY: read the medium, and compare it with what the initiator sent.
+"""VERIFY and WRITE AND VERIFY: read the medium, and compare it with what the initiator sent.
 
 Reads in pieces of its own, so that memory stays bounded however long the range is.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vscsihba.block import Buffer, Extent, Read
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.block_range import check_range, require_data_out, transfer_range
+from vscsihba.scsi.read_write import store
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
@@ -43,6 +44,21 @@ def verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         yield from compare(lu, extent, lambda _at, length: pattern * (length // lu.block_size))
     else:
         raise cdb.invalid("bytchk")
+    return GOOD
+
+
+def write_and_verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """WRITE AND VERIFY(10), (12), (16), (32): SBC-4; writes past the cache, then reads back."""
+    byte_check = cdb["bytchk"]
+    if byte_check not in (MEDIUM_ONLY, COMPARE_ALL):
+        raise cdb.invalid("bytchk")
+    extent = transfer_range(lu, cdb)
+    require_data_out(buffer, extent.length, cdb)
+    yield from store(lu, extent, buffer, fua=True)
+    if byte_check == COMPARE_ALL:
+        yield from compare(lu, extent, buffer.gather)
+    else:
+        yield from read_pieces(extent, lambda _offset, _piece: None)
     return GOOD
 
 

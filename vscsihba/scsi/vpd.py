@@ -74,7 +74,7 @@ def block_limits(lu: LogicalUnit) -> bytes:
     unmap = lu.capabilities.unmap
     granularity = max(lu.capabilities.unmap_granularity, lu.geometry.physical_block_size) // block
     return struct.pack(
-        ">BBHIIIIIIIQ20x",
+        ">BBHIIIIIIIQI16x",
         1,  # WSNZ: WRITE SAME wants a number of blocks
         limits.compare_and_write_blocks,
         lu.geometry.physical_block_size // block,  # OPTIMAL TRANSFER LENGTH GRANULARITY
@@ -86,6 +86,7 @@ def block_limits(lu: LogicalUnit) -> bytes:
         granularity if unmap else 0,
         0x80000000 if unmap else 0,  # UGAVALID, alignment 0
         limits.write_same_blocks,
+        limits.atomic_blocks,  # and neither alignment, granularity nor boundaries
     )
 
 

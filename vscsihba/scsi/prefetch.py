@@ -1,0 +1,48 @@
+"""PRE-FETCH: bring blocks into the cache, so that a later READ finds them there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.block import Extent
+from vscsihba.scsi.block_range import rest_or_range
+from vscsihba.scsi.response import GOOD, Background, Response, Steps
+from vscsihba.scsi.sense import CheckCondition
+from vscsihba.scsi.verify import read_pieces
+
+if TYPE_CHECKING:
+    from vscsihba.block import Buffer
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+_MOST = 16 << 20
+"""Bytes fetched by one command; what is beyond may or may not be cached, which is what GOOD says."""
+
+
+def pre_fetch(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
+    """PRE-FETCH(10), (16): SBC-4; 0 blocks mean all up to the end.
+
+    The status is GOOD, not CONDITION MET: how much the cache below us keeps is not known.
+    """
+    extent = rest_or_range(lu, cdb)
+    fetch = _fetch(Extent(extent.offset, min(extent.length, _MOST)))
+    if cdb["immed"]:
+        return Response(background=_forgiving(fetch))
+    return _answered(fetch)
+
+
+def _fetch(extent: Extent) -> Background:
+    yield from read_pieces(extent, lambda _at, _piece: None)
+
+
+def _answered(fetch: Background) -> Steps:
+    yield from fetch
+    return GOOD
+
+
+def _forgiving(fetch: Background) -> Background:
+    """Drop a failure after the status: the READ that this prepares will report it."""
+    try:
+        yield from fetch
+    except CheckCondition:
+        return

@@ -1,0 +1,55 @@
+"""COMPARE AND WRITE and ORWRITE: commands that read the medium to decide what to write.
+
+The opcode table marks them exclusive: whoever schedules commands runs them alone on
+the logical unit, and that is what makes them atomic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.block import Buffer, Read, Write
+from vscsihba.scsi.block_range import check_range, require_data_out, transfer_range
+from vscsihba.scsi.read_write import store
+from vscsihba.scsi.response import GOOD, Steps
+from vscsihba.scsi.verify import first_difference, miscompare
+
+if TYPE_CHECKING:
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+
+def compare_and_write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """COMPARE AND WRITE: SBC-4; the data-out is what to find, then as much to put in its place.
+
+    After a miscompare, INFORMATION is the byte offset of the first difference.
+    """
+    extent = check_range(lu, cdb["lba"], cdb["blocks"])
+    if cdb["blocks"] > lu.limits.compare_and_write_blocks:
+        raise cdb.invalid("blocks")
+    require_data_out(buffer, 2 * extent.length, cdb, exact=True)
+    if not extent.length:
+        return GOOD
+    found = memoryview(bytearray(extent.length))
+    yield Read(extent.offset, [found])
+    wanted = buffer.gather(0, extent.length)
+    if found != wanted:
+        raise miscompare(information=first_difference(found, wanted))
+    replacement = Buffer(buffer.take(extent.length, extent.length))
+    yield from store(lu, extent, replacement, fua=bool(cdb["fua"]))
+    return GOOD
+
+
+def orwrite(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """ORWRITE(16): SBC-4; sets on the medium all bits that are set in the data-out."""
+    extent = transfer_range(lu, cdb)
+    require_data_out(buffer, extent.length, cdb)
+    if not extent.length:
+        return GOOD
+    found = bytearray(extent.length)
+    yield Read(extent.offset, [memoryview(found)])
+    bits = int.from_bytes(found, "little") | int.from_bytes(buffer.gather(0, extent.length), "little")
+    merged = memoryview(bits.to_bytes(extent.length, "little"))
+    yield Write(extent.offset, [merged], fua=bool(cdb["fua"]) or lu.write_through)
+    lu.stats.write_bytes += extent.length
+    return GOOD
