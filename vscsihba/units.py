@@ -19,7 +19,7 @@ for _power, _prefix in enumerate("KMGTPE", start=1):
     _FACTORS[_prefix] = _FACTORS[f"{_prefix}iB"] = 1 << 10 * _power
     _FACTORS[f"{_prefix}B"] = 1000**_power
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)", re.ASCII)
 
 
 def parse_size(text: str) -> int:
