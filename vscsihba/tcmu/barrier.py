@@ -33,6 +33,8 @@ def find_barrier(machine: str) -> Callable[[], None]:
         return _nothing
     number = _MEMBARRIER.get(machine)
     syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_uint, ctypes.c_int)
+    syscall.restype = ctypes.c_long
     if number is None or syscall(number, _REGISTER_PRIVATE_EXPEDITED, 0, 0):
         raise HostError(f"no memory barrier is known for {machine}", cure="use x86_64 or aarch64")
 

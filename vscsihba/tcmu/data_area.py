@@ -26,18 +26,19 @@ class DataArea:
         self.start = start
         self.end = len(memory)
 
-    def views(self, entry: int, count: int) -> list[memoryview]:
-        """Return the data buffer of the command entry at byte `entry`, `count` iovecs long.
+    def views(self, entry: int, count: int, limit: int) -> list[memoryview]:
+        """Return the data buffer that the `count` iovecs of the command entry at byte `entry` name.
 
         Raises:
-            RingCorruptError: An iovec leaves the data area.
+            RingCorruptError: The iovecs reach beyond byte `limit`, or one leaves the data area.
         """
         memory = self._memory
-        iovecs = memory[entry + abi.IOV_OFFSET : entry + abi.IOV_OFFSET + count * _IOVEC.size]
-        if len(iovecs) != count * _IOVEC.size:
-            raise RingCorruptError(f"a command claims {count} iovecs")
+        first = entry + abi.IOV_OFFSET
+        after = first + count * _IOVEC.size
+        if after > limit:
+            raise RingCorruptError(f"a command of {limit - entry} bytes claims {count} iovecs")
         views = []
-        for base, length in _IOVEC.iter_unpack(iovecs):
+        for base, length in _IOVEC.iter_unpack(memory[first:after]):
             if not self.start <= base <= self.end - length:
                 raise RingCorruptError(f"an iovec of {length} bytes at {base} leaves the data area")
             views.append(memory[base : base + length])

@@ -4,7 +4,6 @@ from contextlib import ExitStack, closing
 
 from vscsihba.tcmu.ring import Ring
 from vscsihba.tcmu.uio import Uio, UioDevice
-from vscsihba.transport import TaskManagement
 
 
 class TcmuTransport:
@@ -33,12 +32,9 @@ class TcmuTransport:
         self.complete = self.ring.complete
         self.publish = self.ring.publish
         self.pending = self.ring.pending
+        self.take_management = self.ring.take_management
         self.fileno = self._uio.fileno
         self.acknowledge = self._uio.acknowledge
-
-    def take_management(self) -> list[TaskManagement]:
-        """Return and forget the task management requests met."""
-        return self.ring.take_management()
 
     def close(self) -> None:
         """Let the device go; what is open stays in the ring for whoever comes next."""

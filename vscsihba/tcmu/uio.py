@@ -7,13 +7,15 @@ import contextlib
 import errno
 import mmap
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vscsihba.errors import DeviceGoneError, HostError, InUseError
 
 SYSFS = Path("/sys/class/uio")
-_TCM_USER = "tcm-user/"
+_NAME = re.compile(r"tcm-user/(\d+)/([^/]+)(?:/([^/]*)(?:/(.*))?)?", re.ASCII | re.DOTALL)
+"""``tcm-user/HBA/NAME/DEV_CONFIG``, the last part only if there is one (tcmu_update_uio_info)."""
 _KICK = b"\0\0\0\0"
 
 
@@ -40,20 +42,26 @@ class UioDevice:
 
 def discover(sysfs: Path = SYSFS) -> list[UioDevice]:
     """Return every TCMU device there is, ours or not, by number."""
-    devices = [read_device(entry) for entry in sorted(sysfs.glob("uio*"), key=lambda e: int(e.name[3:]))]
+    entries = [entry for entry in sysfs.glob("uio*") if entry.name[3:].isdecimal()]
+    devices = [read_device(entry) for entry in sorted(entries, key=lambda entry: int(entry.name[3:]))]
     return [device for device in devices if device is not None]
 
 
 def read_device(entry: Path) -> UioDevice | None:
-    """Read one sysfs entry; None if it is no TCMU device, or has just gone."""
+    """Read one sysfs entry; None if it is no TCMU device, or has just gone.
+
+    The configuration is whatever somebody has written into dev_config: blanks at its end
+    count, and bytes that are no UTF-8 come as in `os.fsdecode`.
+    """
     try:
-        name = (entry / "name").read_text().strip()
+        name = os.fsdecode((entry / "name").read_bytes()).removesuffix("\n")
         size = int((entry / "maps/map0/size").read_text(), 16)
     except OSError:
         return None
-    if not name.startswith(_TCM_USER):
+    match = _NAME.fullmatch(name)
+    if match is None:
         return None
-    _, hba, backstore, subtype, config = [*name.split("/", 4), "", ""][:5]
+    hba, backstore, subtype, config = match.groups(default="")
     return UioDevice(Path("/dev") / entry.name, int(hba), backstore, subtype, config, size)
 
 
@@ -73,17 +81,16 @@ class Uio:
         self.device = device
         self._fd = _open(device.node)
         try:
-            self._map = mmap.mmap(
-                self._fd, device.map_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
-            )
+            mapping = mmap.mmap(self._fd, device.map_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
             os.close(self._fd)
             raise HostError(
                 f"{device.node}: mapping {device.map_size} bytes failed: {error.strerror}"
             ) from error
         # A forked child that kept the map would keep the device busy after our death.
-        self._map.madvise(mmap.MADV_DONTFORK)
-        self.memory = memoryview(self._map)
+        mapping.madvise(mmap.MADV_DONTFORK)
+        self.memory = memoryview(mapping)
+        self._map: mmap.mmap | None = mapping
 
     def fileno(self) -> int:
         """Return the descriptor; readable means notified, or removed."""
@@ -119,14 +126,15 @@ class Uio:
     def close(self) -> None:
         """Unmap and close; twice is harmless.
 
-        A view that a stuck thread still holds keeps the map, and with it the pages, alive until it
-        is let go: unmapping under it would be a crash.
+        A view that a stuck thread still holds keeps the map, and with it the pages and the device,
+        until it is let go: unmapping under it would be a crash.
         """
-        if self._fd < 0:
+        if self._map is None:
             return
         with contextlib.suppress(BufferError):
             self.memory.release()
             self._map.close()
+        self._map = None  # else this object would keep it even longer than that view
         os.close(self._fd)
         self._fd = -1
 

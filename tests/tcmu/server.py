@@ -1,0 +1,86 @@
+"""The serving end of a loopback in the hands of a test: fetch, look, answer one by one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vscsihba.loopback import Answer, Loopback
+from vscsihba.tcmu.ring import Ring
+
+READ_10 = bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0))
+SENSE = bytes((0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0))
+"""MEDIUM ERROR, UNRECOVERED READ ERROR."""
+
+
+@dataclass(slots=True)
+class Fetched:
+    """A command as it was handed out."""
+
+    cdb: bytes
+    views: list[memoryview]
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.views)
+
+    def fill(self, data: bytes) -> None:
+        """Write `data` to the head of the buffer."""
+        for view in self.views:
+            head, data = data[: len(view)], data[len(view) :]
+            view[: len(head)] = head
+
+
+def never(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+    """Take no short cut."""
+    return False
+
+
+def always(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+    """Take the short cut with every command, doing nothing."""
+    return True
+
+
+class Server:
+    """Serves a loopback as its test says.
+
+    Attributes:
+        loopback: Initiator and kernel.
+        fetched: Commands on the long road, by tag, in the order in which they came.
+    """
+
+    def __init__(self, loopback: Loopback) -> None:
+        self.loopback = loopback
+        self.fetched: dict[int, Fetched] = {}
+
+    @property
+    def ring(self) -> Ring:
+        return self.loopback.transport.ring
+
+    def park(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
+        """Accept a command and let it lie."""
+        self.fetched[tag] = Fetched(cdb, views)
+
+    def fetch(self, cut: Callable[[int, list[memoryview], int], bool] = never) -> int:
+        """Fetch all that waits; return how many commands came."""
+        return self.ring.drain(cut, self.park)
+
+    def answer(self, tag: int, status: int = 0, sense: bytes = b"", data_in: int | None = None) -> None:
+        """Answer one command."""
+        self.ring.complete(tag, status, sense, data_in)
+        del self.fetched[tag]
+
+    def answer_all(self) -> None:
+        """Answer everything with GOOD and publish."""
+        for tag in list(self.fetched):
+            self.answer(tag)
+        self.ring.publish()
+
+    def one(self, *, data_out: bytes = b"", data_in: int = 0) -> int:
+        """Submit one command and fetch it."""
+        tag = self.loopback.submit(READ_10, data_out=data_out, data_in=data_in)
+        self.fetch()
+        return tag
+
+    def result(self, tag: int) -> Answer:
+        """Publish and return what the initiator is told of `tag`."""
+        self.ring.publish()
+        return self.loopback.answers.pop(tag)
