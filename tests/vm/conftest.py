@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.vm.target import Target, kernel_messages, our_processes, target_objects
+from tests.vm.target import Target, kernel_messages, mark_kernel_log, our_processes, target_objects
 
 MODULES = ("target_core_user", "tcm_loop", "sg")
 
@@ -95,8 +95,9 @@ def image(scratch: Path) -> MakeImage:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
+def nothing_stays(kernel: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a configfs object or a vscsitarget process which was not there before."""
+    mark_kernel_log(request.node.nodeid)
     objects, processes = target_objects(), our_processes()
     yield
     left = [str(path) for path in sorted(target_objects() - objects)]

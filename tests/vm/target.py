@@ -22,6 +22,7 @@ PROGRAM = Path(sys.executable).parent / "vscsitarget"
 CONFIGFS = Path("/sys/kernel/config/target")
 READY = re.compile(r"id=(?P<hba>\d+) lun=(?P<lun>\d+) (?P<node>/dev/\S+) (?P<size>\S+ \S+) (?P<image>.+)")
 KERNEL_LINES = 60
+MARK = "vscsihba test:"
 
 
 def wait_until(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T:
@@ -34,10 +35,15 @@ def wait_until(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T
     return value
 
 
+def mark_kernel_log(text: str) -> None:
+    """Write a line into the kernel's log: what comes after it belongs to `text`."""
+    Path("/dev/kmsg").write_text(f"<6>{MARK} {text}\n")
+
+
 def kernel_messages() -> str:
-    """Return the last lines of the kernel's log."""
-    lines = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout.splitlines()
-    return "\n".join(lines[-KERNEL_LINES:])
+    """Return what the kernel has logged since the last mark, at most KERNEL_LINES."""
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
+    return "\n".join(log.rpartition(MARK)[2].splitlines()[1:][-KERNEL_LINES:])
 
 
 def target_objects() -> set[Path]:
