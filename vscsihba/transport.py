@@ -54,7 +54,10 @@ class Transport(Protocol):
         """
 
     def drain(self, cut: Cut, accept: Accept) -> int:
-        """Hand out every waiting command, in order; return their number.
+        """Hand out the waiting commands, in order; return their number.
+
+        Stops early at a task management request, so that it is acted on before what came after
+        it: take it, then drain again.
 
         Raises:
             RingCorruptError: The ring holds what it cannot hold.

@@ -24,7 +24,6 @@ class Rig:
     Args:
         document: The handler stack.
         medium: An open handler to serve instead.
-        attentions: Leave the power-on unit attention for the test to see.
         trace: Keep a record of every command in `traced`.
     """
 
@@ -33,13 +32,11 @@ class Rig:
         document: Document | None = None,
         *,
         medium: Handler | None = None,
-        attentions: bool = False,
         trace: bool = False,
         blocks: int = 1024,
     ) -> None:
         self.stack = build(document) if document is not None else None
         self._given = medium
-        self._attentions = attentions
         self.traced: list[TraceRecord] = []
         self._trace = self.traced.append if trace else None
         self.loopback = Loopback(blocks=blocks)
@@ -66,8 +63,6 @@ class Rig:
         )
         self.pump.start()
         self.pump.mailbox.post(partial(self.pump.add, self.served))
-        while not self._attentions and self.run(bytes(6)).status:
-            pass
         return self
 
     def __exit__(

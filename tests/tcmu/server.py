@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu.ring import Ring
+from vscsihba.transport import TaskManagement
 
 READ_10 = bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0))
 SENSE = bytes((0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0))
@@ -45,11 +46,13 @@ class Server:
     Attributes:
         loopback: Initiator and kernel.
         fetched: Commands on the long road, by tag, in the order in which they came.
+        managed: Task management requests, likewise.
     """
 
     def __init__(self, loopback: Loopback) -> None:
         self.loopback = loopback
         self.fetched: dict[int, Fetched] = {}
+        self.managed: list[TaskManagement] = []
 
     @property
     def ring(self) -> Ring:
@@ -60,8 +63,12 @@ class Server:
         self.fetched[tag] = Fetched(cdb, views)
 
     def fetch(self, cut: Callable[[int, list[memoryview], int], bool] = never) -> int:
-        """Fetch all that waits; return how many commands came."""
-        return self.ring.drain(cut, self.park)
+        """Fetch all that waits, past every task management request; return how many commands came."""
+        count = self.ring.drain(cut, self.park)
+        while requests := self.ring.take_management():
+            self.managed += requests
+            count += self.ring.drain(cut, self.park)
+        return count
 
     def answer(self, tag: int, status: int = 0, sense: bytes = b"", data_in: int | None = None) -> None:
         """Answer one command."""

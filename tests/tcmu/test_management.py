@@ -13,7 +13,7 @@ def test_rule_10_open_commands_are_named(server: Server) -> None:
     tags = tuple(server.one() for _ in range(3))
     server.loopback.manage(abi.TCMU_TMR_LUN_RESET, tags)
     assert server.fetch() == 0
-    assert server.ring.take_management() == [TaskManagement("LOGICAL UNIT RESET", tags)]
+    assert server.managed == [TaskManagement("LOGICAL UNIT RESET", tags)]
     server.answer_all()
     assert server.loopback.outstanding == 0
 
@@ -23,14 +23,26 @@ def test_rule_10_answered_and_unknown_commands_are_not_named(server: Server) -> 
     server.answer(done)
     server.loopback.manage(abi.TCMU_TMR_ABORT_TASK_SET, (done, left, 9999))
     server.fetch()
-    assert server.ring.take_management() == [TaskManagement("ABORT TASK SET", (left,))]
+    assert server.managed == [TaskManagement("ABORT TASK SET", (left,))]
 
 
 def test_management_is_taken_once(server: Server) -> None:
     server.loopback.manage(abi.TCMU_TMR_ABORT_TASK)
-    server.fetch()
+    server.ring.drain(never, server.park)
     assert len(server.ring.take_management()) == 1
     assert server.ring.take_management() == []
+
+
+def test_drain_stops_at_management_until_it_was_taken(server: Server) -> None:
+    """So that a reset is acted on before the commands that were sent after it."""
+    before = server.loopback.submit(READ_10)
+    server.loopback.manage(abi.TCMU_TMR_LUN_RESET, (before,))
+    after = server.loopback.submit(READ_10)
+    assert server.ring.drain(never, server.park) == 1
+    assert server.ring.take_management() == [TaskManagement("LOGICAL UNIT RESET", (before,))]
+    assert server.ring.pending()
+    assert server.ring.drain(never, server.park) == 1
+    assert list(server.fetched) == [before, after]
 
 
 def test_management_comes_in_order(server: Server) -> None:
@@ -38,14 +50,13 @@ def test_management_comes_in_order(server: Server) -> None:
     server.loopback.submit(READ_10)
     server.loopback.manage(abi.TCMU_TMR_LUN_RESET_PRO)
     assert server.fetch() == 1
-    functions = [met.function for met in server.ring.take_management()]
-    assert functions == ["ABORT TASK", "PREEMPT AND ABORT"]
+    assert [met.function for met in server.managed] == ["ABORT TASK", "PREEMPT AND ABORT"]
 
 
 def test_unheard_of_function_keeps_its_number(server: Server) -> None:
     server.loopback.manage(77)
     server.fetch()
-    assert server.ring.take_management() == [TaskManagement("function 77", ())]
+    assert server.managed == [TaskManagement("function 77", ())]
 
 
 @pytest.mark.parametrize("cut", [always, never])

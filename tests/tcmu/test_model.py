@@ -93,7 +93,8 @@ class RingModel(RuleBasedStateMachine):
             return True
 
         assert self.server.fetch(cut) == len(self.unread)
-        assert len(self.server.ring.take_management()) == self.unmanaged
+        assert len(self.server.managed) == self.unmanaged
+        self.server.managed.clear()
         self.unread.clear()
         self.unmanaged = 0
 

@@ -41,7 +41,6 @@ class Task:
     buffer: Buffer
     command: Generator[BlockOp, BlockResult, scsi.Response | None]
     exclusive: bool = False
-    data_out: bool = False
     started: float = field(default_factory=time.monotonic)
 
 
@@ -98,8 +97,10 @@ class ServedLun:
         """Answer what waits in the ring; see `vscsihba.engine.pump.Served`."""
         self.transport.acknowledge()
         self.transport.drain(self.cut, self.accept)
-        for request in self.transport.take_management():
-            self._manage(request)
+        while requests := self.transport.take_management():
+            for request in requests:
+                self._manage(request)
+            self.transport.drain(self.cut, self.accept)
         self.transport.publish()
         self.stats.batches += 1
 
@@ -129,8 +130,7 @@ class ServedLun:
         buffer = Buffer(views)
         row = scsi.lookup(cdb)
         task = Task(tag, cdb, buffer, self.unit.execute(cdb, buffer))
-        if row is not None:
-            task.exclusive, task.data_out = row.exclusive, row.data is scsi.Data.OUT
+        task.exclusive = row is not None and row.exclusive
         self._waiting.append(task)
         self._start_waiting()
 
@@ -188,8 +188,7 @@ class ServedLun:
     def _end(self, task: Task, response: scsi.Response | None) -> None:
         """Answer a command that has run to its end, and let others begin."""
         if task.tag is not None and response is not None:
-            data_in = 0 if response.data_in is None and not task.data_out else response.data_in
-            self.transport.complete(task.tag, response.status, response.sense, data_in)
+            self.transport.complete(task.tag, response.status, response.sense, response.data_in)
             if self._trace is not None:
                 self._trace(self._record(task, response))
             if response.background is not None:

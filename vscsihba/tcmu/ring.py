@@ -98,7 +98,7 @@ class Ring:
         while start != head:
             len_op = words[start >> 2]
             if len_op & 7 != 1:
-                self._fetched = start = self._skip(start, len_op, head)
+                start, head = self._skip(start, len_op, head)
                 limit = self._limit(start, head)
                 continue
             end = after = start + len_op - 1
@@ -157,8 +157,12 @@ class Ring:
         if not start + abi.CMD_ENTRY_SIZE <= cdb_off < end:
             raise RingCorruptError(f"the CDB of an entry at {start}, up to {end}, is said to be at {cdb_off}")
 
-    def _skip(self, start: int, len_op: int, head: int) -> int:
-        """Pass over an entry that is no command, taking note of a task management request."""
+    def _skip(self, start: int, len_op: int, head: int) -> tuple[int, int]:
+        """Pass over an entry that is no command; return the next one and where to stop fetching.
+
+        A task management request is noted and stops it at once: it is to be acted on before what
+        came after it.
+        """
         op = len_op & abi.TCMU_OP_MASK
         length = len_op & _SIZE_MASK
         after = self._step(start, length, head)
@@ -166,9 +170,11 @@ class Ring:
             function, ids = read_management(self.memory, start, length)
             tags = tuple(cmd_id + self._generation for cmd_id in ids)
             self._management.append(TaskManagement(function, tuple(tag for tag in tags if tag in self._open)))
+            head = after
         elif op != abi.TCMU_OP_PAD:
             raise RingCorruptError(f"an entry at {start} has the unknown op {op}")
-        return after
+        self._fetched = after
+        return after, head
 
     def take_management(self) -> list[TaskManagement]:
         """Return and forget the task management requests met since the last call."""

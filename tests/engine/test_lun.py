@@ -1,0 +1,194 @@
+"""One logical unit: slow verbs, exclusive commands, the barrier, task management, closing."""
+
+import errno
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.engine.rig import CHECK_CONDITION, GOOD, TASK_ABORTED, Rig, rw10, triple
+from vscsihba import scsi
+from vscsihba.block import Geometry, Views
+from vscsihba.handlers.base import Handler
+from vscsihba.tcmu import abi
+
+FLUSH = bytes([0x35]) + bytes(9)
+
+
+class Slow(Handler):
+    """A medium of zeroes whose flush waits for the test, and whose faults the test chooses."""
+
+    name = "slow"
+    workers = 4
+
+    def __init__(self) -> None:
+        super().__init__(Handler.Options())
+        self.gate = threading.Event()
+        self.flushing = threading.Event()
+        self.fault: Exception | None = None
+        self.written = 0
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(1 << 20)
+
+    def read(self, offset: int, views: Views) -> None:
+        if self.fault is not None:
+            raise self.fault
+        for view in views:
+            view[:] = bytes(len(view))
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.written += 1
+
+    def flush(self) -> None:
+        self.flushing.set()
+        assert self.gate.wait(10)
+
+
+@contextmanager
+def slow_rig(*, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
+    medium = Slow()
+    with Rig(medium=medium, trace=trace) as rig:
+        try:
+            yield rig, medium
+        finally:
+            medium.gate.set()
+
+
+def test_a_slow_flush_holds_up_nobody() -> None:
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        assert all(rig.read(lba, 1).status == GOOD for lba in range(20))
+        assert flush not in rig.loopback.answers
+        medium.gate.set()
+        assert rig.loopback.wait(flush).status == GOOD
+
+
+@pytest.mark.parametrize(
+    ("number", "sense"),
+    [
+        (errno.ENOSPC, (7, 0x27, 7)),
+        (errno.EROFS, (7, 0x27, 0)),
+        (errno.EIO, (3, 0x0C, 0)),
+        (errno.EBADMSG, (4, 0x44, 0)),
+    ],
+)
+def test_a_fault_of_the_medium_becomes_sense_and_the_unit_goes_on(
+    number: int, sense: tuple[int, int, int]
+) -> None:
+    with slow_rig() as (rig, medium):
+        medium.fault = OSError(number, "as the test wants")
+        assert triple(rig.write(0, bytes(512))) == sense
+        medium.fault = None
+        assert rig.write(0, bytes(512)).status == GOOD
+
+
+def test_a_bug_in_a_handler_is_hardware_error_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    with slow_rig() as (rig, medium), caplog.at_level(logging.ERROR):
+        medium.fault = ZeroDivisionError("a bug")
+        assert triple(rig.read(0, 1)) == (4, 0x44, 0)
+        assert "READ(10) failed inside" in caplog.text
+        medium.fault = None
+        assert rig.read(0, 1).status == GOOD
+
+
+def test_a_bug_in_a_command_is_hardware_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with slow_rig() as (rig, _medium):
+
+        def broken(self: object, cdb: bytes, buffer: object) -> Iterator[object]:
+            raise ZeroDivisionError
+            yield
+
+        monkeypatch.setattr(scsi.LogicalUnit, "execute", broken)
+        assert triple(rig.read(0, 1)) == (4, 0x44, 0)
+        monkeypatch.undo()
+        assert rig.read(0, 1).status == GOOD
+
+
+def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vscsihba.engine.lun.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        exclusive = rig.loopback.submit(bytes(6))
+        read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
+        assert rig.served.busy
+        assert not {exclusive, read} & set(rig.loopback.answers)
+        medium.gate.set()
+        assert [rig.loopback.wait(tag).status for tag in (flush, exclusive, read)] == [GOOD] * 3
+
+
+class _Exclusive:
+    """A table row made exclusive."""
+
+    exclusive = True
+
+
+def test_an_abort_ends_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vscsihba.engine.lun.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        waiting = rig.loopback.submit(bytes(6))
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [waiting])
+        assert rig.loopback.wait(waiting).status == TASK_ABORTED
+        assert flush not in rig.loopback.answers, "what a verb is working on ends when the verb does"
+        medium.gate.set()
+        assert rig.loopback.wait(flush).status == GOOD
+
+
+def test_a_reset_is_reported_by_unit_attention() -> None:
+    with slow_rig() as (rig, _medium):
+        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET)
+        assert triple(rig.read(0, 1))[:2] == (6, 0x29)
+        assert rig.read(0, 1).status == GOOD
+
+
+def test_the_trace_tells_of_every_command() -> None:
+    with slow_rig(trace=True) as (rig, _medium):
+        rig.read(9, 2)
+        rig.run(bytes([0xFF]) + bytes(5))
+        read, refused = rig.traced[-2:]
+    assert (read.name, read.detail, read.status, read.length) == ("READ(10)", "lba=9 blocks=2", "GOOD", 1024)
+    assert refused.status == "CHECK CONDITION"
+    assert "INVALID COMMAND OPERATION CODE" in refused.sense.upper()
+
+
+def test_closing_waits_for_the_verbs_under_way() -> None:
+    closed = threading.Event()
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+
+        def begin() -> None:
+            rig.pump.remove(rig.served)
+            rig.served.finish(closed.set)
+
+        rig.pump.mailbox.post(begin)
+        assert not closed.wait(0.05)
+        medium.gate.set()
+        assert closed.wait(10)
+        assert rig.loopback.answers[flush].status == GOOD
+        # For the rig's own closing: nothing is left to close.
+        rig.served.finish = lambda idle: idle()  # type: ignore[method-assign]
+
+
+def test_counters_count_each_command_once() -> None:
+    with slow_rig() as (rig, medium):
+        before = rig.stats.snapshot()
+        rig.read(0, 2)
+        rig.write(0, bytes(1024))
+        rig.run(bytes(6))
+        medium.fault = OSError(errno.EIO, "lost")
+        assert rig.read(0, 1).status == CHECK_CONDITION
+        after = rig.stats.snapshot()
+    counted = {
+        name: after[name] - before[name] for name in ("reads", "read_bytes", "writes", "others", "errors")
+    }
+    assert counted == {"reads": 1, "read_bytes": 1024, "writes": 1, "others": 1, "errors": 1}
