@@ -9,6 +9,7 @@ from vscsihba.block import (
     BlockResult,
     Buffer,
     Capabilities,
+    CryptoErase,
     Extent,
     Extents,
     ExtentStatus,
@@ -134,6 +135,8 @@ class Disk:
                 return self._extents(extent)
             case Flush():
                 pass
+            case CryptoErase():
+                self.medium[:] = b"\x5c" * len(self.medium)
             case _:
                 raise AssertionError(operation)
         return None

@@ -47,6 +47,7 @@ class Feature(Enum):
 
     ALWAYS = auto()
     UNMAP = auto()
+    CRYPTO_ERASE = auto()
     ATOMIC_WRITE = auto()
     REMOVABLE = auto()
 
@@ -74,6 +75,8 @@ class Command:
         medium: What it wants of the medium.
         needs: What the logical unit must have, for the command to be there at all.
         exclusive: Must not overlap any other command on the logical unit.
+        starts_alone: Must not overlap any command that began before it; those that come after are
+            refused by the unit's state.
         repeatable: Running it twice does no harm (a crash may leave that in doubt).
         past_attention: A pending unit attention does not stop it (SAM-5 "Unit attention conditions").
         tally: The counter it belongs to.
@@ -89,6 +92,7 @@ class Command:
     medium: Medium = Medium.UNTOUCHED
     needs: Feature = Feature.ALWAYS
     exclusive: bool = False
+    starts_alone: bool = False
     repeatable: bool = True
     past_attention: bool = False
     tally: Tally = Tally.OTHERS

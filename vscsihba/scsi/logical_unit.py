@@ -221,6 +221,7 @@ def _features(capabilities: Capabilities, *, removable: bool) -> set[Feature]:
     offered = {
         Feature.ALWAYS: True,
         Feature.UNMAP: capabilities.unmap,
+        Feature.CRYPTO_ERASE: capabilities.crypto_erase,
         Feature.ATOMIC_WRITE: capabilities.atomic_write > 0,
         Feature.REMOVABLE: removable,
     }

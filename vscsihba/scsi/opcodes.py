@@ -15,6 +15,7 @@ from collections.abc import Callable
 from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
 from vscsihba.scsi.defects import read_defect_data, reassign_blocks
+from vscsihba.scsi.format_unit import format_unit
 from vscsihba.scsi.inquiry import inquiry
 from vscsihba.scsi.lba_status import get_lba_status
 from vscsihba.scsi.mode_select import mode_select
@@ -25,11 +26,17 @@ from vscsihba.scsi.primary_commands import request_sense, unit_ready
 from vscsihba.scsi.provisioning import unmap, write_same
 from vscsihba.scsi.read_modify_write import compare_and_write, orwrite
 from vscsihba.scsi.read_write import read, synchronize_cache, write, write_atomic
+from vscsihba.scsi.sanitize import (
+    sanitize_block_erase,
+    sanitize_cryptographic_erase,
+    sanitize_exit_failure_mode,
+    sanitize_overwrite,
+)
 from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
 from vscsihba.scsi.verify import verify, write_and_verify
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
-_READY, _WRITABLE = Medium.READY, Medium.WRITABLE
+_READY, _WRITABLE, _RENEWED = Medium.READY, Medium.WRITABLE, Medium.RENEWED
 
 _LONG_RANGE = (
     "lba=12-19 expected_initial_logical_block_reference_tag=20-23~"
@@ -43,6 +50,11 @@ _ROWS = (
         0x03, None, "REQUEST SENSE", 6,
         "desc=1.0 allocation_length=4",
         request_sense, _IN, past_attention=True,
+    ),
+    Command(
+        0x04, None, "FORMAT UNIT", 6,
+        "fmtpinfo=1.7-1.6! longlist=1.5 fmtdata=1.4 cmplst=1.3 defect_list_format=1.2-1.0 ffmt=4.1-4.0",
+        format_unit, _OUT, _RENEWED, starts_alone=True,
     ),
     Command(
         0x07, None, "REASSIGN BLOCKS", 6,
@@ -129,6 +141,26 @@ _ROWS = (
         0x42, None, "UNMAP", 10,
         "anchor=1.0! group_number=6~ parameter_list_length=7-8",
         unmap, _OUT, _WRITABLE, needs=Feature.UNMAP,
+    ),
+    Command(
+        0x48, 0x01, "SANITIZE OVERWRITE", 10,
+        "immed=1.7 ause=1.5 parameter_list_length=7-8",
+        sanitize_overwrite, _OUT, _RENEWED, starts_alone=True,
+    ),
+    Command(
+        0x48, 0x02, "SANITIZE BLOCK ERASE", 10,
+        "immed=1.7 ause=1.5 parameter_list_length=7-8!",
+        sanitize_block_erase, _NONE, _RENEWED, needs=Feature.UNMAP, starts_alone=True,
+    ),
+    Command(
+        0x48, 0x03, "SANITIZE CRYPTOGRAPHIC ERASE", 10,
+        "immed=1.7 ause=1.5 parameter_list_length=7-8!",
+        sanitize_cryptographic_erase, _NONE, _RENEWED, needs=Feature.CRYPTO_ERASE, starts_alone=True,
+    ),
+    Command(
+        0x48, 0x1F, "SANITIZE EXIT FAILURE MODE", 10,
+        "immed=1.7 ause=1.5 parameter_list_length=7-8!",
+        sanitize_exit_failure_mode, _NONE, _RENEWED,
     ),
     Command(
         0x55, None, "MODE SELECT(10)", 10,

@@ -91,8 +91,12 @@ def block_limits(lu: LogicalUnit) -> bytes:
 
 
 def block_device_characteristics(lu: LogicalUnit) -> bytes:
-    """Return the rotation rate: 7200 a minute if seeks cost, else "non-rotating"."""
-    return struct.pack(">H58x", 7200 if lu.capabilities.rotational else 1)
+    """Return the rotation rate: 7200 a minute if seeks cost, else "non-rotating".
+
+    WABEREQ and WACEREQ are 01b where there is such an erase: a block can be read right after it.
+    """
+    reads_after_erase = lu.capabilities.unmap << 6 | lu.capabilities.crypto_erase << 4
+    return struct.pack(">HxB56x", 7200 if lu.capabilities.rotational else 1, reads_after_erase)
 
 
 def logical_block_provisioning(lu: LogicalUnit) -> bytes:
