@@ -120,10 +120,14 @@ def _node(context: pyudev.Context, device: Path) -> Path | None:
         known = pyudev.Devices.from_sys_path(context, str(device.resolve()))
     except pyudev.DeviceNotFoundError:
         return None
-    node = known.device_node
-    if node is None or not Path(node).exists():
+    node = Path(known.device_node or "")
+    try:
+        # A plain file can stand in its place: ``dd of=/dev/sda`` makes one when the disk is gone.
+        if node.stat().st_rdev != known.device_number:
+            return None
+    except FileNotFoundError:
         return None
-    return Path(node) if known.is_initialized or not _udev_runs() else None
+    return node if known.is_initialized or not _udev_runs() else None
 
 
 def _wait(subsystem: str, found: Callable[[pyudev.Context], Path | None], timeout: float, what: str) -> Path:

@@ -1,0 +1,333 @@
+"""Backstores, HBAs and LUNs on a real kernel, their rings served by a few lines of no product."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.vm.conftest import MakeImage, Serve
+from tests.vm.minimal_ring import MinimalRing
+from vscsihba.configfs import (
+    Backstore,
+    BackstoreSpec,
+    HbaSpec,
+    Layout,
+    LunDevice,
+    Observed,
+    Performer,
+    Step,
+    apply,
+    backstore_name,
+    clear_hba,
+    create_backstore,
+    create_hba,
+    delete_backstore,
+    delete_hba,
+    link_lun,
+    lio,
+    observe,
+    openers_of,
+    paths,
+    plan,
+    prepare,
+    rescan,
+    set_attribute,
+    set_queue_depth,
+    steps,
+    unlink_lun,
+    users_of,
+    wait_for_lun,
+    wwn_of,
+)
+from vscsihba.errors import HostError, InUseError
+
+SIZE = 64 << 20
+HBA = 200
+
+
+class Rings:
+    """Serves backstores as a plan says."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, MinimalRing] = {}
+
+    def serve(self, backstore: Backstore) -> None:
+        assert backstore.uio is not None
+        self.served[backstore.name] = MinimalRing(backstore.uio, backstore.spec.size)
+
+    def release(self, name: str) -> None:
+        self.served.pop(name).close()
+
+
+@pytest.fixture(autouse=True)
+def ready() -> None:
+    prepare()
+
+
+@pytest.fixture
+def rings() -> Iterator[Rings]:
+    rings = Rings()
+    yield rings
+    for name in list(rings.served):
+        rings.release(name)
+
+
+@pytest.fixture
+def perform(rings: Rings) -> Performer:
+    return Performer(rings.serve, rings.release)
+
+
+def spec(lun: int, size: int = SIZE, block_size: int = 512) -> BackstoreSpec:
+    name = backstore_name(HBA, lun)
+    return BackstoreSpec(name, size, f"test-{HBA}-{lun}", config=f"{HBA}/{lun}", block_size=block_size)
+
+
+def layout(*luns: BackstoreSpec) -> Layout:
+    return Layout.of(HbaSpec(HBA, {lun: one.name for lun, one in enumerate(luns)}), backstores=luns)
+
+
+@pytest.fixture
+def attach(perform: Performer) -> Iterator[Callable[..., list[LunDevice]]]:
+    """Make the LUNs of one HBA; they are removed after the test."""
+
+    def attach(*luns: BackstoreSpec) -> list[LunDevice]:
+        apply(plan(observe(), layout(*luns)).steps, perform)
+        return [wait_for_lun(HBA, lun) for lun in range(len(luns))]
+
+    yield attach
+    apply(plan(observe(), Layout()).steps, perform)
+
+
+def sectors(disk: Path) -> int:
+    return int((Path("/sys/class/block") / disk.name / "size").read_text())
+
+
+@contextlib.contextmanager
+def left_behind(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a program that makes LUNs and serves them; it does not outlive the context."""
+    command = [sys.executable, "-m", "tests.vm.left_behind", str(HBA), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() in ("ready", "linking")
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool], limit: float = 60) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_life_of_a_disk_call_by_call() -> None:
+    wanted = spec(0)
+    backstore = create_backstore(wanted)
+    assert observe().backstores == {wanted.name: backstore}
+    assert backstore.uio is not None
+    ring = MinimalRing(backstore.uio, SIZE)
+    host = create_hba(HBA)
+    link_lun(HBA, 0, wanted.name)
+    device = wait_for_lun(HBA, 0)
+    assert device.address == f"{host}:0:1:0"
+    assert device.disk.is_block_device()
+    assert device.generic is not None
+    assert device.generic.is_char_device()
+    assert sectors(device.disk) == SIZE // 512
+    lun = observe().hbas[HBA].luns[0]
+    assert (lun.backstore, lun.disk, lun.generic) == (wanted.name, device.disk, device.generic)
+    assert users_of(device.disk) == []
+    assert f"(pid {Path('/proc/self').resolve().name})" in openers_of(backstore.uio)[0]
+    unlink_lun(HBA, 0)
+    delete_hba(HBA)
+    ring.close()
+    delete_backstore(wanted.name)
+    assert not backstore.uio.exists()
+    assert observe() == Observed()
+
+
+def test_what_is_wanted_is_what_is_found(attach: Callable[..., list[LunDevice]]) -> None:
+    wanted = replace(spec(1, block_size=4096), cmd_ring_size_mb=2, max_data_area_mb=64, qfull_time_out=5)
+    attach(spec(0), wanted)
+    assert observe().layout() == layout(spec(0), wanted)
+    assert plan(observe(), layout(spec(0), wanted)).steps == ()
+
+
+def test_nodes_are_found_without_udev(
+    attach: Callable[..., list[LunDevice]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "UDEV_CONTROL", Path("/run/udev/nowhere"))
+    (device,) = attach(spec(0))
+    assert device.disk.is_block_device()
+
+
+def test_growth_is_live_and_disturbs_nobody(
+    attach: Callable[..., list[LunDevice]], rings: Rings, perform: Performer
+) -> None:
+    devices = attach(spec(0), spec(1))
+    grown = layout(spec(0, 2 * SIZE), spec(1))
+    made = plan(observe(), grown).steps
+    assert made == (steps.Resize(spec(0).name, SIZE, 2 * SIZE),)
+    apply(made, perform)
+    rings.served[spec(0).name].size = 2 * SIZE
+    rescan(devices[0].address)
+    assert [sectors(device.disk) for device in devices] == [2 * SIZE // 512, SIZE // 512]
+    assert observe().layout() == grown
+
+
+def test_controls_of_the_kernel(attach: Callable[..., list[LunDevice]]) -> None:
+    (device,) = attach(spec(0))
+    set_queue_depth(device.address, 32)
+    assert (Path("/sys/class/block") / device.disk.name / "device/queue_depth").read_text() == "32\n"
+    set_attribute(spec(0).name, "qfull_time_out", 9)
+    assert observe().backstores[spec(0).name].spec.qfull_time_out == 9
+    with pytest.raises(HostError, match="Invalid argument"):
+        set_attribute(spec(0).name, "cmd_time_out", 9)
+    with pytest.raises(InUseError, match="still has 1 LUNs"):
+        delete_hba(HBA)
+    with pytest.raises(InUseError, match="busy"):
+        delete_backstore(spec(0).name)
+
+
+def test_lun_that_says_no_to_inquiry_is_not_left() -> None:
+    backstore = create_backstore(spec(0))
+    assert backstore.uio is not None
+    with contextlib.closing(MinimalRing(backstore.uio, SIZE, refused=0x12)):
+        create_hba(HBA)
+        with pytest.raises(HostError, match="found no device at LUN 0"):
+            link_lun(HBA, 0, backstore.name)
+        delete_hba(HBA)
+    delete_backstore(backstore.name)
+
+
+def test_failure_at_every_step_leaves_the_old_layout(
+    attach: Callable[..., list[LunDevice]], perform: Performer
+) -> None:
+    old = layout(spec(0), spec(1))
+    new = layout(spec(0, 2 * SIZE), spec(1, block_size=4096), spec(2))
+    attach(spec(0), spec(1))
+    made = plan(observe(), new).steps
+    kinds = {type(step) for step in made}
+    assert {steps.Resize, steps.LinkLun, steps.UnlinkLun, steps.DeleteBackstore} <= kinds
+    for victim in made:
+
+        def failing(step: Step, victim: Step = victim) -> None:
+            if step is victim:
+                raise HostError("injected")
+            perform(step)
+
+        with pytest.raises(HostError, match="injected"):
+            apply(made, failing)
+        assert observe().layout() == old, f"after a failure at: {victim}"
+    apply(made, perform)
+    assert observe().layout() == new
+
+
+def test_killed_server_is_cleared_away_under_io() -> None:
+    with left_behind("2") as process:
+        disk = observe().hbas[HBA].luns[0].disk
+        with pytest.raises(InUseError, match="being served by python"):
+            clear_hba(HBA)
+        command = ["dd", f"if={disk}", "of=/dev/null", "bs=64k", "iflag=direct"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as reader:
+            process.kill()
+            process.wait(60)
+            assert len(clear_hba(HBA)) == 3
+            assert reader.wait(60) in (0, 1)
+    assert observe() == Observed()
+
+
+def test_server_killed_while_linux_scans_is_cleared_away() -> None:
+    with left_behind("1", "silent") as process:
+        wait_until(lambda: "configfs_symlink" in Path(f"/proc/{process.pid}/stack").read_text())
+        process.kill()
+        assert list(observe().hbas[HBA].luns) == [0]
+        assert clear_hba(HBA)
+        process.wait(60)
+    assert observe() == Observed()
+
+
+def test_server_that_comes_back_late_loses_nothing(rings: Rings, perform: Performer) -> None:
+    """The timer of sd runs out meanwhile; the abort waits for the command's real end (cmd_time_out=0)."""
+    with left_behind("1") as process:
+        found = observe()
+        disk = found.hbas[HBA].luns[0].disk
+        assert disk is not None
+        (Path("/sys/class/block") / disk.name / "device/timeout").write_text("3")
+        process.kill()
+        process.wait(60)
+        command = ["dd", f"if={disk}", "of=/dev/null", "bs=64k", "iflag=direct", "count=64"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as reader:
+            with pytest.raises(subprocess.TimeoutExpired):
+                reader.wait(8)
+            apply(plan(found, found.layout(), unserved=found.backstores).steps, perform)
+            assert reader.wait(60) == 0
+    apply(plan(observe(), Layout()).steps, perform)
+
+
+def test_half_made_things_are_cleared_away() -> None:
+    (paths.core() / "user_900" / backstore_name(HBA, 1)).mkdir(parents=True)
+    (paths.loopback() / wwn_of(HBA) / "tpgt_1/lun/lun_4").mkdir(parents=True)
+    assert clear_hba(HBA)
+    assert observe() == Observed()
+
+
+def test_target_of_somebody_else_is_never_touched() -> None:
+    lio.create_backstore(
+        "other", 901, dev_config="tgt/x", size=SIZE, serial="x", control="nl_reply_supported=-1"
+    )
+    node = next(path for path in Path("/sys/class/uio").iterdir() if "/other/" in (path / "name").read_text())
+    with contextlib.closing(MinimalRing(Path("/dev") / node.name, SIZE)):
+        lio.create_target(wwn_of(HBA))
+        lio.link(wwn_of(HBA), 0, "other", 901)
+        assert observe() == Observed(foreign=frozenset({HBA}))
+        for touch in (create_hba, delete_hba, clear_hba, lambda hba_id: unlink_lun(hba_id, 0)):
+            with pytest.raises(InUseError, match="somebody else's"):
+                touch(HBA)
+        lio.unlink(wwn_of(HBA), 0)
+        lio.delete_target(wwn_of(HBA))
+    lio.delete_backstore("other", 901)
+
+
+def test_users_of_a_mounted_partition(serve: Serve, image: MakeImage, tmp_path: Path) -> None:
+    serve([image()], HBA)
+    disk = observe().hbas[HBA].luns[0].disk
+    assert disk is not None
+    subprocess.run(["sfdisk", "--quiet", disk], input=",,L\n", text=True, check=True)
+    part = Path(f"{disk}1")
+    wait_until(part.is_block_device)
+    subprocess.run(["mkfs.ext4", "-q", part], check=True)
+    assert users_of(disk) == []
+    subprocess.run(["mount", part, tmp_path], check=True)
+    try:
+        assert users_of(disk) == [f"{part} is mounted on {tmp_path}"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert users_of(disk) == []
+
+
+def test_time_per_lun_does_not_grow(rings: Rings, perform: Performer) -> None:
+    wanted = layout(*(spec(lun) for lun in range(60)))
+    done: list[float] = []
+
+    def timed(step: Step) -> None:
+        perform(step)
+        if isinstance(step, steps.LinkLun | steps.Serve):
+            done.append(time.monotonic())
+
+    apply(plan(observe(), wanted).steps, timed)
+    spans = [later - earlier for earlier, later in pairwise(done)]
+    made, linked = spans[:59], spans[60:]
+    apply(plan(observe(), Layout()).steps, perform)
+    for times in (made, linked):
+        first, last = sorted(times[:15])[7], sorted(times[-15:])[7]
+        print(f"median of 15: {first * 1e3:.1f} ms at first, {last * 1e3:.1f} ms at last")
+        assert last < 2 * first
