@@ -74,7 +74,7 @@ class Geometry:
         if self.block_size not in (512, 1024, 2048, 4096):
             raise UsageError(f"block size {self.block_size} is not one of 512, 1024, 2048, 4096")
         ratio, rest = divmod(self.physical_block_size, self.block_size)
-        if rest or ratio.bit_count() != 1:
+        if rest or ratio < 1 or ratio.bit_count() != 1:
             raise UsageError(
                 f"physical block size {self.physical_block_size} is no power-of-two multiple "
                 f"of the block size {self.block_size}"

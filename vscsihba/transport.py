@@ -70,8 +70,8 @@ class Transport(Protocol):
             tag: From `Accept`, not yet completed.
             status: SAM status byte.
             sense: Sense data, at most 96 bytes.
-            data_in: Valid bytes at the head of the buffer, for a command that returns data or
-                nothing; None leaves the buffer as it is (data-out).
+            data_in: Valid bytes at the head of the buffer; None or 0 for a command that returns nothing,
+                whose buffer the transport may then overwrite.
 
         Raises:
             TransportError: `tag` is not open.
