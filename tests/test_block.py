@@ -88,6 +88,7 @@ def test_geometry_of_a_disk(block_size: int, ratio: int) -> None:
         ((4096, 520, 520), "block size 520 is not one of"),
         ((8192, 8192, 8192), "block size 8192 is not one of"),
         ((4096, 512, 0), "no power-of-two multiple"),
+        ((4096, 512, -512), "no power-of-two multiple"),
         ((4096, 512, 256), "no power-of-two multiple"),
         ((4096, 512, 1536), "no power-of-two multiple"),
         ((4096, 4096, 512), "no power-of-two multiple"),
