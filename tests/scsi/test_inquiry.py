@@ -84,8 +84,8 @@ def test_vpd_block_device_characteristics(rotational: bool, rate: int) -> None:
     ("capabilities", "expected"),
     [
         (Capabilities(), "00 00 00 00"),
-        (Capabilities(unmap=True), "00 e0 02 00"),
-        (Capabilities(unmap=True, unmap_zeroes=True), "00 e4 02 00"),
+        (Capabilities(unmap=True), "0b e0 02 00"),
+        (Capabilities(unmap=True, unmap_zeroes=True), "0b e4 02 00"),
     ],
 )
 def test_vpd_logical_block_provisioning(capabilities: Capabilities, expected: str) -> None:

@@ -15,7 +15,12 @@ ranges = [row for row in ROWS if {"lba", "blocks"} <= row.layout.fields.keys()]
 readers = [row for row in ROWS if "allocation_length" in row.layout.fields]
 
 
-VALID = {"MODE SENSE(6)": {"page_code": 0x3F}, "MODE SENSE(10)": {"page_code": 0x3F}}
+VALID = {
+    "MODE SENSE(6)": {"page_code": 0x3F},
+    "MODE SENSE(10)": {"page_code": 0x3F},
+    "LOG SENSE": {"pc": 1},
+    "READ BUFFER(10)": {"mode": 3},
+}
 """Values without which a command is refused."""
 
 

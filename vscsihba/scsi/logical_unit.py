@@ -5,23 +5,30 @@ operations, on which thread and when, is not known here; nor which initiator spe
 (the transport does not tell), so a unit attention is reported once.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Geometry
 from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.counters import Counters, difference
 from vscsihba.scsi.faults import Result, translate
 from vscsihba.scsi.identity import Identity
 from vscsihba.scsi.limits import Limits
+from vscsihba.scsi.log_pages import THRESHOLD_SET
+from vscsihba.scsi.maintenance import Timestamp
 from vscsihba.scsi.mode_pages import ModePages
 from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.pending import Pending
 from vscsihba.scsi.readiness import Readiness
 from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.saved_state import decode_state, encode_state
+from vscsihba.scsi.self_test import SelfTest
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
+from vscsihba.scsi.space import Space, falls_below
 from vscsihba.stats import LunStats
 
 
@@ -42,6 +49,7 @@ class LogicalUnit:
         max_transfer: Bytes that the transport moves in one command.
         saved_state: What `on_save` was once called with, if it ever was.
         on_save: Called with what is to be kept for the unit's next life, before the status is sent.
+        clock: Tells the time in milliseconds since 1970.
 
     Attributes (plain, as the engine reads them for each command):
         blocks: Capacity in logical blocks.
@@ -69,6 +77,7 @@ class LogicalUnit:
         max_transfer: int = 1 << 20,
         saved_state: bytes = b"",
         on_save: Callable[[bytes], None] | None = None,
+        clock: Callable[[], int] = lambda: 0,
     ) -> None:
         self.capabilities = capabilities
         self.identity = identity
@@ -76,12 +85,18 @@ class LogicalUnit:
         self.removable = removable
         self.vendor, self.product, self.revision = vendor, product, revision
         self.mode_pages = ModePages(write_cache=write_cache, thin=capabilities.unmap)
+        self.identifying_information = decode_state(saved_state, self.mode_pages) if saved_state else {}
         self._on_save = on_save
-        self._restore(saved_state)
         self._max_transfer = max_transfer
         self._hardware_protected = read_only or capabilities.read_only
+        self.timestamp = Timestamp(clock)
+        self._born = clock()
+        self.buffers = Buffers()
+        self.self_tests: deque[SelfTest] = deque(maxlen=20)
+        self.space: Space | None = None
         self._pending = Pending()
         self.readiness = Readiness()
+        self.clear_counters()
         features = _features(capabilities, removable=removable)
         self.table = {key: row for key, row in TABLE.items() if row.needs in features}
         self._shape(geometry)
@@ -122,6 +137,7 @@ class LogicalUnit:
             outcome = decoded.command.run(self, decoded, buffer)
             response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
         except CheckCondition as condition:
+            self.counters.note(condition.sense, verifying=command is not None and "VERIFY" in command.name)
             response = self._check_condition(condition.sense, command)
         self._count(command, response)
         if response.background is not None:
@@ -193,16 +209,33 @@ class LogicalUnit:
         self._shape(geometry)
         self.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
+    def update_space(self, space: Space) -> None:
+        """Take note of the room that is left; initiators are told if it falls below their threshold."""
+        before, self.space = self.space, space
+        threshold = self.mode_pages.space_threshold
+        if threshold is not None and falls_below(before, space, threshold * THRESHOLD_SET):
+            self.raise_unit_attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
+
     # The commands' side.
 
     def save(self) -> None:
-        """Hand out what is to be kept: the saved mode pages."""
+        """Hand out what is to be kept: saved mode pages and identifying information."""
         if self._on_save is not None:
-            self._on_save(encode_state(self.mode_pages))
+            self._on_save(encode_state(self.mode_pages, self.identifying_information))
 
-    def _restore(self, state: bytes) -> None:
-        if state:
-            decode_state(state, self.mode_pages)
+    def traffic(self) -> LunStats:
+        """Return what the unit has moved since LOG SELECT cleared the counters."""
+        return difference(self.stats, self._cleared_at)
+
+    def clear_counters(self) -> None:
+        """Let the log pages count from zero; `stats` is the engine's, and goes on."""
+        self.counters = Counters()
+        self.readiness.transitions.clear()
+        self._cleared_at = replace(self.stats)
+
+    def hours(self) -> int:
+        """Return the age of the unit in hours, as far as this engine knows."""
+        return (self.timestamp.clock() - self._born) // 3_600_000
 
     def defer(self, sense: Sense) -> None:
         """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""

@@ -12,12 +12,23 @@ A group number is accepted and ignored, with the bits that share its byte (SBC-4
 import struct
 from collections.abc import Callable
 
+from vscsihba.scsi.buffers import read_buffer, write_buffer
 from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
 from vscsihba.scsi.defects import read_defect_data, reassign_blocks
+from vscsihba.scsi.diagnostic import receive_diagnostic_results, send_diagnostic
 from vscsihba.scsi.format_unit import format_unit
 from vscsihba.scsi.inquiry import inquiry
 from vscsihba.scsi.lba_status import get_lba_status
+from vscsihba.scsi.log_sense import log_select, log_sense
+from vscsihba.scsi.maintenance import (
+    report_identifying_information,
+    report_supported_task_management_functions,
+    report_timestamp,
+    security_protocol_in,
+    set_identifying_information,
+    set_timestamp,
+)
 from vscsihba.scsi.mode_select import mode_select
 from vscsihba.scsi.mode_sense import mode_sense
 from vscsihba.scsi.operation_codes import report_supported_operation_codes
@@ -92,6 +103,16 @@ _ROWS = (
         start_stop_unit,
     ),
     Command(
+        0x1C, None, "RECEIVE DIAGNOSTIC RESULTS", 6,
+        "pcv=1.0 page_code=2 allocation_length=3-4",
+        receive_diagnostic_results, _IN,
+    ),
+    Command(
+        0x1D, None, "SEND DIAGNOSTIC", 6,
+        "self_test_code=1.7-1.5 pf=1.4 selftest=1.2 devoffl=1.1~ unitoffl=1.0~ parameter_list_length=3-4",
+        send_diagnostic, _OUT,
+    ),
+    Command(
         0x1E, None, "PREVENT ALLOW MEDIUM REMOVAL", 6,
         "prevent=4.1-4.0",
         prevent_allow_medium_removal, needs=Feature.REMOVABLE,
@@ -133,6 +154,16 @@ _ROWS = (
         read_defect_data, _IN, _READY,
     ),
     Command(
+        0x3B, None, "WRITE BUFFER", 10,
+        "mode=1.4-1.0 buffer_id=2 buffer_offset=3-5 parameter_list_length=6-8",
+        write_buffer, _OUT,
+    ),
+    Command(
+        0x3C, None, "READ BUFFER(10)", 10,
+        "mode=1.4-1.0 buffer_id=2 buffer_offset=3-5 allocation_length=6-8",
+        read_buffer, _IN,
+    ),
+    Command(
         0x41, None, "WRITE SAME(10)", 10,
         "wrprotect=1.7-1.5! anchor=1.4! unmap=1.3 lba=2-5 group_number=6~ blocks=7-8",
         write_same, _OUT, _WRITABLE,
@@ -161,6 +192,16 @@ _ROWS = (
         0x48, 0x1F, "SANITIZE EXIT FAILURE MODE", 10,
         "immed=1.7 ause=1.5 parameter_list_length=7-8!",
         sanitize_exit_failure_mode, _NONE, _RENEWED,
+    ),
+    Command(
+        0x4C, None, "LOG SELECT", 10,
+        "pcr=1.1 sp=1.0! pc=2.7-2.6 page_code=2.5-2.0! subpage_code=3! parameter_list_length=7-8!",
+        log_select,
+    ),
+    Command(
+        0x4D, None, "LOG SENSE", 10,
+        "sp=1.0! pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 parameter_pointer=5-6 allocation_length=7-8",
+        log_sense, _IN,
     ),
     Command(
         0x55, None, "MODE SELECT(10)", 10,
@@ -263,10 +304,40 @@ _ROWS = (
         get_lba_status, _IN, _READY,
     ),
     Command(
+        0xA2, None, "SECURITY PROTOCOL IN", 12,
+        "security_protocol=1 security_protocol_specific=2-3 inc_512=4.7 allocation_length=6-9",
+        security_protocol_in, _IN,
+    ),
+    Command(
+        0xA3, 0x05, "REPORT IDENTIFYING INFORMATION", 12,
+        "allocation_length=6-9 information_type=10.7-10.1",
+        report_identifying_information, _IN,
+    ),
+    Command(
         0xA3, 0x0C, "REPORT SUPPORTED OPERATION CODES", 12,
         "rctd=2.7 reporting_options=2.2-2.0 requested_operation_code=3 requested_service_action=4-5"
         " allocation_length=6-9",
         report_supported_operation_codes, _IN,
+    ),
+    Command(
+        0xA3, 0x0D, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", 12,
+        "repd=2.7 allocation_length=6-9",
+        report_supported_task_management_functions, _IN,
+    ),
+    Command(
+        0xA3, 0x0F, "REPORT TIMESTAMP", 12,
+        "allocation_length=6-9",
+        report_timestamp, _IN,
+    ),
+    Command(
+        0xA4, 0x06, "SET IDENTIFYING INFORMATION", 12,
+        "parameter_list_length=6-9 information_type=10.7-10.1",
+        set_identifying_information, _OUT,
+    ),
+    Command(
+        0xA4, 0x0F, "SET TIMESTAMP", 12,
+        "parameter_list_length=6-9",
+        set_timestamp, _OUT,
     ),
     Command(
         0xA8, None, "READ(12)", 12,

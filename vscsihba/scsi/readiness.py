@@ -4,6 +4,7 @@ Keeps the medium's presence, the power condition, and a format or sanitize that 
 way or has failed. Does not know commands, only what they want of the medium.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -62,6 +63,7 @@ class Readiness:
         present: There is a medium.
         removal_prevented: It is locked in (PREVENT ALLOW MEDIUM REMOVAL).
         power: Power condition.
+        transitions: Changes to each power condition.
         erasure: A format or sanitize that runs, or has failed.
     """
 
@@ -69,6 +71,7 @@ class Readiness:
         self.present = True
         self.removal_prevented = False
         self.power = PowerCondition.ACTIVE
+        self.transitions = Counter[PowerCondition]()
         self.erasure: Erasure | None = None
 
     @property
@@ -94,7 +97,13 @@ class Readiness:
     def wake(self, command: Command) -> None:
         """Become active if `command` moves data of the medium (SPC-5 "Power condition state machine")."""
         if command.medium is not Medium.UNTOUCHED and command.data is not Data.NONE:
-            self.power = PowerCondition.ACTIVE
+            self.enter(PowerCondition.ACTIVE)
+
+    def enter(self, condition: PowerCondition) -> None:
+        """Change the power condition."""
+        if condition is not self.power:
+            self.power = condition
+            self.transitions[condition] += 1
 
     def report(self) -> Sense | None:
         """Return what REQUEST SENSE tells whoever polls (SPC-5 "Pollable sense data")."""
@@ -107,4 +116,4 @@ class Readiness:
     def reset(self) -> None:
         """Forget what initiators have asked for; an erasure goes on."""
         self.removal_prevented = False
-        self.power = PowerCondition.ACTIVE
+        self.enter(PowerCondition.ACTIVE)

@@ -37,10 +37,11 @@ def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | St
     if not cdb["power_condition"] and cdb["loej"]:
         _load_or_eject(lu, cdb)
     elif condition is not None:
-        lu.readiness.power = condition
+        lu.readiness.enter(condition)
     elif cdb["start"]:
-        lu.readiness.power = PowerCondition.ACTIVE
+        lu.readiness.enter(PowerCondition.ACTIVE)
     lu.refresh()
+    lu.counters.start_stop_cycles += leaves
     if not leaves or cdb["no_flush"]:
         return GOOD
     return flush(lu, later=bool(cdb["immed"]))
@@ -57,6 +58,7 @@ def _load_or_eject(lu: LogicalUnit, cdb: Cdb) -> None:
     if lu.readiness.removal_prevented:
         raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
     lu.readiness.present = bool(cdb["start"])
+    lu.counters.load_cycles += cdb["start"]
 
 
 def prevent_allow_medium_removal(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:

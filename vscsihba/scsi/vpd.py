@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from vscsihba.scsi.log_pages import THRESHOLD_SET
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -106,7 +108,8 @@ def logical_block_provisioning(lu: LogicalUnit) -> bytes:
         return bytes(4)
     # LBPU, LBPWS, LBPWS10; LBPRZ is a field of three bits, 001b "reads zeroes".
     flags = 0xE0 | 0x04 * capabilities.unmap_zeroes
-    return bytes([0, flags, 2, 0])  # PROVISIONING TYPE: thin
+    exponent = (THRESHOLD_SET // lu.block_size).bit_length() - 1
+    return bytes([exponent, flags, 2, 0])  # PROVISIONING TYPE: thin
 
 
 PAGES: dict[int, tuple[str, Callable[[LogicalUnit], bytes]]] = {

@@ -1,0 +1,136 @@
+"""Log pages: what a logical unit has counted, in T10's layout.
+
+Each page is a function that returns its parameters by code; one table says which pages
+there are (SPC-5 and SBC-4 "Log parameters"). What is counted elsewhere is only shown here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from vscsihba.scsi.readiness import PowerCondition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vscsihba.scsi.logical_unit import LogicalUnit
+
+    Parameters = dict[int, bytes]
+    """Parameter values by PARAMETER CODE."""
+
+LogKey = tuple[int, int]
+"""PAGE CODE and SUBPAGE CODE."""
+
+SUPPORTED_PAGES: LogKey = (0x00, 0x00)
+SUPPORTED_PAGES_AND_SUBPAGES: LogKey = (0x00, 0xFF)
+
+BOUNDED_COUNTER, BINARY_LIST = 0b00, 0b11
+"""FORMAT AND LINKING of a log parameter."""
+
+
+def _counters(*values: int) -> Parameters:
+    """Return counters of 8 bytes with the codes 0, 1, 2, ..."""
+    return {code: value.to_bytes(8, "big") for code, value in enumerate(values)}
+
+
+def _error_counters(processed: int, uncorrected: int) -> Parameters:
+    """Return codes 0 to 6: four kinds of corrected errors and a correction count (none), bytes, losses."""
+    return _counters(0, 0, 0, 0, 0, processed, uncorrected)
+
+
+def write_error_counters(lu: LogicalUnit) -> Parameters:
+    """Return what writing has cost."""
+    return _error_counters(lu.traffic().write_bytes, lu.counters.write_errors)
+
+
+def read_error_counters(lu: LogicalUnit) -> Parameters:
+    """Return what reading has cost."""
+    return _error_counters(lu.traffic().read_bytes, lu.counters.read_errors)
+
+
+def verify_error_counters(lu: LogicalUnit) -> Parameters:
+    """Return what verifying has cost."""
+    return _error_counters(lu.counters.verified_bytes, lu.counters.verify_errors)
+
+
+def non_medium_errors(lu: LogicalUnit) -> Parameters:
+    """Return how often something else than the medium failed."""
+    return _counters(lu.counters.other_errors)
+
+
+def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
+    """Return free and used space in threshold sets, of this unit alone (scope 01b), if they are known."""
+    if lu.space is None:
+        return {}
+    sets = (lu.space.available, lu.space.used)
+    return {
+        code: struct.pack(">IB3x", min(size // THRESHOLD_SET, 0xFFFFFFFF), 0x01)
+        for code, size in enumerate(sets, start=1)
+    }
+
+
+def start_stop_cycles(lu: LogicalUnit) -> Parameters:
+    """Return stops (code 4) and loads (code 6); when the unit was made is not known."""
+    return {
+        0x0004: lu.counters.start_stop_cycles.to_bytes(4, "big"),
+        0x0006: lu.counters.load_cycles.to_bytes(4, "big"),
+    }
+
+
+def self_test_results(lu: LogicalUnit) -> Parameters:
+    """Return the last twenty self-tests, the newest first; unused places are zeroes."""
+    results = [result.encode() for result in lu.self_tests]
+    results += [bytes(16)] * (20 - len(results))
+    return dict(enumerate(results[:20], start=1))
+
+
+def general_statistics(lu: LogicalUnit) -> Parameters:
+    """Return commands and blocks read and written; how long they took is not measured here."""
+    traffic = lu.traffic()
+    block = lu.block_size
+    return {
+        0x0001: struct.pack(
+            ">QQQQ32x",
+            traffic.reads,
+            traffic.writes,
+            traffic.write_bytes // block,
+            traffic.read_bytes // block,
+        )
+    }
+
+
+def power_condition_transitions(lu: LogicalUnit) -> Parameters:
+    """Return the changes to each power condition that there is."""
+    transitions = lu.readiness.transitions
+    return {code: transitions[power].to_bytes(4, "big") for power, code in _TRANSITION_CODES.items()}
+
+
+_TRANSITION_CODES = {
+    PowerCondition.ACTIVE: 0x0001,
+    PowerCondition.IDLE: 0x0002,  # idle_a
+    PowerCondition.STANDBY: 0x0008,  # standby_z
+}
+
+
+def informational_exceptions(_lu: LogicalUnit) -> Parameters:
+    """Return that nothing is about to fail; there is no temperature (FFh)."""
+    return {0x0000: bytes([0, 0, 0xFF, 0])}
+
+
+THRESHOLD_SET = 1 << 20
+"""Bytes in which space is counted (SBC-4 THRESHOLD EXPONENT)."""
+
+PAGES: dict[LogKey, tuple[str, int, Callable[[LogicalUnit], Parameters]]] = {
+    (0x02, 0x00): ("Write Error Counter", BOUNDED_COUNTER, write_error_counters),
+    (0x03, 0x00): ("Read Error Counter", BOUNDED_COUNTER, read_error_counters),
+    (0x05, 0x00): ("Verify Error Counter", BOUNDED_COUNTER, verify_error_counters),
+    (0x06, 0x00): ("Non-Medium Error", BOUNDED_COUNTER, non_medium_errors),
+    (0x0C, 0x00): ("Logical Block Provisioning", BINARY_LIST, logical_block_provisioning),
+    (0x0E, 0x00): ("Start-Stop Cycle Counter", BINARY_LIST, start_stop_cycles),
+    (0x10, 0x00): ("Self-Test Results", BINARY_LIST, self_test_results),
+    (0x19, 0x00): ("General Statistics and Performance", BINARY_LIST, general_statistics),
+    (0x1A, 0x00): ("Power Condition Transitions", BINARY_LIST, power_condition_transitions),
+    (0x2F, 0x00): ("Informational Exceptions", BINARY_LIST, informational_exceptions),
+}
+"""Every page that has parameters: T10's name, FORMAT AND LINKING, and what makes the parameters."""

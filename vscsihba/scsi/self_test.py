@@ -1,0 +1,110 @@
+"""Self-tests: reading the medium to see whether it can be read, and a memory of how that went.
+
+A short test reads three places, an extended one everything. SEND DIAGNOSTIC starts them,
+a log page shows the results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from vscsihba.block import Extent
+from vscsihba.scsi.sense import CheckCondition, Sense
+from vscsihba.scsi.verify import read_pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vscsihba.scsi.logical_unit import LogicalUnit
+    from vscsihba.scsi.response import Background
+
+_PIECE = 16 << 20
+"""Bytes between two looks at whether the test has been aborted."""
+
+
+class SelfTestCode(IntEnum):
+    """SELF-TEST CODE, SPC-5 "SEND DIAGNOSTIC command"."""
+
+    DEFAULT = 0
+    BACKGROUND_SHORT = 1
+    BACKGROUND_EXTENDED = 2
+    ABORT_BACKGROUND = 4
+    FOREGROUND_SHORT = 5
+    FOREGROUND_EXTENDED = 6
+
+
+class Outcome(IntEnum):
+    """SELF-TEST RESULTS, SPC-5 "Self-Test Results log page"."""
+
+    PASSED = 0x0
+    ABORTED = 0x1
+    FAILED = 0x7
+    RUNNING = 0xF
+
+
+@dataclass(slots=True)
+class SelfTest:
+    """One self-test.
+
+    Attributes:
+        code: What kind of test it is.
+        hours: When it began, in hours of the unit's life.
+        outcome: How it went.
+        sense: Why it failed.
+    """
+
+    code: SelfTestCode
+    hours: int
+    outcome: Outcome = Outcome.RUNNING
+    sense: Sense | None = None
+
+    def encode(self) -> bytes:
+        """Return the 16 bytes of a self-test results log parameter."""
+        data = bytearray(16)
+        data[0] = self.code << 5 | self.outcome
+        data[2:4] = min(self.hours, 0xFFFF).to_bytes(2, "big")
+        data[4:12] = b"\xff" * 8
+        if self.sense is not None:
+            if self.sense.information is not None:
+                data[4:12] = self.sense.information.to_bytes(8, "big")
+            data[12] = self.sense.key
+            data[13:15] = self.sense.asc.to_bytes(2, "big")
+        return bytes(data)
+
+
+def run(lu: LogicalUnit, test: SelfTest, *, extended: bool) -> Background:
+    """Run `test` and note how it goes.
+
+    Raises:
+        CheckCondition: The medium could not be read.
+    """
+    try:
+        for extent in _everything(lu) if extended else _three_places(lu):
+            if test.outcome is Outcome.ABORTED:
+                break
+            yield from read_pieces(extent, lambda _at, _piece: None)
+    except CheckCondition as condition:
+        test.outcome, test.sense = Outcome.FAILED, condition.sense
+        raise
+    if test.outcome is Outcome.RUNNING:
+        test.outcome = Outcome.PASSED
+
+
+def quietly(test: Background) -> Background:
+    """Leave a failure after the status to the log page."""
+    try:
+        yield from test
+    except CheckCondition:
+        return
+
+
+def _three_places(lu: LogicalUnit) -> list[Extent]:
+    blocks = (0, lu.blocks // 2, lu.blocks - 1)
+    return [Extent(block * lu.block_size, lu.block_size) for block in blocks]
+
+
+def _everything(lu: LogicalUnit) -> Iterator[Extent]:
+    size = lu.geometry.size
+    return (Extent(offset, min(_PIECE, size - offset)) for offset in range(0, size, _PIECE))
