@@ -37,7 +37,7 @@ class CorruptHandler(Transform):
         misplaced: Annotated[
             Probability, Meta(description="How likely a write goes to another place of the range.")
         ] = 0.0
-        offset: Annotated[Size, Meta(description="First byte of the range that is lied about.")] = Size(0)
+        offset: Annotated[Size, Meta(description="First byte of the range that is lied about.")] = 0
         length: Annotated[
             Size | None, Meta(description="How long that range is; all the rest, if left out.")
         ] = None

@@ -38,7 +38,7 @@ class ErrorHandler(Around):
             ),
         ] = "EIO"
         verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs fail.")] = ("read", "write")
-        offset: Annotated[Size, Meta(description="First byte of the range that fails.")] = Size(0)
+        offset: Annotated[Size, Meta(description="First byte of the range that fails.")] = 0
         length: Annotated[
             Size | None, Meta(description="How long that range is; all the rest, if left out.")
         ] = None

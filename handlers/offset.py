@@ -28,7 +28,7 @@ class OffsetHandler(Transform):
 
         offset: Annotated[
             Size, Meta(description="Where the window begins on the layer below, such as 1MiB.")
-        ] = Size(0)
+        ] = 0
         length: Annotated[Size | None, Meta(description="How large it is; all the rest, if left out.")] = None
 
     options: Options

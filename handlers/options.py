@@ -24,6 +24,8 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 BlockSize = Literal[512, 1024, 2048, 4096]
 """The logical blocks that a disk can have, in bytes."""
 
+Size = Annotated[int, msgspec.Meta(ge=0, extra={"unit": "bytes"})]
+"""A number of bytes, which a document may also give as text: ``"10GiB"``."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """How often something happens."""
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -32,10 +34,6 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 """A quantity that cannot be 0."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 """A time span."""
-
-
-class Size(int):
-    """A number of bytes, which a document may also give as text: ``"10GiB"``."""
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # "O" as in Options
@@ -81,7 +79,7 @@ def convert(kind: type[O], document: Mapping[str, object], *, place: str, handle
         if field.required and field.encode_name not in document:
             raise ConfigError(place, f"handler {handler} needs the option {field.encode_name!r}")
     try:
-        return msgspec.convert(document, kind, dec_hook=_decode)
+        return msgspec.convert(_with_sizes(kind, document, place), kind)
     except msgspec.ValidationError as error:
         raise _located(place, error) from error
 
@@ -97,13 +95,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def dump(options: Options) -> str:
     """Return what a document would say for the same options, always in the same words."""
-    return msgspec.json.encode(options, enc_hook=_encode, order="sorted").decode()
+    return msgspec.json.encode(options, order="sorted").decode()
 
 
 def describe(kind: type[Options]) -> list[OptionHelp]:
     """Return the help of every option of `kind`, in the order of their declaration."""
-    struct = msgspec.inspect.type_info(kind)
-    assert isinstance(struct, msgspec.inspect.StructType)  # noqa: S101  # for the type checker
     return [
         OptionHelp(
             name=field.encode_name,
@@ -111,8 +107,14 @@ def describe(kind: type[Options]) -> list[OptionHelp]:
             default="" if field.required else json.dumps(_default(field)),
             description=_description(field.type),
         )
-        for field in struct.fields
+        for field in _fields(kind)
     ]
+
+
+def _fields(kind: type[Options]) -> tuple[msgspec.inspect.Field, ...]:
+    struct = msgspec.inspect.type_info(kind)
+    assert isinstance(struct, msgspec.inspect.StructType)  # noqa: S101  # for the type checker
+    return struct.fields
 
 
 def _default(field: msgspec.inspect.Field) -> object:
@@ -129,25 +131,30 @@ def _description(type_: msgspec.inspect.Type) -> str:
     return ""
 
 
-def _encode(value: object) -> object:
-    """Make a number of a `Size`; every other type is msgspec's own."""
-    if isinstance(value, Size):
-        return int(value)
-    raise NotImplementedError(f"an option has the unknown type {type(value).__name__}")
+def _with_sizes(kind: type[Options], document: Mapping[str, object], place: str) -> dict[str, object]:
+    """Turn sizes that are given as text into numbers.
+
+    Raises:
+        ConfigError: The text is no size.
+    """
+    found = dict(document)
+    for field in _fields(kind):
+        name, value = field.encode_name, document.get(field.encode_name)
+        if isinstance(value, str) and _is_size(field.type):
+            try:
+                found[name] = parse_size(value)
+            except UsageError as error:
+                raise ConfigError(f"{place}.{name}", error.message, cure=error.cure) from error
+    return found
 
 
-def _decode(kind: type, value: object) -> object:
-    """Make a `Size` of what a document says; every other type is msgspec's own."""
-    if kind is not Size:
-        raise NotImplementedError(f"an option has the unknown type {kind.__name__}")
-    if isinstance(value, str):
-        try:
-            return Size(parse_size(value))
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return Size(value)
-    raise ValueError('expected a size such as 1048576 or "1MiB"')
+def _is_size(type_: msgspec.inspect.Type) -> bool:
+    """Tell whether a type is `Size`, or says that it can be."""
+    if isinstance(type_, msgspec.inspect.UnionType):
+        return any(map(_is_size, type_.types))
+    if isinstance(type_, msgspec.inspect.Metadata):
+        return (type_.extra or {}).get("unit") == "bytes" or _is_size(type_.type)
+    return False
 
 
 def _located(place: str, error: msgspec.ValidationError) -> ConfigError:

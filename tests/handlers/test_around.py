@@ -9,7 +9,6 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.memory import MemoryHandler
-from vscsihba.handlers.options import Size
 
 FACTS = {"geometry", "capabilities", "identity", "inline"}
 
@@ -47,7 +46,7 @@ CALLS: list[tuple[Callable[[Checked], object], str]] = [
 
 @pytest.mark.parametrize(("call", "words"), CALLS)
 def test_every_verb_is_surrounded(call: Callable[[Checked], object], words: str) -> None:
-    memory = MemoryHandler(MemoryHandler.Options(size=Size(1 << 20)))
+    memory = MemoryHandler(MemoryHandler.Options(size=1 << 20))
     memory.open()
     recorder = Recorder(memory)
     disk = Checked(recorder)
@@ -63,7 +62,7 @@ def test_no_verb_is_forgotten() -> None:
 
 
 def test_nothing_goes_by_inline_unseen() -> None:
-    memory = MemoryHandler(MemoryHandler.Options(size=Size(512)))
+    memory = MemoryHandler(MemoryHandler.Options(size=512))
     memory.open()
     assert Recorder(memory).inline.read is None
     assert Recorder(memory).inline.write is None

@@ -12,7 +12,6 @@ from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.filter import Filter, PassThrough, Transform
 from vscsihba.handlers.memory import MemoryHandler
-from vscsihba.handlers.options import Size
 
 LIFECYCLE = {"check", "open", "close"}
 
@@ -112,7 +111,7 @@ def test_transform_has_no_inline_verbs() -> None:
 
 
 def memory(size: int = 1 << 20) -> MemoryHandler:
-    handler = MemoryHandler(MemoryHandler.Options(size=Size(size)))
+    handler = MemoryHandler(MemoryHandler.Options(size=size))
     handler.open()
     return handler
 
@@ -136,7 +135,7 @@ class Watching(PassThrough):
 
 
 def test_pass_through_hides_inline_verbs_of_what_it_wants_to_see() -> None:
-    below = Inlined(MemoryHandler.Options(size=Size(512)))
+    below = Inlined(MemoryHandler.Options(size=512))
     seen = Watching(Handler.Options(), below).inline
     assert seen.read is None
     assert seen.write is not None

@@ -35,8 +35,8 @@ def test_sizes_are_numbers_or_text() -> None:
         ({"path": 5}, r"\$\.luns\[1\]\.path: expected `str`, got `int`"),
         ({"path": "a", "tags": ["b", 1]}, r"\$\.luns\[1\]\.tags\[1\]: expected `str`"),
         ({"path": "a", "size": "big"}, r"\$\.luns\[1\]\.size: 'big' is not a size"),
-        ({"path": "a", "size": -1}, r"\$\.luns\[1\]\.size: expected a size"),
-        ({"path": "a", "size": True}, r"\$\.luns\[1\]\.size: expected a size"),
+        ({"path": "a", "size": -1}, r"\$\.luns\[1\]\.size: expected `int` >= 0"),
+        ({"path": "a", "size": True}, r"\$\.luns\[1\]\.size: expected `int | null`"),
         ({"path": "a", "size": 0}, r"\$\.luns\[1\]: an empty disk is none"),
     ],
 )

@@ -7,7 +7,6 @@ import pytest
 from tests.handlers.model import read, write
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.memory import MemoryHandler
-from vscsihba.handlers.options import Size
 from vscsihba.handlers.readonly import ReadonlyHandler
 from vscsihba.handlers.stack import build
 
@@ -34,7 +33,7 @@ def test_refuses_to_write() -> None:
 
 
 def test_refuses_to_write_even_if_nobody_asks_what_it_can_do() -> None:
-    below = MemoryHandler(MemoryHandler.Options(size=Size(1 << 20)))
+    below = MemoryHandler(MemoryHandler.Options(size=1 << 20))
     below.open()
     handler = ReadonlyHandler(Handler.Options(), below)
     verbs: tuple[Callable[[], None], ...] = (
