@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from vscsihba.handlers.vectored import transfer
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Give a file a new content; after a crash it has the old one or the new one.
@@ -12,10 +14,11 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:  # noqa: PTH123  # Path.open takes no descriptor
-        file.write(content)
-        file.flush()
+    try:
+        transfer(lambda views, at: os.pwritev(fd, views, at), 0, [memoryview(content)])
         os.fsync(fd)
+    finally:
+        os.close(fd)
     new.replace(path)
     sync_directory(path.parent)
 

@@ -20,7 +20,10 @@ class Filter(Handler):
 
     Attributes:
         next: The handler below; open whenever this one is.
+        only_reads: The layer below is never written to, so it may be shared.
     """
+
+    only_reads: bool = False
 
     def __init__(self, options: Handler.Options, below: Handler) -> None:
         super().__init__(options)

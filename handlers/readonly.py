@@ -21,6 +21,7 @@ class ReadonlyHandler(Transform):
     name = "readonly"
     workers = 64
     never_blocks = True
+    only_reads = True
 
     @property
     def geometry(self) -> Geometry:

@@ -23,6 +23,7 @@ GROUP = "vscsihba.handlers"
 
 _BUILT_IN = {
     "corrupt": "vscsihba.handlers.corrupt:CorruptHandler",
+    "cow": "vscsihba.handlers.cow:CowHandler",
     "delay": "vscsihba.handlers.delay:DelayHandler",
     "error": "vscsihba.handlers.error:ErrorHandler",
     "file": "vscsihba.handlers.file:FileHandler",

@@ -2,7 +2,8 @@
 
     {"handler": "readonly", "next": {"handler": "file", "path": "/srv/disk.img"}}
 
-A plain string is the path of a file. Building a stack checks every option of every
+A plain string is the path of a file, which is opened for reading only if the filter on
+top of it never writes. Building a stack checks every option of every
 layer and opens nothing. This module knows the shape of the document and the order of
 opening; what a layer does is the layer's business.
 """
@@ -134,6 +135,8 @@ def _layer(document: object, registry: Registry, place: str) -> tuple[Make, obje
         below = rest.pop("next", None)
         if below is None:
             raise ConfigError(place, f"handler {name} is a filter", cure='say in "next" what it sits on')
+        if kind.only_reads and isinstance(below, str):
+            below = {"handler": "file", "path": below, "read_only": True}
         options = convert(kind.Options, rest, place=place, handler=name)
         return (lambda layers: kind(options, layers[-1])), below
     if "next" in rest:

@@ -25,6 +25,8 @@ SETTINGS = hypothesis.settings(
 )
 
 KIB = 1024
+MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+"""Where files need no time to be synced."""
 
 
 def read(disk: Checked, offset: int, length: int) -> bytes:
@@ -64,10 +66,12 @@ class DiskModel(RuleBasedStateMachine):
 
     Attributes:
         size: Capacity of the disk that `document` describes, in bytes.
+        scratch: Where to make the directory for its files; None for the usual place.
         forgets: What was written is gone when the disk is closed.
     """
 
     size = 320 * KIB
+    scratch: Path | None = None
     forgets = False
     resizes = True
 
@@ -81,7 +85,7 @@ class DiskModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="handler-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="handler-", dir=self.scratch))
         self.stack: Stack | None = None
 
     @initialize()

@@ -1,19 +1,15 @@
 import errno
 import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.handlers.model import KIB, DiskModel, as_tests, read, write
+from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
 from vscsihba.errors import ConfigError, InUseError, MediumError, UsageError
 from vscsihba.handlers import file_inline, file_path, linux
 from vscsihba.handlers.stack import Document, build
-
-SHM = Path("/dev/shm")
 
 
 class FileModel(DiskModel):
@@ -28,10 +24,7 @@ class FileModel(DiskModel):
 class TmpfsModel(FileModel):
     """The same where the page cache is the storage, and not every system call is there."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        shutil.rmtree(self.directory)
-        self.directory = Path(tempfile.mkdtemp(prefix="handler-", dir=SHM))
+    scratch = MEMORY_DIRECTORY
 
 
 class BigBlocksModel(FileModel):
@@ -41,7 +34,7 @@ class BigBlocksModel(FileModel):
 
 TestFile = as_tests(FileModel)
 TestFileBigBlocks = as_tests(BigBlocksModel)
-if SHM.is_dir():
+if MEMORY_DIRECTORY:
     TestFileTmpfs = as_tests(TmpfsModel)
 
 

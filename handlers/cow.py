@@ -1,0 +1,284 @@
+"""cow: a disk whose changes go to an overlay, while the base below stays as it is.
+
+Any number of disks can share a base, each with an overlay of its own. The overlay is a
+sparse file of its own format (`cow_format`), is locked while it is in use, and survives a
+crash (`overlay`). It remembers which base it belongs to and refuses another one.
+
+This module knows how base and overlay make one disk, not how an overlay is kept.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from vscsihba.block import Buffer, Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers import file_path
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.cow_format import BASE, DATA, ZERO, Header
+from vscsihba.handlers.cow_inline import inline_verbs
+from vscsihba.handlers.filter import Transform
+from vscsihba.handlers.options import Size
+from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
+
+_EXTENTS_AT_ONCE = 1024
+
+
+class CowHandler(Transform):
+    """Copy on write."""
+
+    name = "cow"
+    workers = 8
+    only_reads = True
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the cow filter."""
+
+        path: Annotated[str, Meta(description="The overlay file.", min_length=1)]
+        create: Annotated[bool, Meta(description="Make the overlay if it is missing.")] = False
+        size: Annotated[
+            Size | None,
+            Meta(description="Capacity of a new overlay, if it is to be larger than the base."),
+        ] = None
+        cluster_size: Annotated[
+            Literal[4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576],
+            Meta(description="Bytes that a new overlay copies at once when a part of them changes."),
+        ] = 65536
+        rebase: Annotated[
+            bool, Meta(description="Take the layer below for the base, even if it is not the one recorded.")
+        ] = False
+        read_only: Annotated[
+            bool, Meta(description="Never write; several disks may share the overlay then.")
+        ] = False
+
+        def __post_init__(self) -> None:
+            """Refuse options that contradict each other."""
+            if self.read_only and (self.create or self.rebase):
+                raise ValueError('"read_only" forbids "create" and "rebase"')
+            if self.size is not None and not self.create:
+                raise ValueError('"size" is for an overlay that is made, so it needs "create"')
+
+    options: Options
+
+    def __init__(self, options: Options, below: Handler) -> None:
+        super().__init__(options, below)
+        self._allocating = threading.Lock()
+
+    def check(self) -> None:
+        """Look whether there is an overlay, or room to make one."""
+        path = self.options.path
+        if file_path.look(path, read_only=self.options.read_only) is None:
+            if not self.options.create:
+                raise UsageError(f"{path}: no such overlay", cure='make it with "create": true')
+            file_path.demand_room(path)
+
+    def open(self) -> None:
+        """Open the overlay, making it if asked to, and make sure that it belongs to the layer below.
+
+        Raises:
+            HostError: It belongs to another base, or this one has changed.
+        """
+        wanted = self.options
+        if wanted.create and not os.path.lexists(wanted.path):
+            self._create()
+        self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
+        try:
+            self._demand_base()
+            self._geometry = self._shape(self._overlay.header.size)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Flush the overlay and let go of it."""
+        self._overlay.close()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The blocks of the base; the overlay says how many."""
+        return self._geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the overlay can do; the base is only read."""
+        read_only = self.options.read_only
+        return Capabilities(
+            read_only=read_only,
+            flush=not read_only,
+            unmap=not read_only,
+            unmap_zeroes=not read_only,
+            extents=True,
+            rotational=self.next.capabilities.rotational,
+            unmap_granularity=0 if read_only else self._overlay.cluster_size,
+        )
+
+    @property
+    def identity(self) -> str:
+        """The overlay's own name, wherever its file goes."""
+        return f"cow:{self._overlay.header.uuid}"
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """Requests that concern the overlay alone or the base alone go there directly."""
+        return inline_verbs(self._overlay, self.next)
+
+    def read(self, offset: int, views: Views) -> None:
+        """Read each part from where it is."""
+        buffer = Buffer(views)
+        for state, run in self._overlay.runs(offset, buffer.length):
+            parts = buffer.take(run.offset - offset, run.length)
+            if state == DATA:
+                self._overlay.read(run.offset, parts)
+            elif state == BASE:
+                self._read_base(run.offset, parts)
+            else:
+                Buffer(parts).zero()
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Write in place what the overlay has already; make room for the rest."""
+        length = sum(map(len, views))
+        if self._overlay.is_all(DATA, offset, length):
+            self._overlay.overwrite(offset, views)
+        else:
+            with self._allocating:
+                self._write_new(offset, views, length)
+        if fua:
+            self._overlay.flush()
+
+    def flush(self) -> None:
+        """Flush contents, then the map; see `overlay`."""
+        self._overlay.flush()
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Make it zeroes, which take no storage."""
+        self.write_zeroes(offset, length, may_unmap=True)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:  # noqa: ARG002  # nothing is ever set aside
+        """Forget whole clusters, and write zeroes to those that are only partly concerned."""
+        with self._allocating:
+            self._zero(offset, offset + length)
+        if fua:
+            self._overlay.flush()
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Tell what the overlay has, and what the base says of the rest."""
+        return list(islice(self._extents(offset, length), _EXTENTS_AT_ONCE))
+
+    def resize(self, size: int) -> None:
+        """Give the disk a new size, whatever the base's."""
+        shape = self._shape(size)
+        with self._allocating:
+            if size < self._geometry.size:
+                self._zero(size, self._geometry.size)
+            self._overlay.resize(size)
+        self._geometry = shape
+
+    def _create(self) -> None:
+        base = self.next.geometry
+        size = base.size if self.options.size is None else self.options.size
+        if size < base.size:
+            raise UsageError(
+                f"{self.options.path}: an overlay of {size} bytes hides some of the {base.size} below"
+            )
+        self._shape(size, self.options.cluster_size)
+        header = Header(
+            size=size,
+            cluster_size=self.options.cluster_size,
+            base=self.next.identity,
+            base_size=base.size,
+            base_digest=digest(self.next),
+        )
+        create_overlay(self.options.path, header)
+
+    def _shape(self, size: int, cluster_size: int | None = None) -> Geometry:
+        return replace(self.next.geometry, size=size, optimal_io=cluster_size or self._overlay.cluster_size)
+
+    def _demand_base(self) -> None:
+        """Make sure that the layer below is the overlay's base, or make it so if that was asked for."""
+        header, below = self._overlay.header, self.next
+        if header.committing:
+            raise HostError(
+                f"{self.options.path}: a commit into its base was interrupted", cure="commit it again"
+            )
+        found = {
+            "base": below.identity,
+            "base_size": below.geometry.size,
+            "base_digest": digest(below),
+        }
+        recorded = {name: getattr(header, name) for name in found}
+        if found == recorded:
+            return
+        if self.options.rebase:
+            self._overlay.replace_header(msgspec.structs.replace(header, **found))
+            return
+        what = "has changed" if found["base"] == header.base else f"is not {header.base}"
+        raise HostError(
+            f"{self.options.path}: its base {what}",
+            cure='bring the right one back, or say "rebase": true if this one is right',
+        )
+
+    def _read_base(self, offset: int, views: Views) -> None:
+        """Read from the base, and zeroes behind its end."""
+        buffer = Buffer(views)
+        inside = min(buffer.length, max(0, self.next.geometry.size - offset))
+        if inside:
+            self.next.read(offset, buffer.take(0, inside))
+        buffer.zero(inside)
+
+    def _write_new(self, offset: int, views: Views, length: int) -> None:
+        """Store a range in the overlay, with what surrounds it in clusters that were not there."""
+        size, states = self._overlay.cluster_size, self._overlay.states
+        first, last = offset // size, (offset + length - 1) // size
+        start = offset if states[first] == DATA else first * size
+        end = offset + length if states[last] == DATA else (last + 1) * size
+        before, after = self._content(start, offset), self._content(offset + length, end)
+        self._overlay.overwrite(start, [*before, *views, *after])
+        self._overlay.mark(first, last + 1, DATA)
+
+    def _content(self, start: int, end: int) -> list[memoryview]:
+        """Return what a part of a cluster reads as; behind the end of the disk, zeroes."""
+        if start == end:
+            return []
+        room = memoryview(bytearray(end - start))
+        inside = min(end, self._geometry.size) - start
+        if inside > 0:
+            self.read(start, [room[:inside]])
+        return [room]
+
+    def _zero(self, start: int, end: int) -> None:
+        size = self._overlay.cluster_size
+        first = -(-start // size)
+        last = self._overlay.header.clusters if end == self._geometry.size else end // size
+        if first > last:
+            self._zero_part(start, end)
+            return
+        self._zero_part(start, first * size)
+        self._zero_part(max(last * size, start), end)
+        self._overlay.free(first, last)
+
+    def _zero_part(self, start: int, end: int) -> None:
+        """Zero a part of one cluster, if it is not zeroes already."""
+        if start < end and not self._overlay.is_all(ZERO, start, end - start):
+            self._write_new(start, [memoryview(bytes(end - start))], end - start)
+
+    def _extents(self, offset: int, length: int) -> Iterator[ExtentStatus]:
+        for state, run in self._overlay.runs(offset, length):
+            if state == BASE:
+                yield from self._base_extents(run.offset, run.end)
+            else:
+                yield ExtentStatus(run, allocated=state == DATA, zero=state == ZERO)
+
+    def _base_extents(self, at: int, end: int) -> Iterator[ExtentStatus]:
+        inside = min(end, self.next.geometry.size)
+        while at < inside:
+            found = self.next.extents(at, inside - at)
+            yield from found
+            at = found[-1].extent.end
+        if at < end:
+            yield ExtentStatus(Extent(at, end - at), allocated=False, zero=True)

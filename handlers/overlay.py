@@ -1,0 +1,303 @@
+"""An overlay: clusters of a disk that are stored apart from its base, and the map that says which.
+
+The order of writing is all there is to its safety. The content of a cluster goes to its
+place first, its new state stays in memory; a flush puts the contents on stable storage,
+then the states, each map sector as a whole. So whenever a state that says "stored here"
+is on stable storage, the content is too, and a crash leaves each cluster as it was at the
+last flush, or as it was made since. Freeing a cluster needs no order: its place then reads
+as zeroes, which is what its new state says.
+
+That is for a machine that stops. A process that is killed loses nothing at all: new states
+are in `surviving` too before they are acknowledged, and the next to open the overlay finds
+them there.
+
+This module knows the file (through a handler, its *store*) and no base.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterator
+
+import msgspec
+
+from vscsihba.block import Buffer, Extent, Views
+from vscsihba.errors import HostError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.cow_format import (
+    BASE,
+    DATA,
+    MAGIC,
+    PER_GROUP,
+    PER_SECTOR,
+    SECTOR,
+    SLOT,
+    SLOTS,
+    ZERO,
+    Header,
+    decode_sector,
+    decode_slot,
+    encode_sector,
+    encode_slot,
+    file_size,
+    place_of_cluster,
+    place_of_sector,
+)
+from vscsihba.handlers.losses import losses_moved
+from vscsihba.handlers.surviving import Surviving, forget, recall
+
+
+class Overlay:
+    """The clusters that an open store holds.
+
+    `runs`, `read` and `overwrite` may be called by any number of threads at once; what
+    changes states (`mark`, `flush`, `resize`) serialises itself.
+
+    Args:
+        store: An open handler with the file's bytes.
+
+    Attributes:
+        header: What the overlay says of itself.
+        states: The state of each cluster: `BASE`, `DATA` or `ZERO`.
+
+    Raises:
+        HostError: It is no overlay, or is damaged.
+    """
+
+    def __init__(self, store: Handler) -> None:
+        self.store = store
+        self._sequence, self.header = _newest_header(store)
+        self.states = bytearray()
+        self._dirty: set[int] = set()
+        self._changing = threading.Lock()
+        self._flushing = threading.Lock()
+        self._surviving: Surviving | None = None
+        self._load_states()
+        self._recall_states()
+
+    def begin(self) -> None:
+        """Make ready for writing.
+
+        Raises:
+            OSError: As the store's.
+        """
+        before, session = self.header.session, str(uuid.uuid4())
+        self.replace_header(msgspec.structs.replace(self.header, session=session))
+        if before:
+            forget(before)
+        self._surviving = Surviving(session)
+
+    def close(self) -> None:
+        """Flush, and close the store in any case.
+
+        Raises:
+            OSError: The flush failed.
+        """
+        kept = False
+        try:
+            if self._surviving is not None:
+                self.flush()
+                kept = True
+        finally:
+            if self._surviving is not None:
+                self._surviving.close(forget=kept)
+            self.store.close()
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes of a cluster."""
+        return self.header.cluster_size
+
+    def runs(self, offset: int, length: int) -> Iterator[tuple[int, Extent]]:
+        """Cut a range of the disk where the state changes; return each state with its part."""
+        end, size = offset + length, self.cluster_size
+        while offset < end:
+            first, last = offset // size, -(-end // size)
+            state = self.states[first]
+            others = (self.states.find(other, first, last) for other in (BASE, DATA, ZERO) if other != state)
+            border = min((found for found in others if found >= 0), default=last)
+            stop = min(border * size, end)
+            yield state, Extent(offset, stop - offset)
+            offset = stop
+
+    def is_all(self, state: int, offset: int, length: int) -> bool:
+        """Tell whether every cluster that a range touches has `state`."""
+        size = self.cluster_size
+        first, last = offset // size, -(-(offset + length) // size)
+        return self.states.count(state, first, last) == last - first
+
+    def read(self, offset: int, views: Views) -> None:
+        """Fill `views` from the places of the clusters from `offset` on, whatever their states.
+
+        Raises:
+            OSError: As the store's.
+        """
+        buffer = Buffer(views)
+        for place, at, count in self._places(offset, buffer.length):
+            with losses_moved(at - place):
+                self.store.read(place, buffer.take(at - offset, count))
+
+    def overwrite(self, offset: int, views: Views) -> None:
+        """Store `views` at the places of the clusters from `offset` on; their states stay.
+
+        Raises:
+            OSError: As the store's.
+        """
+        buffer = Buffer(views)
+        for place, at, count in self._places(offset, buffer.length):
+            with losses_moved(at - place):
+                self.store.write(place, buffer.take(at - offset, count))
+
+    def place(self, offset: int) -> int:
+        """Return the store's offset of a byte of the disk."""
+        number, within = divmod(offset, self.cluster_size)
+        return place_of_cluster(number, self.cluster_size) + within
+
+    def mark(self, first: int, last: int, state: int) -> None:
+        """Give the clusters from `first` to before `last` a new state, for the next flush to keep.
+
+        Raises:
+            OSError: There is no room to let it survive this process; nothing has changed.
+        """
+        if first < last:
+            with self._changing:
+                if self._surviving is not None:
+                    self._surviving.put(first, bytes([state + 1]) * (last - first))
+                self.states[first:last] = bytes([state]) * (last - first)
+                self._dirty.update(range(first // PER_SECTOR, (last - 1) // PER_SECTOR + 1))
+
+    def free(self, first: int, last: int) -> None:
+        """Make the clusters from `first` to before `last` read as zeroes, and give back their storage."""
+        for at in range(first, last, PER_GROUP):
+            stop = min(last, at + PER_GROUP)
+            stored = [run for state, run in self._cluster_runs(at, stop) if state == DATA]
+            self.mark(at, stop, ZERO)
+            if self.store.capabilities.unmap:
+                for run in stored:
+                    for place, _, count in self._places(run.offset, run.length):
+                        self.store.unmap(place, count)
+
+    def flush(self) -> None:
+        """Put contents on stable storage, and then the states that speak of them.
+
+        Raises:
+            OSError: As the store's; what was not kept is tried again by the next flush.
+        """
+        with self._flushing:
+            with self._changing:
+                dirty, self._dirty = self._dirty, set()
+                # Copies: what is marked from now on has contents that this flush may not cover.
+                sectors = {number: self._sector(number) for number in dirty}
+            try:
+                self.store.flush()
+                for number, sector in sorted(sectors.items()):
+                    place = place_of_sector(number, self.cluster_size)
+                    self.store.write(place, [memoryview(sector)])
+                if sectors:
+                    self.store.flush()
+            except BaseException:
+                with self._changing:
+                    self._dirty |= dirty
+                raise
+
+    def resize(self, size: int) -> None:
+        """Give the disk a new size; clusters that are added read as zeroes.
+
+        Raises:
+            OSError: The store cannot grow.
+        """
+        header = msgspec.structs.replace(self.header, size=size)
+        before, after = self.header.clusters, header.clusters
+        if after > before:
+            wanted = file_size(after, self.cluster_size)
+            if self.store.geometry.size < wanted:
+                self.store.resize(wanted)
+            with self._changing:
+                self.states.extend(bytes(max(0, after - len(self.states))))
+            self.mark(before, after, ZERO)
+        self.replace_header(header)
+
+    def replace_header(self, header: Header) -> None:
+        """Keep a new header on stable storage, in place of the older of the two.
+
+        Everything written before is on stable storage then as well.
+        """
+        self.flush()
+        self._sequence += 1
+        slot = encode_slot(header, self._sequence)
+        self.store.write(self._sequence % SLOTS * SLOT, [memoryview(slot)])
+        self.store.flush()
+        self.header = header
+
+    def _load_states(self) -> None:
+        header = self.header
+        if self.store.geometry.size < file_size(header.clusters, header.cluster_size):
+            raise HostError("the overlay is cut short", cure="restore it from a copy")
+        for number in range(-(-header.clusters // PER_SECTOR)):
+            sector = _read(self.store, place_of_sector(number, header.cluster_size), SECTOR)
+            states = decode_sector(number, sector, header.uuid)
+            if states is None:
+                raise HostError(
+                    f"the overlay is damaged in map sector {number}", cure="restore it from a copy"
+                )
+            self.states += states
+        del self.states[header.clusters :]
+
+    def _recall_states(self) -> None:
+        """Take over the states that a killed process had not flushed: each plus one, 0 if none."""
+        found = recall(self.header.session)[: len(self.states)] if self.header.session else b""
+        for start in range(0, len(found), PER_SECTOR):
+            part = found[start : start + PER_SECTOR]
+            if any(part):
+                for at, state in enumerate(part, start):
+                    if state:
+                        self.states[at] = state - 1
+                self._dirty.add(start // PER_SECTOR)
+
+    def _sector(self, number: int) -> bytes:
+        states = self.states[number * PER_SECTOR : (number + 1) * PER_SECTOR]
+        return encode_sector(number, states, self.header.uuid)
+
+    def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
+        size = self.cluster_size
+        return self.runs(first * size, (last - first) * size)
+
+    def _places(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """Cut a range at the borders of groups: place in the store, offset on the disk, bytes."""
+        end, group = offset + length, PER_GROUP * self.cluster_size
+        while offset < end:
+            stop = min(end, (offset // group + 1) * group)
+            yield self.place(offset), offset, stop - offset
+            offset = stop
+
+
+def format_overlay(store: Handler, header: Header) -> None:
+    """Make an open, writable store of the right size an overlay in which nothing is stored.
+
+    Raises:
+        OSError: As the store's.
+    """
+    empty = bytes(PER_SECTOR)
+    for number in range(-(-header.clusters // PER_SECTOR)):
+        sector = encode_sector(number, empty, header.uuid)
+        store.write(place_of_sector(number, header.cluster_size), [memoryview(sector)])
+    store.flush()
+    store.write(0, [memoryview(encode_slot(header, sequence=0))])
+    store.flush()
+
+
+def _newest_header(store: Handler) -> tuple[int, Header]:
+    slots = [_read(store, number * SLOT, SLOT) for number in range(SLOTS)]
+    whole = [found for slot in slots if (found := decode_slot(slot)) is not None]
+    if whole:
+        return max(whole, key=lambda found: found[0])
+    if any(slot.startswith(MAGIC) for slot in slots):
+        raise HostError("the overlay is damaged in both headers", cure="restore it from a copy")
+    raise HostError("it is no overlay", cure="is it the right file?")
+
+
+def _read(store: Handler, offset: int, length: int) -> bytes:
+    if offset + length > store.geometry.size:
+        return b""
+    room = bytearray(length)
+    store.read(offset, [memoryview(room)])
+    return bytes(room)

@@ -1,0 +1,345 @@
+"""Crashes: what a disk may look like after one, and two ways to bring one about.
+
+`Promises` follows what a disk was told, and knows for every sector which contents may be
+found after a crash: what it had at the last flush, or anything written to it since.
+
+`cut_power` runs a handler on real files, keeps a record of every system call that changes
+one, stops at any of them, and makes files as a power cut might leave them: of what was not
+synced each sector for itself may be there or not. `kill` runs a handler in a child process
+that kills itself at one of these calls, as ``kill -9`` would.
+"""
+
+import os
+import random
+import signal
+import stat
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from hypothesis import strategies as st
+
+from tests.handlers.model import read
+from vscsihba.handlers import linux
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.stack import Document, build
+
+SECTOR = 512
+ZEROES = bytes(SECTOR)
+
+
+# What a disk is told
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request, in sectors."""
+
+    verb: str
+    first: int = 0
+    count: int = 0
+    seed: int = 0
+
+
+def steps(sectors: int, *, most: int = 12) -> st.SearchStrategy[list[Step]]:
+    """Choose a list of requests for a disk with so many sectors."""
+    ranged = st.builds(
+        Step,
+        st.sampled_from(["write", "write", "write", "write_fua", "write_zeroes", "unmap"]),
+        st.integers(0, sectors - 1),
+        st.one_of(st.integers(1, 16), st.integers(1, sectors)),
+        st.integers(1, 255),
+    )
+    return st.lists(st.one_of(ranged, ranged, st.just(Step("flush"))), min_size=1, max_size=most)
+
+
+class Promises:
+    """For each sector of a disk, what may be found in it after a crash.
+
+    Args:
+        content: What the disk has when it is opened, all of it safe.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.now = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
+        self.allowed = [{sector} for sector in self.now]
+
+    def wrote(self, first: int, data: bytes) -> None:
+        """Note a write that has begun: from now on, a crash may leave it or not."""
+        for number, at in enumerate(range(0, len(data), SECTOR), start=first):
+            self.now[number] = data[at : at + SECTOR]
+            self.allowed[number].add(self.now[number])
+
+    def keep(self, first: int, count: int) -> None:
+        """Note that what some sectors have now is safe."""
+        for number in range(first, first + count):
+            self.allowed[number] = {self.now[number]}
+
+    def check(self, content: bytes) -> None:
+        """Compare a disk after a crash."""
+        for number, allowed in enumerate(self.allowed):
+            found = content[number * SECTOR : (number + 1) * SECTOR]
+            assert found in allowed, (
+                f"sector {number} has {found[:8].hex()}..., "
+                f"allowed are {sorted(each[:8].hex() for each in allowed)}"
+            )
+
+
+def perform(disk: Checked, step: Step, promises: Promises) -> None:
+    """Do one request, and note what it promises."""
+    count = min(step.count, len(promises.now) - step.first)
+    offset, length = step.first * SECTOR, count * SECTOR
+    match step.verb:
+        case "write" | "write_fua":
+            fua = step.verb == "write_fua"
+            data = b"".join(bytes([step.seed, number % 256]) * (SECTOR // 2) for number in range(count))
+            promises.wrote(step.first, data)
+            disk.write(offset, [memoryview(data)], fua=fua)
+            if fua:
+                promises.keep(step.first, count)
+        case "write_zeroes" | "unmap":
+            promises.wrote(step.first, bytes(length))
+            if step.verb == "unmap":
+                disk.unmap(offset, length)
+            else:
+                disk.write_zeroes(offset, length, may_unmap=bool(step.seed % 2))
+        case "flush":
+            disk.flush()
+            promises.keep(0, len(promises.now))
+
+
+# The power
+
+
+class PowerCutError(BaseException):
+    """The power is gone: nothing that happens now reaches a file."""
+
+
+@dataclass
+class _File:
+    """One file as the storage knows it: what is safe, and what is under way."""
+
+    path: Path
+    safe: bytearray
+    pending: list[tuple[int, bytes, bool]] = field(default_factory=list)
+
+    def sync(self) -> None:
+        for offset, data, _ in self.pending:
+            _put(self.safe, offset, data)
+        self.pending.clear()
+
+    def after_power_cut(self, luck: random.Random) -> bytes:
+        """Apply what is safe, and of the rest each sector as luck has it."""
+        found, chance = bytearray(self.safe), luck.choice([0.1, 0.5, 0.9])
+        for offset, data, sure in self.pending:
+            at = 0
+            while at < len(data):
+                count = min(SECTOR - (offset + at) % SECTOR, len(data) - at)
+                if sure or luck.random() < chance:
+                    _put(found, offset + at, data[at : at + count])
+                at += count
+        return bytes(found)
+
+
+def _put(content: bytearray, offset: int, data: bytes) -> None:
+    content.extend(bytes(max(0, offset + len(data) - len(content))))
+    content[offset : offset + len(data)] = data
+
+
+class Power:
+    """A record of the system calls that change files in a directory.
+
+    Args:
+        directory: Where the files are.
+        lasts: How many calls happen before the power is cut.
+    """
+
+    def __init__(self, directory: Path, lasts: int) -> None:
+        self.left = lasts
+        self.files: dict[int, _File] = {
+            path.stat().st_ino: _File(path, bytearray(path.read_bytes())) for path in directory.iterdir()
+        }
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Record from here on; everything in the package goes through these functions."""
+        rename, remove = Path.replace, Path.unlink
+        with ExitStack() as patches:
+            for module, name, fake in (
+                (os, "pwritev", partial(self.pwritev, os.pwritev)),
+                (os, "fdatasync", self.sync),
+                (os, "fsync", self.sync),
+                (os, "ftruncate", partial(self.ftruncate, os.ftruncate)),
+                (linux, "punch_hole", partial(self.freed, linux.punch_hole)),
+                (linux, "zero_range", partial(self.freed, linux.zero_range)),
+                (Path, "replace", lambda path, target: self.renamed(rename, path, target)),
+                (Path, "unlink", lambda path, missing_ok=False: self.removed(remove, path, missing_ok)),
+            ):
+                patches.enter_context(mock.patch.object(module, name, fake))
+            yield
+
+    def call(self) -> None:
+        """Count a call, and cut the power instead if it is time."""
+        if self.left == 0:
+            self.cut()
+        self.left -= 1
+
+    def cut(self) -> None:
+        raise PowerCutError
+
+    def file(self, fd: int) -> _File:
+        inode = os.fstat(fd).st_ino
+        if inode not in self.files:
+            self.files[inode] = _File(Path(f"/proc/self/fd/{fd}").readlink(), bytearray())
+        return self.files[inode]
+
+    def pwritev(
+        self, real: Callable[..., int], fd: int, views: Sequence[Any], offset: int, flags: int = 0
+    ) -> int:
+        self.call()
+        self.file(fd).pending.append((offset, b"".join(views), bool(flags & os.RWF_DSYNC)))
+        return real(fd, views, offset, flags)
+
+    def sync(self, fd: int) -> None:
+        self.call()
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            self.file(fd).sync()
+
+    def ftruncate(self, real: Callable[[int, int], None], fd: int, size: int) -> None:
+        self.call()
+        real(fd, size)
+        safe = self.file(fd).safe
+        safe.extend(bytes(max(0, size - len(safe))))
+        del safe[size:]
+
+    def freed(self, real: Callable[[int, int, int], None], fd: int, offset: int, length: int) -> None:
+        real(fd, offset, length)
+        if offset < os.fstat(fd).st_size:  # else it is only asked whether it can be done
+            self.call()
+            self.file(fd).pending.append((offset, bytes(length), False))
+
+    def renamed(self, real: Callable[[Path, Any], Path], path: Path, target: Any) -> Path:
+        self.call()
+        file = self.files[path.stat().st_ino]
+        assert not file.pending, f"{path} is renamed before it is synced"
+        self.files = {inode: other for inode, other in self.files.items() if other.path != Path(target)}
+        file.path = Path(target)
+        return real(path, target)
+
+    def removed(self, real: Callable[..., None], path: Path, missing_ok: bool) -> None:
+        if path.exists():
+            self.call()
+            self.files.pop(path.stat().st_ino, None)
+        real(path, missing_ok=missing_ok)
+
+    def leave(self, directory: Path, seed: int) -> None:
+        """Write the files as the power cut leaves them."""
+        luck = random.Random(seed)
+        for file in sorted(self.files.values(), key=lambda file: file.path):
+            (directory / file.path.name).write_bytes(file.after_power_cut(luck))
+
+
+def cut_power(
+    directory: Path,
+    describe: Callable[[Path], Document],
+    promises: Promises,
+    todo: Sequence[Step],
+    *,
+    lasts: int,
+    seed: int,
+) -> None:
+    """Do requests until the power is cut, and check the disk as it comes back.
+
+    Args:
+        directory: Holds ``before``, the files that are there at the start.
+        describe: The disk, with its files in a given directory.
+        promises: What the disk reads as at the start.
+        todo: The requests.
+        lasts: After how many system calls the power is cut.
+        seed: The luck of what was not synced.
+    """
+    power = Power(directory / "before", lasts)
+    stack = build(describe(directory / "before"), check_between=True)
+    with power.on():
+        try:
+            with stack as disk:
+                for step in todo:
+                    perform(disk, step, promises)
+                power.left = 0
+                power.call()
+        except PowerCutError:
+            pass
+    after = directory / "after"
+    after.mkdir()
+    power.leave(after, seed)
+    with build(describe(after), check_between=True) as disk:
+        promises.check(read(disk, 0, disk.geometry.size))
+
+
+# The process
+
+
+def kill(
+    describe: Callable[[Path], Document], directory: Path, promises: Promises, todo: Sequence[Step], at: int
+) -> bool:
+    """Do requests in a child that kills itself at the `at`-th call, and check the disk.
+
+    Whatever was acknowledged has to be there, flushed or not: the machine goes on, and so
+    does the initiator, with another engine.
+
+    Returns:
+        Whether the child came that far.
+    """
+    acknowledged, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_killed(describe, directory, promises, todo, at, tell)
+    os.close(tell)
+    with os.fdopen(acknowledged, "rb") as pipe:
+        done = len(pipe.read())
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed"
+    for step in todo[:done]:
+        perform(_Nothing(), step, promises)  # type: ignore[arg-type]
+    promises.keep(0, len(promises.now))
+    for step in todo[done : done + 1]:
+        under_way = Step("write", step.first, step.count, step.seed) if step.verb == "write_fua" else step
+        perform(_Nothing(), under_way, promises)  # type: ignore[arg-type]
+    with build(describe(directory), check_between=True) as disk:
+        promises.check(read(disk, 0, disk.geometry.size))
+    return os.WIFSIGNALED(status)
+
+
+class _Nothing:
+    """A disk that does nothing, for noting what requests promise."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def _be_killed(
+    describe: Callable[[Path], Document],
+    directory: Path,
+    promises: Promises,
+    todo: Sequence[Step],
+    at: int,
+    tell: int,
+) -> None:
+    """Be the child: never returns."""
+    power = Power(directory, at)
+    power.cut = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    try:
+        with power.on(), build(describe(directory)) as disk:
+            for step in todo:
+                perform(disk, step, promises)
+                os.write(tell, b".")
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  # whatever it is, the child must not go on as a second pytest
+        traceback.print_exc()
+    finally:
+        os._exit(1)
