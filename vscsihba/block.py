@@ -170,7 +170,19 @@ class CryptoErase:
     """Make the whole medium unreadable by destroying its key. Answered with None."""
 
 
-BlockOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase
+MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase
+"""What can be asked of a medium."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Do `operation` on the medium of another logical unit of the same HBA. Answered as it is."""
+
+    lun: int
+    operation: MediumOp
+
+
+BlockOp = MediumOp | Elsewhere
 BlockResult = list[ExtentStatus] | None
 
 

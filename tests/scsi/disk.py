@@ -10,6 +10,7 @@ from vscsihba.block import (
     Buffer,
     Capabilities,
     CryptoErase,
+    Elsewhere,
     Extent,
     Extents,
     ExtentStatus,
@@ -80,12 +81,14 @@ class Disk:
         physical = options.pop("physical_block_size", block_size)
         assert isinstance(physical, int)
         geometry = Geometry(blocks * block_size, block_size, physical)
-        self.lu = LogicalUnit(geometry, capabilities, Identity.derive("test"), **options)  # type: ignore[arg-type]
+        identity = Identity.derive(str(options.pop("name", "test")))
+        self.lu = LogicalUnit(geometry, capabilities, identity, **options)  # type: ignore[arg-type]
         self.medium = bytearray(blocks * block_size)
         self.holes: set[int] = set()
         self.operations: list[BlockOp] = []
         self.faults: dict[type, OSError] = {}
         self.bad_offsets: set[int] = set()
+        self.peers: dict[int, Disk] = {}
 
     def run(self, cdb: bytes | str, out: bytes | None = None, room: int = 4096) -> Answer:
         """Send a command; `out` is its data-out, else there are `room` bytes for data-in."""
@@ -100,6 +103,11 @@ class Disk:
             assert memory[response.data_in :] == b"\xee" * (room - response.data_in), "wrote past its data"
             return Answer(response.status, bytes(memory[: response.data_in]), response.sense)
         return Answer(response.status, b"", response.sense)
+
+    def join(self, lun: int, peer: "Disk") -> None:
+        """Let another disk be visible as `lun`."""
+        self.peers[lun] = peer
+        self.lu.peers = {number: disk.lu for number, disk in self.peers.items()}
 
     def no_data(self) -> Buffer:
         return Buffer()
@@ -135,6 +143,8 @@ class Disk:
                 return self._extents(extent)
             case Flush():
                 pass
+            case Elsewhere(lun, there):
+                return self.peers[lun].perform(there)
             case CryptoErase():
                 self.medium[:] = b"\x5c" * len(self.medium)
             case _:

@@ -20,7 +20,7 @@ def vpd(disk: Disk, code: int) -> bytes:
 def test_inquiry_standard_data() -> None:
     data = Disk().run("12 00 00 00ff 00").data
     assert len(data) == 96 == data[4] + 5
-    assert data[:8] == bytes.fromhex("00 00 06 12 5b 00 00 02")
+    assert data[:8] == bytes.fromhex("00 00 06 12 5b 08 00 02")
     assert data[8:36] == b"VSCSIHBAVIRTUAL DISK    0001"
 
 

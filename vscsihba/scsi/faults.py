@@ -8,7 +8,7 @@ import errno
 from collections.abc import Generator
 from typing import TypeVar
 
-from vscsihba.block import BlockOp, BlockResult, Extents, Read
+from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Read
 from vscsihba.errors import MediumError
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
@@ -54,7 +54,8 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
     """
     if fault.errno == errno.EIO:
         lba = fault.offset // block_size if isinstance(fault, MediumError) else None
-        reading = isinstance(operation, Read | Extents)
+        asked = operation.operation if isinstance(operation, Elsewhere) else operation
+        reading = isinstance(asked, Read | Extents)
         return Sense(
             SenseKey.MEDIUM_ERROR,
             Asc.UNRECOVERED_READ_ERROR if reading else Asc.WRITE_ERROR,

@@ -34,6 +34,9 @@ def inquiry(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
         raise cdb.invalid("page_code")
     else:
         payload = standard_data(lu)
+        # The transport does not tell when an initiator comes or goes. One that asks who we are
+        # begins anew: what is left of earlier copies is not for it (SPC-4 lets us drop it any time).
+        lu.copies.forget()
     return data_in(buffer, payload, cdb["allocation_length"])
 
 
@@ -44,6 +47,7 @@ def standard_data(lu: LogicalUnit) -> bytes:
     data[2] = VERSION_SPC_4
     data[3] = 0x10 | 0x02  # HISUP, RESPONSE DATA FORMAT
     data[4] = len(data) - 5
+    data[5] = 0x08  # 3PC
     data[7] = 0x02  # CMDQUE
     data[8:16] = lu.vendor.encode().ljust(8)
     data[16:32] = lu.product.encode().ljust(16)

@@ -6,7 +6,7 @@ operations, on which thread and when, is not known here; nor which initiator spe
 """
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 
 from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Geometry
@@ -14,6 +14,7 @@ from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.copy_manager import CopyOperations
 from vscsihba.scsi.counters import Counters, difference
 from vscsihba.scsi.faults import Result, translate
 from vscsihba.scsi.identity import Identity
@@ -29,6 +30,7 @@ from vscsihba.scsi.saved_state import decode_state, encode_state
 from vscsihba.scsi.self_test import SelfTest
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import Space, falls_below
+from vscsihba.scsi.tokens import Tokens
 from vscsihba.stats import LunStats
 
 
@@ -58,6 +60,7 @@ class LogicalUnit:
         clear_road: Nothing stands in the way of a plain READ or WRITE.
         writable: The medium is not write protected.
         table: The rows of the opcode table that this unit has.
+        peers: The other units of the HBA, by LUN; whoever assembles the HBA fills it in.
         write_through: Every write must reach stable storage before its status (WCE=0).
     """
 
@@ -94,6 +97,9 @@ class LogicalUnit:
         self.buffers = Buffers()
         self.self_tests: deque[SelfTest] = deque(maxlen=20)
         self.space: Space | None = None
+        self.peers: Mapping[int, LogicalUnit] = {}
+        self.copies = CopyOperations()
+        self.tokens = Tokens()
         self._pending = Pending()
         self.readiness = Readiness()
         self.clear_counters()

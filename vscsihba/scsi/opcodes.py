@@ -17,6 +17,11 @@ from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
 from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
 from vscsihba.scsi.defects import read_defect_data, reassign_blocks
 from vscsihba.scsi.diagnostic import receive_diagnostic_results, send_diagnostic
+from vscsihba.scsi.extended_copy import (
+    extended_copy,
+    receive_copy_operating_parameters,
+    receive_copy_status,
+)
 from vscsihba.scsi.format_unit import format_unit
 from vscsihba.scsi.inquiry import inquiry
 from vscsihba.scsi.lba_status import get_lba_status
@@ -44,6 +49,11 @@ from vscsihba.scsi.sanitize import (
     sanitize_overwrite,
 )
 from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
+from vscsihba.scsi.token_copy import (
+    populate_token,
+    receive_rod_token_information,
+    write_using_token,
+)
 from vscsihba.scsi.verify import verify, write_and_verify
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
@@ -242,6 +252,36 @@ _ROWS = (
         0x7F, 0x000F, "WRITE ATOMIC(32)", 32,
         f"atomic_boundary=4-5! group_number=6~ wrprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
         write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE,
+    ),
+    Command(
+        0x83, 0x00, "EXTENDED COPY(LID1)", 16,
+        "parameter_list_length=10-13",
+        extended_copy, _OUT, repeatable=False,
+    ),
+    Command(
+        0x83, 0x10, "POPULATE TOKEN", 16,
+        "list_identifier=6-9 parameter_list_length=10-13 group_number=14~",
+        populate_token, _OUT, _READY,
+    ),
+    Command(
+        0x83, 0x11, "WRITE USING TOKEN", 16,
+        "list_identifier=6-9 parameter_list_length=10-13 group_number=14~",
+        write_using_token, _OUT, _WRITABLE, repeatable=False,
+    ),
+    Command(
+        0x84, 0x00, "RECEIVE COPY STATUS(LID1)", 16,
+        "list_identifier=2 allocation_length=10-13",
+        receive_copy_status, _IN,
+    ),
+    Command(
+        0x84, 0x03, "RECEIVE COPY OPERATING PARAMETERS", 16,
+        "list_identifier=2~ allocation_length=10-13",
+        receive_copy_operating_parameters, _IN,
+    ),
+    Command(
+        0x84, 0x07, "RECEIVE ROD TOKEN INFORMATION", 16,
+        "list_identifier=2-5 allocation_length=10-13",
+        receive_rod_token_information, _IN,
     ),
     Command(
         0x88, None, "READ(16)", 16,

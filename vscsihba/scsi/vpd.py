@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from vscsihba.scsi.copy_vpd import third_party_copy
 from vscsihba.scsi.log_pages import THRESHOLD_SET
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ def designator(code_set: int, kind: int, value: bytes) -> bytes:
         value: The designator, at most 255 bytes.
     """
     return bytes([code_set, kind, 0, len(value)]) + value
+
+
+def management_network_addresses(_lu: LogicalUnit) -> bytes:
+    """Return no addresses: whoever manages the unit uses the host's own programs."""
+    return b""
+
+
+def mode_page_policy(_lu: LogicalUnit) -> bytes:
+    """Return one policy for all pages and subpages: shared among initiators."""
+    return bytes([0x3F, 0xFF, 0x00, 0x00])
 
 
 def extended_inquiry_data(_lu: LogicalUnit) -> bytes:
@@ -116,7 +127,10 @@ PAGES: dict[int, tuple[str, Callable[[LogicalUnit], bytes]]] = {
     0x00: ("Supported VPD Pages", supported_vpd_pages),
     0x80: ("Unit Serial Number", unit_serial_number),
     0x83: ("Device Identification", device_identification),
+    0x85: ("Management Network Addresses", management_network_addresses),
     0x86: ("Extended INQUIRY Data", extended_inquiry_data),
+    0x87: ("Mode Page Policy", mode_page_policy),
+    0x8F: ("Third-party Copy", third_party_copy),
     0xB0: ("Block Limits", block_limits),
     0xB1: ("Block Device Characteristics", block_device_characteristics),
     0xB2: ("Logical Block Provisioning", logical_block_provisioning),

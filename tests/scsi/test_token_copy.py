@@ -1,0 +1,232 @@
+"""POPULATE TOKEN, WRITE USING TOKEN and RECEIVE ROD TOKEN INFORMATION."""
+
+import errno
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field
+from vscsihba.block import Write, WriteZeroes
+from vscsihba.scsi import Asc, SenseKey
+from vscsihba.scsi.token_copy import LONGEST_TIMEOUT, MOST_RANGES
+
+Ranges = list[tuple[int, int]]
+ZERO_TOKEN = bytes.fromhex("ffff0001 0000 01f8").ljust(512, b"\0")
+IMMED, DELETE = 0x01, 0x02
+TOO_SHORT = (SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
+IN_LIST = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_PARAMETER_LIST)
+UNKNOWN = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_TOKEN_OPERATION_TOKEN_UNKNOWN)
+
+
+def descriptors(ranges: Ranges) -> bytes:
+    body = b"".join(struct.pack(">QI4x", *one) for one in ranges)
+    return len(body).to_bytes(2, "big") + body
+
+
+def send(disk: Disk, action: int, out: bytes, identifier: int) -> Answer:
+    return disk.run(struct.pack(">BB4xIIxx", 0x83, action, identifier, len(out)), out=out)
+
+
+def populate(
+    disk: Disk, ranges: Ranges, identifier: int = 1, timeout: int = 0, kind: int = 0, flags: int = 0
+) -> Answer:
+    body = struct.pack(">BxIIxx", flags, timeout, kind) + descriptors(ranges)
+    return send(disk, 0x10, len(body).to_bytes(2, "big") + body, identifier)
+
+
+def write(
+    disk: Disk, token: bytes, ranges: Ranges, offset: int = 0, flags: int = 0, identifier: int = 2
+) -> Answer:
+    body = struct.pack(">B5xQ", flags, offset) + token + bytes(6) + descriptors(ranges)
+    return send(disk, 0x11, len(body).to_bytes(2, "big") + body, identifier)
+
+
+def information(disk: Disk, identifier: int) -> tuple[int, int, int, int, bytes, bytes]:
+    """Return service action, status, blocks transferred, segments, sense data and token."""
+    data = disk.run(struct.pack(">BBI4xIxx", 0x84, 7, identifier, 4096)).data
+    assert int.from_bytes(data[:4], "big") == len(data) - 4
+    assert data[15] == 0xF1
+    blocks, segments = struct.unpack_from(">QH", data, 16)
+    end = 32 + data[13]
+    length = int.from_bytes(data[end : end + 4], "big")
+    token = data[end + 4 : end + 4 + length]
+    assert len(token) in (0, 514)
+    return data[4], data[5], blocks, segments, data[32:end], token[2:]
+
+
+@pytest.fixture
+def disk() -> Disk:
+    disk = Disk()
+    disk.medium[:] = bytes(block for block in range(64) for _ in range(BLOCK))
+    return disk
+
+
+def blocks(disk: Disk) -> list[int]:
+    size = disk.lu.block_size
+    return [disk.medium[at * size] for at in range(disk.lu.blocks)]
+
+
+def token_of(disk: Disk, ranges: Ranges, **options: int) -> bytes:
+    assert populate(disk, ranges, **options).good
+    action, status, count, segments, sense, token = information(disk, 1)
+    assert (action, status, sense) == (0x10, 0x01, b"")
+    assert (count, segments) == (sum(length for _, length in ranges), len(ranges))
+    assert len(token) == 512
+    return token
+
+
+def test_token_copies_within_a_unit(disk: Disk) -> None:
+    token = token_of(disk, [(2, 3), (10, 2)])
+    assert write(disk, token, [(50, 4), (60, 1)]).good
+    assert blocks(disk)[50:54] == [2, 3, 4, 10]
+    assert blocks(disk)[60] == 11
+    assert information(disk, 2)[:4] == (0x11, 0x01, 5, 3)
+
+
+def test_token_describes_itself(disk: Disk) -> None:
+    token = token_of(disk, [(2, 3)], kind=0x00010000, flags=0x02)
+    assert token[:8] == bytes.fromhex("00010000 0000 01f8")
+    assert token[16:24] == bytes.fromhex("e4 00 0000 01 03 00 08")
+    assert token[24:32] == disk.lu.identity.naa
+    assert int.from_bytes(token[48:64], "big") == 3 * BLOCK
+
+
+def test_tokens_differ(disk: Disk) -> None:
+    assert token_of(disk, [(2, 3)]) != token_of(disk, [(2, 3)])
+
+
+def test_token_with_an_offset(disk: Disk) -> None:
+    assert write(disk, token_of(disk, [(2, 3), (10, 5)]), [(50, 3)], offset=4).good
+    assert blocks(disk)[50:53] == [11, 12, 13]
+
+
+def test_token_copies_to_another_unit(disk: Disk) -> None:
+    other = Disk(name="other")
+    other.join(7, disk)
+    assert write(other, token_of(disk, [(2, 3)]), [(0, 3)]).good
+    assert blocks(other)[:4] == [2, 3, 4, 0]
+
+
+def test_token_of_a_unit_that_is_not_visible(disk: Disk) -> None:
+    assert write(Disk(name="other"), token_of(disk, [(2, 3)]), [(0, 3)]).condition == UNKNOWN
+
+
+def test_token_that_was_never_given_out(disk: Disk) -> None:
+    token = bytearray(token_of(disk, [(2, 3)]))
+    token[8] ^= 1
+    assert write(disk, bytes(token), [(0, 3)]).condition == UNKNOWN
+    token[:4] = bytes.fromhex("00800000")
+    unsupported = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_TOKEN_OPERATION_UNSUPPORTED_TOKEN_TYPE)
+    assert write(disk, bytes(token), [(0, 3)]).condition == unsupported
+
+
+def test_token_of_zeroes(disk: Disk) -> None:
+    assert write(disk, ZERO_TOKEN, [(5, 2), (9, 0)]).good
+    assert blocks(disk)[4:8] == [4, 0, 0, 7]
+    assert [type(op) for op in disk.operations] == [WriteZeroes]
+
+
+def test_token_expires() -> None:
+    now = [0]
+    disk = Disk(clock=lambda: now[0])
+    token = token_of(disk, [(2, 3)], timeout=5)
+    now[0] = 5_000
+    assert write(disk, token, [(0, 3)]).good
+    now[0] = 5_001
+    expired = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_TOKEN_OPERATION_TOKEN_EXPIRED)
+    assert write(disk, token, [(0, 3)]).condition == expired
+    assert write(disk, token, [(0, 3)]).condition == UNKNOWN
+
+
+def test_token_is_deleted_if_asked_to(disk: Disk) -> None:
+    token = token_of(disk, [(2, 3)])
+    assert write(disk, token, [(0, 3)], flags=DELETE).good
+    assert blocks(disk)[:3] == [2, 3, 4]
+    assert write(disk, token, [(0, 3)]).condition == UNKNOWN
+
+
+def test_tokens_do_not_pile_up(disk: Disk) -> None:
+    first = token_of(disk, [(2, 3)])
+    for _ in range(64):
+        populate(disk, [(2, 3)])
+    assert write(disk, first, [(0, 3)]).condition == UNKNOWN
+
+
+def test_token_immed_failure_is_told_to_who_asks(disk: Disk) -> None:
+    token = token_of(disk, [(2, 3)])
+    disk.faults[Write] = OSError(errno.EIO, "lost")
+    assert write(disk, token, [(0, 3)], flags=IMMED).good
+    _, status, _, _, sense, _ = information(disk, 2)
+    assert status == 0x02
+    assert sense[:4] == bytes.fromhex("72 0a 0d01")
+    assert write(disk, token, [(0, 3)]).condition == (SenseKey.COPY_ABORTED, Asc.THIRD_PARTY_DEVICE_FAILURE)
+
+
+def test_token_of_too_much_or_too_little(disk: Disk) -> None:
+    token = token_of(disk, [(2, 3)])
+    for ranges, offset in (([(0, 4)], 0), ([(0, 1)], 3)):
+        answer = write(disk, token, ranges, offset)
+        assert answer.condition == IN_LIST
+        assert answer.field == (8, None)
+
+
+def test_token_wrong_parameters(disk: Disk) -> None:
+    outside = (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    assert populate(disk, [(60, 5)]).condition == outside
+    assert write(disk, ZERO_TOKEN, [(60, 5)]).condition == outside
+    assert populate(disk, []).condition == IN_LIST
+    assert populate(disk, [(0, 1)], timeout=LONGEST_TIMEOUT + 1).field == (4, None)
+    assert populate(disk, [(0, 1)], kind=0x00800000, flags=0x02).field == (8, None)
+    assert populate(disk, [(0, 1)], kind=0x00800000).good, "not marked as valid"
+    assert populate(disk, [(0, 1)] * (MOST_RANGES + 1)).condition == (
+        SenseKey.ILLEGAL_REQUEST,
+        Asc.TOO_MANY_SEGMENT_DESCRIPTORS,
+    )
+    large = Disk(blocks=8, name="large")
+    large.lu.blocks = 1 << 30
+    assert populate(large, [(0, 1 << 22)]).condition == IN_LIST
+
+
+def test_token_parameters_cut_short(disk: Disk) -> None:
+    assert send(disk, 0x10, bytes(15), 1).condition == TOO_SHORT
+    assert send(disk, 0x11, bytes(535), 1).condition == TOO_SHORT
+    assert send(disk, 0x10, b"", 1).good
+    assert send(disk, 0x11, b"", 1).good
+    answer = send(disk, 0x10, bytes(14) + b"\x00\x20" + bytes(16), 1)
+    assert answer.condition == IN_LIST
+    assert answer.field == (14, None)
+
+
+def test_token_information_of_nothing_is_refused(disk: Disk) -> None:
+    assert invalid_field(disk.run(struct.pack(">BBI4xIxx", 0x84, 7, 9, 255))) == (2, None)
+
+
+def test_token_write_on_a_read_only_unit(disk: Disk) -> None:
+    other = Disk(name="other", read_only=True)
+    assert populate(other, [(0, 1)]).good
+    answer = write(other, ZERO_TOKEN, [(0, 1)])
+    assert answer.condition == (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
+
+
+runs = st.lists(st.tuples(st.integers(0, 28), st.integers(0, 4)), min_size=1, max_size=6)
+
+
+@given(runs, st.integers(0, 10), runs)
+@settings(deadline=None, max_examples=200)
+def test_token_copies_block_by_block(sources: Ranges, offset: int, destinations: Ranges) -> None:
+    disk = Disk()
+    disk.medium[:] = bytes(block for block in range(64) for _ in range(BLOCK))
+    destinations = [(lba + 32, count) for lba, count in destinations]
+    data = [lba + at for lba, count in sources for at in range(count)][offset:]
+    places = [lba + at for lba, count in destinations for at in range(count)]
+    answer = write(disk, token_of(disk, sources), destinations, offset)
+    expected = list(range(64))
+    if len(places) > len(data):
+        assert answer.condition == IN_LIST
+    else:
+        assert answer.good
+        for place, value in zip(places, data, strict=False):
+            expected[place] = value
+    assert blocks(disk) == expected

@@ -1,0 +1,158 @@
+"""The copy manager: moves blocks within a logical unit, or between units that the initiator sees.
+
+EXTENDED COPY and the token commands say what to copy, each in its own words; here it is
+done, and remembered for whoever asks how it went. Knows the other units only through
+`LogicalUnit.peers`, which the engine fills with those of the same HBA.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vscsihba.block import Elsewhere, Extent, Read, Write
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vscsihba.block import MediumOp
+    from vscsihba.scsi.logical_unit import LogicalUnit
+    from vscsihba.scsi.response import Background
+
+_PIECE = 1 << 20
+"""Bytes copied at once."""
+
+_MOST_REMEMBERED = 64
+
+
+@dataclass(slots=True)
+class CopyOperation:
+    """A copy, under way or done.
+
+    Attributes:
+        action: Service action of the command that asked for it.
+        running: It is not done yet.
+        failure: What ended it.
+        copied: Bytes written.
+        segments: Segments or ranges done.
+        token: ROD token that it made.
+    """
+
+    action: int
+    running: bool = True
+    failure: Sense | None = None
+    copied: int = 0
+    segments: int = 0
+    token: bytes = b""
+
+
+class CopyOperations:
+    """The operations that can be asked about, by LIST IDENTIFIER; the oldest are dropped."""
+
+    def __init__(self) -> None:
+        self._operations: OrderedDict[int, CopyOperation] = OrderedDict()
+
+    def begin(self, identifier: int, operation: CopyOperation) -> None:
+        """Remember an operation in place of an older one with its identifier.
+
+        Raises:
+            CheckCondition: OPERATION IN PROGRESS: that one is still under way.
+        """
+        older = self._operations.pop(identifier, None)
+        if older is not None and older.running:
+            self._operations[identifier] = older
+            raise CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, Asc.OPERATION_IN_PROGRESS))
+        self._operations[identifier] = operation
+        while len(self._operations) > _MOST_REMEMBERED:
+            self._operations.popitem(last=False)
+
+    def get(self, identifier: int) -> CopyOperation | None:
+        """Return the operation with an identifier, None if there is none."""
+        return self._operations.get(identifier)
+
+    def forget(self) -> None:
+        """Drop what is done."""
+        for identifier in [one for one, operation in self._operations.items() if not operation.running]:
+            del self._operations[identifier]
+
+
+def find_unit(lu: LogicalUnit, naa: bytes) -> tuple[LogicalUnit, int | None]:
+    """Return the unit with an NAA designator, and its LUN if it is another one.
+
+    Raises:
+        CheckCondition: UNREACHABLE COPY TARGET: no such unit can be seen from here.
+    """
+    if naa == lu.identity.naa:
+        return lu, None
+    for lun, peer in lu.peers.items():
+        if naa == peer.identity.naa:
+            return peer, lun
+    raise aborted(Asc.UNREACHABLE_COPY_TARGET)
+
+
+def aborted(asc: Asc) -> CheckCondition:
+    """Return COPY ABORTED."""
+    return CheckCondition(Sense(SenseKey.COPY_ABORTED, asc))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One end of a copy.
+
+    Attributes:
+        unit: The unit.
+        lun: Its LUN; None if it is the unit that received the command.
+        offset: First byte.
+    """
+
+    unit: LogicalUnit
+    lun: int | None
+    offset: int
+
+    def there(self, operation: MediumOp) -> MediumOp | Elsewhere:
+        """Return `operation` as it is to be yielded, so that it is done on this unit's medium."""
+        return operation if self.lun is None else Elsewhere(self.lun, operation)
+
+    def check(self, length: int, *, writing: bool) -> None:
+        """Check that `length` bytes can be read or written here.
+
+        Raises:
+            CheckCondition: The medium is not ready, write protected, or ends before that.
+        """
+        if not self.unit.readiness.present or self.unit.readiness.erasure is not None:
+            raise aborted(Asc.UNREACHABLE_COPY_TARGET)
+        if writing and not self.unit.writable:
+            raise aborted(Asc.WRITE_PROTECTED)
+        if self.offset + length > self.unit.geometry.size:
+            raise aborted(Asc.NO_ADDITIONAL_SENSE_INFORMATION)
+
+
+def copy(source: Place, destination: Place, length: int, operation: CopyOperation) -> Background:
+    """Copy `length` bytes; source and destination may overlap.
+
+    Raises:
+        CheckCondition: COPY ABORTED: one of the two failed.
+    """
+    source.check(length, writing=False)
+    destination.check(length, writing=True)
+    scratch = memoryview(bytearray(min(length, _PIECE)))
+    fua = destination.unit.write_through
+    try:
+        for piece in _pieces(source, destination, length):
+            views = [scratch[: piece.length]]
+            yield source.there(Read(source.offset + piece.offset, views))
+            yield destination.there(Write(destination.offset + piece.offset, views, fua=fua))
+            operation.copied += piece.length
+    except CheckCondition as condition:
+        raise aborted(Asc.THIRD_PARTY_DEVICE_FAILURE) from condition
+
+
+def _pieces(source: Place, destination: Place, length: int) -> Iterator[Extent]:
+    """Cut `length` bytes into pieces, in an order in which none is overwritten before it is read."""
+    starts = range(0, length, _PIECE)
+    if source.unit is destination.unit and source.offset < destination.offset:
+        starts = starts[::-1]
+    return (Extent(start, min(_PIECE, length - start)) for start in starts)
