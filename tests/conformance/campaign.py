@@ -1,0 +1,107 @@
+"""All verdicts of a run, counted: per kind of disk and transport, and what they come to.
+
+A failure that the transport causes is known by `limits` and does not count against the disk.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from tests.conformance.limits import Limit, known
+from tests.conformance.verdict import Outcome, Verdict
+
+Lane = tuple[str, str]
+"""Name of a kind of disk, name of a transport."""
+
+
+@dataclass(slots=True)
+class Campaign:
+    """The verdicts of a run.
+
+    Attributes:
+        lanes: What was to be run, in the order of the tables.
+        tests: What was to be run on each lane.
+        kernel: Release of the kernel that it ran on.
+        verdicts: What came, by lane and test.
+    """
+
+    lanes: list[Lane]
+    tests: list[str]
+    kernel: str = ""
+    verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """Read what `document` made, as JSON."""
+        found = json.loads(text)
+        made = cls([(lane[0], lane[1]) for lane in found["lanes"]], found["tests"], found["kernel"])
+        for verdict in found["verdicts"]:
+            made.add(verdict)
+        return made
+
+    def document(self) -> dict[str, object]:
+        """Return all of it as JSON has it."""
+        return {
+            "kernel": self.kernel,
+            "lanes": self.lanes,
+            "tests": self.tests,
+            "counts": [
+                {"profile": profile, "transport": transport, **self.counts((profile, transport))}
+                for profile, transport in self.lanes
+            ],
+            "verdicts": [verdict.document() for verdict in self.verdicts.values()],
+        }
+
+    def add(self, found: Mapping[str, object]) -> Verdict:
+        """Take in one verdict, as the guest prints it."""
+        words = dict(found) | {"reasons": tuple(_words(found["reasons"]))}
+        verdict = Verdict(**words)  # type: ignore[arg-type]
+        self.verdicts[verdict.profile, verdict.transport, verdict.test] = verdict
+        return verdict
+
+    def of(self, lane: Lane) -> list[Verdict]:
+        """Return the verdicts of a lane, in the order of the tests."""
+        found = (self.verdicts.get((*lane, test)) for test in self.tests)
+        return [verdict for verdict in found if verdict is not None]
+
+    def counts(self, lane: Lane) -> Counter[Outcome]:
+        """Return how many tests of a lane came out how."""
+        return Counter(verdict.outcome for verdict in self.of(lane))
+
+    def not_run(self) -> int:
+        """Return how many verdicts are missing."""
+        return len(self.lanes) * len(self.tests) - len(self.verdicts)
+
+    def failures(self) -> list[tuple[Verdict, Limit | None]]:
+        """Return what failed or crashed, each with what is known to cause it."""
+        return [
+            (verdict, known(verdict))
+            for lane in self.lanes
+            for verdict in self.of(lane)
+            if verdict.outcome in ("failed", "crashed")
+        ]
+
+    def clean(self) -> bool:
+        """Tell whether all was run, and nothing failed but what the transport causes."""
+        return not self.not_run() and all(limit is not None for _, limit in self.failures())
+
+    def best(self, transport: str) -> Lane:
+        """Return the lane of a transport on which most tests pass."""
+        return max(
+            (lane for lane in self.lanes if lane[1] == transport),
+            key=lambda lane: self.counts(lane)["passed"],
+        )
+
+    def passed_somewhere(self, transport: str) -> set[str]:
+        """Return the tests that pass on some kind of disk."""
+        return {
+            verdict.test
+            for verdict in self.verdicts.values()
+            if verdict.transport == transport and verdict.outcome == "passed"
+        }
+
+
+def _words(value: object) -> Iterable[str]:
+    return value if isinstance(value, list) else ()

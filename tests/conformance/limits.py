@@ -1,0 +1,95 @@
+"""Tests that cannot pass over a transport whatever the disk does, and the file that is the cause.
+
+A failure that stands here does not fail a run, and the reason is told in place of the tool's. A failure that
+is ours never stands here: it is repaired.
+"""
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Final
+
+from tests.conformance.verdict import Outcome, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Why a test cannot pass.
+
+    Attributes:
+        transports: ``sg``, ``iscsi``.
+        tests: Pattern of the tests' names.
+        outcome: What becomes of them: another outcome is not explained by this.
+        reason: One sentence.
+        source: The file that causes it: of the kernel's tree, or of libiscsi's.
+    """
+
+    transports: tuple[str, ...]
+    tests: str
+    outcome: Outcome
+    reason: str
+    source: str
+
+
+LIMITS: Final = (
+    Limit(
+        ("sg",),
+        "Sanitize.OverwriteReserved",
+        "crashed",
+        "the tool reaches for an iSCSI session that it does not have, and dies",
+        "libiscsi test-tool/test_sanitize_overwrite_reserved.c",
+    ),
+    Limit(
+        ("sg", "iscsi"),
+        "ReportSupportedOpcodes.OneCommand",
+        "failed",
+        "the tool keeps no CDB usage data of more than 16 bytes, and finds none for READ(32) and its like",
+        "libiscsi lib/scsi-lowlevel.c",
+    ),
+    Limit(
+        ("iscsi",),
+        "Sanitize.Reset",
+        "failed",
+        "the tool wants the overwriting to go on for four seconds at least: this disk is done before",
+        "libiscsi test-tool/test_sanitize_reset.c",
+    ),
+    Limit(
+        ("iscsi",),
+        "Reserve6.Target*Reset",
+        "skipped",
+        "the kernel's iSCSI target lets no initiator reset the whole target",
+        "drivers/target/iscsi/iscsi_target_tmr.c",
+    ),
+    Limit(
+        ("sg",),
+        "*.Async",
+        "skipped",
+        "the tool does this over iSCSI only, and does not say so",
+        "libiscsi test-tool/test_async_read.c",
+    ),
+    Limit(
+        ("iscsi",),
+        "*.Async",
+        "skipped",
+        "the tool wants a MAXIMUM TRANSFER LENGTH of 8000 blocks: tcm_loop, on the same disk, moves 1 MiB",
+        "drivers/target/loopback/tcm_loop.c",
+    ),
+    Limit(
+        ("sg",),
+        "iSCSITMF.*",
+        "skipped",
+        "the tool does this over iSCSI only, and does not say so",
+        "libiscsi test-tool/test_async_abort_simple.c",
+    ),
+)
+
+
+def known(verdict: Verdict) -> Limit | None:
+    """Return why a test cannot pass over its transport, None when nothing explains its outcome."""
+    for limit in LIMITS:
+        if (
+            verdict.transport in limit.transports
+            and verdict.outcome == limit.outcome
+            and fnmatch.fnmatchcase(verdict.test, limit.tests)
+        ):
+            return limit
+    return None

@@ -1,0 +1,74 @@
+"""The kinds of disk that are tested, the ways to reach them, and libiscsi's tests.
+
+Knows vscsitarget by the words of its command line; starts nothing but ``iscsi-test-cu --list``.
+"""
+
+import fnmatch
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+MiB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of disk.
+
+    Attributes:
+        name: What the command line and the tables call it.
+        options: Words for vscsitarget.
+        size: Bytes; the tool waits 5 s for a command on ``/dev/sgN``, and some go over the whole disk.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    size: int = 32 * MiB
+
+
+PROFILES: Final = {
+    profile.name: profile
+    for profile in (
+        Profile("512-thin"),
+        Profile("512e", ("--physical-block-size", "4096")),
+        Profile("4kn", ("--block-size", "4096")),
+        Profile("read-only", ("--read-only",)),
+        Profile("removable", ("--removable",)),
+    )
+}
+TRANSPORTS: Final = ("sg", "iscsi")
+"""``/dev/sgN``; an ``iscsi://`` URL of the same backstore, by the kernel's iSCSI target."""
+
+TWO_PATHS: Final = ("MultipathIO.*",)
+"""Tests that are told of a second path to the disk. Other tests about two initiators log in by themselves."""
+NEW_DISK: Final = ("MultipathIO.CompareAndWrite*",)
+"""Tests that take blocks for zero which they have not written."""
+_TEST: Final = re.compile(r"^ALL\.(\w+\.[\w-]+)$", re.MULTILINE)
+
+
+def listed() -> list[str]:
+    """Return all tests, each ``Family.Test``, in the tool's order."""
+    done = subprocess.run(["iscsi-test-cu", "--list"], capture_output=True, text=True, check=True)
+    return _TEST.findall(done.stdout)
+
+
+def needs_two_paths(test: str) -> bool:
+    """Tell whether a test is to be given two paths."""
+    return any(fnmatch.fnmatchcase(test, pattern) for pattern in TWO_PATHS)
+
+
+def needs_new_disk(test: str) -> bool:
+    """Tell whether a test is to be given a disk that was never written to."""
+    return any(fnmatch.fnmatchcase(test, pattern) for pattern in NEW_DISK)
+
+
+def selected(tests: list[str], patterns: list[str]) -> list[str]:
+    """Return the tests that a pattern names: ``Read10``, ``Read10.Simple``, ``*.DpoFua``; all without one."""
+    if not patterns:
+        return tests
+    return [
+        test
+        for test in tests
+        if any(fnmatch.fnmatch(test, word) or fnmatch.fnmatch(test, f"{word}.*") for word in patterns)
+    ]
