@@ -8,6 +8,7 @@
     +-- TransportError          a ring cannot be served
         +-- DeviceGoneError     the kernel removed the device
         +-- RingCorruptError    the ring does not hold what the ABI promises
+        +-- JournalDamagedError what a predecessor recorded of the ring cannot be believed
 
 Media failures are not in this tree: a handler reports them as ``OSError`` with an
 errno, like the system calls it is made of (`MediumError` adds the place). What a
@@ -67,6 +68,10 @@ class DeviceGoneError(TransportError):
 
 class RingCorruptError(TransportError):
     """A ring does not hold what the kernel's ABI promises."""
+
+
+class JournalDamagedError(TransportError):
+    """What a predecessor recorded of a ring is damaged, or contradicts the ring."""
 
 
 class MediumError(OSError):

@@ -9,9 +9,12 @@ It knows who waits for what, not what a ring looks like.
 
 import os
 import threading
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from vscsihba.errors import DeviceGoneError, TransportError
+from vscsihba.tcmu.journal_file import JournalFile
 from vscsihba.tcmu.kernel import BLOCK, Answer, KernelHalf
 from vscsihba.tcmu.ring import Ring
 
@@ -28,6 +31,8 @@ class Loopback:
         blocks: Blocks of the data area, `BLOCK` bytes each.
         flags: Capabilities of the mailbox.
         kernel: A kernel's half to use instead of one made from the above.
+        journal: The file that says to the next server what is under way; without one, it goes on from
+            the tail.
 
     Attributes:
         answers: What has been answered and not been waited for, by the id from `submit`.
@@ -42,6 +47,7 @@ class Loopback:
         blocks: int = 1024,
         flags: int = 0xF,
         kernel: KernelHalf | None = None,
+        journal: Path | None = None,
     ) -> None:
         self.kernel = kernel or KernelHalf(ring_size, blocks, flags)
         self.memory = self.kernel.memory
@@ -50,6 +56,8 @@ class Loopback:
         self.removed = False
         self._changed = threading.Condition(threading.Lock())  # the kernel's cmdr_lock, and who waits
         self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.journal = journal
+        self.identity = f"loopback {uuid.uuid4()}"
         self.transport = LoopbackTransport(self)
 
     def submit(self, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> int:
@@ -113,6 +121,15 @@ class Loopback:
             self.answers.update(self.kernel.reset())
             self._changed.notify_all()
 
+    def free_kept_buf(self, cmd_id: int) -> None:
+        """Free a buffer that was kept, as action/free_kept_buf does.
+
+        Raises:
+            TransportError: None was kept under this number.
+        """
+        with self._changed:
+            self.kernel.free_kept_buf(cmd_id)
+
     def remove(self) -> None:
         """Remove the device under the server, as disabling its backstore does."""
         self.removed = True
@@ -147,21 +164,33 @@ class LoopbackTransport:
 
     def __init__(self, loopback: Loopback) -> None:
         self._loopback = loopback
+        self._journal: JournalFile | None = None
         self.attach()
 
     def attach(self) -> None:
-        """Begin to serve at cmd_tail, as a process does that has just opened the device.
+        """Begin to serve, as a process does that has just opened the device of one that is no more.
 
-        What was notified before is not notified again (uio_open): look at the ring once.
+        What was notified before is not notified again (uio_open): `recover`, then look at the ring
+        once.
         """
         self.acknowledge()
-        self.ring = Ring(self._loopback.memory[:], self._loopback.consume)
+        loopback, table = self._loopback, None
+        loopback.kernel.release()
+        self._close_journal()
+        if loopback.journal is not None:
+            self._journal = JournalFile(loopback.journal, loopback.identity)
+            table = self._journal.journal
+        self.ring = Ring(loopback.memory[:], loopback.consume, table)
         self.memory = self.ring.memory
         self.drain = self.ring.drain
         self.complete = self.ring.complete
         self.publish = self.ring.publish
         self.pending = self.ring.pending
         self.take_management = self.ring.take_management
+        self.begun = self.ring.begun
+        self.abandon = self.ring.abandon
+        self.recover = self.ring.recover
+        self.restart = self.ring.restart
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when commands were queued."""
@@ -181,5 +210,11 @@ class LoopbackTransport:
             return
 
     def close(self) -> None:
-        """Let go of the ring; twice is harmless."""
+        """Let go of ring and journal; twice is harmless."""
         self.ring.release()
+        self._close_journal()
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None

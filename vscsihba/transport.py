@@ -37,6 +37,23 @@ class TaskManagement:
     tags: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A command that a predecessor took and did not answer; it is open, like any other.
+
+    Attributes:
+        tag: What to answer.
+        cdb: As from `Accept`.
+        views: Its data buffer.
+        begun: The predecessor called `Transport.begun`: it may have been executed, in part or wholly.
+    """
+
+    tag: int
+    cdb: bytes
+    views: list[memoryview]
+    begun: bool
+
+
 class Transport(Protocol):
     """One logical unit's commands, in order, and the way back."""
 
@@ -76,6 +93,38 @@ class Transport(Protocol):
         Raises:
             TransportError: `tag` is not open.
         """
+
+    def begun(self, tag: int) -> None:
+        """Note, just before the first change that the command `tag` makes, that it must not run twice.
+
+        Should this process die before the answer, the successor is told. Not needed for a command that
+        can be repeated without harm, such as a READ or a WRITE.
+        """
+
+    def abandon(self, tag: int, status: int) -> int | None:
+        """Answer the command `tag` while somebody still uses its buffer, which stays taken.
+
+        Returns:
+            The number by which the other side is told, later, that nobody uses the buffer any more (to be
+            written to action/free_kept_buf); None if the ring was reset and there is nothing to tell.
+
+        Raises:
+            TransportError: `tag` is not open, or the other side cannot keep a buffer.
+        """
+
+    def recover(self) -> list[Recovered]:
+        """Go on where a predecessor died; call it once, before the first `drain`.
+
+        What was answered is published, each answer once; what had not been taken comes by
+        `drain`; the rest is returned, in order of arrival. A ring without a past returns nothing.
+
+        Raises:
+            JournalDamagedError: It cannot be told what was under way. Nothing was changed: have the ring
+                reset (action/reset_ring; the initiators are told BUSY and try again), then `restart`.
+        """
+
+    def restart(self) -> tuple[int, ...]:
+        """Begin anew after a reset of the ring; return the tags of the commands that it ended."""
 
     def take_management(self) -> list[TaskManagement]:
         """Return and forget the task management requests that `drain` has met."""

@@ -68,13 +68,13 @@ def test_rule_5_fetching_does_not_wait_for_answers(server: Server) -> None:
 def test_an_unpublished_answer_is_fetched_again_by_the_next_server(server: Server) -> None:
     """A process can die anywhere: what the kernel has not consumed still waits for its one answer.
 
-    The answer lies over iov_cnt, though, so the next server has the command without its buffer.
+    An answer in place lies over iov_cnt, but the iovecs are there and can be counted.
     """
     tag = server.loopback.submit(READ_10, data_in=512)
     server.fetch(always)
     server.loopback.transport.attach()
     assert server.fetch() == 1
-    assert server.fetched[tag].views == []
+    assert [len(view) for view in server.fetched[tag].views] == [512]
     server.answer(tag, 8)
     assert server.result(tag).status == 8
     assert not server.loopback.broken

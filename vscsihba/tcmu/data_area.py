@@ -26,22 +26,27 @@ class DataArea:
         self.start = start
         self.end = len(memory)
 
-    def views(self, entry: int, count: int, limit: int) -> list[memoryview]:
-        """Return the data buffer that the `count` iovecs of the command entry at byte `entry` name.
+    def views(self, entries: memoryview, at: int, count: int, limit: int) -> list[memoryview]:
+        """Return the data buffer that the `count` iovecs of the command entry at byte `at` of `entries` name.
+
+        The status of an answer lies over iov_cnt: a process that was killed after it answered in
+        place, and before it published, has left a request with a count of 0. The kernel clears an
+        entry before it fills it (queue_cmd_ring) and no iovec is empty, so they can be counted.
 
         Raises:
             RingCorruptError: The iovecs reach beyond byte `limit`, or one leaves the data area.
         """
-        memory = self._memory
-        first = entry + abi.IOV_OFFSET
-        after = first + count * _IOVEC.size
+        first = at + abi.IOV_OFFSET
+        after = first + count * _IOVEC.size if count else limit - (limit - first) % _IOVEC.size
         if after > limit:
-            raise RingCorruptError(f"a command of {limit - entry} bytes claims {count} iovecs")
+            raise RingCorruptError(f"a command of {limit - at} bytes claims {count} iovecs")
         views = []
-        for base, length in _IOVEC.iter_unpack(memory[first:after]):
+        for base, length in _IOVEC.iter_unpack(entries[first:after]):
+            if not length and not count:
+                break
             if not self.start <= base <= self.end - length:
                 raise RingCorruptError(f"an iovec of {length} bytes at {base} leaves the data area")
-            views.append(memory[base : base + length])
+            views.append(self._memory[base : base + length])
         return views
 
     @staticmethod

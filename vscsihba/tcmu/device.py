@@ -1,31 +1,39 @@
-"""A TCMU device as a transport: its uio device and its ring, opened together."""
+"""A TCMU device as a transport: its uio device, its ring and its journal, opened together."""
 
 from contextlib import ExitStack, closing
+from pathlib import Path
 
+from vscsihba.tcmu.journal_file import JournalFile
 from vscsihba.tcmu.ring import Ring
-from vscsihba.tcmu.uio import Uio, UioDevice
+from vscsihba.tcmu.uio import Uio, UioDevice, identify
 
 
 class TcmuTransport:
     """One logical unit's ring in the kernel; implements `vscsihba.transport.Transport`.
 
-    Opening scans nothing: call `drain` once before the first wait, since what arrived
-    before is not notified again (uio_open takes the event count as it stands).
+    Opening scans nothing: call `recover`, then `drain` once before the first wait, since what
+    arrived before is not notified again (uio_open takes the event count as it stands).
 
     Args:
         device: From `vscsihba.tcmu.uio.discover`.
+        journal: The file that says to a successor what is under way; without one, it goes on
+            from `cmd_tail`. All that ever serve a device must agree on it.
 
     Raises:
-        HostError: The device cannot be opened or mapped, or is in use.
+        HostError: The device cannot be opened or mapped, or is in use; or the journal cannot be made.
         RingCorruptError: Its mailbox is not one of this ABI.
     """
 
-    def __init__(self, device: UioDevice) -> None:
+    def __init__(self, device: UioDevice, journal: Path | None = None) -> None:
         self.device = device
-        with ExitStack() as undo:
-            self._uio = undo.enter_context(closing(Uio(device)))
-            self.ring = Ring(self._uio.memory, self._uio.kick)
-            undo.pop_all()
+        with ExitStack() as stack:
+            # The device first: who has it open has the journal.
+            self._uio = stack.enter_context(closing(Uio(device)))
+            table = None
+            if journal is not None:
+                table = stack.enter_context(closing(JournalFile(journal, identify(device)))).journal
+            self.ring = Ring(self._uio.memory, self._uio.kick, table)
+            self._opened = stack.pop_all()
         self.memory = self.ring.memory
         # The ring's own methods, with no frame of ours between: this is the hot path.
         self.drain = self.ring.drain
@@ -33,10 +41,14 @@ class TcmuTransport:
         self.publish = self.ring.publish
         self.pending = self.ring.pending
         self.take_management = self.ring.take_management
+        self.begun = self.ring.begun
+        self.abandon = self.ring.abandon
+        self.recover = self.ring.recover
+        self.restart = self.ring.restart
         self.fileno = self._uio.fileno
         self.acknowledge = self._uio.acknowledge
 
     def close(self) -> None:
-        """Let the device go; what is open stays in the ring for whoever comes next."""
+        """Let the device go; what is open stays in ring and journal for whoever comes next."""
         self.ring.release()
-        self._uio.close()
+        self._opened.close()

@@ -59,6 +59,7 @@ class _Command:
     length: int
     data_in: bool
     expired: bool = False
+    kept: bool = False
 
 
 class KernelHalf:
@@ -202,16 +203,43 @@ class KernelHalf:
             len_op, cmd_id, _, uflags = _HEADER.unpack_from(self.memory, start)
             size = len_op & ~abi.TCMU_OP_MASK
             if len_op & abi.TCMU_OP_MASK == abi.TCMU_OP_CMD:
-                command = self._commands.pop(cmd_id, None)
-                if command is None:
-                    self.broken = True
-                    raise RingCorruptError(f"cmd_id {cmd_id} not found, ring is broken")
+                command = self._find_answered(cmd_id)
                 if not command.expired:
                     answers[cmd_id] = self._finish(command, start, uflags)
-                self._give_blocks(command.blocks)
+                command.expired = False
+                command.kept = bool(uflags & abi.TCMU_UFLAG_KEEP_BUF)
+                if not command.kept:
+                    self._free_command(cmd_id)
             self.memory[start : start + size] = _POISON * size
             self._cleaned = (self._cleaned + size) % self._size
         return answers
+
+    def _find_answered(self, cmd_id: int) -> _Command:
+        command = self._commands.get(cmd_id)
+        if command is None or command.kept:
+            self.broken = True
+            reason = "not found" if command is None else "already completed with KEEP_BUF"
+            raise RingCorruptError(f"cmd_id {cmd_id} {reason}, ring is broken")
+        return command
+
+    def _free_command(self, cmd_id: int) -> None:
+        self._give_blocks(self._commands.pop(cmd_id).blocks)
+
+    def free_kept_buf(self, cmd_id: int) -> None:
+        """Free a buffer that was kept with KEEP_BUF, as action/free_kept_buf does.
+
+        Raises:
+            TransportError: The command is not known, or was not answered so (the kernel: EINVAL).
+        """
+        command = self._commands.get(cmd_id)
+        if command is None or not command.kept:
+            raise TransportError(f"cmd_id {cmd_id} was not completed with KEEP_BUF")
+        self._free_command(cmd_id)
+
+    def release(self) -> None:
+        """Free what was kept for a server that has closed the device, as tcmu_release does."""
+        for cmd_id in [cmd_id for cmd_id, command in self._commands.items() if command.kept]:
+            self._free_command(cmd_id)
 
     def _finish(self, command: _Command, start: int, uflags: int) -> Answer:
         """Do what tcmu_handle_completion does."""
@@ -240,7 +268,7 @@ class KernelHalf:
         answers = {
             cmd_id: Answer(BUSY, b"", b"", 0)
             for cmd_id, command in self._commands.items()
-            if not command.expired
+            if not (command.expired or command.kept)
         }
         for command in self._commands.values():
             self._give_blocks(command.blocks)

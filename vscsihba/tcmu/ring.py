@@ -7,6 +7,10 @@ order and finds the command by the id in the slot, so the answer to X may be wri
 the slot that Y came in. Whatever is needed of a command is therefore taken out of its
 slot before anything else can be answered.
 
+A process can be killed between any two stores. What its successor must know is in the
+`journal`, which is written in step: before a command is handed out, before and after its
+answer is written. Only the short cut leaves no trace there until the batch is published.
+
 Positions are kept as bytes from the start of the map; only `cmd_head` and `cmd_tail`
 count from the start of the ring. Bidirectional commands (iov_bidi_cnt) are not looked
 at: tcm_loop submits none.
@@ -20,12 +24,14 @@ from collections.abc import Callable
 from vscsihba.errors import RingCorruptError, TransportError
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.barrier import memory_barrier
+from vscsihba.tcmu.circle import SIZE_MASK, Circle
 from vscsihba.tcmu.data_area import DataArea
+from vscsihba.tcmu.journal import BEGUN, Journal, Response, make_journal
 from vscsihba.tcmu.mailbox import read_mailbox, read_tail
 from vscsihba.tcmu.management import read_management
-from vscsihba.transport import Accept, Cut, TaskManagement
+from vscsihba.tcmu.survey import Survey, survey
+from vscsihba.transport import Accept, Cut, Recovered, TaskManagement
 
-_SIZE_MASK = 0xFFFFFFFF & ~abi.TCMU_OP_MASK
 _HEAD = abi.CMD_HEAD_OFFSET >> 2
 _TAIL = abi.CMD_TAIL_OFFSET >> 2
 _ID_MASK = 0xFFFF
@@ -41,6 +47,11 @@ _RESPONSE = struct.Struct("=HBBB3xI")
 
 _CHECK_CONDITION = 2
 """The one SAM status that the kernel treats apart: it copies sense, and data only with READ_LEN."""
+_TASK_SET_FULL = 0x28
+"""The SAM status of a command for which there is no room: the initiator sends it again, later."""
+_GOOD = Response()
+_UNKNOWN_TAIL = -1
+_UFLAGS = abi.tcmu_cmd_entry_hdr.uflags.offset
 
 
 class Ring:
@@ -49,12 +60,15 @@ class Ring:
     Args:
         memory: The whole map, format ``B``, writable.
         kick: Tells the kernel that `cmd_tail` has moved.
+        journal: Where successors look; without one they go on from `cmd_tail`. One that says something
+            must be read by `recover` before anything else.
 
     Raises:
         RingCorruptError: The mailbox is not one that this ABI describes.
+        JournalDamagedError: The journal's position is damaged.
     """
 
-    def __init__(self, memory: memoryview, kick: Callable[[], None]) -> None:
+    def __init__(self, memory: memoryview, kick: Callable[[], None], journal: Journal | None = None) -> None:
         self._mailbox = read_mailbox(memory)
         self._tail = read_tail(memory, self._mailbox)
         self.flags, self._start, self._end = self._mailbox.flags, self._mailbox.start, self._mailbox.end
@@ -62,7 +76,13 @@ class Ring:
         self._fetched = self._completed = self._start + self._tail
         self.memory = memory
         self._words = memory[: self._end].cast("I")
+        self._circle = Circle(self._words, self._start, self._end)
         self._data = DataArea(memory, self._end)
+        self._journal = journal or make_journal()
+        if self._journal.is_void:
+            self._journal.restart(self._completed)
+        else:
+            self._tail = _UNKNOWN_TAIL  # never the kernel's: nothing works before `recover`
         self._kick = kick
         self._open: dict[int, list[memoryview]] = {}
         self._lost: set[int] = set()
@@ -104,30 +124,27 @@ class Ring:
             end = after = start + len_op - 1
             cmd_id, iov_cnt, cdb_off, base, taken = unpack(memory, start + 4)
             if end >= limit or not start + 112 <= cdb_off < end:  # 112: abi.CMD_ENTRY_SIZE
-                after = self._step(start, len_op & _SIZE_MASK, head)
+                after = self._circle.step(start, len_op & SIZE_MASK, head)
                 self._check_cdb(start, cdb_off, end)
                 limit = self._limit(after, head)
             if iov_cnt == 1 and low <= base <= high - taken:
                 views = [memory[base : base + taken]]
             else:
-                views = self._data.views(start, iov_cnt, cdb_off)
+                views = self._data.views(memory, start, iov_cnt, cdb_off)
                 taken = sum(map(len, views))
             count += 1
             if not cut(cdb_off, views, taken):
                 self._fetched = after
-                tag = cmd_id + generation
-                if tag in self._open:
-                    raise RingCorruptError(f"command {cmd_id} came again before it was answered")
-                self._open[tag] = views
-                accept(tag, bytes(memory[cdb_off:end]), views)
+                if self._take(cmd_id, start, memory[start:end], views):
+                    accept(cmd_id + generation, bytes(memory[cdb_off:end]), views)
                 if self._generation != generation:  # the ring was reset meanwhile
                     break
-            elif self._completed == start:
+            elif self._completed == start or self._oldest_slot() == start:
                 words[start + 8 >> 2] = 0
                 self._fetched = self._completed = after
             else:
                 self._fetched = after
-                self._answer(cmd_id, 0, 0, 0)
+                self._answer(cmd_id, _GOOD)
             start = after
         return count
 
@@ -141,16 +158,24 @@ class Ring:
             raise RingCorruptError(f"cmd_head {head - self._start} leaves the ring")
         return self._end if head < start else head + 1
 
-    def _step(self, start: int, length: int, stop: int) -> int:
-        """Return the position after an entry of `length` bytes, in a run of entries that ends at `stop`.
+    def _take(self, cmd_id: int, start: int, entry: memoryview, views: list[memoryview]) -> bool:
+        """Put a command into the journal, to go on the long road; answer it if the journal is full.
+
+        What was answered in place before it counts from now on: behind the journal's position lie
+        as many fetched slots as there are records.
 
         Raises:
-            RingCorruptError: The length cannot be an entry's.
+            RingCorruptError: Its id is the one of another open command.
         """
-        after = start + length
-        if not length or after > self._end or start < stop < after:
-            raise RingCorruptError(f"an entry of {length} bytes at {start} runs beyond {stop} or {self._end}")
-        return self._start if after == self._end else after
+        tag = cmd_id + self._generation
+        if tag in self._open:
+            raise RingCorruptError(f"command {cmd_id} came again before it was answered")
+        self._journal.move_to(self._completed)
+        recorded = self._journal.accept(cmd_id, start, entry)
+        self._open[tag] = views
+        if not recorded:
+            self.complete(tag, _TASK_SET_FULL)
+        return recorded
 
     @staticmethod
     def _check_cdb(start: int, cdb_off: int, end: int) -> None:
@@ -164,8 +189,8 @@ class Ring:
         came after it.
         """
         op = len_op & abi.TCMU_OP_MASK
-        length = len_op & _SIZE_MASK
-        after = self._step(start, length, head)
+        length = len_op & SIZE_MASK
+        after = self._circle.step(start, length, head)
         if op == abi.TCMU_OP_TMR:
             function, ids = read_management(self.memory, start, length)
             tags = tuple(cmd_id + self._generation for cmd_id in ids)
@@ -181,33 +206,18 @@ class Ring:
         met, self._management = self._management, []
         return met
 
-    def complete(self, tag: int, status: int, sense: bytes = b"", data_in: int | None = None) -> None:
-        """Answer an open command; see `vscsihba.transport.Transport.complete`.
+    def begun(self, tag: int) -> None:
+        """Note that an open command is about to do what must not be done twice.
 
-        Data pages are reused, and the kernel copies all of the buffer to an initiator that reads
-        unless it is told a length, with every status but CHECK CONDITION. Whether the initiator
-        reads is not in the ring: its direction need not be the one that the CDB implies. So the
-        length goes with every answer, and where there is none to give, the buffer is zeroed.
+        See `vscsihba.transport.Transport.begun`.
         """
-        if not self._is_owed(tag):
-            return
-        uflags = read_len = 0
-        if data_in or status != _CHECK_CONDITION:
-            views, valid = self._open[tag], data_in or 0
-            if not self._has_read_len:
-                self._data.zero(views, valid)
-            elif views:
-                uflags = abi.TCMU_UFLAG_READ_LEN
-                if not valid:  # tcmu_handle_completion ignores a read_len of 0
-                    views[0][0] = 0
-                read_len = valid or 1
-        if status == _CHECK_CONDITION:  # always: without, the kernel takes the request's bytes for sense
-            at = self._oldest_slot() + abi.SENSE_OFFSET
-            self.memory[at : at + abi.TCMU_SENSE_BUFFERSIZE] = sense[: abi.TCMU_SENSE_BUFFERSIZE].ljust(
-                abi.TCMU_SENSE_BUFFERSIZE, b"\0"
-            )
-        self._answer(tag & _ID_MASK, uflags, status, read_len)
-        del self._open[tag]
+        if tag in self._open:
+            self._journal.begin(tag & _ID_MASK)
+
+    def complete(self, tag: int, status: int, sense: bytes = b"", data_in: int | None = None) -> None:
+        """Answer an open command; see `vscsihba.transport.Transport.complete`."""
+        if self._is_owed(tag):
+            self._end_command(tag, 0, status, sense, data_in or 0)
 
     def refuse(self, tag: int) -> None:
         """Answer an open command with UNKNOWN_OP: the kernel's words for "user space cannot".
@@ -220,8 +230,41 @@ class Ring:
             TransportError: `tag` is not open.
         """
         if self._is_owed(tag):
-            self._answer(tag & _ID_MASK, abi.TCMU_UFLAG_UNKNOWN_OP, _CHECK_CONDITION, 0)
-            del self._open[tag]
+            self._end_command(tag, abi.TCMU_UFLAG_UNKNOWN_OP, _CHECK_CONDITION, b"", 0)
+
+    def abandon(self, tag: int, status: int) -> int | None:
+        """Answer an open command whose buffer is still being used.
+
+        See `vscsihba.transport.Transport.abandon`. The kernel keeps the buffer, and the id, until the id is
+        written to action/free_kept_buf, the ring is reset or the device closed (tcmu_release).
+        """
+        if not self.flags & abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF:
+            raise TransportError("the kernel cannot keep a buffer", cure="use Linux 5.15 or newer")
+        if not self._is_owed(tag):
+            return None
+        self._end_command(tag, abi.TCMU_UFLAG_KEEP_BUF, status, b"", 0)
+        return tag & _ID_MASK
+
+    def _end_command(self, tag: int, uflags: int, status: int, sense: bytes, valid: int) -> None:
+        """Answer an open command, of whose buffer `valid` bytes are.
+
+        Data pages are reused, and the kernel copies all of the buffer to an initiator that reads
+        unless it is told a length, with every status but CHECK CONDITION. Whether the initiator
+        reads is not in the ring: its direction need not be the one that the CDB implies. So the
+        length goes with every answer, and where there is none to give, the buffer is zeroed.
+        """
+        read_len = 0
+        if valid or status != _CHECK_CONDITION:
+            views = self._open[tag]
+            if not self._has_read_len:
+                self._data.zero(views, valid)
+            elif views:
+                uflags |= abi.TCMU_UFLAG_READ_LEN
+                if not valid:  # tcmu_handle_completion ignores a read_len of 0
+                    views[0][0] = 0
+                read_len = valid or 1
+        self._answer(tag & _ID_MASK, Response(uflags, status, read_len, sense))
+        del self._open[tag]
 
     def _is_owed(self, tag: int) -> bool:
         """Tell whether the kernel waits for the answer to `tag`; it does not if it has reset the ring."""
@@ -236,21 +279,34 @@ class Ring:
 
     def _oldest_slot(self) -> int:
         """Move the completion position to the oldest open command slot and return it."""
-        words, fetched = self._words, self._fetched
-        start = self._completed
+        words, fetched, start = self._words, self._fetched, self._completed
         while start != fetched:
             len_op = words[start >> 2]
             if len_op & abi.TCMU_OP_MASK == abi.TCMU_OP_CMD:
                 break
-            start = self._step(start, len_op & _SIZE_MASK, fetched)
+            start = self._circle.step(start, len_op & SIZE_MASK, fetched)
         self._completed = start
         return start
 
-    def _answer(self, cmd_id: int, uflags: int, status: int, read_len: int) -> None:
-        """Write an answer into the oldest open slot and step over it."""
-        start = self._oldest_slot()
-        _RESPONSE.pack_into(self.memory, start + 4, cmd_id, 0, uflags, status, read_len)
-        self._completed = self._step(start, self._words[start >> 2] & _SIZE_MASK, self._fetched)
+    def _answer(self, cmd_id: int, response: Response) -> None:
+        """Write an answer into the oldest open slot and step over it.
+
+        It counts from when the journal's position has moved over it: before that, a successor
+        writes it again from the journal, or executes anew what has no record.
+        """
+        start, journal, memory = self._oldest_slot(), self._journal, self.memory
+        after = self._circle.step(start, self._words[start >> 2] & SIZE_MASK, self._fetched)
+        journal.answer(cmd_id, after, response)
+        uflags, status, read_len, sense = response
+        if status == _CHECK_CONDITION:  # always: without, the kernel takes the request's bytes for sense
+            at = start + abi.SENSE_OFFSET
+            memory[at : at + abi.TCMU_SENSE_BUFFERSIZE] = sense[: abi.TCMU_SENSE_BUFFERSIZE].ljust(
+                abi.TCMU_SENSE_BUFFERSIZE, b"\0"
+            )
+        _RESPONSE.pack_into(memory, start + 4, cmd_id, 0, uflags, status, read_len)
+        journal.move_to(after)
+        journal.forget(cmd_id)
+        self._completed = after
 
     def publish(self) -> None:
         """Store `cmd_tail` after all answers, then kick once, if anything moved."""
@@ -259,6 +315,7 @@ class Ring:
         tail = self._oldest_slot() - self._start
         if tail == self._tail:
             return
+        self._journal.move_to(self._completed)
         memory_barrier()
         self._words[_TAIL] = self._tail = tail
         self._kick()
@@ -281,6 +338,12 @@ class Ring:
         Their buffers may belong to other commands already and must not be touched: whoever resets a
         ring that is being served does so with action/block_dev set, and lets running transfers end.
         """
+        if self._tail == _UNKNOWN_TAIL:
+            raise TransportError("the journal of the ring has not been read")
+        return self.restart()
+
+    def restart(self) -> tuple[int, ...]:
+        """Do the same where the journal cannot be read; see `vscsihba.transport.Transport.restart`."""
         lost = tuple(self._open)
         self._lost.update(lost)
         self._open.clear()
@@ -288,10 +351,44 @@ class Ring:
         self._generation += _GENERATION
         self._tail = read_tail(self.memory, self._mailbox)
         self._fetched = self._completed = self._start + self._tail
+        self._journal.restart(self._completed)
         return lost
+
+    def recover(self) -> list[Recovered]:
+        """Go on where a predecessor was killed; see `vscsihba.transport.Transport.recover`."""
+        recovered: list[Recovered] = []
+        if self._tail == _UNKNOWN_TAIL:
+            tail = read_tail(self.memory, self._mailbox)
+            head = self._start + self._words[_HEAD]
+            self._limit(self._start, head)
+            found = survey(self.memory, self._circle, self._start + tail, head, self._journal)
+            self._tail = tail
+            recovered = self._adopt(found)
+            self.publish()
+        self._kick()  # the predecessor may have died between the store of cmd_tail and its own kick
+        return recovered
+
+    def _adopt(self, found: Survey) -> list[Recovered]:
+        """Take over what is open; write the answer that was under way, if any."""
+        self._completed, self._fetched = found.completed, found.fetched
+        self._journal.adopt([command.record for command in found.open])
+        for at in found.answered:  # whoever used the buffer has died, and nobody would free it
+            self.memory[at + _UFLAGS] &= ~abi.TCMU_UFLAG_KEEP_BUF
+        recovered = []
+        for command in found.open:
+            record, answer = command.record, command.record.answer
+            if answer is None:
+                self._open[record.cmd_id] = command.views
+                begun = record.state == BEGUN
+                recovered.append(Recovered(record.cmd_id, command.cdb, command.views, begun))
+            else:
+                uflags = answer.uflags & ~abi.TCMU_UFLAG_KEEP_BUF
+                self._answer(record.cmd_id, answer._replace(uflags=uflags))
+        return recovered
 
     def release(self) -> None:
         """Let go of every view of the memory, so that the map can be closed."""
         self._open.clear()
         self._words.release()
         self._data.release()
+        self._journal.release()

@@ -8,12 +8,13 @@ import errno
 import mmap
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vscsihba.errors import DeviceGoneError, HostError, InUseError
 
 SYSFS = Path("/sys/class/uio")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAME = re.compile(r"tcm-user/(\d+)/([^/]+)(?:/([^/]*)(?:/(.*))?)?", re.ASCII | re.DOTALL)
 """``tcm-user/HBA/NAME/DEV_CONFIG``, the last part only if there is one (tcmu_update_uio_info)."""
 _KICK = b"\0\0\0\0"
@@ -30,6 +31,8 @@ class UioDevice:
         subtype: The first part of its dev_config: whose it is.
         config: The rest of dev_config.
         map_size: Bytes to map; any other size is refused.
+        instance: Inode number of its sysfs folder: a device that is made again, under the same names,
+            has another one (kernfs_new_node gives them out in turn).
     """
 
     node: Path
@@ -38,6 +41,7 @@ class UioDevice:
     subtype: str
     config: str
     map_size: int
+    instance: int = field(default=0, compare=False)
 
 
 def discover(sysfs: Path = SYSFS) -> list[UioDevice]:
@@ -56,13 +60,27 @@ def read_device(entry: Path) -> UioDevice | None:
     try:
         name = os.fsdecode((entry / "name").read_bytes()).removesuffix("\n")
         size = int((entry / "maps/map0/size").read_text(), 16)
+        instance = entry.stat().st_ino
     except OSError:
         return None
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     hba, backstore, subtype, config = match.groups(default="")
-    return UioDevice(Path("/dev") / entry.name, int(hba), backstore, subtype, config, size)
+    return UioDevice(Path("/dev") / entry.name, int(hba), backstore, subtype, config, size, instance)
+
+
+def identify(device: UioDevice, boot_id: Path = BOOT_ID) -> str:
+    """Return what no other device has, neither one before or after it nor one of another boot.
+
+    Raises:
+        HostError: The machine does not tell.
+    """
+    try:
+        boot = boot_id.read_text().strip()
+    except OSError as error:
+        raise HostError(f"{boot_id}: {error.strerror}") from error
+    return f"{boot}/{device.instance}/user_{device.hba}/{device.name}/{device.map_size}"
 
 
 class Uio:

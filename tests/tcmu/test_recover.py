@@ -1,0 +1,241 @@
+"""Going on where a predecessor died: what is recorded, what is in the ring, what both say together."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tcmu.conftest import MakeServer
+from tests.tcmu.server import READ_10, SENSE, Server, always, never
+from vscsihba.errors import JournalDamagedError, TransportError
+from vscsihba.tcmu import abi
+from vscsihba.tcmu.kernel import BLOCK
+from vscsihba.transport import Recovered
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "disk.journal"
+
+
+@pytest.fixture
+def server(make_server: MakeServer, journal: Path) -> Server:
+    return make_server(ring_size=3968, blocks=64, journal=journal)
+
+
+def die(server: Server) -> list[Recovered]:
+    """Kill the server and let a successor recover; what it gets can be answered like anything fetched."""
+    server.fetched.clear()
+    server.loopback.transport.attach()
+    recovered = server.ring.recover()
+    for command in recovered:
+        server.park(command.tag, command.cdb, command.views)
+    return recovered
+
+
+def test_a_ring_without_a_past(server: Server) -> None:
+    assert server.ring.recover() == []
+    server.one()
+    server.answer_all()
+    assert die(server) == []
+    assert server.one()
+
+
+def test_nothing_works_before_the_journal_is_read(server: Server) -> None:
+    server.one()
+    server.loopback.transport.attach()
+    for call in (server.fetch, server.ring.publish):
+        with pytest.raises(TransportError, match="has not been read"):
+            call()
+    assert len(server.ring.recover()) == 1
+
+
+def test_what_was_taken_comes_again_in_order(server: Server) -> None:
+    tags = [server.one(data_out=bytes([n]) * 512 * n) for n in range(1, 5)]
+    recovered = die(server)
+    assert [command.tag for command in recovered] == tags
+    for n, command in enumerate(recovered, start=1):
+        assert command.cdb[: len(READ_10)] == READ_10
+        assert b"".join(command.views) == bytes([n]) * 512 * n
+        assert not command.begun
+    assert server.fetch() == 0
+    server.answer_all()
+    assert sorted(server.loopback.answers) == tags
+    assert server.loopback.outstanding == 0
+
+
+def test_what_was_not_taken_is_fetched(server: Server) -> None:
+    taken = server.one()
+    waiting = server.loopback.submit(READ_10, data_in=512)
+    assert [command.tag for command in die(server)] == [taken]
+    assert server.fetch() == 1
+    assert list(server.fetched) == [taken, waiting]
+
+
+@pytest.mark.parametrize("order", ["0123", "3210", "2031", "1302"])
+@pytest.mark.parametrize("published", [True, False])
+def test_answers_in_the_slots_of_others(server: Server, order: str, *, published: bool) -> None:
+    """A death after each answer: whatever was answered stays so, the rest comes again."""
+    tags = [server.one(data_in=512 * (n + 1)) for n in range(4)]
+    left = set(tags)
+    for n in map(int, order):
+        server.fetched[tags[n]].fill(bytes([n + 1]) * 512)
+        server.answer(tags[n], data_in=512)
+        left.remove(tags[n])
+        if published:
+            server.ring.publish()
+        assert {command.tag for command in die(server)} == left
+        assert server.fetch() == 0
+    assert server.loopback.outstanding == 0
+    for n, tag in enumerate(tags):
+        answer = server.loopback.answers[tag]
+        assert (answer.data, answer.residual) == (bytes([n + 1]) * 512, 512 * n)
+
+
+def test_a_command_that_outlives_its_slot(server: Server) -> None:
+    """Slots are recycled many times, ids come again: the count still leads to the right entry."""
+    old = server.one(data_out=b"\x5a" * 2 * BLOCK)
+    for n in range(100):
+        new = server.loopback.submit(READ_10, data_in=512)
+        server.fetch(always if n % 3 else never)
+        if new in server.fetched:
+            server.answer(new)
+        if n % 5:
+            server.ring.publish()
+        (command,) = die(server)
+        assert command.tag == old
+        assert b"".join(command.views) == b"\x5a" * 2 * BLOCK
+        assert server.loopback.answers.pop(new).status == 0
+    server.answer_all()
+    assert server.loopback.outstanding == 0
+
+
+def test_what_was_executed_in_place_and_not_published_comes_again(server: Server) -> None:
+    tags = [server.loopback.submit(READ_10, data_in=512 * n) for n in range(4)]
+    server.fetch(always)
+    assert die(server) == []
+    assert server.fetch() == 4
+    assert [len(server.fetched[tag].data) for tag in tags] == [0, 512, 1024, 1536]
+
+
+def test_what_was_executed_in_place_counts_once_another_command_is_taken(server: Server) -> None:
+    first = server.loopback.submit(READ_10, data_in=512)
+    server.fetch(always)
+    second = server.one()
+    assert [command.tag for command in die(server)] == [second]
+    assert list(server.loopback.answers) == [first]
+    assert server.fetch() == 0
+
+
+def test_begun_is_told(server: Server) -> None:
+    tags = [server.one() for _ in range(3)]
+    server.ring.begun(tags[1])
+    assert [command.begun for command in die(server)] == [False, True, False]
+    assert [command.begun for command in die(server)] == [False, True, False]
+
+
+def test_begun_of_a_command_that_is_not_open_is_harmless(server: Server) -> None:
+    server.ring.begun(server.one() + 1)
+    assert not die(server)[0].begun
+
+
+def test_the_predecessor_did_not_kick(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = server.one()
+    monkeypatch.setattr(server.ring, "_kick", lambda: None)
+    server.answer(tag)
+    server.ring.publish()
+    assert server.loopback.answers == {}
+    assert die(server) == []
+    assert list(server.loopback.answers) == [tag]
+
+
+def test_sense_and_many_pieces_survive(make_server: MakeServer, journal: Path) -> None:
+    """An entry with many iovecs takes several units of the journal."""
+    server = make_server(ring_size=32 * 1024, blocks=400, journal=journal)
+    server.loopback.kernel._free = list(range(0, 400, 2))
+    pattern = bytes(range(256)) * 16
+    large = server.one(data_out=pattern * 120)
+    failed = server.one(data_in=512)
+    server.answer(failed, 2, SENSE)
+    (command,) = die(server)
+    assert command.tag == large
+    assert b"".join(command.views) == pattern * 120
+    assert len(command.views) == 120
+    assert server.loopback.answers[failed].sense[: len(SENSE)] == SENSE
+
+
+def test_a_journal_that_is_full_refuses_with_task_set_full(make_server: MakeServer, journal: Path) -> None:
+    server = make_server(ring_size=1 << 20, blocks=4, journal=journal)
+    tags = [server.one() for _ in range(1024)]
+    refused = server.loopback.submit(READ_10, data_in=512)
+    server.fetch()
+    assert server.result(refused).status == 0x28
+    assert [command.tag for command in die(server)] == tags
+    server.answer(tags[3])
+    assert server.one() in server.fetched
+    server.answer_all()
+    assert server.loopback.outstanding == 0
+
+
+def test_a_reset_under_a_living_server_empties_the_journal(server: Server) -> None:
+    server.one()
+    server.answer_all()
+    server.one()
+    server.loopback.reset_ring()
+    new = server.loopback.submit(READ_10)
+    server.fetch()
+    assert [command.tag for command in die(server)] == [new]
+
+
+def test_a_reset_while_nobody_serves_is_noticed(server: Server) -> None:
+    for _ in range(3):
+        server.one()
+        server.answer_all()
+    server.one()
+    server.loopback.reset_ring()
+    server.loopback.transport.attach()
+    with pytest.raises(JournalDamagedError, match="contradicts the ring"):
+        server.ring.recover()
+    assert server.ring.restart() == ()
+    assert server.one()
+
+
+@pytest.mark.parametrize("status", [8, 0x40])
+def test_abandon_keeps_the_buffer(server: Server, status: int) -> None:
+    tag = server.one(data_in=64 * BLOCK)
+    views = server.fetched[tag].views
+    assert server.ring.abandon(tag, status) == tag
+    assert server.result(tag).status == status
+    views[0][0] = 1
+    assert server.loopback.outstanding == 1
+    with pytest.raises(TransportError, match="data area is full"):
+        server.loopback.submit(READ_10, data_in=1)
+    with pytest.raises(TransportError, match="is not open"):
+        server.ring.complete(tag, 0)
+    server.loopback.free_kept_buf(tag)
+    with pytest.raises(TransportError, match="not completed with KEEP_BUF"):
+        server.loopback.free_kept_buf(tag)
+    assert server.loopback.outstanding == 0
+
+
+def test_abandon_needs_the_kernel(make_server: MakeServer) -> None:
+    server = make_server(flags=0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF)
+    with pytest.raises(TransportError, match="cannot keep a buffer"):
+        server.ring.abandon(server.one(), 8)
+
+
+def test_abandon_of_a_command_that_was_reset(server: Server) -> None:
+    tag = server.one()
+    server.loopback.reset_ring()
+    assert server.ring.abandon(tag, 8) is None
+
+
+def test_a_kept_buffer_is_freed_when_its_user_has_died(server: Server) -> None:
+    """Published or not: nobody would free it."""
+    for published in (True, False):
+        tag = server.one(data_in=64 * BLOCK)
+        server.ring.abandon(tag, 8)
+        if published:
+            server.ring.publish()
+        assert die(server) == []
+        assert server.loopback.answers.pop(tag).status == 8
+        assert server.loopback.outstanding == 0

@@ -1,0 +1,126 @@
+"""The file that a journal lives in, on a tmpfs: it must outlive processes, not the kernel.
+
+Knows whose journal a file is, not what the table says.
+"""
+
+import hashlib
+import mmap
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from vscsihba.errors import HostError
+from vscsihba.tcmu.journal import DISTRUSTED, SIZE, Journal
+
+_HEADER = struct.Struct("=8sI32s")
+"""magic, version of the layout, whose it is; a CRC of these follows."""
+_CRC = struct.Struct("=I")
+_MAGIC = b"vscsihba"
+_VERSION = 1
+
+
+class JournalFile:
+    """A journal in a file, mapped and shared with nobody: whoever has the device open has the journal.
+
+    A file of another device (an older one of the same name) is replaced by an empty one. One that
+    cannot be told to be of this device is replaced too, but marked: its records are lost, so
+    the ring must be reset (`vscsihba.tcmu.journal.DISTRUSTED`).
+
+    Args:
+        path: The file, made if it is not there; so is the folder.
+        identity: Says which device it is, and no other one before or after.
+
+    Raises:
+        HostError: The file cannot be made, or there is no room for it.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        header = _HEADER.pack(_MAGIC, _VERSION, hashlib.sha256(identity.encode()).digest())
+        self.path = path
+        try:
+            self._map = _open(path, header)
+        except OSError as error:
+            raise HostError(f"{path}: {error.strerror}", cure="free some memory or space there") from error
+        # A forked child has no business with it.
+        self._map.madvise(mmap.MADV_DONTFORK)
+        self._memory = memoryview(self._map)
+        self.journal = Journal(self._memory[:])
+
+    def close(self) -> None:
+        """Unmap; the file stays for whoever comes next. Twice is harmless."""
+        self.journal.release()
+        self._memory.release()
+        self._map.close()
+
+
+def discard(path: Path) -> None:
+    """Remove the journal of a device that is no more, or whose ring was reset while nobody served it.
+
+    Raises:
+        HostError: It cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _open(path: Path, header: bytes) -> mmap.mmap:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signed = header + _CRC.pack(zlib.crc32(header))
+    found = _read_header(path)
+    if found != signed:
+        _make(path, signed, distrusted=found is not None and not _is_older(found))
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(fd)
+
+
+def _read_header(path: Path) -> bytes | None:
+    """Return the header of a file, nothing of it if the size is wrong, None if there is no file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        whole = os.fstat(fd).st_size == SIZE
+        return os.pread(fd, _HEADER.size + _CRC.size, 0) if whole else b""
+    finally:
+        os.close(fd)
+
+
+def _is_older(found: bytes) -> bool:
+    """Tell whether a header that is not ours is whole and of our layout, hence of another device."""
+    if len(found) != _HEADER.size + _CRC.size:
+        return False
+    magic, version, _ = _HEADER.unpack_from(found)
+    (crc,) = _CRC.unpack_from(found, _HEADER.size)
+    return (magic, version, crc) == (_MAGIC, _VERSION, zlib.crc32(found[: _HEADER.size]))
+
+
+def _make(path: Path, header: bytes, *, distrusted: bool) -> None:
+    """Put an empty table in place of whatever there is, in one step.
+
+    All of its space is taken now: a store into a page that a full tmpfs cannot give is a SIGBUS.
+    """
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, SIZE)
+        os.pwrite(fd, header, 0)
+        if distrusted:
+            _mark(fd)
+        new.replace(path)
+    finally:
+        os.close(fd)
+
+
+def _mark(fd: int) -> None:
+    with mmap.mmap(fd, SIZE) as table:
+        journal = Journal(memoryview(table))
+        journal.move_to(DISTRUSTED)
+        journal.release()
