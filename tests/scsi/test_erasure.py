@@ -149,11 +149,14 @@ def test_sanitize_overwrite(disk: Disk, length: int) -> None:
     assert sum(isinstance(op, Write) for op in disk.operations) == 1
 
 
-@pytest.mark.parametrize(("flags", "passes", "last"), [(0x03, 3, 0xAA), (0x83, 3, 0xAA), (0x82, 2, 0x55)])
+@pytest.mark.parametrize(("flags", "passes", "last"), [(0x03, 3, 0xAA), (0x83, 3, 0xAA), (0x82, 2, 0xAA)])
 def test_sanitize_overwrite_does_every_pass(disk: Disk, flags: int, passes: int, last: int) -> None:
     assert overwrite(disk, flags, b"\xaa").good
     assert sum(isinstance(op, Write) for op in disk.operations) == passes
     assert disk.medium == bytes([last]) * 64 * BLOCK
+    written = [op.views[0][0] for op in disk.operations if isinstance(op, Write)]
+    alternating = [0xAA, 0x55] if flags & 0x80 else [0xAA]
+    assert written == (alternating * passes)[:passes][::-1]
 
 
 def test_sanitize_overwrite_wrong_parameters(disk: Disk) -> None:
@@ -175,19 +178,23 @@ def test_sanitize_overwrite_with_too_little_data_is_refused(disk: Disk) -> None:
     assert invalid_field(disk.run("48 01 00000000 00 0008 00", out=bytes(7))) == (7, None)
 
 
-def test_sanitize_allows_questions_and_nothing_else(disk: Disk) -> None:
+ANSWERED = [
+    SENSE,
+    "12 00 00 00ff 00",
+    "1a 08 3f 00 ff 00",
+    "25" + "00" * 9,
+    "9e 10 0000000000000000 00000020 00 00",
+    "a3 0c 00 00 0000 000000ff 00 00",
+    "a3 0d 00 000000 000000ff 00 00",
+]
+REFUSED = [READY, READ, EXIT, "4d 00 42 00 00 0000 00ff 00", "1b 00 00 00 01 00", "15 10 00 00 00 00"]
+
+
+def test_sanitize_leaves_few_commands_alone(disk: Disk) -> None:
     work = start(disk, BLOCK_ERASE_IMMED)
-    for cdb in (
-        READY,
-        READ,
-        "25" + "00" * 9,
-        "1b 00 00 00 01 00",
-        "1e 00 00 00 01 00",
-        "15 10 00 00 00 00",
-        EXIT,
-    ):
+    for cdb in REFUSED:
         assert disk.run(cdb, room=0).condition == SANITIZING, cdb
-    for cdb in (SENSE, "12 00 00 00ff 00", "1a 08 3f 00 ff 00", "a3 0c 00 00 0000 000000ff 00 00"):
+    for cdb in ANSWERED:
         assert disk.run(cdb).good, cdb
     disk.drive(work)
     assert disk.run(READ).good
@@ -213,6 +220,7 @@ def test_sanitize_failure_stays(disk: Disk) -> None:
     assert fail(disk, BLOCK_ERASE).condition == failed
     assert disk.run(READ).condition == failed
     assert invalid_field(disk.run(EXIT)) == (1, 4)
+    assert invalid_field(disk.run("48 22 00000000 00 0000 00", out=b"")) == (1, 5)
     assert disk.run(BLOCK_ERASE, out=b"").good, "another try is allowed"
     assert disk.run(READ).good
 

@@ -78,6 +78,7 @@ def test_vpd_block_device_characteristics(rotational: bool, rate: int) -> None:
     page = vpd(Disk(capabilities=Capabilities(rotational=rotational)), 0xB1)
     assert int.from_bytes(page[:2], "big") == rate
     assert len(page) == 60
+    assert page[4] == 0x0B, "RBWZ, FUAB, VBULS"
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,18 @@ def test_vpd_block_device_characteristics(rotational: bool, rate: int) -> None:
 )
 def test_vpd_logical_block_provisioning(capabilities: Capabilities, expected: str) -> None:
     assert vpd(Disk(capabilities=capabilities), 0xB2) == bytes.fromhex(expected)
+
+
+def test_vpd_third_party_copy_descriptors() -> None:
+    page = vpd(Disk(), 0x8F)
+    found, at = {}, 0
+    while at < len(page):
+        code, length = struct.unpack_from(">HH", page, at)
+        assert length % 4 == 0
+        found[code] = page[at + 4 : at + 4 + length]
+        at += 4 + length
+    assert at == len(page)
+    assert list(found) == sorted(found) == [0x0000, 0x0001, 0x0004, 0x0008, 0x000C, 0x0106, 0x0108, 0x8001]
+    assert found[0x0001].rstrip(b"\0") == bytes.fromhex("0a 83 03 00 10 11 84 03 00 03 07")
+    assert [len(found[code]) for code in (0x0000, 0x0004, 0x0106, 0x8001)] == [0x20, 0x1C, 0x2C + 0x30, 0x20]
+    assert struct.unpack_from(">2xH", found[0x0108])[0] == len(found[0x0108]) - 4 == 4 * 64

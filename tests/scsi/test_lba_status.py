@@ -48,6 +48,13 @@ def test_lba_status_fills_the_allocation_length(length: int, descriptors: int) -
     assert len(answer.data) == 8 + 16 * descriptors
 
 
+def test_lba_status_tells_why_it_ends() -> None:
+    disk = Disk()
+    disk.holes = set(range(0, 64, 2))
+    for length, condition in ((24, 0b001), (4096, 0b011)):
+        assert disk.run(struct.pack(">BBQIxx", 0x9E, 0x12, 0, length)).data[7] == condition << 1
+
+
 def test_lba_status_past_the_end() -> None:
     answer = Disk().run(struct.pack(">BBQIxx", 0x9E, 0x12, 64, 24))
     assert answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)

@@ -36,8 +36,10 @@ def test_pre_fetch_reports_what_cannot_be_read() -> None:
     assert disk.run("34 00 00000002 00 0003 00").information == 2
 
 
-def test_pre_fetch_immed_forgets_what_cannot_be_read() -> None:
+def test_pre_fetch_immed_defers_what_cannot_be_read() -> None:
     disk = Disk()
     disk.bad_offsets = {2 * BLOCK}
     assert disk.run("34 02 00000002 00 0003 00").good
-    assert disk.lu.clear_road
+    answer = disk.run("00" * 6)
+    assert answer.sense[0] == 0x71 | 0x80
+    assert answer.information == 2

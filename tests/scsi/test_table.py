@@ -142,6 +142,11 @@ def test_lba_range_is_checked(row: Command) -> None:
         cdb = bytes(build(row, lba=lba, blocks=blocks))
         return disk.run(cdb, out=bytes(BLOCK)).condition
 
+    def first_missing(lba: int, blocks: int) -> int | None:
+        return disk.run(bytes(build(row, lba=lba, blocks=blocks)), out=bytes(BLOCK)).information
+
+    assert first_missing(63, 2) == 64
+    assert first_missing(70, 2) == 70
     assert ask(63, 1) != out_of_range, "the last block"
     assert ask(63, 2) == out_of_range, "one past the end"
     assert ask(64, 1) == out_of_range

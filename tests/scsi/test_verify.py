@@ -61,8 +61,14 @@ def test_verify_with_too_little_data_is_refused(disk: Disk) -> None:
     assert invalid_field(disk.run(VERIFIES[10].format(0x02), out=DATA[:-1])) == (7, None)
 
 
+@pytest.mark.parametrize("flags", [0x00, 0x02, 0x06])
+def test_verify_longer_than_the_limit_is_refused(flags: int) -> None:
+    disk = Disk(max_transfer=2 * BLOCK)
+    assert invalid_field(disk.run(VERIFIES[10].format(flags), out=DATA)) == (7, None)
+
+
 def test_verify_longer_than_a_piece() -> None:
-    disk = Disk(blocks=5000)
+    disk = Disk(blocks=5000, max_transfer=5000 * BLOCK)
     disk.medium[4999 * BLOCK] = 1
     answer = disk.run("af 06 00000000 00001388 00 00", out=bytes(BLOCK))
     assert answer.information == 4999

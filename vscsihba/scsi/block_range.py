@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.sense import illegal_request
+from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
 if TYPE_CHECKING:
     from vscsihba.scsi.command import Cdb
@@ -20,10 +20,12 @@ def check_range(lu: LogicalUnit, lba: int, blocks: int) -> Extent:
     """Return the bytes of `blocks` logical blocks from `lba` on.
 
     Raises:
-        CheckCondition: LOGICAL BLOCK ADDRESS OUT OF RANGE: the range ends beyond the capacity.
+        CheckCondition: LOGICAL BLOCK ADDRESS OUT OF RANGE: the range ends beyond the capacity;
+            INFORMATION is the first LBA that does not exist (SBC-4 "Error reporting").
     """
     if lba + blocks > lu.blocks:
-        raise illegal_request(Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+        out_of_range = Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
+        raise CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, out_of_range, information=max(lba, lu.blocks)))
     return Extent(lba * lu.block_size, blocks * lu.block_size)
 
 

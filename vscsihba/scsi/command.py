@@ -79,6 +79,8 @@ class Command:
             refused by the unit's state.
         repeatable: Running it twice does no harm (a crash may leave that in doubt).
         past_attention: A pending unit attention does not stop it (SAM-5 "Unit attention conditions").
+        during_erasure: A format or sanitize that runs, or has failed, does not stop it
+            (SBC-4 "Commands allowed during sanitize").
         tally: The counter it belongs to.
     """
 
@@ -95,6 +97,7 @@ class Command:
     starts_alone: bool = False
     repeatable: bool = True
     past_attention: bool = False
+    during_erasure: bool = False
     tally: Tally = Tally.OTHERS
     layout: Layout = field(init=False, repr=False, compare=False)
 

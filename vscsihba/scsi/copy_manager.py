@@ -36,6 +36,7 @@ class CopyOperation:
         action: Service action of the command that asked for it.
         running: It is not done yet.
         failure: What ended it.
+        wanted: Bytes that the command asked to copy.
         copied: Bytes written.
         segments: Segments or ranges done.
         token: ROD token that it made.
@@ -44,6 +45,7 @@ class CopyOperation:
     action: int
     running: bool = True
     failure: Sense | None = None
+    wanted: int = 0
     copied: int = 0
     segments: int = 0
     token: bytes = b""

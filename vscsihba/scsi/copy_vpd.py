@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi import extended_copy, token_copy
-from vscsihba.scsi.tokens import ACCESS_UPON_REFERENCE, BLOCK_DEVICE_ZERO
+from vscsihba.scsi.tokens import BLOCK_DEVICE_ZERO
 
 if TYPE_CHECKING:
     from vscsihba.scsi.logical_unit import LogicalUnit
@@ -25,7 +25,7 @@ def third_party_copy(lu: LogicalUnit) -> bytes:
         0x0001: _supported_commands(lu),
         0x0004: _parameter_data(),
         0x0008: _supported_descriptors(),
-        0x000C: bytes(2),  # Supported CSCD Descriptor IDs: none but indices
+        0x000C: bytes.fromhex("0002 f800"),  # Supported CSCD IDs: those in ROD tokens
         0x0106: _rod_token_features(),
         0x0108: _supported_rod_types(),
         0x8001: _general_copy_operations(),
@@ -84,14 +84,17 @@ def _general_copy_operations() -> bytes:
 
 
 def _rod_token_features() -> bytes:
-    """Return that tokens are good on this host only, and for how long (seconds)."""
+    """Return that tokens are good within this HBA only, for how long (seconds), and how much they hold."""
     default, longest = token_copy.DEFAULT_TIMEOUT, token_copy.LONGEST_TIMEOUT
-    return struct.pack(">12xIII20x", default, longest, longest)
+    most = token_copy.MOST_BYTES
+    # Block ROD device type specific features: 0 granularity, then the most and the best amounts of bytes.
+    features = struct.pack(">HHHHQQQQ8x", 0, 0x2C, 0, 0, most, most, most, most)
+    return struct.pack(">12xIII18xH", default, longest, longest, len(features)) + features
 
 
 def _supported_rod_types() -> bytes:
     """Return the types of token, and whether each is made (TOKEN_OUT) or taken (TOKEN_IN) here."""
     token_in, token_out = 0x02, 0x01
-    types = ((ACCESS_UPON_REFERENCE, token_in | token_out), (BLOCK_DEVICE_ZERO, token_in))
-    listed = b"".join(struct.pack(">IB59x", kind, flags) for kind, flags in types)
-    return struct.pack(">2xH8x", len(listed)) + listed
+    types = dict.fromkeys(token_copy.MADE_TYPES, token_in | token_out) | {BLOCK_DEVICE_ZERO: token_in}
+    listed = b"".join(struct.pack(">IB59x", kind, types[kind]) for kind in sorted(types))
+    return struct.pack(">2xH", len(listed)) + listed

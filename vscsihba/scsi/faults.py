@@ -5,7 +5,7 @@ sense data. What Linux does with each answer decides the choice where T10 leaves
 """
 
 import errno
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Read
@@ -66,15 +66,17 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
 
 
 def translate(
-    steps: Generator[BlockOp, BlockResult, Result], block_size: int
+    steps: Generator[BlockOp, BlockResult, Result], block_size: int, notice: Callable[[BlockOp], None]
 ) -> Generator[BlockOp, BlockResult, Result]:
     """Run `steps`; an OSError thrown in by the driver reaches them as CheckCondition.
 
-    So a command sees failures in SCSI's terms, and may still recover from one.
+    So a command sees failures in SCSI's terms, and may still recover from one. `notice` is
+    called with each operation before it is done.
     """
     try:
         operation = next(steps)
         while True:
+            notice(operation)
             try:
                 answer = yield operation
             except OSError as fault:

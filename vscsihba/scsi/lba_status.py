@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 MAPPED, DEALLOCATED = 0, 1
 """PROVISIONING STATUS, SBC-4 "LBA status descriptor"."""
 
+_ROOM_USED_UP, _AT_THE_END = 0b001, 0b011
+"""COMPLETION CONDITION."""
+
 _MOST_DESCRIPTORS = 512
 _MOST_BLOCKS = 0xFFFFFFFF
 
 
 def get_lba_status(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """GET LBA STATUS(16): SBC-4; reports as many runs as the allocation length has room for."""
+    """GET LBA STATUS(16): SBC-4; as many runs as there is room for, whatever REPORT TYPE says (RTP=0)."""
     lba = cdb["lba"]
     check_range(lu, lba, 1)
     room = max(1, min((cdb["allocation_length"] - 8) // 16, _MOST_DESCRIPTORS))
@@ -43,7 +46,9 @@ def get_lba_status(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     for blocks, status in runs[:room]:
         payload += struct.pack(">QIB3x", start, blocks, status)
         start += blocks
-    return data_in(buffer, struct.pack(">I4x", len(payload) + 4) + payload, cdb["allocation_length"])
+    condition = _AT_THE_END if start == lu.blocks else _ROOM_USED_UP
+    header = struct.pack(">I3xB", len(payload) + 4, condition << 1)
+    return data_in(buffer, header + payload, cdb["allocation_length"])
 
 
 def _statuses(lu: LogicalUnit, lba: int) -> Generator[BlockOp, BlockResult, list[tuple[int, int]]]:

@@ -7,6 +7,7 @@ there are (SPC-5 and SBC-4 "Log parameters"). What is counted elsewhere is only 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.readiness import PowerCondition
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
     from vscsihba.scsi.logical_unit import LogicalUnit
 
-    Parameters = dict[int, bytes]
-    """Parameter values by PARAMETER CODE."""
+    Parameters = dict[int, "Parameter"]
+    """Parameters by PARAMETER CODE."""
 
 LogKey = tuple[int, int]
 """PAGE CODE and SUBPAGE CODE."""
@@ -25,13 +26,28 @@ LogKey = tuple[int, int]
 SUPPORTED_PAGES: LogKey = (0x00, 0x00)
 SUPPORTED_PAGES_AND_SUBPAGES: LogKey = (0x00, 0xFF)
 
-BOUNDED_COUNTER, BINARY_LIST = 0b00, 0b11
+_BOUNDED_COUNTER, _UNBOUNDED_COUNTER, _BINARY_LIST = 0b00, 0b10, 0b11
 """FORMAT AND LINKING of a log parameter."""
+
+THRESHOLD_SET = 1 << 20
+"""Bytes in which space is counted (SBC-4 THRESHOLD EXPONENT)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One log parameter, without its code."""
+
+    value: bytes
+    form: int = _BINARY_LIST
+
+    def encode(self, code: int) -> bytes:
+        """Return the parameter with its header (SPC-5 "Log parameter structure")."""
+        return struct.pack(">HBB", code, self.form, len(self.value)) + self.value
 
 
 def _counters(*values: int) -> Parameters:
     """Return counters of 8 bytes with the codes 0, 1, 2, ..."""
-    return {code: value.to_bytes(8, "big") for code, value in enumerate(values)}
+    return {code: Parameter(value.to_bytes(8, "big"), _BOUNDED_COUNTER) for code, value in enumerate(values)}
 
 
 def _error_counters(processed: int, uncorrected: int) -> Parameters:
@@ -65,7 +81,7 @@ def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
         return {}
     sets = (lu.space.available, lu.space.used)
     return {
-        code: struct.pack(">IB3x", min(size // THRESHOLD_SET, 0xFFFFFFFF), 0x01)
+        code: Parameter(struct.pack(">IB3x", min(size // THRESHOLD_SET, 0xFFFFFFFF), 0x01))
         for code, size in enumerate(sets, start=1)
     }
 
@@ -73,8 +89,8 @@ def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
 def start_stop_cycles(lu: LogicalUnit) -> Parameters:
     """Return stops (code 4) and loads (code 6); when the unit was made is not known."""
     return {
-        0x0004: lu.counters.start_stop_cycles.to_bytes(4, "big"),
-        0x0006: lu.counters.load_cycles.to_bytes(4, "big"),
+        0x0004: Parameter(lu.counters.start_stop_cycles.to_bytes(4, "big")),
+        0x0006: Parameter(lu.counters.load_cycles.to_bytes(4, "big")),
     }
 
 
@@ -82,28 +98,28 @@ def self_test_results(lu: LogicalUnit) -> Parameters:
     """Return the last twenty self-tests, the newest first; unused places are zeroes."""
     results = [result.encode() for result in lu.self_tests]
     results += [bytes(16)] * (20 - len(results))
-    return dict(enumerate(results[:20], start=1))
+    return {code: Parameter(result) for code, result in enumerate(results, start=1)}
 
 
 def general_statistics(lu: LogicalUnit) -> Parameters:
-    """Return commands and blocks read and written; how long they took is not measured here."""
+    """Return commands and blocks read and written; no times, which would be counted in milliseconds."""
     traffic = lu.traffic()
-    block = lu.block_size
+    received, transmitted = traffic.write_bytes // lu.block_size, traffic.read_bytes // lu.block_size
+    access = struct.pack(">QQQQ32x", traffic.reads, traffic.writes, received, transmitted)
     return {
-        0x0001: struct.pack(
-            ">QQQQ32x",
-            traffic.reads,
-            traffic.writes,
-            traffic.write_bytes // block,
-            traffic.read_bytes // block,
-        )
+        0x0001: Parameter(access, _UNBOUNDED_COUNTER),
+        0x0002: Parameter(bytes(8)),  # Idle Time
+        0x0003: Parameter(struct.pack(">II", 3, 1)),  # Time Interval: 1 * 10^-3 s
     }
 
 
 def power_condition_transitions(lu: LogicalUnit) -> Parameters:
     """Return the changes to each power condition that there is."""
-    transitions = lu.readiness.transitions
-    return {code: transitions[power].to_bytes(4, "big") for power, code in _TRANSITION_CODES.items()}
+    counts = lu.readiness.transitions
+    return {
+        code: Parameter(counts[power].to_bytes(4, "big"), _BOUNDED_COUNTER)
+        for power, code in _TRANSITION_CODES.items()
+    }
 
 
 _TRANSITION_CODES = {
@@ -115,22 +131,19 @@ _TRANSITION_CODES = {
 
 def informational_exceptions(_lu: LogicalUnit) -> Parameters:
     """Return that nothing is about to fail; there is no temperature (FFh)."""
-    return {0x0000: bytes([0, 0, 0xFF, 0])}
+    return {0x0000: Parameter(bytes([0, 0, 0xFF, 0]))}
 
 
-THRESHOLD_SET = 1 << 20
-"""Bytes in which space is counted (SBC-4 THRESHOLD EXPONENT)."""
-
-PAGES: dict[LogKey, tuple[str, int, Callable[[LogicalUnit], Parameters]]] = {
-    (0x02, 0x00): ("Write Error Counter", BOUNDED_COUNTER, write_error_counters),
-    (0x03, 0x00): ("Read Error Counter", BOUNDED_COUNTER, read_error_counters),
-    (0x05, 0x00): ("Verify Error Counter", BOUNDED_COUNTER, verify_error_counters),
-    (0x06, 0x00): ("Non-Medium Error", BOUNDED_COUNTER, non_medium_errors),
-    (0x0C, 0x00): ("Logical Block Provisioning", BINARY_LIST, logical_block_provisioning),
-    (0x0E, 0x00): ("Start-Stop Cycle Counter", BINARY_LIST, start_stop_cycles),
-    (0x10, 0x00): ("Self-Test Results", BINARY_LIST, self_test_results),
-    (0x19, 0x00): ("General Statistics and Performance", BINARY_LIST, general_statistics),
-    (0x1A, 0x00): ("Power Condition Transitions", BINARY_LIST, power_condition_transitions),
-    (0x2F, 0x00): ("Informational Exceptions", BINARY_LIST, informational_exceptions),
+PAGES: dict[LogKey, tuple[str, Callable[[LogicalUnit], Parameters]]] = {
+    (0x02, 0x00): ("Write Error Counter", write_error_counters),
+    (0x03, 0x00): ("Read Error Counter", read_error_counters),
+    (0x05, 0x00): ("Verify Error Counter", verify_error_counters),
+    (0x06, 0x00): ("Non-Medium Error", non_medium_errors),
+    (0x0C, 0x00): ("Logical Block Provisioning", logical_block_provisioning),
+    (0x0E, 0x00): ("Start-Stop Cycle Counter", start_stop_cycles),
+    (0x10, 0x00): ("Self-Test Results", self_test_results),
+    (0x19, 0x00): ("General Statistics and Performance", general_statistics),
+    (0x1A, 0x00): ("Power Condition Transitions", power_condition_transitions),
+    (0x2F, 0x00): ("Informational Exceptions", informational_exceptions),
 }
-"""Every page that has parameters: T10's name, FORMAT AND LINKING, and what makes the parameters."""
+"""Every page that has parameters: T10's name, and what makes the parameters."""

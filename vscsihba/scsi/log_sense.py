@@ -48,16 +48,11 @@ def _parameters(lu: LogicalUnit, cdb: Cdb, key: LogKey) -> bytes:
     Raises:
         CheckCondition: The pointer is behind the last one.
     """
-    _, form, values = PAGES[key]
-    parameters = values(lu)
+    parameters = PAGES[key][1](lu)
     pointer = cdb["parameter_pointer"]
     if pointer and pointer > max(parameters, default=0):
         raise cdb.invalid("parameter_pointer")
-    return b"".join(
-        struct.pack(">HBB", code, form, len(value)) + value
-        for code, value in parameters.items()
-        if code >= pointer
-    )
+    return b"".join(parameter.encode(code) for code, parameter in parameters.items() if code >= pointer)
 
 
 def log_select(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 
-from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Geometry
+from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Elsewhere, Geometry
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
@@ -120,7 +120,7 @@ class LogicalUnit:
 
     def refresh(self) -> None:
         """Work out again what the engine reads directly; due after every change of state."""
-        self.clear_road = not self._pending and self.readiness.clear
+        self.clear_road = not self._pending and not self.tokens and self.readiness.clear
         self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
         self.write_through = not self.mode_pages.write_cache_enabled
 
@@ -137,6 +137,9 @@ class LogicalUnit:
         OSError that it failed with. Any other exception is a bug and passes through.
         """
         command = lookup(cdb)
+        if self.tokens:
+            self.tokens.drop_expired(self.timestamp.clock())
+            self.refresh()
         try:
             decoded = decode(cdb, self.table)
             self._admit(decoded.command)
@@ -153,7 +156,15 @@ class LogicalUnit:
     def _translated(
         self, steps: Generator[BlockOp, BlockResult, Result]
     ) -> Generator[BlockOp, BlockResult, Result]:
-        return translate(steps, self.block_size)
+        return translate(steps, self.block_size, self.notice)
+
+    def notice(self, operation: BlockOp) -> None:
+        """Let the tokens know what is about to change, here or on another unit."""
+        if isinstance(operation, Elsewhere):
+            self.peers[operation.lun].notice(operation.operation)
+        elif self.tokens:
+            self.tokens.notice(operation)
+            self.refresh()
 
     def _admit(self, command: Command) -> None:
         """Refuse a command that the unit's state does not allow.

@@ -49,11 +49,8 @@ from vscsihba.scsi.sanitize import (
     sanitize_overwrite,
 )
 from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
-from vscsihba.scsi.token_copy import (
-    populate_token,
-    receive_rod_token_information,
-    write_using_token,
-)
+from vscsihba.scsi.token_copy import populate_token, write_using_token
+from vscsihba.scsi.token_information import receive_rod_token_information
 from vscsihba.scsi.verify import verify, write_and_verify
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
@@ -70,7 +67,7 @@ _ROWS = (
     Command(
         0x03, None, "REQUEST SENSE", 6,
         "desc=1.0 allocation_length=4",
-        request_sense, _IN, past_attention=True,
+        request_sense, _IN, past_attention=True, during_erasure=True,
     ),
     Command(
         0x04, None, "FORMAT UNIT", 6,
@@ -95,7 +92,7 @@ _ROWS = (
     Command(
         0x12, None, "INQUIRY", 6,
         "evpd=1.0 page_code=2 allocation_length=3-4",
-        inquiry, _IN, past_attention=True,
+        inquiry, _IN, past_attention=True, during_erasure=True,
     ),
     Command(
         0x15, None, "MODE SELECT(6)", 6,
@@ -105,7 +102,7 @@ _ROWS = (
     Command(
         0x1A, None, "MODE SENSE(6)", 6,
         "dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=4",
-        mode_sense, _IN,
+        mode_sense, _IN, during_erasure=True,
     ),
     Command(
         0x1B, None, "START STOP UNIT", 6,
@@ -127,7 +124,9 @@ _ROWS = (
         "prevent=4.1-4.0",
         prevent_allow_medium_removal, needs=Feature.REMOVABLE,
     ),
-    Command(0x25, None, "READ CAPACITY(10)", 10, "", read_capacity_10, _IN, _READY),
+    Command(
+        0x25, None, "READ CAPACITY(10)", 10, "", read_capacity_10, _IN, _READY, during_erasure=True,
+    ),
     Command(
         0x28, None, "READ(10)", 10,
         "rdprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-5 group_number=6~ blocks=7-8",
@@ -221,7 +220,7 @@ _ROWS = (
     Command(
         0x5A, None, "MODE SENSE(10)", 10,
         "llbaa=1.4 dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=7-8",
-        mode_sense, _IN,
+        mode_sense, _IN, during_erasure=True,
     ),
     Command(
         0x7F, 0x0009, "READ(32)", 32,
@@ -251,7 +250,7 @@ _ROWS = (
     Command(
         0x7F, 0x000F, "WRITE ATOMIC(32)", 32,
         f"atomic_boundary=4-5! group_number=6~ wrprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
-        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE,
+        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE, exclusive=True,
     ),
     Command(
         0x83, 0x00, "EXTENDED COPY(LID1)", 16,
@@ -331,16 +330,16 @@ _ROWS = (
     Command(
         0x9C, None, "WRITE ATOMIC(16)", 16,
         "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 atomic_boundary=10-11! blocks=12-13 group_number=14~",
-        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE,
+        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE, exclusive=True,
     ),
     Command(
         0x9E, 0x10, "READ CAPACITY(16)", 16,
         "allocation_length=10-13",
-        read_capacity_16, _IN, _READY,
+        read_capacity_16, _IN, _READY, during_erasure=True,
     ),
     Command(
         0x9E, 0x12, "GET LBA STATUS(16)", 16,
-        "lba=2-9 allocation_length=10-13",
+        "lba=2-9 allocation_length=10-13 report_type=14~",
         get_lba_status, _IN, _READY,
     ),
     Command(
@@ -357,12 +356,12 @@ _ROWS = (
         0xA3, 0x0C, "REPORT SUPPORTED OPERATION CODES", 12,
         "rctd=2.7 reporting_options=2.2-2.0 requested_operation_code=3 requested_service_action=4-5"
         " allocation_length=6-9",
-        report_supported_operation_codes, _IN,
+        report_supported_operation_codes, _IN, during_erasure=True,
     ),
     Command(
         0xA3, 0x0D, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", 12,
         "repd=2.7 allocation_length=6-9",
-        report_supported_task_management_functions, _IN,
+        report_supported_task_management_functions, _IN, during_erasure=True,
     ),
     Command(
         0xA3, 0x0F, "REPORT TIMESTAMP", 12,

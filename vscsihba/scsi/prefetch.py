@@ -27,7 +27,7 @@ def pre_fetch(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
     extent = rest_or_range(lu, cdb)
     fetch = _fetch(Extent(extent.offset, min(extent.length, _MOST)))
     if cdb["immed"]:
-        return Response(background=_forgiving(fetch))
+        return Response(background=_deferring(lu, fetch))
     return _answered(fetch)
 
 
@@ -40,9 +40,9 @@ def _answered(fetch: Background) -> Steps:
     return GOOD
 
 
-def _forgiving(fetch: Background) -> Background:
-    """Drop a failure after the status: the READ that this prepares will report it."""
+def _deferring(lu: LogicalUnit, fetch: Background) -> Background:
+    """Report a failure after the status as a deferred error."""
     try:
         yield from fetch
-    except CheckCondition:
-        return
+    except CheckCondition as condition:
+        lu.defer(condition.sense)

@@ -82,13 +82,11 @@ class Readiness:
     def obstacle(self, command: Command) -> Sense | None:
         """Return why `command` cannot be run now, None if it can.
 
-        While an erasure runs, a command may ask but not change anything (SBC-4 "Commands
-        allowed during sanitize"). After a failed one, only another can follow.
+        After a failed erasure, only another can follow.
         """
-        if self.erasure is not None:
-            asks = command.medium is Medium.UNTOUCHED and command.data is Data.IN
+        if self.erasure is not None and not command.during_erasure:
             renews = command.medium is Medium.RENEWED and self.erasure.failed
-            if not (asks or renews or command.past_attention):
+            if not renews:
                 return self.erasure.sense
         if not self.present and command.medium is not Medium.UNTOUCHED:
             return Sense(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)

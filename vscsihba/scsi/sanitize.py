@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sanitize_overwrite(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Steps:
-    """SANITIZE, OVERWRITE: SBC-4; every pass is written, inverted from one to the next if asked to."""
+    """SANITIZE, OVERWRITE: SBC-4; every pass is written; if they are to alternate, the last is as given."""
     passes = _parse_passes(lu, cdb, buffer)
     erasure = _erasure(lu, cdb, len(passes))
 
@@ -45,7 +45,7 @@ def _parse_passes(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> list[bytes]:
         raise invalid_parameter(2)
     pattern = parameters[4:]
     inverted = bytes(byte ^ 0xFF for byte in pattern)
-    return [inverted if invert and number % 2 else pattern for number in range(count)]
+    return [inverted if invert and left % 2 else pattern for left in reversed(range(count))]
 
 
 def sanitize_block_erase(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
@@ -76,6 +76,14 @@ def sanitize_exit_failure_mode(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Re
 
 
 def _erasure(lu: LogicalUnit, cdb: Cdb, passes: int = 1) -> Erasure:
+    """Return the description of a sanitize.
+
+    Raises:
+        CheckCondition: It allows an exit, but must make up for one that failed and did not.
+    """
+    failed = lu.readiness.erasure
+    if failed is not None and not failed.may_exit and cdb["ause"]:
+        raise cdb.invalid("ause")
     return Erasure(
         running=Asc.LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS,
         failure=Asc.SANITIZE_COMMAND_FAILED,

@@ -27,7 +27,7 @@ POWER_CONDITIONS = {
     0xB: PowerCondition.STANDBY,  # FORCE_STANDBY_0
 }
 """POWER CONDITION, SBC-4 "START STOP UNIT command". The others are obsolete or reserved; initiators that
-try them expect no harm, so they change nothing."""
+try them expect no harm, so they change nothing. A forced timer is one that has run out."""
 
 
 def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:

@@ -1,24 +1,27 @@
-"""POPULATE TOKEN, WRITE USING TOKEN and RECEIVE ROD TOKEN INFORMATION: copies by token.
+"""POPULATE TOKEN and WRITE USING TOKEN: copies by token.
 
 One command turns ranges of blocks into a token, another, perhaps on another unit, writes
-what the token stands for (SBC-4 "Token-based copy").
+what the token stands for (SBC-4 "Block device ROD token operations").
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from vscsihba.block import WriteZeroes
+from vscsihba.block import Read, Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.block_range import check_range
-from vscsihba.scsi.copy_manager import CopyOperation, Place, copy, find_unit
-from vscsihba.scsi.response import GOOD, Response, data_in
-from vscsihba.scsi.sense import CheckCondition, illegal_request, invalid_parameter
+from vscsihba.scsi.copy_manager import CopyOperation, Place, aborted, find_unit
+from vscsihba.scsi.response import GOOD, Response
+from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request, invalid_parameter
 from vscsihba.scsi.tokens import (
-    ACCESS_UPON_REFERENCE,
     BLOCK_DEVICE_ZERO,
+    CHANGE_VULNERABLE,
+    POINT_IN_TIME_ANY,
+    POINT_IN_TIME_DEFAULT,
     TOKEN_LENGTH,
     Token,
     creator,
@@ -26,9 +29,9 @@ from vscsihba.scsi.tokens import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator
 
-    from vscsihba.block import Buffer, Extent
+    from vscsihba.block import BlockOp, BlockResult, Buffer, Extent
     from vscsihba.scsi.command import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
     from vscsihba.scsi.response import Background, Steps
@@ -40,153 +43,197 @@ MOST_BYTES = 1 << 30
 DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600
 """INACTIVITY TIMEOUT, seconds."""
 
-_POPULATE, _WRITE = 0x10, 0x11
-_WITHOUT_ERRORS, _WITH_ERRORS, _IN_PROGRESS = 0x01, 0x02, 0x12
-"""COPY OPERATION STATUS."""
+POPULATE_TOKEN, WRITE_USING_TOKEN = 0x10, 0x11
+"""Service actions."""
 
-_IN_BLOCKS = 0xF1
-"""TRANSFER COUNT UNITS: logical blocks."""
+MADE_TYPES = {
+    POINT_IN_TIME_DEFAULT: POINT_IN_TIME_DEFAULT,
+    CHANGE_VULNERABLE: CHANGE_VULNERABLE,
+    POINT_IN_TIME_ANY: CHANGE_VULNERABLE,
+}
+"""ROD TYPE asked for, and the one that the token gets."""
+
+_PIECE = 1 << 20
+"""Bytes copied at once."""
 
 
 def populate_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     """POPULATE TOKEN: SBC-4; nothing is copied, so it is done at once, IMMED or not."""
-    parameters = _parameters(cdb, buffer, 16)
+    parameters = _parameters(cdb, buffer, header=16)
     if parameters is None:
         return GOOD
-    timeout, wanted = struct.unpack_from(">II", parameters, 4)
+    timeout, kind = struct.unpack_from(">II", parameters, 4)
     if timeout > LONGEST_TIMEOUT:
         raise invalid_parameter(4)
-    if wanted not in (0, ACCESS_UPON_REFERENCE) and parameters[2] & 0x02:  # RTV: ROD TYPE is valid
+    if not parameters[2] & 0x02:  # RTV: ROD TYPE is valid
+        kind = POINT_IN_TIME_ANY
+    if kind not in MADE_TYPES:
         raise invalid_parameter(8)
     ranges = _ranges(lu, parameters, 14)
     expires = lu.timestamp.clock() + (timeout or DEFAULT_TIMEOUT) * 1000
-    operation = CopyOperation(_POPULATE, running=False, segments=len(ranges))
-    operation.copied = sum(one.length for one in ranges)
+    token = Token(MADE_TYPES[kind], tuple(ranges), expires)
+    operation = CopyOperation(POPULATE_TOKEN, running=False, wanted=token.size, copied=token.size)
     lu.copies.begin(cdb["list_identifier"], operation)
-    operation.token = lu.tokens.add(lu.identity.naa, Token(tuple(ranges), expires))
+    operation.token = lu.tokens.add(lu.identity.naa, token)
+    lu.refresh()
     return GOOD
 
 
 def write_using_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Steps:
     """WRITE USING TOKEN: SBC-4; a token of zeroes needs no source."""
-    parameters = _parameters(cdb, buffer, 536)
+    parameters = _parameters(cdb, buffer, header=536)
     if parameters is None:
         return GOOD
     value = parameters[16 : 16 + TOKEN_LENGTH]
+    if int.from_bytes(value[6:8], "big") != TOKEN_LENGTH - 8:
+        raise illegal_request(Asc.INVALID_TOKEN_OPERATION_INVALID_TOKEN_LENGTH)
     offset = int.from_bytes(parameters[8:16], "big") * lu.block_size
     destinations = _ranges(lu, parameters, 534)
-    operation = CopyOperation(_WRITE)
+    operation = CopyOperation(WRITE_USING_TOKEN, wanted=sum(one.length for one in destinations))
     if rod_type(value) == BLOCK_DEVICE_ZERO:
         work = _write_zeroes(lu, destinations, operation)
     else:
-        source, token = _find_token(lu, value)
-        pairs = _pairs(token.ranges, offset, destinations)
-        work = _write_pairs(lu, source, pairs, operation)
-        if parameters[2] & 0x02:  # DEL_TKN
-            source.unit.tokens.delete(value)
+        source = _find_source(lu, value)
+        if offset >= source.token.size:
+            raise invalid_parameter(8)
+        if source.place.unit is lu and any(source.token.touches(one) for one in destinations):
+            raise illegal_request(Asc.INVALID_TOKEN_OPERATION_CAUSE_NOT_REPORTABLE)
+        source.position = offset
+        work = _write_token(lu, source, destinations, operation)
+        if parameters[2] & 0x02:  # DEL_TKN; what is under way goes on
+            source.place.unit.tokens.delete(value)
     lu.copies.begin(cdb["list_identifier"], operation)
     job = _job(work, operation)
     return Response(background=_quietly(job)) if parameters[2] & 0x01 else _answered(job)
 
 
-def _parameters(cdb: Cdb, buffer: Buffer, size: int) -> bytes | None:
-    """Return the parameter list, at least `size` bytes long; None if the CDB says that there is none."""
+def _parameters(cdb: Cdb, buffer: Buffer, header: int) -> bytes | None:
+    """Return the parameter list: a header and at least one range; None if the CDB says there is none."""
     length = cdb["parameter_list_length"]
     if not length:
         return None
-    if length < size or buffer.length < length:
+    if length < header or buffer.length < length:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
-    return buffer.gather(0, length)
+    parameters = buffer.gather(0, length)
+    if int.from_bytes(parameters[:2], "big") < header + 16 - 2:
+        raise invalid_parameter(0)
+    return parameters
 
 
 def _ranges(lu: LogicalUnit, parameters: bytes, at: int) -> list[Extent]:
-    """Decode the block device range descriptors, whose length stands at byte `at`."""
-    length = int.from_bytes(parameters[at : at + 2], "big")
-    start = at + 2
-    if length % 16 or start + length > len(parameters):
+    """Decode the block device range descriptors, whose length stands at byte `at`.
+
+    What is cut short is ignored; a block must not be named twice.
+    """
+    listed = int.from_bytes(parameters[at : at + 2], "big")
+    length = min(listed, len(parameters) - at - 2) // 16 * 16
+    if not length:
         raise invalid_parameter(at)
     if length // 16 > MOST_RANGES:
         raise illegal_request(Asc.TOO_MANY_SEGMENT_DESCRIPTORS)
     ranges = [
         check_range(lu, lba, blocks)
-        for lba, blocks in struct.iter_unpack(">QI4x", parameters[start : start + length])
+        for lba, blocks in struct.iter_unpack(">QI4x", parameters[at + 2 : at + 2 + length])
     ]
-    if not ranges or sum(one.length for one in ranges) > MOST_BYTES:
-        raise invalid_parameter(at)
+    inhabited = sorted((one for one in ranges if one.length), key=lambda one: one.offset)
+    overlap = any(one.end > other.offset for one, other in pairwise(inhabited))
+    if overlap or sum(one.length for one in ranges) > MOST_BYTES:
+        raise invalid_parameter(at + 2)
     return ranges
 
 
-def _find_token(lu: LogicalUnit, value: bytes) -> tuple[Place, Token]:
-    """Return the unit that a token belongs to, and what the token stands for.
+@dataclass(slots=True)
+class _Source:
+    """A token being read.
+
+    Attributes:
+        place: The unit that it belongs to.
+        token: What it stands for.
+        position: How much of it has been read, in bytes.
+    """
+
+    place: Place
+    token: Token
+    position: int = 0
+
+    def fill(self, into: memoryview) -> Generator[BlockOp, BlockResult, int]:
+        """Read on, as far as there is room and data; return the number of bytes."""
+        filled = 0
+        for part in self.token.slices(self.position, len(into)):
+            yield from self._read(part, into[filled : filled + part.length])
+            filled += part.length
+        self.position += filled
+        self.token.check()
+        return filled
+
+    def _read(self, extent: Extent, into: memoryview) -> Background:
+        """Read bytes that need not begin or end with a block of the unit."""
+        size = self.place.unit.block_size
+        head = extent.offset % size
+        cover = -(-(head + extent.length) // size) * size
+        if cover == extent.length:
+            yield self.place.there(Read(extent.offset, [into]))
+        else:
+            around = memoryview(bytearray(cover))
+            yield self.place.there(Read(extent.offset - head, [around]))
+            into[:] = around[head : head + extent.length]
+
+
+def _find_source(lu: LogicalUnit, value: bytes) -> _Source:
+    """Return what a token stands for.
 
     Raises:
         CheckCondition: INVALID TOKEN OPERATION.
     """
-    if rod_type(value) != ACCESS_UPON_REFERENCE:
+    if rod_type(value) not in MADE_TYPES:
         raise illegal_request(Asc.INVALID_TOKEN_OPERATION_UNSUPPORTED_TOKEN_TYPE)
     try:
         unit, lun = find_unit(lu, creator(value))
     except CheckCondition as condition:
         raise illegal_request(Asc.INVALID_TOKEN_OPERATION_TOKEN_UNKNOWN) from condition
-    return Place(unit, lun, 0), unit.tokens.find(value, unit.timestamp.clock())
+    return _Source(Place(unit, lun, 0), unit.tokens.find(value, unit.timestamp.clock()))
 
 
-def _pairs(
-    sources: Iterable[Extent], skip: int, destinations: Iterable[Extent]
-) -> list[tuple[int, int, int]]:
-    """Lay destinations beside sources: byte offsets of both, and the length, of each piece.
-
-    Args:
-        sources: What is copied.
-        skip: Bytes of it to leave out at the head.
-        destinations: Where it goes.
+def _write_token(
+    lu: LogicalUnit, source: _Source, destinations: list[Extent], operation: CopyOperation
+) -> Background:
+    """Write a token's bytes as far as they go; a block that they end within ends in zeroes.
 
     Raises:
-        CheckCondition: There is not so much to copy.
+        CheckCondition: The data changed meanwhile, or one of the two units failed.
     """
-    pairs = []
-    left = [(one.offset, one.length) for one in sources]
+    scratch = memoryview(bytearray(_PIECE))
     for destination in destinations:
-        at = destination.offset
-        while at < destination.end:
-            if not left:
-                raise invalid_parameter(8)
-            offset, length = left.pop(0)
-            if skip >= length:
-                skip -= length
-                continue
-            piece = min(length - skip, destination.end - at)
-            pairs.append((offset + skip, at, piece))
-            at += piece
-            if skip + piece < length:
-                left.insert(0, (offset + skip + piece, length - skip - piece))
-            skip = 0
-    return pairs
-
-
-def _write_pairs(
-    lu: LogicalUnit, source: Place, pairs: list[tuple[int, int, int]], operation: CopyOperation
-) -> Background:
-    for offset, at, length in pairs:
-        yield from copy(replace(source, offset=offset), Place(lu, None, at), length, operation)
-        operation.segments += 1
+        for offset in range(destination.offset, destination.end, _PIECE):
+            filled = yield from source.fill(scratch[: min(_PIECE, destination.end - offset)])
+            whole = -(-filled // lu.block_size) * lu.block_size
+            if not whole:
+                return
+            scratch[filled:whole] = bytes(whole - filled)
+            yield Write(offset, [scratch[:whole]], fua=lu.write_through)
+            operation.copied += whole
 
 
 def _write_zeroes(lu: LogicalUnit, ranges: list[Extent], operation: CopyOperation) -> Background:
     for extent in ranges:
         if extent.length:
             yield WriteZeroes(extent, may_unmap=lu.capabilities.unmap, fua=lu.write_through)
-        operation.copied += extent.length
-        operation.segments += 1
+            operation.copied += extent.length
 
 
 def _job(work: Background, operation: CopyOperation) -> Background:
-    """Do the work and note how it ends."""
+    """Do the work and note how it ends.
+
+    Raises:
+        CheckCondition: COPY ABORTED: a unit failed; or the token was revoked.
+    """
     try:
         yield from work
     except CheckCondition as condition:
-        operation.failure = condition.sense
-        raise
+        revoked = condition.sense.key is SenseKey.ILLEGAL_REQUEST
+        failure = condition if revoked else aborted(Asc.THIRD_PARTY_DEVICE_FAILURE)
+        operation.failure = failure.sense
+        raise failure from condition
     finally:
         operation.running = False
 
@@ -202,28 +249,3 @@ def _quietly(job: Background) -> Background:
         yield from job
     except CheckCondition:
         return
-
-
-def receive_rod_token_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """RECEIVE ROD TOKEN INFORMATION: SBC-4."""
-    operation = lu.copies.get(cdb["list_identifier"])
-    if operation is None or operation.action not in (_POPULATE, _WRITE):
-        raise cdb.invalid("list_identifier")
-    status = _IN_PROGRESS if operation.running else _WITH_ERRORS if operation.failure else _WITHOUT_ERRORS
-    sense = operation.failure.encode(descriptor=True) if operation.failure else b""
-    token = bytes(2) + operation.token if operation.token else b""
-    body = struct.pack(
-        ">BBHIBBBBQH6x",
-        operation.action,
-        status,
-        0,  # OPERATION COUNTER
-        0xFFFFFFFF,  # ESTIMATED STATUS UPDATE DELAY: not known
-        0,
-        len(sense),  # LENGTH OF THE SENSE DATA FIELD
-        len(sense),
-        _IN_BLOCKS,
-        operation.copied // lu.block_size,
-        operation.segments,
-    )
-    body += sense + len(token).to_bytes(4, "big") + token
-    return data_in(buffer, len(body).to_bytes(4, "big") + body, cdb["allocation_length"])

@@ -1,7 +1,8 @@
 """ROD tokens: names for data, that an initiator hands from one unit to another.
 
-Ours are of the type "access upon reference": a token stands for ranges of blocks, and
-whoever uses it gets what they hold by then. Knows bytes and ranges, no command.
+A token stands for what ranges of blocks held when it was made (SPC-5 "point in time copy").
+Nothing is copied for that: a change of the data revokes the token, which the standard
+allows and initiators are ready for. Knows bytes and ranges, no command.
 """
 
 from __future__ import annotations
@@ -12,31 +13,67 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vscsihba.block import CryptoErase, Extent, Unmap, Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.sense import illegal_request
 
 if TYPE_CHECKING:
-    from vscsihba.block import Extent
+    from vscsihba.block import MediumOp
 
-ACCESS_UPON_REFERENCE = 0x00010000
+POINT_IN_TIME_DEFAULT = 0x00800000
+CHANGE_VULNERABLE = 0x00800001
+POINT_IN_TIME_ANY = 0x0080FFFF
 BLOCK_DEVICE_ZERO = 0xFFFF0001
-"""ROD TYPE, SPC-5 "ROD types" and SBC-4."""
+"""ROD TYPE, SPC-5 "ROD types" and SBC-4 "Block device zero ROD token"."""
 
 TOKEN_LENGTH = 512
 _MOST_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token:
     """What a token stands for.
 
     Attributes:
+        kind: ROD TYPE.
         ranges: The bytes, in order.
         expires: When it is no longer valid, in milliseconds of the unit's clock.
+        revoked: The data has changed since.
     """
 
+    kind: int
     ranges: tuple[Extent, ...]
     expires: int
+    revoked: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that it stands for."""
+        return sum(one.length for one in self.ranges)
+
+    def touches(self, extent: Extent) -> bool:
+        """Tell whether it stands for any byte of `extent`."""
+        return any(one.offset < extent.end and extent.offset < one.end for one in self.ranges)
+
+    def slices(self, start: int, length: int) -> list[Extent]:
+        """Return where its bytes from `start` on lie; fewer than `length` if it ends before that."""
+        found = []
+        for one in self.ranges:
+            part = Extent(one.offset + start, min(one.length - start, length))
+            if part.length > 0:
+                found.append(part)
+                length -= part.length
+            start = max(0, start - one.length)
+        return found
+
+    def check(self) -> None:
+        """Check that the data is still what it was.
+
+        Raises:
+            CheckCondition: TOKEN REVOKED.
+        """
+        if self.revoked:
+            raise illegal_request(Asc.INVALID_TOKEN_OPERATION_TOKEN_REVOKED)
 
 
 class Tokens:
@@ -44,6 +81,9 @@ class Tokens:
 
     def __init__(self) -> None:
         self._tokens: OrderedDict[bytes, Token] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return any(not token.revoked for token in self._tokens.values())
 
     def add(self, naa: bytes, token: Token) -> bytes:
         """Remember a token; return the 512 bytes that stand for it (SPC-5 "ROD token format").
@@ -56,10 +96,11 @@ class Tokens:
         self._tokens[identifier] = token
         while len(self._tokens) > _MOST_TOKENS:
             self._tokens.popitem(last=False)
-        descriptor = struct.pack(">BB2xBBxB", 0xE4, 0, 0x01, 0x03, len(naa)) + naa
-        size = sum(one.length for one in token.ranges)
-        head = struct.pack(">I2xH8s", ACCESS_UPON_REFERENCE, TOKEN_LENGTH - 8, identifier)
-        return (head + descriptor.ljust(32, b"\0") + size.to_bytes(16, "big")).ljust(TOKEN_LENGTH, b"\0")
+        descriptor = struct.pack(">B3xBBxB", 0xE4, 0x01, 0x03, len(naa)) + naa
+        head = struct.pack(">I2xH8s", token.kind, TOKEN_LENGTH - 8, identifier)
+        return (head + descriptor.ljust(32, b"\0") + token.size.to_bytes(16, "big")).ljust(
+            TOKEN_LENGTH, b"\0"
+        )
 
     def find(self, value: bytes, now: int) -> Token:
         """Return what 512 bytes stand for.
@@ -69,19 +110,44 @@ class Tokens:
             now: Milliseconds of the unit's clock.
 
         Raises:
-            CheckCondition: Nobody knows the token, or it has expired.
+            CheckCondition: Nobody knows the token, or it is no longer valid.
         """
         token = self._tokens.get(value[8:16])
         if token is None:
             raise illegal_request(Asc.INVALID_TOKEN_OPERATION_TOKEN_UNKNOWN)
         if now > token.expires:
-            del self._tokens[value[8:16]]
             raise illegal_request(Asc.INVALID_TOKEN_OPERATION_TOKEN_EXPIRED)
+        token.check()
         return token
 
     def delete(self, value: bytes) -> None:
         """Forget a token."""
         self._tokens.pop(value[8:16], None)
+
+    def drop_expired(self, now: int) -> None:
+        """Forget the tokens that are no longer valid at `now`, milliseconds of the unit's clock."""
+        for identifier in [one for one, token in self._tokens.items() if now > token.expires]:
+            del self._tokens[identifier]
+
+    def notice(self, operation: MediumOp) -> None:
+        """Revoke the tokens whose data `operation` is about to change."""
+        extent = _changed(operation)
+        if extent is not None:
+            for token in self._tokens.values():
+                token.revoked = token.revoked or token.touches(extent)
+
+
+def _changed(operation: MediumOp) -> Extent | None:
+    """Return what an operation changes, None if it changes nothing."""
+    match operation:
+        case Write(offset, views):
+            return Extent(offset, sum(map(len, views)))
+        case Unmap(extent) | WriteZeroes(extent):
+            return extent
+        case CryptoErase():
+            return Extent(0, 1 << 64)
+        case _:
+            return None
 
 
 def rod_type(value: bytes) -> int:

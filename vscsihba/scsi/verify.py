@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Read
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block_range import check_range, require_data_out, transfer_range
+from vscsihba.scsi.block_range import require_data_out, transfer_range
 from vscsihba.scsi.read_write import store
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
@@ -28,17 +28,15 @@ MEDIUM_ONLY, COMPARE_ALL, COMPARE_ONE_BLOCK = 0b00, 0b01, 0b11
 
 
 def verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """VERIFY(10), (12), (16), (32): SBC-4."""
+    """VERIFY(10), (12), (16), (32): SBC-4; an unmapped block reads as it reads (VBULS=1)."""
     byte_check = cdb["bytchk"]
+    extent = transfer_range(lu, cdb)
     if byte_check == MEDIUM_ONLY:
-        extent = check_range(lu, cdb["lba"], cdb["blocks"])
         yield from read_pieces(extent, lambda _offset, _piece: None)
     elif byte_check == COMPARE_ALL:
-        extent = transfer_range(lu, cdb)
         require_data_out(buffer, extent.length, cdb)
         yield from compare(lu, extent, buffer.gather)
     elif byte_check == COMPARE_ONE_BLOCK:
-        extent = check_range(lu, cdb["lba"], cdb["blocks"])
         require_data_out(buffer, lu.block_size if extent.length else 0, cdb)
         pattern = buffer.gather(0, lu.block_size) if extent.length else b""
         yield from compare(lu, extent, lambda _at, length: pattern * (length // lu.block_size))

@@ -107,9 +107,13 @@ def block_device_characteristics(lu: LogicalUnit) -> bytes:
     """Return the rotation rate: 7200 a minute if seeks cost, else "non-rotating".
 
     WABEREQ and WACEREQ are 01b where there is such an erase: a block can be read right after it.
+    RBWZ: a lost block is reassigned as zeroes. FUAB: FUA and flushes reach the medium. VBULS:
+    unmapped blocks can be verified.
     """
+    rate = 7200 if lu.capabilities.rotational else 1
     reads_after_erase = lu.capabilities.unmap << 6 | lu.capabilities.crypto_erase << 4
-    return struct.pack(">HxB56x", 7200 if lu.capabilities.rotational else 1, reads_after_erase)
+    behaviour = 0x08 | 0x02 | 0x01
+    return struct.pack(">HxBB55x", rate, reads_after_erase, behaviour)
 
 
 def logical_block_provisioning(lu: LogicalUnit) -> bytes:
