@@ -2,7 +2,7 @@
 # Makes the guest ready and runs the one command that it was started for; the runner reads what becomes of it from
 # the share. Knows the names that vagrant/runner/workdir.py gives to the share's files, and nothing of the command.
 set -eu
-share=/run/vscsihba
+share=/run/vm-share
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 unset nr_open
 

@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 GUEST = HERE.parent / "guest"
 QBOOT = Path("/usr/share/qemu/qboot.rom")
 """A firmware that only starts kernels; under software emulation half a second faster than SeaBIOS."""
-GUEST_SHARE = "/run/vscsihba"
+GUEST_SHARE = "/run/vm-share"
 """Where guest/enter.sh finds WorkDir.share."""
 
 
