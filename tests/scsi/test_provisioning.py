@@ -27,6 +27,16 @@ def test_unmap_deallocates_each_descriptor() -> None:
     assert disk.operations == [Unmap(Extent(2 * BLOCK, 3 * BLOCK)), Unmap(Extent(63 * BLOCK, BLOCK))]
 
 
+def test_unmap_does_neighbours_as_one() -> None:
+    disk = Disk()
+    assert unmap(disk, (0, 1), (1, 2), (3, 0), (3, 1), (8, 1), (0, 1)) is None
+    assert disk.operations == [
+        Unmap(Extent(0, 4 * BLOCK)),
+        Unmap(Extent(8 * BLOCK, BLOCK)),
+        Unmap(Extent(0, BLOCK)),
+    ]
+
+
 def test_unmap_checks_all_before_it_does_any() -> None:
     disk = Disk()
     assert unmap(disk, (0, 1), (63, 2)) == (

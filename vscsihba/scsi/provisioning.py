@@ -26,7 +26,10 @@ _PIECE = 1 << 20
 
 
 def unmap(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """UNMAP: SBC-4; all descriptors are checked before the first block is deallocated."""
+    """UNMAP: SBC-4; all descriptors are checked before the first block is deallocated.
+
+    Descriptors that follow on each other are done as one: storage is freed in units larger than a block.
+    """
     length = cdb["parameter_list_length"]
     if not length:
         return GOOD
@@ -51,7 +54,9 @@ def _unmap_extents(lu: LogicalUnit, parameters: bytes) -> list[Extent]:
         if total > lu.limits.unmap_blocks:
             raise invalid_parameter(at + 8)
         extent = check_range(lu, lba, blocks)
-        if blocks:
+        if extents and extents[-1].end == extent.offset:
+            extents[-1] = Extent(extents[-1].offset, extents[-1].length + extent.length)
+        elif blocks:
             extents.append(extent)
     return extents
 
