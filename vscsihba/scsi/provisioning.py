@@ -46,7 +46,7 @@ def _unmap_extents(lu: LogicalUnit, parameters: bytes) -> list[Extent]:
     length -= length % _DESCRIPTOR.size
     if length // _DESCRIPTOR.size > lu.limits.unmap_descriptors:
         raise invalid_parameter(2)
-    extents = []
+    extents: list[Extent] = []
     total = 0
     for at in range(8, 8 + length, _DESCRIPTOR.size):
         lba, blocks = _DESCRIPTOR.unpack_from(parameters, at)
