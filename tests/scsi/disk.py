@@ -190,4 +190,4 @@ class Disk:
 
 def everything(**options: object) -> Disk:
     """Return a disk that offers all that there is."""
-    return Disk(**{"removable": True, "capabilities": ALL, **options})  # type: ignore[arg-type]
+    return Disk(**{"removable": True, "target_core": True, "capabilities": ALL, **options})  # type: ignore[arg-type]

@@ -7,11 +7,9 @@ table knows where a CDB ends. Knows the table's keys, not what a command does.
 from collections.abc import Mapping
 
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.command import Cdb, Command
+from vscsihba.scsi.command import VARIABLE_LENGTH, Cdb, Command
 from vscsihba.scsi.opcodes import SERVICE_ACTIONS, TABLE
 from vscsihba.scsi.sense import CheckCondition, FieldPointer, illegal_request
-
-_VARIABLE_LENGTH = 0x7F
 
 Table = Mapping[tuple[int, int | None], Command]
 """Commands by operation code and service action."""
@@ -26,7 +24,7 @@ def service_action(cdb: bytes) -> int | None:
     """Return the service action of a CDB of one byte or more, None if its operation code has none."""
     if cdb[0] not in SERVICE_ACTIONS:
         return None
-    if cdb[0] == _VARIABLE_LENGTH:
+    if cdb[0] == VARIABLE_LENGTH:
         return int.from_bytes(cdb[8:10], "big")
     return cdb[1] & 0x1F if len(cdb) > 1 else 0
 
@@ -43,7 +41,7 @@ def decode(cdb: bytes, table: Table = TABLE) -> Cdb:
     if len(cdb) < command.length:
         raise illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(len(cdb)))
     decoded = Cdb(command, cdb)
-    if command.opcode == _VARIABLE_LENGTH and decoded["additional_cdb_length"] != command.length - 8:
+    if command.opcode == VARIABLE_LENGTH and decoded["additional_cdb_length"] != command.length - 8:
         raise decoded.invalid("additional_cdb_length")
     decoded.check_refused()
     return decoded
@@ -53,5 +51,5 @@ def _unknown(cdb: bytes, table: Table) -> CheckCondition:
     """Tell an unknown service action from an unknown operation code (SPC-5 "CDB usage")."""
     if not any(opcode == cdb[0] for opcode, _ in table if cdb):
         return illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
-    place = FieldPointer(8) if cdb[0] == _VARIABLE_LENGTH else FieldPointer(1, 4)
+    place = FieldPointer(8) if cdb[0] == VARIABLE_LENGTH else FieldPointer(1, 4)
     return illegal_request(Asc.INVALID_FIELD_IN_CDB, place)

@@ -50,6 +50,7 @@ class Feature(Enum):
     CRYPTO_ERASE = auto()
     ATOMIC_WRITE = auto()
     REMOVABLE = auto()
+    TARGET_CORE = auto()
 
 
 class Tally(Enum):
@@ -111,18 +112,23 @@ class Command:
     @property
     def usage_data(self) -> bytes:
         """CDB USAGE DATA (SPC-5 "One_command parameter data"): codes as they are, masks elsewhere."""
-        usage = bytearray(self.layout.usage.to_bytes(self.length, "big"))
-        usage[0] = self.opcode
+        usage = self.layout.with_value(self.layout.usage, "operation_code", self.opcode)
         if self.service_action is not None:
-            place = self.layout.fields["service_action"]
-            last = place.byte + (place.bit + 8 - place.width) // 8 + (place.width - 1) // 8
-            usage[last] = self.service_action
-        return bytes(usage)
+            usage = self.layout.with_value(usage, "service_action", self.service_action)
+        if self.opcode == VARIABLE_LENGTH:
+            usage = self.layout.with_value(usage, "additional_cdb_length", self.length - 8)
+        return usage.to_bytes(self.length, "big")
+
+
+VARIABLE_LENGTH = 0x7F
+"""The operation code whose CDBs say themselves how long they are."""
 
 
 def service_action_field(opcode: int) -> str:
     """Return where `opcode` has its service action (SPC-5 "The SERVICE ACTION field")."""
-    return "additional_cdb_length=7 service_action=8-9" if opcode == 0x7F else "service_action=1.4-1.0"
+    if opcode == VARIABLE_LENGTH:
+        return "additional_cdb_length=7 service_action=8-9"
+    return "service_action=1.4-1.0"
 
 
 class Cdb:

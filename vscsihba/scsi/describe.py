@@ -19,7 +19,7 @@ def describe(cdb: bytes) -> tuple[str, str]:
     if command is None:
         return (f"opcode {cdb[0]:02X}h" if cdb else "no CDB"), cdb[1:].hex(" ")
     decoded = Cdb(command, cdb.ljust(command.length, b"\0"))
-    hidden = ("service_action", "additional_cdb_length")
+    hidden = ("operation_code", "service_action", "additional_cdb_length")
     words = [
         _word(field, decoded[name]) for name, field in command.layout.fields.items() if name not in hidden
     ]

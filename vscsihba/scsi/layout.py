@@ -63,9 +63,9 @@ class Layout:
     def __init__(self, text: str, length: int) -> None:
         self.length = length
         self.fields: dict[str, Field] = {}
-        self.usage = 0xFF << 8 * (length - 1)
+        self.usage = 0
         ignored = 0
-        for word in text.split():
+        for word in f"operation_code=0 {text}".split():
             field = _parse(word)
             mask = self.mask(field)
             if mask & (self.usage | ignored) or field.name in self.fields:
@@ -91,6 +91,11 @@ class Layout:
         if shift < 0:
             raise ValueError(f"{field.name} ends after byte {self.length - 1}")
         return (1 << field.width) - 1 << shift
+
+    def with_value(self, whole: int, name: str, value: int) -> int:
+        """Return a CDB in which a field has another value."""
+        field = self.fields[name]
+        return whole & ~self.mask(field) | value << self.shift(field)
 
     def first_refused(self, whole: int) -> tuple[int, int | None] | None:
         """Return byte and bit of the leftmost field or bit that should be zero and is not."""

@@ -49,6 +49,7 @@ class LogicalUnit:
         revision: PRODUCT REVISION LEVEL, at most 4 characters.
         write_cache: Default of WCE.
         max_transfer: Bytes that the transport moves in one command.
+        target_core: Linux's target core is in front, and answers some commands itself.
         saved_state: What `on_save` was once called with, if it ever was.
         on_save: Called with what is to be kept for the unit's next life, before the status is sent.
         clock: Tells the time in milliseconds since 1970.
@@ -78,6 +79,7 @@ class LogicalUnit:
         revision: str = "0001",
         write_cache: bool = True,
         max_transfer: int = 1 << 20,
+        target_core: bool = False,
         saved_state: bytes = b"",
         on_save: Callable[[bytes], None] | None = None,
         clock: Callable[[], int] = lambda: 0,
@@ -103,7 +105,7 @@ class LogicalUnit:
         self._pending = Pending()
         self.readiness = Readiness()
         self.clear_counters()
-        features = _features(capabilities, removable=removable)
+        features = _features(capabilities, removable=removable, target_core=target_core)
         self.table = {key: row for key, row in TABLE.items() if row.needs in features}
         self._shape(geometry)
         self.refresh()
@@ -266,7 +268,7 @@ class LogicalUnit:
         return sense
 
 
-def _features(capabilities: Capabilities, *, removable: bool) -> set[Feature]:
+def _features(capabilities: Capabilities, *, removable: bool, target_core: bool) -> set[Feature]:
     """Return what a unit with these capabilities has."""
     offered = {
         Feature.ALWAYS: True,
@@ -274,5 +276,6 @@ def _features(capabilities: Capabilities, *, removable: bool) -> set[Feature]:
         Feature.CRYPTO_ERASE: capabilities.crypto_erase,
         Feature.ATOMIC_WRITE: capabilities.atomic_write > 0,
         Feature.REMOVABLE: removable,
+        Feature.TARGET_CORE: target_core,
     }
     return {feature for feature, offer in offered.items() if offer}

@@ -49,6 +49,7 @@ from vscsihba.scsi.sanitize import (
     sanitize_overwrite,
 )
 from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
+from vscsihba.scsi.target_core import answered_before
 from vscsihba.scsi.token_copy import populate_token, write_using_token
 from vscsihba.scsi.token_information import receive_rod_token_information
 from vscsihba.scsi.verify import verify, write_and_verify
@@ -99,6 +100,8 @@ _ROWS = (
         "pf=1.4 rtd=1.1! sp=1.0 parameter_list_length=4",
         mode_select, _OUT,
     ),
+    Command(0x16, None, "RESERVE(6)", 6, "", answered_before, needs=Feature.TARGET_CORE),
+    Command(0x17, None, "RELEASE(6)", 6, "", answered_before, needs=Feature.TARGET_CORE),
     Command(
         0x1A, None, "MODE SENSE(6)", 6,
         "dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=4",
@@ -222,6 +225,27 @@ _ROWS = (
         "llbaa=1.4 dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=7-8",
         mode_sense, _IN, during_erasure=True,
     ),
+    *(
+        Command(
+            0x5E, action, f"PERSISTENT RESERVE IN, {name}", 10,
+            "allocation_length=7-8",
+            answered_before, _IN, needs=Feature.TARGET_CORE,
+        )
+        for action, name in enumerate((
+            "READ KEYS", "READ RESERVATION", "REPORT CAPABILITIES", "READ FULL STATUS",
+        ))
+    ),
+    *(
+        Command(
+            0x5F, action, f"PERSISTENT RESERVE OUT, {name}", 10,
+            "scope=2.7-2.4 type=2.3-2.0 parameter_list_length=5-8",
+            answered_before, _OUT, needs=Feature.TARGET_CORE,
+        )
+        for action, name in enumerate((
+            "REGISTER", "RESERVE", "RELEASE", "CLEAR", "PREEMPT", "PREEMPT AND ABORT",
+            "REGISTER AND IGNORE EXISTING KEY", "REGISTER AND MOVE",
+        ))
+    ),
     Command(
         0x7F, 0x0009, "READ(32)", 32,
         f"group_number=6~ rdprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
@@ -341,6 +365,11 @@ _ROWS = (
         0x9E, 0x12, "GET LBA STATUS(16)", 16,
         "lba=2-9 allocation_length=10-13 report_type=14~",
         get_lba_status, _IN, _READY,
+    ),
+    Command(
+        0xA0, None, "REPORT LUNS", 12,
+        "select_report=2 allocation_length=6-9",
+        answered_before, _IN, needs=Feature.TARGET_CORE,
     ),
     Command(
         0xA2, None, "SECURITY PROTOCOL IN", 12,

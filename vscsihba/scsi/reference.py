@@ -1,0 +1,133 @@
+"""The page docs/supported-scsi.md, written from the tables that the target itself is made of.
+
+Run ``python -m vscsihba.scsi.reference > docs/supported-scsi.md``; a test compares the two.
+"""
+
+import sys
+from collections.abc import Iterable
+
+from vscsihba.scsi import log_pages, mode_pages, vpd
+from vscsihba.scsi.command import Command, Data, Feature, Medium
+from vscsihba.scsi.opcodes import TABLE
+from vscsihba.scsi.target_core import answered_before
+
+_HEAD = """\
+# Supported SCSI
+
+Every logical unit is a direct access block device built to SPC-5 and SBC-4. This page is written
+from the program's own tables by `python -m vscsihba.scsi.reference`; do not edit it.
+
+"Usage" is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns. A bit that is not set
+there must be zero, or the command ends with CHECK CONDITION, ILLEGAL REQUEST, INVALID FIELD IN CDB
+and a pointer to the field; but for the fields that are said to be ignored.
+"""
+
+_FEATURES = {
+    Feature.UNMAP: "the medium can unmap",
+    Feature.CRYPTO_ERASE: "the medium can destroy its key",
+    Feature.ATOMIC_WRITE: "the medium writes wholly or not at all",
+    Feature.REMOVABLE: "the medium is removable",
+    Feature.TARGET_CORE: "Linux's target core is in front, and answers",
+}
+
+_DATA = {Data.NONE: "", Data.IN: "in", Data.OUT: "out"}
+
+_MEDIUM = {
+    Medium.UNTOUCHED: "",
+    Medium.READY: "ready",
+    Medium.WRITABLE: "writable",
+    Medium.RENEWED: "writable, contents replaced",
+}
+
+_ABSENT = """\
+## Not there, and why
+
+| what | why |
+|---|---|
+| protection information | no medium stores it: PROTECT is 0, and so must be RDPROTECT and its like |
+| anchored blocks | no medium can reserve storage without writing: ANC_SUP is 0, and ANCHOR must be zero |
+| the stopped power condition | nothing turns: START=0 flushes the cache, and the unit serves on |
+| power condition timers | only START STOP UNIT changes the power condition |
+| NACA | no initiator of Linux uses it: NORMACA is 0 |
+| unit attentions for each initiator | the transport does not tell them apart: an event is reported once |
+| READ LONG, WRITE LONG | there are no bytes beside a block's own |
+| microcode | there is none to download |
+"""
+
+
+def reference() -> str:
+    """Return the page."""
+    parts = [_HEAD, _commands(), _vpd_pages(), _mode_pages(), _log_pages(), _ABSENT]
+    return "\n".join(parts)
+
+
+def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    titles = list(titles)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _commands() -> str:
+    titles = ("code", "command", "usage", "data", "medium", "remarks")
+    rows = (
+        (
+            _code(row),
+            row.name,
+            "" if row.run is answered_before else f"`{row.usage_data.hex(' ')}`",
+            _DATA[row.data],
+            _MEDIUM[row.medium],
+            _remarks(row),
+        )
+        for row in TABLE.values()
+    )
+    return "## Commands\n\n" + _table(titles, rows)
+
+
+def _code(row: Command) -> str:
+    return f"{row.opcode:02X}h" + ("" if row.service_action is None else f"/{row.service_action:02X}h")
+
+
+def _remarks(row: Command) -> str:
+    remarks = []
+    if row.needs in _FEATURES:
+        remarks.append(f"if {_FEATURES[row.needs]}")
+    if row.exclusive:
+        remarks.append("runs alone")
+    if row.starts_alone:
+        remarks.append("starts alone")
+    if not row.repeatable:
+        remarks.append("never repeated")
+    ignored = [name.replace("_", " ") for name, field in row.layout.fields.items() if field.mark == "~"]
+    if ignored:
+        remarks.append("ignores " + ", ".join(ignored))
+    return "; ".join(remarks)
+
+
+def _vpd_pages() -> str:
+    rows = ((f"{code:02X}h", name) for code, (name, _) in vpd.PAGES.items())
+    return "## Vital product data pages\n\n" + _table(("code", "page"), rows)
+
+
+def _mode_pages() -> str:
+    titles = ("code", "page", "default", "changeable")
+    rows = (
+        (
+            f"{page:02X}h" + (f"/{subpage:02X}h" if subpage else ""),
+            one.name,
+            f"`{one.default.hex()}`",
+            f"`{one.changeable.hex()}`" if any(one.changeable) else "nothing",
+        )
+        for (page, subpage), one in mode_pages.PAGES.items()
+    )
+    saved = "Every page can be saved; what is saved is kept with the unit.\n"
+    return "## Mode pages\n\n" + saved + "\n" + _table(titles, rows)
+
+
+def _log_pages() -> str:
+    rows = ((f"{page:02X}h", name) for (page, _), (name, _) in log_pages.PAGES.items())
+    return "## Log pages\n\n" + _table(("code", "page"), rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

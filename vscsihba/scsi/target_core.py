@@ -1,0 +1,23 @@
+"""Commands that Linux's target core answers itself, before they can reach a ring.
+
+They are in the opcode table so that REPORT SUPPORTED OPERATION CODES tells the whole truth
+about the unit; a unit without a target core in front does not have them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.sense import illegal_request
+
+if TYPE_CHECKING:
+    from vscsihba.block import Buffer
+    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.logical_unit import LogicalUnit
+    from vscsihba.scsi.response import Response
+
+
+def answered_before(_lu: LogicalUnit, _cdb: Cdb, _buffer: Buffer) -> Response:
+    """Refuse a command that should not have come here (drivers/target/target_core_device.c)."""
+    raise illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
