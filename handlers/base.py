@@ -212,7 +212,7 @@ class Handler(ABC):
         return [ExtentStatus(Extent(offset, length), allocated=True, zero=False)]
 
     def resize(self, size: int) -> None:
-        """Change the capacity to `size` bytes; new bytes read as zeroes.
+        """Change the capacity to `size` bytes; new bytes read as zeroes, unless a filter says otherwise.
 
         Raises:
             OSError: EOPNOTSUPP if the medium has a fixed size, or not this one.

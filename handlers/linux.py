@@ -1,8 +1,8 @@
-"""System calls that the standard library lacks: fallocate(2), fstatfs(2), block device ioctls.
+"""System calls that the standard library lacks: fallocate(2), fstatfs(2), prctl(2), block device ioctls.
 
-Every function takes a descriptor and raises ``OSError`` with the kernel's errno. What
+Every function raises ``OSError`` with the kernel's errno. What
 they are good for is the caller's knowledge. Constants are from ``linux/falloc.h``,
-``linux/magic.h`` and ``linux/fs.h``.
+``linux/magic.h``, ``linux/prctl.h`` and ``linux/fs.h``.
 """
 
 import ctypes
@@ -14,6 +14,8 @@ from pathlib import Path
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _FALLOC_FL_ZERO_RANGE = 0x10
+
+_PR_SET_DUMPABLE = 4
 
 _TMPFS_MAGIC = 0x01021994
 _RAMFS_MAGIC = 0x858458F6
@@ -97,6 +99,18 @@ def is_memory(fd: int) -> bool:
         raise _error()
     f_type = ctypes.c_long.from_buffer(buffer).value
     return f_type in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+
+
+def forbid_core_dumps() -> None:
+    """Keep the memory of this process out of core files and away from debuggers (prctl(2)).
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    if _libc.prctl(
+        _PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)
+    ):
+        raise _error()
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:

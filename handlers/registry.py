@@ -25,6 +25,7 @@ _BUILT_IN = {
     "corrupt": "vscsihba.handlers.corrupt:CorruptHandler",
     "cow": "vscsihba.handlers.cow:CowHandler",
     "delay": "vscsihba.handlers.delay:DelayHandler",
+    "encrypt": "vscsihba.handlers.encrypt:EncryptHandler",
     "error": "vscsihba.handlers.error:ErrorHandler",
     "file": "vscsihba.handlers.file:FileHandler",
     "log": "vscsihba.handlers.log:LogHandler",

@@ -1,4 +1,4 @@
-"""Scatter lists: moving all of their bytes with calls that move some.
+"""Scatter lists: moving all of their bytes with calls that move some, and doing without them.
 
 preadv(2) and pwritev(2) take at most IOV_MAX views at once and may stop short; this
 module turns them into "all, or up to the end". It knows views, not where they go.
@@ -6,6 +6,7 @@ module turns them into "all, or up to the end". It knows views, not where they g
 
 import os
 from collections.abc import Callable
+from typing import Protocol
 
 from vscsihba.block import Views
 
@@ -49,3 +50,37 @@ def tail(views: Views, start: int) -> list[memoryview]:
             left.append(view[start:])
         start = max(0, start - len(view))
     return left
+
+
+class Readable(Protocol):
+    """What bytes can be read from: a handler."""
+
+    def read(self, offset: int, views: Views) -> None:
+        """Fill `views`; see `vscsihba.handlers.base.Handler.read`."""
+
+
+class Writable(Protocol):
+    """What bytes can be written to: a handler."""
+
+    def write(self, offset: int, views: Views) -> None:
+        """Store `views`; see `vscsihba.handlers.base.Handler.write`."""
+
+
+def read_bytes(disk: Readable, offset: int, length: int) -> bytes:
+    """Return `length` bytes of a handler.
+
+    Raises:
+        OSError: As its read.
+    """
+    room = bytearray(length)
+    disk.read(offset, [memoryview(room)])
+    return bytes(room)
+
+
+def write_bytes(disk: Writable, offset: int, data: bytes | memoryview) -> None:
+    """Store bytes in a handler.
+
+    Raises:
+        OSError: As its write.
+    """
+    disk.write(offset, [memoryview(data)])

@@ -68,12 +68,15 @@ class DiskModel(RuleBasedStateMachine):
         size: Capacity of the disk that `document` describes, in bytes.
         scratch: Where to make the directory for its files; None for the usual place.
         forgets: What was written is gone when the disk is closed.
+        resizes: It can be resized.
+        grows_with_zeroes: What is new after that reads as zeroes.
     """
 
     size = 320 * KIB
     scratch: Path | None = None
     forgets = False
     resizes = True
+    grows_with_zeroes = True
 
     def document(self, directory: Path) -> Document:
         """Describe the disk; its files belong into `directory`."""
@@ -180,7 +183,10 @@ class DiskModel(RuleBasedStateMachine):
             return
         size = max(64 * KIB, len(self.expected) + blocks * 4096)
         self.disk.resize(size)
-        self.expected = self.expected[:size] + bytes(max(0, size - len(self.expected)))
+        before = len(self.expected)
+        self.expected = self.expected[:size] + bytes(max(0, size - before))
+        if not self.grows_with_zeroes and size > before:
+            self.expected[before:] = read(self.disk, before, size - before)
 
     @rule()
     def reopen(self) -> None:
@@ -203,8 +209,8 @@ class DiskModel(RuleBasedStateMachine):
         assert read(self.disk, 0, len(self.expected)) == self.expected
 
 
-def as_tests(model: type[DiskModel]) -> Any:  # Hypothesis makes the class, so there is no better type
+def as_tests(model: type[DiskModel], *, examples: int = 25) -> Any:  # Hypothesis makes the class
     """Return the test case of a model, for pytest to find."""
     case = model.TestCase
-    case.settings = SETTINGS
+    case.settings = hypothesis.settings(SETTINGS, max_examples=examples)
     return case

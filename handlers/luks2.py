@@ -1,0 +1,339 @@
+"""LUKS2: the header that cryptsetup makes today.
+
+After the LUKS2 On-Disk Format Specification 1.1: two copies of a binary header, each with a
+checksum and followed by the same JSON, then the stripes of the keys, then the payload.
+Unknown keys of the JSON are kept as they are.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+import struct
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import msgspec
+
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.luks_crypto import (
+    STRIPES,
+    Argon2i,
+    Kdf,
+    Pbkdf2,
+    Sectors,
+    derive,
+    gather,
+    spread,
+)
+from vscsihba.handlers.vectored import read_bytes, write_bytes
+
+MAGICS = (b"LUKS\xba\xbe\x00\x02", b"SKUL\xba\xbe\x00\x02")
+"""Of the first and the second copy, with the version."""
+SECOND_COPIES = tuple(0x4000 << power for power in range(9))
+"""Where the second copy may be, in bytes: as large as the header is."""
+_BINARY = struct.Struct(">8sQQ48s32s64s40s48sQ184s64s")
+_BINARY_SIZE = 4096
+_CHECKSUM_AT = 448
+_HEADER_SIZE = 0x4000
+_PAYLOAD = 16 << 20
+_SPEC = "aes-xts-plain64"
+_AREA_SECTOR = 512
+_SLOTS = 32
+_ALIGN = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Luks2:
+    """A LUKS2 header.
+
+    Attributes:
+        uuid: Names the container.
+        sequence: Counts the changes of the header.
+        header_size: Bytes of one copy.
+        label: A person's name for it.
+        subsystem: Another one.
+        json: Everything else, as the specification calls it.
+    """
+
+    version: ClassVar[int] = 2
+    uuid: str
+    sequence: int
+    header_size: int
+    label: bytes
+    subsystem: bytes
+    json: dict[str, Any]
+
+    @property
+    def _segment(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.json["segments"]["0"]
+        return found
+
+    @property
+    def payload(self) -> int:
+        """Byte offset of the payload."""
+        return int(self._segment["offset"])
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the payload; None for all the rest."""
+        size = self._segment["size"]
+        return None if size == "dynamic" else int(size)
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes of a sector of the payload."""
+        return int(self._segment["sector_size"])
+
+    @property
+    def used(self) -> list[int]:
+        """The numbers of the slots that hold a key."""
+        return sorted(map(int, self.json["keyslots"]))
+
+    @property
+    def key_size(self) -> int:
+        """Bytes of the volume key."""
+        return int(next(iter(self.json["keyslots"].values()))["key_size"])
+
+    @property
+    def stripes(self) -> tuple[int, int]:
+        """First byte and end of where keys are kept."""
+        start = 2 * self.header_size
+        return start, start + int(self.json["config"]["keyslots_size"])
+
+    def rekeyed(self, key: bytes, digest_kdf: Pbkdf2) -> "Luks2":
+        """Return a header for another volume key, with no slot used yet."""
+        changed = self._copy_of_json()
+        changed.update(keyslots={}, tokens={}, digests={"0": _digest(key, digest_kdf)})
+        return replace(self, json=changed)
+
+    def unlock(self, disk: Handler, passphrase: bytes) -> tuple[int, bytes] | None:
+        """Return a slot that `passphrase` opens and the volume key, None if there is none.
+
+        Raises:
+            HostError: A slot is of a kind that is not known here.
+            OSError: The disk cannot be read.
+        """
+        for number in self.used:
+            slot = self.json["keyslots"][str(number)]
+            area, size, af = slot["area"], int(slot["key_size"]), slot["af"]
+            if area["encryption"] != _SPEC or af["type"] != "luks1" or af["stripes"] != STRIPES:
+                raise HostError(f"key slot {number} is of a kind that is not known here")
+            wrapping = derive(_kdf(slot["kdf"]), passphrase, int(area["key_size"]))
+            sealed = read_bytes(disk, int(area["offset"]), _stripes(size))
+            key = gather(Sectors(wrapping, _AREA_SECTOR).decrypt(sealed, 0), size, af["hash"])
+            if self._is_volume_key(key):
+                return number, key
+        return None
+
+    def add_key(self, disk: Handler, key: bytes, passphrase: bytes, kdf: Kdf) -> "Luks2":
+        """Seal the volume key with another passphrase in a free slot; return the new header.
+
+        Raises:
+            UsageError: There is no room for another one.
+            OSError: The disk cannot be written.
+        """
+        place, hash_ = self._free_area(len(key)), "sha256"
+        sealed = Sectors(derive(kdf, passphrase, len(key)), _AREA_SECTOR).encrypt(
+            spread(key, hash_).ljust(_stripes(len(key)), b"\0"), 0
+        )
+        write_bytes(disk, place, sealed)
+        disk.flush()
+        number = next(number for number in range(_SLOTS) if number not in self.used)
+        slot = {
+            "type": "luks2",
+            "key_size": len(key),
+            "af": {"type": "luks1", "stripes": STRIPES, "hash": hash_},
+            "area": {
+                "type": "raw",
+                "offset": str(place),
+                "size": str(_area(len(key))),
+                "encryption": _SPEC,
+                "key_size": len(key),
+            },
+            "kdf": _kdf_json(kdf),
+        }
+        changed = self._copy_of_json()
+        changed["keyslots"][str(number)] = slot
+        changed["digests"]["0"]["keyslots"].append(str(number))
+        return self._changed(disk, changed)
+
+    def remove_key(self, disk: Handler, number: int) -> "Luks2":
+        """Destroy what a slot holds; return the new header.
+
+        Raises:
+            UsageError: It holds nothing, or the only key.
+            OSError: The disk cannot be written.
+        """
+        if number not in self.used:
+            raise UsageError(f"key slot {number} holds no key", cure=f"those that do: {self.used}")
+        if len(self.used) == 1:
+            raise UsageError("this is the only key", cure="add another one first")
+        changed = self._copy_of_json()
+        area = changed["keyslots"].pop(str(number))["area"]
+        for owner in (*changed["digests"].values(), *changed.get("tokens", {}).values()):
+            if str(number) in owner.get("keyslots", ()):
+                owner["keyslots"].remove(str(number))
+        write_bytes(disk, int(area["offset"]), os.urandom(int(area["size"])))
+        disk.flush()
+        return self._changed(disk, changed)
+
+    def write(self, disk: Handler) -> None:
+        """Put both copies on stable storage, one after the other, so that one is always whole."""
+        for second in (False, True):
+            write_bytes(disk, self.header_size if second else 0, self.encode(second=second))
+            disk.flush()
+
+    def encode(self, *, second: bool) -> bytes:
+        """Return one of the copies.
+
+        Raises:
+            HostError: The JSON has outgrown its area.
+        """
+        text = msgspec.json.encode(self.json)
+        if len(text) >= self.header_size - _BINARY_SIZE:
+            raise HostError("the LUKS2 header has no room for more", cure="remove keys or tokens")
+        fields = (
+            MAGICS[second],
+            self.header_size,
+            self.sequence,
+            self.label,
+            b"sha256",
+            os.urandom(64),
+            self.uuid.encode(),
+            self.subsystem,
+            self.header_size if second else 0,
+            b"",
+        )
+        rest = text.ljust(self.header_size - _BINARY_SIZE, b"\0")
+        blank = _BINARY.pack(*fields, b"").ljust(_BINARY_SIZE, b"\0")
+        checksum = hashlib.sha256(blank + rest).digest()
+        return _BINARY.pack(*fields, checksum).ljust(_BINARY_SIZE, b"\0") + rest
+
+    def _is_volume_key(self, key: bytes) -> bool:
+        digest = self.json["digests"]["0"]
+        wanted = base64.b64decode(digest["digest"])
+        kdf = Pbkdf2(base64.b64decode(digest["salt"]), digest["hash"], int(digest["iterations"]))
+        return hmac.compare_digest(derive(kdf, key, len(wanted)), wanted)
+
+    def _free_area(self, key_size: int) -> int:
+        """Return the byte offset of room for the stripes of a key."""
+        start, end = self.stripes
+        areas = [slot["area"] for slot in self.json["keyslots"].values()]
+        for offset, size in sorted((int(area["offset"]), int(area["size"])) for area in areas):
+            if offset - start >= _area(key_size):
+                break
+            start = offset + size
+        if start + _area(key_size) > end or len(areas) == _SLOTS:
+            raise UsageError("there is no room for another key", cure="remove a key first")
+        return start
+
+    def _copy_of_json(self) -> dict[str, Any]:
+        copy: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.json))
+        return copy
+
+    def _changed(self, disk: Handler, json: dict[str, Any]) -> "Luks2":
+        header = replace(self, json=json, sequence=self.sequence + 1)
+        header.write(disk)
+        return header
+
+
+def decode(data: bytes, *, at: int) -> Luks2 | None:
+    """Return a copy of the header that begins `at` bytes of a disk, None if it is not whole.
+
+    Raises:
+        HostError: It is whole, and of a kind that is not known here.
+    """
+    magic, size, sequence, label, algorithm, _, name, subsystem, offset, _, checksum = _BINARY.unpack_from(
+        data
+    )
+    if magic not in MAGICS or offset != at or len(data) < size or size < _BINARY_SIZE:
+        return None
+    blank = data[:_CHECKSUM_AT] + bytes(64) + data[_CHECKSUM_AT + 64 : size]
+    try:
+        digest = hashlib.new(_text(algorithm), blank).digest()
+    except ValueError:
+        return None
+    if not hmac.compare_digest(digest, checksum[: len(digest)]):
+        return None
+    json = msgspec.json.decode(data[_BINARY_SIZE:size].rstrip(b"\0"))
+    _demand_known(json)
+    return Luks2(_text(name), sequence, size, label, subsystem, json)
+
+
+def create(key: bytes, digest_kdf: Pbkdf2, *, sector_size: int) -> Luks2:
+    """Return a new header for a volume key, with no slot used yet."""
+    json: dict[str, Any] = {
+        "keyslots": {},
+        "tokens": {},
+        "segments": {
+            "0": {
+                "type": "crypt",
+                "offset": str(_PAYLOAD),
+                "size": "dynamic",
+                "iv_tweak": "0",
+                "encryption": _SPEC,
+                "sector_size": sector_size,
+            }
+        },
+        "digests": {"0": _digest(key, digest_kdf)},
+        "config": {
+            "json_size": str(_HEADER_SIZE - _BINARY_SIZE),
+            "keyslots_size": str(_PAYLOAD - 2 * _HEADER_SIZE),
+        },
+    }
+    return Luks2(str(uuid.uuid4()), 1, _HEADER_SIZE, b"", b"", json)
+
+
+def _digest(key: bytes, kdf: Pbkdf2) -> dict[str, Any]:
+    """Return what a volume key is recognised by, for a header whose slots are all free."""
+    return {
+        "type": "pbkdf2",
+        "keyslots": [],
+        "segments": ["0"],
+        "hash": kdf.hash,
+        "iterations": kdf.iterations,
+        "salt": _base64(kdf.salt),
+        "digest": _base64(derive(kdf, key, 32)),
+    }
+
+
+def _demand_known(json: dict[str, Any]) -> None:
+    segments = json["segments"]
+    if list(segments) != ["0"] or segments["0"]["type"] != "crypt" or "integrity" in segments["0"]:
+        raise HostError("the container has segments that are not known here", cure="open it with cryptsetup")
+    spec = segments["0"]["encryption"]
+    if spec != _SPEC or segments["0"]["iv_tweak"] != "0":
+        raise HostError(f"the container is encrypted with {spec}", cure=f"only {_SPEC} is known here")
+    if json["config"].get("requirements"):
+        raise HostError("the container is being re-encrypted", cure="complete that with cryptsetup")
+
+
+def _kdf(json: dict[str, Any]) -> Kdf:
+    known: Kdf = msgspec.convert({**json, "salt": base64.b64decode(json["salt"])}, Kdf)
+    return known
+
+
+def _kdf_json(kdf: Kdf) -> dict[str, Any]:
+    name = "pbkdf2" if isinstance(kdf, Pbkdf2) else "argon2i" if isinstance(kdf, Argon2i) else "argon2id"
+    return {"type": name, **msgspec.structs.asdict(kdf), "salt": _base64(kdf.salt)}
+
+
+def _stripes(key_size: int) -> int:
+    """Bytes of a key's stripes, in whole sectors."""
+    return -(-key_size * STRIPES // _AREA_SECTOR) * _AREA_SECTOR
+
+
+def _area(key_size: int) -> int:
+    """Bytes that are set aside for them."""
+    return -(-key_size * STRIPES // _ALIGN) * _ALIGN
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

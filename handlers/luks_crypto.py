@@ -1,0 +1,189 @@
+"""The cryptography that LUKS1 and LUKS2 share: sectors, key derivation, and spread-out keys.
+
+Sectors are AES-XTS with the number of their first 512 bytes as tweak (dm-crypt's
+``aes-xts-plain64``). A key is *spread* over thousands of stripes before it is stored, so
+that destroying any part of them destroys it (the anti-forensic splitter of the LUKS1
+on-disk format, section 2.4). This module knows no header.
+"""
+
+import errno
+import hashlib
+import os
+from time import perf_counter
+from typing import Any, Literal
+
+import msgspec
+
+from vscsihba.errors import HostError
+from vscsihba.handlers.optional import need
+
+STRIPES = 4000
+_SLACK = 15
+"""Bytes that ``update_into`` wants to have behind its output, and leaves alone."""
+_UNIT = 512
+"""Bytes that the tweak counts in, whatever the size of a sector."""
+
+
+class Sectors:
+    """Encrypts and decrypts sectors.
+
+    Args:
+        key: 32 or 64 bytes: two AES keys.
+        size: Bytes of a sector.
+
+    Raises:
+        HostError: The package is missing.
+    """
+
+    def __init__(self, key: bytes | bytearray, size: int) -> None:
+        ciphers: Any = need(
+            "cryptography.hazmat.primitives.ciphers",
+            package="cryptography",
+            debian="python3-cryptography",
+            extra="encrypt",
+            user="encryption",
+        )
+        self.size = size
+        self._key, self._wiped = key, False
+        self._aes = ciphers.algorithms.AES(key)
+        self._cipher, self._xts = ciphers.Cipher, ciphers.modes.XTS
+
+    def wipe(self) -> None:
+        """Overwrite the key, as far as Python lets us: if it came as a bytearray.
+
+        Nothing is encrypted or decrypted any more then.
+        """
+        self._wiped = True
+        if isinstance(self._key, bytearray):
+            self._key[:] = bytes(len(self._key))
+
+    def encrypt(self, data: memoryview | bytes | bytearray, offset: int) -> memoryview:
+        """Return the ciphertext of whole sectors that begin at `offset` bytes of the volume."""
+        return self._each("encryptor", memoryview(data), offset)
+
+    def decrypt(self, data: memoryview | bytes | bytearray, offset: int) -> memoryview:
+        """Return the plaintext of whole sectors that begin at `offset` bytes of the volume."""
+        return self._each("decryptor", memoryview(data), offset)
+
+    def _each(self, way: Literal["encryptor", "decryptor"], data: memoryview, offset: int) -> memoryview:
+        if self._wiped:
+            raise OSError(errno.EIO, "the key of this disk was destroyed")
+        out = memoryview(bytearray(len(data) + _SLACK))
+        for at in range(0, len(data), self.size):
+            tweak = ((offset + at) // _UNIT).to_bytes(16, "little")
+            context = getattr(self._cipher(self._aes, self._xts(tweak)), way)()
+            context.update_into(data[at : at + self.size], out[at:])
+        return out[: len(data)]
+
+
+class Pbkdf2(msgspec.Struct, frozen=True, tag="pbkdf2"):
+    """PBKDF2 (RFC 8018), as LUKS2 writes it down.
+
+    Attributes:
+        salt: Random.
+        hash: Of HMAC.
+        iterations: How often.
+    """
+
+    salt: bytes
+    hash: str
+    iterations: int
+
+
+class Argon2(msgspec.Struct, frozen=True, tag="argon2id"):
+    """Argon2id (RFC 9106), as LUKS2 writes it down.
+
+    Attributes:
+        salt: Random.
+        time: Passes.
+        memory: KiB.
+        cpus: Lanes.
+    """
+
+    salt: bytes
+    time: int
+    memory: int
+    cpus: int
+
+
+class Argon2i(Argon2, frozen=True, tag="argon2i"):
+    """Argon2i, the older variant."""
+
+
+Kdf = Pbkdf2 | Argon2 | Argon2i
+
+
+def derive(kdf: Kdf, passphrase: bytes, length: int) -> bytes:
+    """Return `length` bytes that follow from a passphrase, slowly.
+
+    Raises:
+        HostError: The package or the hash is missing.
+    """
+    if isinstance(kdf, Pbkdf2):
+        try:
+            return hashlib.pbkdf2_hmac(kdf.hash, passphrase, kdf.salt, kdf.iterations, length)
+        except ValueError as error:
+            raise HostError(f"the hash {kdf.hash!r} of the encryption header is not known here") from error
+    argon2: Any = need(
+        "argon2.low_level",
+        package="argon2-cffi",
+        debian="python3-argon2",
+        extra="encrypt",
+        user="a key with argon2",
+    )
+    variant = argon2.Type.I if isinstance(kdf, Argon2i) else argon2.Type.ID
+    found: bytes = argon2.hash_secret_raw(
+        passphrase, kdf.salt, kdf.time, kdf.memory, kdf.cpus, length, variant, version=19
+    )
+    return found
+
+
+def new_kdf(*, argon2: bool, time: int, memory: int) -> Kdf:
+    """Return a key derivation with a new salt.
+
+    Args:
+        argon2: Argon2id, else PBKDF2.
+        time: Passes of Argon2id; seconds that PBKDF2 takes on this machine.
+        memory: Bytes for Argon2id.
+    """
+    salt = os.urandom(32)
+    if argon2:
+        return Argon2(salt, max(1, time), max(32, memory >> 10), min(4, os.cpu_count() or 1))
+    trial = 20_000
+    start = perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"trial", salt, trial, 64)
+    return Pbkdf2(salt, "sha256", max(1000, int(trial * time / (perf_counter() - start))))
+
+
+def spread(key: bytes, hash_: str) -> bytes:
+    """Spread a key over stripes."""
+    stripes = os.urandom(len(key) * (STRIPES - 1))
+    mixed = _mixed(stripes, len(key), hash_)
+    return stripes + _xor(mixed, key)
+
+
+def gather(stripes: bytes | memoryview, length: int, hash_: str) -> bytes:
+    """Return the key of `length` bytes that was spread over stripes."""
+    last = length * (STRIPES - 1)
+    return _xor(_mixed(stripes[:last], length, hash_), bytes(stripes[last : last + length]))
+
+
+def _mixed(stripes: bytes | memoryview, length: int, hash_: str) -> bytes:
+    mixed = bytes(length)
+    for at in range(0, len(stripes), length):
+        mixed = _diffuse(_xor(mixed, bytes(stripes[at : at + length])), hash_)
+    return mixed
+
+
+def _diffuse(block: bytes, hash_: str) -> bytes:
+    """Hash a block piece by piece, each with its number in front."""
+    size = hashlib.new(hash_).digest_size
+    pieces = (block[at : at + size] for at in range(0, len(block), size))
+    return b"".join(
+        hashlib.new(hash_, number.to_bytes(4, "big") + piece).digest()[: len(piece)]
+        for number, piece in enumerate(pieces)
+    )
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")

@@ -1,0 +1,28 @@
+"""Optional packages: imported when they are needed, and one line that says so when they are missing."""
+
+from importlib import import_module
+from types import ModuleType
+
+from vscsihba.errors import HostError
+
+
+def need(module: str, *, package: str, debian: str, extra: str, user: str) -> ModuleType:
+    """Import a module of a package that not everybody has.
+
+    Args:
+        module: What to import.
+        package: Where it comes from on PyPI.
+        debian: Where it comes from on Debian and Ubuntu.
+        extra: The extra of this project that brings it.
+        user: Who needs it, for the message.
+
+    Raises:
+        HostError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise HostError(
+            f"{user} needs the Python package {package}",
+            cure=f"install {debian}, or pip install 'vscsihba[{extra}]'",
+        ) from error

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from tests.handlers.model import read, write
+from tests.handlers.test_encrypt import SECRET, empty, quick
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers import luks
+from vscsihba.handlers.encrypt_admin import add_key, keys, remove_key
+from vscsihba.handlers.luks_crypto import new_kdf
+from vscsihba.handlers.stack import build
+
+__all__ = ["empty"]
+
+CHEAP = new_kdf(argon2=False, time=0, memory=0)
+
+
+@pytest.fixture(params=[1, 2])
+def container(empty: Path, request: pytest.FixtureRequest) -> Path:
+    with build(quick(empty, luks=request.param)) as disk:
+        write(disk, 0, b"kept")
+    return empty
+
+
+def image(container: Path) -> str:
+    return str(container / "disk.img")
+
+
+def opens(container: Path, secret: bytes) -> bool:
+    (container / "secret").write_bytes(secret)
+    try:
+        with build(quick(container, create=False)) as disk:
+            return read(disk, 0, 4) == b"kept"
+    except UsageError:
+        return False
+
+
+def test_keys_are_added_and_removed(container: Path) -> None:
+    with build(image(container)) as disk:
+        assert keys(disk) == [0]
+        assert add_key(disk, SECRET, b"second", CHEAP) == 1
+        assert add_key(disk, b"second", b"third", CHEAP) == 2
+    assert opens(container, SECRET)
+    assert opens(container, b"third")
+    with build(image(container)) as disk:
+        remove_key(disk, 0)
+        assert keys(disk) == [1, 2]
+        assert add_key(disk, b"third", b"fourth", CHEAP) == 0
+    assert not opens(container, SECRET)
+    for secret in (b"second", b"third", b"fourth"):
+        assert opens(container, secret)
+
+
+def test_all_slots_can_be_used_and_no_more(container: Path) -> None:
+    with build(image(container)) as disk:
+        header = luks.find(disk)
+        assert header is not None
+        most = 8 if header.version == 1 else 32
+        for number in range(1, most):
+            assert add_key(disk, SECRET, b"%d" % number, CHEAP) == number
+        with pytest.raises(UsageError, match=r"all eight key slots|no room for another key"):
+            add_key(disk, SECRET, b"one more", CHEAP)
+        remove_key(disk, 5)
+        assert add_key(disk, SECRET, b"one more", CHEAP) == 5
+    assert opens(container, b"one more")
+
+
+@pytest.mark.parametrize("wrong", ["secret", "slot", "last"])
+def test_what_is_refused(container: Path, wrong: str) -> None:
+    with build(image(container)) as disk:
+        if wrong == "secret":
+            with pytest.raises(UsageError, match="opens no key"):
+                add_key(disk, b"wrong", b"second", CHEAP)
+        elif wrong == "slot":
+            with pytest.raises(UsageError, match=r"slot 7 holds no key; those that do: \[0\]"):
+                remove_key(disk, 7)
+        else:
+            with pytest.raises(UsageError, match="the only key"):
+                remove_key(disk, 0)
+    assert opens(container, SECRET)
+
+
+def test_argon2_is_not_for_luks1(empty: Path) -> None:
+    with build(quick(empty, luks=1)):
+        pass
+    with build(image(empty)) as disk, pytest.raises(UsageError, match="LUKS1 has no argon2"):
+        add_key(disk, SECRET, b"x", new_kdf(argon2=True, time=1, memory=1 << 16))
+
+
+def test_a_disk_without_a_container(empty: Path) -> None:
+    with build(image(empty)) as disk, pytest.raises(HostError, match="is no LUKS container"):
+        keys(disk)

@@ -1,0 +1,67 @@
+import hashlib
+import os
+
+import pytest
+
+from vscsihba.errors import HostError
+from vscsihba.handlers.luks_crypto import Argon2, Argon2i, Pbkdf2, Sectors, derive, gather, new_kdf, spread
+
+pytest.importorskip("cryptography")
+
+
+@pytest.mark.parametrize("hash_", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("length", [32, 64])
+def test_a_key_that_is_spread_can_be_gathered(hash_: str, length: int) -> None:
+    key = os.urandom(length)
+    stripes = spread(key, hash_)
+    assert gather(stripes, length, hash_) == key
+    damaged = stripes[:12345] + bytes([stripes[12345] ^ 1]) + stripes[12346:]
+    assert gather(damaged, length, hash_) != key
+
+
+def test_xts_of_the_standard() -> None:
+    """IEEE 1619-2007, vector 10: AES-256, data unit 0xff, in one sector of 512 bytes."""
+    key = bytes.fromhex(
+        "2718281828459045235360287471352662497757247093699959574966967627"
+        "3141592653589793238462643383279502884197169399375105820974944592"
+    )
+    sealed = Sectors(key, 512).encrypt(bytes(range(256)) * 2, 0xFF * 512)
+    assert sealed[:16].hex() == "1c3b3a102f770386e4836c99e370cf9b"
+    assert Sectors(key, 512).decrypt(sealed, 0xFF * 512) == bytes(range(256)) * 2
+
+
+def test_the_tweak_counts_512_bytes_whatever_the_sector() -> None:
+    key, data = os.urandom(64), os.urandom(8192)
+    whole = Sectors(key, 4096).encrypt(data, 40960)
+    assert whole[4096:] == Sectors(key, 4096).encrypt(data[4096:], 45056)
+    assert whole[:512] == Sectors(key, 512).encrypt(data, 40960)[:512]
+
+
+def test_a_wiped_key_encrypts_nothing() -> None:
+    key = bytearray(os.urandom(64))
+    sectors = Sectors(key, 512)
+    sectors.wipe()
+    assert not any(key)
+    with pytest.raises(OSError, match="was destroyed"):
+        sectors.encrypt(bytes(512), 0)
+
+
+def test_derivations() -> None:
+    pytest.importorskip("argon2")
+    salt = bytes(range(32))
+    assert derive(Pbkdf2(salt, "sha256", 1000), b"x", 32) == hashlib.pbkdf2_hmac(
+        "sha256", b"x", salt, 1000, 32
+    )
+    assert derive(Argon2(salt, 1, 64, 1), b"x", 32) != derive(Argon2i(salt, 1, 64, 1), b"x", 32)
+    with pytest.raises(HostError, match="hash 'md99'"):
+        derive(Pbkdf2(salt, "md99", 1000), b"x", 32)
+
+
+def test_new_derivations_are_never_weaker_than_allowed() -> None:
+    slow = new_kdf(argon2=False, time=0, memory=0)
+    assert isinstance(slow, Pbkdf2)
+    assert slow.iterations == 1000
+    hungry = new_kdf(argon2=True, time=0, memory=0)
+    assert isinstance(hungry, Argon2)
+    assert (hungry.time, hungry.memory) == (1, 32)
+    assert slow.salt != new_kdf(argon2=False, time=0, memory=0).salt
