@@ -120,6 +120,9 @@ class Command:
         return usage.to_bytes(self.length, "big")
 
 
+NAMING_FIELDS = ("operation_code", "service_action", "additional_cdb_length")
+"""The fields that say which command a CDB is, not what it asks for."""
+
 VARIABLE_LENGTH = 0x7F
 """The operation code whose CDBs say themselves how long they are."""
 
