@@ -4,6 +4,7 @@ Makes, finds, changes and removes them. A backstore needs its ring served before
 linked to it; that is the caller's business, and so is everything about LUNs.
 """
 
+import os
 from contextlib import ExitStack
 from errno import EEXIST
 from pathlib import Path
@@ -123,11 +124,23 @@ def directory_of(name: str) -> Path:
 
 
 def _find(name: str) -> Path | None:
-    """Return where a TCMU backstore is; the name is unique, the index is found by looking."""
-    for hba in paths.entries(paths.core()):
-        if hba.name.startswith("user_") and (hba / name).is_dir():
-            return hba / name
+    """Return where a TCMU backstore is; the name is unique, the index is found by looking.
+
+    Among all backstores, once for each that is made or linked: hence strings, not paths.
+    """
+    core = str(paths.core())
+    for hba in _hbas():
+        if os.path.isdir(f"{core}/{hba}/{name}"):  # noqa: PTH112 - see above
+            return Path(core, hba, name)
     return None
+
+
+def _hbas() -> list[str]:
+    """Return the names of all TCMU HBAs: ``user_N``."""
+    try:
+        return [name for name in os.listdir(paths.core()) if name.startswith("user_")]  # noqa: PTH208
+    except FileNotFoundError:
+        return []
 
 
 def index_of(directory: Path) -> int:
@@ -141,7 +154,7 @@ def _create(spec: BackstoreSpec) -> int:
     Another program may take the same index at the same moment: then the next one is tried.
     """
     for _ in range(_ATTEMPTS):
-        taken = {hba.name for hba in paths.entries(paths.core())}
+        taken = set(_hbas())
         index = next(number for number in range(len(taken) + 1) if f"user_{number}" not in taken)
         try:
             lio.create_backstore(

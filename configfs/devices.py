@@ -5,6 +5,7 @@ when udev is done with it, so that permissions and links are right; where it doe
 container), the kernel's own events and devtmpfs have to do.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import pyudev
 from vscsihba.configfs import observer, paths
 from vscsihba.configfs.names import wwn_of
 from vscsihba.errors import HostError
+
+_local = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def wait_for_generic(hba_id: int, lun: int, *, timeout: float = 30.0) -> Path:
 def links_of(disk: Path) -> tuple[Path, ...]:
     """Return the further names that udev gave a disk, the stable ones (``by-id``) first."""
     try:
-        device = pyudev.Devices.from_sys_path(pyudev.Context(), str(paths.SYSFS / "class/block" / disk.name))
+        device = pyudev.Devices.from_sys_path(_context(), str(paths.SYSFS / "class/block" / disk.name))
     except pyudev.DeviceNotFoundError:
         return ()
     links = sorted(map(Path, device.device_links))
@@ -135,7 +138,7 @@ def _wait(subsystem: str, found: Callable[[pyudev.Context], Path | None], timeou
 
     The monitor listens before the first look, so no event falls between the two.
     """
-    context = pyudev.Context()
+    context = _context()
     monitor = pyudev.Monitor.from_netlink(context, "udev" if _udev_runs() else "kernel")
     monitor.filter_by(subsystem)
     monitor.start()
@@ -145,6 +148,19 @@ def _wait(subsystem: str, found: Callable[[pyudev.Context], Path | None], timeou
         if left <= 0 or monitor.poll(left) is None:
             raise HostError(f"{what} did not appear within {timeout:g} s", cure=_cure())
     return node
+
+
+def _context() -> pyudev.Context:
+    """Return this thread's connection to libudev.
+
+    Kept, because pyudev looks for the library in three child processes for each new one; not shared,
+    because libudev is not made for several threads.
+    """
+    try:
+        return _local.context
+    except AttributeError:
+        _local.context = pyudev.Context()
+        return _local.context
 
 
 def _udev_runs() -> bool:

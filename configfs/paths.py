@@ -44,7 +44,8 @@ def read(path: Path) -> str | None:
     the same to a reader, and so does a value that is not there yet.
     """
     try:
-        return path.read_text(errors="replace").strip()
+        with path.open("rb", buffering=0) as file:
+            return file.readall().decode(errors="replace").strip()
     except OSError:
         return None
 
