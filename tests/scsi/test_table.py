@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.scsi.disk import BLOCK, everything, invalid_field
 from vscsihba.block import Buffer
 from vscsihba.scsi import SHORT_CUTS, TABLE, Asc, Command, Data, Medium, SenseKey, Status, lookup
-from vscsihba.scsi.command import Cdb
+from vscsihba.scsi.command import NAMING_FIELDS, Cdb
 from vscsihba.scsi.copy_manager import CopyOperation
 from vscsihba.scsi.opcodes import SERVICE_ACTIONS
 from vscsihba.scsi.target_core import answered_before
@@ -186,7 +186,7 @@ def test_any_fields_get_a_response(data: st.DataObject, row: Command, length: in
     values = {
         name: data.draw(st.integers(0, 3) | st.integers(0, (1 << field.width) - 1)) % (1 << field.width)
         for name, field in row.layout.fields.items()
-        if not field.mark and name not in ("service_action", "additional_cdb_length")
+        if not field.mark and name not in NAMING_FIELDS
     }
     disk = everything()
     memory = bytearray(data.draw(st.binary(min_size=min(length, 64), max_size=min(length, 64))).ljust(length))

@@ -5,7 +5,7 @@ Total: any bytes get some words. Serves the trace; decides nothing.
 
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import lookup
-from vscsihba.scsi.command import Cdb
+from vscsihba.scsi.command import NAMING_FIELDS, Cdb
 from vscsihba.scsi.layout import Field
 from vscsihba.scsi.response import Status
 from vscsihba.scsi.sense import SenseKey
@@ -19,10 +19,8 @@ def describe(cdb: bytes) -> tuple[str, str]:
     if command is None:
         return (f"opcode {cdb[0]:02X}h" if cdb else "no CDB"), cdb[1:].hex(" ")
     decoded = Cdb(command, cdb.ljust(command.length, b"\0"))
-    hidden = ("operation_code", "service_action", "additional_cdb_length")
-    words = [
-        _word(field, decoded[name]) for name, field in command.layout.fields.items() if name not in hidden
-    ]
+    fields = command.layout.fields
+    words = [_word(field, decoded[name]) for name, field in fields.items() if name not in NAMING_FIELDS]
     return command.name, " ".join(word for word in words if word)
 
 
