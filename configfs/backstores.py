@@ -99,6 +99,15 @@ def reset_ring(name: str) -> None:
     paths.write(directory_of(name) / "action" / "reset_ring", "1")
 
 
+def free_kept_buf(name: str, cmd_id: int) -> None:
+    """Free the buffer of a command that was answered with KEEP_BUF (``action/free_kept_buf``, 5.15).
+
+    Raises:
+        HostError: There is none of ours by that name, or no such buffer is kept.
+    """
+    paths.write(directory_of(name) / "action" / "free_kept_buf", str(cmd_id))
+
+
 def set_attribute(name: str, attribute: str, value: str | int) -> None:
     """Set ``attrib/<attribute>``.
 

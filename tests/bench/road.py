@@ -18,6 +18,7 @@ from pathlib import Path
 from vscsihba import scsi
 from vscsihba.engine.lun import ServedLun
 from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.reports import Reports
 from vscsihba.handlers.stack import Document, build
 from vscsihba.loopback import Loopback
 from vscsihba.stats import LunStats
@@ -64,13 +65,14 @@ def serving(document: Document) -> Iterator[tuple[Loopback, ServedLun, Mailbox]]
         identity = scsi.Identity.derive("benchmark")
         unit = scsi.LogicalUnit(medium.geometry, medium.capabilities, identity, stats=stats)
         mailbox = Mailbox()
-        served = ServedLun(0, loopback.transport, unit, medium, mailbox, stats=stats)
+        served = ServedLun(0, loopback.transport, unit, medium, mailbox, stats=stats, reports=Reports())
         for _ in range(8):  # take the unit attentions
             loopback.submit(bytes(6))
             served.serve()
         loopback.answers.clear()
         yield loopback, served, mailbox
         served.finish(lambda: None)
+        mailbox.run()
         mailbox.close()
         loopback.close()
 

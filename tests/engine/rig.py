@@ -9,6 +9,7 @@ from typing import Self
 from vscsihba import scsi
 from vscsihba.engine.lun import ServedLun
 from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import Document, build
 from vscsihba.loopback import Answer, Loopback
@@ -25,6 +26,7 @@ class Rig:
         document: The handler stack.
         medium: An open handler to serve instead.
         trace: Keep a record of every command in `traced`.
+        loopback: A ring to serve instead of a new one: what was under way there is gone on with.
     """
 
     def __init__(
@@ -34,15 +36,17 @@ class Rig:
         medium: Handler | None = None,
         trace: bool = False,
         blocks: int = 1024,
+        loopback: Loopback | None = None,
     ) -> None:
         self.stack = build(document) if document is not None else None
         self._given = medium
         self.traced: list[TraceRecord] = []
         self._trace = self.traced.append if trace else None
-        self.loopback = Loopback(blocks=blocks)
+        self.loopback = loopback or Loopback(blocks=blocks)
         self.pump = Pump()
         self.stats = LunStats()
         self.failures: list[str] = []
+        self.dead = False
 
     def __enter__(self) -> Self:
         medium = self._given or self.stack.open() if self.stack else self._given
@@ -58,28 +62,33 @@ class Rig:
             medium,
             self.pump.mailbox,
             stats=self.stats,
-            trace=self._trace,
-            on_failure=self.failures.append,
+            reports=Reports(trace=self._trace, failed=self.failures.append),
+            free_kept=self.loopback.free_kept_buf,
         )
+        recovered = self.loopback.transport.recover()
         self.pump.start()
-        self.pump.mailbox.post(partial(self.pump.add, self.served))
+        self.pump.mailbox.post(partial(self.served.begin, self.pump, recovered))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self.dead:
+            return
         closed = threading.Event()
 
-        def begin() -> None:
-            self.pump.remove(self.served)
-            self.served.finish(closed.set)
-
-        self.pump.mailbox.post(begin)
+        self.pump.mailbox.post(partial(self.served.end, self.pump, closed.set))
         assert closed.wait(10)
         self.pump.stop()
         self.loopback.close()
         if self.stack:
             self.stack.close()
+
+    def die(self) -> None:
+        """Stop at once, as a killed process does: nothing is finished, answered or closed."""
+        self.pump.stop()
+        self.dead = True
+        self.loopback.transport.attach()
 
     def run(self, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
         """Send one command and wait for its answer."""

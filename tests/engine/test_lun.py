@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_a_bug_in_a_command_is_hardware_error(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vscsihba.engine.lun.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
+    monkeypatch.setattr("vscsihba.engine.task.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
     with slow_rig() as (rig, medium):
         flush = rig.loopback.submit(FLUSH)
         assert medium.flushing.wait(10)
@@ -127,20 +128,36 @@ def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.Mo
 class _Exclusive:
     """A table row made exclusive."""
 
-    exclusive = True
+    exclusive, repeatable = True, True
 
 
 def test_an_abort_ends_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vscsihba.engine.lun.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
+    monkeypatch.setattr("vscsihba.engine.task.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
     with slow_rig() as (rig, medium):
         flush = rig.loopback.submit(FLUSH)
         assert medium.flushing.wait(10)
         waiting = rig.loopback.submit(bytes(6))
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [waiting])
         assert rig.loopback.wait(waiting).status == TASK_ABORTED
-        assert flush not in rig.loopback.answers, "what a verb is working on ends when the verb does"
+        assert flush not in rig.loopback.answers, "it was not named"
         medium.gate.set()
         assert rig.loopback.wait(flush).status == GOOD
+
+
+def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+    with slow_rig() as (rig, medium), caplog.at_level(logging.WARNING):
+        flush = rig.loopback.submit(FLUSH, data_in=512)
+        assert medium.flushing.wait(10)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [flush])
+        assert rig.loopback.wait(flush).status == TASK_ABORTED, "at once"
+        assert "its storage has not answered" in caplog.text
+        read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
+        assert rig.served.busy
+        assert read not in rig.loopback.answers, "nothing newer may be overtaken by the aborted one"
+        medium.gate.set()
+        assert rig.loopback.wait(read).status == GOOD, "the unit recovers when its storage answers"
+        assert "the storage has answered the aborted SYNCHRONIZE CACHE(10)" in caplog.text
+        assert rig.loopback.outstanding == 0, "the buffer that was kept is free again"
 
 
 def test_a_reset_is_reported_by_unit_attention() -> None:
@@ -166,17 +183,13 @@ def test_closing_waits_for_the_verbs_under_way() -> None:
         flush = rig.loopback.submit(FLUSH)
         assert medium.flushing.wait(10)
 
-        def begin() -> None:
-            rig.pump.remove(rig.served)
-            rig.served.finish(closed.set)
-
-        rig.pump.mailbox.post(begin)
+        rig.pump.mailbox.post(partial(rig.served.end, rig.pump, closed.set))
         assert not closed.wait(0.05)
         medium.gate.set()
         assert closed.wait(10)
         assert rig.loopback.answers[flush].status == GOOD
         # For the rig's own closing: nothing is left to close.
-        rig.served.finish = lambda idle: idle()  # type: ignore[method-assign]
+        rig.served.end = lambda _pump, idle: idle()  # type: ignore[method-assign, assignment]
 
 
 def test_counters_count_each_command_once() -> None:

@@ -66,3 +66,10 @@ def test_no_call_of_many_threads_is_left_behind() -> None:
     for thread in threads:
         thread.join()
     mailbox.close()
+
+
+def test_posting_to_a_closed_mailbox_is_harmless() -> None:
+    mailbox, seen = Mailbox(), list[int]()
+    mailbox.close()
+    mailbox.post(lambda: seen.append(1))
+    assert seen == []

@@ -30,11 +30,12 @@ def refused(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_an_id_that_is_served_is_refused_naming_the_process(serve: Serve, image: Image) -> None:
+def test_an_id_that_serves_another_disk_is_refused(serve: Serve, image: Image) -> None:
     target = serve([image("a.img")], hba=3)
     done = refused("id=3", "-files", image("b.img"))
-    assert done.returncode == 1
-    assert f"process {target.process.pid}" in done.stderr
+    assert done.returncode == 2
+    assert "LUN 0 of id=3 exists and is another disk" in done.stderr
+    assert target.luns[0].node.exists()
     assert target.stop() == 0
 
 
@@ -95,15 +96,18 @@ def test_ctrl_c_detaches(serve: Serve, image: Image) -> None:
     assert target.errors() == ""
 
 
-def test_what_a_killed_process_leaves_is_cleared_by_the_next(serve: Serve, image: Image) -> None:
-    disk = image("a.img", 4 * MiB)
-    target = serve([disk, image("b.img", 4 * MiB)])
+def test_the_disks_of_a_killed_process_are_gone_on_with_by_the_next(serve: Serve, image: Image) -> None:
+    images = [image("a.img", 4 * MiB), image("b.img", 4 * MiB)]
+    target = serve(images)
+    nodes = [lun.node for lun in target.luns]
     os.kill(target.process.pid, signal.SIGKILL)
     target.process.wait(60)
-    assert target_objects(), "a killed process cannot clean up"
-    again = serve([disk])
-    assert (again.luns[0].sysfs / "size").read_text().strip() == str(4 * MiB // 512)
+    assert all(node.exists() for node in nodes), "the kernel keeps the disks, and their commands wait"
+    again = serve(images)
+    assert [lun.node for lun in again.luns] == nodes
+    run("dd", "if=/dev/zero", f"of={nodes[1]}", "bs=64k", "count=4", "oflag=direct")
     assert again.stop() == 0
+    assert not any(node.exists() for node in nodes)
 
 
 def test_create_makes_a_sparse_file_and_a_disk(serve: Serve, scratch: Path) -> None:

@@ -60,6 +60,10 @@ class Printer:
         text = f"id={self._id} lun={lun} {device} {format_size(size)} {file.name}"
         self.line("ready", text, lun=lun, device=device, size=size, file=str(file))
 
+    def notice(self, text: str) -> None:
+        """Say what a person should know."""
+        self.line("notice", text, notice=text)
+
     def in_use(self, users: list[str]) -> None:
         """Say why the disks are not detached yet."""
         text = f"id={self._id} still in use: {'; '.join(users)}"

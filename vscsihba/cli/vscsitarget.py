@@ -6,16 +6,14 @@ the work is `vscsihba.engine.target`'s.
 """
 
 import argparse
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
-from types import FrameType
 
+from vscsihba.cli.ending import Ending
 from vscsihba.cli.entry import Parser, run
 from vscsihba.cli.printer import Printer
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import UsageError
 from vscsihba.units import parse_size
 
 PROGRAM = "vscsitarget"
@@ -113,43 +111,35 @@ def _size(word: str) -> int:
 
 def _serve(arguments: Sequence[str]) -> int:
     """Attach the files, serve until a signal, detach."""
-    from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.engine.reports import Reports  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415 - likewise
 
     options = parser().parse_args(arguments)
-    ends: SimpleQueue[str | None] = SimpleQueue()
-    _on_signals(ends)
+    ending = Ending()
     requests = [
         LunRequest(lun, _document(path, options), removable=options.removable)
         for lun, path in enumerate(options.files)
     ]
     with ExitStack() as stack:
         printer = stack.enter_context(Printer(options.id, as_json=options.json))
-        trace = printer.trace if options.verbose else None
-        target = stack.enter_context(Target(options.id, requests, trace=trace, on_failure=ends.put))
+        reports = Reports(
+            trace=printer.trace if options.verbose else None, failed=ending.failed, notice=printer.notice
+        )
+        target = stack.enter_context(Target(options.id, requests, reports=reports))
         for disk in target.disks:
             printer.ready(disk.lun, str(disk.device), disk.size, options.files[disk.lun])
-        _wait(ends)
+        ending.wait()
         if users := target.users():
             printer.in_use(users)
-            _wait(ends)
+            ending.wait()
     return 0
-
-
-def _wait(ends: "SimpleQueue[str | None]") -> None:
-    """Wait for a signal.
-
-    Raises:
-        HostError: A ring cannot be served any longer.
-    """
-    if (failure := ends.get()) is not None:
-        raise HostError(failure)
 
 
 def _document(path: Path, options: argparse.Namespace) -> dict[str, object]:
     """Return the handler stack for one file."""
     document: dict[str, object] = {
         "handler": "file",
-        "path": str(path),
+        "path": str(path.absolute()),
         "block_size": options.block_size,
         "physical_block_size": options.physical_block_size or options.block_size,
         "read_only": options.read_only,
@@ -157,13 +147,3 @@ def _document(path: Path, options: argparse.Namespace) -> dict[str, object]:
     if options.create is not None and not path.exists():
         document |= {"create": True, "size": options.create}
     return document
-
-
-def _on_signals(ends: "SimpleQueue[str | None]") -> None:
-    """Turn the signals that mean "end" into entries (None) of a queue."""
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        ends.put(None)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, note)

@@ -1,47 +1,34 @@
 """One logical unit being served: ring, SCSI state, medium and threads put together.
 
-All of it runs on the pump's thread except the verbs of the medium that may block. A
-command that must not overlap others (`exclusive`) waits until those under way have
-ended, and keeps newer ones waiting until it has.
+All of it runs on the pump's thread except the verbs of the medium that may block.
 """
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Buffer
+from vscsihba.block import BlockResult, Buffer
 from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.perform import perform
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
 from vscsihba.engine.short_cut import Road, make_cut
+from vscsihba.engine.task import Task
+from vscsihba.engine.task_set import TaskSet
 from vscsihba.engine.workers import Workers
 from vscsihba.errors import TransportError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
-from vscsihba.trace import TraceRecord, TraceSink
-from vscsihba.transport import TaskManagement, Transport
+from vscsihba.trace import TraceRecord
+from vscsihba.transport import Recovered, TaskManagement, Transport
 
 log = logging.getLogger(__name__)
 
-_FAILED = scsi.Response(
-    scsi.Status.CHECK_CONDITION,
-    scsi.Sense(scsi.SenseKey.HARDWARE_ERROR, scsi.Asc.INTERNAL_TARGET_FAILURE).encode(),
-)
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """One SCSI command on its way, or (without a tag) work that goes on after one was answered."""
-
-    tag: int | None
-    cdb: bytes
-    buffer: Buffer
-    command: Generator[BlockOp, BlockResult, scsi.Response | None]
-    exclusive: bool = False
-    started: float = field(default_factory=time.monotonic)
+_MAY_HAVE_RUN = scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARGET_FAILURE).encode()
+"""To the initiator of a command that must not run twice, and may have run once."""
 
 
 class ServedLun:
@@ -54,8 +41,10 @@ class ServedLun:
         medium: An open handler stack.
         mailbox: The pump's.
         stats: Counters, the same that `unit` reports from.
-        trace: Told of every finished command, if given; the short cut is then not taken.
-        on_failure: Told, in a line of text, when the ring can no longer be served.
+        reports: Who is told of commands (the short cut is then not taken) and failures.
+        neighbours: The units of its HBA that are served by the same pump.
+        free_kept: Tells the kernel, by the number from `Transport.abandon`, that nobody uses a buffer
+            any more.
     """
 
     def __init__(
@@ -67,8 +56,9 @@ class ServedLun:
         mailbox: Mailbox,
         *,
         stats: LunStats,
-        trace: TraceSink | None = None,
-        on_failure: Callable[[str], None] = lambda _text: None,
+        reports: Reports,
+        neighbours: Neighbours | None = None,
+        free_kept: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self.lun = lun
         self.name = f"lun {lun}"
@@ -79,36 +69,69 @@ class ServedLun:
         self.failure: TransportError | None = None
         self.fileno = transport.fileno
         self._mailbox = mailbox
-        self._trace = trace
-        self._on_failure = on_failure
+        self._reports = reports
+        self._trace = reports.trace
+        self._neighbours = neighbours or Neighbours()
+        self._free_kept = free_kept
+        self._kept: dict[Task, int] = {}
         self._workers: Workers[BlockResult] = Workers(f"lun{lun}", medium.workers, mailbox)
+        self._tasks = TaskSet(
+            lun,
+            partial(perform, medium, self._neighbours.media),
+            inline=medium.never_blocks,
+            workers=self._workers,
+            mailbox=mailbox,
+            stats=stats,
+            begun=transport.begun,
+            ended=self._ended,
+        )
         self._road = Road()
         self.cut = make_cut(transport.memory, self._road, unit, medium.inline, stats)
-        self._waiting: deque[Task] = deque()
-        self._running = self._background = 0
-        self._exclusive = self._closed = False
-        self._publishing = self._starting = False
+        self._serving = self._publishing = self._closed = False
         self._idle: Callable[[], None] | None = None
         self._keep_road()
 
     # The pump's side.
 
+    def begin(self, pump: Pump, recovered: Sequence[Recovered] = ()) -> None:
+        """Meet the neighbours, go on with what a predecessor had under way, and be served by `pump`."""
+        self._neighbours.enter(self.lun, self.unit, self.medium)
+        for command in recovered:
+            if command.begun:
+                self.transport.complete(command.tag, scsi.Status.CHECK_CONDITION, _MAY_HAVE_RUN)
+            else:
+                self.accept(command.tag, command.cdb, command.views)
+        pump.add(self)
+
     def serve(self) -> None:
         """Answer what waits in the ring; see `vscsihba.engine.pump.Served`."""
         self.transport.acknowledge()
+        self._serving = True
         self.transport.drain(self.cut, self.accept)
         while requests := self.transport.take_management():
             for request in requests:
                 self._manage(request)
             self.transport.drain(self.cut, self.accept)
+        self._serving = False
         self.transport.publish()
         self.stats.batches += 1
+
+    def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
+        """Take a command on the long road; see `vscsihba.transport.Accept`."""
+        self._tasks.add(Task.of(self.unit, tag, cdb, views))
+        self._keep_road()
 
     def failed(self, error: TransportError) -> None:
         """Remember why the ring can no longer be served."""
         self.failure = error
         log.error("lun %d: not served any longer: %s", self.lun, error)
-        self._on_failure(f"lun {self.lun}: {error}")
+        self._reports.failed(f"lun {self.lun}: {error}")
+
+    def end(self, pump: Pump, idle: Callable[[], None]) -> None:
+        """Take leave of the neighbours and the pump, then `finish`."""
+        self._neighbours.leave(self.lun)
+        pump.remove(self)
+        self.finish(idle)
 
     def finish(self, idle: Callable[[], None]) -> None:
         """Close the ring once no verb touches its memory any more, then call `idle`.
@@ -116,139 +139,84 @@ class ServedLun:
         The pump must have let go before.
         """
         self._idle = idle
-        self._settle()
+        self._tasks.closing = True
+        self._mailbox.later(self._publish)
 
     @property
     def busy(self) -> bool:
-        """Tell whether commands are under way or waiting for others."""
-        return bool(self._running or self._waiting)
+        """Tell whether anything is under way or waits."""
+        return not self._tasks.idle
 
-    # Commands.
+    # Ends of commands.
 
-    def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
-        """Take a command on the long road; see `vscsihba.transport.Accept`."""
-        buffer = Buffer(views)
-        row = scsi.lookup(cdb)
-        task = Task(tag, cdb, buffer, self.unit.execute(cdb, buffer))
-        task.exclusive = row is not None and row.exclusive
-        self._waiting.append(task)
-        self._start_waiting()
-
-    def _start_waiting(self) -> None:
-        """Start waiting commands, in order, as far as exclusive ones allow."""
-        if self._starting:  # called from within: the loop below goes on by itself
-            return
-        self._starting = True
-        while self._waiting and not self._exclusive:
-            task = self._waiting[0]
-            if task.exclusive and self._running:
-                break
-            self._waiting.popleft()
-            self._running += 1
-            self._exclusive = task.exclusive
-            self._keep_road()
-            self._advance(task, None, None)
-        self._starting = False
-        self._keep_road()
-
-    def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
-        """Run a command until it ends or waits for a thread."""
-        if task.tag is None and self._idle is not None:  # nobody waits for it, and the ring is to be closed
-            task.command.close()
-            self._end(task, None)
-            return
-        try:
-            op = _resume(task.command, value, error)
-            while self.medium.never_blocks:
-                value, error = self._perform_inline(op)
-                if task.tag is None:  # commands first
-                    self._mailbox.post(partial(self._advance, task, value, error))
-                    return
-                op = _resume(task.command, value, error)
-        except StopIteration as stop:
-            self._end(task, stop.value)
-        except Exception:  # the barrier: no command of a guest's ends an engine
-            log.exception("lun %d: %s failed inside", self.lun, scsi.describe(task.cdb)[0])
-            self._end(task, _FAILED)
-        else:
-            self.stats.waits += 1
-            self._workers.submit(partial(perform, self.medium, op), partial(self._back, task))
-
-    def _perform_inline(self, op: BlockOp) -> tuple[BlockResult, OSError | None]:
-        try:
-            return perform(self.medium, op), None
-        except OSError as error:
-            return None, error
-
-    def _back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
-        """Go on with a command whose block operation a thread has done."""
-        self._advance(task, value, error)
-        self._publish_later()
-
-    def _end(self, task: Task, response: scsi.Response | None) -> None:
-        """Answer a command that has run to its end, and let others begin."""
-        if task.tag is not None and response is not None:
+    def _ended(self, task: Task, response: scsi.Response | None) -> None:
+        """Answer a command that has run to its end, or learn that nobody works for it any more."""
+        if (kept := self._kept.pop(task, None)) is not None:
+            self._free_kept(kept)
+        elif task.tag is not None and response is not None:
             self.transport.complete(task.tag, response.status, response.sense, response.data_in)
             if self._trace is not None:
                 self._trace(self._record(task, response))
             if response.background is not None:
-                follow_up = Task(None, task.cdb, Buffer(), response.background)
-                self._background += 1
-                self._mailbox.post(partial(self._advance, follow_up, None, None))
-        if task.tag is None:
-            self._background -= 1
-        else:
-            self._running -= 1
-            self._exclusive = self._exclusive and not task.exclusive
-        self._start_waiting()
-        self._settle()
-
-    # State.
-
-    def _keep_road(self) -> None:
-        """Say again whether the short cut may be taken."""
-        road, unit = self._road, self.unit
-        road.clear = unit.clear_road and self._trace is None and not self._exclusive and not self._waiting
-        road.writable = unit.writable and not unit.write_through
-        road.blocks = unit.blocks
-
-    def _publish_later(self) -> None:
-        """Publish once for all the answers that threads have brought in together."""
-        if not self._publishing:
+                self._tasks.go_on(Task(None, task.cdb, Buffer(), response.background))
+        self._keep_road()
+        if not (self._serving or self._publishing):  # once for all that threads bring in together
             self._publishing = True
             self._mailbox.later(self._publish)
 
     def _publish(self) -> None:
+        """Publish what was answered meanwhile; close everything if that was asked for and nothing is left."""
         self._publishing = False
         if self._closed:
             return
+        self._keep_road()
         try:
             self.transport.publish()
         except TransportError as error:
             self.failed(error)
+        if self._idle is not None and self._tasks.idle:
+            self._closed = True
+            self._workers.close()
+            self.transport.close()
+            self._idle()
 
-    def _settle(self) -> None:
-        """Close everything if that was asked for and no command is under way."""
-        if self._idle is None or self._running or self._background:
-            return
-        self._publish()
-        self._closed = True
-        self._workers.close()
-        self.transport.close()
-        idle, self._idle = self._idle, None
-        idle()
+    def _keep_road(self) -> None:
+        """Say again whether the short cut may be taken."""
+        road, unit = self._road, self.unit
+        road.clear = unit.clear_road and self._trace is None and self._tasks.clear
+        road.writable = unit.writable and not unit.write_through
+        road.blocks = unit.blocks
 
     def _manage(self, request: TaskManagement) -> None:
-        """Act on a task management request: what has not begun never will."""
+        """Act on a task management request: what has not begun never will, what has is let go."""
         log.info("lun %d: %s of %d commands", self.lun, request.function, len(request.tags))
-        for task in [task for task in self._waiting if task.tag in request.tags]:
-            self._waiting.remove(task)
-            task.command.close()
+        for task in self._tasks.take_waiting(request.tags):
             if task.tag is not None:
                 self.transport.complete(task.tag, scsi.Status.TASK_ABORTED)
+        for task in self._tasks.on_threads(request.tags):
+            self._abandon(task)
         if request.function == "LOGICAL UNIT RESET":
             self.unit.reset()
-        self._start_waiting()
+        self._tasks.start_waiting()
+        self._keep_road()
+
+    def _abandon(self, task: Task) -> None:
+        """End a command toward the initiator although a thread still works for it."""
+        if task.tag is None or task.abandoned:
+            return
+        try:
+            kept = self.transport.abandon(task.tag, scsi.Status.TASK_ABORTED)
+        except TransportError:  # a kernel that cannot keep the buffer: it ends when the thread comes back
+            return
+        log.warning(
+            "lun %d: %s was aborted after %.1f s, and its storage has not answered; the unit waits for it",
+            self.lun,
+            task.name,
+            time.monotonic() - task.started,
+        )
+        self._tasks.abandon(task)
+        if kept is not None:
+            self._kept[task] = kept
 
     def _record(self, task: Task, response: scsi.Response) -> TraceRecord:
         name, detail = scsi.describe(task.cdb)
@@ -262,10 +230,3 @@ class ServedLun:
             length=task.buffer.length,
             seconds=time.monotonic() - task.started,
         )
-
-
-def _resume(
-    command: Generator[BlockOp, BlockResult, object], value: BlockResult, error: Exception | None
-) -> BlockOp:
-    """Send the result of a block operation into a command and return its next operation."""
-    return command.send(value) if error is None else command.throw(error)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -17,7 +18,8 @@ class Mailbox:
     def __init__(self) -> None:
         self._calls: deque[Callable[[], None]] = deque()
         self._last: list[Callable[[], None]] = []
-        self._marked = False
+        self._lock = threading.Lock()
+        self._marked = self._closed = False
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
@@ -27,9 +29,10 @@ class Mailbox:
     def post(self, call: Callable[[], None]) -> None:
         """Have the serving thread make `call` soon, in the order of posting."""
         self._calls.append(call)
-        if not self._marked:
-            self._marked = True
-            os.eventfd_write(self._event, 1)
+        with self._lock:  # the descriptor's number may be another's once it is closed
+            if not (self._marked or self._closed):
+                self._marked = True
+                os.eventfd_write(self._event, 1)
 
     def later(self, call: Callable[[], None]) -> None:
         """Make `call` at the end of the `run` under way; for the serving thread, from within a call."""
@@ -50,5 +53,7 @@ class Mailbox:
             call()
 
     def close(self) -> None:
-        """Close the descriptor; nothing may be posted afterwards."""
-        os.close(self._event)
+        """Close the descriptor; what is posted afterwards is never run."""
+        with self._lock:
+            self._closed = True
+            os.close(self._event)

@@ -1,9 +1,13 @@
 """Block operations performed on a handler: the one place where the two vocabularies meet."""
 
+import errno
+from collections.abc import Mapping
+
 from vscsihba.block import (
     BlockOp,
     BlockResult,
     CryptoErase,
+    Elsewhere,
     Extents,
     Flush,
     Read,
@@ -14,11 +18,16 @@ from vscsihba.block import (
 from vscsihba.handlers.base import Handler
 
 
-def perform(medium: Handler, op: BlockOp) -> BlockResult:
+def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> BlockResult:
     """Do one block operation, in the calling thread, and return its answer.
 
+    Args:
+        medium: Of the logical unit that asks.
+        others: The media of its HBA, by LUN.
+        op: What to do.
+
     Raises:
-        OSError: The medium failed.
+        OSError: The medium failed; ENOTCONN if it is no longer there.
     """
     match op:
         case Read(offset, views):
@@ -35,4 +44,9 @@ def perform(medium: Handler, op: BlockOp) -> BlockResult:
             return medium.extents(extent.offset, extent.length)
         case CryptoErase():
             medium.crypto_erase()
+        case Elsewhere(lun, operation):
+            other = others.get(lun)
+            if other is None:
+                raise OSError(errno.ENOTCONN, f"LUN {lun} is no longer served here")
+            return perform(other, others, operation)
     return None

@@ -1,0 +1,113 @@
+"""Engines of one HBA notice each other: at once, and also when one is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vscsihba.engine.peers import Peers
+
+ENGINE = """
+import sys, time
+from pathlib import Path
+from vscsihba.engine.peers import Peers
+peers = Peers(Path(sys.argv[1]), frozenset({0, 7}), lambda: None)
+peers.join()
+print("joined", flush=True)
+sys.stdin.read()
+peers.leave()
+"""
+
+
+class Watched:
+    """A `Peers` of this process that can be waited for."""
+
+    def __init__(self, run: Path) -> None:
+        self.changed = threading.Semaphore(0)
+        self.peers = Peers(run, frozenset({0, 1}), self.changed.release)
+
+    def wait_for(self, count: int) -> None:
+        while len(self.peers.others) != count:
+            assert self.changed.acquire(timeout=10), f"still {len(self.peers.others)} others"
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path)
+    made.peers.join()
+    yield made
+    made.peers.leave()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENGINE, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:
+        yield process
+        process.kill()
+
+
+def joined(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"joined\n"
+
+
+def test_an_engine_alone_has_no_others(watched: Watched) -> None:
+    assert watched.peers.members == {watched.peers.me}
+
+
+def test_an_engine_that_joins_is_known_with_its_luns(
+    watched: Watched, other: subprocess.Popen[bytes]
+) -> None:
+    joined(other)
+    watched.wait_for(1)
+    (member,) = watched.peers.others
+    assert (member.pid, member.luns) == (other.pid, frozenset({0, 7}))
+    assert member.since > watched.peers.me.since
+
+
+def test_an_engine_that_was_there_first_is_known_too(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    joined(other)
+    late = Watched(tmp_path)
+    assert late.peers.find() == [other.pid]
+    assert late.peers.others == frozenset(), "looking is not joining"
+    late.peers.join()
+    assert {member.pid for member in late.peers.others} == {other.pid}
+    late.peers.leave()
+
+
+def test_an_engine_that_is_killed_is_gone_at_once(watched: Watched, other: subprocess.Popen[bytes]) -> None:
+    joined(other)
+    watched.wait_for(1)
+    other.send_signal(signal.SIGKILL)
+    watched.wait_for(0)
+
+
+def test_an_engine_that_leaves_is_gone_and_leaves_no_socket(
+    watched: Watched, other: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    joined(other)
+    watched.wait_for(1)
+    assert other.stdin is not None
+    other.stdin.close()
+    watched.wait_for(0)
+    other.wait(10)
+    assert [path.name for path in tmp_path.iterdir()] == [f"engine-{os.getpid()}.sock"]
+
+
+def test_the_socket_of_a_dead_engine_is_cleared_away(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    joined(other)
+    other.kill()
+    other.wait(10)
+    late = Watched(tmp_path)
+    assert late.peers.find() == []
+    assert list(tmp_path.iterdir()) == []

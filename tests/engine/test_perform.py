@@ -1,0 +1,47 @@
+"""Block operations on handlers, the unit's own and its neighbours'."""
+
+import errno
+
+import pytest
+
+from vscsihba.block import Elsewhere, Extent, Extents, Flush, Read, Unmap, Write, WriteZeroes
+from vscsihba.engine.perform import perform
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.stack import build
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def media() -> dict[int, Handler]:
+    return {lun: build({"handler": "memory", "size": SIZE}).open() for lun in (0, 1)}
+
+
+def content(medium: Handler, length: int = 512) -> bytes:
+    buffer = bytearray(length)
+    perform(medium, {}, Read(0, [memoryview(buffer)]))
+    return bytes(buffer)
+
+
+def test_each_operation_reaches_its_verb(media: dict[int, Handler]) -> None:
+    medium = media[0]
+    assert perform(medium, {}, Write(0, [memoryview(b"x" * 512)])) is None
+    assert content(medium) == b"x" * 512
+    assert perform(medium, {}, Flush()) is None
+    perform(medium, {}, WriteZeroes(Extent(0, 256), may_unmap=False))
+    assert content(medium) == bytes(256) + b"x" * 256
+    perform(medium, {}, Unmap(Extent(0, SIZE)))
+    found = perform(medium, {}, Extents(Extent(0, SIZE)))
+    assert found is not None
+    assert found[0].extent.offset == 0
+
+
+def test_an_operation_elsewhere_reaches_the_other_medium(media: dict[int, Handler]) -> None:
+    perform(media[0], media, Elsewhere(1, Write(0, [memoryview(b"y" * 512)])))
+    assert (content(media[0]), content(media[1])) == (bytes(512), b"y" * 512)
+
+
+def test_a_unit_that_is_no_longer_here_is_not_connected(media: dict[int, Handler]) -> None:
+    with pytest.raises(OSError, match="LUN 5 is no longer served here") as gone:
+        perform(media[0], media, Elsewhere(5, Flush()))
+    assert gone.value.errno == errno.ENOTCONN

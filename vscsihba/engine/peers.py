@@ -1,0 +1,167 @@
+"""The other engines of an HBA: who is there, noticed at once when one comes or dies.
+
+Each engine listens on a Unix socket in the HBA's run directory and holds a connection
+to every other one. A connection says who is at its ends (one line of JSON each way), and
+its end is the death of one of them: the kernel closes a killed process's sockets.
+
+Knows that engines have LUNs, not what is done about it.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vscsihba.engine.share import Member
+from vscsihba.errors import HostError
+
+_TIMEOUT = 5.0
+_MAX_HELLO = 1 << 20
+
+
+class Peers:
+    """The engines of one HBA, this one included.
+
+    Args:
+        run: The HBA's run directory.
+        luns: The LUNs that this engine knows.
+        changed: Called on a thread of this object's when `members` has changed.
+    """
+
+    def __init__(self, run: Path, luns: frozenset[int], changed: Callable[[], None]) -> None:
+        self.me = Member(time.monotonic_ns(), os.getpid(), luns)
+        self._run = run
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._members = {self.me}
+        self._selector = selectors.DefaultSelector()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._listener: socket.socket | None = None
+        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+
+    @property
+    def members(self) -> frozenset[Member]:
+        """Every engine that is there now."""
+        with self._lock:
+            return frozenset(self._members)
+
+    @property
+    def others(self) -> frozenset[Member]:
+        """Every engine but this one."""
+        return self.members - {self.me}
+
+    def find(self) -> list[int]:
+        """Return the pids of the engines that are there, without joining them."""
+        found = []
+        for path in self._sockets():
+            if (connection := _connect(path)) is not None:
+                connection.close()
+                found.append(_pid(path))
+        return found
+
+    def join(self) -> None:
+        """Make this engine known to the others, and them to it.
+
+        Raises:
+            HostError: One of them does not answer.
+        """
+        path = self._run / f"engine-{self.me.pid}.sock"
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        path.chmod(0o600)
+        self._listener.listen()
+        self._listener.settimeout(0)
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(self._stop, selectors.EVENT_READ, None)
+        for other in self._sockets():
+            if other != path and (connection := _connect(other)) is not None:
+                self._greet(connection)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Close every connection: the others see it and take over."""
+        if self._listener is None:
+            return
+        os.eventfd_write(self._stop, 1)
+        if self._thread.is_alive():
+            self._thread.join()
+        (self._run / f"engine-{self.me.pid}.sock").unlink(missing_ok=True)
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        os.close(self._stop)
+
+    def _sockets(self) -> list[Path]:
+        return sorted(self._run.glob("engine-*.sock"))
+
+    def _greet(self, connection: socket.socket) -> None:
+        """Exchange one line with a peer and watch the connection from then on."""
+        hello = {"since": self.me.since, "pid": self.me.pid, "luns": sorted(self.me.luns)}
+        connection.settimeout(_TIMEOUT)
+        try:
+            connection.sendall(json.dumps(hello).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                line = stream.readline(_MAX_HELLO)
+        except OSError as error:
+            connection.close()
+            raise HostError("an engine of this HBA does not answer", cure="is it stopped?") from error
+        if not line:  # it only looked who is there
+            connection.close()
+            return
+        said = json.loads(line)
+        member = Member(said["since"], said["pid"], frozenset(said["luns"]))
+        connection.settimeout(0)
+        self._selector.register(connection, selectors.EVENT_READ, member)
+        with self._lock:
+            self._members.add(member)
+
+    def _watch(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj == self._stop:
+                    return
+                if key.data is None:
+                    self._admit()
+                elif isinstance(key.fileobj, socket.socket):
+                    self._part(key.fileobj, key.data)
+                self._changed()
+
+    def _admit(self) -> None:
+        assert self._listener is not None  # noqa: S101 - registered by join
+        with contextlib.suppress(BlockingIOError, HostError):
+            connection, _ = self._listener.accept()
+            self._greet(connection)
+
+    def _part(self, connection: socket.socket, member: Member) -> None:
+        """Forget a peer whose connection has ended; it says nothing else on it."""
+        self._selector.unregister(connection)
+        connection.close()
+        with self._lock:
+            self._members.discard(member)
+
+
+def _connect(path: Path) -> socket.socket | None:
+    """Connect to an engine; None, and the socket's file removed, if nobody is behind it any more."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_TIMEOUT)
+    try:
+        connection.connect(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        connection.close()
+        path.unlink(missing_ok=True)
+        return None
+    except OSError as error:
+        connection.close()
+        raise HostError(f"{path}: {error.strerror or error}") from error
+    return connection
+
+
+def _pid(path: Path) -> int:
+    return int(path.stem.removeprefix("engine-"))

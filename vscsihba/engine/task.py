@@ -1,0 +1,63 @@
+"""One SCSI command on its way through an engine."""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from vscsihba import scsi
+from vscsihba.block import BlockOp, BlockResult, Buffer, CryptoErase, Elsewhere, Unmap, Write, WriteZeroes
+
+_CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, Elsewhere)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A command, or (without a tag) work that goes on after one was answered.
+
+    Attributes:
+        tag: What to answer; None if there is nobody to answer.
+        cdb: The command descriptor block.
+        buffer: Its data buffer.
+        command: The command under way.
+        exclusive: It must not overlap any other on the logical unit.
+        once: It must not run twice, and has not changed the medium yet.
+        abandoned: It was answered while a thread still works for it.
+        started: When it was taken, in seconds of CLOCK_MONOTONIC.
+    """
+
+    tag: int | None
+    cdb: bytes
+    buffer: Buffer
+    command: Generator[BlockOp, BlockResult, scsi.Response | None]
+    exclusive: bool = False
+    once: bool = False
+    abandoned: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, unit: scsi.LogicalUnit, tag: int, cdb: bytes, views: list[memoryview]) -> "Task":
+        """Return the task that carries out `cdb` on `unit`."""
+        buffer = Buffer(views)
+        task = cls(tag, cdb, buffer, unit.execute(cdb, buffer))
+        if (row := scsi.lookup(cdb)) is not None:
+            task.exclusive, task.once = row.exclusive, not row.repeatable
+        return task
+
+    @property
+    def name(self) -> str:
+        """T10's name of the command."""
+        return scsi.describe(self.cdb)[0]
+
+    def resume(self, value: BlockResult, error: Exception | None) -> BlockOp:
+        """Hand in the result of a block operation and return the next one.
+
+        Raises:
+            StopIteration: The command has ended; the value is its response.
+        """
+        return self.command.send(value) if error is None else self.command.throw(error)
+
+    def is_first_change(self, op: BlockOp) -> bool:
+        """Tell, once, that `op` is the first change of a command that must not run twice."""
+        first = self.once and isinstance(op, _CHANGES)
+        self.once = self.once and not first
+        return first

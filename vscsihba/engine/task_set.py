@@ -1,0 +1,189 @@
+"""The task set of one logical unit (SAM-5): what waits, what runs, and who must not overlap whom.
+
+A command that must not overlap others (`exclusive`) waits until those under way have
+ended, and keeps newer ones waiting until it has. So does one that was aborted while a
+thread still worked for it: its verb may change the medium until it returns, and nothing
+newer may be overtaken by that.
+
+Everything here runs on the pump's thread; only the verbs of the medium run on threads.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from vscsihba import scsi
+from vscsihba.block import BlockOp, BlockResult, Elsewhere
+from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.task import Task
+from vscsihba.engine.workers import Workers
+from vscsihba.stats import LunStats
+
+log = logging.getLogger(__name__)
+
+FAILED = scsi.Response(
+    scsi.Status.CHECK_CONDITION,
+    scsi.Sense(scsi.SenseKey.HARDWARE_ERROR, scsi.Asc.INTERNAL_TARGET_FAILURE).encode(),
+)
+"""The answer where our own code has failed."""
+
+Perform = Callable[[BlockOp], BlockResult]
+
+
+class TaskSet:
+    """Commands from their arrival to their end.
+
+    Args:
+        lun: For log lines.
+        perform: Does one block operation, on whatever thread it is called.
+        inline: No operation blocks: all are performed on the pump's thread.
+        workers: Threads for those that may block.
+        mailbox: The pump's.
+        stats: Where operations that go to threads are counted.
+        begun: Called with the tag before the first change of a command that must not run twice.
+        ended: Called with every task that has ended, and its response (None for work without a tag).
+    """
+
+    def __init__(
+        self,
+        lun: int,
+        perform: Perform,
+        *,
+        inline: bool,
+        workers: Workers[BlockResult],
+        mailbox: Mailbox,
+        stats: LunStats,
+        begun: Callable[[int], None],
+        ended: Callable[[Task, scsi.Response | None], None],
+    ) -> None:
+        self.closing = False
+        self._lun = lun
+        self._perform = perform
+        self._inline = inline
+        self._workers = workers
+        self._mailbox = mailbox
+        self._stats = stats
+        self._begun = begun
+        self._ended = ended
+        self._waiting: deque[Task] = deque()
+        self._on_threads: dict[int, Task] = {}
+        self._running = self._background = self._abandoned = 0
+        self._exclusive = self._starting = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way, and nothing waits."""
+        return not (self._running or self._background or self._abandoned or self._waiting)
+
+    @property
+    def clear(self) -> bool:
+        """A newer command may begin at once."""
+        return not (self._exclusive or self._waiting or self._abandoned)
+
+    def add(self, task: Task) -> None:
+        """Take a command in; it begins when it may."""
+        self._waiting.append(task)
+        self.start_waiting()
+
+    def go_on(self, work: Task) -> None:
+        """Take in work without a tag; commands come before it."""
+        self._background += 1
+        self._mailbox.post(partial(self._advance, work, None, None))
+
+    def start_waiting(self) -> None:
+        """Begin with waiting commands, in order, as far as exclusive ones allow."""
+        if self._starting:  # called from within: the loop below goes on by itself
+            return
+        self._starting = True
+        while self._waiting and not (self._exclusive or self._abandoned):
+            task = self._waiting[0]
+            if task.exclusive and self._running:
+                break
+            self._waiting.popleft()
+            self._running += 1
+            self._exclusive = task.exclusive
+            self._advance(task, None, None)
+        self._starting = False
+
+    def take_waiting(self, tags: Iterable[int]) -> list[Task]:
+        """Remove and return those of the named commands that have not begun."""
+        named = set(tags)
+        found = [task for task in self._waiting if task.tag in named]
+        for task in found:
+            self._waiting.remove(task)
+            task.command.close()
+        return found
+
+    def on_threads(self, tags: Iterable[int]) -> list[Task]:
+        """Return those of the named commands that a thread works for."""
+        return [self._on_threads[tag] for tag in tags if tag in self._on_threads]
+
+    def abandon(self, task: Task) -> None:
+        """Forget a command that was answered while a thread works for it; newer ones wait for the thread."""
+        task.abandoned = True
+        self._abandoned += 1
+        self._leave(task)
+
+    def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
+        """Run a task until it ends or waits for a thread."""
+        if task.tag is None and self.closing:  # nobody waits for it
+            task.command.close()
+            self._end(task, None)
+            return
+        try:
+            op = task.resume(value, error)
+            while self._inline and not isinstance(op, Elsewhere):
+                self._note_change(task, op)
+                value, error = self._perform_here(op)
+                if task.tag is None:  # commands first
+                    self._mailbox.post(partial(self._advance, task, value, error))
+                    return
+                op = task.resume(value, error)
+        except StopIteration as stop:
+            self._end(task, stop.value)
+        except Exception:  # the barrier: no command of a guest's ends an engine
+            log.exception("lun %d: %s failed inside", self._lun, task.name)
+            self._end(task, FAILED)
+        else:
+            self._note_change(task, op)
+            if task.tag is not None:
+                self._on_threads[task.tag] = task
+            self._stats.waits += 1
+            self._workers.submit(partial(self._perform, op), partial(self._back, task))
+
+    def _note_change(self, task: Task, op: BlockOp) -> None:
+        if task.tag is not None and task.is_first_change(op):
+            self._begun(task.tag)
+
+    def _perform_here(self, op: BlockOp) -> tuple[BlockResult, OSError | None]:
+        try:
+            return self._perform(op), None
+        except OSError as error:
+            return None, error
+
+    def _back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
+        """Go on with a task whose block operation a thread has done."""
+        if task.tag is not None:
+            self._on_threads.pop(task.tag, None)
+        if not task.abandoned:
+            self._advance(task, value, error)
+            return
+        self._abandoned -= 1
+        task.command.close()
+        log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
+        self._ended(task, None)
+        self.start_waiting()
+
+    def _end(self, task: Task, response: scsi.Response | None) -> None:
+        self._ended(task, response)
+        if task.tag is None:
+            self._background -= 1
+        else:
+            self._leave(task)
+        self.start_waiting()
+
+    def _leave(self, task: Task) -> None:
+        """Count a command out."""
+        self._running -= 1
+        self._exclusive = self._exclusive and not task.exclusive

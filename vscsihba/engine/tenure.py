@@ -1,0 +1,190 @@
+"""A tenure: the time for which this engine is the one that serves a LUN.
+
+Opens medium and ring, goes on with what is under way in the ring, and gives both up
+again in an order that lets the next engine go on. One owner a LUN: a lock file says who.
+"""
+
+import logging
+import os
+import threading
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from vscsihba import configfs, scsi
+from vscsihba.block import Geometry
+from vscsihba.engine.claim import try_lock
+from vscsihba.engine.lun import ServedLun
+from vscsihba.engine.lun_request import LunRequest, another_disk
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.unit_state import UnitState
+from vscsihba.errors import HostError, JournalDamagedError
+from vscsihba.handlers.base import Handler
+from vscsihba.stats import LunStats
+from vscsihba.tcmu.device import TcmuTransport
+from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
+from vscsihba.transport import Recovered
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 30.0
+"""Seconds to wait for verbs under way before a ring is left as it is."""
+
+
+class Tenure:
+    """This engine as the owner of one LUN, from `open` to `close`.
+
+    Args:
+        hba_id: 0..255.
+        request: The LUN.
+        run: The HBA's run directory.
+        pump: Serves the ring.
+        reports: Who is told of commands and failures.
+        neighbours: The HBA's units that this engine serves.
+
+    Attributes:
+        created: There was no backstore before `open`.
+        served: What the pump serves; None before `open` and after `close`.
+    """
+
+    def __init__(
+        self,
+        hba_id: int,
+        request: LunRequest,
+        run: Path,
+        *,
+        pump: Pump,
+        reports: Reports,
+        neighbours: Neighbours,
+    ) -> None:
+        self.request = request
+        self.served: ServedLun | None = None
+        self.created = False
+        self._id = hba_id
+        self._name = configfs.backstore_name(hba_id, request.lun)
+        self._run = run
+        self._lock = run / f"lun{request.lun}.lock"
+        self._journal = run / f"lun{request.lun}.journal"
+        self._pump = pump
+        self._reports = reports
+        self._neighbours = neighbours
+        self._undo = ExitStack()
+
+    def open(self) -> bool:
+        """Become the owner, create the backstore if there is none, and serve; False if another is the owner.
+
+        Raises:
+            UsageError: The medium is not the one that the LUN was made of.
+            HostError: Medium or ring cannot be opened.
+        """
+        lock = try_lock(self._lock)
+        if lock is None:
+            return False
+        with ExitStack() as undo:
+            undo.callback(os.close, lock)
+            medium = undo.enter_context(self.request.build())
+            identity = scsi.Identity.derive(medium.identity)
+            device = self._device(medium.geometry, identity)
+            self.request.note(self._run)
+            self.served = self._serve(medium, identity, TcmuTransport(device, self._journal))
+            self._undo = undo.pop_all()
+        return True
+
+    def _serve(self, medium: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
+        """Have the pump serve the ring, and go on first with what a predecessor had under way."""
+        with ExitStack() as failing:
+            failing.callback(transport.close)
+            recovered = self._recover(transport)
+            state, stats = UnitState(identity.serial), LunStats()
+            unit = scsi.LogicalUnit(
+                medium.geometry,
+                medium.capabilities,
+                identity,
+                stats=stats,
+                removable=self.request.removable,
+                saved_state=state.load(),
+                on_save=state.save,
+                clock=lambda: time.time_ns() // 1_000_000,
+            )
+            served = ServedLun(
+                self.request.lun,
+                transport,
+                unit,
+                medium,
+                self._pump.mailbox,
+                stats=stats,
+                reports=self._reports,
+                neighbours=self._neighbours,
+                free_kept=partial(configfs.free_kept_buf, self._name),
+            )
+            failing.pop_all()
+        self._pump.mailbox.post(partial(served.begin, self._pump, recovered))
+        return served
+
+    def _recover(self, transport: TcmuTransport) -> list[Recovered]:
+        """Return what a predecessor had under way; where that cannot be told, initiators are to ask again."""
+        try:
+            return transport.recover()
+        except JournalDamagedError as error:
+            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
+            configfs.reset_ring(self._name)
+            transport.restart()
+            return []
+
+    def close(self) -> None:
+        """Finish what is under way, answer it, and give the LUN up; its commands wait for the next owner.
+
+        Where a verb does not return, the LUN stays this process's until that ends: the next owner must
+        not be overtaken by it.
+        """
+        if self.served is not None:
+            closed = threading.Event()
+            self._pump.mailbox.post(partial(self.served.end, self._pump, closed.set))
+            if not closed.wait(_PATIENCE):
+                log.error(
+                    "lun %d: its storage does not answer; its commands are left to the next engine",
+                    self.request.lun,
+                )
+                return
+        self.served = None
+        self._undo.close()
+
+    def _device(self, geometry: Geometry, identity: scsi.Identity) -> UioDevice:
+        """Return the uio device of the backstore, which is made if it is not there."""
+        found = _find(self._name)
+        self.created = found is None
+        if found is None:
+            found = configfs.create_backstore(
+                configfs.BackstoreSpec(
+                    name=self._name,
+                    size=geometry.size,
+                    serial=identity.serial,
+                    config=f"hba{self._id}/lun{self.request.lun}",
+                    block_size=geometry.block_size,
+                )
+            )
+        elif (found.spec.serial, found.spec.size, found.spec.block_size) != (
+            identity.serial,
+            geometry.size,
+            geometry.block_size,
+        ):
+            raise another_disk(self._id, self.request.lun)
+        device = read_device(SYSFS / found.uio.name) if found.uio else None
+        if device is None:
+            raise HostError(f"backstore {self._name} has no uio device", cure="see dmesg for the reason")
+        return device
+
+
+def _find(name: str) -> configfs.Backstore | None:
+    """Return the backstore if it is there; one whose making was cut short is removed."""
+    try:
+        found = configfs.find_backstore(name)
+    except HostError:
+        return None
+    if found.enabled:
+        return found
+    configfs.delete_backstore(name)
+    return None
