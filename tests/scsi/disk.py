@@ -190,4 +190,5 @@ class Disk:
 
 def everything(**options: object) -> Disk:
     """Return a disk that offers all that there is."""
-    return Disk(**{"removable": True, "target_core": True, "capabilities": ALL, **options})  # type: ignore[arg-type]
+    offers = {"removable": True, "target_core": True, "variable_length": True, "capabilities": ALL}
+    return Disk(**{**offers, **options})  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def with_flags(cdb: str, flags: int) -> bytes:
 
 @pytest.mark.parametrize("cdb", READS.values(), ids=READS)
 def test_read_returns_the_blocks(cdb: str) -> None:
-    disk = Disk()
+    disk = everything()
     disk.medium[2 * BLOCK : 5 * BLOCK] = DATA
     answer = disk.run(cdb)
     assert answer.good
@@ -34,7 +34,7 @@ def test_read_returns_the_blocks(cdb: str) -> None:
 
 @pytest.mark.parametrize("cdb", WRITES.values(), ids=WRITES)
 def test_write_stores_the_blocks(cdb: str) -> None:
-    disk = Disk()
+    disk = everything()
     assert disk.run(cdb, out=DATA).good
     assert disk.medium[2 * BLOCK : 5 * BLOCK] == DATA
     assert disk.medium.count(0) == len(disk.medium) - len(DATA) + DATA.count(0)
@@ -182,7 +182,7 @@ def test_four_kib_blocks_are_counted_in_four_kib() -> None:
 def test_variable_length_cdb_of_another_length_is_refused() -> None:
     cdb = bytearray.fromhex(READS[32])
     cdb[7] = 0x10
-    assert invalid_field(Disk().run(bytes(cdb))) == (7, None)
+    assert invalid_field(everything().run(bytes(cdb))) == (7, None)
 
 
 ATOMIC = "9c 00 0000000000000002 0000 0003 00 00"
@@ -208,3 +208,8 @@ def test_write_atomic_is_unknown_where_the_medium_cannot() -> None:
 
 def test_write_atomic_boundary_is_refused() -> None:
     assert invalid_field(everything().run("9c 00 0000000000000002 0001 0003 00 00", out=DATA)) == (10, None)
+
+
+def test_variable_length_cdb_is_unknown_unless_asked_for() -> None:
+    answer = Disk().run(READS[32])
+    assert answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE)

@@ -51,6 +51,7 @@ class Feature(Enum):
     ATOMIC_WRITE = auto()
     REMOVABLE = auto()
     TARGET_CORE = auto()
+    VARIABLE_LENGTH = auto()
 
 
 class Tally(Enum):

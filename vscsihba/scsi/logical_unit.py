@@ -50,6 +50,7 @@ class LogicalUnit:
         write_cache: Default of WCE.
         max_transfer: Bytes that the transport moves in one command.
         target_core: Linux's target core is in front, and answers some commands itself.
+        variable_length: READ(32) and its like are there, although type 2 protection is not.
         saved_state: What `on_save` was once called with, if it ever was.
         on_save: Called with what is to be kept for the unit's next life, before the status is sent.
         clock: Tells the time in milliseconds since 1970.
@@ -80,6 +81,7 @@ class LogicalUnit:
         write_cache: bool = True,
         max_transfer: int = 1 << 20,
         target_core: bool = False,
+        variable_length: bool = False,
         saved_state: bytes = b"",
         on_save: Callable[[bytes], None] | None = None,
         clock: Callable[[], int] = lambda: 0,
@@ -105,8 +107,16 @@ class LogicalUnit:
         self._pending = Pending()
         self.readiness = Readiness()
         self.clear_counters()
-        features = _features(capabilities, removable=removable, target_core=target_core)
-        self.table = {key: row for key, row in TABLE.items() if row.needs in features}
+        offered = {
+            Feature.ALWAYS: True,
+            Feature.UNMAP: capabilities.unmap,
+            Feature.CRYPTO_ERASE: capabilities.crypto_erase,
+            Feature.ATOMIC_WRITE: capabilities.atomic_write > 0,
+            Feature.REMOVABLE: removable,
+            Feature.TARGET_CORE: target_core,
+            Feature.VARIABLE_LENGTH: variable_length,
+        }
+        self.table = {key: row for key, row in TABLE.items() if offered[row.needs]}
         self._shape(geometry)
         self.refresh()
 
@@ -266,16 +276,3 @@ class LogicalUnit:
         sense = self._pending.take() or self.readiness.report() or NO_SENSE
         self.refresh()
         return sense
-
-
-def _features(capabilities: Capabilities, *, removable: bool, target_core: bool) -> set[Feature]:
-    """Return what a unit with these capabilities has."""
-    offered = {
-        Feature.ALWAYS: True,
-        Feature.UNMAP: capabilities.unmap,
-        Feature.CRYPTO_ERASE: capabilities.crypto_erase,
-        Feature.ATOMIC_WRITE: capabilities.atomic_write > 0,
-        Feature.REMOVABLE: removable,
-        Feature.TARGET_CORE: target_core,
-    }
-    return {feature for feature, offer in offered.items() if offer}

@@ -61,7 +61,8 @@ _LONG_RANGE = (
     "lba=12-19 expected_initial_logical_block_reference_tag=20-23~"
     " expected_logical_block_application_tag=24-25~ logical_block_application_tag_mask=26-27~ blocks=28-31"
 )
-"""The second half of the 32-byte CDBs. The tags are for protection information, which is not offered."""
+"""The second half of the 32-byte CDBs. The tags are for protection information, which is not offered;
+SBC-4 wants these commands only with type 2 of it, so a unit has them only if asked to."""
 
 _ROWS = (
     Command(0x00, None, "TEST UNIT READY", 6, "", unit_ready, medium=_READY),
@@ -249,32 +250,27 @@ _ROWS = (
     Command(
         0x7F, 0x0009, "READ(32)", 32,
         f"group_number=6~ rdprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
-        read, _IN, _READY, tally=Tally.READS,
+        read, _IN, _READY, tally=Tally.READS, needs=Feature.VARIABLE_LENGTH,
     ),
     Command(
         0x7F, 0x000A, "VERIFY(32)", 32,
         f"group_number=6~ vrprotect=10.7-10.5! dpo=10.4 bytchk=10.2-10.1 {_LONG_RANGE}",
-        verify, _OUT, _READY,
+        verify, _OUT, _READY, needs=Feature.VARIABLE_LENGTH,
     ),
     Command(
         0x7F, 0x000B, "WRITE(32)", 32,
         f"group_number=6~ wrprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
-        write, _OUT, _WRITABLE, tally=Tally.WRITES,
+        write, _OUT, _WRITABLE, tally=Tally.WRITES, needs=Feature.VARIABLE_LENGTH,
     ),
     Command(
         0x7F, 0x000C, "WRITE AND VERIFY(32)", 32,
         f"group_number=6~ wrprotect=10.7-10.5! dpo=10.4 bytchk=10.2-10.1 {_LONG_RANGE}",
-        write_and_verify, _OUT, _WRITABLE,
+        write_and_verify, _OUT, _WRITABLE, needs=Feature.VARIABLE_LENGTH,
     ),
     Command(
         0x7F, 0x000D, "WRITE SAME(32)", 32,
         f"group_number=6~ wrprotect=10.7-10.5! anchor=10.4! unmap=10.3 ndob=10.0 {_LONG_RANGE}",
-        write_same, _OUT, _WRITABLE,
-    ),
-    Command(
-        0x7F, 0x000F, "WRITE ATOMIC(32)", 32,
-        f"atomic_boundary=4-5! group_number=6~ wrprotect=10.7-10.5! dpo=10.4 fua=10.3 {_LONG_RANGE}",
-        write_atomic, _OUT, _WRITABLE, needs=Feature.ATOMIC_WRITE, exclusive=True,
+        write_same, _OUT, _WRITABLE, needs=Feature.VARIABLE_LENGTH,
     ),
     Command(
         0x83, 0x00, "EXTENDED COPY(LID1)", 16,

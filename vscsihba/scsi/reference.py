@@ -27,6 +27,7 @@ _FEATURES = {
     Feature.CRYPTO_ERASE: "the medium can destroy its key",
     Feature.ATOMIC_WRITE: "the medium writes wholly or not at all",
     Feature.REMOVABLE: "the medium is removable",
+    Feature.VARIABLE_LENGTH: "asked for, as SBC-4 wants it only with type 2 protection",
     Feature.TARGET_CORE: "Linux's target core is in front, and answers",
 }
 
