@@ -22,6 +22,7 @@ from vscsihba.handlers.options import did_you_mean
 GROUP = "vscsihba.handlers"
 
 _BUILT_IN = {
+    "cache": "vscsihba.handlers.cache:CacheHandler",
     "corrupt": "vscsihba.handlers.corrupt:CorruptHandler",
     "cow": "vscsihba.handlers.cow:CowHandler",
     "delay": "vscsihba.handlers.delay:DelayHandler",

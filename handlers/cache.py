@@ -1,0 +1,344 @@
+"""cache: keeps blocks of a slow disk at hand.
+
+*write-through* keeps what was read, and lets writes go below at once. *write-back* answers
+a write when the cache has it, and a flush when everything is below and flushed there; so
+it is honest, and only what lies between two flushes gets faster.
+
+This module decides what is fetched and written back when; `cache_slots` holds the blocks.
+The layer below is slow, so nothing waits for it under the lock: a fetch whose blocks were
+written meanwhile is stale, and not kept.
+"""
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from vscsihba.block import Buffer, Capabilities, Geometry, Views
+from vscsihba.errors import UsageError
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.cache_slots import Slots, waiting
+from vscsihba.handlers.filter import Transform
+from vscsihba.handlers.options import Size
+
+_AT_ONCE = 1 << 20
+_MAKE_ROOM = 64
+"""Blocks to write back at once when all are dirty."""
+
+
+@dataclass(slots=True, eq=False)
+class _Under:
+    """Blocks that are being fetched, or written below."""
+
+    first: int
+    last: int
+    stale: bool = False
+
+    def meets(self, first: int, last: int) -> bool:
+        return self.first < last and first < self.last
+
+
+class CacheHandler(Transform):
+    """A cache."""
+
+    name = "cache"
+    workers = 64
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the cache filter."""
+
+        size: Annotated[Size, Meta(description="What it may hold, such as 256MiB; it is in memory.")]
+        mode: Annotated[
+            Literal["write-through", "write-back"],
+            Meta(description="Whether a write is answered when the layer below has it, or the cache."),
+        ] = "write-through"
+        block_size: Annotated[
+            Literal[4096, 8192, 16384, 32768, 65536, 131072, 262144],
+            Meta(description="Bytes that are held, and fetched, at once."),
+        ] = 4096
+
+        def __post_init__(self) -> None:
+            """Refuse a cache in which nothing has room."""
+            if self.size < self.block_size:
+                raise ValueError("the cache is smaller than one of its blocks")
+
+    options: Options
+
+    def __init__(self, options: Options, below: Handler) -> None:
+        super().__init__(options, below)
+        self._block = options.block_size
+        self._back = options.mode == "write-back"
+        self._lock = threading.Lock()
+        self._writing_back = threading.Lock()
+        self._fetches: list[_Under] = []
+        self._writes: list[_Under] = []
+
+    def open(self) -> None:
+        """Make room, and take over what a killed process had acknowledged and not written below.
+
+        Raises:
+            UsageError: Such writes are waiting, and would be lost with these options.
+        """
+        disk = self.next.identity
+        name = f"cache-{hashlib.sha256(disk.encode()).hexdigest()[:32]}"
+        size, left = waiting(name)
+        if left and (not self._back or self.next.capabilities.read_only or size != self._block):
+            raise UsageError(
+                f"writes to {disk} are waiting in its cache",
+                cure=f'open it once for writing with "mode": "write-back" and "block_size": {size}',
+            )
+        # What is only read may be in several caches at once.
+        self._slots = Slots(
+            name if self._back else f"cache-{uuid.uuid4()}", self._block, self.options.size // self._block
+        )
+
+    def close(self) -> None:
+        """Write back what is dirty."""
+        try:
+            if self._dirty():
+                self.flush()
+        finally:
+            self._slots.close()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of the layer below."""
+        return self.next.geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the layer below can do; what is dirty is lost without a flush."""
+        below = self.next.capabilities
+        return replace(
+            below,
+            extents=False,
+            crypto_erase=False,
+            flush=below.flush or (self._back and not below.read_only),
+        )
+
+    @property
+    def identity(self) -> str:
+        """The identity of the layer below: it is the same medium."""
+        return self.next.identity
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """Reads of a single block that is held."""
+
+        def read(views: Views, offset: int, _flags: int) -> int:
+            length = sum(map(len, views))
+            block, within = divmod(offset, self._block)
+            if within + length > self._block or not self._lock.acquire(blocking=False):
+                raise BlockingIOError
+            try:
+                slot = self._slots.find(block)
+                if slot is None:
+                    raise BlockingIOError
+                self._slots.read(slot, within, views)
+            finally:
+                self._lock.release()
+            return length
+
+        return InlineVerbs(read=read)
+
+    def read(self, offset: int, views: Views) -> None:
+        """Give what is held, fetch the rest."""
+        buffer = Buffer(views)
+        missing: list[tuple[int, int]] = []
+        with self._lock:
+            for block, within, at, count in self._pieces(offset, buffer.length):
+                slot = self._slots.find(block)
+                if slot is not None:
+                    self._slots.read(slot, within, buffer.take(at, count))
+                elif missing and missing[-1][1] == block:
+                    missing[-1] = (missing[-1][0], block + 1)
+                else:
+                    missing.append((block, block + 1))
+        for first, last in missing:
+            content = self._fetch(first, last)
+            start = max(offset, first * self._block)
+            buffer.scatter(content[start - first * self._block :], start - offset)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Write below or into the cache, as the mode says."""
+        length = sum(map(len, views))
+        first, last = self._blocks(offset, length)
+        if not self._back:
+            with self._changing_below(first, last):
+                self.next.write(offset, views, fua=fua)
+            return
+        buffer = Buffer(views)
+        for block, within, at, count in self._pieces(offset, length):
+            self._keep(block, within, buffer.gather(at, count))
+        if fua:
+            with self._writing_back:
+                self._write_back([block for block in self._dirty() if first <= block < last], fua=True)
+
+    def flush(self) -> None:
+        """Write everything that is dirty below, and flush there.
+
+        Raises:
+            OSError: Something did not get there, and is kept.
+        """
+        with self._writing_back:
+            self._write_back(self._dirty(), flush=True)
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Forget whole blocks and unmap them below; parts of blocks are written as zeroes."""
+        self._in_whole_blocks(offset, length, self.next.unmap)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Forget whole blocks and zero them below; parts of blocks are written as zeroes."""
+        self._in_whole_blocks(
+            offset, length, partial(self.next.write_zeroes, may_unmap=may_unmap, fua=fua), fua=fua
+        )
+
+    def resize(self, size: int) -> None:
+        """Resize the layer below."""
+        self.flush()
+        smaller, larger = sorted((size, self.geometry.size))
+        # The last block may be cut short by the old end or by the new one.
+        with self._writing_back, self._changing_below(smaller // self._block, -(-larger // self._block)):
+            self.next.resize(size)
+
+    def _in_whole_blocks(
+        self, offset: int, length: int, below: Callable[[int, int], None], *, fua: bool = False
+    ) -> None:
+        """Let `below` do something to the whole blocks of a range, and make the rest of it zeroes."""
+        end, size = offset + length, self._block
+        first, last = (
+            -(-offset // size),
+            self._blocks(offset, length)[1] if end == self.geometry.size else end // size,
+        )
+        if first >= last:
+            self._zero(offset, end, fua=fua)
+            return
+        self._zero(offset, first * size, fua=fua)
+        inner = min(last * size, end)
+        with self._writing_back, self._changing_below(first, last):
+            below(first * size, inner - first * size)
+        self._zero(inner, end, fua=fua)
+
+    def _zero(self, start: int, end: int, *, fua: bool) -> None:
+        if start < end:
+            self.write(start, [memoryview(bytes(end - start))], fua=fua)
+
+    def _blocks(self, offset: int, length: int) -> tuple[int, int]:
+        """Return the first block that a range touches, and the one after the last."""
+        return offset // self._block, -(-(offset + length) // self._block)
+
+    def _pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """Cut a range at the borders of blocks: block, byte in it, byte in the request, bytes."""
+        at = 0
+        while at < length:
+            block, within = divmod(offset + at, self._block)
+            count = min(self._block - within, length - at)
+            yield block, within, at, count
+            at += count
+
+    def _length(self, block: int) -> int:
+        """Bytes of a block; the last one of the disk may be cut short."""
+        return min(self._block, self.geometry.size - block * self._block)
+
+    def _fetch(self, first: int, last: int) -> memoryview:
+        """Read blocks from below, keep them unless somebody writes to them meanwhile, and return them."""
+        start, size = first * self._block, self._block
+        content = memoryview(bytearray(min(last * size, self.geometry.size) - start))
+        with self._lock:
+            fetch = _Under(first, last, stale=any(write.meets(first, last) for write in self._writes))
+            self._fetches.append(fetch)
+        try:
+            self.next.read(start, [content])
+            with self._lock:
+                for block in range(first, last) if not fetch.stale else ():
+                    slot = self._slots.make(block) if self._slots.find(block) is None else None
+                    if slot is not None:
+                        self._slots.fill(slot, content[block * size - start :][:size])
+        finally:
+            with self._lock:
+                self._fetches.remove(fetch)
+        return content
+
+    def _keep(self, block: int, within: int, data: bytes) -> None:
+        """Write a part of a block into the cache, with what is around it from below."""
+        whole = len(data) == self._length(block)
+        while True:
+            with self._lock:
+                slot = self._slots.find(block) or (self._slots.make(block) if whole else None)
+                if slot is not None:
+                    self._spoil_fetches(block, block + 1)
+                    self._slots.change(slot, block, within, memoryview(data))
+                    return
+                has_room = self._slots.has_room
+            if not has_room:
+                self._make_room()
+            elif not whole:
+                self._fetch(block, block + 1)
+
+    def _make_room(self) -> None:
+        """Write some blocks back if all are dirty."""
+        with self._writing_back:
+            with self._lock:
+                blocks = [] if self._slots.has_room else self._slots.dirty[:_MAKE_ROOM]
+            self._write_back(blocks)
+
+    def _write_back(self, blocks: list[int], *, fua: bool = False, flush: bool = False) -> None:
+        """Write dirty blocks below; one at a time does so, or an older content might come last.
+
+        They are clean once that has succeeded, with `flush` the flush too.
+        """
+        versions: dict[int, int] = {}
+        for run in _runs(blocks, _AT_ONCE // self._block):
+            content = memoryview(bytearray(sum(map(self._length, run))))
+            with self._lock:
+                for number, block in enumerate(run):
+                    slot = self._slots.find(block)
+                    assert slot is not None  # noqa: S101  # who drops a dirty block has the lock for writing back
+                    self._slots.read(slot, 0, [content[number * self._block :][: self._length(block)]])
+                    versions[block] = slot.version
+            self.next.write(run[0] * self._block, [content], fua=fua)
+        if flush:
+            self.next.flush()
+        with self._lock:
+            for block, version in versions.items():
+                self._slots.clean(block, version)
+
+    def _dirty(self) -> list[int]:
+        with self._lock:
+            return self._slots.dirty
+
+    @contextmanager
+    def _changing_below(self, first: int, last: int) -> Iterator[None]:
+        """Forget blocks, and keep none that is fetched before this has ended."""
+        write = _Under(first, last)
+        with self._lock:
+            self._writes.append(write)
+            self._spoil_fetches(first, last)
+            self._slots.drop(first, last)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writes.remove(write)
+
+    def _spoil_fetches(self, first: int, last: int) -> None:
+        for fetch in self._fetches:
+            fetch.stale = fetch.stale or fetch.meets(first, last)
+
+
+def _runs(blocks: list[int], most: int) -> Iterator[list[int]]:
+    """Group blocks that adjoin, `most` at once."""
+    run: list[int] = []
+    for block in sorted(blocks):
+        if run and (block != run[-1] + 1 or len(run) == most):
+            yield run
+            run = []
+        run.append(block)
+    if run:
+        yield run

@@ -1,0 +1,339 @@
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.handlers.crash import Promises, Step, cut_power, kill, steps
+from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from vscsihba.block import Views
+from vscsihba.errors import ConfigError, InUseError, UsageError
+from vscsihba.handlers import surviving
+from vscsihba.handlers.cache import CacheHandler
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.memory import MemoryHandler
+from vscsihba.handlers.stack import Document, build
+
+SIZE = 320 * KIB
+CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)
+
+
+def cache(directory: Path, **options: object) -> dict[str, object]:
+    return {"handler": "cache", "size": "64KiB", **options, "next": str(directory / "disk.img")}
+
+
+def back(directory: Path, **options: object) -> dict[str, object]:
+    return cache(directory, **{"mode": "write-back", **options})
+
+
+class ThroughModel(DiskModel):
+    scratch = MEMORY_DIRECTORY
+    options: dict[str, object] = {}  # noqa: RUF012  # never changed
+
+    def prepare(self, directory: Path) -> bytearray:
+        (directory / "disk.img").write_bytes(CONTENT[: self.size])
+        return bytearray(CONTENT[: self.size])
+
+    def document(self, directory: Path) -> Document:
+        return cache(directory, **self.options)
+
+
+class BackModel(ThroughModel):
+    options = {"mode": "write-back"}  # noqa: RUF012
+
+
+class BackLargeBlocksModel(ThroughModel):
+    options = {"mode": "write-back", "block_size": 32768}  # noqa: RUF012
+
+
+class BackEverythingFitsModel(ThroughModel):
+    size = 300 * KIB + 512
+    options = {"mode": "write-back", "size": "8MiB"}  # noqa: RUF012
+
+
+TestWriteThrough = as_tests(ThroughModel)
+TestWriteBack = as_tests(BackModel)
+TestWriteBackLargeBlocks = as_tests(BackLargeBlocksModel)
+TestWriteBackEverythingFits = as_tests(BackEverythingFitsModel)
+
+
+class Below(MemoryHandler):
+    """A layer that tells what it is asked, and can be made to wait or to fail."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryHandler.Options(size=1 << 20, label="below"))
+        self.asked: list[tuple[Any, ...]] = []
+        self.fails = False
+        self.before_read: Callable[[], None] = lambda: None
+        self.workers = 8
+        self.never_blocks = False
+        self.open()
+
+    def read(self, offset: int, views: Views) -> None:
+        super().read(offset, views)
+        self.asked.append(("read", offset, sum(map(len, views))))
+        self.before_read()
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        if self.fails:
+            raise OSError(5, "broken")
+        self.asked.append(("write", offset, sum(map(len, views)), *(["fua"] if fua else [])))
+        super().write(offset, views)
+
+    def flush(self) -> None:
+        self.asked.append(("flush",))
+
+
+@pytest.fixture
+def below() -> Below:
+    return Below()
+
+
+def on(below: Below, **options: Any) -> CacheHandler:
+    return CacheHandler(CacheHandler.Options(**{"size": 64 * KIB, **options}), below)
+
+
+@pytest.fixture
+def through(below: Below) -> Iterator[Checked]:
+    yield from opened(on(below))
+
+
+@pytest.fixture
+def behind(below: Below) -> Iterator[Checked]:
+    yield from opened(on(below, mode="write-back"))
+
+
+def opened(handler: CacheHandler) -> Iterator[Checked]:
+    handler.open()
+    disk = Checked(handler)
+    disk.open()
+    yield disk
+    handler.close()
+
+
+# What is asked of the layer below
+
+
+def test_what_was_read_is_read_once(through: Checked, below: Below) -> None:
+    read(through, 100, 10)
+    read(through, 0, 4096)
+    read(through, 0, 12288)
+    assert below.asked == [("read", 0, 4096), ("read", 4096, 8192)]
+
+
+def test_what_is_not_used_longest_goes_first(through: Checked, below: Below) -> None:
+    for block in (*range(16), 0, 16):
+        read(through, block * 4096, 1)
+    below.asked.clear()
+    for block in (0, 16, 2, 1):
+        read(through, block * 4096, 1)
+    assert [offset // 4096 for _, offset, _ in below.asked] == [1]
+
+
+def test_write_through_is_written_below_at_once(through: Checked, below: Below) -> None:
+    read(through, 0, 4096)
+    write(through, 1, b"new", fua=True)
+    assert below.asked[1:] == [("write", 1, 3, "fua")]
+    assert read(through, 0, 5) == b"\0new\0"
+
+
+def test_write_back_waits_for_a_flush(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 8192)
+    write(behind, 3, b"yz")
+    write(behind, 20480, b"z" * 4096)
+    assert below.asked == []
+    behind.flush()
+    assert below.asked == [("write", 0, 8192), ("write", 20480, 4096), ("flush",)]
+    below.asked.clear()
+    behind.flush()
+    assert below.asked == [("flush",)]
+    assert read(behind, 0, 6) == b"xxxyzx"
+
+
+def test_fua_goes_below_alone(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 4096)
+    write(behind, 8192, b"y" * 4096, fua=True)
+    assert below.asked == [("write", 8192, 4096, "fua")]
+
+
+def test_a_part_of_a_block_is_fetched_around(behind: Checked, below: Below) -> None:
+    below.write(0, [memoryview(b"a" * 4096)])
+    below.asked.clear()
+    write(behind, 10, b"new")
+    assert below.asked == [("read", 0, 4096)]
+    assert read(behind, 8, 7) == b"aanewaa"
+
+
+def test_dirty_blocks_make_room(behind: Checked, below: Below) -> None:
+    for block in range(40):
+        write(behind, block * 4096, bytes([block + 1]) * 4096)
+    assert sum(length for verb, _, length in below.asked if verb == "write") >= 24 * 4096
+    assert read(behind, 0, 40 * 4096) == b"".join(bytes([block + 1]) * 4096 for block in range(40))
+
+
+def test_what_did_not_get_below_is_kept(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"kept")
+    below.fails = True
+    with pytest.raises(OSError, match="broken"):
+        behind.flush()
+    assert read(behind, 0, 4) == b"kept"
+    below.fails = False
+    behind.flush()
+    room = bytearray(4)
+    MemoryHandler.read(below, 0, [memoryview(room)])
+    assert room == b"kept"
+
+
+def test_unmapped_blocks_are_not_written_back(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 16384)
+    behind.unmap(2048, 12288)
+    behind.flush()
+    assert [entry for entry in below.asked if entry[0] == "write"] == [
+        ("write", 0, 4096),
+        ("write", 12288, 4096),
+    ]
+    assert read(behind, 0, 16384) == b"x" * 2048 + bytes(12288) + b"x" * 2048
+
+
+def test_inline_reads_what_is_held(through: Checked) -> None:
+    inline = through.inline
+    assert inline.write is None
+    assert inline.read is not None
+    room = [memoryview(bytearray(8))]
+    with pytest.raises(BlockingIOError):
+        inline.read(room, 0, 0)
+    read(through, 0, 8192)
+    assert inline.read(room, 4, 0) == 8
+    with pytest.raises(BlockingIOError):
+        inline.read(room, 4092, 0)
+
+
+# Races
+
+
+def meanwhile(disk: Checked, below: Below, offset: int, data: bytes) -> None:
+    """Write while somebody is fetching."""
+
+    def interfere() -> None:
+        below.before_read = lambda: None
+        thread = threading.Thread(target=write, args=(disk, offset, data))
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    below.before_read = interfere
+
+
+def test_a_fetch_that_a_write_overtakes_is_not_kept(through: Checked, below: Below) -> None:
+    meanwhile(through, below, 0, b"new")
+    read(through, 0, 4096)
+    assert read(through, 0, 3) == b"new"
+
+
+def test_a_fill_that_a_write_overtakes_is_done_again(behind: Checked, below: Below) -> None:
+    meanwhile(behind, below, 0, b"n" * 4096)
+    write(behind, 10, b"mine")
+    assert read(behind, 8, 8) == b"nnminenn"
+
+
+# Crashes
+
+FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@FEW
+@given(todo=steps(SIZE // 512), lasts=st.integers(0, 60), seed=st.integers(0, 1 << 32), through=st.booleans())
+def test_power_cut_leaves_what_flushes_promised(
+    todo: list[Step], lasts: int, seed: int, through: bool
+) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="crash-", dir=MEMORY_DIRECTORY))
+    try:
+        (directory / "before").mkdir()
+        (directory / "before" / "disk.img").write_bytes(CONTENT[:SIZE])
+
+        def describe(where: Path) -> Document:
+            # After a power cut nothing is left of what survives a process only.
+            surviving.DIRECTORY = where.with_name(f"surviving-{where.name}")
+            return (cache if through else back)(where)
+
+        cut_power(directory, describe, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
+    finally:
+        shutil.rmtree(directory)
+
+
+SCRIPT = [
+    Step("write", 0, 3, 1),
+    Step("write", 200, 150, 2),
+    Step("flush"),
+    Step("write_fua", 130, 10, 3),
+    Step("unmap", 100, 150),
+    Step("write", 1, 1, 4),
+    Step("write_zeroes", 0, 200, 5),
+    Step("write", 639, 1, 6),
+    Step("flush"),
+    Step("write", 250, 5, 7),
+]
+
+
+def test_kill_at_every_call_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    at, came_so_far = 0, True
+    while came_so_far:
+        where = tmp_path / str(at)
+        where.mkdir()
+        (where / "disk.img").write_bytes(CONTENT[:SIZE])
+        came_so_far = kill(back, where, Promises(CONTENT[:SIZE]), SCRIPT, at)
+        at += 1
+    assert at > 10
+
+
+def abandoned(directory: Path) -> None:
+    """Leave a dirty block as a process does that is killed."""
+    (directory / "disk.img").write_bytes(CONTENT[:SIZE])
+    stack = build(back(directory))
+    write(stack.open(), 0, b"acknowledged")
+    handler = stack.layers[1]
+    assert isinstance(handler, CacheHandler)
+    handler._slots.close()
+    stack.layers[0].close()
+
+
+@pytest.mark.parametrize("options", [{"mode": "write-through"}, {"block_size": 8192, "size": "1MiB"}])
+def test_writes_that_wait_are_not_forgotten(tmp_path: Path, options: dict[str, object]) -> None:
+    abandoned(tmp_path)
+    with pytest.raises(UsageError, match=r'waiting in its cache; open it once .* "block_size": 4096'):
+        build(back(tmp_path, **options)).open()
+    read_only = {"handler": "file", "path": str(tmp_path / "disk.img"), "read_only": True}
+    with pytest.raises(UsageError, match="waiting in its cache"):
+        build({**back(tmp_path), "next": read_only}).open()
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+    assert (tmp_path / "disk.img").read_bytes().startswith(b"acknowledged")
+    with build({**back(tmp_path), **options}):
+        pass
+
+
+def test_two_disks_cannot_be_behind_one_cache(below: Below, behind: Checked) -> None:
+    with pytest.raises(InUseError, match="in use by another process or disk"):
+        on(below, mode="write-back").open()
+    reader = on(below)
+    reader.open()
+    reader.close()
+
+
+def test_nothing_is_left_behind(tmp_path: Path, own_surviving_directory: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    for document in (cache(tmp_path), back(tmp_path)):
+        with build(document) as disk:
+            write(disk, 0, b"x" * 8192)
+            read(disk, 0, SIZE)
+        assert list(own_surviving_directory.iterdir()) == []
+
+
+def test_a_cache_smaller_than_a_block(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="smaller than one of its blocks"):
+        build(cache(tmp_path, size=4095))
