@@ -1,0 +1,1 @@
+"""Tests of vscsihba.vscsiapi: an HBA inside this process, driven by the four calls."""

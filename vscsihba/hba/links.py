@@ -1,0 +1,127 @@
+"""The thread that makes and unmakes the links of an HBA, one at a time, in order.
+
+The kernel scans a LUN while that is linked and flushes it while that is unlinked, and both wait for
+answers which, for a raw LUN, the caller gives: so neither can be done by the caller's thread.
+Scans of one host exclude each other, hence one at a time. Knows no commands.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+from vscsihba.errors import HostError, VscsihbaError
+from vscsihba.hba.handled import HandledLun
+from vscsihba.hba.inbox import Inbox
+from vscsihba.hba.lun import Lun
+from vscsihba.hba.port import Port
+from vscsihba.hba.raw import RawLun
+
+log = logging.getLogger(__name__)
+
+OnReady = Callable[[Lun, Path], None]
+
+
+class Links:
+    """Links LUNs as they are added; on `stop`, takes everything down and ends the inbox.
+
+    Args:
+        name: Shown as the threads' name.
+        port: Where the LUNs live; open.
+        inbox: Told of links that fail.
+        on_ready: Told of each LUN that Linux has made a disk of.
+
+    Attributes:
+        failures: Steps down that failed; complete once the thread has ended.
+    """
+
+    def __init__(self, name: str, port: Port, inbox: Inbox, on_ready: OnReady | None) -> None:
+        self.failures: list[VscsihbaError | OSError] = []
+        self._name = name
+        self._port = port
+        self._inbox = inbox
+        self._on_ready = on_ready
+        self._added: list[tuple[Lun, RawLun | HandledLun]] = []
+        self._jobs: SimpleQueue[Lun | None] = SimpleQueue()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"{name}-links", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """LUNs can be added."""
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def started(self) -> bool:
+        """`start` was called, ever."""
+        return self._thread.ident is not None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def add(self, lun: Lun, served: RawLun | HandledLun) -> None:
+        """Link a LUN soon, and take it down in the end."""
+        self._added.append((lun, served))
+        self._jobs.put(lun)
+
+    def stop(self) -> None:
+        """Begin to take everything down; safe in a signal handler, twice is harmless."""
+        self._stopping = True
+        self._jobs.put(None)
+
+    def join(self) -> None:
+        """Wait until everything is down."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (lun := self._jobs.get()) is not None:
+                if not self._stopping:
+                    self._link(lun)
+            for lun, served in reversed(self._added):
+                self._remove(lun, served)
+            self._carefully(self._port.close)
+        finally:
+            self._inbox.end()
+
+    def _link(self, lun: Lun) -> None:
+        try:
+            self._port.link(lun.number)
+        except VscsihbaError as error:
+            lun.linked.set_exception(error)
+            self._inbox.put(error)
+            return
+        lun.linked.set_result(None)
+        if self._on_ready is not None:
+            tell = partial(_tell, lun, self._on_ready)
+            threading.Thread(target=tell, name=f"{self._name}-ready{lun.number}", daemon=True).start()
+
+    def _remove(self, lun: Lun, served: RawLun | HandledLun) -> None:
+        if not lun.linked.done():
+            lun.linked.set_exception(HostError(f"LUN {lun.number} was removed before it was linked"))
+        elif lun.linked.exception() is None:
+            self._carefully(partial(self._port.unlink, lun.number, served=not served.failed))
+        if isinstance(served, RawLun):
+            self._inbox.remove(served)
+        self._carefully(served.close)
+        self._carefully(partial(self._port.detach, lun.number))
+
+    def _carefully(self, step: Callable[[], None]) -> None:
+        """Take one step down; if it fails, remember that, and let the next one be taken."""
+        try:
+            step()
+        except (VscsihbaError, OSError) as error:
+            self.failures.append(error)
+
+
+def _tell(lun: Lun, on_ready: OnReady) -> None:
+    """Wait for the disk of a LUN and tell of it; there may come none."""
+    try:
+        disk = lun.wait_for_disk()
+    except HostError as error:
+        log.debug("LUN %d: %s", lun.number, error)
+    else:
+        on_ready(lun, disk)

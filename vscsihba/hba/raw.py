@@ -1,0 +1,143 @@
+"""One LUN whose commands the caller answers: between a transport and the tasks made of it.
+
+Any thread may collect and complete: a lock makes them one for the transport. Knows what
+is open, not what a command means.
+"""
+
+import logging
+import threading
+
+from vscsihba import scsi
+from vscsihba.block import Buffer
+from vscsihba.errors import TransportError
+from vscsihba.hba.task import Event, Management, Task
+from vscsihba.transport import TaskManagement, Transport
+
+log = logging.getLogger(__name__)
+
+_LEFT = bytes((0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x25, 0, 0, 0, 0, 0))
+"""For whoever still asks when the caller has left: ILLEGAL REQUEST, LOGICAL UNIT NOT SUPPORTED,
+T10's words for a LUN that is not there. Linux takes them as they are and does not try again."""
+
+
+class RawLun:
+    """A raw LUN.
+
+    Args:
+        number: Of the LUN.
+        transport: Its ring.
+        unit: What `Task.answer_as` answers with.
+
+    Attributes:
+        failed: Its ring can no longer be served.
+    """
+
+    def __init__(self, number: int, transport: Transport, unit: scsi.LogicalUnit) -> None:
+        self.number = number
+        self.unit = unit
+        self.fileno = transport.fileno
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._open: dict[int, Task] = {}
+        self._fresh: list[Event] = []
+        self._abandoned = self._closed = False
+        self.failed = False
+
+    def collect(self) -> list[Event]:
+        """Return what has come since the last call, in order.
+
+        Raises:
+            TransportError: The ring cannot be served any longer.
+        """
+        with self._lock:
+            if self._closed:
+                return []
+            try:
+                self._drain()
+            except TransportError:
+                self.failed = True
+                raise
+            fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def complete(self, task: Task, status: int, sense: bytes, data_in: int | None) -> None:
+        """Answer a task; see `Task.complete`."""
+        with self._lock:
+            if self._open.get(task.tag) is not task:
+                left = self._abandoned or self._closed
+                raise TransportError(
+                    f"command {task.tag} of LUN {self.number} is not open",
+                    cure="its HBA was left" if left and not task.done else "it was completed before",
+                )
+            self._answer(task, status, sense, data_in)
+            self._transport.publish()
+
+    def abandon(self) -> None:
+        """Refuse what is open and all that comes: the caller has left.
+
+        Raises:
+            TransportError: The ring cannot be served any longer.
+        """
+        with self._lock:
+            self._abandoned = True
+            if not self._closed:
+                self._refuse_open()
+
+    def close(self) -> None:
+        """Refuse what is still there and let go of the ring; twice is harmless."""
+        with self._lock:
+            if self._closed:
+                return
+            self._abandoned = self._closed = True
+            try:
+                if not self.failed:
+                    self._drain()
+                    self._refuse_open()
+            except TransportError as error:
+                log.debug("LUN %d: %s", self.number, error)
+            for task in self._open.values():
+                task.finish()
+            self._open.clear()
+            self._transport.close()
+
+    # Below, the lock is held.
+
+    def _drain(self) -> None:
+        transport = self._transport
+        transport.acknowledge()
+        transport.drain(_no_short_cut, self._accept)
+        while requests := transport.take_management():
+            self._fresh += map(self._manage, requests)
+            transport.drain(_no_short_cut, self._accept)
+        transport.publish()
+
+    def _accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
+        task = self._open[tag] = Task(self, tag, cdb, Buffer(views))
+        if self._abandoned:
+            self._answer(task, scsi.Status.CHECK_CONDITION, _LEFT, 0)
+        else:
+            self._fresh.append(task)
+
+    def _refuse_open(self) -> None:
+        for task in tuple(self._open.values()):
+            self._answer(task, scsi.Status.CHECK_CONDITION, _LEFT, 0)
+        self._transport.publish()
+
+    def _answer(self, task: Task, status: int, sense: bytes, data_in: int | None) -> None:
+        del self._open[task.tag]
+        try:
+            self._transport.complete(task.tag, status, sense, data_in)
+        finally:
+            task.finish()
+
+    def _manage(self, request: TaskManagement) -> Management:
+        tasks = tuple(self._open[tag] for tag in request.tags if tag in self._open)
+        for task in tasks:
+            task.aborted = request.function
+        if request.function == "LOGICAL UNIT RESET":
+            self.unit.reset()
+        return Management(self.number, request.function, tasks)
+
+
+def _no_short_cut(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+    return False

@@ -1,0 +1,159 @@
+"""One SCSI command in the hands of the caller, and one task management request.
+
+A task knows its parts and who takes its answer, not how commands come or go.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from vscsihba import scsi
+from vscsihba.block import Buffer
+from vscsihba.errors import UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.hba.answer import answer
+
+_LENGTHS = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}
+"""Bytes of a CDB by the group code of its operation code (SPC-5 "Operation code")."""
+_VARIABLE_LENGTH = 0x7F
+_MAX_SENSE = 96
+
+
+class Owner(Protocol):
+    """Who takes the answers."""
+
+    number: int
+    unit: scsi.LogicalUnit
+
+    def complete(self, task: "Task", status: int, sense: bytes, data_in: int | None) -> None:
+        """Answer `task`.
+
+        Raises:
+            TransportError: It is not open.
+        """
+
+
+class Task:
+    """A SCSI command that waits for its answer: exactly one `complete`.
+
+    Attributes:
+        lun: Number of the LUN that it was sent to.
+        tag: Tells the open commands of the LUN apart.
+        cdb: The command descriptor block, cut to its length.
+        buffer: What the initiator sent, or room for what it wants; not to be touched after `complete`.
+        aborted: What ended it for the initiator (``ABORT TASK``, ...), None if nothing has. It still
+            has to be completed, soon, with any status: only then may its buffer be used again.
+        done: It is completed.
+    """
+
+    __slots__ = ("_owner", "aborted", "buffer", "cdb", "done", "lun", "tag")
+
+    def __init__(self, owner: Owner, tag: int, cdb: bytes, buffer: Buffer) -> None:
+        self._owner = owner
+        self.lun = owner.number
+        self.tag = tag
+        self.cdb = cdb[: cdb_length(cdb)]
+        self.buffer = buffer
+        self.aborted: str | None = None
+        self.done = False
+
+    def __repr__(self) -> str:
+        return f"<Task lun={self.lun} tag={self.tag} {scsi.describe(self.cdb)[0]}>"
+
+    def complete(self, status: int = 0, sense: bytes = b"", data_in: int | None = None) -> None:
+        """Answer the command.
+
+        Args:
+            status: SAM status; 0 is GOOD.
+            sense: Why it was not GOOD, 96 bytes at most, for CHECK CONDITION only; there, nothing
+                stands for ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE.
+            data_in: Bytes at the head of `buffer` that the initiator gets; None for a command
+                that returns no data.
+
+        Raises:
+            UsageError: An argument cannot be meant; the command stays open.
+            TransportError: It was completed before, its HBA was left, or its device is gone.
+        """
+        if status not in set(scsi.Status):
+            raise UsageError(f"{status!r} is no SCSI status")
+        if sense and (status != scsi.Status.CHECK_CONDITION or len(sense) > _MAX_SENSE):
+            raise UsageError(f"{len(sense)} bytes of sense data with status {status:#04x}")
+        if data_in is not None and not self.done and not 0 <= data_in <= self.buffer.length:
+            raise UsageError(f"{data_in} bytes of data-in from a buffer of {self.buffer.length}")
+        if status == scsi.Status.CHECK_CONDITION and not sense:
+            sense = UNKNOWN_COMMAND
+        self._owner.complete(self, status, sense, data_in)
+
+    def check_condition(
+        self,
+        key: scsi.SenseKey = scsi.SenseKey.ILLEGAL_REQUEST,
+        asc: scsi.Asc = scsi.Asc.INVALID_COMMAND_OPERATION_CODE,
+        *,
+        information: int | None = None,
+    ) -> None:
+        """Refuse the command, with sense data in fixed format.
+
+        Args:
+            key: Sense key.
+            asc: Additional sense code and qualifier.
+            information: INFORMATION field, such as the LBA of a lost block.
+
+        Raises:
+            TransportError: As `complete`.
+        """
+        self.complete(scsi.Status.CHECK_CONDITION, scsi.Sense(key, asc, information).encode(), 0)
+
+    def answer_as(self, unit: scsi.LogicalUnit | None = None, medium: Handler | None = None) -> None:
+        """Let a SCSI disk answer, for the commands that a prototype does not care about.
+
+        Args:
+            unit: Whose answer; by default the LUN's own, a plain disk of the LUN's size. A unit is
+                not to be used by two threads at once.
+            medium: An open handler that stores the bytes. Without one, a flush succeeds (there is
+                nothing to flush) and whatever moves data fails with MEDIUM ERROR.
+
+        Raises:
+            TransportError: As `complete`.
+        """
+        answer(self, unit or self._owner.unit, medium)
+
+    def finish(self) -> None:
+        """Take the buffer away from whoever still holds the task; for its owner only."""
+        self.done = True
+        for view in self.buffer.views:
+            with suppress(BufferError):  # somebody made an object of it that lives longer
+                view.release()
+        self.buffer = Buffer()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Management:
+    """A task management request: the initiator has given up commands.
+
+    Attributes:
+        lun: Number of the LUN.
+        function: SAM's name, such as ``ABORT TASK`` or ``LOGICAL UNIT RESET``.
+        tasks: The open commands that it ended, with `Task.aborted` set.
+    """
+
+    lun: int
+    function: str
+    tasks: tuple[Task, ...]
+
+
+Event = Task | Management | Exception
+"""What comes to the caller: a command, a request, or the reason why a LUN has ended."""
+
+UNKNOWN_COMMAND = scsi.Sense(scsi.SenseKey.ILLEGAL_REQUEST, scsi.Asc.INVALID_COMMAND_OPERATION_CODE).encode()
+
+
+def cdb_length(cdb: bytes) -> int:
+    """Return how many bytes of `cdb` are the CDB: a ring rounds it up to 8.
+
+    Operation codes whose length no standard tells (vendor specific ones) keep all of it.
+    """
+    if row := scsi.lookup(cdb):
+        return row.length
+    if cdb[0] == _VARIABLE_LENGTH and len(cdb) > 7:
+        return min(len(cdb), 8 + cdb[7])
+    return min(len(cdb), _LENGTHS.get(cdb[0] >> 5, len(cdb)))

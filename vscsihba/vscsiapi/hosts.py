@@ -1,0 +1,110 @@
+"""Registering an HBA and leaving it: what the original did by opening and closing its device.
+
+Knows what an HBA is made of; its commands are the business of `vscsihba.vscsiapi.calls`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from vscsihba.errors import UsageError, VscsihbaError
+from vscsihba.hba import Lun, Port, VirtualHba
+from vscsihba.vscsiapi.door import coded, note_error
+from vscsihba.vscsiapi.session import Session
+from vscsihba.vscsiapi.task import Code, user_scsitap_task
+
+Size = int | str
+
+_DEVICE = re.compile(r"(?:/dev/)?vscsihba(\d{1,3})", re.ASCII)
+
+
+def register_scsi_host(
+    devname: str | bytes,
+    *,
+    sizes: Size | Sequence[Size] | Mapping[int, Size] = "64MiB",
+    block_size: int = 512,
+    wait: float | None = 0,
+    on_ready: Callable[[int, str], None] | None = None,
+    port: Port | None = None,
+) -> user_scsitap_task | None:
+    """Make an HBA whose commands come to this program.
+
+    Args:
+        devname: ``/dev/vscsihba0`` to ``/dev/vscsihba255``: names the HBA; there is no such file.
+        sizes: Of the LUNs, in bytes or as text (``"64MiB"``): one, a list from LUN 0 on, or by number.
+        block_size: Logical block length in bytes.
+        wait: Seconds that `get_scsi_task` waits for a command; None for ever, as the original did.
+        on_ready: Told of each LUN's number and disk (``/dev/sda``), by a thread of its own.
+        port: Where the HBA is, if not in the kernel; see `vscsihba.hba.VirtualHba`.
+
+    Returns:
+        A structure for the other calls, with `session` and a buffer; None if it failed (`last_error`).
+    """
+    try:
+        if wait is not None and not wait >= 0:
+            raise UsageError(f"a wait of {wait} seconds cannot be meant")
+        luns = _by_number(sizes)
+        hba = VirtualHba(_hba_id(devname), port=port, on_ready=_ready(on_ready))
+        session = Session(hba, wait)
+        _add_luns(session, luns, block_size)
+    except (VscsihbaError, TypeError) as error:
+        note_error(str(error))
+        return None
+    task = user_scsitap_task(session=session.fd)
+    with session.lock:
+        session.buffers.give(task)
+    return task
+
+
+def _ready(tell: Callable[[int, str], None] | None) -> Callable[[Lun, Path], None] | None:
+    return None if tell is None else lambda lun, disk: tell(lun.number, str(disk))
+
+
+def _hba_id(devname: str | bytes) -> int:
+    text = devname.decode(errors="replace") if isinstance(devname, bytes) else str(devname)
+    if not (match := _DEVICE.fullmatch(text)):
+        raise UsageError(f"{text!r} names no HBA", cure='write "/dev/vscsihba0" to "/dev/vscsihba255"')
+    return int(match[1])
+
+
+def _by_number(sizes: Size | Sequence[Size] | Mapping[int, Size]) -> dict[int, Size]:
+    if isinstance(sizes, int | str):
+        sizes = [sizes]
+    return dict(sizes) if isinstance(sizes, Mapping) else dict(enumerate(sizes))
+
+
+def _add_luns(session: Session, sizes: dict[int, Size], block_size: int) -> None:
+    """Add all LUNs, or close the session and raise."""
+    try:
+        for lun, size in sizes.items():
+            session.hba.add_lun(lun, size=size, block_size=block_size)
+    except (VscsihbaError, TypeError):
+        session.close()
+        raise
+
+
+@coded
+def stop_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: ARG001
+    """Begin to detach, and return at once: go on until `get_scsi_task` returns BAD_SESSION.
+
+    So the program can answer what Linux asks at the end (SYNCHRONIZE CACHE). A signal handler may
+    call it.
+
+    Returns:
+        OK; BAD_TASK, BAD_SESSION.
+    """
+    session.hba.stop()
+    return Code.OK
+
+
+@coded
+def unregister_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: ARG001
+    """Detach, and return when that is done. Commands that are open, or still come, are refused.
+
+    Happens by itself when the program ends.
+
+    Returns:
+        OK; BAD_TASK, BAD_SESSION, FAILED (the kernel refused a step).
+    """
+    session.close()
+    return Code.OK
