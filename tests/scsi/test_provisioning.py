@@ -121,8 +121,21 @@ def test_write_same_ndob_needs_no_data() -> None:
     assert disk.medium[4 * BLOCK : 5 * BLOCK] == bytes(BLOCK)
 
 
-def test_write_same_of_0_blocks_is_refused() -> None:
-    assert invalid_field(same(Disk(), 0, 60, 0, b"\x33" * BLOCK)) == (10, None)
+def test_write_same_of_0_blocks_goes_to_the_end() -> None:
+    disk = Disk()
+    assert same(disk, 0, 60, 0, b"\x33" * BLOCK).good
+    assert disk.medium[59 * BLOCK :] == bytes(BLOCK) + b"\x33" * (4 * BLOCK)
+
+
+@pytest.mark.parametrize("lba", [64, 65, 1 << 31])
+def test_write_same_of_0_blocks_from_beyond_the_end(lba: int) -> None:
+    answer = same(Disk(), 0, lba, 0, bytes(BLOCK))
+    assert answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+
+
+def test_write_same_of_0_blocks_beyond_the_limit_is_refused() -> None:
+    assert invalid_field(same(Disk(blocks=32769), 0, 0, 0, bytes(BLOCK))) == (10, None)
+    assert same(Disk(blocks=32769), 0, 1, 0, bytes(BLOCK)).good
 
 
 @pytest.mark.parametrize("length", [0, BLOCK // 2, BLOCK * 2])

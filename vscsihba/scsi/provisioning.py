@@ -66,12 +66,13 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
     With UNMAP, storage may be freed where the result reads the same; a medium that
     cannot free any refuses the bit. ANCHOR is refused by the table: nothing is anchored.
-    0 blocks do not mean "up to the end" (WSNZ=1): so much may take too long.
+    0 blocks mean up to the end (WSNZ=0), if that is no more than MAXIMUM WRITE SAME LENGTH: more may take
+    too long.
     """
     if cdb["unmap"] and not lu.capabilities.unmap:
         raise cdb.invalid("unmap")
-    extent = check_range(lu, cdb["lba"], cdb["blocks"])
-    if not extent.length or extent.length > lu.limits.write_same_blocks * lu.block_size:
+    extent = check_range(lu, cdb["lba"], cdb["blocks"] or max(lu.blocks - cdb["lba"], 1))
+    if extent.length > lu.limits.write_same_blocks * lu.block_size:
         raise cdb.invalid("blocks")
     pattern = bytes(lu.block_size)
     if not cdb.get("ndob"):
