@@ -8,6 +8,7 @@ from tests.tcmu.conftest import MakeServer
 from tests.tcmu.server import READ_10, SENSE, Server, always, never
 from vscsihba.errors import JournalDamagedError, TransportError
 from vscsihba.tcmu import abi
+from vscsihba.tcmu.journal import UNITS
 from vscsihba.tcmu.kernel import BLOCK
 from vscsihba.transport import Recovered
 
@@ -165,7 +166,7 @@ def test_sense_and_many_pieces_survive(make_server: MakeServer, journal: Path) -
 
 def test_a_journal_that_is_full_refuses_with_task_set_full(make_server: MakeServer, journal: Path) -> None:
     server = make_server(ring_size=1 << 20, blocks=4, journal=journal)
-    tags = [server.one() for _ in range(1024)]
+    tags = [server.one() for _ in range(UNITS - 63 - 1)]
     refused = server.loopback.submit(READ_10, data_in=512)
     server.fetch()
     assert server.result(refused).status == 0x28
@@ -174,6 +175,18 @@ def test_a_journal_that_is_full_refuses_with_task_set_full(make_server: MakeServ
     assert server.one() in server.fetched
     server.answer_all()
     assert server.loopback.outstanding == 0
+
+
+def test_a_command_too_large_for_the_journal_is_refused(make_server: MakeServer, journal: Path) -> None:
+    """Without a record nothing may touch its buffer: the kernel's own sense, which it makes up itself."""
+    server = make_server(ring_size=1 << 21, blocks=100_000, journal=journal)
+    server.loopback.kernel._free = list(range(0, 100_000, 2))
+    data = bytes(range(256)) * 16 * 49_999
+    tag = server.loopback.submit(READ_10, data_out=data)
+    assert server.fetch() == 1
+    assert server.fetched == {}
+    answer = server.result(tag)
+    assert (answer.status, answer.sense[2], answer.sense[12]) == (2, 2, 8)
 
 
 def test_a_reset_under_a_living_server_empties_the_journal(server: Server) -> None:

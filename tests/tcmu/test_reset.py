@@ -144,7 +144,7 @@ def test_an_idle_ring_may_be_reset(server: Server) -> None:
 
 def test_a_broken_ring_is_whole_after_a_reset(server: Server) -> None:
     server.one()
-    server.ring._answer(77, Response())
+    server.ring._answer(77, Response(), [])
     with pytest.raises(TransportError):
         server.ring.publish()
     server.loopback.reset_ring()

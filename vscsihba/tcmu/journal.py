@@ -23,13 +23,15 @@ from typing import NamedTuple
 from vscsihba.errors import JournalDamagedError
 from vscsihba.tcmu import abi
 
-UNITS = 1024
-"""Records of one unit that there is room for: tcm_loop has so many commands under way at most (can_queue)."""
+UNITS = 1536
+"""Records of one unit that there is room for; tcm_loop has 1024 commands under way at most (can_queue)."""
 UNIT = 512
 """Bytes of a unit; a record whose entry is larger takes more than one."""
 
 _POSITION, _INTENT = 64, 72  # the 64 bytes before are the file's header
-_STATES, _LINKS, _FIRST = 4096, 8192, 12288
+_STATES = 4096
+_LINKS = _STATES + 4 * UNITS
+_FIRST = _LINKS + 4 * UNITS
 SIZE = _FIRST + UNITS * UNIT
 
 VOID, DISTRUSTED = 0, 1
@@ -44,7 +46,7 @@ _HEAD = struct.Struct("=QII")
 _HEAD_CRC = _HEAD.size
 _ANSWER_AT = 32
 _ANSWER = struct.Struct(f"=BB2xI{abi.TCMU_SENSE_BUFFERSIZE}s")
-"""uflags, scsi_status, read_len, sense; a CRC of these follows."""
+"""uflags, scsi_status, valid, sense; a CRC of these follows."""
 _ANSWER_CRC = _ANSWER_AT + _ANSWER.size
 _CRC = struct.Struct("=I")
 _CMD_ID = struct.Struct("=H")
@@ -54,11 +56,18 @@ _MASK = 0xFFFFFFFF
 
 
 class Response(NamedTuple):
-    """An answer as it goes into a slot; the names are the kernel's."""
+    """An answer, before it is put into a slot.
+
+    Attributes:
+        uflags: ``TCMU_UFLAG_*``.
+        scsi_status: SAM status.
+        valid: Bytes at the head of the buffer that mean something.
+        sense: Sense data.
+    """
 
     uflags: int = 0
     scsi_status: int = 0
-    read_len: int = 0
+    valid: int = 0
     sense: bytes = b""
 
 
@@ -127,6 +136,11 @@ class Journal:
     def move_to(self, position: int) -> None:
         """Store where the next answer goes: all answers before it count from now on."""
         self._position[0] = position | (position ^ _MASK) << 32
+
+    @property
+    def room(self) -> int:
+        """Units that are free."""
+        return len(self._free)
 
     @property
     def intent(self) -> int:

@@ -49,6 +49,8 @@ _CHECK_CONDITION = 2
 """The one SAM status that the kernel treats apart: it copies sense, and data only with READ_LEN."""
 _TASK_SET_FULL = 0x28
 """The SAM status of a command for which there is no room: the initiator sends it again, later."""
+_RESERVE = 64
+"""Units of the journal for those: an answer that touches the buffer needs a record, too."""
 _GOOD = Response()
 _UNKNOWN_TAIL = -1
 _UFLAGS = abi.tcmu_cmd_entry_hdr.uflags.offset
@@ -144,7 +146,7 @@ class Ring:
                 self._fetched = self._completed = after
             else:
                 self._fetched = after
-                self._answer(cmd_id, _GOOD)
+                self._answer(cmd_id, _GOOD, [])
             start = after
         return count
 
@@ -159,7 +161,7 @@ class Ring:
         return self._end if head < start else head + 1
 
     def _take(self, cmd_id: int, start: int, entry: memoryview, views: list[memoryview]) -> bool:
-        """Put a command into the journal, to go on the long road; answer it if the journal is full.
+        """Put a command into the journal, to go on the long road; refuse it if that is nearly full.
 
         What was answered in place before it counts from now on: behind the journal's position lie
         as many fetched slots as there are records.
@@ -170,12 +172,15 @@ class Ring:
         tag = cmd_id + self._generation
         if tag in self._open:
             raise RingCorruptError(f"command {cmd_id} came again before it was answered")
-        self._journal.move_to(self._completed)
-        recorded = self._journal.accept(cmd_id, start, entry)
+        journal = self._journal
+        journal.move_to(self._completed)
+        recorded = journal.accept(cmd_id, start, entry)
         self._open[tag] = views
         if not recorded:
+            self.refuse(tag)
+        elif journal.room < _RESERVE:
             self.complete(tag, _TASK_SET_FULL)
-        return recorded
+        return tag in self._open
 
     @staticmethod
     def _check_cdb(start: int, cdb_off: int, end: int) -> None:
@@ -246,25 +251,28 @@ class Ring:
         return tag & _ID_MASK
 
     def _end_command(self, tag: int, uflags: int, status: int, sense: bytes, valid: int) -> None:
-        """Answer an open command, of whose buffer `valid` bytes are.
+        """Answer an open command, of whose buffer the first `valid` bytes mean something."""
+        self._answer(tag & _ID_MASK, Response(uflags, status, valid, sense), self._open[tag])
+        del self._open[tag]
+
+    def _bound(self, views: list[memoryview], status: int, valid: int) -> tuple[int, int]:
+        """Return the flag and the read_len that keep what is behind the `valid` bytes from the initiator.
 
         Data pages are reused, and the kernel copies all of the buffer to an initiator that reads
         unless it is told a length, with every status but CHECK CONDITION. Whether the initiator
         reads is not in the ring: its direction need not be the one that the CDB implies. So the
         length goes with every answer, and where there is none to give, the buffer is zeroed.
         """
-        read_len = 0
-        if valid or status != _CHECK_CONDITION:
-            views = self._open[tag]
-            if not self._has_read_len:
-                self._data.zero(views, valid)
-            elif views:
-                uflags |= abi.TCMU_UFLAG_READ_LEN
-                if not valid:  # tcmu_handle_completion ignores a read_len of 0
-                    views[0][0] = 0
-                read_len = valid or 1
-        self._answer(tag & _ID_MASK, Response(uflags, status, read_len, sense))
-        del self._open[tag]
+        if not (valid or status != _CHECK_CONDITION):
+            return 0, 0
+        if not self._has_read_len:
+            self._data.zero(views, valid)
+            return 0, 0
+        if not views:
+            return 0, 0
+        if not valid:  # tcmu_handle_completion ignores a read_len of 0
+            views[0][0] = 0
+        return abi.TCMU_UFLAG_READ_LEN, valid or 1
 
     def _is_owed(self, tag: int) -> bool:
         """Tell whether the kernel waits for the answer to `tag`; it does not if it has reset the ring."""
@@ -288,22 +296,24 @@ class Ring:
         self._completed = start
         return start
 
-    def _answer(self, cmd_id: int, response: Response) -> None:
-        """Write an answer into the oldest open slot and step over it.
+    def _answer(self, cmd_id: int, response: Response, views: list[memoryview]) -> None:
+        """Write an answer into the oldest open slot and step over it; `views` is the buffer it bounds.
 
         It counts from when the journal's position has moved over it: before that, a successor
-        writes it again from the journal, or executes anew what has no record.
+        writes it again from the journal, or executes anew what has no record. So nothing that it
+        would need for that is touched before the answer is in the journal.
         """
         start, journal, memory = self._oldest_slot(), self._journal, self.memory
         after = self._circle.step(start, self._words[start >> 2] & SIZE_MASK, self._fetched)
         journal.answer(cmd_id, after, response)
-        uflags, status, read_len, sense = response
+        uflags, status, valid, sense = response
+        flag, read_len = self._bound(views, status, valid)
         if status == _CHECK_CONDITION:  # always: without, the kernel takes the request's bytes for sense
             at = start + abi.SENSE_OFFSET
             memory[at : at + abi.TCMU_SENSE_BUFFERSIZE] = sense[: abi.TCMU_SENSE_BUFFERSIZE].ljust(
                 abi.TCMU_SENSE_BUFFERSIZE, b"\0"
             )
-        _RESPONSE.pack_into(memory, start + 4, cmd_id, 0, uflags, status, read_len)
+        _RESPONSE.pack_into(memory, start + 4, cmd_id, 0, uflags | flag, status, read_len)
         journal.move_to(after)
         journal.forget(cmd_id)
         self._completed = after
@@ -383,7 +393,7 @@ class Ring:
                 recovered.append(Recovered(record.cmd_id, command.cdb, command.views, begun))
             else:
                 uflags = answer.uflags & ~abi.TCMU_UFLAG_KEEP_BUF
-                self._answer(record.cmd_id, answer._replace(uflags=uflags))
+                self._answer(record.cmd_id, answer._replace(uflags=uflags), command.views)
         return recovered
 
     def release(self) -> None:
