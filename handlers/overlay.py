@@ -22,28 +22,27 @@ import msgspec
 
 from vscsihba.block import Buffer, Extent, Views
 from vscsihba.errors import HostError
+from vscsihba.handlers import sectors, superblock
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import (
     BASE,
     DATA,
     MAGIC,
     PER_GROUP,
-    PER_SECTOR,
-    SECTOR,
-    SLOT,
-    SLOTS,
     ZERO,
     Header,
-    decode_sector,
-    decode_slot,
-    encode_sector,
-    encode_slot,
+    decode_header,
+    encode_header,
     file_size,
     place_of_cluster,
     place_of_sector,
 )
 from vscsihba.handlers.losses import losses_moved
+from vscsihba.handlers.sectors import PER_SECTOR
 from vscsihba.handlers.surviving import Surviving, forget, recall
+from vscsihba.handlers.vectored import read_bytes, write_bytes
+
+_KIND = "overlay"
 
 
 class Overlay:
@@ -65,7 +64,8 @@ class Overlay:
 
     def __init__(self, store: Handler) -> None:
         self.store = store
-        self._sequence, self.header = _newest_header(store)
+        self._superblock = superblock.Superblock(store, MAGIC, _KIND)
+        self.header = decode_header(self._superblock.text)
         self.states = bytearray()
         self._dirty: set[int] = set()
         self._changing = threading.Lock()
@@ -186,13 +186,12 @@ class Overlay:
             with self._changing:
                 dirty, self._dirty = self._dirty, set()
                 # Copies: what is marked from now on has contents that this flush may not cover.
-                sectors = {number: self._sector(number) for number in dirty}
+                changed = {number: self._sector(number) for number in dirty}
             try:
                 self.store.flush()
-                for number, sector in sorted(sectors.items()):
-                    place = place_of_sector(number, self.cluster_size)
-                    self.store.write(place, [memoryview(sector)])
-                if sectors:
+                for number, sector in sorted(changed.items()):
+                    write_bytes(self.store, place_of_sector(number, self.cluster_size), sector)
+                if changed:
                     self.store.flush()
             except BaseException:
                 with self._changing:
@@ -217,15 +216,9 @@ class Overlay:
         self.replace_header(header)
 
     def replace_header(self, header: Header) -> None:
-        """Keep a new header on stable storage, in place of the older of the two.
-
-        Everything written before is on stable storage then as well.
-        """
+        """Keep a new header on stable storage, with everything written before."""
         self.flush()
-        self._sequence += 1
-        slot = encode_slot(header, self._sequence)
-        self.store.write(self._sequence % SLOTS * SLOT, [memoryview(slot)])
-        self.store.flush()
+        self._superblock.replace(encode_header(header))
         self.header = header
 
     def _load_states(self) -> None:
@@ -233,9 +226,9 @@ class Overlay:
         if self.store.geometry.size < file_size(header.clusters, header.cluster_size):
             raise HostError("the overlay is cut short", cure="restore it from a copy")
         for number in range(-(-header.clusters // PER_SECTOR)):
-            sector = _read(self.store, place_of_sector(number, header.cluster_size), SECTOR)
-            states = decode_sector(number, sector, header.uuid)
-            if states is None:
+            sector = read_bytes(self.store, place_of_sector(number, header.cluster_size), sectors.SECTOR)
+            states = sectors.decode(number, sector, header.uuid)
+            if states is None or max(states) > ZERO:
                 raise HostError(
                     f"the overlay is damaged in map sector {number}", cure="restore it from a copy"
                 )
@@ -255,7 +248,7 @@ class Overlay:
 
     def _sector(self, number: int) -> bytes:
         states = self.states[number * PER_SECTOR : (number + 1) * PER_SECTOR]
-        return encode_sector(number, states, self.header.uuid)
+        return sectors.encode(number, states, self.header.uuid)
 
     def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
         size = self.cluster_size
@@ -274,30 +267,10 @@ def format_overlay(store: Handler, header: Header) -> None:
     """Make an open, writable store of the right size an overlay in which nothing is stored.
 
     Raises:
+        HostError: The base has too long a name.
         OSError: As the store's.
     """
-    empty = bytes(PER_SECTOR)
     for number in range(-(-header.clusters // PER_SECTOR)):
-        sector = encode_sector(number, empty, header.uuid)
-        store.write(place_of_sector(number, header.cluster_size), [memoryview(sector)])
-    store.flush()
-    store.write(0, [memoryview(encode_slot(header, sequence=0))])
-    store.flush()
-
-
-def _newest_header(store: Handler) -> tuple[int, Header]:
-    slots = [_read(store, number * SLOT, SLOT) for number in range(SLOTS)]
-    whole = [found for slot in slots if (found := decode_slot(slot)) is not None]
-    if whole:
-        return max(whole, key=lambda found: found[0])
-    if any(slot.startswith(MAGIC) for slot in slots):
-        raise HostError("the overlay is damaged in both headers", cure="restore it from a copy")
-    raise HostError("it is no overlay", cure="is it the right file?")
-
-
-def _read(store: Handler, offset: int, length: int) -> bytes:
-    if offset + length > store.geometry.size:
-        return b""
-    room = bytearray(length)
-    store.read(offset, [memoryview(room)])
-    return bytes(room)
+        sector = sectors.encode(number, b"", header.uuid)
+        write_bytes(store, place_of_sector(number, header.cluster_size), sector)
+    superblock.create(store, encode_header(header), MAGIC, _KIND)

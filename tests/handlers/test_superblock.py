@@ -1,0 +1,50 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.handlers.model import write
+from vscsihba.errors import HostError
+from vscsihba.handlers import superblock
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.stack import build
+from vscsihba.handlers.superblock import Superblock
+
+MAGIC = b"ATESTFOR"
+
+
+def made(disk: Checked) -> Superblock:
+    superblock.create(disk, b"first", MAGIC, "thing")
+    return Superblock(disk, MAGIC, "thing")
+
+
+@given(texts=st.lists(st.binary(max_size=4072), max_size=5))
+def test_the_newest_counts(texts: list[bytes]) -> None:
+    with build({"handler": "memory", "size": 8192}) as disk:
+        block = made(disk)
+        for text in texts:
+            block.replace(text)
+        assert Superblock(disk, MAGIC, "thing").text == [b"first", *texts][-1]
+
+
+@given(at=st.integers(0, 4096 + 30))
+def test_a_torn_one_does_not(at: int) -> None:
+    with build({"handler": "memory", "size": 8192}) as disk:
+        block = made(disk)
+        block.replace(b"second")
+        torn = superblock.encode(2, b"third", MAGIC, "thing")[: min(at, 28)]
+        write(disk, 0, torn or b"?")
+        assert Superblock(disk, MAGIC, "thing").text == b"second"
+
+
+def test_too_long_a_text_changes_nothing() -> None:
+    with build({"handler": "memory", "size": 8192}) as disk:
+        block = made(disk)
+        with pytest.raises(HostError, match="header of the thing is too long"):
+            block.replace(bytes(4073))
+        block.replace(b"second")
+        assert Superblock(disk, MAGIC, "thing").text == b"second"
+
+
+def test_a_store_that_is_too_small() -> None:
+    with build({"handler": "memory", "size": 4096}) as disk, pytest.raises(HostError, match="it is no thing"):
+        Superblock(disk, MAGIC, "thing")
