@@ -121,21 +121,16 @@ def test_write_same_ndob_needs_no_data() -> None:
     assert disk.medium[4 * BLOCK : 5 * BLOCK] == bytes(BLOCK)
 
 
-def test_write_same_of_0_blocks_goes_to_the_end() -> None:
+def test_write_same_of_0_blocks_is_refused() -> None:
     disk = Disk()
-    assert same(disk, 0, 60, 0, b"\x33" * BLOCK).good
-    assert disk.medium[59 * BLOCK :] == bytes(BLOCK) + b"\x33" * (4 * BLOCK)
+    assert disk.run("12 01 b0 00ff 00").data[4] == 0x01
+    assert invalid_field(same(disk, 0, 60, 0, b"\x33" * BLOCK)) == (10, None)
 
 
-@pytest.mark.parametrize("lba", [64, 65, 1 << 31])
-def test_write_same_of_0_blocks_from_beyond_the_end(lba: int) -> None:
-    answer = same(Disk(), 0, lba, 0, bytes(BLOCK))
-    assert answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
-
-
-def test_write_same_of_0_blocks_beyond_the_limit_is_refused() -> None:
-    assert invalid_field(same(Disk(blocks=32769), 0, 0, 0, bytes(BLOCK))) == (10, None)
-    assert same(Disk(blocks=32769), 0, 1, 0, bytes(BLOCK)).good
+def test_write_same_with_unmap_still_writes_what_is_not_zero() -> None:
+    disk = Disk()
+    assert same(disk, 0x08, 60, 4, b"\xff" * BLOCK).good
+    assert disk.medium[60 * BLOCK :] == b"\xff" * 4 * BLOCK
 
 
 @pytest.mark.parametrize("length", [0, BLOCK // 2, BLOCK * 2])

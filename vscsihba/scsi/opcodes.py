@@ -158,7 +158,7 @@ _ROWS = (
     ),
     Command(
         0x35, None, "SYNCHRONIZE CACHE(10)", 10,
-        "immed=1.1 lba=2-5 group_number=6~ blocks=7-8",
+        "sync_nv=1.2~ immed=1.1 lba=2-5 group_number=6~ blocks=7-8",
         synchronize_cache, medium=_READY,
     ),
     Command(
@@ -339,7 +339,7 @@ _ROWS = (
     ),
     Command(
         0x91, None, "SYNCHRONIZE CACHE(16)", 16,
-        "immed=1.1 lba=2-9 blocks=10-13 group_number=14~",
+        "sync_nv=1.2~ immed=1.1 lba=2-9 blocks=10-13 group_number=14~",
         synchronize_cache, medium=_READY,
     ),
     Command(

@@ -66,13 +66,14 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
     With UNMAP, storage may be freed where the result reads the same; a medium that
     cannot free any refuses the bit. ANCHOR is refused by the table: nothing is anchored.
-    0 blocks mean up to the end (WSNZ=0), if that is no more than MAXIMUM WRITE SAME LENGTH: more may take
-    too long.
+    0 blocks do not mean "up to the end" (WSNZ=1): most often that would exceed the limit, and
+    libiscsi's WriteSame10.UnmapUntilEnd would have the blocks read as zeroes after a pattern of
+    FFh, which SBC-4 ("WRITE SAME command and unmap operations") forbids.
     """
     if cdb["unmap"] and not lu.capabilities.unmap:
         raise cdb.invalid("unmap")
-    extent = check_range(lu, cdb["lba"], cdb["blocks"] or max(lu.blocks - cdb["lba"], 1))
-    if extent.length > lu.limits.write_same_blocks * lu.block_size:
+    extent = check_range(lu, cdb["lba"], cdb["blocks"])
+    if not extent.length or extent.length > lu.limits.write_same_blocks * lu.block_size:
         raise cdb.invalid("blocks")
     pattern = bytes(lu.block_size)
     if not cdb.get("ndob"):

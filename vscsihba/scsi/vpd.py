@@ -88,7 +88,7 @@ def block_limits(lu: LogicalUnit) -> bytes:
     granularity = max(lu.capabilities.unmap_granularity, lu.geometry.physical_block_size) // block
     return struct.pack(
         ">BBHIIIIIIIQI16x",
-        0,  # WSNZ: WRITE SAME of 0 blocks goes up to the end
+        1,  # WSNZ: WRITE SAME wants a number of blocks
         limits.compare_and_write_blocks,
         lu.geometry.physical_block_size // block,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limits.transfer_blocks,
