@@ -8,7 +8,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import road
+from tests.bench import road, slow_flush
 
 
 def main() -> None:
@@ -22,8 +22,11 @@ def main() -> None:
         for row in road.rows():
             rows.append(row)
             status.update(f"measured {row.name}")
+        status.update("measuring reads beside a slow flush")
+        flush = slow_flush.measure()
     if options.json:
-        print(json.dumps({"python": platform.python_version(), "rows": [asdict(row) for row in rows]}))
+        results = {"rows": [asdict(row) for row in rows], "slow_flush": asdict(flush)}
+        print(json.dumps({"python": platform.python_version(), **results}))
         return
     table = Table(title="One command through ring, decode, checks, handler and answer, natively")
     for heading in ("command", "road, us", "spread, us", "bare call, us", "ratio"):
@@ -32,6 +35,10 @@ def main() -> None:
         bare, ratio = (f"{row.bare:.2f}", f"{row.ratio:.2f}") if row.bare else ("", "")
         table.add_row(row.name, f"{row.road:.2f}", f"{row.spread:.2f}", bare, ratio)
     Console().print(table)
+    Console().print(
+        f"4 KiB reads of a slow stack, beside a flush of {slow_flush.FLUSH_SECONDS * 1e3:.0f} ms: "
+        f"{flush.beside:.0f} us; alone: {flush.alone:.0f} us; ratio {flush.ratio:.2f}"
+    )
 
 
 if __name__ == "__main__":

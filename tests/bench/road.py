@@ -60,7 +60,8 @@ def serving(document: Document) -> Iterator[tuple[Loopback, ServedLun, Mailbox]]
     """Serve a stack over an in-process ring, on the calling thread."""
     with ExitStack() as undo:
         medium = undo.enter_context(build(document))
-        loopback = Loopback(ring_size=1 << 20, blocks=BATCH * 257)
+        run = undo.enter_context(tempfile.TemporaryDirectory(dir=_memory()))
+        loopback = Loopback(ring_size=1 << 20, blocks=BATCH * 257, journal=Path(run) / "journal")
         stats = LunStats()
         identity = scsi.Identity.derive("benchmark")
         unit = scsi.LogicalUnit(medium.geometry, medium.capabilities, identity, stats=stats)
@@ -75,6 +76,11 @@ def serving(document: Document) -> Iterator[tuple[Loopback, ServedLun, Mailbox]]
         mailbox.run()
         mailbox.close()
         loopback.close()
+
+
+def _memory() -> Path | None:
+    """Return a folder that is kept in memory, as /run is, None if there is none."""
+    return Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 
 
 def time_batch(
