@@ -1,9 +1,10 @@
 """Several engines on one HBA: shares, handovers, deaths, with I/O going on."""
 
+import json
 import os
-import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.conftest import Serve
+from tests.vm.counter import Counter
 from tests.vm.shell import run
 from tests.vm.target import Lun, Target, wait_until
 
@@ -32,46 +34,65 @@ def work(luns: list[Lun]) -> None:
         run("dd", f"if={lun.node}", "of=/dev/null", "bs=64k", "count=8", "iflag=direct")
 
 
-def has_both(target: Target) -> bool:
-    return rings(target) == 2
+def counts_from(counter: Counter, value: int, failures: list[BaseException]) -> bool:
+    return counter.value > value + 20 or bool(failures)
+
+
+def owns(target: Target, count: int) -> bool:
+    return rings(target) == count
 
 
 class Fio:
-    """fio with verification, in the background."""
+    """fio with verification, again and again, until it is told to finish."""
 
-    def __init__(self, luns: list[Lun], seconds: int) -> None:
+    def __init__(self, luns: list[Lun]) -> None:
         jobs = [word for lun in luns for word in (f"--name={lun.node.name}", f"--filename={lun.node}")]
-        self.process = subprocess.Popen(
-            [
-                "fio",
-                "--rw=randwrite",
-                "--bs=4k",
-                "--iodepth=16",
-                "--ioengine=libaio",
-                "--direct=1",
-                "--size=16m",
-                "--time_based",
-                f"--runtime={seconds}",
-                "--verify=crc32c",
-                "--verify_backlog=128",
-                "--verify_fatal=1",
-                "--group_reporting",
-                *jobs,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._command = [
+            "fio",
+            "--rw=randwrite",
+            "--bs=4k",
+            "--iodepth=16",
+            "--ioengine=libaio",
+            "--direct=1",
+            "--size=4m",
+            "--loops=2",
+            "--verify=crc32c",
+            "--verify_backlog=128",
+            "--verify_fatal=1",
+            "--group_reporting",
+            "--output-format=json",
+            *jobs,
+        ]
+        self._stop = threading.Event()
+        self._runs: list[tuple[int, str]] = []
+        self._thread = threading.Thread(target=self._repeat)
+        self._thread.start()
 
-    def running(self) -> bool:
-        return self.process.poll() is None
+    def _repeat(self) -> None:
+        while not self._stop.is_set() and all(code == 0 for code, _ in self._runs):
+            done = subprocess.run(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=900,
+            )
+            self._runs.append((done.returncode, done.stdout + done.stderr))
 
-    def finish(self) -> str:
-        output, _ = self.process.communicate(timeout=600)
-        assert self.process.returncode == 0, output
-        assert "err= 0" in output
-        return output
+    def finish(self) -> float:
+        """Let the last run end; each must have verified. Return the longest wait of an I/O in seconds."""
+        self._stop.set()
+        self._thread.join(900)
+        assert self._runs
+        assert not self._thread.is_alive()
+        longest = 0.0
+        for code, output in self._runs:
+            assert code == 0, output
+            for job in json.loads(output[output.index("{") :])["jobs"]:
+                assert job["error"] == 0, output
+                longest = max(longest, *(job[way]["clat_ns"]["max"] / 1e9 for way in ("read", "write")))
+        return longest
 
 
 @pytest.fixture
@@ -99,44 +120,40 @@ def test_two_engines_own_two_of_four_luns_each_and_either_may_die(serve: Serve, 
 
 def test_handovers_disturb_no_io(serve: Serve, images: list[Path]) -> None:
     target = serve(images[:2])
-    fio = Fio(target.luns, 40)
+    fio = Fio(target.luns)
     for _ in range(4):
         successor = serve(images[:2])
         assert target.stop() == 0
         target = successor
-    assert fio.running(), "the handovers were to happen under I/O"
-    fio.finish()
+    print(f"longest wait {fio.finish():.2f} s")
     assert target.stop() == 0
 
 
 def test_kills_with_a_survivor_lose_nothing(serve: Serve, images: list[Path]) -> None:
     engines = [serve(images[:2]), serve(images[:2])]
-    fio = Fio(engines[0].luns, 90)
+    fio = Fio(engines[0].luns)
     stalls = []
     for _ in range(5):
         victim, survivor = engines
         victim.process.send_signal(signal.SIGKILL)
         killed = time.monotonic()
-        wait_until(partial(has_both, survivor), "the survivor has both")
+        wait_until(partial(owns, survivor, 2), "the survivor has both")
         stalls.append(time.monotonic() - killed)
         engines = [survivor, serve(images[:2])]
-    assert fio.running(), "the kills were to happen under I/O"
-    output = fio.finish()
-    print(f"longest takeover {max(stalls):.2f} s; fio: {re.findall(r'clat.*max=.*', output)}")
+    print(f"longest takeover {max(stalls):.2f} s; longest wait of an I/O {fio.finish():.2f} s")
     for engine in engines:
         assert engine.stop() == 0
 
 
 def test_a_single_engine_restarted_by_hand_loses_nothing(serve: Serve, images: list[Path]) -> None:
     target = serve(images[:2])
-    fio = Fio(target.luns, 60)
+    fio = Fio(target.luns)
     for _ in range(3):
         target.process.send_signal(signal.SIGKILL)
         target.process.wait()
         time.sleep(3)  # nobody serves: commands wait in the ring
         target = serve(images[:2])
-    assert fio.running()
-    fio.finish()
+    print(f"longest wait of an I/O {fio.finish():.2f} s")
     assert target.stop() == 0
 
 
@@ -152,3 +169,39 @@ def test_an_engine_says_which_luns_it_does_not_know(serve: Serve, images: list[P
     wait_until(lambda: rings(second) == 2, "it keeps what it knows")
     work(second.luns)
     assert second.stop() == 0
+
+
+def test_a_counter_driven_by_compare_and_write_agrees_with_what_was_told(
+    serve: Serve, images: list[Path]
+) -> None:
+    engines = [serve(images[:1]), serve(images[:1])]
+    counter = Counter(engines[0].luns[0].sg)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def count() -> None:
+        try:
+            while not stop.is_set():
+                counter.increment()
+        except (AssertionError, OSError) as error:
+            failures.append(error)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    for _ in range(5):
+        owner = next(engine for engine in engines if rings(engine))
+        wait_until(partial(counts_from, counter, counter.value, failures), "the counter to count")
+        owner.process.send_signal(signal.SIGKILL)
+        owner.process.wait()
+        (survivor,) = (engine for engine in engines if engine is not owner)
+        wait_until(partial(owns, survivor, 1), "the survivor has the ring")
+        engines = [survivor, serve(images[:1])]
+    stop.set()
+    counting.join(300)
+    assert not failures, failures
+    assert not counting.is_alive()
+    assert counter.read() == counter.value == counter.told_good + counter.in_doubt
+    assert counter.told_good > 100
+    counter.close()
+    for engine in engines:
+        assert engine.stop() == 0
