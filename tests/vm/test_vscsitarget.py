@@ -110,6 +110,17 @@ def test_the_disks_of_a_killed_process_are_gone_on_with_by_the_next(serve: Serve
     assert not any(node.exists() for node in nodes)
 
 
+def test_what_a_killed_process_leaves_is_cleared_for_another_disk(
+    serve: Serve, image: Image, scratch: Path
+) -> None:
+    target = serve([image("a.img", 4 * MiB)])
+    target.process.kill()
+    target.process.wait(60)
+    again = serve([image("b.img", 8 * MiB)])
+    assert (again.luns[0].sysfs / "size").read_text().strip() == str(8 * MiB // 512)
+    assert again.stop() == 0
+
+
 def test_create_makes_a_sparse_file_and_a_disk(serve: Serve, scratch: Path) -> None:
     path = scratch / "new.img"
     target = serve([path], options=("--create", "1GiB"))

@@ -56,12 +56,14 @@ class LunRequest:
         return json.dumps({"document": _lasting(self.document), "removable": self.removable}, sort_keys=True)
 
 
-def another_disk(hba_id: int, lun: int) -> UsageError:
-    """Return the refusal of a LUN that is not what this engine was told."""
-    return UsageError(
-        f"LUN {lun} of id={hba_id} exists and is another disk",
-        cure="name the same files in the same order with the same options, or choose another id",
-    )
+class AnotherDiskError(UsageError):
+    """A LUN that is there is not what this engine was told."""
+
+    def __init__(self, hba_id: int, lun: int) -> None:
+        super().__init__(
+            f"LUN {lun} of id={hba_id} exists and is another disk",
+            cure="name the same files in the same order with the same options, or choose another id",
+        )
 
 
 def _lasting(document: object) -> object:

@@ -19,7 +19,7 @@ from typing import Self
 
 from vscsihba import configfs
 from vscsihba.engine.claim import claim_hba, run_directory, turn
-from vscsihba.engine.lun_request import LunRequest, another_disk
+from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.peers import Peers
 from vscsihba.engine.pump import Pump
@@ -115,9 +115,21 @@ class Target:
     def _put_up(self) -> None:
         """Complete what is missing of the HBA; own its LUNs unless others are there to be asked.
 
-        With no living engine, what an engine that died has left is gone on with.
+        With no living engine, what one that died has left is gone on with, or cleared away if it is not
+        what is wanted and nobody uses it.
         """
         others = self._peers.find()
+        try:
+            self._assemble(others)
+        except AnotherDiskError:
+            if others:
+                raise
+            while self._owned:
+                self._owned.popitem()[1].close()
+            configfs.clear_hba(self._id)
+            self._assemble(others)
+
+    def _assemble(self, others: list[int]) -> None:
         observed = configfs.observe()
         if self._id in observed.foreign:
             raise InUseError(f"id={self._id} is somebody else's target", cure="choose another id")
@@ -126,7 +138,7 @@ class Target:
         self._mention_unknown(there)
         for lun in sorted(self._known.keys() & there):
             if not self._known[lun].agrees(self._run):
-                raise another_disk(self._id, lun)
+                raise AnotherDiskError(self._id, lun)
         missing = self._known.keys() - there
         for lun, request in self._known.items():
             if lun in missing or not others:

@@ -16,7 +16,7 @@ from vscsihba import configfs, scsi
 from vscsihba.block import Geometry
 from vscsihba.engine.claim import try_lock
 from vscsihba.engine.lun import ServedLun
-from vscsihba.engine.lun_request import LunRequest, another_disk
+from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
@@ -171,7 +171,7 @@ class Tenure:
             geometry.size,
             geometry.block_size,
         ):
-            raise another_disk(self._id, self.request.lun)
+            raise AnotherDiskError(self._id, self.request.lun)
         device = read_device(SYSFS / found.uio.name) if found.uio else None
         if device is None:
             raise HostError(f"backstore {self._name} has no uio device", cure="see dmesg for the reason")

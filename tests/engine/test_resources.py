@@ -1,0 +1,37 @@
+"""Nothing is left behind: descriptors, threads and maps after many lives of a unit."""
+
+import gc
+import threading
+from pathlib import Path
+
+from tests.engine.rig import GOOD, Rig
+from vscsihba.loopback import Loopback
+
+
+def held() -> tuple[int, int, int]:
+    """Return how many descriptors, threads and maps this process has."""
+    gc.collect()
+    maps = Path("/proc/self/maps").read_text().count("\n")
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), maps
+
+
+def live(path: Path, journal: Path) -> None:
+    with Rig(str(path), loopback=Loopback(blocks=64, journal=journal)) as rig:
+        assert rig.write(0, b"x" * 512, flags=0x08).status == GOOD  # by a thread
+        assert rig.read(0, 1).status == GOOD
+    for thread in threading.enumerate():
+        if thread.name.startswith("lun"):
+            thread.join(10)
+
+
+def test_two_hundred_lives_leave_nothing(tmp_path: Path) -> None:
+    image = tmp_path / "a.img"
+    image.write_bytes(bytes(1 << 20))
+    for _ in range(5):
+        live(image, tmp_path / "journal")
+    before = held()
+    for _ in range(200):
+        live(image, tmp_path / "journal")
+    descriptors, threads, maps = held()
+    assert (descriptors, threads) == before[:2]
+    assert maps <= before[2] + 10, "the allocator may keep some"
