@@ -121,6 +121,7 @@ class Transport(Protocol):
         Raises:
             JournalDamagedError: It cannot be told what was under way. Nothing was changed: have the ring
                 reset (action/reset_ring; the initiators are told BUSY and try again), then `restart`.
+            RingCorruptError: The ring itself is damaged: likewise.
         """
 
     def restart(self) -> tuple[int, ...]:

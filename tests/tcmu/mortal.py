@@ -22,10 +22,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import vscsihba.tcmu
+from tests.tcmu.killing import STEPPED, Killed, raise_killed, run_lines
 from vscsihba.errors import DeviceGoneError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
@@ -36,8 +35,6 @@ READ, WRITE, SWAP = 0x28, 0x2A, 0x89
 GOOD, CHECK_CONDITION, MAYBE, ABORTED = 0, 2, 0x22, 0x40
 SPACE = 16384
 LENGTHS = (512, 0, 9000, 4096, 1)
-STEPPED = {str(path) for path in Path(vscsihba.tcmu.__path__[0]).glob("[!k]*.py")} | {__file__}
-"""Where a server can be killed: in all of `vscsihba.tcmu` but the kernel's half, and in its own loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +61,6 @@ SCENARIOS = {
     "small": Scenario("srW w", "newest", 28),
     "management": Scenario("rwst WtRs", "newest", 28),
 }
-
-
-class Killed(BaseException):
-    """The end of a server that is no process of its own."""
 
 
 class Port(Loopback):
@@ -234,15 +227,10 @@ class World:
         return ended
 
     def _run_here(self, lines: int | None) -> bool:
-        def die() -> NoReturn:
-            raise Killed
-
         try:
-            live(self, lines, die)
+            live(self, lines)
         except Killed:
             return False
-        finally:
-            sys.settrace(None)
         return True
 
     def _run_forked(self, lines: int | None) -> bool:
@@ -311,14 +299,15 @@ class World:
                     memory[begin : begin + UNIT] = noise(UNIT)
                 elif states[unit] != DONE:
                     memory[begin + 32 : begin + 144] = noise(112)  # the answer's place
-            if taken:
-                self.tear_slot(journal, noise(108))
+            self.tear_slot(journal, noise(108))
 
     def tear_slot(self, journal: Journal, noise: bytes) -> None:
         """Spoil the oldest open slot if an answer was being written into it."""
         kernel = self.port.kernel
+        if journal.is_void:
+            return
         start = journal.position - kernel._off
-        for _ in range(3):
+        while start != kernel._head:
             at = kernel._off + start
             len_op = kernel._words[at >> 2]
             start = (start + (len_op & ~7)) % kernel._size
@@ -346,26 +335,10 @@ class opened_journal:
         self.file.close()
 
 
-def live(world: World, lines: int | None, die: Callable[[], NoReturn]) -> None:
+def live(world: World, lines: int | None, die: Callable[[], NoReturn] = raise_killed) -> None:
     """Be a server for so many lines, or to the end."""
-    left = -1 if lines is None else lines
-
-    def on_line(_frame: FrameType, event: str, _arg: Any) -> Any:
-        nonlocal left
-        if event == "line":
-            if not left:
-                die()
-            left -= 1
-        return on_line
-
-    def on_call(frame: FrameType, _event: str, _arg: Any) -> Any:
-        return on_line if frame.f_code.co_filename in STEPPED else None
-
     server = Server(world.port, world.medium, world.scenario)
-    if lines is not None:
-        sys.settrace(on_call)
-    server.live()
-    sys.settrace(None)
+    run_lines(server.live, lines, die, stepped=STEPPED | {__file__})
 
 
 def be_child(world: World, lines: int | None) -> NoReturn:

@@ -1,0 +1,247 @@
+"""The journal as memory and as a file: what is stored comes back, what is damaged is noticed."""
+
+import errno
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tcmu.conftest import MakeServer
+from tests.tcmu.process import is_mapped
+from tests.tcmu.server import READ_10, SENSE, Server
+from vscsihba.errors import HostError, JournalDamagedError
+from vscsihba.tcmu.journal import (
+    ACCEPTED,
+    BEGUN,
+    DISTRUSTED,
+    DONE,
+    SIZE,
+    UNITS,
+    Journal,
+    Response,
+    make_journal,
+)
+from vscsihba.tcmu.journal_file import JournalFile, discard
+
+
+def entry(cmd_id: int, length: int) -> memoryview:
+    return memoryview(struct.pack("=IH", length, cmd_id) + bytes(n * cmd_id % 251 for n in range(length - 6)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "disk.journal"
+
+
+@pytest.fixture
+def server(make_server: MakeServer, path: Path) -> Iterator[Server]:
+    """A server with an answer that was not published and three commands under way, one of them begun."""
+    server = make_server(ring_size=3968, blocks=64, journal=path)
+    tags = [server.one(data_in=512) for _ in range(4)]
+    server.answer(tags[2], 2, SENSE)
+    server.ring.begun(tags[1])
+    yield server
+    server.loopback.transport.close()
+
+
+@given(st.lists(st.integers(112, 6000), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=60)
+def test_what_is_recorded_comes_back_in_order(lengths: list[int]) -> None:
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    entries = {cmd_id: entry(cmd_id, length) for cmd_id, length in enumerate(lengths, start=1)}
+    for cmd_id, stored in entries.items():
+        assert journal.accept(cmd_id, 128 * cmd_id, stored)
+    for cmd_id in list(entries)[::3]:
+        journal.forget(cmd_id)
+        del entries[cmd_id]
+    for cmd_id in list(entries)[::2]:
+        journal.begin(cmd_id)
+    found = Journal(memoryview(memory)).load()
+    assert [(record.cmd_id, record.at, record.entry) for record in found] == [
+        (cmd_id, 128 * cmd_id, bytes(stored)) for cmd_id, stored in entries.items()
+    ]
+    assert [record.state for record in found] == [(BEGUN, ACCEPTED)[n % 2] for n in range(len(found))]
+
+
+def test_room_is_given_back() -> None:
+    journal = make_journal()
+    for turn in range(3 * UNITS):
+        assert journal.accept(turn % 7, 128, entry(1, 5000))
+        journal.forget(turn % 7)
+    assert journal.room == UNITS
+
+
+def test_no_room() -> None:
+    journal = make_journal()
+    for cmd_id in range(UNITS):
+        assert journal.accept(cmd_id, 128, entry(1, 128))
+    assert not journal.accept(UNITS, 128, entry(1, 128))
+    journal.forget(3)
+    assert not journal.accept(UNITS, 128, entry(1, 500))
+    assert journal.accept(UNITS, 128, entry(1, 128))
+
+
+def test_an_answer_comes_back() -> None:
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    journal.accept(7, 128, entry(7, 128))
+    journal.answer(7, 256, Response(2, 2, 77, SENSE))
+    (record,) = Journal(memoryview(memory)).load()
+    assert (record.state, record.answer) == (DONE, Response(2, 2, 77, SENSE.ljust(96, b"\0")))
+
+
+def refused(server: Server) -> str:
+    """A successor does not believe the journal, has changed nothing, and can begin anew."""
+    loopback = server.loopback
+    loopback.transport.attach()
+    before = bytes(loopback.memory)
+    with pytest.raises(JournalDamagedError) as caught:
+        server.ring.recover()
+    assert bytes(loopback.memory) == before
+    assert loopback.answers == {}
+    loopback.reset_ring()
+    server.ring.restart()
+    server.fetched.clear()
+    tag = server.one()
+    loopback.transport.attach()
+    (again,) = server.ring.recover()
+    assert again.tag == tag
+    server.ring.complete(tag, 0)
+    server.ring.publish()
+    assert loopback.outstanding == 0
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"),
+    [
+        (64, "position"),
+        (68, "position"),
+        (4096, "record 0 .* damaged"),
+        (4096 + 4 * UNITS - 1, "is damaged"),
+        (SIZE - UNITS * 512, "record 0 .* damaged"),
+        (SIZE - UNITS * 512 + 12, "record 0 .* damaged"),
+        (SIZE - UNITS * 512 + 144 + 5, "record 0 .* damaged"),
+        (SIZE - UNITS * 512 + 512 + 144 + 50, "record 1 .* damaged"),
+    ],
+)
+def test_damage_is_noticed(server: Server, path: Path, offset: int, words: str) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+    assert re.search(words, refused(server))
+
+
+@pytest.mark.parametrize("name", ["tail", "head"])
+def test_a_ring_of_another_time_is_noticed(server: Server, name: str) -> None:
+    offset = {"tail": 64, "head": 12}[name]
+    struct.pack_into("=I", server.loopback.memory, offset, {"tail": 384, "head": 256}[name])
+    assert "contradicts the ring" in refused(server)
+
+
+def test_a_request_that_is_another_one_is_noticed(server: Server) -> None:
+    server.loopback.memory[128 + 3 * 128 + 113] ^= 1
+    assert "is another one" in refused(server)
+
+
+def test_a_command_that_is_recorded_and_answered_is_noticed(server: Server) -> None:
+    struct.pack_into("=H", server.loopback.memory, 128 + 4, 1)
+    assert "recorded and answered" in refused(server)
+
+
+def test_two_answers_under_way_are_noticed(server: Server) -> None:
+    journal = server.ring._journal
+    for cmd_id in (1, 2):
+        journal.answer(cmd_id, 999, Response())
+    assert "two answers" in refused(server)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(SIZE), b"vscsihba" * (SIZE // 8)])
+def test_a_file_that_says_nothing_is_distrusted_until_the_ring_was_reset(
+    server: Server, path: Path, content: bytes
+) -> None:
+    path.write_bytes(content)
+    server.loopback.transport.attach()
+    assert server.ring._journal.position == DISTRUSTED
+    assert "no known device" in refused(server)
+
+
+def test_the_journal_of_an_older_device_is_not_believed(server: Server, path: Path) -> None:
+    server.loopback.identity = "the next device of this name"
+    server.loopback.transport.attach()
+    assert server.ring.recover() == []
+    assert server.ring.open_tags == ()
+
+
+def test_file_is_private_and_whole(path: Path) -> None:
+    with closing(JournalFile(path, "a")) as opened:
+        status = path.stat()
+        assert stat.S_IMODE(status.st_mode) == 0o600
+        assert status.st_size == SIZE
+        assert status.st_blocks * 512 >= SIZE
+        assert is_mapped(path)
+        opened.journal.move_to(4711)
+    assert not is_mapped(path)
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+    with closing(JournalFile(path, "a")) as opened:
+        assert opened.journal.position == 4711
+    with closing(JournalFile(path, "b")) as opened:
+        assert opened.journal.is_void
+    opened.close()
+
+
+def test_a_forked_child_has_no_journal(path: Path) -> None:
+    with closing(JournalFile(path, "a")):
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if is_mapped(path) else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(HostError, match=str(path)):
+        JournalFile(path, "a")
+
+
+def test_no_room_for_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(HostError, match="No space left"):
+        JournalFile(path, "a")
+
+
+def test_discard(path: Path) -> None:
+    JournalFile(path, "a").close()
+    discard(path)
+    discard(path)
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(HostError, match=str(path)):
+        discard(path)
+
+
+def test_a_fresh_journal_goes_on_from_the_tail(make_server: MakeServer, path: Path) -> None:
+    """The first server with a journal follows one without."""
+    server = make_server(ring_size=3968, blocks=64)
+    server.one()
+    server.answer_all()
+    waiting = server.loopback.submit(READ_10)
+    server.loopback.journal = path
+    server.loopback.transport.attach()
+    assert server.ring.recover() == []
+    assert server.fetch() == 1
+    assert list(server.fetched) == [waiting]
