@@ -21,7 +21,7 @@ from tests.conformance import profiles
 from tests.conformance.disk import Disk
 from tests.conformance.verdict import Verdict, judge
 
-LIMIT: Final = 180.0
+LIMIT: Final = 600.0
 """Seconds for one test: software emulation is slow, and jumps about."""
 _DEAD: Final = 10.0
 """Seconds for a killed tool to go. One that waits for a command which is never answered does not."""
