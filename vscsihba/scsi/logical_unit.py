@@ -79,7 +79,7 @@ class LogicalUnit:
         product: str = "VIRTUAL DISK",
         revision: str = "0001",
         write_cache: bool = True,
-        max_transfer: int = 1 << 20,
+        max_transfer: int = 8 << 20,
         target_core: bool = False,
         variable_length: bool = False,
         saved_state: bytes = b"",
