@@ -73,8 +73,9 @@ def test_what_is_recorded_comes_back_in_order(lengths: list[int]) -> None:
 
 def test_room_is_given_back() -> None:
     journal = make_journal()
+    large = entry(1, 5000)
     for turn in range(3 * UNITS):
-        assert journal.accept(turn % 7, 128, entry(1, 5000))
+        assert journal.accept(turn % 7, 128, large)
         journal.forget(turn % 7)
     assert journal.room == UNITS
 
