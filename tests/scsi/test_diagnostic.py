@@ -88,6 +88,16 @@ def test_self_test_runs_and_is_aborted() -> None:
     assert results(disk)[0][:2] == (2, ABORTED)
 
 
+def test_self_test_ends_with_a_reset() -> None:
+    disk = Disk(blocks=65536)
+    work = begin(disk, BACKGROUND_EXTENDED)
+    next(work)
+    disk.lu.reset()
+    disk.run("00" * 6)
+    disk.drive(work)
+    assert results(disk)[0][:2] == (2, 0x2)
+
+
 def test_self_test_abort_without_a_test_is_refused() -> None:
     assert invalid_field(send(Disk(), ABORT)) == (1, 7)
 

@@ -1,5 +1,9 @@
 """Names that survive a restart."""
 
+import pytest
+
+from tests.scsi.disk import Disk
+from vscsihba.errors import UsageError
 from vscsihba.scsi import Identity
 
 
@@ -21,3 +25,26 @@ def test_identity_naa_is_locally_assigned() -> None:
 
 def test_identity_serial_is_printable() -> None:
     assert Identity.derive("ä").serial.isalnum()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"vendor": "NINE CHAR"}, {"product": "x" * 17}, {"revision": "12345"}, {"vendor": ""}, {"vendor": "Ä"}],
+)
+def test_product_that_has_no_room_is_refused(words: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="printable ASCII"):
+        Disk(**words)  # type: ignore[arg-type]
+
+
+def test_product_words_fill_their_places() -> None:
+    data = Disk(vendor="ACME", product="Thing", revision="7").run("12 00 00 00ff 00").data
+    assert data[8:36] == b"ACME    Thing           7   "
+    assert len(data) == 96
+
+
+@pytest.mark.parametrize(
+    ("serial", "naa"), [("", b"0" * 8), ("x" * 201, b"0" * 8), ("x", b"0" * 7), ("x", b"P" * 8)]
+)
+def test_identity_that_no_page_can_carry_is_refused(serial: str, naa: bytes) -> None:
+    with pytest.raises(UsageError):
+        Identity(serial, naa)

@@ -87,6 +87,22 @@ def test_stop_without_flush() -> None:
     assert disk.operations == []
 
 
+def test_eject_that_cannot_flush_keeps_the_medium() -> None:
+    disk = Disk(removable=True)
+    disk.faults[Flush] = OSError(errno.EIO, "lost")
+    assert disk.run(EJECT).condition == (SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)
+    assert disk.run(READY).good
+
+
+def test_allowing_removal_flushes_first() -> None:
+    disk = Disk(removable=True)
+    disk.run(PREVENT)
+    disk.run(ALLOW)
+    assert disk.operations == [Flush()]
+    disk.run(ALLOW)
+    assert disk.operations == [Flush()]
+
+
 def test_stop_that_cannot_flush_fails() -> None:
     disk = Disk()
     disk.faults[Flush] = OSError(errno.EIO, "lost")

@@ -45,9 +45,8 @@ def build(row: Command, **values: int) -> bytearray:
     if row.opcode == 0x7F:
         values = {"additional_cdb_length": row.length - 8, **values}
     for name, value in values.items():
-        field = row.layout.fields[name]
-        assert value < 1 << field.width, f"{name}={value} does not fit"
-        whole |= value << row.layout.shift(field)
+        assert value < 1 << row.layout.fields[name].width, f"{name}={value} does not fit"
+        whole = row.layout.with_value(whole, name, value)
     return bytearray(whole.to_bytes(row.length, "big"))
 
 
@@ -87,7 +86,7 @@ def test_reserved_bits_are_refused_where_they_are(row: Command) -> None:
             continue
         cdb = int.from_bytes(build(row), "big") | 1 << bit
         answer = disk.run(cdb.to_bytes(row.length, "big"), out=b"")
-        owner = next((f for f in row.layout.fields.values() if row.layout.mask(f) >> bit & 1), None)
+        owner = row.layout.owner(bit)
         place = (owner.byte, owner.bit_pointer) if owner else (row.length - 1 - bit // 8, bit % 8)
         assert invalid_field(answer) == place
 

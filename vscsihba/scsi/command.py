@@ -150,9 +150,7 @@ class Cdb:
         Raises:
             KeyError: The layout has no such field.
         """
-        layout = self.command.layout
-        place = layout.fields[name]
-        return self._whole >> layout.shift(place) & (1 << place.width) - 1
+        return self.command.layout.value(self._whole, name)
 
     def get(self, name: str) -> int:
         """Return the value of a field, 0 if this CDB has no such field: READ(6) has no FUA."""

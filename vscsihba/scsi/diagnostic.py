@@ -75,16 +75,14 @@ def _foreground(lu: LogicalUnit, code: SelfTestCode) -> Steps:
 
 def _background(lu: LogicalUnit, code: SelfTestCode) -> Response:
     """Run a test after the status, unless one runs already."""
-    if lu.self_tests and lu.self_tests[0].outcome is Outcome.RUNNING:
+    if any(test.outcome is Outcome.RUNNING for test in lu.self_tests):
         raise CheckCondition(Sense(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_SELF_TEST_IN_PROGRESS))
     return Response(background=self_test.quietly(_begin(lu, code)))
 
 
 def _abort(lu: LogicalUnit, cdb: Cdb) -> Response:
-    """Stop the test in the background; it ends with its next piece."""
-    if not lu.self_tests or lu.self_tests[0].outcome is not Outcome.RUNNING:
+    if not self_test.abort(lu.self_tests, Outcome.ABORTED):
         raise cdb.invalid("self_test_code")
-    lu.self_tests[0].outcome = Outcome.ABORTED
     return GOOD
 
 

@@ -6,6 +6,8 @@ Knows how names are made, not which VPD page carries them.
 import hashlib
 from dataclasses import dataclass
 
+from vscsihba.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -19,8 +21,52 @@ class Identity:
     serial: str
     naa: bytes
 
+    def __post_init__(self) -> None:
+        """Refuse names that no page can carry.
+
+        Raises:
+            UsageError: The serial number or the designator is malformed.
+        """
+        _check("serial number", self.serial, 200)
+        if len(self.naa) != 8 or self.naa[0] >> 4 != 3:
+            raise UsageError(f"{self.naa.hex()} is no locally assigned NAA designator of 8 bytes")
+
     @classmethod
     def derive(cls, text: str) -> "Identity":
         """Return the identity that always belongs to `text`, such as the identity of a backing file."""
         digest = hashlib.sha256(text.encode()).digest()
         return cls(serial=digest[8:20].hex(), naa=bytes([0x30 | digest[0] & 0x0F]) + digest[1:8])
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What a logical unit calls itself.
+
+    Attributes:
+        vendor: T10 VENDOR IDENTIFICATION, at most 8 characters.
+        name: PRODUCT IDENTIFICATION, at most 16 characters.
+        revision: PRODUCT REVISION LEVEL, at most 4 characters.
+    """
+
+    vendor: str
+    name: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        """Refuse words that have no room.
+
+        Raises:
+            UsageError: One of them is too long, or not printable ASCII.
+        """
+        _check("vendor", self.vendor, 8)
+        _check("product", self.name, 16)
+        _check("product revision", self.revision, 4)
+
+    def encode(self) -> bytes:
+        """Return the 28 bytes of standard INQUIRY data."""
+        return f"{self.vendor:8}{self.name:16}{self.revision:4}".encode()
+
+
+def _check(what: str, text: str, longest: int) -> None:
+    if not text or len(text) > longest or not (text.isascii() and text.isprintable()):
+        raise UsageError(f"the {what} {text!r} is not 1 to {longest} printable ASCII characters")

@@ -49,8 +49,6 @@ def standard_data(lu: LogicalUnit) -> bytes:
     data[4] = len(data) - 5
     data[5] = 0x08  # 3PC
     data[7] = 0x02  # CMDQUE
-    data[8:16] = lu.vendor.encode().ljust(8)
-    data[16:32] = lu.product.encode().ljust(16)
-    data[32:36] = lu.revision.encode().ljust(4)
+    data[8:36] = lu.product.encode()
     struct.pack_into(f">{len(VERSION_DESCRIPTORS)}H", data, 58, *VERSION_DESCRIPTORS.values())
     return bytes(data)

@@ -63,51 +63,52 @@ class Layout:
     def __init__(self, text: str, length: int) -> None:
         self.length = length
         self.fields: dict[str, Field] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         self.usage = 0
         ignored = 0
         for word in f"operation_code=0 {text}".split():
             field = _parse(word)
-            mask = self.mask(field)
+            shift = 8 * (length - field.byte - 1) + field.bit + 1 - field.width
+            if shift < 0:
+                raise ValueError(f"{word!r} ends after byte {length - 1}")
+            ones = (1 << field.width) - 1
+            mask = ones << shift
             if mask & (self.usage | ignored) or field.name in self.fields:
                 raise ValueError(f"{word!r} overlaps another field of {text!r}")
             self.fields[field.name] = field
+            self._places[field.name] = shift, ones
             if field.mark == "~":
                 ignored |= mask
             elif not field.mark:
                 self.usage |= mask
         self.refused = (1 << 8 * length) - 1 & ~(self.usage | ignored)
 
-    def shift(self, field: Field) -> int:
-        """Return how far left of the CDB's last bit the field ends."""
-        return 8 * (self.length - field.byte - 1) + field.bit + 1 - field.width
+    def mask(self, name: str) -> int:
+        """Return a field's bits."""
+        shift, ones = self._places[name]
+        return ones << shift
 
-    def mask(self, field: Field) -> int:
-        """Return the field's bits.
-
-        Raises:
-            ValueError: The field lies outside the CDB.
-        """
-        shift = self.shift(field)
-        if shift < 0:
-            raise ValueError(f"{field.name} ends after byte {self.length - 1}")
-        return (1 << field.width) - 1 << shift
+    def value(self, whole: int, name: str) -> int:
+        """Return the value of a field of a CDB."""
+        shift, ones = self._places[name]
+        return whole >> shift & ones
 
     def with_value(self, whole: int, name: str, value: int) -> int:
         """Return a CDB in which a field has another value."""
-        field = self.fields[name]
-        return whole & ~self.mask(field) | value << self.shift(field)
+        return whole & ~self.mask(name) | value << self._places[name][0]
+
+    def owner(self, bit: int) -> Field | None:
+        """Return the field that a bit of the CDB belongs to (0 is the last bit), None if it is reserved."""
+        return next((field for name, field in self.fields.items() if self.mask(name) >> bit & 1), None)
 
     def first_refused(self, whole: int) -> tuple[int, int | None] | None:
         """Return byte and bit of the leftmost field or bit that should be zero and is not."""
         wrong = whole & self.refused
         if not wrong:
             return None
-        position = 8 * self.length - wrong.bit_length()
-        highest = 1 << wrong.bit_length() - 1
-        for field in self.fields.values():
-            if highest & self.mask(field):
-                return field.byte, field.bit_pointer
-        return position // 8, 7 - position % 8
+        bit = wrong.bit_length() - 1
+        field = self.owner(bit)
+        return (field.byte, field.bit_pointer) if field else (self.length - 1 - bit // 8, bit % 8)
 
 
 def _parse(word: str) -> Field:

@@ -17,7 +17,7 @@ from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
 from vscsihba.scsi.copy_manager import CopyOperations
 from vscsihba.scsi.counters import Counters, difference
 from vscsihba.scsi.faults import Result, translate
-from vscsihba.scsi.identity import Identity
+from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
 from vscsihba.scsi.log_pages import THRESHOLD_SET
 from vscsihba.scsi.maintenance import Timestamp
@@ -27,7 +27,7 @@ from vscsihba.scsi.pending import Pending
 from vscsihba.scsi.readiness import Readiness
 from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.saved_state import decode_state, encode_state
-from vscsihba.scsi.self_test import SelfTest
+from vscsihba.scsi.self_test import Outcome, SelfTest, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import Space, falls_below
 from vscsihba.scsi.tokens import Tokens
@@ -90,7 +90,7 @@ class LogicalUnit:
         self.identity = identity
         self.stats = LunStats() if stats is None else stats
         self.removable = removable
-        self.vendor, self.product, self.revision = vendor, product, revision
+        self.product = Product(vendor, product, revision)
         self.mode_pages = ModePages(write_cache=write_cache, thin=capabilities.unmap)
         self.identifying_information = decode_state(saved_state, self.mode_pages) if saved_state else {}
         self._on_save = on_save
@@ -205,14 +205,16 @@ class LogicalUnit:
         return Response(Status.CHECK_CONDITION, encoded, data_in)
 
     def _count(self, command: Command | None, response: Response) -> None:
-        if response.status is Status.CHECK_CONDITION or command is None:
+        if command is None or response.status is Status.CHECK_CONDITION:
             self.stats.errors += 1
-        elif command.tally is Tally.READS:
-            self.stats.reads += 1
-        elif command.tally is Tally.WRITES:
-            self.stats.writes += 1
-        else:
-            self.stats.others += 1
+            return
+        match command.tally:
+            case Tally.READS:
+                self.stats.reads += 1
+            case Tally.WRITES:
+                self.stats.writes += 1
+            case Tally.OTHERS:
+                self.stats.others += 1
 
     def raise_unit_attention(self, asc: Asc) -> None:
         """Let the next command learn of an event; an event that is already pending is not repeated."""
@@ -230,6 +232,7 @@ class LogicalUnit:
     def _restart(self, asc: Asc) -> None:
         self.mode_pages.reset()
         self.readiness.reset()
+        abort(self.self_tests, Outcome.ABORTED_BY_RESET)
         self._pending.clear()
         self.raise_unit_attention(asc)
 

@@ -15,7 +15,7 @@ from vscsihba.scsi.sense import CheckCondition, Sense
 from vscsihba.scsi.verify import read_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from vscsihba.scsi.logical_unit import LogicalUnit
     from vscsihba.scsi.response import Background
@@ -40,6 +40,7 @@ class Outcome(IntEnum):
 
     PASSED = 0x0
     ABORTED = 0x1
+    ABORTED_BY_RESET = 0x2
     FAILED = 0x7
     RUNNING = 0xF
 
@@ -82,7 +83,7 @@ def run(lu: LogicalUnit, test: SelfTest, *, extended: bool) -> Background:
     """
     try:
         for extent in _everything(lu) if extended else _three_places(lu):
-            if test.outcome is Outcome.ABORTED:
+            if test.outcome is not Outcome.RUNNING:
                 break
             yield from read_pieces(extent, lambda _at, _piece: None)
     except CheckCondition as condition:
@@ -90,6 +91,14 @@ def run(lu: LogicalUnit, test: SelfTest, *, extended: bool) -> Background:
         raise
     if test.outcome is Outcome.RUNNING:
         test.outcome = Outcome.PASSED
+
+
+def abort(tests: Iterable[SelfTest], outcome: Outcome) -> bool:
+    """Stop the test that runs; it ends with its next piece. Tell whether there was one."""
+    running = [test for test in tests if test.outcome is Outcome.RUNNING]
+    for test in running:
+        test.outcome = outcome
+    return bool(running)
 
 
 def quietly(test: Background) -> Background:

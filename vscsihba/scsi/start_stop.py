@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vscsihba.block import Flush
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.read_write import flush
 from vscsihba.scsi.readiness import PowerCondition
@@ -31,39 +32,64 @@ try them expect no harm, so they change nothing. A forced timer is one that has 
 
 
 def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
-    """START STOP UNIT: SBC-4; whatever may be followed by a power loss flushes the cache first."""
+    """START STOP UNIT: SBC-4; what may be followed by a power loss, or by nothing, flushes the cache."""
+    _check(lu, cdb)
     condition = POWER_CONDITIONS.get(cdb["power_condition"])
     leaves = condition is PowerCondition.STANDBY or not (cdb["power_condition"] or cdb["start"])
-    if not cdb["power_condition"] and cdb["loej"]:
-        _load_or_eject(lu, cdb)
-    elif condition is not None:
-        lu.readiness.enter(condition)
-    elif cdb["start"]:
-        lu.readiness.enter(PowerCondition.ACTIVE)
-    lu.refresh()
     lu.counters.start_stop_cycles += leaves
-    if not leaves or cdb["no_flush"]:
-        return GOOD
-    return flush(lu, later=bool(cdb["immed"]))
+    if leaves and not cdb["no_flush"] and not cdb["immed"]:
+        return _flush_and_enter(lu, cdb, condition)
+    _enter(lu, cdb, condition)
+    return flush(lu, later=True) if leaves and not cdb["no_flush"] else GOOD
 
 
-def _load_or_eject(lu: LogicalUnit, cdb: Cdb) -> None:
-    """Load or eject the medium.
+def _check(lu: LogicalUnit, cdb: Cdb) -> None:
+    """Check that the medium may be loaded or ejected, if it is to be.
 
     Raises:
         CheckCondition: The medium is not removable, or is locked in.
     """
-    if not lu.removable:
-        raise cdb.invalid("loej")
-    if lu.readiness.removal_prevented:
-        raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
-    lu.readiness.present = bool(cdb["start"])
-    lu.counters.load_cycles += cdb["start"]
+    if cdb["loej"] and not cdb["power_condition"]:
+        if not lu.removable:
+            raise cdb.invalid("loej")
+        if lu.readiness.removal_prevented:
+            raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
 
 
-def prevent_allow_medium_removal(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:
-    """PREVENT ALLOW MEDIUM REMOVAL: SBC-4; no initiator is told from another, so the last one decides."""
+def _flush_and_enter(lu: LogicalUnit, cdb: Cdb, condition: PowerCondition | None) -> Steps:
+    yield Flush()
+    _enter(lu, cdb, condition)
+    return GOOD
+
+
+def _enter(lu: LogicalUnit, cdb: Cdb, condition: PowerCondition | None) -> None:
+    """Change what is to be changed: the power condition, or the medium's presence."""
+    if condition is not None:
+        lu.readiness.enter(condition)
+    elif not cdb["power_condition"]:
+        if cdb["loej"]:
+            lu.readiness.present = bool(cdb["start"])
+            lu.counters.load_cycles += cdb["start"]
+        elif cdb["start"]:
+            lu.readiness.enter(PowerCondition.ACTIVE)
+    lu.refresh()
+
+
+def prevent_allow_medium_removal(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
+    """PREVENT ALLOW MEDIUM REMOVAL: SBC-4; no initiator is told from another, so the last one decides.
+
+    The cache is flushed before the medium may go.
+    """
     if cdb["prevent"] > 1:
         raise cdb.invalid("prevent")
+    if lu.readiness.removal_prevented and not cdb["prevent"]:
+        return _flush_and_allow(lu)
     lu.readiness.removal_prevented = bool(cdb["prevent"])
+    return GOOD
+
+
+def _flush_and_allow(lu: LogicalUnit) -> Steps:
+    if lu.readiness.present:
+        yield Flush()
+    lu.readiness.removal_prevented = False
     return GOOD

@@ -45,7 +45,7 @@ def unit_serial_number(lu: LogicalUnit) -> bytes:
 def device_identification(lu: LogicalUnit) -> bytes:
     """Return the designators of the logical unit: NAA, T10 vendor ID, SCSI name string."""
     naa = lu.identity.naa
-    t10 = f"{lu.vendor:8}{lu.product:16}{lu.identity.serial}".encode()
+    t10 = lu.product.encode()[:24] + lu.identity.serial.encode()
     name = f"naa.{naa.hex().upper()}".encode()
     name += bytes(-len(name) % 4 or 4)
     return designator(1, 3, naa) + designator(2, 1, t10) + designator(3, 8, name)
