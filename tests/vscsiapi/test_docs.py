@@ -39,4 +39,4 @@ def test_every_public_name_is_told_of() -> None:
 def test_message_that_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in BLOCKS if "print(error)" in block]
     test_example_runs(block)
-    assert f"print(error)        # {capsys.readouterr().out}" in block
+    assert f"print(error)  # {capsys.readouterr().out}" in block

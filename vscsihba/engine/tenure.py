@@ -21,7 +21,7 @@ from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.unit_state import UnitState
-from vscsihba.errors import HostError, JournalDamagedError
+from vscsihba.errors import HostError, JournalDamagedError, RingCorruptError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
 from vscsihba.tcmu.device import TcmuTransport
@@ -128,7 +128,7 @@ class Tenure:
         """Return what a predecessor had under way; where that cannot be told, initiators are to ask again."""
         try:
             return transport.recover()
-        except JournalDamagedError as error:
+        except (JournalDamagedError, RingCorruptError) as error:
             log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
             configfs.reset_ring(self._name)
             transport.restart()
