@@ -171,6 +171,31 @@ def test_copy_with_other_descriptors(disk: Disk) -> None:
     assert answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE)
 
 
+IN_LIST = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_PARAMETER_LIST)
+
+
+def test_copy_wrong_descriptor_is_pointed_at(disk: Disk) -> None:
+    good_target, good_segment = target(disk), segment(0, 0, 1, 0, 1)
+    tape = good_target[:1] + b"\x01" + good_target[2:]
+    short = good_segment[:2] + b"\x00\x17" + good_segment[4:]
+    for targets, segments, byte, bit in ((tape, good_segment, 17, 4), (good_target, short, 50, None)):
+        answer = xcopy(disk, targets, segments)
+        assert answer.condition == IN_LIST
+        assert answer.field == (byte, bit)
+
+
+def test_copy_inline_data_is_refused(disk: Disk) -> None:
+    answer = disk.run(struct.pack(">BB8xIxx", 0x83, 0, 16), out=bytes(12) + b"\x00\x00\x00\x04")
+    assert answer.condition == IN_LIST
+    assert answer.field == (12, None)
+
+
+def test_copy_descriptors_that_end_within_one_are_refused(disk: Disk) -> None:
+    assert xcopy(disk, target(disk)[:31], b"").condition == TOO_SHORT
+    assert xcopy(disk, target(disk)[:31], segment(0, 0, 1, 0, 1)).condition == TOO_SHORT
+    assert xcopy(disk, target(disk), segment(0, 0, 1, 0, 1)[:27]).condition == TOO_SHORT
+
+
 def test_copy_ignores_lu_id_type(disk: Disk) -> None:
     assert xcopy(disk, b"\xe4\xe0" + target(disk)[2:], segment(0, 0, 1, 0, 1)).good
 

@@ -143,6 +143,11 @@ def test_mode_select_cut_short_is_refused(cut: int) -> None:
         assert answer.condition == TOO_SHORT
 
 
+def test_mode_select_block_descriptor_cut_short_is_refused() -> None:
+    answer = Disk().run("15 10 00 00 08 00", out=bytes([0, 0, 0, 8]) + bytes(4))
+    assert answer.condition == TOO_SHORT
+
+
 def test_mode_select_vendor_page_format_is_refused() -> None:
     assert invalid_field(Disk().run("15 00 00 00 04 00", out=bytes(4))) == (1, 4)
 

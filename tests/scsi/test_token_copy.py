@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field
+from tests.scsi.disk import BLOCK, Answer, Disk, everything, invalid_field
 from vscsihba.block import Buffer, Elsewhere, Read, Write, WriteZeroes
 from vscsihba.scsi import Asc, SenseKey
 from vscsihba.scsi.sense import CheckCondition
@@ -61,7 +61,7 @@ def information(disk: Disk, identifier: int) -> tuple[int, int, int, int, bytes,
 
 @pytest.fixture
 def disk() -> Disk:
-    disk = Disk()
+    disk = everything()
     disk.medium[:] = bytes(block for block in range(64) for _ in range(BLOCK))
     return disk
 
@@ -175,6 +175,7 @@ CHANGES = {
     "WRITE SAME": ("41 00 00000000 00 0003 00", b"\x01" * BLOCK),
     "UNMAP": ("42 00 00000000 00 0018 00", struct.pack(">HH4xQI4x", 22, 16, 1, 2)),
     "FORMAT UNIT": ("04 00 00 00 00 00", b""),
+    "CRYPTOGRAPHIC ERASE": ("48 03 00000000 00 0000 00", b""),
 }
 
 

@@ -135,8 +135,8 @@ def _parse(parameters: bytes) -> tuple[list[_Target], list[_Segment]]:
         raise illegal_request(Asc.TOO_MANY_TARGET_DESCRIPTORS)
     if segments_length // _SEGMENT > MOST_SEGMENTS:
         raise illegal_request(Asc.TOO_MANY_SEGMENT_DESCRIPTORS)
-    targets = [_parse_target(parameters, at) for at in range(_HEADER, middle, _TARGET)]
-    segments = [_parse_segment(parameters, at) for at in range(middle, end, _SEGMENT)]
+    targets = [_parse_target(parameters[:middle], at) for at in range(_HEADER, middle, _TARGET)]
+    segments = [_parse_segment(parameters[:end], at) for at in range(middle, end, _SEGMENT)]
     return targets, segments
 
 
