@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi import extended_copy, token_copy
+from vscsihba.scsi.token_source import MADE_TYPES
 from vscsihba.scsi.tokens import BLOCK_DEVICE_ZERO
 
 if TYPE_CHECKING:
@@ -95,8 +96,6 @@ def _rod_token_features() -> bytes:
 def _supported_rod_types() -> bytes:
     """Return the types of token, and whether each is made (TOKEN_OUT) or taken (TOKEN_IN) here."""
     token_in, token_out = 0x02, 0x01
-    types = dict.fromkeys(token_copy.MADE_TYPES.values(), token_in | token_out) | {
-        BLOCK_DEVICE_ZERO: token_in
-    }
+    types = dict.fromkeys(MADE_TYPES.values(), token_in | token_out) | {BLOCK_DEVICE_ZERO: token_in}
     listed = b"".join(struct.pack(">IB59x", kind, types[kind]) for kind in sorted(types))
     return struct.pack(">2xH", len(listed)) + listed

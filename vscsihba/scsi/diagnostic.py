@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.scsi import self_test
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.response import GOOD, Response, Steps, data_in
+from vscsihba.scsi.response import GOOD, Response, Steps, data_in, quietly
 from vscsihba.scsi.self_test import Outcome, SelfTest, SelfTestCode
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey, illegal_request, invalid_parameter
 
@@ -77,7 +77,7 @@ def _background(lu: LogicalUnit, code: SelfTestCode) -> Response:
     """Run a test after the status, unless one runs already."""
     if any(test.outcome is Outcome.RUNNING for test in lu.self_tests):
         raise CheckCondition(Sense(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_SELF_TEST_IN_PROGRESS))
-    return Response(background=self_test.quietly(_begin(lu, code)))
+    return Response(background=quietly(_begin(lu, code)))
 
 
 def _abort(lu: LogicalUnit, cdb: Cdb) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Extent, Flush, Write, WriteZeroes
-from vscsihba.scsi.response import GOOD, Background, Response, Steps
+from vscsihba.scsi.response import Background, Response, Steps, answered, quietly
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ _BYTES_AT_ONCE = 1 << 20
 def erase(lu: LogicalUnit, erasure: Erasure, work: Background, *, immed: bool) -> Response | Steps:
     """Do `work` on the whole medium, before the status or after it.
 
-    From here on until the end the medium is not ready; after a failure it stays so.
+    From here on until the end the medium is not ready; after a failure it stays so, and every
+    command will learn of it.
     """
     lu.readiness.erasure = erasure
     lu.refresh()
     job = _job(lu, erasure, work)
-    return Response(background=_quietly(job)) if immed else _answered(job)
+    return Response(background=quietly(job)) if immed else answered(job)
 
 
 def _job(lu: LogicalUnit, erasure: Erasure, work: Background) -> Background:
@@ -40,19 +41,6 @@ def _job(lu: LogicalUnit, erasure: Erasure, work: Background) -> Background:
         raise CheckCondition(Sense(SenseKey.MEDIUM_ERROR, erasure.failure)) from condition
     lu.readiness.erasure = None
     lu.refresh()
-
-
-def _answered(job: Background) -> Steps:
-    yield from job
-    return GOOD
-
-
-def _quietly(job: Background) -> Background:
-    """Leave a failure after the status to the unit's readiness: every command will learn of it."""
-    try:
-        yield from job
-    except CheckCondition:
-        return
 
 
 def zero(lu: LogicalUnit, erasure: Erasure, *, may_unmap: bool) -> Background:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Extent
 from vscsihba.scsi.block_range import rest_or_range
-from vscsihba.scsi.response import GOOD, Background, Response, Steps
-from vscsihba.scsi.sense import CheckCondition
+from vscsihba.scsi.response import Background, Response, Steps, answered, deferring
 from vscsihba.scsi.verify import read_pieces
 
 if TYPE_CHECKING:
@@ -27,22 +26,9 @@ def pre_fetch(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
     extent = rest_or_range(lu, cdb)
     fetch = _fetch(Extent(extent.offset, min(extent.length, _MOST)))
     if cdb["immed"]:
-        return Response(background=_deferring(lu, fetch))
-    return _answered(fetch)
+        return Response(background=deferring(lu.defer, fetch))
+    return answered(fetch)
 
 
 def _fetch(extent: Extent) -> Background:
     yield from read_pieces(extent, lambda _at, _piece: None)
-
-
-def _answered(fetch: Background) -> Steps:
-    yield from fetch
-    return GOOD
-
-
-def _deferring(lu: LogicalUnit, fetch: Background) -> Background:
-    """Report a failure after the status as a deferred error."""
-    try:
-        yield from fetch
-    except CheckCondition as condition:
-        lu.defer(condition.sense)

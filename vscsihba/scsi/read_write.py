@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Flush, Read, Write
 from vscsihba.scsi.block_range import check_range, require_data_out, rest_or_range, transfer_range
-from vscsihba.scsi.response import GOOD, Background, Response, Steps
-from vscsihba.scsi.sense import CheckCondition
+from vscsihba.scsi.response import GOOD, Background, Response, Steps, answered, deferring
 
 if TYPE_CHECKING:
     from vscsihba.scsi.command import Cdb
@@ -71,20 +70,9 @@ def synchronize_cache(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | 
 
 
 def flush(lu: LogicalUnit, *, later: bool) -> Response | Steps:
-    """Flush the cache before the status, or after it.
-
-    A failure after the status is reported as a deferred error (SPC-5 "Deferred errors").
-    """
-    return Response(background=_flush_later(lu)) if later else _flush_now()
+    """Flush the cache before the status, or after it; then a failure is a deferred error."""
+    return Response(background=deferring(lu.defer, _flush())) if later else answered(_flush())
 
 
-def _flush_now() -> Steps:
+def _flush() -> Background:
     yield Flush()
-    return GOOD
-
-
-def _flush_later(lu: LogicalUnit) -> Background:
-    try:
-        yield Flush()
-    except CheckCondition as condition:
-        lu.defer(condition.sense)

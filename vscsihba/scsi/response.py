@@ -1,13 +1,14 @@
-"""The answer to one command, and the one place where data-in is cut to length.
+"""The answer to one command: before its work or after it, with data-in cut to length in one place.
 
 Knows the shape of an answer, not what any command answers.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import IntEnum
 
 from vscsihba.block import BlockOp, BlockResult, Buffer
+from vscsihba.scsi.sense import CheckCondition, Sense
 
 Background = Generator[BlockOp, BlockResult, None]
 """Work that goes on after the status has been sent (IMMED=1)."""
@@ -60,3 +61,25 @@ def data_in(buffer: Buffer, payload: bytes, allocation_length: int) -> Response:
     SPC-5 "Allocation length": truncation is not an error.
     """
     return Response(data_in=buffer.scatter(memoryview(payload)[:allocation_length]))
+
+
+def answered(work: Background) -> Steps:
+    """Do `work`, then answer GOOD."""
+    yield from work
+    return GOOD
+
+
+def quietly(work: Background) -> Background:
+    """Do `work` after the status; a failure is told to whoever asks, not reported."""
+    try:
+        yield from work
+    except CheckCondition:
+        return
+
+
+def deferring(defer: Callable[[Sense], None], work: Background) -> Background:
+    """Do `work` after the status; report a failure as a deferred error (SPC-5 "Deferred errors")."""
+    try:
+        yield from work
+    except CheckCondition as condition:
+        defer(condition.sense)

@@ -101,14 +101,6 @@ def abort(tests: Iterable[SelfTest], outcome: Outcome) -> bool:
     return bool(running)
 
 
-def quietly(test: Background) -> Background:
-    """Leave a failure after the status to the log page."""
-    try:
-        yield from test
-    except CheckCondition:
-        return
-
-
 def _three_places(lu: LogicalUnit) -> list[Extent]:
     blocks = (0, lu.blocks // 2, lu.blocks - 1)
     return [Extent(block * lu.block_size, lu.block_size) for block in blocks]

@@ -7,31 +7,20 @@ what the token stands for (SBC-4 "Block device ROD token operations").
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from vscsihba.block import Read, Write, WriteZeroes
+from vscsihba.block import Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.block_range import check_range
-from vscsihba.scsi.copy_manager import CopyOperation, Place, aborted, find_unit
-from vscsihba.scsi.response import GOOD, Response
+from vscsihba.scsi.copy_manager import CopyOperation, aborted
+from vscsihba.scsi.response import GOOD, Response, answered, quietly
 from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request, invalid_parameter
-from vscsihba.scsi.tokens import (
-    BLOCK_DEVICE_ZERO,
-    CHANGE_VULNERABLE,
-    POINT_IN_TIME_ANY,
-    POINT_IN_TIME_DEFAULT,
-    TOKEN_LENGTH,
-    Token,
-    creator,
-    rod_type,
-)
+from vscsihba.scsi.token_source import MADE_TYPES, TokenSource, find_source
+from vscsihba.scsi.tokens import BLOCK_DEVICE_ZERO, POINT_IN_TIME_ANY, TOKEN_LENGTH, Token, rod_type
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from vscsihba.block import BlockOp, BlockResult, Buffer, Extent
+    from vscsihba.block import Buffer, Extent
     from vscsihba.scsi.command import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
     from vscsihba.scsi.response import Background, Steps
@@ -45,13 +34,6 @@ DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600
 
 POPULATE_TOKEN, WRITE_USING_TOKEN = 0x10, 0x11
 """Service actions."""
-
-MADE_TYPES = {
-    POINT_IN_TIME_DEFAULT: POINT_IN_TIME_DEFAULT,
-    CHANGE_VULNERABLE: CHANGE_VULNERABLE,
-    POINT_IN_TIME_ANY: CHANGE_VULNERABLE,
-}
-"""ROD TYPE asked for, and the one that the token gets."""
 
 _PIECE = 1 << 20
 """Bytes copied at once."""
@@ -93,7 +75,7 @@ def write_using_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | S
     if rod_type(value) == BLOCK_DEVICE_ZERO:
         work = _write_zeroes(lu, destinations, operation)
     else:
-        source = _find_source(lu, value)
+        source = find_source(lu, value)
         if offset >= source.token.size:
             raise invalid_parameter(8)
         if source.place.unit is lu and any(source.token.touches(one) for one in destinations):
@@ -104,7 +86,7 @@ def write_using_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | S
             source.place.unit.tokens.delete(value)
     lu.copies.begin(cdb["list_identifier"], operation)
     job = _job(work, operation)
-    return Response(background=_quietly(job)) if parameters[2] & 0x01 else _answered(job)
+    return Response(background=quietly(job)) if parameters[2] & 0x01 else answered(job)
 
 
 def _parameters(cdb: Cdb, buffer: Buffer, header: int) -> bytes | None:
@@ -142,60 +124,8 @@ def _ranges(lu: LogicalUnit, parameters: bytes, at: int) -> list[Extent]:
     return ranges
 
 
-@dataclass(slots=True)
-class _Source:
-    """A token being read.
-
-    Attributes:
-        place: The unit that it belongs to.
-        token: What it stands for.
-        position: How much of it has been read, in bytes.
-    """
-
-    place: Place
-    token: Token
-    position: int = 0
-
-    def fill(self, into: memoryview) -> Generator[BlockOp, BlockResult, int]:
-        """Read on, as far as there is room and data; return the number of bytes."""
-        filled = 0
-        for part in self.token.slices(self.position, len(into)):
-            yield from self._read(part, into[filled : filled + part.length])
-            filled += part.length
-        self.position += filled
-        self.token.check()
-        return filled
-
-    def _read(self, extent: Extent, into: memoryview) -> Background:
-        """Read bytes that need not begin or end with a block of the unit."""
-        size = self.place.unit.block_size
-        head = extent.offset % size
-        cover = -(-(head + extent.length) // size) * size
-        if cover == extent.length:
-            yield self.place.there(Read(extent.offset, [into]))
-        else:
-            around = memoryview(bytearray(cover))
-            yield self.place.there(Read(extent.offset - head, [around]))
-            into[:] = around[head : head + extent.length]
-
-
-def _find_source(lu: LogicalUnit, value: bytes) -> _Source:
-    """Return what a token stands for.
-
-    Raises:
-        CheckCondition: INVALID TOKEN OPERATION.
-    """
-    if rod_type(value) not in MADE_TYPES:
-        raise illegal_request(Asc.INVALID_TOKEN_OPERATION_UNSUPPORTED_TOKEN_TYPE)
-    try:
-        unit, lun = find_unit(lu, creator(value))
-    except CheckCondition as condition:
-        raise illegal_request(Asc.INVALID_TOKEN_OPERATION_TOKEN_UNKNOWN) from condition
-    return _Source(Place(unit, lun, 0), unit.tokens.find(value, unit.timestamp.clock()))
-
-
 def _write_token(
-    lu: LogicalUnit, source: _Source, destinations: list[Extent], operation: CopyOperation
+    lu: LogicalUnit, source: TokenSource, destinations: list[Extent], operation: CopyOperation
 ) -> Background:
     """Write a token's bytes as far as they go; a block that they end within ends in zeroes.
 
@@ -236,16 +166,3 @@ def _job(work: Background, operation: CopyOperation) -> Background:
         raise failure from condition
     finally:
         operation.running = False
-
-
-def _answered(job: Background) -> Steps:
-    yield from job
-    return GOOD
-
-
-def _quietly(job: Background) -> Background:
-    """Leave a failure after the status to whoever asks for the token information."""
-    try:
-        yield from job
-    except CheckCondition:
-        return
