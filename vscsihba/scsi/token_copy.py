@@ -82,8 +82,8 @@ def write_using_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | S
             raise illegal_request(Asc.INVALID_TOKEN_OPERATION_CAUSE_NOT_REPORTABLE)
         source.position = offset
         work = _write_token(lu, source, destinations, operation)
-        if parameters[2] & 0x02:  # DEL_TKN; what is under way goes on
-            source.place.unit.tokens.delete(value)
+        if parameters[2] & 0x02:  # DEL_TKN
+            work = _then_delete(work, source, value)
     lu.copies.begin(cdb["list_identifier"], operation)
     job = _job(work, operation)
     return Response(background=quietly(job)) if parameters[2] & 0x01 else answered(job)
@@ -142,6 +142,15 @@ def _write_token(
             scratch[filled:whole] = bytes(whole - filled)
             yield Write(offset, [scratch[:whole]], fua=lu.write_through)
             operation.copied += whole
+
+
+def _then_delete(work: Background, source: TokenSource, value: bytes) -> Background:
+    """Do `work`, and delete the token that it has read."""
+    try:
+        yield from work
+    finally:
+        source.place.unit.tokens.delete(value)
+        source.place.unit.refresh()
 
 
 def _write_zeroes(lu: LogicalUnit, ranges: list[Extent], operation: CopyOperation) -> Background:
