@@ -21,6 +21,7 @@ class Limit:
         outcome: What becomes of them: another outcome is not explained by this.
         reason: One sentence.
         source: The file that causes it: of the kernel's tree, or of libiscsi's.
+        profiles: Pattern of the kinds of disk.
     """
 
     transports: tuple[str, ...]
@@ -28,6 +29,7 @@ class Limit:
     outcome: Outcome
     reason: str
     source: str
+    profiles: str = "*"
 
 
 LIMITS: Final = (
@@ -37,6 +39,14 @@ LIMITS: Final = (
         "crashed",
         "the tool reaches for an iSCSI session that it does not have, and dies",
         "libiscsi test-tool/test_sanitize_overwrite_reserved.c",
+    ),
+    Limit(
+        ("sg", "iscsi"),
+        "GetLBAStatus.UnmapSingle",
+        "failed",
+        "the tool asks about LBA i+1 and wants to be told of i+8: it takes a physical block for a logical one",
+        "libiscsi test-tool/test_get_lba_status_unmap_single.c",
+        profiles="512e",
     ),
     Limit(
         ("iscsi",),
@@ -111,6 +121,7 @@ def known(verdict: Verdict) -> Limit | None:
             verdict.transport in limit.transports
             and verdict.outcome == limit.outcome
             and fnmatch.fnmatchcase(verdict.test, limit.tests)
+            and fnmatch.fnmatchcase(verdict.profile, limit.profiles)
         ):
             return limit
     return None

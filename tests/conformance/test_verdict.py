@@ -90,6 +90,8 @@ def test_a_limit_explains_one_outcome_only() -> None:
     assert limits.known(Verdict("512e", "sg", "Sanitize.OverwriteReserved", "crashed")) is not None
     assert limits.known(Verdict("512e", "sg", "Sanitize.OverwriteReserved", "failed")) is None
     assert limits.known(Verdict("512e", "iscsi", "Sanitize.OverwriteReserved", "crashed")) is None
+    assert limits.known(Verdict("512e", "sg", "GetLBAStatus.UnmapSingle", "failed")) is not None
+    assert limits.known(Verdict("4kn", "sg", "GetLBAStatus.UnmapSingle", "failed")) is None
 
 
 def test_every_limit_says_whose_file_is_the_cause() -> None:

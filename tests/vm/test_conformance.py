@@ -1,56 +1,55 @@
-"""libiscsi's conformance tests against our disk: the families that a disk cannot do without."""
+"""libiscsi's conformance tests against our disks, the quick part: nothing fails, and no fewer pass than did.
 
-import re
-import subprocess
-from collections.abc import Callable
+All of them, on all kinds of disk, are run by ``./dev conformance``; docs/conformance.md has its result.
+"""
+
 from pathlib import Path
 
 import pytest
 
-from tests.vm.conftest import Serve
+from tests.conformance import profiles
+from tests.conformance.disk import Disk
+from tests.conformance.guest import verdicts
+from tests.conformance.limits import known
 
-MiB = 1 << 20
-FAMILIES = (
-    "Inquiry",
-    "Read10",
-    "Read16",
-    "ReadCapacity10",
-    "ReadCapacity16",
-    "TestUnitReady",
-    "Write10",
-    "Write16",
+SLOW = ("*.Simple", "*.BeyondEol", "*.Mismatch*")
+"""Tests that send hundreds of commands: they are run for some families only."""
+
+
+def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
+    """Return the tests that the patterns name, less those of `without`."""
+    tests = profiles.listed()
+    left_out = profiles.selected(tests, list(without)) if without else []
+    return [test for test in profiles.selected(tests, list(patterns)) if test not in left_out]
+
+
+@pytest.mark.parametrize(
+    ("profile", "transport", "patterns", "without", "passing"),
+    [
+        ("512-thin", "sg", ("*",), (*SLOW, "MultipathIO", "Sanitize"), 94),
+        ("512e", "sg", ("WriteSame*.Unmap*", "*.InvalidDataOutSize"), (), 10),
+        ("4kn", "sg", ("Read16.Simple", "Write16.Simple", "Inquiry", "ReadCapacity*", "Unmap"), (), 17),
+        ("read-only", "sg", ("ReadOnly", "Inquiry"), (), 7),
+        ("removable", "sg", ("StartStopUnit", "NoMedia", "PreventAllow"), (), 6),
+        ("512-thin", "iscsi", ("ProutReserve", "Reserve6", "iSCSI*", "PrinReadKeys"), (), 22),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-
-
-def listed(family: str) -> list[str]:
-    """Return the tests of a family, as the tool lists them."""
-    text = subprocess.run(["iscsi-test-cu", "--list"], capture_output=True, text=True, check=True).stdout
-    return sorted(set(re.findall(rf"\bALL\.{family}\.\w+", text)))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_family_has_no_failure(family: str, serve: Serve, image: Callable[..., Path]) -> None:
-    tests = listed(family)
-    assert tests, f"iscsi-test-cu lists no tests of {family}"
-    target = serve([image("a.img", 256 * MiB)])
-    verdicts = {name: judge(name, target.luns[0].sg) for name in tests}
-    assert {name: verdict for name, verdict in verdicts.items() if verdict not in ("passed", "skipped")} == {}
-    assert "passed" in verdicts.values()
-    assert target.stop() == 0
-
-
-def judge(name: str, sg: Path) -> str:
-    """Run one test in a process of its own: ``passed``, ``skipped``, or why it failed."""
-    done = subprocess.run(
-        ["iscsi-test-cu", "--dataloss", "--allow-sanitize", "-V", "-t", name, str(sg)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=300,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    report = (done.stdout + done.stderr).partition("Suite:")[2]
-    if "FAILED" in report or not report:
-        return f"failed (exit {done.returncode}):\n{report}"
-    return "skipped" if "[SKIPPED]" in report else "passed"
+def test_nothing_fails(
+    profile: str,
+    transport: str,
+    patterns: tuple[str, ...],
+    without: tuple[str, ...],
+    passing: int,
+    scratch: Path,
+) -> None:
+    tests = quick(*patterns, without=without)
+    with Disk(profiles.PROFILES[profile], 0, scratch) as disk:
+        found = list(verdicts(disk, transport, tests))
+    assert [verdict.test for verdict in found] == tests
+    assert [
+        (verdict.test, verdict.reasons)
+        for verdict in found
+        if verdict.outcome in ("failed", "crashed") and not known(verdict)
+    ] == []
+    assert sum(verdict.outcome == "passed" for verdict in found) >= passing
