@@ -44,7 +44,7 @@ LIMITS: Final = (
         ("sg", "iscsi"),
         "GetLBAStatus.UnmapSingle",
         "failed",
-        "the tool asks about LBA i+1 and wants to be told of i+8: it takes a physical block for a logical one",
+        "the tool asks about LBA i+1 and wants to be told of i+8: it takes physical blocks for logical ones",
         "libiscsi test-tool/test_get_lba_status_unmap_single.c",
         profiles="512e",
     ),
