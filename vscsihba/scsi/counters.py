@@ -3,15 +3,17 @@
 Knows what happened, not how a log page shows it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
 from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.command import Command, Tally
+from vscsihba.scsi.response import Response, Status
 from vscsihba.scsi.sense import Sense, SenseKey
 from vscsihba.stats import LunStats
 
 
 @dataclass(slots=True)
-class Counters:
+class Events:
     """Events since the unit's engine began, or since LOG SELECT cleared them.
 
     Attributes:
@@ -32,20 +34,53 @@ class Counters:
     start_stop_cycles: int = 0
     load_cycles: int = 0
 
-    def note(self, sense: Sense, *, verifying: bool) -> None:
-        """Count a condition that ended a command; `verifying`: the command was to verify."""
+
+@dataclass(slots=True)
+class Counters:
+    """All that is counted.
+
+    Attributes:
+        stats: Commands and bytes; shared with the engine, and never cleared.
+        events: The rest.
+    """
+
+    stats: LunStats
+    events: Events = field(default_factory=Events)
+    _cleared_at: LunStats = field(default_factory=LunStats)
+
+    def ended(self, command: Command | None, response: Response) -> None:
+        """Count a command that has ended."""
+        if command is None or response.status is Status.CHECK_CONDITION:
+            self.stats.errors += 1
+            return
+        match command.tally:
+            case Tally.READS:
+                self.stats.reads += 1
+            case Tally.WRITES:
+                self.stats.writes += 1
+            case Tally.OTHERS:
+                self.stats.others += 1
+
+    def failed(self, command: Command | None, sense: Sense) -> None:
+        """Count the condition that ended a command."""
         if sense.key is SenseKey.MEDIUM_ERROR:
             if sense.asc is Asc.WRITE_ERROR:
-                self.write_errors += 1
-            elif verifying:
-                self.verify_errors += 1
+                self.events.write_errors += 1
+            elif command is not None and "VERIFY" in command.name:
+                self.events.verify_errors += 1
             else:
-                self.read_errors += 1
+                self.events.read_errors += 1
         elif sense.key in (SenseKey.HARDWARE_ERROR, SenseKey.ABORTED_COMMAND):
-            self.other_errors += 1
+            self.events.other_errors += 1
 
+    def traffic(self) -> LunStats:
+        """Return what has been moved since LOG SELECT cleared the counters."""
+        now, before = self.stats, self._cleared_at
+        return LunStats(
+            **{one.name: getattr(now, one.name) - getattr(before, one.name) for one in fields(now)}
+        )
 
-def difference(now: LunStats, before: LunStats) -> LunStats:
-    """Return what has been counted between two moments."""
-    counts = {one.name: getattr(now, one.name) - getattr(before, one.name) for one in fields(LunStats)}
-    return LunStats(**counts)
+    def clear(self) -> None:
+        """Let the log pages count from zero; `stats` is the engine's too, and goes on."""
+        self.events = Events()
+        self._cleared_at = replace(self.stats)

@@ -1,4 +1,4 @@
-"""EXTENDED COPY(LID1) and RECEIVE COPY RESULTS: copies described by targets and segments.
+"""EXTENDED COPY(LID1): copies described by targets and segments.
 
 Of the many descriptors of SPC-4 there is one of each: the identification descriptor, which
 names a unit by its NAA, and the copy from block device to block device.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.copy_manager import CopyOperation, Place, aborted, copy, find_unit
-from vscsihba.scsi.response import GOOD, Response, Steps, data_in
+from vscsihba.scsi.response import GOOD, Response, Steps
 from vscsihba.scsi.sense import CheckCondition, illegal_request, invalid_parameter
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ MOST_CONCURRENT = 64
 
 GRANULARITY = 9
 """DATA SEGMENT GRANULARITY: segments count in 2^9 bytes."""
+
+EXTENDED_COPY = 0x00
+"""Service action."""
 
 _NO_IDENTIFIER = 0b11
 """LIST ID USAGE: nobody will ask about this copy."""
@@ -69,7 +72,7 @@ def extended_copy(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Steps
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
     parameters = buffer.gather(0, length)
     targets, segments = _parse(parameters)
-    operation = CopyOperation(action=0x00)
+    operation = CopyOperation(EXTENDED_COPY)
     identifier, usage = parameters[0], parameters[1] >> 3 & 0b11
     if usage != _NO_IDENTIFIER:
         lu.copies.begin(identifier, operation)
@@ -168,32 +171,3 @@ def _parse_segment(parameters: bytes, at: int) -> _Segment:
     if length != _SEGMENT - 4:
         raise invalid_parameter(at + 2)
     return _Segment(source, destination, bool(flags & 0x02), blocks, source_lba, destination_lba)
-
-
-def receive_copy_status(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """RECEIVE COPY RESULTS, COPY STATUS: SPC-4."""
-    operation = lu.copies.get(cdb["list_identifier"])
-    if operation is None or operation.action != 0x00:
-        raise cdb.invalid("list_identifier")
-    status = 0 if operation.running else 2 if operation.failure else 1
-    payload = struct.pack(">IBHBI", 8, status, operation.segments, 0, min(operation.copied, 0xFFFFFFFF))
-    return data_in(buffer, payload, cdb["allocation_length"])
-
-
-def receive_copy_operating_parameters(_lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """RECEIVE COPY RESULTS, OPERATING PARAMETERS: SPC-4."""
-    codes = bytes([BLOCK_TO_BLOCK, IDENTIFICATION])
-    body = struct.pack(
-        ">B3xHHII14xHBB5xB",
-        1,  # SNLID: segments need not be identified
-        MOST_TARGETS,
-        MOST_SEGMENTS,
-        MOST_DESCRIPTOR_BYTES,
-        MOST_SEGMENT_BYTES,
-        MOST_CONCURRENT,  # TOTAL CONCURRENT COPIES
-        MOST_CONCURRENT,
-        GRANULARITY,
-        len(codes),
-    )
-    payload = struct.pack(">I", len(body) + len(codes)) + body + codes
-    return data_in(buffer, payload, cdb["allocation_length"])

@@ -57,22 +57,22 @@ def _error_counters(processed: int, uncorrected: int) -> Parameters:
 
 def write_error_counters(lu: LogicalUnit) -> Parameters:
     """Return what writing has cost."""
-    return _error_counters(lu.traffic().write_bytes, lu.counters.write_errors)
+    return _error_counters(lu.counters.traffic().write_bytes, lu.counters.events.write_errors)
 
 
 def read_error_counters(lu: LogicalUnit) -> Parameters:
     """Return what reading has cost."""
-    return _error_counters(lu.traffic().read_bytes, lu.counters.read_errors)
+    return _error_counters(lu.counters.traffic().read_bytes, lu.counters.events.read_errors)
 
 
 def verify_error_counters(lu: LogicalUnit) -> Parameters:
     """Return what verifying has cost."""
-    return _error_counters(lu.counters.verified_bytes, lu.counters.verify_errors)
+    return _error_counters(lu.counters.events.verified_bytes, lu.counters.events.verify_errors)
 
 
 def non_medium_errors(lu: LogicalUnit) -> Parameters:
     """Return how often something else than the medium failed."""
-    return _counters(lu.counters.other_errors)
+    return _counters(lu.counters.events.other_errors)
 
 
 def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
@@ -89,8 +89,8 @@ def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
 def start_stop_cycles(lu: LogicalUnit) -> Parameters:
     """Return stops (code 4) and loads (code 6); when the unit was made is not known."""
     return {
-        0x0004: Parameter(lu.counters.start_stop_cycles.to_bytes(4, "big")),
-        0x0006: Parameter(lu.counters.load_cycles.to_bytes(4, "big")),
+        0x0004: Parameter(lu.counters.events.start_stop_cycles.to_bytes(4, "big")),
+        0x0006: Parameter(lu.counters.events.load_cycles.to_bytes(4, "big")),
     }
 
 
@@ -103,7 +103,7 @@ def self_test_results(lu: LogicalUnit) -> Parameters:
 
 def general_statistics(lu: LogicalUnit) -> Parameters:
     """Return commands and blocks read and written; no times, which would be counted in milliseconds."""
-    traffic = lu.traffic()
+    traffic = lu.counters.traffic()
     received, transmitted = traffic.write_bytes // lu.block_size, traffic.read_bytes // lu.block_size
     access = struct.pack(">QQQQ32x", traffic.reads, traffic.writes, received, transmitted)
     return {

@@ -58,5 +58,6 @@ def _parameters(lu: LogicalUnit, cdb: Cdb, key: LogKey) -> bytes:
 def log_select(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:
     """LOG SELECT: SPC-5; PCR clears the counters of all pages. No single page, and no values."""
     if cdb["pcr"]:
-        lu.clear_counters()
+        lu.counters.clear()
+        lu.readiness.transitions.clear()
     return GOOD

@@ -13,9 +13,9 @@ from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Elsewhere
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
-from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.command import Command, Data, Feature, Medium
 from vscsihba.scsi.copy_manager import CopyOperations
-from vscsihba.scsi.counters import Counters, difference
+from vscsihba.scsi.counters import Counters
 from vscsihba.scsi.faults import Result, translate
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
@@ -89,6 +89,7 @@ class LogicalUnit:
         self.capabilities = capabilities
         self.identity = identity
         self.stats = LunStats() if stats is None else stats
+        self.counters = Counters(self.stats)
         self.removable = removable
         self.product = Product(vendor, product, revision)
         self.mode_pages = ModePages(write_cache=write_cache, thin=capabilities.unmap)
@@ -106,7 +107,6 @@ class LogicalUnit:
         self.tokens = Tokens()
         self._pending = Pending()
         self.readiness = Readiness()
-        self.clear_counters()
         offered = {
             Feature.ALWAYS: True,
             Feature.UNMAP: capabilities.unmap,
@@ -158,9 +158,9 @@ class LogicalUnit:
             outcome = decoded.command.run(self, decoded, buffer)
             response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
         except CheckCondition as condition:
-            self.counters.note(condition.sense, verifying=command is not None and "VERIFY" in command.name)
+            self.counters.failed(command, condition.sense)
             response = self._check_condition(condition.sense, command)
-        self._count(command, response)
+        self.counters.ended(command, response)
         if response.background is not None:
             return replace(response, background=self._translated(response.background))
         return response
@@ -204,18 +204,6 @@ class LogicalUnit:
         encoded = sense.encode(descriptor=self.mode_pages.descriptor_sense)
         return Response(Status.CHECK_CONDITION, encoded, data_in)
 
-    def _count(self, command: Command | None, response: Response) -> None:
-        if command is None or response.status is Status.CHECK_CONDITION:
-            self.stats.errors += 1
-            return
-        match command.tally:
-            case Tally.READS:
-                self.stats.reads += 1
-            case Tally.WRITES:
-                self.stats.writes += 1
-            case Tally.OTHERS:
-                self.stats.others += 1
-
     def raise_unit_attention(self, asc: Asc) -> None:
         """Let the next command learn of an event; an event that is already pending is not repeated."""
         self._pending.attention(asc)
@@ -254,16 +242,6 @@ class LogicalUnit:
         """Hand out what is to be kept: saved mode pages and identifying information."""
         if self._on_save is not None:
             self._on_save(encode_state(self.mode_pages, self.identifying_information))
-
-    def traffic(self) -> LunStats:
-        """Return what the unit has moved since LOG SELECT cleared the counters."""
-        return difference(self.stats, self._cleared_at)
-
-    def clear_counters(self) -> None:
-        """Let the log pages count from zero; `stats` is the engine's, and goes on."""
-        self.counters = Counters()
-        self.readiness.transitions.clear()
-        self._cleared_at = replace(self.stats)
 
     def hours(self) -> int:
         """Return the age of the unit in hours, as far as this engine knows."""

@@ -36,7 +36,7 @@ def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | St
     _check(lu, cdb)
     condition = POWER_CONDITIONS.get(cdb["power_condition"])
     leaves = condition is PowerCondition.STANDBY or not (cdb["power_condition"] or cdb["start"])
-    lu.counters.start_stop_cycles += leaves
+    lu.counters.events.start_stop_cycles += leaves
     if leaves and not cdb["no_flush"] and not cdb["immed"]:
         return _flush_and_enter(lu, cdb, condition)
     _enter(lu, cdb, condition)
@@ -69,7 +69,7 @@ def _enter(lu: LogicalUnit, cdb: Cdb, condition: PowerCondition | None) -> None:
     elif not cdb["power_condition"]:
         if cdb["loej"]:
             lu.readiness.present = bool(cdb["start"])
-            lu.counters.load_cycles += cdb["start"]
+            lu.counters.events.load_cycles += cdb["start"]
         elif cdb["start"]:
             lu.readiness.enter(PowerCondition.ACTIVE)
     lu.refresh()

@@ -42,7 +42,7 @@ def verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         yield from compare(lu, extent, lambda _at, length: pattern * (length // lu.block_size))
     else:
         raise cdb.invalid("bytchk")
-    lu.counters.verified_bytes += extent.length
+    lu.counters.events.verified_bytes += extent.length
     return GOOD
 
 
@@ -58,7 +58,7 @@ def write_and_verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         yield from compare(lu, extent, buffer.gather)
     else:
         yield from read_pieces(extent, lambda _offset, _piece: None)
-    lu.counters.verified_bytes += extent.length
+    lu.counters.events.verified_bytes += extent.length
     return GOOD
 
 
