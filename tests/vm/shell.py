@@ -1,12 +1,15 @@
 """Small words for driving the system's own tools in tests: run, mounted, checksum."""
 
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 LIMIT = 300
+SOAK = bool(os.environ.get("VSCSIHBA_SOAK"))
+"""Do what is done many times as often as was promised; takes hours under software emulation."""
 
 
 def run(*words: str | Path, check: bool = True, data: bytes | None = None, limit: float = LIMIT) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.vm.conftest import Serve
 from tests.vm.counter import Counter
-from tests.vm.shell import run
+from tests.vm.shell import SOAK, run
 from tests.vm.target import Lun, Target, wait_until
 
 MiB = 1 << 20
@@ -121,7 +121,7 @@ def test_two_engines_own_two_of_four_luns_each_and_either_may_die(serve: Serve, 
 def test_handovers_disturb_no_io(serve: Serve, images: list[Path]) -> None:
     target = serve(images[:2])
     fio = Fio(target.luns)
-    for _ in range(4):
+    for _ in range(20 if SOAK else 3):
         successor = serve(images[:2])
         assert target.stop() == 0
         target = successor
@@ -133,7 +133,7 @@ def test_kills_with_a_survivor_lose_nothing(serve: Serve, images: list[Path]) ->
     engines = [serve(images[:2]), serve(images[:2])]
     fio = Fio(engines[0].luns)
     stalls = []
-    for _ in range(5):
+    for _ in range(20 if SOAK else 4):
         victim, survivor = engines
         victim.process.send_signal(signal.SIGKILL)
         killed = time.monotonic()
@@ -148,7 +148,7 @@ def test_kills_with_a_survivor_lose_nothing(serve: Serve, images: list[Path]) ->
 def test_a_single_engine_restarted_by_hand_loses_nothing(serve: Serve, images: list[Path]) -> None:
     target = serve(images[:2])
     fio = Fio(target.luns)
-    for _ in range(3):
+    for _ in range(20 if SOAK else 2):
         target.process.send_signal(signal.SIGKILL)
         target.process.wait()
         time.sleep(3)  # nobody serves: commands wait in the ring
@@ -188,7 +188,7 @@ def test_a_counter_driven_by_compare_and_write_agrees_with_what_was_told(
 
     counting = threading.Thread(target=count)
     counting.start()
-    for _ in range(5):
+    for _ in range(20 if SOAK else 3):
         owner = next(engine for engine in engines if rings(engine))
         wait_until(partial(counts_from, counter, counter.value, failures), "the counter to count")
         owner.process.send_signal(signal.SIGKILL)
@@ -201,7 +201,7 @@ def test_a_counter_driven_by_compare_and_write_agrees_with_what_was_told(
     assert not failures, failures
     assert not counting.is_alive()
     assert counter.read() == counter.value == counter.told_good + counter.in_doubt
-    assert counter.told_good > 100
+    assert counter.told_good > 60
     counter.close()
     for engine in engines:
         assert engine.stop() == 0

@@ -1,0 +1,78 @@
+"""What engines take from the machine: many LUNs, many lives, nothing left."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.vm.conftest import Serve
+from tests.vm.shell import SOAK, run
+from tests.vm.target import our_processes, target_objects
+
+MiB = 1 << 20
+Image = Callable[..., Path]
+
+LIVES = """
+import gc, os, sys, threading
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.target import Target
+
+def held():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+def live():
+    with Target(9, [LunRequest(0, sys.argv[1])], reports=Reports()) as target:
+        fd = os.open(target.disks[0].device, os.O_RDWR)
+        os.pwrite(fd, b"x" * 4096, 0)
+        os.fsync(fd)
+        os.close(fd)
+
+def memory():
+    return int(open("/proc/self/statm").read().split()[1]) * 4
+
+for _ in range(5):
+    live()
+before, grown = held(), memory()
+for _ in range(int(sys.argv[2])):
+    live()
+print(before == held(), memory() - grown)
+"""
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_many_luns_on_one_engine(serve: Serve, image: Image) -> None:
+    few = serve([image(f"few{number}.img", MiB) for number in range(10)], hba=1)
+    small = resident(few.process.pid)
+    assert few.stop() == 0
+    count = 100 if SOAK else 30
+    many = serve([image(f"many{number}.img", MiB) for number in range(count)], hba=1, wait=False)
+    many.wait_ready(600)
+    large = resident(many.process.pid)
+    assert len({lun.node for lun in many.luns}) == count
+    last = many.luns[-1]
+    run("dd", "if=/dev/urandom", f"of={last.node}", "bs=64k", "count=16", "oflag=direct")
+    assert many.stop(limit=600) == 0
+    print(f"10 LUNs: {small} KiB, {count} LUNs: {large} KiB")
+    assert (large - small) / (count - 10) < 3 * 1024, "a LUN costs no more than a few MiB"
+
+
+def test_many_lives_leave_nothing(image: Image, nothing_stays: None) -> None:
+    disk = image("a.img", MiB)
+    lives = "200" if SOAK else "10"
+    done = subprocess.run(
+        [sys.executable, "-c", LIVES, str(disk), lives], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    same, grown = done.stdout.split()
+    print(f"memory grew by {grown} KiB in {lives} lives")
+    assert same == "True", "descriptors or threads were left"
+    assert int(grown) < 4096
+    assert not any("id=9" in line for _, line in our_processes())
+    assert not any("user_9" in str(path) for path in target_objects())
