@@ -23,8 +23,8 @@ _HEAD: Final = """\
 # SCSI conformance
 
 What libiscsi's `iscsi-test-cu` (Debian's package `libiscsi-bin`), a test program that is not ours, finds in
-disks served by `vscsitarget` on a real kernel. Written by `./dev conformance --write-docs`, which runs all of
-it in a VM.
+disks served by `vscsitarget` on a real kernel. Written by `./dev conformance --write-docs` from a run in a VM,
+or from verdicts of several runs, given by `--from`; it has the kinds of disk that were run in whole.
 
 - Each of the {tests} tests runs in a process of its own, with `--dataloss --allow-sanitize`.
 - `/dev/sg` is the disk as Linux has it, over tcm_loop. iSCSI is the same backstore behind the kernel's own
@@ -32,6 +32,8 @@ it in a VM.
 - A skip is not a pass, though CUnit counts it as one. A test that does nothing and gives no reason counts as
   skipped too.
 - The tests of MultipathIO are given two paths: two HBAs with the same disk, two iSCSI sessions.
+- The other targets were measured with one path, which skips MultipathIO, and a silent skip counted as passed.
+  Of LIO fileio over `/dev/sg`, passed and skipped are near values.
 
 Linux {kernel}. Over `/dev/sg`, {sg_some} tests pass on at least one kind of disk; over iSCSI, {iscsi_some}.
 
