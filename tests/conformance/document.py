@@ -23,7 +23,7 @@ _HEAD: Final = """\
 # SCSI conformance
 
 What libiscsi's `iscsi-test-cu` (Debian's package `libiscsi-bin`), a test program that is not ours, finds in
-disks served by `vscsitarget` on a real kernel. Written by `./dev conformance --write-docs`: from a run in a VM
+disks served by `vscsitarget` on a real kernel. `./dev conformance --write-docs` writes it, from a run in a VM
 or from verdicts of several runs, given by `--from`. It has the kinds of disk that were run in whole.
 
 - Each of the {tests} tests runs in a process of its own, with `--dataloss --allow-sanitize`.
