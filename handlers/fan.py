@@ -14,6 +14,10 @@ class Leg(Protocol):
     """One of the handlers below, unopened: a `vscsihba.handlers.stack.Stack`."""
 
     @property
+    def document(self) -> object:
+        """What describes it."""
+
+    @property
     def workers(self) -> int:
         """How many of its verbs may run at once."""
 

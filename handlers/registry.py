@@ -31,6 +31,7 @@ _BUILT_IN = {
     "file": "vscsihba.handlers.file:FileHandler",
     "log": "vscsihba.handlers.log:LogHandler",
     "memory": "vscsihba.handlers.memory:MemoryHandler",
+    "mirror": "vscsihba.handlers.mirror:MirrorHandler",
     "null": "vscsihba.handlers.null:NullHandler",
     "offset": "vscsihba.handlers.offset:OffsetHandler",
     "pattern": "vscsihba.handlers.pattern:PatternHandler",

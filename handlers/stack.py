@@ -30,10 +30,12 @@ class Stack:
     Used as a context manager, it is open inside, and gives its top.
 
     Attributes:
+        document: What it was built from.
         layers: From the bottom, which is a source, to the top.
     """
 
-    def __init__(self, layers: list[Handler]) -> None:
+    def __init__(self, document: Document, layers: list[Handler]) -> None:
+        self.document = document
         self._top = Checked(layers[-1])
         self.layers = tuple(layers)
         self._opened = ExitStack()
@@ -106,7 +108,7 @@ def build(
         layers.append(make(layers))
         if check_between:
             layers.append(Checked(layers[-1]))
-    return Stack(layers)
+    return Stack(document, layers)
 
 
 Make = Callable[[list[Handler]], Handler]

@@ -9,6 +9,7 @@ synced each sector for itself may be there or not. `kill` runs a handler in a ch
 that kills itself at one of these calls, as ``kill -9`` would.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -19,13 +20,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
 from hypothesis import strategies as st
 
 from tests.handlers.model import read
-from vscsihba.handlers import linux
+from vscsihba.handlers import linux, surviving
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.stack import Document, build
 
@@ -238,15 +240,18 @@ class Power:
         real(path, missing_ok=missing_ok)
 
     def leave(self, directory: Path, seed: int) -> None:
-        """Write the files as the power cut leaves them."""
+        """Put the files there as the power cut leaves them."""
         luck = random.Random(seed)
+        for path in directory.iterdir():
+            path.unlink()
         for file in sorted(self.files.values(), key=lambda file: file.path):
-            (directory / file.path.name).write_bytes(file.after_power_cut(luck))
+            if file.path.parent == directory:
+                file.path.write_bytes(file.after_power_cut(luck))
 
 
 def cut_power(
     directory: Path,
-    describe: Callable[[Path], Document],
+    document: Document,
     promises: Promises,
     todo: Sequence[Step],
     *,
@@ -256,28 +261,31 @@ def cut_power(
     """Do requests until the power is cut, and check the disk as it comes back.
 
     Args:
-        directory: Holds ``before``, the files that are there at the start.
-        describe: The disk, with its files in a given directory.
+        directory: Holds the files of the disk, and nothing else.
+        document: The disk.
         promises: What the disk reads as at the start.
         todo: The requests.
         lasts: After how many system calls the power is cut.
         seed: The luck of what was not synced.
     """
-    power = Power(directory / "before", lasts)
-    stack = build(describe(directory / "before"), check_between=True)
-    with power.on():
-        try:
-            with stack as disk:
-                for step in todo:
-                    perform(disk, step, promises)
-                power.left = 0
-                power.call()
-        except PowerCutError:
-            pass
-    after = directory / "after"
-    after.mkdir()
-    power.leave(after, seed)
-    with build(describe(after), check_between=True) as disk:
+    power = Power(directory, lasts)
+    with (
+        TemporaryDirectory() as surviving_once,
+        mock.patch.object(surviving, "DIRECTORY", Path(surviving_once)),
+    ):
+        stack = build(document, check_between=True)
+        with power.on(), contextlib.suppress(PowerCutError), stack as disk:
+            for step in todo:
+                perform(disk, step, promises)
+            power.left = 0
+            power.call()
+    power.leave(directory, seed)
+    # Nothing is left of what survives a process only.
+    with (
+        TemporaryDirectory() as empty,
+        mock.patch.object(surviving, "DIRECTORY", Path(empty)),
+        build(document, check_between=True) as disk,
+    ):
         promises.check(read(disk, 0, disk.geometry.size))
 
 

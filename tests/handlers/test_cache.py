@@ -1,4 +1,3 @@
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
 from vscsihba.block import Views
 from vscsihba.errors import ConfigError, InUseError, UsageError
-from vscsihba.handlers import surviving
 from vscsihba.handlers.cache import CacheHandler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.memory import MemoryHandler
@@ -251,19 +249,10 @@ FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(Healt
 def test_power_cut_leaves_what_flushes_promised(
     todo: list[Step], lasts: int, seed: int, through: bool
 ) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="crash-", dir=MEMORY_DIRECTORY))
-    try:
-        (directory / "before").mkdir()
-        (directory / "before" / "disk.img").write_bytes(CONTENT[:SIZE])
-
-        def describe(where: Path) -> Document:
-            # After a power cut nothing is left of what survives a process only.
-            surviving.DIRECTORY = where.with_name(f"surviving-{where.name}")
-            return (cache if through else back)(where)
-
-        cut_power(directory, describe, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
-    finally:
-        shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=MEMORY_DIRECTORY) as name:
+        (Path(name) / "disk.img").write_bytes(CONTENT[:SIZE])
+        document = (cache if through else back)(Path(name))
+        cut_power(Path(name), document, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
 
 
 SCRIPT = [

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
-from vscsihba.handlers import surviving
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow import CowHandler
 from vscsihba.handlers.cow_format import place_of_cluster
@@ -286,26 +285,10 @@ SECTORS = SIZE // 512
 @FEW
 @given(todo=steps(SECTORS), lasts=st.integers(0, 60), seed=st.integers(0, 1 << 32), small=st.booleans())
 def test_power_cut_leaves_what_flushes_promised(todo: list[Step], lasts: int, seed: int, small: bool) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="crash-", dir=MEMORY_DIRECTORY))
-    try:
-        (directory / "before").mkdir()
-        (directory / "before" / "base.img").write_bytes(CONTENT[:SIZE])
-
-        def describe(where: Path) -> Document:
-            # After a power cut nothing is left of what survives a process only.
-            surviving.DIRECTORY = where.with_name(f"surviving-{where.name}")
-            return {
-                **cow(where, cluster_size=4096 if small else 65536),
-                "next": {
-                    "handler": "file",
-                    "path": str(directory / "before" / "base.img"),
-                    "read_only": True,
-                },
-            }
-
-        cut_power(directory, describe, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
-    finally:
-        shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=MEMORY_DIRECTORY) as name:
+        (Path(name) / "base.img").write_bytes(CONTENT[:SIZE])
+        document = cow(Path(name), cluster_size=4096 if small else 65536)
+        cut_power(Path(name), document, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
 
 
 SCRIPT = [
