@@ -125,10 +125,22 @@ def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.Mo
         assert [rig.loopback.wait(tag).status for tag in (flush, exclusive, read)] == [GOOD] * 3
 
 
+def test_a_format_begins_after_what_came_before_it() -> None:
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        form = rig.loopback.submit(bytes([0x04, 0, 0, 0, 0, 0]))
+        assert rig.served.busy
+        assert form not in rig.loopback.answers
+        medium.gate.set()
+        assert rig.loopback.wait(flush).status == GOOD
+        assert rig.loopback.wait(form).status == GOOD
+
+
 class _Exclusive:
     """A table row made exclusive."""
 
-    exclusive, repeatable = True, True
+    exclusive, starts_alone, repeatable = True, False, True
 
 
 def test_an_abort_ends_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def test_linux_sees_honest_limits(
     target = serve([image("a.img", 64 * MiB)], options=options)
     queue = target.luns[0].sysfs / "queue"
     assert {kind: (queue / f"{kind}_block_size").read_text().strip() for kind in expected} == expected
-    assert int((queue / "max_sectors_kb").read_text()) == 1024, "one command moves up to 1 MiB"
+    assert int((queue / "max_sectors_kb").read_text()) >= 1024, "one command moves 1 MiB"
     assert int((queue / "discard_max_bytes").read_text()) > 0
     assert int((queue / "write_zeroes_max_bytes").read_text()) > 0
     assert (queue / "write_cache").read_text().strip() == "write back"

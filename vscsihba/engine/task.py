@@ -20,6 +20,7 @@ class Task:
         buffer: Its data buffer.
         command: The command under way.
         exclusive: It must not overlap any other on the logical unit.
+        alone: It begins when all that came before it has ended; what comes after may begin then.
         once: It must not run twice, and has not changed the medium yet.
         abandoned: It was answered while a thread still works for it.
         started: When it was taken, in seconds of CLOCK_MONOTONIC.
@@ -30,6 +31,7 @@ class Task:
     buffer: Buffer
     command: Generator[BlockOp, BlockResult, scsi.Response | None]
     exclusive: bool = False
+    alone: bool = False
     once: bool = False
     abandoned: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -40,7 +42,7 @@ class Task:
         buffer = Buffer(views)
         task = cls(tag, cdb, buffer, unit.execute(cdb, buffer))
         if (row := scsi.lookup(cdb)) is not None:
-            task.exclusive, task.once = row.exclusive, not row.repeatable
+            task.exclusive, task.alone, task.once = row.exclusive, row.starts_alone, not row.repeatable
         return task
 
     @property

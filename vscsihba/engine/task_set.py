@@ -1,7 +1,8 @@
 """The task set of one logical unit (SAM-5): what waits, what runs, and who must not overlap whom.
 
 A command that must not overlap others (`exclusive`) waits until those under way have
-ended, and keeps newer ones waiting until it has. So does one that was aborted while a
+ended, and keeps newer ones waiting until it has; one that only begins alone (FORMAT UNIT)
+keeps them waiting until it has begun. So does one that was aborted while a
 thread still worked for it: its verb may change the medium until it returns, and nothing
 newer may be overtaken by that.
 
@@ -98,7 +99,7 @@ class TaskSet:
         self._starting = True
         while self._waiting and not (self._exclusive or self._abandoned):
             task = self._waiting[0]
-            if task.exclusive and self._running:
+            if (task.exclusive or task.alone) and self._running:
                 break
             self._waiting.popleft()
             self._running += 1

@@ -105,6 +105,7 @@ class Tenure:
                 identity,
                 stats=stats,
                 removable=self.request.removable,
+                target_core=True,
                 saved_state=state.load(),
                 on_save=state.save,
                 clock=lambda: time.time_ns() // 1_000_000,
