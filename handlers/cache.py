@@ -178,7 +178,9 @@ class CacheHandler(Transform):
             self._keep(block, within, buffer.gather(at, count))
         if fua:
             with self._writing_back:
-                self._write_back([block for block in self._dirty() if first <= block < last], fua=True)
+                dirty = [block for block in self._dirty() if first <= block < last]
+                # The others had to make room, and went below without being forced on.
+                self._write_back(dirty, fua=True, flush=len(dirty) < last - first)
 
     def flush(self) -> None:
         """Write everything that is dirty below, and flush there.

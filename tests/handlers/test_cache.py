@@ -159,6 +159,11 @@ def test_fua_goes_below_alone(behind: Checked, below: Below) -> None:
     assert below.asked == [("write", 8192, 4096, "fua")]
 
 
+def test_fua_that_does_not_fit_is_flushed(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 80 * KIB, fua=True)
+    assert below.asked[-1] == ("flush",)
+
+
 def test_a_part_of_a_block_is_fetched_around(behind: Checked, below: Below) -> None:
     below.write(0, [memoryview(b"a" * 4096)])
     below.asked.clear()
