@@ -86,7 +86,7 @@ def test_vital_product_data(sg: Path) -> None:
     assert f"vendor specific: VIRTUAL DISK {serial}" in text
     assert re.search(r"designator type: NAA, code set: Binary 0x3[0-9a-f]{15} ", text)
     assert "Maximum compare and write length: 255 blocks" in text
-    assert "Maximum transfer length: 2048 blocks" in text
+    assert "Maximum transfer length: 16384 blocks" in text
     assert "Non-rotating medium" in text
     assert "Unmap command supported (LBPU): 1" in text
     assert "Provisioning type: 2 (thin provisioned)" in text
