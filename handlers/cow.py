@@ -4,30 +4,27 @@ Any number of disks can share a base, each with an overlay of its own. The overl
 sparse file of its own format (`cow_format`), is locked while it is in use, and survives a
 crash (`overlay`). It remembers which base it belongs to and refuses another one.
 
-This module knows how base and overlay make one disk, not how an overlay is kept.
+This module knows which base and which overlay belong together; `cow_disk` knows how they make
+one disk.
 """
 
 import os
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from vscsihba.block import Buffer, Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import file_path
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.cow_format import BASE, DATA, ZERO, Header
+from vscsihba.handlers.cow_disk import BelowHandler, CowDisk
+from vscsihba.handlers.cow_format import Header
 from vscsihba.handlers.cow_inline import inline_verbs
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import Size
 from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
-
-_EXTENTS_AT_ONCE = 1024
 
 
 class CowHandler(Transform):
@@ -66,10 +63,6 @@ class CowHandler(Transform):
 
     options: Options
 
-    def __init__(self, options: Options, below: Handler) -> None:
-        super().__init__(options, below)
-        self._allocating = threading.Lock()
-
     def check(self) -> None:
         """Look whether there is an overlay, or room to make one."""
         path = self.options.path
@@ -90,6 +83,7 @@ class CowHandler(Transform):
         self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
         try:
             self._demand_base()
+            self._disk = CowDisk(self._overlay, BelowHandler(self.next))
             self._geometry = self._shape(self._overlay.header.size)
         except BaseException:
             self.close()
@@ -126,28 +120,15 @@ class CowHandler(Transform):
     @property
     def inline(self) -> InlineVerbs:
         """Requests that concern the overlay alone or the base alone go there directly."""
-        return inline_verbs(self._overlay, self.next)
+        return inline_verbs([self._overlay], self.next)
 
     def read(self, offset: int, views: Views) -> None:
-        """Read each part from where it is."""
-        buffer = Buffer(views)
-        for state, run in self._overlay.runs(offset, buffer.length):
-            parts = buffer.take(run.offset - offset, run.length)
-            if state == DATA:
-                self._overlay.read(run.offset, parts)
-            elif state == BASE:
-                self._read_base(run.offset, parts)
-            else:
-                Buffer(parts).zero()
+        """Read from the overlay, and from the base what it has not."""
+        self._disk.read(offset, views)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Write in place what the overlay has already; make room for the rest."""
-        length = sum(map(len, views))
-        if self._overlay.is_all(DATA, offset, length):
-            self._overlay.overwrite(offset, views)
-        else:
-            with self._allocating:
-                self._write_new(offset, views, length)
+        """Write to the overlay."""
+        self._disk.write(offset, views)
         if fua:
             self._overlay.flush()
 
@@ -157,26 +138,22 @@ class CowHandler(Transform):
 
     def unmap(self, offset: int, length: int) -> None:
         """Make it zeroes, which take no storage."""
-        self.write_zeroes(offset, length, may_unmap=True)
+        self._disk.write_zeroes(offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:  # noqa: ARG002  # nothing is ever set aside
-        """Forget whole clusters, and write zeroes to those that are only partly concerned."""
-        with self._allocating:
-            self._zero(offset, offset + length)
+        """Make it zeroes, which take no storage."""
+        self._disk.write_zeroes(offset, length)
         if fua:
             self._overlay.flush()
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Tell what the overlay has, and what the base says of the rest."""
-        return list(islice(self._extents(offset, length), _EXTENTS_AT_ONCE))
+        return self._disk.extents(offset, length)
 
     def resize(self, size: int) -> None:
         """Give the disk a new size, whatever the base's."""
         shape = self._shape(size)
-        with self._allocating:
-            if size < self._geometry.size:
-                self._zero(size, self._geometry.size)
-            self._overlay.resize(size)
+        self._disk.resize(size)
         self._geometry = shape
 
     def _create(self) -> None:
@@ -222,63 +199,3 @@ class CowHandler(Transform):
             f"{self.options.path}: its base {what}",
             cure='bring the right one back, or say "rebase": true if this one is right',
         )
-
-    def _read_base(self, offset: int, views: Views) -> None:
-        """Read from the base, and zeroes behind its end."""
-        buffer = Buffer(views)
-        inside = min(buffer.length, max(0, self.next.geometry.size - offset))
-        if inside:
-            self.next.read(offset, buffer.take(0, inside))
-        buffer.zero(inside)
-
-    def _write_new(self, offset: int, views: Views, length: int) -> None:
-        """Store a range in the overlay, with what surrounds it in clusters that were not there."""
-        size, states = self._overlay.cluster_size, self._overlay.states
-        first, last = offset // size, (offset + length - 1) // size
-        start = offset if states[first] == DATA else first * size
-        end = offset + length if states[last] == DATA else (last + 1) * size
-        before, after = self._content(start, offset), self._content(offset + length, end)
-        self._overlay.overwrite(start, [*before, *views, *after])
-        self._overlay.mark(first, last + 1, DATA)
-
-    def _content(self, start: int, end: int) -> list[memoryview]:
-        """Return what a part of a cluster reads as; behind the end of the disk, zeroes."""
-        if start == end:
-            return []
-        room = memoryview(bytearray(end - start))
-        inside = min(end, self._geometry.size) - start
-        if inside > 0:
-            self.read(start, [room[:inside]])
-        return [room]
-
-    def _zero(self, start: int, end: int) -> None:
-        size = self._overlay.cluster_size
-        first = -(-start // size)
-        last = self._overlay.header.clusters if end == self._geometry.size else end // size
-        if first > last:
-            self._zero_part(start, end)
-            return
-        self._zero_part(start, first * size)
-        self._zero_part(max(last * size, start), end)
-        self._overlay.free(first, last)
-
-    def _zero_part(self, start: int, end: int) -> None:
-        """Zero a part of one cluster, if it is not zeroes already."""
-        if start < end and not self._overlay.is_all(ZERO, start, end - start):
-            self._write_new(start, [memoryview(bytes(end - start))], end - start)
-
-    def _extents(self, offset: int, length: int) -> Iterator[ExtentStatus]:
-        for state, run in self._overlay.runs(offset, length):
-            if state == BASE:
-                yield from self._base_extents(run.offset, run.end)
-            else:
-                yield ExtentStatus(run, allocated=state == DATA, zero=state == ZERO)
-
-    def _base_extents(self, at: int, end: int) -> Iterator[ExtentStatus]:
-        inside = min(end, self.next.geometry.size)
-        while at < inside:
-            found = self.next.extents(at, inside - at)
-            yield from found
-            at = found[-1].extent.end
-        if at < end:
-            yield ExtentStatus(Extent(at, end - at), allocated=False, zero=True)

@@ -1,7 +1,9 @@
-"""Inline verbs of a disk made of base and overlay: a request that is all in one of them goes there.
+"""Inline verbs of a disk made of overlays on a base: a request that is all in one of them goes there.
 
-What is spread, zero, or not in the overlay yet, goes to a thread and `cow`.
+What is spread, zero, or not in the topmost overlay yet, goes to a thread and `cow_disk`.
 """
+
+from collections.abc import Sequence
 
 from vscsihba.block import Views
 from vscsihba.handlers.base import Handler, InlineVerbs
@@ -9,35 +11,43 @@ from vscsihba.handlers.cow_format import BASE, DATA, PER_GROUP
 from vscsihba.handlers.overlay import Overlay
 
 
-def inline_verbs(overlay: Overlay, base: Handler) -> InlineVerbs:
-    """Return the movers for a disk with this overlay on this base."""
-    stored, below, below_size = overlay.store.inline, base.inline, base.geometry.size
-    size, group, states, place = overlay.cluster_size, PER_GROUP, overlay.states, overlay.place
-
-    def state_of(offset: int, end: int) -> int | None:
-        """Return the state that all of a range has, None if it is spread."""
-        first, last = offset // size, (end - 1) // size
-        state = states[first]
-        if first == last:
-            return state
-        # The places of two groups do not adjoin.
-        alike = states.count(state, first, last + 1) == last + 1 - first
-        return state if alike and first // group == last // group else None
+def inline_verbs(overlays: Sequence[Overlay], base: Handler) -> InlineVerbs:
+    """Return the movers for a disk with these overlays, from the topmost down, on this base."""
+    layers = [(overlay, overlay.store.inline) for overlay in overlays]
+    top, stored = layers[0]
+    below, below_size = base.inline, base.geometry.size
 
     def read(views: Views, offset: int, _flags: int) -> int:
         end = offset + sum(map(len, views))
-        state = state_of(offset, end)
-        if state == DATA and stored.read is not None:
-            return stored.read(views, place(offset), stored.read_flags)
-        if state == BASE and end <= below_size and below.read is not None:
+        for overlay, inline in layers:
+            state = _state_of(overlay, offset, end)
+            if state == DATA and inline.read is not None:
+                return inline.read(views, overlay.place(offset), inline.read_flags)
+            if state != BASE:
+                raise BlockingIOError
+        if end <= below_size and below.read is not None:
             return below.read(views, offset, below.read_flags)
         raise BlockingIOError
 
     def write(views: Views, offset: int, _flags: int) -> int:
-        if stored.write is None or state_of(offset, offset + sum(map(len, views))) != DATA:
+        if stored.write is None or _state_of(top, offset, offset + sum(map(len, views))) != DATA:
             raise BlockingIOError
-        return stored.write(views, place(offset), stored.write_flags)
+        return stored.write(views, top.place(offset), stored.write_flags)
 
     return InlineVerbs(
         read=read, write=None if stored.write is None else write, write_limit=stored.write_limit
     )
+
+
+def _state_of(overlay: Overlay, offset: int, end: int) -> int | None:
+    """Return the state that all of a range has in an overlay, None if it is spread or not in one place."""
+    size, states = overlay.cluster_size, overlay.states
+    first, last = offset // size, (end - 1) // size
+    if end > overlay.header.size:
+        return None
+    state = states[first]
+    if first == last:
+        return state
+    # The places of two groups do not adjoin.
+    alike = states.count(state, first, last + 1) == last + 1 - first
+    return state if alike and first // PER_GROUP == last // PER_GROUP else None

@@ -61,8 +61,15 @@ class FileHandler(Handler):
 
     options: Options
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, shared: bool | None = None) -> None:
+        """Make a handler for a file.
+
+        Args:
+            options: Which file, and how.
+            shared: Lock it so that others may read it; by default if it is only read here.
+        """
         super().__init__(options)
+        self._shared = options.read_only if shared is None else shared
         self._fd = -1
         self._is_device = False
         self._sync_failed = False
@@ -83,7 +90,7 @@ class FileHandler(Handler):
         path, size, read_only = self.options.path, self.options.size, self.options.read_only
         if size is not None and not os.path.lexists(path):
             file_path.create(path, size)
-        self._fd = file_path.claim(path, read_only=read_only)
+        self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         try:
             medium = file_path.measure(self._fd, path)
             self._is_device = medium.is_device
@@ -183,6 +190,14 @@ class FileHandler(Handler):
             os.ftruncate(self._fd, size)
             self._expected.size = size
         self._geometry = shape
+
+    def share(self, *, shared: bool) -> None:
+        """Let others read the file as well, or keep them away again; for a file that is written at times.
+
+        Raises:
+            InUseError: Somebody reads it.
+        """
+        file_path.lock(self._fd, self.options.path, shared=shared)
 
     def _shape(self, medium: file_path.Medium) -> Geometry:
         """Return the shape of the disk, with the block sizes that were asked for."""

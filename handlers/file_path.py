@@ -113,12 +113,12 @@ def look(path: str, *, read_only: bool) -> Medium | None:
         os.close(fd)
 
 
-def claim(path: str, *, read_only: bool) -> int:
-    """Open `path` and lock it; return the descriptor.
+def claim(path: str, *, read_only: bool, shared: bool) -> int:
+    """Open `path` and lock it, `shared` or for oneself; return the descriptor.
 
-    Writers keep everybody else away, readers keep writers away; closing the descriptor,
-    or dying, unlocks. A block device is held exclusively as well, so that it cannot be
-    mounted meanwhile and is refused if it is mounted (``O_EXCL``, open(2)).
+    Closing the descriptor, or dying, unlocks. A block device that is written is held
+    exclusively, so that it cannot be mounted meanwhile, and is refused if it is mounted
+    (``O_EXCL``, open(2)).
 
     Raises:
         UsageError: There is nothing to open, or it may not be opened that way.
@@ -135,15 +135,31 @@ def claim(path: str, *, read_only: bool) -> int:
     except OSError as error:
         raise explain(path, error) from error
     try:
-        _lock(fd, fcntl.F_RDLCK if read_only else fcntl.F_WRLCK)
-    except OSError as error:
+        lock(fd, path, shared=shared)
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
+
+
+def lock(fd: int, path: str, *, shared: bool) -> None:
+    """Lock a whole file for as long as its open file description lives (fcntl(2), OFD locks).
+
+    A lock that is held already is changed.
+
+    Raises:
+        InUseError: Somebody else holds one that does not go with it; nothing has changed.
+        HostError: The file system has no locks.
+    """
+    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise InUseError(
                 f"{path} is in use as a disk already", cure="let go of it there first"
             ) from error
         raise HostError(f"{path} cannot be locked: {error.strerror}") from error
-    return fd
 
 
 def create(path: str, size: int) -> None:
@@ -200,9 +216,3 @@ def explain(path: str, error: OSError) -> VscsihbaError:
 
 def _not_writable(path: str) -> UsageError:
     return UsageError(f"{path} may not be written", cure='grant it, or say "read_only": true')
-
-
-def _lock(fd: int, kind: int) -> None:
-    """Lock the whole file for as long as its open file description lives (fcntl(2), OFD locks)."""
-    flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, flock)

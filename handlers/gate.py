@@ -26,10 +26,22 @@ class Gate:
         try:
             yield
         finally:
-            with self._changed:
-                self._inside -= 1
-                if not self._inside:
-                    self._changed.notify_all()
+            self.leave()
+
+    def try_enter(self) -> bool:
+        """Be inside with others, without waiting; return whether that is so. `leave` has to follow."""
+        with self._changed:
+            if self._alone:
+                return False
+            self._inside += 1
+            return True
+
+    def leave(self) -> None:
+        """Be inside no more."""
+        with self._changed:
+            self._inside -= 1
+            if not self._inside:
+                self._changed.notify_all()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

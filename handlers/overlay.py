@@ -86,20 +86,29 @@ class Overlay:
             forget(before)
         self._surviving = Surviving(session)
 
+    def end(self) -> None:
+        """Flush, and be done with writing until `begin`.
+
+        Raises:
+            OSError: The flush failed; writing goes on.
+        """
+        self.flush()
+        surviving, self._surviving = self._surviving, None
+        if surviving is not None:
+            surviving.close(forget=True)
+
     def close(self) -> None:
         """Flush, and close the store in any case.
 
         Raises:
             OSError: The flush failed.
         """
-        kept = False
         try:
             if self._surviving is not None:
-                self.flush()
-                kept = True
+                self.end()
         finally:
             if self._surviving is not None:
-                self._surviving.close(forget=kept)
+                self._surviving.close(forget=False)
             self.store.close()
 
     @property

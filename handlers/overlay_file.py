@@ -17,18 +17,23 @@ _SAMPLES = 64
 _SAMPLE = 4096
 
 
-def open_overlay(path: str, *, read_only: bool) -> Overlay:
+def open_overlay(path: str, *, read_only: bool, frozen: bool = False) -> Overlay:
     """Open and lock an overlay file; closing the overlay lets go of it.
+
+    Args:
+        path: The file.
+        read_only: It will never be written.
+        frozen: It will not be written before `thaw`; others may read it.
 
     Raises:
         UsageError, InUseError: The file cannot be opened.
         HostError: It is no overlay, or is damaged.
     """
-    store = FileHandler(FileHandler.Options(path=path, read_only=read_only))
+    store = FileHandler(FileHandler.Options(path=path, read_only=read_only), shared=read_only or frozen)
     store.open()
     try:
         overlay = Overlay(store)
-        if not read_only:
+        if not (read_only or frozen):
             overlay.begin()
         return overlay
     except BaseException as error:
@@ -36,6 +41,30 @@ def open_overlay(path: str, *, read_only: bool) -> Overlay:
         if isinstance(error, HostError):
             raise HostError(f"{path}: {error.message}", cure=error.cure) from error
         raise
+
+
+def freeze(overlay: Overlay) -> None:
+    """Be done with writing to an overlay, and let others read it.
+
+    Raises:
+        OSError: The flush failed; writing goes on.
+    """
+    overlay.end()
+    _file(overlay).share(shared=True)
+
+
+def thaw(overlay: Overlay) -> None:
+    """Keep others away from an overlay that is to be changed again.
+
+    Raises:
+        InUseError: Somebody reads it.
+    """
+    _file(overlay).share(shared=False)
+
+
+def _file(overlay: Overlay) -> FileHandler:
+    assert isinstance(overlay.store, FileHandler)  # noqa: S101  # it was opened above
+    return overlay.store
 
 
 def create_overlay(path: str, header: Header) -> None:

@@ -37,6 +37,7 @@ _BUILT_IN = {
     "pattern": "vscsihba.handlers.pattern:PatternHandler",
     "rate": "vscsihba.handlers.rate:RateHandler",
     "readonly": "vscsihba.handlers.readonly:ReadonlyHandler",
+    "snapshot": "vscsihba.handlers.snapshot:SnapshotHandler",
     "split": "vscsihba.handlers.split:SplitHandler",
     "stats": "vscsihba.handlers.stats:StatsHandler",
 }

@@ -82,6 +82,13 @@ class Promises:
         for number in range(first, first + count):
             self.allowed[number] = {self.now[number]}
 
+    def begun(self, step: Step) -> None:
+        """Note that a request that only some handlers know has begun."""
+
+    def special(self, disk: Checked, step: Step) -> None:
+        """Do a request that only some handlers know, and note what it promises."""
+        raise NotImplementedError(step.verb)
+
     def check(self, content: bytes) -> None:
         """Compare a disk after a crash."""
         for number, allowed in enumerate(self.allowed):
@@ -113,6 +120,9 @@ def perform(disk: Checked, step: Step, promises: Promises) -> None:
         case "flush":
             disk.flush()
             promises.keep(0, len(promises.now))
+        case _:
+            promises.begun(step)
+            promises.special(disk, step)
 
 
 # The power
@@ -164,7 +174,9 @@ class Power:
     def __init__(self, directory: Path, lasts: int) -> None:
         self.left = lasts
         self.files: dict[int, _File] = {
-            path.stat().st_ino: _File(path, bytearray(path.read_bytes())) for path in directory.iterdir()
+            path.stat().st_ino: _File(path, bytearray(path.read_bytes()))
+            for path in directory.rglob("*")
+            if path.is_file()
         }
 
     @contextmanager
@@ -242,10 +254,11 @@ class Power:
     def leave(self, directory: Path, seed: int) -> None:
         """Put the files there as the power cut leaves them."""
         luck = random.Random(seed)
-        for path in directory.iterdir():
-            path.unlink()
+        for path in directory.rglob("*"):
+            if path.is_file():
+                path.unlink()
         for file in sorted(self.files.values(), key=lambda file: file.path):
-            if file.path.parent == directory:
+            if file.path.is_relative_to(directory):
                 file.path.write_bytes(file.after_power_cut(luck))
 
 
@@ -316,8 +329,11 @@ def kill(
         perform(_Nothing(), step, promises)  # type: ignore[arg-type]
     promises.keep(0, len(promises.now))
     for step in todo[done : done + 1]:
-        under_way = Step("write", step.first, step.count, step.seed) if step.verb == "write_fua" else step
-        perform(_Nothing(), under_way, promises)  # type: ignore[arg-type]
+        if step.verb in ("write", "write_fua", "write_zeroes", "unmap"):
+            verb = "write" if step.verb == "write_fua" else step.verb
+            perform(_Nothing(), Step(verb, step.first, step.count, step.seed), promises)  # type: ignore[arg-type]
+        else:
+            promises.begun(step)
     with build(describe(directory), check_between=True) as disk:
         promises.check(read(disk, 0, disk.geometry.size))
     return os.WIFSIGNALED(status)

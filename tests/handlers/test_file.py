@@ -93,7 +93,7 @@ def test_a_device_that_is_no_block_device() -> None:
 
 def test_opening_refuses_what_checking_refuses(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        file_path.claim(str(tmp_path / "none.img"), read_only=False)
+        file_path.claim(str(tmp_path / "none.img"), read_only=False, shared=False)
 
 
 def test_create_makes_a_sparse_private_file(tmp_path: Path) -> None:

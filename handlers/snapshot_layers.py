@@ -1,0 +1,90 @@
+"""The layers of a disk with snapshots, opened, one on the other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.cow_disk import Below, BelowHandler, CowDisk
+from vscsihba.handlers.cow_inline import inline_verbs
+from vscsihba.handlers.overlay_file import open_overlay
+
+
+class Layers:
+    """A layer and those below it, down to the base.
+
+    Everything but the topmost one is frozen, and may be open elsewhere.
+
+    Args:
+        directory: Where the layers are.
+        names: From the top down.
+        base: The open base.
+        read_only: None of them will be written.
+
+    Attributes:
+        names: From the top down.
+
+    Raises:
+        UsageError, InUseError, HostError: A layer cannot be opened.
+    """
+
+    def __init__(self, directory: Path, names: Sequence[str], base: Handler, *, read_only: bool) -> None:
+        self.names = list(names)
+        self._base = base
+        self._disks: list[CowDisk] = []
+        below: Below = BelowHandler(base)
+        try:
+            for name in reversed(names):
+                path = str(layer_path(directory, name))
+                overlay = open_overlay(path, read_only=read_only, frozen=name != names[0])
+                below = CowDisk(overlay, below)
+                self._disks.insert(0, below)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def top(self) -> CowDisk:
+        """The whole disk."""
+        return self._disks[0]
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline verbs of the disk, as its layers are now."""
+        return inline_verbs([disk.overlay for disk in self._disks], self._base)
+
+    def disk(self, name: str) -> CowDisk:
+        """Return the disk that a layer is the top of."""
+        return self._disks[self.names.index(name)]
+
+    def put_on_top(self, name: str, disk: CowDisk) -> None:
+        """Add a layer that lies on the topmost one."""
+        self.names.insert(0, name)
+        self._disks.insert(0, disk)
+
+    def take_out(self, name: str) -> None:
+        """Close a layer that is needed no more by the one that lies on it."""
+        at = self.names.index(name)
+        disk = self._disks.pop(at)
+        del self.names[at]
+        self._disks[at - 1].below = disk.below
+        disk.overlay.close()
+
+    def close(self) -> None:
+        """Close every layer, all of them even if one fails.
+
+        Raises:
+            OSError: The topmost one could not be flushed.
+        """
+        failures = []
+        for disk in self._disks:
+            try:
+                disk.overlay.close()
+            except OSError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
+def layer_path(directory: Path, name: str) -> Path:
+    """Return the file of a layer."""
+    return directory / f"{name}.layer"
