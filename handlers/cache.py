@@ -24,7 +24,7 @@ from vscsihba.block import Buffer, Capabilities, Geometry, Views
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cache_slots import Slots, waiting
-from vscsihba.handlers.filter import Transform
+from vscsihba.handlers.filter import Filter, Transform
 from vscsihba.handlers.options import Size
 
 _AT_ONCE = 1 << 20
@@ -86,7 +86,9 @@ class CacheHandler(Transform):
             UsageError: Such writes are waiting, and would be lost with these options.
         """
         disk = self.next.identity
-        name = f"cache-{hashlib.sha256(disk.encode()).hexdigest()[:32]}"
+        # A cache has the identity of what it caches, so one on another needs a name of its own.
+        key = f"{_caches(self.next)} {disk}"
+        name = f"cache-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
         size, left = waiting(name)
         if left and (not self._back or self.next.capabilities.read_only or size != self._block):
             raise UsageError(
@@ -332,6 +334,12 @@ class CacheHandler(Transform):
     def _spoil_fetches(self, first: int, last: int) -> None:
         for fetch in self._fetches:
             fetch.stale = fetch.stale or fetch.meets(first, last)
+
+
+def _caches(handler: Handler) -> int:
+    """Return how many caches there are in a stack, from `handler` down."""
+    below = handler.next if isinstance(handler, Filter) else None
+    return isinstance(handler, CacheHandler) + (_caches(below) if below is not None else 0)
 
 
 def _runs(blocks: list[int], most: int) -> Iterator[list[int]]:

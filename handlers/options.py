@@ -111,6 +111,17 @@ def describe(kind: type[Options]) -> list[OptionHelp]:
     ]
 
 
+def option_types(kind: type[Options]) -> dict[str, bool]:
+    """Return the names of the options of `kind`, in order, and whether each of them is text."""
+    return {field.encode_name: _is_text(field.type) for field in _fields(kind)}
+
+
+def _is_text(type_: msgspec.inspect.Type) -> bool:
+    if isinstance(type_, msgspec.inspect.Metadata):
+        return _is_text(type_.type)
+    return isinstance(type_, msgspec.inspect.StrType)
+
+
 def _fields(kind: type[Options]) -> tuple[msgspec.inspect.Field, ...]:
     struct = msgspec.inspect.type_info(kind)
     assert isinstance(struct, msgspec.inspect.StructType)  # noqa: S101  # for the type checker

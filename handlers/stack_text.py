@@ -1,0 +1,92 @@
+"""Stacks in one line, for command lines: layers from the top down, with ``|`` between them.
+
+    /srv/disk.img                                   a plain path, as ever
+    readonly|/srv/disk.img                          a filter without options
+    cow:/srv/over.cow;create=true|/srv/base.img     options, the first one without its name
+    memory:size=1GiB
+
+A text is taken for a path unless it begins with the name of a handler and ``:`` or ``|``;
+a file that is really called ``file:x`` is ``./file:x``. What sits on several legs needs a document.
+"""
+
+import json
+import re
+
+from vscsihba.errors import UsageError
+from vscsihba.handlers.fan import Fan
+from vscsihba.handlers.filter import Filter
+from vscsihba.handlers.options import option_types
+from vscsihba.handlers.registry import Registry
+from vscsihba.handlers.stack import Document
+
+_BEGINNING = re.compile(r"([a-z][a-z0-9_-]*|[^|:]*\.py)[:|]")
+_OPTION = re.compile(r"([a-z][a-z0-9_]*)=(.*)", re.DOTALL)
+
+
+def parse(text: str, registry: Registry | None = None) -> Document:
+    """Return the document that `text` stands for.
+
+    Args:
+        text: A path, or layers.
+        registry: Where handlers come from; the built-in and installed ones by default.
+
+    Raises:
+        UsageError: It cannot be meant.
+    """
+    registry = registry or Registry()
+    found = _BEGINNING.match(text)
+    if found is None or not _is_handler(found[1], registry):
+        return text
+    document: Document | None = None
+    for layer in reversed(text.split("|")):
+        document = _layer(layer, document, registry, text)
+    assert document is not None  # noqa: S101  # a text has at least one part
+    return document
+
+
+def _layer(text: str, below: Document | None, registry: Registry, whole: str) -> Document:
+    """Return the document of one layer on what is below it."""
+    name, colon, rest = text.partition(":")
+    if below is None and not (colon and _is_handler(name, registry)):
+        return text
+    kind = registry.get(name)
+    if issubclass(kind, Fan):
+        raise UsageError(f"{whole!r}: {name} sits on several legs", cure="describe it in a document")
+    document = {"handler": name, **_options(rest, option_types(kind.Options), whole)}
+    if issubclass(kind, Filter):
+        if below is None:
+            raise UsageError(f"{whole!r}: {name} is a filter", cure=f"say what it sits on: {text}|/path")
+        document["next"] = below
+    elif below is not None:
+        raise UsageError(f"{whole!r}: {name} is no filter", cure="put it last")
+    return document
+
+
+def _options(text: str, types: dict[str, bool], whole: str) -> dict[str, object]:
+    """Return the options in a text such as ``/srv/over.cow;create=true``.
+
+    Values are JSON, but for options that are text.
+    """
+    found: dict[str, object] = {}
+    for number, part in enumerate(text.split(";") if text else ()):
+        option = _OPTION.fullmatch(part)
+        if option is not None and (option[1] in types or number > 0):
+            found[option[1]] = option[2] if types.get(option[1]) else _value(option[2])
+        elif number == 0 and types:
+            # It may have an equals sign of its own, as a path may.
+            found[next(iter(types))] = part if types[next(iter(types))] else _value(part)
+        else:
+            raise UsageError(f"{whole!r}: {part!r} is not of the form option=value")
+    return found
+
+
+def _is_handler(name: str, registry: Registry) -> bool:
+    return name.endswith(".py") or name in registry.names()
+
+
+def _value(text: str) -> object:
+    """Return what JSON makes of a text, or the text if that is not JSON, such as ``1GiB``."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
