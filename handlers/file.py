@@ -10,19 +10,21 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
-from vscsihba.errors import MediumError
+from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.errors import MediumError, UsageError
 from vscsihba.handlers import file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.file_direct import DIRECT_ALIGNMENT, DirectFile
+from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
+from vscsihba.handlers.file_sync import Syncs
 from vscsihba.handlers.options import BlockSize, Size
 from vscsihba.handlers.vectored import transfer
 
-_EXTENTS_AT_ONCE = 1024
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
 
 
@@ -48,6 +50,15 @@ class FileHandler(Handler):
             int | None,
             Meta(description="Physical block in bytes; 4096, or what the device has, if left out."),
         ] = None
+        preallocation: Annotated[
+            Literal["none", "reserve", "full"],
+            Meta(
+                description="For a file that is made: leave it sparse, set storage aside, or write it full."
+            ),
+        ] = "none"
+        direct: Annotated[
+            bool, Meta(description="Go past the page cache (O_DIRECT), in units of 4096 bytes on files.")
+        ] = False
         read_only: Annotated[
             bool, Meta(description="Never write; several disks may share the file then.")
         ] = False
@@ -56,6 +67,8 @@ class FileHandler(Handler):
             """Refuse options that contradict each other."""
             if self.create != (self.size is not None):
                 raise ValueError('"create" and "size" belong together')
+            if self.preallocation != "none" and not self.create:
+                raise ValueError('"preallocation" is for a file that is made, so it needs "create"')
             if self.create and self.read_only:
                 raise ValueError('a file cannot be made with "read_only"')
 
@@ -72,7 +85,8 @@ class FileHandler(Handler):
         self._shared = options.read_only if shared is None else shared
         self._fd = -1
         self._is_device = False
-        self._sync_failed = False
+        self._syncs = Syncs(options.path)
+        self._direct: DirectFile | None = None
 
     def check(self) -> None:
         """Look whether there is a file that can be a disk, or room to make it."""
@@ -84,12 +98,13 @@ class FileHandler(Handler):
             file_path.demand_room(path)
             medium = file_path.Medium(size)
         self._shape(medium)
+        self._demand_aligned(medium)
 
     def open(self) -> None:
         """Make the file if asked to, lock it, and find out what it can do."""
         path, size, read_only = self.options.path, self.options.size, self.options.read_only
         if size is not None and not os.path.lexists(path):
-            file_path.create(path, size)
+            file_path.create(path, size, self.options.preallocation)
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         try:
             medium = file_path.measure(self._fd, path)
@@ -97,15 +112,20 @@ class FileHandler(Handler):
             self._geometry = self._shape(medium)
             self._capabilities = self._ask(medium)
             self._expected = Expected(0 if medium.is_device else medium.size)
-            self._inline = inline_verbs(self._fd, self._expected, read_only=read_only)
+            if self.options.direct:
+                self._direct = DirectFile(self._fd, path, self._demand_aligned(medium))
+            self._inline = self._ask_inline()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Unlock and close the file."""
-        os.close(self._fd)
-        self._fd = -1
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
     @property
     def geometry(self) -> Geometry:
@@ -128,7 +148,10 @@ class FileHandler(Handler):
         return self._inline
 
     def read(self, offset: int, views: Views) -> None:
-        """Read from the page cache, or into it first."""
+        """Read from the page cache, or into it first; past it if that was asked for."""
+        if self._direct is not None:
+            self._direct.read(offset, views)
+            return
         done = transfer(partial(self._preadv, flags=0), offset, views)
         if done < sum(map(len, views)):
             raise MediumError(offset + done, f"{self.options.path} ends at byte {offset + done}")
@@ -136,15 +159,20 @@ class FileHandler(Handler):
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write into the page cache, and with `fua` through it (pwritev(2), ``RWF_DSYNC``)."""
         self._demand_whole(offset, sum(map(len, views)))
-        if fua:
-            self._stably(partial(transfer, partial(self._pwritev, flags=os.RWF_DSYNC), offset, views))
+        flags = os.RWF_DSYNC if fua else 0
+        if self._direct is not None:
+            write: Callable[[], object] = partial(self._direct.write, offset, views, flags=flags)
         else:
-            transfer(partial(self._pwritev, flags=0), offset, views)
+            write = partial(transfer, partial(self._pwritev, flags=flags), offset, views)
+        if fua:
+            self._syncs.run(write)
+        else:
+            write()
 
     def flush(self) -> None:
         """Write back the page cache, and the cache of the device below it (fdatasync(2))."""
         if not self._capabilities.read_only:
-            self._stably(partial(os.fdatasync, self._fd))
+            self._syncs.run(partial(os.fdatasync, self._fd))
 
     def unmap(self, offset: int, length: int) -> None:
         """Punch a hole, or discard on a device."""
@@ -171,12 +199,7 @@ class FileHandler(Handler):
         if not self._capabilities.extents:
             return super().extents(offset, length)
         self._demand_whole(offset, length)
-        # A description of its own: the file position is locked while SEEK_DATA reads metadata.
-        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return _holes_and_data(fd, offset, offset + length)
-        finally:
-            os.close(fd)
+        return holes_and_data(self._fd, offset, offset + length)
 
     def resize(self, size: int) -> None:
         """Change the size of the file, or take the size that a device has now."""
@@ -185,6 +208,7 @@ class FileHandler(Handler):
             if os.lseek(self._fd, 0, os.SEEK_END) != size:
                 raise OSError(errno.EOPNOTSUPP, f"{self.options.path} has another size")
         else:
+            self._demand_aligned(file_path.Medium(size))
             self._demand_whole(0, self._geometry.size)
             self._expected.size = min(size, self._geometry.size)
             os.ftruncate(self._fd, size)
@@ -222,6 +246,27 @@ class FileHandler(Handler):
             unmap_granularity=medium.unmap_granularity if can_unmap else 0,
         )
 
+    def _ask_inline(self) -> InlineVerbs:
+        """Find out which verbs never block; past the page cache, all of them do."""
+        if self.options.direct:
+            return InlineVerbs()
+        return inline_verbs(self._fd, self._expected, read_only=self.options.read_only)
+
+    def _demand_aligned(self, medium: file_path.Medium) -> int:
+        """Return what direct requests have to be aligned to.
+
+        Raises:
+            UsageError: The end of the file is not.
+        """
+        alignment = medium.block_size if medium.is_device else DIRECT_ALIGNMENT
+        if self.options.direct and medium.size % alignment:
+            raise UsageError(
+                f"{self.options.path}: the size {medium.size} is no multiple of the {alignment} that "
+                "direct access needs",
+                cure="enlarge it a little",
+            )
+        return alignment
+
     def _can(self, way: Callable[[int, int, int], None], offset: int, length: int) -> bool:
         """Try a system call on a range; return whether there is such a thing here."""
         try:
@@ -244,44 +289,8 @@ class FileHandler(Handler):
         if end < offset + length:
             raise MediumError(max(offset, end), f"{self.options.path} was truncated to {end} bytes")
 
-    def _stably(self, sync: Callable[[], object]) -> None:
-        """Run what puts bytes on stable storage; once that failed, never claim it again.
-
-        After a failed write-back the kernel takes the lost pages for clean, tells of it
-        once, and reports success from then on (fsync(2)). So this remembers, until the
-        file is opened anew. A full disk refuses a write before anything is lost.
-        """
-        if not self._sync_failed:
-            try:
-                sync()
-            except OSError as error:
-                self._sync_failed = error.errno not in (errno.ENOSPC, errno.EDQUOT)
-                raise
-        if self._sync_failed:
-            raise OSError(errno.EIO, f"{self.options.path}: an earlier flush failed, bytes may be lost")
-
     def _preadv(self, views: Views, offset: int, flags: int) -> int:
         return os.preadv(self._fd, views, offset, flags)
 
     def _pwritev(self, views: Views, offset: int, flags: int) -> int:
         return os.pwritev(self._fd, views, offset, flags)
-
-
-def _holes_and_data(fd: int, start: int, end: int) -> list[ExtentStatus]:
-    """Return the holes and the data of a file from `start` to `end`, or the first of them."""
-    found: list[ExtentStatus] = []
-    while start < end and len(found) < _EXTENTS_AT_ONCE:
-        try:
-            data = min(os.lseek(fd, start, os.SEEK_DATA), end)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = end  # nothing but a hole up to the end of the file
-        if start < data:
-            found.append(ExtentStatus(Extent(start, data - start), allocated=False, zero=True))
-        if data < end:
-            hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
-            found.append(ExtentStatus(Extent(data, hole - data), allocated=True, zero=False))
-            data = hole
-        start = data
-    return found

@@ -16,6 +16,7 @@ from vscsihba.block import Geometry
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers import linux
 from vscsihba.handlers.durable import sync_directory
+from vscsihba.handlers.vectored import transfer
 
 _PAGE = 4096
 """The page cache writes a file in these; anything smaller is read, changed and written."""
@@ -162,8 +163,14 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
         raise HostError(f"{path} cannot be locked: {error.strerror}") from error
 
 
-def create(path: str, size: int) -> None:
-    """Make a sparse file of `size` bytes that survives a crash; no one else may read it.
+def create(path: str, size: int, preallocation: str = "none") -> None:
+    """Make a file of `size` bytes that survives a crash; no one else may read it.
+
+    Args:
+        path: Where.
+        size: Bytes.
+        preallocation: ``none`` for a sparse file, ``reserve`` to set its storage aside,
+            ``full`` to write it full of zeroes.
 
     Raises:
         UsageError, HostError: It cannot be made; nothing is left of it then.
@@ -174,6 +181,10 @@ def create(path: str, size: int) -> None:
         raise explain(path, error) from error
     try:
         os.ftruncate(fd, size)
+        if preallocation == "reserve":
+            os.posix_fallocate(fd, 0, size)
+        elif preallocation == "full":
+            _write_full(fd, size)
         os.fsync(fd)
         sync_directory(Path(path).parent)
     except OSError as error:
@@ -181,6 +192,13 @@ def create(path: str, size: int) -> None:
         raise explain(path, error) from error
     finally:
         os.close(fd)
+
+
+def _write_full(fd: int, size: int) -> None:
+    zeroes = memoryview(bytes(1 << 20))
+    for offset in range(0, size, len(zeroes)):
+        piece = zeroes[: size - offset]
+        transfer(lambda part, at: os.pwritev(fd, part, at), offset, [piece])
 
 
 def demand_room(path: str) -> None:

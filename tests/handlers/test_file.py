@@ -32,16 +32,25 @@ class BigBlocksModel(FileModel):
         return {"handler": "file", "path": str(directory / "a.img"), "block_size": 4096}
 
 
+class DirectModel(FileModel):
+    def document(self, directory: Path) -> Document:
+        return {"handler": "file", "path": str(directory / "a.img"), "direct": True}
+
+
 TestFile = as_tests(FileModel)
+TestFileDirect = as_tests(DirectModel)
 TestFileBigBlocks = as_tests(BigBlocksModel)
 if MEMORY_DIRECTORY:
     TestFileTmpfs = as_tests(TmpfsModel)
 
 
+CONTENT = b"abcd" * (256 * KIB)
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "a.img"
-    path.write_bytes(b"abcd" * (256 * KIB))
+    path.write_bytes(CONTENT)
     return path
 
 
@@ -125,6 +134,67 @@ def test_create_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_create_and_size_belong_together(image: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="belong together"):
         build(document(image, **options))
+
+
+def test_storage_can_be_set_aside_or_written(tmp_path: Path) -> None:
+    for preallocation in ("reserve", "full"):
+        path = tmp_path / f"{preallocation}.img"
+        with build(document(path, create=True, size="3MiB", preallocation=preallocation)) as disk:
+            assert path.stat().st_blocks * 512 >= 3 << 20
+            assert not any(read(disk, 0, 3 << 20))
+
+
+def test_storage_is_set_aside_for_a_new_file_only(image: Path) -> None:
+    with pytest.raises(ConfigError, match='needs "create"'):
+        build(document(image, preallocation="full"))
+
+
+# Past the page cache
+
+
+def test_direct_access_needs_no_alignment_of_requests(image: Path) -> None:
+    with build(document(image, direct=True)) as disk:
+        assert disk.inline.read is None
+        write(disk, 4093, b"0123456789", fua=True)
+        assert read(disk, 4090, 16) == CONTENT[4090:4093] + b"0123456789" + CONTENT[4103:4106]
+        write(disk, 0, CONTENT)
+        assert read(disk, 0, 1 << 20) == CONTENT
+        disk.flush()
+
+
+def test_direct_access_needs_an_aligned_end(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(bytes(4096 + 512))
+    with pytest.raises(UsageError, match=r"size 4608 is no multiple of the 4096"):
+        build(document(tmp_path / "a.img", direct=True)).check()
+    (tmp_path / "a.img").write_bytes(bytes(8192))
+    with (
+        build(document(tmp_path / "a.img", direct=True)) as disk,
+        pytest.raises(UsageError, match="no multiple"),
+    ):
+        disk.resize(8192 + 512)
+
+
+def test_direct_access_notices_a_truncated_file(image: Path) -> None:
+    with build(document(image, direct=True)) as disk:
+        os.truncate(image, 8192)
+        with pytest.raises(MediumError) as lost:
+            read(disk, 4096, 8192)
+        assert lost.value.offset == 8192
+        with pytest.raises(MediumError):
+            write(disk, 8192, b"x")
+
+
+def test_no_direct_access_here(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **keywords: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(path, flags, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UsageError, match="there is no direct access here"):
+        build(document(image, direct=True)).open()
 
 
 # Sharing

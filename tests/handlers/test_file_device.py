@@ -52,7 +52,13 @@ class DeviceModel(DiskModel):
         super().teardown()
 
 
+class DirectDeviceModel(DeviceModel):
+    def document(self, directory: Path) -> Document:
+        return {"handler": "file", "path": self.device, "direct": True}
+
+
 TestDevice = as_tests(DeviceModel)
+TestDeviceDirect = as_tests(DirectDeviceModel, examples=10)
 
 
 def test_takes_its_shape_from_the_device(device: str) -> None:

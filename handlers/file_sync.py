@@ -1,0 +1,36 @@
+"""Syncing a file: a promise about stable storage that is never given again once it was broken."""
+
+import errno
+from collections.abc import Callable
+
+
+class Syncs:
+    """Runs what puts bytes on stable storage, and remembers that it failed.
+
+    After a failed write-back the kernel takes the lost pages for clean, tells of it once, and
+    reports success from then on (fsync(2)). So from a failure on everything fails here, until
+    the file is opened anew. A full disk is not such a failure: it refuses a write before
+    anything is lost.
+
+    Args:
+        path: For messages.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._failed = False
+
+    def run(self, sync: Callable[[], object]) -> None:
+        """Run `sync`.
+
+        Raises:
+            OSError: It failed now, or something did before.
+        """
+        if not self._failed:
+            try:
+                sync()
+            except OSError as error:
+                self._failed = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+                raise
+        if self._failed:
+            raise OSError(errno.EIO, f"{self._path}: an earlier flush failed, bytes may be lost")
