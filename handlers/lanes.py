@@ -5,6 +5,7 @@ They are daemons: a request that never returns keeps neither its caller nor the 
 
 import errno
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -81,10 +82,12 @@ class Lanes:
                 for _ in self._threads:
                     self._jobs.put(None)
 
-    def join(self) -> None:
-        """Wait until everything has ended, which may be never."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until everything has ended, `timeout` seconds at most; return whether it has."""
+        end = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            thread.join()
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while (outcome := self._jobs.get()) is not None:

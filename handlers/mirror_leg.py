@@ -19,7 +19,7 @@ from vscsihba.handlers.lanes import Lanes, Outcome
 log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
-"""Seconds to wait for a leg that was dropped to close, when the mirror closes."""
+"""Seconds to wait for what a leg was asked last, when the mirror closes."""
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class MirrorLeg:
             self._closing.start()
 
     def close(self) -> None:
-        """Close the leg, once what it was asked has ended.
+        """Close the leg, once what it was asked has ended; one that hangs is left to the kernel.
 
         Raises:
             OSError: As the stack's close.
@@ -162,9 +162,11 @@ class MirrorLeg:
         elif self.standing is not Standing.GONE and self._lanes is not None:
             self.standing = Standing.GONE
             self._lanes.close()
-            self._lanes.join()
             self._forget_inline()
-            self._stack.close()
+            if self._lanes.join(_PATIENCE):
+                self._stack.close()
+            else:
+                log.error("%s hangs, and is left open", self)
 
     def _close(self) -> None:
         assert self._lanes is not None  # noqa: S101  # it was open

@@ -47,6 +47,7 @@ def test_what_was_asked_before_closing_still_runs() -> None:
     lanes.close()
     with pytest.raises(OSError, match="not used any more"):
         lanes.submit(lambda: None)
+    assert not lanes.join(0)
     free.set()
-    lanes.join()
+    assert lanes.join(PATIENCE)
     assert [outcome.get(0) for outcome in outcomes] == [True, True]
