@@ -88,11 +88,12 @@ class DiskModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="handler-", dir=self.scratch))
         self.stack: Stack | None = None
 
     @initialize()
     def start(self) -> None:
+        # Not before: Hypothesis makes machines that it never starts, nor tears down.
+        self.directory = Path(tempfile.mkdtemp(prefix="handler-", dir=self.scratch))
         self.expected = self.prepare(self.directory)
         self.open()
         assert self.disk.geometry.size == len(self.expected)
@@ -104,7 +105,8 @@ class DiskModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.stack is not None:
             self.stack.close()
-        shutil.rmtree(self.directory)
+        if hasattr(self, "directory"):
+            shutil.rmtree(self.directory)
 
     def clip(self, offset: int, length: int) -> tuple[int, int]:
         """Fit a range into the disk."""
