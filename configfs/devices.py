@@ -145,8 +145,9 @@ def _wait(subsystem: str, found: Callable[[pyudev.Context], Path | None], timeou
     deadline = time.monotonic() + timeout
     while (node := found(context)) is None:
         left = deadline - time.monotonic()
-        if left <= 0 or monitor.poll(left) is None:
+        if left <= 0:
             raise HostError(f"{what} did not appear within {timeout:g} s", cure=_cure())
+        monitor.poll(left)  # None also for an event that the filter drops: only the clock ends this
     return node
 
 

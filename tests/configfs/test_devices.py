@@ -76,7 +76,11 @@ class FakeUdev:
         event = next(self.events, None)
         if event is not None:
             event()
-        return event
+        return None if event is dropped else event
+
+
+def dropped() -> None:
+    """An event of another subsystem: poll() returns None for it, long before the time is over."""
 
 
 @pytest.fixture
@@ -98,6 +102,11 @@ def test_nodes_that_are_there_are_found_at_once(udev: FakeUdev) -> None:
     dev = udev.kernel.dev
     assert wait_for_lun(0, 0, timeout=1) == LunDevice("6:0:1:0", dev / "sda", dev / "sg0", links)
     assert udev.source == "udev"
+
+
+def test_an_event_that_the_filter_drops_does_not_end_the_wait(udev: FakeUdev) -> None:
+    udev.events = iter([dropped, lambda: udev.add("sg0")])
+    assert wait_for_generic(0, 0, timeout=1) == udev.kernel.dev / "sg0"
 
 
 def test_node_is_waited_for_until_udev_is_done_with_it(udev: FakeUdev) -> None:
