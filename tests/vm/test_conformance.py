@@ -14,6 +14,17 @@ from tests.conformance.limits import known
 
 SLOW = ("*.Simple", "*.BeyondEol", "*.Mismatch*")
 """Tests that send hundreds of commands: they are run for some families only."""
+BASIC = (
+    "Inquiry",
+    "Read10",
+    "Read16",
+    "ReadCapacity10",
+    "ReadCapacity16",
+    "TestUnitReady",
+    "Write10",
+    "Write16",
+)
+"""The families that a disk cannot do without: all of their tests are run."""
 
 
 def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
@@ -26,6 +37,7 @@ def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
 @pytest.mark.parametrize(
     ("profile", "transport", "patterns", "without", "passing"),
     [
+        ("512-thin", "sg", BASIC, (), 32),
         ("512-thin", "sg", ("*",), (*SLOW, "MultipathIO", "Sanitize"), 94),
         ("512e", "sg", ("WriteSame*.Unmap*", "*.InvalidDataOutSize"), (), 10),
         ("4kn", "sg", ("Read16.Simple", "Write16.Simple", "Inquiry", "ReadCapacity*", "Unmap"), (), 17),
