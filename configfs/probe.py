@@ -118,13 +118,36 @@ def load_module(module: str) -> None:
     Raises:
         HostError: The running kernel does not have it, or refuses it.
     """
-    if (paths.SYSFS / "module" / module).is_dir():
-        return
-    # A part built into the kernel may have no directory there; modprobe knows and is content.
-    program = shutil.which("modprobe")
+    if not _is_loaded(module):
+        _modprobe(module)
+
+
+def look_for_module(module: str) -> str:
+    """Return what a kernel module is, "loaded" or "can be loaded", and change nothing.
+
+    Raises:
+        HostError: The running kernel does not have it.
+    """
+    if _is_loaded(module):
+        return "loaded"
+    _modprobe(module, "--dry-run")
+    return "can be loaded"
+
+
+def _is_loaded(module: str) -> bool:
+    return (paths.SYSFS / "module" / module).is_dir()
+
+
+def _modprobe(module: str, *options: str) -> None:
+    """Have modprobe load a module; it knows of parts that are built in, which may have no directory in /sys.
+
+    Raises:
+        HostError: It is not there, or does not do it.
+    """
+    program = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
         raise HostError(f"cannot load the kernel module {module}: there is no modprobe", cure="install kmod")
-    done = subprocess.run([program, module], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, *options, module], capture_output=True, text=True, check=False)
     if done.returncode:
         raise _missing(module, done.stderr.strip().rpartition("modprobe: ")[2])
 

@@ -23,7 +23,7 @@ class Machine:
             monkeypatch.setattr(paths, name, root / name.lower())
         (root / "configfs/target").mkdir()
         (root / "modules" / os.uname().release).mkdir()
-        monkeypatch.setattr(shutil, "which", lambda name: f"/sbin/{name}")
+        monkeypatch.setattr(shutil, "which", lambda name, **_: f"/sbin/{name}")
         monkeypatch.setattr(subprocess, "run", self.run)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
 
@@ -117,7 +117,7 @@ def test_module_that_is_refused_says_why(machine: Machine) -> None:
 
 
 def test_machine_without_modprobe(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name, **_: None)
     with pytest.raises(HostError, match="no modprobe; install kmod"):
         probe.load_module("tcm_loop")
 
@@ -138,3 +138,18 @@ def test_reservations_that_cannot_be_saved(machine: Machine) -> None:
     (machine.root / "configfs/target/dbroot").write_text(f"{machine.root}/file\n")
     with pytest.raises(HostError, match="for persistent reservations: Not a directory"):
         probe.check_reservations()
+
+
+def test_looking_for_a_module_loads_none(machine: Machine) -> None:
+    assert probe.look_for_module("tcm_loop") == "can be loaded"
+    assert machine.ran == [["/sbin/modprobe", "--dry-run", "tcm_loop"]]
+    machine.load("tcm_loop")
+    assert probe.look_for_module("tcm_loop") == "loaded"
+    assert len(machine.ran) == 1
+
+
+def test_looking_for_a_module_that_is_not_there_says_where_to_get_it(machine: Machine) -> None:
+    machine.distribution("ID=debian\n")
+    machine.refuse("modprobe: FATAL: Module tcm_loop not found in directory /lib/modules/6.1")
+    with pytest.raises(HostError, match="has no module tcm_loop; install linux-image-amd64"):
+        probe.look_for_module("tcm_loop")
