@@ -1,0 +1,95 @@
+"""The asking side of a control socket: one request, its progress, one result."""
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from vscsihba.control import wire
+from vscsihba.errors import HostError
+
+_CROWDED = 10.0
+"""Seconds to wait for a place in the queue of connections."""
+
+
+class NobodyListensError(HostError):
+    """No process is behind a control socket."""
+
+
+def call(
+    path: Path,
+    verb: str,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    timeout: float | None,
+    progress: Callable[[object], None] | None = None,
+) -> object:
+    """Have the process behind a control socket do something, and return what it answers.
+
+    Args:
+        path: The socket.
+        verb: The operation.
+        arguments: By name; anything that JSON has.
+        timeout: Seconds of silence until it is given up; None waits for ever. What was asked for may be
+            done all the same.
+        progress: Called with each report of progress.
+
+    Returns:
+        The result: what JSON has.
+
+    Raises:
+        NobodyListensError: No process is there.
+        UsageError, HostError: As the other side said, or it does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        _connect(connection, path)
+        try:
+            _send(connection, wire.encode({"verb": verb, "arguments": dict(arguments or {})}))
+            with connection.makefile("rb") as stream:
+                while line := stream.readline(wire.MAX_ANSWER):
+                    answer = wire.decode_answer(line)
+                    if answer.error is not msgspec.UNSET:
+                        raise answer.error.to_error()
+                    if answer.result is not msgspec.UNSET:
+                        return answer.result
+                    if progress is not None:
+                        progress(answer.progress)
+        except TimeoutError as error:
+            raise HostError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
+        except OSError as error:
+            raise HostError(f"{path}: {error.strerror or error}") from error
+    raise HostError(f"{path}: ended without an answer to {verb!r}", cure="its log says why")
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect; where so many do that the kernel makes them wait (EAGAIN), try again for a while."""
+    deadline = time.monotonic() + _CROWDED
+    while not _try_to_connect(connection, path):
+        if time.monotonic() > deadline:
+            raise HostError(f"{path}: too many connections", cure="try again")
+        time.sleep(0.05)
+
+
+def _try_to_connect(connection: socket.socket, path: Path) -> bool:
+    try:
+        connection.connect(str(path))
+        return True
+    except BlockingIOError:
+        return False
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+        raise NobodyListensError(f"nobody listens on {path}") from error
+    except PermissionError as error:
+        raise HostError(f"{path}: permission denied", cure="be root, or in the group vscsihba") from error
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror or error}") from error
+
+
+def _send(connection: socket.socket, line: bytes) -> None:
+    """Send the request; a server that has refused it already has closed its end, but its answer is there."""
+    try:
+        connection.sendall(line)
+    except (BrokenPipeError, ConnectionResetError):
+        return

@@ -1,0 +1,225 @@
+"""The answering side of a control socket: verbs that other processes may call.
+
+One thread reads the requests of all connections, so that one which says nothing, or too
+much, holds up nobody; each complete request is then carried out on a thread of its own. Every
+connection has 5 seconds for its request and is let go after the answer.
+"""
+
+import inspect
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Self
+
+from vscsihba.control import wire
+from vscsihba.control.inbound import Inbound
+from vscsihba.control.peer import Allowed, Peer, root_only
+from vscsihba.errors import HostError, UsageError, VscsihbaError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[object], None]
+"""Tells the caller of a verb how far it is; a verb with a parameter ``progress`` is given one."""
+
+Verb = Callable[..., object]
+
+MAX_CONNECTIONS: Final = 32
+"""Connections whose request is awaited; one more, and the one that has waited longest must go."""
+
+MAX_CALLS: Final = 32
+"""Requests that are carried out at once."""
+
+PATIENCE: Final = 5.0
+"""Seconds for a request to come, and for an answer to be taken."""
+
+_BACKLOG: Final = 128
+"""Connections that wait to be accepted."""
+
+_AT_END: Final = 10.0
+"""Seconds that `ControlServer.close` waits for verbs under way."""
+
+
+class ControlServer:
+    """Serves verbs on a Unix socket while the context is entered.
+
+    Args:
+        path: The socket; a file of that name that was left behind is replaced.
+        verbs: What may be called, by name. The parameters are the arguments; a verb raises
+            `VscsihbaError` or ``OSError`` and returns anything that JSON has.
+        allowed: Who may call; root, if it is not said. Others get one line that says so.
+        group: Group id that the socket file is given to, None for the process's own.
+
+    Raises:
+        HostError: The socket cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        verbs: Mapping[str, Verb],
+        *,
+        allowed: Allowed = root_only,
+        group: int | None = None,
+    ) -> None:
+        self.path = path
+        self._verbs = dict(verbs)
+        self._allowed = allowed
+        self._group = group
+        self._selector = selectors.DefaultSelector()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waiting: list[Inbound] = []
+        self._calls: set[threading.Thread] = set()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self._listener.bind(str(self.path))
+            if self._group is not None:
+                os.chown(self.path, -1, self._group)
+            self.path.chmod(0o600 if self._group is None else 0o660)
+            self._listener.listen(_BACKLOG)
+        except OSError as error:
+            self._listener.close()
+            raise HostError(f"cannot listen on {self.path}: {error.strerror or error}") from error
+        self._listener.settimeout(0)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._stop, selectors.EVENT_READ)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take no more requests, and wait a little for those that are being carried out."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        self.path.unlink(missing_ok=True)
+        deadline = time.monotonic() + _AT_END
+        for thread in list(self._calls):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self._selector.close()
+        os.close(self._stop)
+
+    # The thread that reads requests.
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select(self._next_deadline()):
+                if key.fileobj == self._stop:
+                    self._close_all()
+                    return
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.data in self._waiting:  # not hung up on meanwhile
+                    self._read(key.data)
+            for late in [each for each in self._waiting if each.deadline <= time.monotonic()]:
+                self._refuse(late, HostError(f"no whole request within {PATIENCE:g} s"))
+
+    def _next_deadline(self) -> float | None:
+        if not self._waiting:
+            return None
+        return max(0.0, min(each.deadline for each in self._waiting) - time.monotonic())
+
+    def _close_all(self) -> None:
+        self._listener.close()
+        for inbound in self._waiting:
+            inbound.connection.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # no descriptor is free: the one that waits longest gives one
+            log.warning("cannot take a connection: %s", error.strerror)
+            if self._waiting:
+                self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
+            else:
+                time.sleep(0.1)
+            return
+        connection.settimeout(0)
+        inbound = Inbound(connection, time.monotonic() + PATIENCE)
+        if not self._allowed(peer := Peer.of(connection)):
+            log.warning("refused process %d of user %d", peer.pid, peer.uid)
+            inbound.answer(_NOT_ALLOWED)
+            return
+        if len(self._waiting) >= MAX_CONNECTIONS:
+            self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
+        self._waiting.append(inbound)
+        self._selector.register(connection, selectors.EVENT_READ, inbound)
+
+    def _read(self, inbound: Inbound) -> None:
+        try:
+            line = inbound.read()
+        except VscsihbaError as error:
+            self._refuse(inbound, error)
+        else:
+            if inbound.ended:
+                self._forget(inbound)
+                inbound.connection.close()
+            elif line is not None:
+                self._forget(inbound)
+                self._begin(inbound, line)
+
+    def _begin(self, inbound: Inbound, line: bytes) -> None:
+        """Carry a request out on a thread of its own."""
+        self._calls = {thread for thread in self._calls if thread.is_alive()}
+        if len(self._calls) >= MAX_CALLS:
+            inbound.answer(wire.encode_error(HostError("too busy", cure="try again later")))
+            return
+        thread = threading.Thread(target=self._carry_out, args=(inbound, line), name="verb", daemon=True)
+        self._calls.add(thread)
+        thread.start()
+
+    def _refuse(self, inbound: Inbound, error: VscsihbaError) -> None:
+        self._forget(inbound)
+        inbound.answer(wire.encode_error(error))
+
+    def _forget(self, inbound: Inbound) -> None:
+        self._waiting.remove(inbound)
+        self._selector.unregister(inbound.connection)
+
+    # A thread of a request.
+
+    def _carry_out(self, inbound: Inbound, line: bytes) -> None:
+        """Answer a request. What is no `VscsihbaError` ends the thread, is logged, and hangs up."""
+        with inbound.outbound(PATIENCE) as send:
+            try:
+                request = wire.decode_request(line)
+                result = self._call(request, lambda report: send(wire.encode({"progress": report})))
+                send(wire.encode({"result": result}))
+            except VscsihbaError as error:
+                send(wire.encode_error(error))
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                send(wire.encode_error(HostError(f"{where}{error.strerror or error}")))
+
+    def _call(self, request: wire.Request, progress: Progress) -> object:
+        verb = self._verbs.get(request.verb)
+        if verb is None:
+            raise UsageError(f"unknown verb {request.verb!r}", cure=f"use {', '.join(sorted(self._verbs))}")
+        signature = inspect.signature(verb)
+        arguments = dict(request.arguments)
+        if "progress" in signature.parameters:
+            arguments["progress"] = progress
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            taken = ", ".join(name for name in signature.parameters if name != "progress") or "none"
+            raise UsageError(
+                f"wrong arguments for {request.verb!r}: {error}", cure=f"it takes {taken}"
+            ) from error
+        return verb(**arguments)
+
+
+_NOT_ALLOWED = wire.encode_error(HostError("permission denied", cure="be root, or in the group vscsihba"))
