@@ -25,10 +25,10 @@ from vscsihba.tcmu.journal import (
     SIZE,
     UNITS,
     Journal,
-    Response,
     make_journal,
 )
 from vscsihba.tcmu.journal_file import JournalFile, discard
+from vscsihba.tcmu.response import Response
 
 
 def entry(cmd_id: int, length: int) -> memoryview:

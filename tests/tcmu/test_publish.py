@@ -69,7 +69,7 @@ def test_rule_4_answers_then_barrier_then_tail_then_kick(
     def note(step: str) -> None:
         steps.append((step, loopback.memory[128 + abi.REQ_OFFSET], tail(loopback)))
 
-    monkeypatch.setattr(ring, "memory_barrier", lambda: note("barrier"))
+    monkeypatch.setattr(positions, "memory_barrier", lambda: note("barrier"))
     served = Ring(loopback.memory[:], lambda: note("kick"))
     tag = loopback.submit(READ_10)
     served.drain(never, lambda *_: None)

@@ -18,10 +18,10 @@ for what follows from the table. This module knows neither the ring nor files.
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from vscsihba.errors import JournalDamagedError
 from vscsihba.tcmu import abi
+from vscsihba.tcmu.response import Response
 
 UNITS = 1536
 """Records of one unit that there is room for; tcm_loop has 1024 commands under way at most (can_queue)."""
@@ -53,22 +53,6 @@ _CMD_ID = struct.Struct("=H")
 _ENTRY_AT = 144
 _INLINE = UNIT - _ENTRY_AT
 _MASK = 0xFFFFFFFF
-
-
-class Response(NamedTuple):
-    """An answer, before it is put into a slot.
-
-    Attributes:
-        uflags: ``TCMU_UFLAG_*``.
-        scsi_status: SAM status.
-        valid: Bytes at the head of the buffer that mean something.
-        sense: Sense data.
-    """
-
-    uflags: int = 0
-    scsi_status: int = 0
-    valid: int = 0
-    sense: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
