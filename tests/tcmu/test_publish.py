@@ -10,7 +10,7 @@ from tests.tcmu.conftest import MakeServer
 from tests.tcmu.server import READ_10, Server, always, never
 from vscsihba.errors import DeviceGoneError, HostError
 from vscsihba.loopback import Loopback
-from vscsihba.tcmu import abi, barrier, ring
+from vscsihba.tcmu import abi, barrier, positions, ring
 from vscsihba.tcmu.ring import Ring
 
 
