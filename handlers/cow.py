@@ -23,7 +23,7 @@ from vscsihba.handlers.cow_disk import BelowHandler, CowDisk
 from vscsihba.handlers.cow_format import Header
 from vscsihba.handlers.cow_inline import inline_verbs
 from vscsihba.handlers.filter import Transform
-from vscsihba.handlers.options import Size
+from vscsihba.handlers.options import MediumPath, Size
 from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
 
 
@@ -37,7 +37,7 @@ class CowHandler(Transform):
     class Options(Handler.Options, kw_only=True):
         """Options of the cow filter."""
 
-        path: Annotated[str, Meta(description="The overlay file.", min_length=1)]
+        path: Annotated[MediumPath, Meta(description="The overlay file.", min_length=1)]
         create: Annotated[bool, Meta(description="Make the overlay if it is missing.")] = False
         size: Annotated[
             Size | None,

@@ -17,7 +17,7 @@ from msgspec import Meta
 from vscsihba.errors import MediumError
 from vscsihba.handlers.around import Around, Request, Verb
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import Count, Probability, Size
+from vscsihba.handlers.options import Count, FilePath, Probability, Size
 
 _MEDIUM = "medium"
 
@@ -48,7 +48,7 @@ class ErrorHandler(Around):
         after: Annotated[Count, Meta(description="So many requests pass first.")] = 0
         count: Annotated[Count | None, Meta(description="How many fail; any number, if left out.")] = None
         trigger: Annotated[
-            str, Meta(description="Requests only fail while a file of this name exists, if given.")
+            FilePath, Meta(description="Requests only fail while a file of this name exists, if given.")
         ] = ""
         seed: Annotated[int, Meta(description="Chooses another sequence of luck.")] = 0
 

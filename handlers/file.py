@@ -22,7 +22,7 @@ from vscsihba.handlers.file_direct import DIRECT_ALIGNMENT, DirectFile
 from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
 from vscsihba.handlers.file_sync import Syncs
-from vscsihba.handlers.options import BlockSize, Size
+from vscsihba.handlers.options import BlockSize, MediumPath, Size
 from vscsihba.handlers.vectored import transfer
 
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
@@ -37,7 +37,7 @@ class FileHandler(Handler):
     class Options(Handler.Options, kw_only=True):
         """Options of the file handler."""
 
-        path: Annotated[str, Meta(description="The image file or block device.", min_length=1)]
+        path: Annotated[MediumPath, Meta(description="The image file or block device.", min_length=1)]
         create: Annotated[bool, Meta(description="Make the file if it is missing; needs size.")] = False
         size: Annotated[
             Size | None, Meta(description="Size of the file if it has to be made, such as 10GiB.")
@@ -234,12 +234,13 @@ class FileHandler(Handler):
         if medium.is_device:
             can_unmap = medium.unmap_granularity > 0
         else:
-            # Behind the end there is nothing, so this changes nothing.
-            can_unmap = not read_only and self._can(linux.punch_hole, medium.size, medium.unmap_granularity)
+            # Behind the end there is nothing, so this changes nothing. Where nothing may be tried, the holes
+            # are there to be seen, and nobody will make one.
+            can_unmap = read_only or self._can(linux.punch_hole, medium.size, medium.unmap_granularity)
         return Capabilities(
             read_only=read_only,
             flush=not read_only,
-            unmap=can_unmap and not read_only,
+            unmap=can_unmap,
             unmap_zeroes=can_unmap and not medium.is_device,
             extents=not medium.is_device,
             rotational=medium.rotational,

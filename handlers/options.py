@@ -26,6 +26,10 @@ BlockSize = Literal[512, 1024, 2048, 4096]
 
 Size = Annotated[int, msgspec.Meta(ge=0, extra={"unit": "bytes"})]
 """A number of bytes, which a document may also give as text: ``"10GiB"``."""
+MediumPath = Annotated[str, msgspec.Meta(extra={"path": "medium"})]
+"""A file that holds (a part of) the disk: two disks that write cannot both have it."""
+FilePath = Annotated[str, msgspec.Meta(extra={"path": "other"})]
+"""A file that belongs to no disk alone, such as one with a key."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """How often something happens."""
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -116,6 +120,12 @@ def option_types(kind: type[Options]) -> dict[str, bool]:
     return {field.encode_name: _is_text(field.type) for field in _fields(kind)}
 
 
+def path_options(kind: type[Options]) -> dict[str, bool]:
+    """Return the names of those options of `kind` that are paths, and whether each is a `MediumPath`."""
+    found = {field.encode_name: _extra(field.type).get("path") for field in _fields(kind)}
+    return {name: path == "medium" for name, path in found.items() if path is not None}
+
+
 def _is_text(type_: msgspec.inspect.Type) -> bool:
     if isinstance(type_, msgspec.inspect.Metadata):
         return _is_text(type_.type)
@@ -164,8 +174,13 @@ def _is_size(type_: msgspec.inspect.Type) -> bool:
     if isinstance(type_, msgspec.inspect.UnionType):
         return any(map(_is_size, type_.types))
     if isinstance(type_, msgspec.inspect.Metadata):
-        return (type_.extra or {}).get("unit") == "bytes" or _is_size(type_.type)
+        return _extra(type_).get("unit") == "bytes" or _is_size(type_.type)
     return False
+
+
+def _extra(type_: msgspec.inspect.Type) -> dict[str, object]:
+    """Return what a type was annotated with for us, rather than for msgspec."""
+    return dict(type_.extra or {}) if isinstance(type_, msgspec.inspect.Metadata) else {}
 
 
 def _located(place: str, error: msgspec.ValidationError) -> ConfigError:

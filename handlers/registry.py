@@ -2,12 +2,14 @@
 
 A name is looked for among the built-in handlers, then among those loaded from files,
 then among the entry points of installed packages (group ``vscsihba.handlers``). A name
-that ends in ``.py`` is a file itself. What is built in cannot be replaced.
+that ends in ``.py`` is a file itself, and ``FILE.py:NAME`` one of several in a file. What is built
+in cannot be replaced.
 """
 
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import zlib
 from importlib import import_module
@@ -43,25 +45,29 @@ _BUILT_IN = {
 }
 
 
+_IN_FILE = re.compile(r"(.*\.py)(?::([^:/]+))?")
+
+
 class Registry:
     """The handlers that documents can name."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, type[Handler]] = {}
+        self._origins: dict[str, Path] = {}
 
     def names(self) -> list[str]:
         """Return every name that `get` knows, sorted."""
         return sorted({*_BUILT_IN, *self._loaded, *_installed()})
 
     def get(self, name: str) -> type[Handler]:
-        """Return the class of the handler called `name`, or the only one in the file `name`.
+        """Return the class of the handler called `name`, be it in a file.
 
         Raises:
             UsageError: There is none of that name, or its file is not right.
             HostError: Its package cannot be imported.
         """
-        if name.endswith(".py"):
-            return self._only_one_of(Path(name))
+        if in_file := _IN_FILE.fullmatch(name):
+            return self._from_file(Path(in_file[1]), in_file[2])
         if name in _BUILT_IN:
             module, _, attribute = _BUILT_IN[name].partition(":")
             return _handler_class(getattr(import_module(module), attribute), origin=module)
@@ -70,6 +76,17 @@ class Registry:
         if name in (installed := _installed()):
             return _from_entry_point(installed[name])
         raise UsageError(f"there is no handler {name!r}", cure=did_you_mean(name, self.names()))
+
+    def lasting(self, name: str, folder: Path) -> str:
+        """Return the name by which any process, in any directory, finds the same handler.
+
+        Args:
+            name: As for `get`.
+            folder: What a relative path in it begins in.
+        """
+        if in_file := _IN_FILE.fullmatch(name):
+            return str(folder / in_file[1]) + (f":{in_file[2]}" if in_file[2] else "")
+        return f"{self._origins[name]}:{name}" if name in self._origins else name
 
     def load_file(self, path: Path) -> list[type[Handler]]:
         """Run a Python file; register the handlers that it defines, and return them.
@@ -100,13 +117,20 @@ class Registry:
                 f"{path}: the name {kind.name!r} belongs to a built-in handler", cure="change it"
             )
         self._loaded[kind.name] = kind
+        self._origins[kind.name] = path.absolute()
 
-    def _only_one_of(self, path: Path) -> type[Handler]:
-        found = self.load_file(path)
-        if len(found) > 1:
-            names = ", ".join(kind.name for kind in found)
-            raise UsageError(f"{path} defines several handlers: {names}", cure="load it, and say which one")
-        return found[0]
+    def _from_file(self, path: Path, name: str | None) -> type[Handler]:
+        """Return the handler called `name` in a file; the only one, if there is no name."""
+        found = {kind.name: kind for kind in self.load_file(path)}
+        if name is None and len(found) > 1:
+            raise UsageError(
+                f"{path} defines several handlers: {', '.join(found)}",
+                cure=f"say which one: {path}:{next(iter(found))}",
+            )
+        name = name or next(iter(found))
+        if name not in found:
+            raise UsageError(f"{path} defines no handler {name!r}", cure=did_you_mean(name, found))
+        return found[name]
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -144,7 +168,12 @@ def _run(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, OSError) as error:
+    except Exception as error:  # it is somebody else's code, which may raise anything
         del sys.modules[spec.name]
-        raise UsageError(f"{path} cannot be run: {error}") from error
+        raise UsageError(f"{path} cannot be run: {_in_one_line(error)}") from error
     return module
+
+
+def _in_one_line(error: Exception) -> str:
+    kind = "" if isinstance(error, ImportError | SyntaxError | OSError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())

@@ -2,20 +2,20 @@
 
     {"handler": "readonly", "next": {"handler": "file", "path": "/srv/disk.img"}}
 
-A plain string is the path of a file, which is opened for reading only if the filter on
-top of it never writes. Building a stack checks every option of every
+A plain string is the path of a file, which is opened for reading only if a filter above
+it never writes. Building a stack checks every option of every
 layer and opens nothing. This module knows the shape of the document and the order of
 opening; what a layer does is the layer's business.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
 from vscsihba.errors import ConfigError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
-from vscsihba.handlers.fan import Fan
+from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.filter import Filter
 from vscsihba.handlers.options import convert
 from vscsihba.handlers.registry import Registry
@@ -30,20 +30,37 @@ class Stack:
     Used as a context manager, it is open inside, and gives its top.
 
     Attributes:
-        document: What it was built from.
         layers: From the bottom, which is a source, to the top.
     """
 
     def __init__(self, document: Document, layers: list[Handler]) -> None:
-        self.document = document
+        self._document = document
         self._top = Checked(layers[-1])
         self.layers = tuple(layers)
         self._opened = ExitStack()
 
     @property
+    def document(self) -> Document:
+        """What it is built from: as it was given, but for legs that have come or gone since."""
+        bottom = self.layers[0]
+        return _with_legs(self._document, bottom.legs) if isinstance(bottom, Fan) else self._document
+
+    @property
     def workers(self) -> int:
         """How many verbs may run at once."""
         return self._top.workers
+
+    def layer(self, name: str) -> Handler:
+        """Return the topmost layer that is of the handler `name`.
+
+        Raises:
+            UsageError: There is none.
+        """
+        for layer in reversed(self.layers):
+            if layer.name == name:
+                return layer
+        there = ", ".join(layer.name for layer in reversed(self.layers))
+        raise UsageError(f"the disk has no layer {name!r}", cure=f"it has: {there}")
 
     def check(self) -> None:
         """Look whether every layer can open, and change nothing.
@@ -119,15 +136,19 @@ def _outline(document: object, registry: Registry, place: str) -> list[Make]:
     """Check the options of every layer, and return how to make each, from the top down."""
     outline = []
     below: object = document
+    only_reads = False
     while below is not None:
-        make, below = _layer(below, registry, place)
+        if only_reads and isinstance(below, str):
+            below = {"handler": "file", "path": below, "read_only": True}
+        make, reads, below = _layer(below, registry, place)
         outline.append(make)
+        only_reads |= reads
         place += ".next"
     return outline
 
 
-def _layer(document: object, registry: Registry, place: str) -> tuple[Make, object | None]:
-    """Return how to make the topmost layer of `document`, and what is below it."""
+def _layer(document: object, registry: Registry, place: str) -> tuple[Make, bool, object | None]:
+    """Return how to make the topmost layer of `document`, whether it only reads, and what is below it."""
     name, rest = _opened_up(document, place)
     try:
         kind = registry.get(name)
@@ -137,18 +158,24 @@ def _layer(document: object, registry: Registry, place: str) -> tuple[Make, obje
         below = rest.pop("next", None)
         if below is None:
             raise ConfigError(place, f"handler {name} is a filter", cure='say in "next" what it sits on')
-        if kind.only_reads and isinstance(below, str):
-            below = {"handler": "file", "path": below, "read_only": True}
         options = convert(kind.Options, rest, place=place, handler=name)
-        return (lambda layers: kind(options, layers[-1])), below
+        return (lambda layers: kind(options, layers[-1])), kind.only_reads, below
     if "next" in rest:
         raise ConfigError(f"{place}.next", f"handler {name} is no filter", cure="put it at the bottom")
     if issubclass(kind, Fan):
         legs = _legs(rest.pop("legs", None), registry, place)
         options = convert(kind.Options, rest, place=place, handler=name)
-        return (lambda _: kind(options, legs)), None
+        return (lambda _: kind(options, legs)), False, None
     options = convert(kind.Options, rest, place=place, handler=name)
-    return (lambda _: kind(options)), None
+    return (lambda _: kind(options)), False, None
+
+
+def _with_legs(document: object, legs: Sequence[Leg]) -> Document:
+    """Return a document whose bottom layer has these legs and no others."""
+    assert isinstance(document, Mapping)  # noqa: S101 - it has a bottom layer with legs
+    if "next" in document:
+        return {**document, "next": _with_legs(document["next"], legs)}
+    return {**document, "legs": [leg.document for leg in legs]}
 
 
 def _legs(documents: object, registry: Registry, place: str) -> list[Stack]:

@@ -7,6 +7,9 @@
 
 A text is taken for a path unless it begins with the name of a handler and ``:`` or ``|``;
 a file that is really called ``file:x`` is ``./file:x``. What sits on several legs needs a document.
+
+Several disks have commas between them. A comma that is part of an option's JSON, as in
+``log:verbs=["read","write"]|/a.img``, is none of these.
 """
 
 import json
@@ -34,14 +37,54 @@ def parse(text: str, registry: Registry | None = None) -> Document:
         UsageError: It cannot be meant.
     """
     registry = registry or Registry()
-    found = _BEGINNING.match(text)
-    if found is None or not _is_handler(found[1], registry):
+    if not _is_stack(text, registry):
         return text
     document: Document | None = None
     for layer in reversed(text.split("|")):
         document = _layer(layer, document, registry, text)
     assert document is not None  # noqa: S101  # a text has at least one part
     return document
+
+
+def split(text: str, registry: Registry | None = None) -> list[str]:
+    """Return the parts of a list of paths and layers, as `parse` takes them; some may be empty.
+
+    Args:
+        text: With commas between the parts.
+        registry: As for `parse`.
+    """
+    registry = registry or Registry()
+    parts: list[str] = []
+    while True:
+        end = _end_of_stack(text) if _is_stack(text.partition(",")[0], registry) else text.find(",")
+        if not 0 <= end < len(text):
+            return [*parts, text]
+        parts.append(text[:end])
+        text = text[end + 1 :]
+
+
+def _is_stack(text: str, registry: Registry) -> bool:
+    """Tell layers from a path."""
+    found = _BEGINNING.match(text)
+    return found is not None and _is_handler(found[1], registry)
+
+
+def _end_of_stack(text: str) -> int:
+    """Return where the layers that `text` begins with end: at a comma outside of JSON, or at its end."""
+    at = 0
+    while at < len(text) and text[at] != ",":
+        at += 1
+        if text[at - 1] in "=:" and text[at : at + 1] in ("[", "{", '"'):
+            at = _end_of_json(text, at)
+    return at
+
+
+def _end_of_json(text: str, start: int) -> int:
+    """Return where the JSON that begins at `start` ends; `start` if what is there is something else."""
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[1]
+    except ValueError:
+        return start
 
 
 def _layer(text: str, below: Document | None, registry: Registry, whole: str) -> Document:

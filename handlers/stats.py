@@ -19,6 +19,7 @@ from msgspec import Meta
 from vscsihba.handlers.around import VERBS, Around, Request, Verb
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.durable import replace_file
+from vscsihba.handlers.options import FilePath
 from vscsihba.units import format_size
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ class StatsHandler(Around):
         """Options of the stats filter."""
 
         file: Annotated[
-            str, Meta(description="Where the counters are left as JSON on closing; the log, if left out.")
+            FilePath,
+            Meta(description="Where the counters are left as JSON on closing; the log, if left out."),
         ] = ""
 
     options: Options

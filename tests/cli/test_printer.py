@@ -4,7 +4,6 @@ import io
 import json
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +15,13 @@ RECORD = TraceRecord(1, "READ(10)", bytes([0x28]), "lba=0 blocks=8", "GOOD", "",
 
 def test_a_ready_line_is_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
     with Printer(0, as_json=False) as printer:
-        printer.ready(0, "/dev/sda", 64 << 20, Path("/srv/a.img"))
+        printer.ready(0, "/dev/sda", 64 << 20, label="a.img", file="/srv/a.img")
     assert capsys.readouterr().out == "id=0 lun=0 /dev/sda 64.0 MiB a.img\n"
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with Printer(7, as_json=True) as printer:
-        printer.ready(2, "/dev/sdb", 512, Path("b.img"))
+        printer.ready(2, "/dev/sdb", 512, label="b.img", file="b.img")
         printer.trace(RECORD)
     ready, command = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert ready == {"event": "ready", "id": 7, "lun": 2, "device": "/dev/sdb", "size": 512, "file": "b.img"}

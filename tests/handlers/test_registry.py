@@ -68,6 +68,28 @@ def test_file_is_loaded_by_its_path(registry: Registry, ones: Path) -> None:
     assert registry.get("ones").name == "ones"
 
 
+TWOS = SOURCE.replace("Ones", "Twos").replace('"ones"', '"twos"')
+
+
+def test_one_of_several_in_a_file(registry: Registry, ones: Path) -> None:
+    ones.write_text(SOURCE + TWOS)
+    assert registry.get(f"{ones}:twos").name == "twos"
+    with pytest.raises(UsageError, match=r"ones\.py defines no handler 'three'; known are: ones, twos"):
+        registry.get(f"{ones}:three")
+
+
+def test_the_lasting_name_is_found_by_another_registry(
+    registry: Registry, ones: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ones.parent)
+    registry.load_file(Path("ones.py"))
+    assert registry.lasting("memory", Path("/nowhere")) == "memory"
+    for name in ("ones", "ones.py", "ones.py:ones"):
+        lasting = registry.lasting(name, ones.parent)
+        monkeypatch.chdir("/")
+        assert Registry().get(lasting).name == "ones"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -75,7 +97,8 @@ def test_file_is_loaded_by_its_path(registry: Registry, ones: Path) -> None:
         ("import vscsihba.nowhere", r"cannot be run: No module named"),
         ("def", r"cannot be run: invalid syntax"),
         (SOURCE.replace('"ones"', '"file"'), "belongs to a built-in handler"),
-        (SOURCE + SOURCE.replace("Ones", "Twos").replace('"ones"', '"twos"'), "several handlers: ones, twos"),
+        ("1 / 0", r"cannot be run: ZeroDivisionError: division by zero"),
+        (SOURCE + TWOS, r"several handlers: ones, twos; say which one: .*mine\.py:ones"),
     ],
 )
 def test_files_that_are_not_right(registry: Registry, tmp_path: Path, source: str, message: str) -> None:

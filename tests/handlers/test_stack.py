@@ -124,6 +124,17 @@ def test_path_means_file(tmp_path: Path) -> None:
         assert disk.geometry.size == 512
 
 
+@pytest.mark.parametrize("between", [{}, {"handler": "offset"}, {"handler": "log"}])
+def test_a_path_below_what_only_reads_is_opened_for_reading_only(
+    tmp_path: Path, between: dict[str, object]
+) -> None:
+    path = tmp_path / "base.img"
+    path.write_bytes(bytes(4096))
+    below = {**between, "next": str(path)} if between else str(path)
+    with build({"handler": "readonly", "next": below}), build({"handler": "readonly", "next": str(path)}):
+        pass
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [

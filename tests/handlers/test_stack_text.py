@@ -4,7 +4,7 @@ import pytest
 
 from vscsihba.errors import ConfigError, UsageError
 from vscsihba.handlers.stack import build
-from vscsihba.handlers.stack_text import parse
+from vscsihba.handlers.stack_text import parse, split
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,25 @@ def test_layers(text: str, document: object) -> None:
 def test_what_cannot_be_meant(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", [""]),
+        ("a.img", ["a.img"]),
+        ("a.img,", ["a.img", ""]),
+        ("a[1,2].img,b.img", ["a[1", "2].img", "b.img"]),
+        ("memory:1MiB,null:1MiB", ["memory:1MiB", "null:1MiB"]),
+        ('log:verbs=["read","write"];prefix=x|a.img,b', ['log:verbs=["read","write"];prefix=x|a.img', "b"]),
+        ('b,error:verbs=["read","write"]|a.img', ["b", 'error:verbs=["read","write"]|a.img']),
+        ("readonly|a[1.img,b", ["readonly|a[1.img", "b"]),
+        ("file:[1,b", ["file:[1", "b"]),
+        ("readonly,b", ["readonly", "b"]),
+    ],
+)
+def test_lists(text: str, parts: list[str]) -> None:
+    assert split(text) == parts
 
 
 def test_options_are_checked_as_in_a_document() -> None:

@@ -7,7 +7,6 @@ reader that has gone stops the printing, not the serving.
 import json
 import sys
 import threading
-from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Self
 
@@ -55,10 +54,10 @@ class Printer:
         except Full:
             self._dropped += 1
 
-    def ready(self, lun: int, device: str, size: int, file: Path) -> None:
-        """Say that a disk is there."""
-        text = f"id={self._id} lun={lun} {device} {format_size(size)} {file.name}"
-        self.line("ready", text, lun=lun, device=device, size=size, file=str(file))
+    def ready(self, lun: int, device: str, size: int, *, label: str, file: str) -> None:
+        """Say that a disk is there; people see its `label`, programs the `file` in full."""
+        text = f"id={self._id} lun={lun} {device} {format_size(size)} {label}"
+        self.line("ready", text, lun=lun, device=device, size=size, file=file)
 
     def notice(self, text: str) -> None:
         """Say what a person should know."""

@@ -1,14 +1,13 @@
 """The original's command: ``vscsitarget id=<0..255> -files <file1,file2,...> [-v]``.
 
-Makes each file a disk of the HBA, prints a line for each that is ready, and serves
+Makes each file, or stack of handlers, a disk of the HBA, prints a line for each that is ready, and serves
 in the foreground until a signal ends it. This module reads words and prints lines;
-the work is `vscsihba.engine.target`'s.
+what they mean is `vscsihba.cli.disks`' business, the work `vscsihba.engine.target`'s.
 """
 
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from vscsihba.cli.ending import Ending
 from vscsihba.cli.entry import Parser, run
@@ -23,6 +22,8 @@ examples:
   vscsitarget id=0 -files a.img                      a.img becomes a disk
   vscsitarget id=0 -files a.img,b.img -v             two disks; print every SCSI command
   vscsitarget id=7 -files new.img --create 10GiB     make the file first, sparse
+  vscsitarget id=0 -files 'cow:vm.cow;create=true|golden.img'        changes go into vm.cow
+  vscsitarget id=0 --handler mine.py -files mine:size=1GiB           a handler of one's own
 
 Ctrl-C or SIGTERM detaches the disks and ends; while one is mounted, a second one is needed.
 exit codes: 0 detached, 1 the machine refused, 2 wrong usage
@@ -50,8 +51,14 @@ def parser() -> Parser:
         "--files",
         metavar="LIST",
         required=True,
-        type=_files,
-        help="image files or block devices, with commas between; the first is LUN 0",
+        help="image files, block devices or stacks of handlers, with commas between; the first is LUN 0",
+    )
+    made.add_argument(
+        "--handler",
+        metavar="FILE.py",
+        action="append",
+        default=[],
+        help="load handlers from a Python file; may be given several times",
     )
     made.add_argument("-v", "--verbose", action="store_true", help="print every SCSI command, decoded")
     made.add_argument(
@@ -62,7 +69,6 @@ def parser() -> Parser:
         metavar="BYTES",
         type=int,
         choices=(512, 1024, 2048, 4096),
-        default=512,
         help="logical block length: 512 (default), 1024, 2048 or 4096",
     )
     made.add_argument(
@@ -86,22 +92,6 @@ def _hba_id(word: str) -> int:
     return int(number)
 
 
-def _files(word: str) -> list[Path]:
-    """Read the comma-separated list of files."""
-    names = word.split(",")
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{word!r} has an empty file name in it")
-    files = [Path(name) for name in names]
-    seen: dict[Path, Path] = {}
-    for file in files:
-        other = seen.setdefault(file.resolve(), file)
-        if other is not file:
-            raise argparse.ArgumentTypeError(
-                f"{file} is named twice" + (f", also as {other}" if file != other else "")
-            )
-    return files
-
-
 def _size(word: str) -> int:
     try:
         return parse_size(word)
@@ -111,14 +101,16 @@ def _size(word: str) -> int:
 
 def _serve(arguments: Sequence[str]) -> int:
     """Attach the files, serve until a signal, detach."""
-    from vscsihba.engine.reports import Reports  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.cli import disks  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.engine.reports import Reports  # noqa: PLC0415 - likewise
     from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415 - likewise
 
     options = parser().parse_args(arguments)
+    wishes = disks.Wishes(options.create, options.block_size, options.physical_block_size, options.read_only)
+    wanted = disks.read_disks(options.files, disks.registry_of(options.handler), wishes)
     ending = Ending()
     requests = [
-        LunRequest(lun, _document(path, options), removable=options.removable)
-        for lun, path in enumerate(options.files)
+        LunRequest(lun, disk.document, removable=options.removable) for lun, disk in enumerate(wanted)
     ]
     with ExitStack() as stack:
         printer = stack.enter_context(Printer(options.id, as_json=options.json))
@@ -127,23 +119,10 @@ def _serve(arguments: Sequence[str]) -> int:
         )
         target = stack.enter_context(Target(options.id, requests, reports=reports))
         for disk in target.disks:
-            printer.ready(disk.lun, str(disk.device), disk.size, options.files[disk.lun])
+            named = wanted[disk.lun]
+            printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)
         ending.wait()
         if users := target.users():
             printer.in_use(users)
             ending.wait()
     return 0
-
-
-def _document(path: Path, options: argparse.Namespace) -> dict[str, object]:
-    """Return the handler stack for one file."""
-    document: dict[str, object] = {
-        "handler": "file",
-        "path": str(path.absolute()),
-        "block_size": options.block_size,
-        "physical_block_size": options.physical_block_size or options.block_size,
-        "read_only": options.read_only,
-    }
-    if options.create is not None and not path.exists():
-        document |= {"create": True, "size": options.create}
-    return document

@@ -1,0 +1,136 @@
+"""The words of a command line that say what becomes a disk, and the documents that they stand for.
+
+A word is a path, as ever, or a stack of handlers (`vscsihba.handlers.stack_text`). This
+module knows how words become documents, not what is done with these.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vscsihba.errors import UsageError
+from vscsihba.handlers.options import did_you_mean, option_types
+from vscsihba.handlers.registry import Registry
+from vscsihba.handlers.stack import Document
+from vscsihba.handlers.stack_paths import Use, absolute, uses
+from vscsihba.handlers.stack_text import parse, split
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What was asked for all disks at once.
+
+    Attributes:
+        create: Bytes of the files that are missing; None to make none.
+        block_size: Logical block in bytes; None if nothing was said.
+        physical_block_size: Physical block in bytes; None if nothing was said.
+        read_only: Nothing is to be written.
+    """
+
+    create: int | None = None
+    block_size: int | None = None
+    physical_block_size: int | None = None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk, as wanted.
+
+    Attributes:
+        word: What the person wrote.
+        label: The same in short, for people.
+        document: Its stack, with nothing in it that depends on this process.
+    """
+
+    word: str
+    label: str
+    document: Document
+
+
+def registry_of(files: Iterable[str]) -> Registry:
+    """Return a registry that has the handlers in some Python files as well.
+
+    Raises:
+        UsageError: A file cannot be run, or defines no handler.
+    """
+    registry = Registry()
+    for file in files:
+        registry.load_file(Path(file))
+    return registry
+
+
+def read_disks(text: str, registry: Registry, wishes: Wishes) -> list[Disk]:
+    """Return the disks in a comma-separated list.
+
+    Raises:
+        UsageError: A word is empty or cannot be meant, or two disks would write one file.
+    """
+    words = split(text, registry)
+    if not all(words):
+        raise UsageError(f"{text!r} has an empty file name in it", cure="write -files a.img,b.img")
+    documents = [parse(word, registry) for word in words]
+    _demand_different([uses(document, registry) for document in documents])
+    return [
+        Disk(
+            word,
+            Path(word).name if isinstance(document, str) else word,
+            absolute(_wished(word, document, wishes, registry), registry),
+        )
+        for word, document in zip(words, documents, strict=True)
+    ]
+
+
+def _demand_different(disks: Sequence[Iterable[Use]]) -> None:
+    """Refuse a file that is named twice, unless both only read it."""
+    seen: dict[Path, Use] = {}
+    for use in (use for disk in disks for use in disk):
+        other = seen.setdefault(Path(use.path).resolve(), use)
+        if other is not use and not (other.shared and use.shared):
+            also = f", also as {other.path}" if use.path != other.path else ""
+            raise UsageError(f"{use.path} is named twice{also}", cure="give every disk files of its own")
+
+
+def _wished(word: str, document: Document, wishes: Wishes, registry: Registry) -> Document:
+    """Return a document with what was asked for all disks."""
+    if isinstance(document, str):
+        return _file(document, wishes, read_only=wishes.read_only)
+    document = _with_bottom(word, document, wishes, registry, only_reads=False)
+    return {"handler": "readonly", "next": document} if wishes.read_only else document
+
+
+def _with_bottom(
+    word: str, document: Document, wishes: Wishes, registry: Registry, *, only_reads: bool
+) -> Document:
+    """Return a stack with what was asked for put into its lowest layer, as far as that says nothing."""
+    if isinstance(document, str):
+        return _file(document, wishes, read_only=only_reads)
+    kind = registry.get(str(document["handler"]))
+    below = document.get("next")
+    if isinstance(below, str | dict):
+        only_reads |= getattr(kind, "only_reads", False)
+        return {**document, "next": _with_bottom(word, below, wishes, registry, only_reads=only_reads)}
+    wanted = {"block_size": wishes.block_size, "physical_block_size": wishes.physical_block_size}
+    said = {option: size for option, size in wanted.items() if size is not None}
+    takes = option_types(kind.Options)
+    for option in said:
+        if option not in takes:
+            raise UsageError(
+                f"{word!r}: {kind.name} has no option {option!r}", cure=did_you_mean(option, takes)
+            )
+    return {**said, **document}
+
+
+def _file(path: str, wishes: Wishes, *, read_only: bool) -> Document:
+    """Return the document of a plain path."""
+    block_size = wishes.block_size or 512
+    document: dict[str, object] = {
+        "handler": "file",
+        "path": path,
+        "block_size": block_size,
+        "physical_block_size": wishes.physical_block_size or block_size,
+        "read_only": read_only,
+    }
+    if wishes.create is not None and not read_only and not Path(path).exists():
+        document |= {"create": True, "size": wishes.create}
+    return document
