@@ -24,12 +24,13 @@ import errno
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.handlers import options as options_
+from vscsihba.handlers.actions import Action
 
 Mover = Callable[[Views, int, int], int]
 """Moves bytes as preadv(2) and pwritev(2) do: ``(views, offset, flags) -> bytes moved``."""
@@ -72,6 +73,7 @@ class Handler(ABC):
 
     Attributes:
         name: What documents and messages call it.
+        example: A disk made of it, as a command line or a document has it, for the help.
         workers: How many verbs may run at once, each on a thread of its own.
         never_blocks: Every verb is so quick that it runs on the thread that serves the ring.
         options: What the document says about this layer.
@@ -81,6 +83,7 @@ class Handler(ABC):
         """No options."""
 
     name: ClassVar[str]
+    example: ClassVar[str] = ""
     workers: int = 1
     never_blocks: bool = False
 
@@ -227,6 +230,10 @@ class Handler(ABC):
             OSError: EOPNOTSUPP unless `Capabilities.crypto_erase`.
         """
         raise OSError(errno.EOPNOTSUPP, f"handler {self.name} has no key to destroy")
+
+    def actions(self) -> Mapping[str, Action[Any]]:
+        """Return what this layer can be asked to do while it is open, beyond the verbs."""
+        return {}
 
     def _defines(self, verb: str) -> bool:
         """Tell whether this handler's class has `verb` other than by default."""

@@ -11,37 +11,55 @@ This module knows the verbs; `mirror_members` knows which leg is asked and which
 
 import errno
 import os
-from collections.abc import Callable
-from typing import Annotated, Literal
+import threading
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import file_path
+from vscsihba.handlers.actions import Action, NoArguments
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.mirror_leg import LegStatus, MirrorLeg, Standing
 from vscsihba.handlers.mirror_members import Members
 from vscsihba.handlers.mirror_state import Header, LegRecord, MirrorState, create_state
 from vscsihba.handlers.mirror_sync import Progress, Synchroniser
-from vscsihba.handlers.options import Seconds
+from vscsihba.handlers.options import MediumPath, Options, Seconds
+from vscsihba.handlers.stack import build
 from vscsihba.handlers.vectored import read_bytes
 
 _SPREAD = 1 << 20
 """Bytes that are read from one leg before the next one's turn, so that each can read ahead."""
 
 
+class NewLeg(Options):
+    """A leg to be added."""
+
+    leg: Annotated[str | dict[str, Any], Meta(description="What the leg is: a path or a document.")]
+
+
+class OneLeg(Options):
+    """One of the legs."""
+
+    number: Annotated[int, Meta(description="Its number, as the status tells it.", ge=0)]
+
+
 class MirrorHandler(Fan):
-    """A mirror."""
+    """The same data on several legs; the disk goes on as long as one does."""
 
     name = "mirror"
+    example = '{"handler": "mirror", "path": "/srv/disk.mirror", "create": true, "legs": ["/srv/a.img", "/mnt/b.img"]}'
     workers = 16
 
     class Options(Handler.Options, kw_only=True):
         """Options of the mirror."""
 
-        path: Annotated[str, Meta(description="The file that remembers which leg has what.", min_length=1)]
+        path: Annotated[
+            MediumPath, Meta(description="The file that remembers which leg has what.", min_length=1)
+        ]
         create: Annotated[
             bool, Meta(description="Make it if it is missing, with the data of the first leg for all.")
         ] = False
@@ -64,6 +82,7 @@ class MirrorHandler(Fan):
         self._timeout = options.timeout or None
         self._mirrored = [MirrorLeg(leg, number) for number, leg in enumerate(legs)]
         self._number = len(legs)
+        self._changing = threading.Lock()
 
     def check(self) -> None:
         """Look whether the state file is there; for a new mirror, whether every leg can open."""
@@ -160,14 +179,16 @@ class MirrorHandler(Fan):
         Raises:
             UsageError: It cannot be opened, does not fit, or takes part already.
         """
-        new = MirrorLeg(leg, self._number)
-        if new.key in {other.key for other in self._members.legs}:
-            raise UsageError("this leg is part of the mirror already")
-        if not self._members.admit(new):
-            raise UsageError(f"the new leg cannot be used: {new.error}")
-        self._number += 1
-        self._members.legs = [*self._members.legs, new]
-        self._members.record()
+        with self._changing:
+            new = MirrorLeg(leg, self._number)
+            if new.key in {other.key for other in self._members.legs}:
+                raise UsageError("this leg is part of the mirror already")
+            if not self._members.admit(new):
+                raise UsageError(f"the new leg cannot be used: {new.error}")
+            self._number += 1
+            self.legs = [*self.legs, leg]
+            self._members.legs = [*self._members.legs, new]
+            self._members.record()
         self._sync.ask()
         return new.number
 
@@ -177,20 +198,41 @@ class MirrorHandler(Fan):
         Raises:
             UsageError: There is none of that number, or no other one has all the data.
         """
-        found = {leg.number: leg for leg in self._members.legs}.get(number)
-        if found is None:
-            raise UsageError(f"the mirror has no leg {number}")
-        if self._members.standing(Standing.WHOLE) == [found]:
-            raise UsageError(
-                f"{found} is the only one that has all the data", cure="wait until another one has"
-            )
-        self._members.legs = [leg for leg in self._members.legs if leg is not found]
-        self._members.record()
+        with self._changing:
+            found = {leg.number: leg for leg in self._members.legs}.get(number)
+            if found is None:
+                raise UsageError(f"the mirror has no leg {number}")
+            if self._members.standing(Standing.WHOLE) == [found]:
+                raise UsageError(
+                    f"{found} is the only one that has all the data", cure="wait until another one has"
+                )
+            place = self._members.legs.index(found)
+            self.legs = self.legs[:place] + self.legs[place + 1 :]
+            self._members.legs = [leg for leg in self._members.legs if leg is not found]
+            self._members.record()
         found.drop(OSError(errno.ENODEV, "it was removed"))
 
     def retry(self) -> None:
         """Try the legs that are gone now."""
         self._sync.ask()
+
+    def actions(self) -> Mapping[str, Action[Any]]:
+        """What can be done about the legs."""
+        return {
+            "status": Action("tell what is known of each leg", NoArguments, lambda _, __: self._told()),
+            "retry": Action("try the legs that are gone now", NoArguments, lambda _, __: self.retry()),
+            "add_leg": Action(
+                "let another leg take part", NewLeg, lambda new, _: self.add_leg(build(new.leg, place="leg"))
+            ),
+            "remove_leg": Action(
+                "let a leg take part no more", OneLeg, lambda old, _: self.remove_leg(old.number)
+            ),
+        }
+
+    def _told(self) -> dict[str, object]:
+        progress = self.progress
+        resync = None if progress is None else {"done": progress.done, "of": progress.total}
+        return {"legs": self.status(), "resync": resync}
 
     def read(self, offset: int, views: Views) -> None:
         """Read from a leg that has all the data, from another one if that fails."""

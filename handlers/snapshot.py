@@ -9,33 +9,41 @@ works.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.handlers.actions import Action, NoArguments, Progress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.filter import Transform
-from vscsihba.handlers.snapshot_merge import Progress, quiet
+from vscsihba.handlers.options import FilePath, Options
 from vscsihba.handlers.snapshot_set import SnapshotInfo, SnapshotSet, check_set, create_set
 
 log = logging.getLogger(__name__)
+
+
+class Named(Options):
+    """What is said about one snapshot."""
+
+    name: Annotated[str, Meta(description="Its name.", min_length=1)]
 
 
 class SnapshotHandler(Transform):
     """A disk with snapshots, or one of them."""
 
     name = "snapshot"
+    example = "snapshot:/srv/disk.snapshots;create=true|/srv/disk.img"
     workers = 8
     only_reads = True
 
     class Options(Handler.Options, kw_only=True):
         """Options of the snapshot filter."""
 
-        path: Annotated[str, Meta(description="The directory of the snapshots.", min_length=1)]
+        path: Annotated[FilePath, Meta(description="The directory of the snapshots.", min_length=1)]
         create: Annotated[bool, Meta(description="Make it if it is missing.")] = False
         snapshot: Annotated[
             str, Meta(description="The snapshot to open for reading; the disk itself, if left out.")
@@ -153,6 +161,33 @@ class SnapshotHandler(Transform):
         replace(self.next.geometry, size=size)  # refuses what no disk can have
         with self._set.gate.together():
             self._set.disk.resize(size)
+
+    def actions(self) -> Mapping[str, Action[Any]]:
+        """What can be done about snapshots; nothing, where this disk is one."""
+        if self.options.snapshot:
+            return {}
+        return {
+            "list": Action(
+                "list the snapshots, the oldest first", NoArguments, lambda _, __: self.snapshots()
+            ),
+            "take": Action("make a snapshot of the disk as it is", Named, lambda of, _: self.take(of.name)),
+            "roll_back": Action(
+                "make the disk what it was when a snapshot was taken",
+                Named,
+                lambda to, progress: self.roll_back(to.name, progress=progress),
+                disturbs=True,
+            ),
+            "delete": Action(
+                "delete a snapshot",
+                Named,
+                lambda the, progress: self.delete(the.name, progress=progress),
+            ),
+            "tidy": Action(
+                "merge and remove layers that nothing needs",
+                NoArguments,
+                lambda _, progress: self.tidy(progress=progress),
+            ),
+        }
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return what snapshots there are, the oldest first."""

@@ -6,10 +6,10 @@ disk of its own is locked, and left for another time.
 """
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vscsihba.errors import InUseError
+from vscsihba.handlers.actions import Progress
 from vscsihba.handlers.cow_disk import BelowHandler, CowDisk
 from vscsihba.handlers.cow_format import BASE
 from vscsihba.handlers.overlay import Overlay
@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Told the clusters of a layer that are done, and how many there are."""
-
-
-def quiet(_done: int, _of: int) -> None:
-    """Tell nobody."""
-
 
 def tidy(whole: "SnapshotSet", progress: Progress) -> None:
     """Remove or merge every layer that is not needed, but for those that are open elsewhere.
+
+    Args:
+        whole: The set.
+        progress: Told the clusters of a layer that are done, and how many there are.
 
     Raises:
         OSError: There is no room for that.

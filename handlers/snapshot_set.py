@@ -17,6 +17,7 @@ from pathlib import Path
 from vscsihba.block import Geometry
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import snapshot_manifest as manifest_
+from vscsihba.handlers.actions import Progress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow_disk import CowDisk
 from vscsihba.handlers.cow_format import Header
@@ -26,7 +27,7 @@ from vscsihba.handlers.overlay import Overlay
 from vscsihba.handlers.overlay_file import create_overlay, digest, freeze, open_overlay
 from vscsihba.handlers.snapshot_layers import Layers, layer_path
 from vscsihba.handlers.snapshot_manifest import Manifest
-from vscsihba.handlers.snapshot_merge import Progress, quiet, tidy
+from vscsihba.handlers.snapshot_merge import tidy
 
 log = logging.getLogger(__name__)
 
