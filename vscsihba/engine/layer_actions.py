@@ -1,0 +1,132 @@
+"""What the layers of a LUN's stack are asked to do while it is served: snapshots, legs of a mirror.
+
+An action belongs to the time for which this process owns the LUN: when that ends, actions
+under way are told to end, by their progress, and waited for. All that they do can be
+interrupted and done again (`vscsihba.handlers.actions`).
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers.actions import Progress, ask, find
+from vscsihba.handlers.options import describe
+from vscsihba.handlers.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has come of an action.
+
+    Attributes:
+        result: What the layer tells, as JSON has it.
+        resized: The disk has another size now.
+        changed: The stack's document is another one now.
+    """
+
+    result: object
+    resized: bool
+    changed: bool
+
+
+class LayerActions:
+    """The actions of one open stack.
+
+    Any thread may call it; several actions may be under way.
+
+    Args:
+        stack: Open until after `end`.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._idle = threading.Condition()
+        self._running = 0
+        self._ended = False
+
+    def known(self) -> dict[str, dict[str, object]]:
+        """Return what can be asked: summary and arguments of each action of each layer."""
+        return {
+            layer.name: {
+                name: {
+                    "summary": action.summary,
+                    "disturbs": action.disturbs,
+                    "arguments": msgspec.to_builtins(describe(action.arguments)),
+                }
+                for name, action in layer.actions().items()
+            }
+            for layer in self._stack.layers
+            if layer.actions()
+        }
+
+    def disturbs(self, layer: str, action: str) -> bool:
+        """Tell whether an action changes what a user of the disk has seen.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        return find(self._stack.layer(layer), action).disturbs
+
+    def run(self, layer: str, action: str, arguments: Mapping[str, object], progress: Progress) -> Outcome:
+        """Have a layer do something.
+
+        Raises:
+            UsageError: It has no such action, or the arguments cannot be meant.
+            HostError, OSError: It failed, or the LUN was given up meanwhile.
+        """
+        with self._idle:
+            self._demand_open()
+            self._running += 1
+        try:
+            size, document = self._size, self._stack.document
+            result = ask(self._stack.layer(layer), action, arguments, self._guarded(progress))
+            return Outcome(msgspec.to_builtins(result), self._size != size, self._stack.document != document)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def end(self) -> None:
+        """Let no more actions begin, have those under way end, and wait for them."""
+        with self._idle:
+            self._ended = True
+            self._idle.wait_for(lambda: not self._running)
+
+    @property
+    def _size(self) -> int:
+        return self._stack.layers[-1].geometry.size
+
+    def _demand_open(self) -> None:
+        if self._ended:
+            raise HostError("the LUN is being given up by the engine that served it", cure="ask again")
+
+    def _guarded(self, progress: Progress) -> Progress:
+        """Return a progress that ends what reports to it once the LUN is given up."""
+
+        def report(done: int, of: int) -> None:
+            self._demand_open()
+            progress(done, of)
+
+        return report
+
+
+def target_of(known: Mapping[str, Mapping[str, object]], action: str) -> str:
+    """Return the layer that has an action, where just one has.
+
+    Raises:
+        UsageError: None has, or several have.
+    """
+    found = [layer for layer, actions in known.items() if action in actions]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(f"no layer of the disk has an action {action!r}", cure=_offer(known))
+    raise UsageError(f"several layers have an action {action!r}", cure=f"say which: {', '.join(found)}")
+
+
+def _offer(known: Mapping[str, Mapping[str, object]]) -> str:
+    words = [f"{layer} {action}" for layer, actions in known.items() for action in actions]
+    return f"there are: {', '.join(words)}" if words else "its layers have none"
