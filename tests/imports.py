@@ -66,5 +66,8 @@ def imports_of_tests() -> Iterator[Import]:
 
 
 def room(dotted: str) -> str:
-    """Return the layer that a dotted name of ours belongs to: ``vscsihba.scsi.cdb`` is in ``scsi``."""
-    return [*dotted.split("."), ""][1]
+    """Return the layer that a dotted name of ours belongs to: ``vscsihba.scsi.cdb`` is in ``scsi``.
+
+    ``python -m vscsihba`` belongs to the package's front, which has no name.
+    """
+    return [*dotted.split("."), ""][1].removeprefix("__main__")

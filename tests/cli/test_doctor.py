@@ -1,0 +1,177 @@
+"""The check-up: what it finds on machines that lack this or that."""
+
+import json
+import os
+import re
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from tests.configfs.fake_configfs import FakeConfigfs
+from vscsihba import configfs
+from vscsihba.cli import doctor, machine
+from vscsihba.cli.findings import Finding, collect
+from vscsihba.cli.main import main
+from vscsihba.cli.remains import remains
+from vscsihba.configfs import paths, probe
+from vscsihba.errors import HostError
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
+    """A kernel of our own, on a machine where everything is as it should be."""
+    for name in ("RUN", "STATE", "SAVED"):
+        monkeypatch.setattr(machine, name, tmp_path / name.lower())
+    monkeypatch.setattr(paths, "UDEV_CONTROL", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(probe, "look_for_module", lambda module: "loaded")
+    return FakeConfigfs(tmp_path, monkeypatch)
+
+
+def hba_with_a_disk(hba_id: int) -> configfs.Backstore:
+    name = configfs.backstore_name(hba_id, 0)
+    backstore = configfs.create_backstore(configfs.BackstoreSpec(name, size=1 << 20, serial=f"s{hba_id}"))
+    configfs.create_hba(hba_id)
+    configfs.link_lun(hba_id, 0, name)
+    return backstore
+
+
+def served_by(kernel: FakeConfigfs, pid: int, node: Path) -> None:
+    process = kernel.proc / str(pid)
+    (process / "fd").mkdir(parents=True)
+    (process / "comm").write_text("vscsihba\n")
+    (process / "fd/9").symlink_to(node)
+
+
+def findings() -> dict[str, Finding]:
+    return {each.title: each for each in collect(doctor.GROUPS)}
+
+
+def test_a_good_machine_is_fine(kernel: FakeConfigfs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "all is well: this machine can have virtual disks"
+    assert all(line.startswith(("OK ", "note ", "     ")) for line in lines[:-2])
+
+
+def test_json_says_the_same(kernel: FakeConfigfs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is True
+    assert {"title": "rights", "state": "ok", "text": "running as root", "cure": None} in found["findings"]
+
+
+def test_a_missing_module_is_a_problem_with_its_cure(
+    kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(module: str) -> str:
+        if module == "tcm_loop":
+            raise HostError("the running kernel 6.1 has no module tcm_loop", cure="install another")
+        return "loaded"
+
+    monkeypatch.setattr(probe, "look_for_module", look)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^BAD +modules ", out, re.MULTILINE)
+    assert "-> install another" in out
+    assert out.endswith("1 problem: see the lines marked BAD\n")
+
+
+def test_a_kernel_without_sg_is_a_warning_only(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(module: str) -> str:
+        if module == "sg":
+            raise HostError("the running kernel 6.1 has no module sg", cure="install another")
+        return "loaded"
+
+    monkeypatch.setattr(probe, "look_for_module", look)
+    assert findings()["module sg"] == Finding(
+        "module sg",
+        "warning",
+        "the running kernel 6.1 has no module sg: there will be no /dev/sgN",
+        "install another",
+    )
+
+
+def test_who_is_not_root_is_told(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert findings()["rights"].cure == "run it with sudo"
+
+
+def test_a_folder_that_others_can_write_is_a_problem(kernel: FakeConfigfs) -> None:
+    machine.SAVED.mkdir()
+    machine.SAVED.chmod(0o777)
+    assert findings()[f"folder {machine.SAVED}"].cure == f"chmod go-w {machine.SAVED}"
+
+
+def test_a_folder_that_is_a_file_is_a_problem(kernel: FakeConfigfs) -> None:
+    machine.RUN.write_text("")
+    assert findings()[f"folder {machine.RUN}"].state == "problem"
+
+
+def test_no_udev_is_a_warning(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(paths, "UDEV_CONTROL", tmp_path / "missing")
+    assert findings()["udev"].state == "warning"
+
+
+def test_configfs_that_is_not_mounted_is_mounted_by_whoever_needs_it(kernel: FakeConfigfs) -> None:
+    assert "not mounted yet" in findings()["configfs"].text
+
+
+def test_an_hba_that_is_served_is_fine(kernel: FakeConfigfs) -> None:
+    backstore = hba_with_a_disk(3)
+    assert backstore.uio is not None
+    served_by(kernel, 4711, backstore.uio)
+    assert findings()["hba3"] == Finding("hba3", "ok", "1 LUN, served by vscsihba (pid 4711)")
+
+
+def test_an_hba_that_nobody_serves_is_a_problem(kernel: FakeConfigfs) -> None:
+    hba_with_a_disk(3)
+    found = findings()["hba3"]
+    assert (found.state, found.text) == ("problem", "1 LUN, and nobody serves them")
+    assert found.cure is not None
+    assert "vscsihba clear 3" in found.cure
+
+
+def test_an_hba_whose_making_was_cut_short_is_a_problem(kernel: FakeConfigfs) -> None:
+    backstore = hba_with_a_disk(3)
+    assert backstore.uio is not None
+    served_by(kernel, 4711, backstore.uio)
+    (kernel.loopback / configfs.wwn_of(3) / "tpgt_1/lun/lun_4").mkdir()
+    assert findings()["hba3"].text == "the making of LUN 4 of it was cut short"
+
+
+def test_an_empty_hba_is_a_note(kernel: FakeConfigfs) -> None:
+    configfs.create_hba(3)
+    assert findings()["hba3"] == Finding("hba3", "note", "no LUNs")
+
+
+def test_a_backstore_without_a_lun_is_a_warning(kernel: FakeConfigfs) -> None:
+    configfs.create_backstore(configfs.BackstoreSpec("vscsihba-old", size=1 << 20, serial="s"))
+    found = findings()["backstore vscsihba-old"]
+    assert found.state == "warning"
+    assert found.cure == f"rmdir {kernel.core}/user_0/vscsihba-old"
+
+
+def test_an_id_that_somebody_else_has_is_a_note(kernel: FakeConfigfs) -> None:
+    kernel.put_behind(configfs.wwn_of(9), 0, kernel.foreign_backstore())
+    assert findings()["hba9"].text == "naa.50014055c51ba009 is somebody else's target: the id is taken"
+
+
+def test_what_may_not_be_looked_at_is_said(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> configfs.Observed:
+        raise PermissionError(13, "Permission denied", "/sys/kernel/config/target")
+
+    monkeypatch.setattr(configfs, "observe", refuse)
+    assert [each.title for each in collect([remains])] == ["/sys/kernel/config/target"]
+
+
+def test_a_package_that_is_missing_is_a_problem_or_a_note(
+    kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(machine, "version", version)
+    found = findings()
+    assert (found["rich"].state, found["cryptography"].state) == ("problem", "note")

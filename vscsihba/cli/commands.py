@@ -1,0 +1,87 @@
+"""The table of commands: what each is called, what it is for, which module has it.
+
+A command's module has ``parser() -> Parser``, made by `parser_of`, and ``run(arguments) -> int``;
+it is imported when its command is used, so that ``vscsihba --help`` starts at once. Nothing here
+imports one.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Protocol, cast
+
+from vscsihba.cli.entry import Parser
+
+PROGRAM = "vscsihba"
+
+
+class CommandModule(Protocol):
+    """What the module of a command has."""
+
+    def parser(self) -> Parser:
+        """Return the parser of its command line."""
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Do it and return the exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: What a person types after ``vscsihba``.
+        summary: What it does, in one line.
+        group: Heading that it stands under in the help.
+    """
+
+    name: str
+    summary: str
+    group: str
+
+    def load(self) -> CommandModule:
+        """Import the command's module."""
+        module = import_module(f"vscsihba.cli.{self.name.replace('-', '_')}")
+        return cast("CommandModule", module)
+
+
+_TABLE = {
+    "the machine": {
+        "doctor": "check this machine: each line is fine, or says what to do",
+    },
+}
+
+COMMANDS = MappingProxyType(
+    {
+        name: Command(name, summary, group)
+        for group, commands in _TABLE.items()
+        for name, summary in commands.items()
+    }
+)
+"""Every command by its name, in the order of the help."""
+
+
+def parser_of(name: str, *, usage: str, examples: str) -> Parser:
+    """Return the parser of a command, with nothing but ``--help`` and ``--json`` in it yet.
+
+    Args:
+        name: The command, as in `COMMANDS`.
+        usage: Its words after its name.
+        examples: Lines to show at the end of its help.
+    """
+    made = Parser(
+        prog=f"{PROGRAM} {name}",
+        usage=f"{PROGRAM} {name} {usage}".rstrip(),
+        description=_sentence(COMMANDS[name].summary),
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--json", action="store_true", help="print JSON instead of text")
+    return made
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."

@@ -1,0 +1,62 @@
+"""``vscsihba doctor``: looks at the machine, and says of each thing that it is fine or what to do."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Final
+
+from rich.text import Text
+
+from vscsihba.cli.commands import parser_of
+from vscsihba.cli.entry import Parser
+from vscsihba.cli.findings import Finding, collect
+from vscsihba.cli.machine import kernel, packages, rights
+from vscsihba.cli.output import print_json, print_table
+from vscsihba.cli.remains import remains
+
+_EXAMPLES: Final = """\
+  vscsihba doctor                        look at everything
+  vscsihba doctor --json | jq -e .ok     only tell a script whether all is well
+
+It looks, and changes nothing. Exit code 1: something is BAD, virtual disks cannot work as things are.
+"""
+
+_MARKS: Final = {
+    "ok": ("OK", "green"),
+    "note": ("note", "cyan"),
+    "warning": ("warn", "yellow"),
+    "problem": ("BAD", "bold red"),
+}
+
+GROUPS: Final = (rights, kernel, remains, packages)
+"""What is looked at, in order."""
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    return parser_of("doctor", usage="[--json]", examples=_EXAMPLES)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Look at the machine; return 1 if there is a problem."""
+    options = parser().parse_args(arguments)
+    found = list(collect(GROUPS))
+    problems = sum(finding.state == "problem" for finding in found)
+    if options.json:
+        print_json({"ok": not problems, "findings": [asdict(finding) for finding in found]})
+    else:
+        print_table([row for finding in found for row in _rows(finding)])
+        print(_verdict(problems))
+    return 1 if problems else 0
+
+
+def _rows(finding: Finding) -> Iterator[list[Text | str]]:
+    mark, style = _MARKS[finding.state]
+    yield [Text(mark, style=style), finding.title, finding.text]
+    if finding.cure is not None:
+        yield ["", "", Text(f"-> {finding.cure}", style=style)]
+
+
+def _verdict(problems: int) -> str:
+    if not problems:
+        return "\nall is well: this machine can have virtual disks"
+    return f"\n{problems} problem{'s' * (problems != 1)}: see the lines marked BAD"
