@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,19 @@ def test_the_socket_of_a_dead_engine_is_cleared_away(tmp_path: Path, other: subp
     late = Watched(tmp_path)
     assert late.peers.find() == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_luns_that_come_and_go_are_told(tmp_path: Path, watched: Watched) -> None:
+    peers = Peers(tmp_path, frozenset({5}), lambda: None)
+    peers.me = replace(peers.me, pid=peers.me.pid + (1 << 22))  # two of them in one process
+    peers.join()
+    watched.wait_for(1)
+    for luns in (frozenset({5, 6}), frozenset(range(1000)), frozenset[int]()):
+        peers.announce(luns)
+        while {member.luns for member in watched.peers.others} != {luns}:
+            assert watched.changed.acquire(timeout=60)
+    assert {member.luns for member in peers.others} == {frozenset({0, 1})}
+    watched.peers.announce(frozenset({9}))
+    assert watched.peers.me.luns == {9}
+    peers.leave()
+    watched.wait_for(0)

@@ -1,27 +1,27 @@
-"""The other engines of an HBA: who is there, noticed at once when one comes or dies.
+"""The other engines of an HBA: who is there, noticed at once when one comes, changes or dies.
 
 Each engine listens on a Unix socket in the HBA's run directory and holds a connection
-to every other one. A connection says who is at its ends (one line of JSON each way), and
+to every other one. A connection says who is at its ends and which LUNs that knows, and
 its end is the death of one of them: the kernel closes a killed process's sockets.
 
 Knows that engines have LUNs, not what is done about it.
 """
 
 import contextlib
-import json
 import os
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from vscsihba.engine.link import Link
 from vscsihba.engine.share import Member
 from vscsihba.errors import HostError
 
 _TIMEOUT = 5.0
-_MAX_HELLO = 1 << 20
 
 
 class Peers:
@@ -38,7 +38,7 @@ class Peers:
         self._run = run
         self._changed = changed
         self._lock = threading.Lock()
-        self._members = {self.me}
+        self._links: set[Link] = set()
         self._selector = selectors.DefaultSelector()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._listener: socket.socket | None = None
@@ -47,13 +47,13 @@ class Peers:
     @property
     def members(self) -> frozenset[Member]:
         """Every engine that is there now."""
-        with self._lock:
-            return frozenset(self._members)
+        return self.others | {self.me}
 
     @property
     def others(self) -> frozenset[Member]:
         """Every engine but this one."""
-        return self.members - {self.me}
+        with self._lock:
+            return frozenset(link.peer for link in self._links if link.peer is not None)
 
     def find(self) -> list[int]:
         """Return the pids of the engines that are there, without joining them."""
@@ -84,6 +84,18 @@ class Peers:
                 self._greet(connection)
         self._thread.start()
 
+    def announce(self, luns: frozenset[int]) -> None:
+        """Let the others know which LUNs this engine knows from now on.
+
+        One that does not listen is not waited for: it asks nobody which LUNs are its own, and whoever
+        owns one has its lock.
+        """
+        with self._lock:
+            self.me = replace(self.me, luns=luns)
+            for link in self._links:
+                with contextlib.suppress(OSError):
+                    link.tell(self.me)
+
     def leave(self) -> None:
         """Close every connection: the others see it and take over."""
         if self._listener is None:
@@ -92,9 +104,10 @@ class Peers:
         if self._thread.is_alive():
             self._thread.join()
         (self._run / f"engine-{self.me.pid}.sock").unlink(missing_ok=True)
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
+        self._listener.close()
+        with self._lock:
+            while self._links:
+                self._links.pop().close()
         self._selector.close()
         os.close(self._stop)
 
@@ -103,24 +116,21 @@ class Peers:
 
     def _greet(self, connection: socket.socket) -> None:
         """Exchange one line with a peer and watch the connection from then on."""
-        hello = {"since": self.me.since, "pid": self.me.pid, "luns": sorted(self.me.luns)}
-        connection.settimeout(_TIMEOUT)
+        link, me = Link(connection), self.me
         try:
-            connection.sendall(json.dumps(hello).encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                line = stream.readline(_MAX_HELLO)
-        except OSError as error:
-            connection.close()
-            raise HostError("an engine of this HBA does not answer", cure="is it stopped?") from error
-        if not line:  # it only looked who is there
-            connection.close()
+            found = link.greet(me)
+        except HostError:
+            link.close()
+            raise
+        if found is None:
+            link.close()
             return
-        said = json.loads(line)
-        member = Member(said["since"], said["pid"], frozenset(said["luns"]))
-        connection.settimeout(0)
-        self._selector.register(connection, selectors.EVENT_READ, member)
         with self._lock:
-            self._members.add(member)
+            self._links.add(link)
+            self._selector.register(link, selectors.EVENT_READ, link)
+            if self.me != me:  # announced while the two were greeting each other
+                with contextlib.suppress(OSError):
+                    link.tell(self.me)
 
     def _watch(self) -> None:
         while True:
@@ -129,8 +139,8 @@ class Peers:
                     return
                 if key.data is None:
                     self._admit()
-                elif isinstance(key.fileobj, socket.socket):
-                    self._part(key.fileobj, key.data)
+                else:
+                    self._listen_to(key.data)
                 self._changed()
 
     def _admit(self) -> None:
@@ -139,12 +149,13 @@ class Peers:
             connection, _ = self._listener.accept()
             self._greet(connection)
 
-    def _part(self, connection: socket.socket, member: Member) -> None:
-        """Forget a peer whose connection has ended; it says nothing else on it."""
-        self._selector.unregister(connection)
-        connection.close()
-        with self._lock:
-            self._members.discard(member)
+    def _listen_to(self, link: Link) -> None:
+        """Take in what a peer says, and forget it when its connection has ended."""
+        if not link.hear():
+            with self._lock:
+                self._selector.unregister(link)
+                self._links.discard(link)
+            link.close()
 
 
 def _connect(path: Path) -> socket.socket | None:
