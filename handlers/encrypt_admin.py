@@ -6,7 +6,20 @@ Each takes the open handler that the container lies on, such as a `file`.
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import luks
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.luks1 import Luks1
 from vscsihba.handlers.luks_crypto import Kdf
+
+
+def version(disk: Handler) -> int:
+    """Return which version of LUKS the container on a disk is of: 1, 2, or 0 where there is none.
+
+    Raises:
+        HostError: It is damaged.
+    """
+    found = luks.find(disk)
+    if found is None:
+        return 0
+    return 1 if isinstance(found, Luks1) else 2
 
 
 def keys(disk: Handler) -> list[int]:

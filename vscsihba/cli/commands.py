@@ -48,8 +48,16 @@ class Command:
 
 
 _TABLE = {
+    "layers of disks": {
+        "cow": "look at an overlay, commit it into its base, discard it",
+        "encrypt": "make a LUKS container, change its keys",
+    },
     "the machine": {
+        "handlers": "list what disks can be made of, with options and examples",
         "doctor": "check this machine: each line is fine, or says what to do",
+    },
+    "set up": {
+        "completion": "print a script that teaches a shell the words of every command",
     },
 }
 

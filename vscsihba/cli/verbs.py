@@ -1,0 +1,66 @@
+"""Commands with a second word: ``vscsihba cow status FILE``, ``vscsihba snapshot take hba0/lun0 NAME``.
+
+Knows parsing and progress, not what any verb does.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from vscsihba.cli.entry import Parser
+
+Verb = Callable[[argparse.Namespace], object]
+"""Does what was asked for; what it returns is printed with ``--json``."""
+
+
+class Verbs:
+    """The verbs of a command.
+
+    Args:
+        parser: The command's, as `vscsihba.cli.commands.parser_of` makes it.
+    """
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+        self._words = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+
+    def add(self, name: str, summary: str, verb: Verb, *arguments: tuple[str, str]) -> Parser:
+        """Add a verb and return its parser, for its options.
+
+        Args:
+            name: The word.
+            summary: What it does, in one line.
+            verb: Called with the parsed words.
+            arguments: Names and descriptions of the words that follow it.
+        """
+        made: Parser = self._words.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+        )
+        for argument, description in arguments:
+            made.add_argument(argument, metavar=argument.upper(), help=description)
+        made.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON instead of text"
+        )
+        made.set_defaults(call=verb)
+        return made
+
+    def run(self, arguments: Sequence[str], show: Callable[[argparse.Namespace, Any], None]) -> int:
+        """Do what `arguments` ask for; `show` prints what came of it."""
+        options = self.parser.parse_args(arguments)
+        show(options, options.call(options))
+        return 0
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something is, on standard error if that is a terminal, while the context is entered."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
