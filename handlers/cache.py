@@ -45,9 +45,10 @@ class _Under:
 
 
 class CacheHandler(Transform):
-    """A cache."""
+    """What is used most of a slow disk, in memory."""
 
     name = "cache"
+    example = "cache:size=256MiB|/dev/sdb"
     workers = 64
 
     class Options(Handler.Options, kw_only=True):

@@ -24,6 +24,7 @@ class CorruptHandler(Transform):
     """A disk that lies."""
 
     name = "corrupt"
+    example = "corrupt:flip=0.001|/srv/disk.img"
     workers = 64
 
     class Options(Handler.Options, kw_only=True):

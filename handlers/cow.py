@@ -28,9 +28,10 @@ from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
 
 
 class CowHandler(Transform):
-    """Copy on write."""
+    """A disk whose changes go to an overlay; what is below stays as it is."""
 
     name = "cow"
+    example = "cow:/srv/vm1.cow;create=true|/srv/golden.img"
     workers = 8
     only_reads = True
 

@@ -20,6 +20,7 @@ class DelayHandler(Around):
     """A slower disk."""
 
     name = "delay"
+    example = "delay:0.01|/srv/disk.img"
 
     class Options(Handler.Options, kw_only=True):
         """Options of the delay filter."""

@@ -25,9 +25,10 @@ from vscsihba.handlers.vectored import read_bytes
 
 
 class EncryptHandler(Transform):
-    """A LUKS container."""
+    """A LUKS container, as cryptsetup makes and opens them."""
 
     name = "encrypt"
+    example = "encrypt:key_file=/etc/disk.key|/srv/disk.luks"
     workers = 64
 
     class Options(PassphraseOptions, kw_only=True):

@@ -26,6 +26,7 @@ class ErrorHandler(Around):
     """A disk that fails."""
 
     name = "error"
+    example = 'error:ENOSPC;verbs=["write"];trigger=/tmp/full|/srv/disk.img'
 
     class Options(Handler.Options, kw_only=True):
         """Options of the error filter."""

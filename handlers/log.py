@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class LogHandler(Around):
-    """A line for every verb, on the logger ``vscsihba.handlers.log``."""
+    """A line in the log for every request (logger ``vscsihba.handlers.log``)."""
 
     name = "log"
+    example = 'log:verbs=["flush","unmap"]|/srv/disk.img'
 
     class Options(Handler.Options, kw_only=True):
         """Options of the log filter."""

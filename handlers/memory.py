@@ -27,6 +27,7 @@ class MemoryHandler(Handler):
     """A disk in RAM."""
 
     name = "memory"
+    example = "memory:1GiB"
     never_blocks = True
 
     class Options(Handler.Options, kw_only=True):

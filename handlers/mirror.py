@@ -51,7 +51,10 @@ class MirrorHandler(Fan):
     """The same data on several legs; the disk goes on as long as one does."""
 
     name = "mirror"
-    example = '{"handler": "mirror", "path": "/srv/disk.mirror", "create": true, "legs": ["/srv/a.img", "/mnt/b.img"]}'
+    example = (
+        '{"handler": "mirror", "path": "/srv/disk.mirror", "create": true, '
+        '"legs": ["/srv/a.img", "/mnt/b.img"]}'
+    )
     workers = 16
 
     class Options(Handler.Options, kw_only=True):

@@ -19,6 +19,7 @@ class NullHandler(Handler):
     """A disk that stores nothing."""
 
     name = "null"
+    example = "null:1PiB"
     never_blocks = True
 
     class Options(Handler.Options, kw_only=True):

@@ -20,6 +20,7 @@ class OffsetHandler(Transform):
     """A window into another disk."""
 
     name = "offset"
+    example = "offset:1MiB|/srv/disk.img"
     workers = 64
     never_blocks = True
 

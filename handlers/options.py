@@ -5,10 +5,8 @@ the check, the error message and the help text at once. This module knows no han
 """
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -41,23 +39,6 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # "O" as in Options
-
-
-@dataclass(frozen=True, slots=True)
-class OptionHelp:
-    """One option as the help shows it.
-
-    Attributes:
-        name: Its key in the document.
-        required: It has no default.
-        default: What it is when left out, in JSON; empty if `required`.
-        description: One or more sentences for the reader.
-    """
-
-    name: str
-    required: bool
-    default: str
-    description: str
 
 
 def convert(kind: type[O], document: Mapping[str, object], *, place: str, handler: str) -> O:
@@ -102,28 +83,26 @@ def dump(options: Options) -> str:
     return msgspec.json.encode(options, order="sorted").decode()
 
 
-def describe(kind: type[Options]) -> list[OptionHelp]:
-    """Return the help of every option of `kind`, in the order of their declaration."""
-    return [
-        OptionHelp(
-            name=field.encode_name,
-            required=field.required,
-            default="" if field.required else json.dumps(_default(field)),
-            description=_description(field.type),
-        )
-        for field in _fields(kind)
-    ]
-
-
 def option_types(kind: type[Options]) -> dict[str, bool]:
     """Return the names of the options of `kind`, in order, and whether each of them is text."""
-    return {field.encode_name: _is_text(field.type) for field in _fields(kind)}
+    return {field.encode_name: _is_text(field.type) for field in fields_of(kind)}
 
 
 def path_options(kind: type[Options]) -> dict[str, bool]:
     """Return the names of those options of `kind` that are paths, and whether each is a `MediumPath`."""
-    found = {field.encode_name: _extra(field.type).get("path") for field in _fields(kind)}
+    found = {field.encode_name: _extra(field.type).get("path") for field in fields_of(kind)}
     return {name: path == "medium" for name, path in found.items() if path is not None}
+
+
+def size_options(kind: type[Options]) -> frozenset[str]:
+    """Return the names of those options of `kind` that are sizes in bytes."""
+    return frozenset(field.encode_name for field in fields_of(kind) if is_size(field.type))
+
+
+def default_of(kind: type[Options], name: str) -> object:
+    """Return what the option `name` is in JSON when it is left out, `msgspec.NODEFAULT` if it must not be."""
+    field = next(field for field in fields_of(kind) if field.encode_name == name)
+    return msgspec.NODEFAULT if field.required else msgspec.to_builtins(_default(field))
 
 
 def _is_text(type_: msgspec.inspect.Type) -> bool:
@@ -132,7 +111,8 @@ def _is_text(type_: msgspec.inspect.Type) -> bool:
     return isinstance(type_, msgspec.inspect.StrType)
 
 
-def _fields(kind: type[Options]) -> tuple[msgspec.inspect.Field, ...]:
+def fields_of(kind: type[Options]) -> tuple[msgspec.inspect.Field, ...]:
+    """Return the options of `kind` as they were declared, in order."""
     struct = msgspec.inspect.type_info(kind)
     assert isinstance(struct, msgspec.inspect.StructType)  # noqa: S101  # for the type checker
     return struct.fields
@@ -145,13 +125,6 @@ def _default(field: msgspec.inspect.Field) -> object:
     return field.default
 
 
-def _description(type_: msgspec.inspect.Type) -> str:
-    """Return the text that an option was annotated with."""
-    if isinstance(type_, msgspec.inspect.Metadata):
-        return str((type_.extra_json_schema or {}).get("description", ""))
-    return ""
-
-
 def _with_sizes(kind: type[Options], document: Mapping[str, object], place: str) -> dict[str, object]:
     """Turn sizes that are given as text into numbers.
 
@@ -159,9 +132,9 @@ def _with_sizes(kind: type[Options], document: Mapping[str, object], place: str)
         ConfigError: The text is no size.
     """
     found = dict(document)
-    for field in _fields(kind):
+    for field in fields_of(kind):
         name, value = field.encode_name, document.get(field.encode_name)
-        if isinstance(value, str) and _is_size(field.type):
+        if isinstance(value, str) and is_size(field.type):
             try:
                 found[name] = parse_size(value)
             except UsageError as error:
@@ -169,13 +142,18 @@ def _with_sizes(kind: type[Options], document: Mapping[str, object], place: str)
     return found
 
 
-def _is_size(type_: msgspec.inspect.Type) -> bool:
+def is_size(type_: msgspec.inspect.Type) -> bool:
     """Tell whether a type is `Size`, or says that it can be."""
     if isinstance(type_, msgspec.inspect.UnionType):
-        return any(map(_is_size, type_.types))
+        return any(map(is_size, type_.types))
     if isinstance(type_, msgspec.inspect.Metadata):
-        return _extra(type_).get("unit") == "bytes" or _is_size(type_.type)
+        return _extra(type_).get("unit") == "bytes" or is_size(type_.type)
     return False
+
+
+def is_path(type_: msgspec.inspect.Type) -> bool:
+    """Tell whether a type is `MediumPath` or `FilePath`."""
+    return "path" in _extra(type_)
 
 
 def _extra(type_: msgspec.inspect.Type) -> dict[str, object]:

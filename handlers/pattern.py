@@ -20,9 +20,10 @@ _WORD = 8
 
 
 class PatternHandler(Handler):
-    """A disk that tells offsets."""
+    """A disk whose every byte tells its offset."""
 
     name = "pattern"
+    example = "pattern:1TiB"
     never_blocks = True
 
     class Options(Handler.Options, kw_only=True):

@@ -45,6 +45,7 @@ class RateHandler(Around):
     """A disk with a limited rate."""
 
     name = "rate"
+    example = "rate:10MiB|/srv/disk.img"
 
     class Options(Handler.Options, kw_only=True):
         """Options of the rate filter."""

@@ -19,6 +19,7 @@ class ReadonlyHandler(Transform):
     """A write-protected disk."""
 
     name = "readonly"
+    example = "readonly|/srv/disk.img"
     workers = 64
     never_blocks = True
     only_reads = True

@@ -18,9 +18,10 @@ from vscsihba.handlers.losses import losses_moved
 
 
 class SplitHandler(Fan):
-    """Disks in a row."""
+    """Several disks, one behind the other, as one."""
 
     name = "split"
+    example = '{"handler": "split", "legs": ["/srv/disk.1", "/srv/disk.2"]}'
     workers = 64
 
     def check(self) -> None:

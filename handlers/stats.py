@@ -60,6 +60,7 @@ class StatsHandler(Around):
     """
 
     name = "stats"
+    example = "stats:/run/disk.json|/srv/disk.img"
 
     class Options(Handler.Options, kw_only=True):
         """Options of the stats filter."""

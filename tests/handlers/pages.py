@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vscsihba.handlers.options import describe
+from vscsihba.handlers.option_help import describe
 from vscsihba.handlers.registry import Registry
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "handlers"

@@ -4,7 +4,7 @@ import pytest
 from msgspec import Meta
 
 from vscsihba.errors import ConfigError
-from vscsihba.handlers.options import Options, Size, convert, describe, dump
+from vscsihba.handlers.options import Options, Size, convert, dump
 
 
 class Wanted(Options, kw_only=True):
@@ -43,15 +43,6 @@ def test_sizes_are_numbers_or_text() -> None:
 def test_errors_name_the_place(document: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         wanted(**document)
-
-
-def test_help_comes_from_the_options() -> None:
-    helped = {option.name: option for option in describe(Wanted)}
-    assert helped["path"].required
-    assert helped["path"].description == "Where it is."
-    assert helped["size"].default == "null"
-    assert helped["block_size"].default == "512"
-    assert list(helped) == ["path", "size", "block_size", "tags"]
 
 
 def test_dump_says_the_same_for_the_same_options() -> None:

@@ -1,8 +1,11 @@
+import json
+
 import pytest
 
 from tests.handlers.pages import PAGES, examples, with_options
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import build
+from vscsihba.handlers.stack_text import parse
 
 NAMES = Registry().names()
 
@@ -29,6 +32,15 @@ def test_examples_can_be_meant(name: str) -> None:
     assert shown
     for document in shown:
         build(document)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_the_help_can_be_meant(name: str) -> None:
+    example = Registry().get(name).example
+    document = json.loads(example) if example.startswith("{") else parse(example)
+    assert isinstance(document, dict)
+    assert document["handler"] == name
+    build(document)
 
 
 @pytest.mark.parametrize("name", NAMES)

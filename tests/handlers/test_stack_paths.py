@@ -59,7 +59,7 @@ def test_a_handler_in_a_file_is_found_from_anywhere() -> None:
 
 def test_who_may_share_a_file() -> None:
     below_cow = {"handler": "cow", "path": "o", "next": {"handler": "offset", "next": "base"}}
-    for document, expected in [
+    cases: list[tuple[Document, list[Use]]] = [
         ("a", [Use("a", shared=False)]),
         ({"handler": "offset", "next": "a"}, [Use("a", shared=False)]),
         ({"handler": "file", "path": "a", "read_only": True}, [Use("a", shared=True)]),
@@ -69,5 +69,6 @@ def test_who_may_share_a_file() -> None:
             [Use("a", shared=False), Use("o", shared=False), Use("base", shared=True)],
         ),
         ({"handler": "encrypt", "key_file": "k", "next": "a"}, [Use("a", shared=False)]),
-    ]:
+    ]
+    for document, expected in cases:
         assert list(uses(document, Registry())) == expected

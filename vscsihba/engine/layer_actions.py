@@ -13,7 +13,7 @@ import msgspec
 
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.actions import Progress, ask, find
-from vscsihba.handlers.options import describe
+from vscsihba.handlers.option_help import describe
 from vscsihba.handlers.stack import Stack
 
 
