@@ -27,7 +27,9 @@ class Verbs:
 
     def __init__(self, parser: Parser) -> None:
         self.parser = parser
-        self._words = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+        self._words = parser.add_subparsers(
+            title="verbs", metavar="VERB", dest="verb", required=True, prog=parser.prog
+        )
 
     def add(self, name: str, summary: str, verb: Verb, *arguments: tuple[str, str]) -> Parser:
         """Add a verb and return its parser, for its options.
