@@ -32,17 +32,22 @@ class FileHandler(Handler):
     """A raw image or a block device."""
 
     name = "file"
-    example = "file:/srv/disk.img;direct=true"
     workers = 8
 
     class Options(Handler.Options, kw_only=True):
         """Options of the file handler."""
 
         path: Annotated[MediumPath, Meta(description="The image file or block device.", min_length=1)]
-        create: Annotated[bool, Meta(description="Make the file if it is missing; needs size.")] = False
         size: Annotated[
-            Size | None, Meta(description="Size of the file if it has to be made, such as 10GiB.")
+            Size | None,
+            Meta(
+                description="Size of the file, such as 10GiB: one that is missing is made, "
+                "a smaller one is enlarged, a larger one is taken as it is."
+            ),
         ] = None
+        create: Annotated[
+            bool, Meta(description="The size is only for making the file: one that exists is not enlarged.")
+        ] = False
         block_size: Annotated[
             BlockSize | None,
             Meta(description="Logical block in bytes; 512, or what the device has, if left out."),
@@ -66,12 +71,12 @@ class FileHandler(Handler):
 
         def __post_init__(self) -> None:
             """Refuse options that contradict each other."""
-            if self.create != (self.size is not None):
-                raise ValueError('"create" and "size" belong together')
-            if self.preallocation != "none" and not self.create:
-                raise ValueError('"preallocation" is for a file that is made, so it needs "create"')
-            if self.create and self.read_only:
-                raise ValueError('a file cannot be made with "read_only"')
+            if self.create and self.size is None:
+                raise ValueError('"create" needs a "size"')
+            if self.preallocation != "none" and self.size is None:
+                raise ValueError('"preallocation" is for a file that is made, so it needs a "size"')
+            if self.size is not None and self.read_only:
+                raise ValueError('a file cannot be given a "size" with "read_only"')
 
     options: Options
 
@@ -98,6 +103,7 @@ class FileHandler(Handler):
                 raise file_path.missing(path)
             file_path.demand_room(path)
             medium = file_path.Medium(size)
+        medium = self._enlarged(medium)
         self._shape(medium)
         self._demand_aligned(medium)
 
@@ -109,6 +115,10 @@ class FileHandler(Handler):
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         try:
             medium = file_path.measure(self._fd, path)
+            if (enlarged := self._enlarged(medium)) != medium:
+                self._shape(enlarged)
+                file_path.enlarge(self._fd, path, enlarged.size)
+                medium = enlarged
             self._is_device = medium.is_device
             self._geometry = self._shape(medium)
             self._capabilities = self._ask(medium)
@@ -223,6 +233,22 @@ class FileHandler(Handler):
             InUseError: Somebody reads it.
         """
         file_path.lock(self._fd, self.options.path, shared=shared)
+
+    def _enlarged(self, medium: file_path.Medium) -> file_path.Medium:
+        """Return the medium with at least the size that was asked for.
+
+        Raises:
+            UsageError: It is a device that is smaller.
+        """
+        size = self.options.size
+        if size is None or self.options.create or medium.size >= size:
+            return medium
+        if medium.is_device:
+            raise UsageError(
+                f"{self.options.path} has {medium.size} bytes, not {size}",
+                cure='leave "size" out, or enlarge the device',
+            )
+        return replace(medium, size=size)
 
     def _shape(self, medium: file_path.Medium) -> Geometry:
         """Return the shape of the disk, with the block sizes that were asked for."""

@@ -194,6 +194,19 @@ def create(path: str, size: int, preallocation: str = "none") -> None:
         os.close(fd)
 
 
+def enlarge(fd: int, path: str, size: int) -> None:
+    """Give an open file a larger size, which survives a crash; the new bytes are a hole.
+
+    Raises:
+        HostError: The file system cannot hold it; nothing has changed.
+    """
+    try:
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    except OSError as error:
+        raise explain(path, error) from error
+
+
 def _write_full(fd: int, size: int) -> None:
     zeroes = memoryview(bytes(1 << 20))
     for offset in range(0, size, len(zeroes)):
@@ -216,7 +229,7 @@ def demand_room(path: str) -> None:
 
 def missing(path: str) -> UsageError:
     """Return the error for a path that names nothing."""
-    return UsageError(f"{path}: no such file", cure='make it, or say its "size" and "create"')
+    return UsageError(f"{path}: no such file", cure='make it, or say its "size"')
 
 
 def explain(path: str, error: OSError) -> VscsihbaError:

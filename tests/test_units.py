@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vscsihba.errors import UsageError
-from vscsihba.units import format_size, parse_size
+from vscsihba.units import exact_size, format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,16 @@ def test_whole_numbers_scale(number: int, unit: str) -> None:
 def test_any_text_is_a_size_or_refused(text: str) -> None:
     with contextlib.suppress(UsageError):
         assert parse_size(text) >= 0
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(10 << 30, "10GiB"), (1536 << 20, "1536MiB"), (0, 0), (512, 512), (1025, 1025), (1 << 60, "1EiB")],
+)
+def test_exact_size_uses_the_largest_unit_without_a_fraction(size: int, said: str | int) -> None:
+    assert exact_size(size) == said
+
+
+@given(st.integers(0, 1 << 70))
+def test_exact_size_is_undone_by_parsing(size: int) -> None:
+    assert parse_size(str(exact_size(size))) == size

@@ -56,3 +56,12 @@ def format_size(size: int) -> str:
         power += 1
         scaled /= 1024
     return f"{scaled:.1f} {'KMGTPE'[power - 1]}iB"
+
+
+def exact_size(size: int) -> str | int:
+    """Return `size` bytes as a document says it: in the largest unit that leaves no fraction.
+
+    ``parse_size`` undoes it: ``"10GiB"``, ``"1536MiB"``; a number that is no whole KiB stays one.
+    """
+    power = next((power for power in range(6, 0, -1) if size and size % 1024**power == 0), 0)
+    return f"{size // 1024**power}{'KMGTPE'[power - 1]}iB" if power else size

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
-from vscsihba.errors import ConfigError, InUseError, MediumError, UsageError
+from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers import file_inline, file_path, linux
 from vscsihba.handlers.stack import Document, build
 
@@ -130,10 +130,49 @@ def test_create_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"create": True}, {"size": "1MiB"}])
-def test_create_and_size_belong_together(image: Path, options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="belong together"):
-        build(document(image, **options))
+def test_create_needs_a_size(image: Path) -> None:
+    with pytest.raises(ConfigError, match='"create" needs a "size"'):
+        build(document(image, create=True))
+
+
+def test_size_makes_a_file_that_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "new.img"
+    with build(document(path, size="64MiB")) as disk:
+        assert disk.geometry.size == 64 << 20
+    assert path.stat().st_blocks == 0
+
+
+def test_size_enlarges_a_smaller_file_and_keeps_its_bytes(image: Path) -> None:
+    stack = build(document(image, size="3MiB"))
+    stack.check()
+    assert image.stat().st_size == 1 << 20
+    with stack as disk:
+        assert disk.geometry.size == 3 << 20
+        assert read(disk, 0, 4) == b"abcd"
+        assert not any(read(disk, 1 << 20, 2 << 20))
+    assert image.stat().st_size == 3 << 20
+
+
+def test_size_never_makes_a_file_smaller(image: Path) -> None:
+    with build(document(image, size="64KiB")) as disk:
+        assert disk.geometry.size == 1 << 20
+
+
+def test_size_that_no_file_can_have_leaves_it_alone(image: Path) -> None:
+    with pytest.raises(HostError, match="File too large"):
+        build(document(image, size=(1 << 63) - 512)).open()
+    assert image.stat().st_size == 1 << 20
+
+
+def test_size_that_does_not_suit_the_blocks_leaves_the_file_alone(image: Path) -> None:
+    with pytest.raises(UsageError):
+        build(document(image, size=(1 << 20) + 512, block_size=4096)).open()
+    assert image.stat().st_size == 1 << 20
+
+
+def test_size_is_nothing_for_a_file_that_is_only_read(image: Path) -> None:
+    with pytest.raises(ConfigError, match='cannot be given a "size"'):
+        build(document(image, size="1MiB", read_only=True))
 
 
 def test_storage_can_be_set_aside_or_written(tmp_path: Path) -> None:
@@ -145,7 +184,7 @@ def test_storage_can_be_set_aside_or_written(tmp_path: Path) -> None:
 
 
 def test_storage_is_set_aside_for_a_new_file_only(image: Path) -> None:
-    with pytest.raises(ConfigError, match='needs "create"'):
+    with pytest.raises(ConfigError, match='needs a "size"'):
         build(document(image, preallocation="full"))
 
 
@@ -237,7 +276,9 @@ def test_read_only_refuses_writes(image: Path) -> None:
             write(disk, 0, b"x")
         assert refused.value.errno == errno.EROFS
         assert disk.capabilities.read_only
-        assert not disk.capabilities.unmap
+        assert disk.capabilities.unmap, "its holes show"
+        with pytest.raises(OSError, match="Read-only"):
+            disk.unmap(0, 4096)
 
 
 def test_more_views_than_one_call_takes(image: Path) -> None:

@@ -1,0 +1,111 @@
+"""An object of a document, held against a struct of the model key by key.
+
+So every message has the same form, names the key, and says what would be right. Knows the
+structs' annotations, and no rule between two fields.
+"""
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import inspect
+
+from vscsihba.config.text import shown_key
+from vscsihba.errors import ConfigError
+from vscsihba.handlers.options import did_you_mean
+
+_LONGEST = 60
+"""Characters of a value that a message repeats."""
+
+
+def read_fields(kind: type[msgspec.Struct], value: object, place: str) -> dict[str, object]:
+    """Return the keys of an object: known to `kind`, none missing, and each of the right type and range.
+
+    Objects and lists in it are the caller's to look into.
+
+    Raises:
+        ConfigError: One of them is not.
+    """
+    found = read_object(value, place)
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for key in found:
+        if key not in fields:
+            raise ConfigError(f"{place}.{shown_key(key)}", "unknown key", cure=did_you_mean(key, fields))
+    types = _types(kind)
+    for name, field in fields.items():
+        if name not in found:
+            if field.required:
+                raise ConfigError(f"{place}.{name}", "the key is missing", cure=f"use {_use(types[name])}")
+        elif not isinstance(types[name], inspect.DictType | inspect.VarTupleType):
+            check(field.type, types[name], found[name], f"{place}.{name}")
+    return dict(found)
+
+
+def check(annotation: object, type_: inspect.Type, value: object, place: str) -> None:
+    """Hold a value against an annotation of the model.
+
+    Raises:
+        ConfigError: It is of another type, or out of range.
+    """
+    try:
+        msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        raise ConfigError(place, f"it cannot be {shown(value)}", cure=f"use {_use(type_)}") from error
+
+
+def check_key(annotation: object, key: str, place: str) -> None:
+    """Hold the key of an object against an annotation of the model.
+
+    Raises:
+        ConfigError: It is out of range.
+    """
+    check(annotation, inspect.type_info(annotation), key, f"{place}.{shown_key(key)}")
+
+
+def read_object(value: object, place: str) -> Mapping[str, object]:
+    """Return `value`.
+
+    Raises:
+        ConfigError: It is no object.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(place, f"it cannot be {shown(value)}", cure="use an object, {...}")
+    return value
+
+
+def read_list(value: object, place: str) -> list[object]:
+    """Return `value`.
+
+    Raises:
+        ConfigError: It is no list.
+    """
+    if not isinstance(value, list):
+        raise ConfigError(place, f"it cannot be {shown(value)}", cure="use a list, [...]")
+    return value
+
+
+def shown(value: object) -> str:
+    """Return a value as JSON would say it, cut where it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _types(kind: type[msgspec.Struct]) -> dict[str, inspect.Type]:
+    struct = inspect.type_info(kind)
+    assert isinstance(struct, inspect.StructType)  # noqa: S101  # for the type checker
+    return {field.name: field.type for field in struct.fields}
+
+
+def _use(type_: inspect.Type) -> str:
+    """Return what a type takes, in words: those that it was annotated with, or by its kind."""
+    match type_:
+        case inspect.Metadata():
+            return str((type_.extra or {}).get("use") or _use(type_.type))
+        case inspect.UnionType():
+            return _use(type_.types[0])
+        case inspect.LiteralType():
+            return " or ".join(map(str, type_.values))
+        case inspect.BoolType():
+            return "true or false"
+        case _:
+            return "text"

@@ -1,0 +1,139 @@
+"""Reading documents: strict, and with the place and the cure of every mistake.
+
+What comes out is canonical: whatever says the same is equal. Paths are absolute, sizes in their
+largest unit, options that say the default are left out, HBAs and LUNs in order of their numbers.
+Reads the named file and nothing else; no disk, and not this machine.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from vscsihba.config.fields import check_key, read_fields, read_list, read_object, shown
+from vscsihba.config.model import VERSION, BackstoreName, Document, Hba, Lun, StackDocument
+from vscsihba.config.stacks import read_stack
+from vscsihba.config.text import decode
+from vscsihba.errors import ConfigError, UsageError
+from vscsihba.handlers.options import did_you_mean
+from vscsihba.handlers.registry import Registry
+
+
+def load(path: Path, registry: Registry | None = None) -> Document:
+    """Return the document in a file; relative paths in it begin where the file is.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ConfigError: It is no document, or contradicts itself.
+        HostError: A handler's package is missing.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", cure="name a document that can be read") from error
+    return parse(data, path.absolute().parent, registry)
+
+
+def parse(data: bytes, base: Path, registry: Registry | None = None) -> Document:
+    """Return the document in a JSON text.
+
+    Args:
+        data: UTF-8; lines that begin with ``//`` are comments.
+        base: Absolute; where relative paths begin.
+        registry: Where handlers come from; the built-in and installed ones by default.
+
+    Raises:
+        ConfigError: It is no document, or contradicts itself.
+        HostError: A handler's package is missing.
+    """
+    return read(decode(data), base, registry)
+
+
+def read(value: object, base: Path, registry: Registry | None = None) -> Document:
+    """Return the document that a decoded JSON value is; see `parse`."""
+    found = read_object(value, "$")
+    _check_version(found)
+    keys = read_fields(Document, found, "$")
+    backstores = _backstores(keys.get("backstores", {}), base, registry or Registry())
+    return Document(backstores=backstores, hbas=_hbas(keys.get("hbas", []), backstores))
+
+
+def warnings(document: Document) -> list[str]:
+    """Return what is allowed but hardly meant, a line each."""
+    return [
+        f"$.backstores.{name}: no LUN shows this backstore"
+        for name in document.backstores
+        if document.place_of(name) is None
+    ]
+
+
+def _check_version(found: Mapping[str, object]) -> None:
+    """Refuse a document of another version before its keys are looked at."""
+    version = found.get("version")
+    if version is None:
+        raise ConfigError("$.version", "the key is missing", cure=f'add "version": {VERSION}')
+    if type(version) is int and version > VERSION:
+        raise ConfigError(
+            "$.version",
+            f"{version} is newer than this program, which knows {VERSION}",
+            cure="upgrade it, or write the document for version 1",
+        )
+
+
+def _backstores(value: object, base: Path, registry: Registry) -> dict[str, StackDocument]:
+    """Read every stack; its own checks are the handlers'."""
+    found = read_object(value, "$.backstores")
+    for name in found:
+        check_key(BackstoreName, name, "$.backstores")
+    return {name: read_stack(found[name], base, registry, f"$.backstores.{name}") for name in sorted(found)}
+
+
+def _hbas(value: object, backstores: Iterable[str]) -> tuple[Hba, ...]:
+    found = read_list(value, "$.hbas")
+    hbas = [_hba(each, f"$.hbas[{number}]") for number, each in enumerate(found)]
+    _refuse_twice([hba.id for hba in hbas], "$.hbas[{}].id", "another HBA has the id {} too")
+    _check_shown(hbas, backstores)
+    return tuple(sorted((_in_order(hba) for hba in hbas), key=lambda hba: hba.id))
+
+
+def _hba(value: object, place: str) -> Hba:
+    """Read an HBA; its LUNs stay in the order of the document."""
+    keys = read_fields(Hba, value, place)
+    luns = [
+        msgspec.convert(read_fields(Lun, each, f"{place}.luns[{number}]"), Lun)
+        for number, each in enumerate(read_list(keys.pop("luns", []), f"{place}.luns"))
+    ]
+    _refuse_twice([lun.lun for lun in luns], place + ".luns[{}].lun", "another LUN has the number {} too")
+    return msgspec.structs.replace(msgspec.convert(keys, Hba), luns=tuple(luns))
+
+
+def _in_order(hba: Hba) -> Hba:
+    return msgspec.structs.replace(hba, luns=tuple(sorted(hba.luns, key=lambda lun: lun.lun)))
+
+
+def _refuse_twice(numbers: list[int], place: str, message: str) -> None:
+    """Refuse the second of two equal numbers."""
+    for index, number in enumerate(numbers):
+        if number in numbers[:index]:
+            raise ConfigError(place.format(index), message.format(number), cure="choose another number")
+
+
+def _check_shown(hbas: list[Hba], backstores: Iterable[str]) -> None:
+    """Refuse LUNs of a backstore that is not there, and a second LUN of one that is."""
+    by: dict[str, str] = {}
+    for at, hba in enumerate(hbas):
+        for number, lun in enumerate(hba.luns):
+            place = f"$.hbas[{at}].luns[{number}].backstore"
+            if lun.backstore not in backstores:
+                raise ConfigError(
+                    place,
+                    f"there is no backstore {shown(lun.backstore)}",
+                    cure=did_you_mean(lun.backstore, backstores),
+                )
+            if lun.backstore in by:
+                raise ConfigError(
+                    place,
+                    f"the backstore {lun.backstore} is shown by {by[lun.backstore]} already",
+                    cure="give each LUN a backstore of its own",
+                )
+            by[lun.backstore] = f"LUN {lun.lun} of HBA {hba.id}"

@@ -1,0 +1,144 @@
+"""The model of a document: backstores, and the HBAs and LUNs that show them.
+
+Frozen values with the ranges of their fields. `vscsihba.config.load` makes them and holds
+them to the rules between fields; nothing here reads a file or knows a handler.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+VERSION: Final = 1
+"""Of the documents that this program knows."""
+
+StackDocument = dict[str, object]
+"""The layers of a disk, as `vscsihba.handlers.stack.build` takes them: ``{"handler": "file", ...}``."""
+
+
+def _number(low: int, high: int, description: str) -> msgspec.Meta:
+    return msgspec.Meta(
+        ge=low, le=high, description=description, extra={"use": f"a whole number from {low} to {high}"}
+    )
+
+
+def _text(pattern: str, use: str, description: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=pattern, description=description, extra={"use": use})
+
+
+BackstoreName = Annotated[
+    str,
+    _text(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        'up to 64 letters, digits, ".", "_" and "-", with a letter or digit first',
+        "What LUNs call a backstore.",
+    ),
+]
+
+
+class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One logical unit of an HBA; every optional key is left to the program when it is left out."""
+
+    lun: Annotated[int, _number(0, 16383, "Its number on the HBA.")]
+    backstore: Annotated[str, msgspec.Meta(description="Name of the backstore that it shows.")]
+    read_only: Annotated[bool, msgspec.Meta(description="Refuse every write.")] = False
+    removable: Annotated[bool, msgspec.Meta(description="Its medium can be ejected.")] = False
+    serial: (
+        Annotated[
+            str,
+            _text(
+                r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?\Z",
+                "1 to 200 printable ASCII characters without a slash, and no blank at either end",
+                "Unit serial number; made of what the backstore is, if left out.",
+            ),
+        ]
+        | None
+    ) = None
+    wwn: (
+        Annotated[
+            str,
+            _text(
+                r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})\Z",
+                '"naa." and 16 hexadecimal digits that begin with 2, 3 or 5, or 32 that begin with 6',
+                "World wide name; made of what the backstore is, if left out.",
+            ),
+        ]
+        | None
+    ) = None
+    vendor: (
+        Annotated[
+            str,
+            _text(r"^[!-~]([ -~]{0,6}[!-~])?\Z", "1 to 8 printable ASCII characters", "Who made the disk."),
+        ]
+        | None
+    ) = None
+    product: (
+        Annotated[
+            str,
+            _text(
+                r"^[!-~]([ -~]{0,14}[!-~])?\Z",
+                "1 to 16 printable ASCII characters",
+                "What the disk is called.",
+            ),
+        ]
+        | None
+    ) = None
+    queue_depth: Annotated[int, _number(1, 1024, "Commands that Linux sends to the disk at once.")] | None = (
+        None
+    )
+    max_sectors: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=8,
+                le=2048,
+                multiple_of=8,
+                description="Largest command in sectors of 512 bytes, whatever the block size.",
+                extra={"use": "a multiple of 8 from 8 to 2048"},
+            ),
+        ]
+        | None
+    ) = None
+    command_timeout: (
+        Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; 30, if left out.")] | None
+    ) = None
+    queue_full_timeout: (
+        Annotated[
+            int, _number(0, 86400, "Seconds that a command waits for room in a full ring; 30, if left out.")
+        ]
+        | None
+    ) = None
+
+
+class Hba(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One HBA; its LUNs are in the order of their numbers."""
+
+    id: Annotated[int, _number(0, 255, "Number of the HBA.")]
+    engines: Annotated[int, _number(1, 16, "Processes that share its LUNs and stand in for each other.")] = 1
+    luns: tuple[Lun, ...] = ()
+
+    def lun(self, number: int) -> Lun | None:
+        """Return the LUN of that number, None if there is none."""
+        return next((lun for lun in self.luns if lun.lun == number), None)
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that is wanted; its HBAs are in the order of their ids."""
+
+    version: Literal[1] = 1
+    backstores: dict[BackstoreName, StackDocument] = {}
+    hbas: tuple[Hba, ...] = ()
+
+    def hba(self, hba_id: int) -> Hba | None:
+        """Return the HBA of that id, None if there is none."""
+        return next((hba for hba in self.hbas if hba.id == hba_id), None)
+
+    def place_of(self, backstore: str) -> tuple[int, int] | None:
+        """Return the id of the HBA and the number of the LUN that show a backstore, None if none does."""
+        return next(
+            ((hba.id, lun.lun) for hba in self.hbas for lun in hba.luns if lun.backstore == backstore), None
+        )
+
+    @property
+    def empty(self) -> bool:
+        """It asks for nothing."""
+        return not (self.backstores or self.hbas)

@@ -1,0 +1,92 @@
+"""Stacks in a document: checked by their handlers, and put into their canonical form.
+
+Two stacks that mean the same are equal in that form: layers are objects, paths absolute, sizes in
+their largest unit, what says the default left out, keys in the order that the handler declares.
+Opens nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from vscsihba.config.fields import shown
+from vscsihba.config.model import StackDocument
+from vscsihba.errors import ConfigError, HostError, UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.fan import Fan
+from vscsihba.handlers.filter import Filter
+from vscsihba.handlers.options import convert, default_of, size_options
+from vscsihba.handlers.registry import Registry
+from vscsihba.handlers.stack import Document as Stack
+from vscsihba.handlers.stack import build
+from vscsihba.handlers.stack_paths import absolute
+from vscsihba.units import exact_size
+
+
+def read_stack(value: object, base: Path, registry: Registry, place: str) -> StackDocument:
+    """Return the canonical form of a stack.
+
+    Args:
+        value: As it stands in the document; a text is the path of a file.
+        base: Absolute; where relative paths begin.
+        registry: Where handlers come from.
+        place: Where it stands, for the messages.
+
+    Raises:
+        ConfigError: An option of a layer is unknown or wrong, or the layers do not go together.
+        HostError: A handler's package is missing.
+    """
+    if not isinstance(value, str | Mapping):
+        raise ConfigError(
+            place, f"it cannot be {shown(value)}", cure="use the path of a file, or an object, {...}"
+        )
+    found = absolute(value, registry, base)
+    try:
+        build(found, registry=registry, place=place)
+    except ConfigError:
+        raise
+    except UsageError as error:
+        raise ConfigError(place, error.message, cure=error.cure) from error
+    except HostError as error:
+        raise HostError(f"{place}: {error.message}", cure=error.cure) from error
+    return canonical(found, registry)
+
+
+def canonical(stack: Stack, registry: Registry, *, only_reads: bool = False) -> StackDocument:
+    """Return the canonical form of a stack that can be built.
+
+    Args:
+        stack: With absolute paths.
+        registry: Where handlers come from.
+        only_reads: A layer above never writes, so a bare path below it is opened for reading.
+    """
+    if isinstance(stack, str):
+        stack = {"handler": "file", "path": stack, **({"read_only": True} if only_reads else {})}
+    kind = registry.get(str(stack["handler"]))
+    found: StackDocument = {"handler": stack["handler"], **_options(kind, stack)}
+    if issubclass(kind, Filter):
+        found["next"] = canonical(_stack(stack["next"]), registry, only_reads=only_reads or kind.only_reads)
+    elif issubclass(kind, Fan):
+        legs = stack["legs"]
+        assert isinstance(legs, list)  # noqa: S101  # it can be built
+        found["legs"] = [canonical(_stack(leg), registry) for leg in legs]
+    return found
+
+
+def _stack(value: object) -> Stack:
+    assert isinstance(value, str | Mapping)  # noqa: S101  # it can be built
+    return value
+
+
+def _options(kind: type[Handler], stack: Mapping[str, object]) -> dict[str, object]:
+    """Return what a layer says besides its defaults, in the order of the declaration."""
+    given = {key: value for key, value in stack.items() if key not in ("handler", "next", "legs")}
+    options = msgspec.to_builtins(convert(kind.Options, given, place="$", handler=kind.name))
+    assert isinstance(options, dict)  # noqa: S101  # for the type checker
+    sizes = size_options(kind.Options)
+    return {
+        name: exact_size(value) if name in sizes and isinstance(value, int) else value
+        for name, value in options.items()
+        if name in given and value != default_of(kind.Options, name)
+    }

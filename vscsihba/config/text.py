@@ -1,0 +1,112 @@
+"""JSON text, read without believing it: comments, repeated keys, nesting, strange numbers and strings.
+
+What comes out is plain: objects with each key once, lists, text that is Unicode, finite numbers.
+Knows nothing of what the keys mean.
+"""
+
+import json
+import math
+import re
+
+from vscsihba.errors import ConfigError
+
+_COMMENT = re.compile(r"^[ \t]*//.*$", re.MULTILINE)
+_DEEPEST = 64
+"""Levels of nesting; no stack of layers is nearly that high."""
+_UNPRINTABLE = re.compile(r"[\0\ud800-\udfff]")
+
+
+class _Repeated(dict[str, object]):
+    """An object in which `key` was said twice; where it stands is not known yet."""
+
+    key: str
+
+
+def decode(data: bytes) -> object:
+    """Return the value of a JSON text in which lines that begin with ``//`` are comments.
+
+    Raises:
+        ConfigError: It is broken; the place is a line and a column, or the path of a value.
+    """
+    text = _COMMENT.sub("", _unicode(data))
+    try:
+        found: object = json.loads(text, object_pairs_hook=_object, parse_constant=float)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError(where, f"this is not JSON: {error.msg}", cure=_cure(text, error)) from error
+    except RecursionError as error:
+        raise _too_deep("$") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError("$", "a number in it is out of all range", cure="use a smaller one") from error
+    _check(found, "$", 0)
+    return found
+
+
+def _unicode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+        raise ConfigError(
+            f"line {line}, column {column}", "this is not UTF-8", cure="save the document as UTF-8"
+        ) from error
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: set[str] = set()
+    repeated = _Repeated(found)
+    for key, _ in pairs:
+        if key in seen:
+            repeated.key = key
+        seen.add(key)
+    return repeated
+
+
+def _cure(text: str, error: json.JSONDecodeError) -> str:
+    """Say what is most often behind such a mistake."""
+    if not text.strip():
+        return 'it is empty; the least is {"version": 1}'
+    before = text[: error.pos].rstrip()
+    if before.endswith(",") and text[error.pos : error.pos + 1] in ("}", "]"):
+        return "remove the comma before it"
+    if text[error.pos : error.pos + 1] == "'":
+        return 'write text in double quotes: "..."'
+    if "//" in text.splitlines()[error.lineno - 1][: error.colno + 2]:
+        return "a comment needs a line of its own"
+    return "look there, and at the end of the line before"
+
+
+def _check(value: object, place: str, depth: int) -> None:
+    """Refuse what JSON allows and no document can mean.
+
+    Raises:
+        ConfigError: A key is repeated, the nesting too deep, or a text no text.
+    """
+    if depth > _DEEPEST:
+        raise _too_deep(place)
+    if isinstance(value, _Repeated):
+        raise ConfigError(f"{place}.{shown_key(value.key)}", "this key is there twice", cure="remove one")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check(key, place, depth)
+            _check(inner, f"{place}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _check(inner, f"{place}[{number}]", depth + 1)
+    elif isinstance(value, str) and _UNPRINTABLE.search(value):
+        raise ConfigError(place, f"{value!a} has characters that are no text", cure="remove them")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(place, f"{value} is no number that anything can have", cure="use another one")
+
+
+def shown_key(key: str) -> str:
+    """Return a key as part of a place: what would break the line is escaped."""
+    return key if key.isprintable() else ascii(key)
+
+
+def _too_deep(place: str) -> ConfigError:
+    return ConfigError(place, f"nested more than {_DEEPEST} deep", cure="no disk has that many layers")
