@@ -105,17 +105,6 @@ def default_of(kind: type[Options], name: str) -> object:
     return msgspec.NODEFAULT if field.required else msgspec.to_builtins(_default(field))
 
 
-def size_options(kind: type[Options]) -> frozenset[str]:
-    """Return the names of those options of `kind` that are sizes in bytes."""
-    return frozenset(field.encode_name for field in _fields(kind) if _is_size(field.type))
-
-
-def default_of(kind: type[Options], name: str) -> object:
-    """Return what the option `name` is in JSON when it is left out, `msgspec.NODEFAULT` if it must not be."""
-    field = next(field for field in _fields(kind) if field.encode_name == name)
-    return msgspec.NODEFAULT if field.required else msgspec.to_builtins(_default(field))
-
-
 def _is_text(type_: msgspec.inspect.Type) -> bool:
     if isinstance(type_, msgspec.inspect.Metadata):
         return _is_text(type_.type)
