@@ -122,6 +122,7 @@ class CacheHandler(Transform):
             below,
             extents=False,
             crypto_erase=False,
+            atomic_write=0,
             flush=below.flush or (self._back and not below.read_only),
         )
 

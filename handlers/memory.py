@@ -6,6 +6,7 @@ Only pages that were written take memory; zeroes and what is unmapped give it ba
 # ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
 
 import errno
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Annotated
@@ -69,8 +70,13 @@ class MemoryHandler(Handler):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Unmap gives pages back. There is nothing to flush to."""
-        return Capabilities(unmap=True, unmap_zeroes=True, extents=True, unmap_granularity=PAGE)
+        """Unmap gives pages back, there is nothing to flush to, and no write is ever half done.
+
+        Nothing of the disk outlives its process, so no crash leaves half of a write behind.
+        """
+        return Capabilities(
+            unmap=True, unmap_zeroes=True, extents=True, unmap_granularity=PAGE, atomic_write=sys.maxsize
+        )
 
     @property
     def identity(self) -> str:
@@ -88,13 +94,15 @@ class MemoryHandler(Handler):
             offset += len(view)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Copy in; `fua` asks for what no RAM can give."""
+        """Copy in, if there is room for all of it; `fua` asks for what no RAM can give."""
+        if self.options.limit is not None:
+            self._demand_room(offset, sum(map(len, views)))
         for view in views:
             at = 0
             for number, start, end in _pieces(offset, len(view)):
                 page = self._pages.get(number)
                 if page is None:
-                    page = self._new_page(number)
+                    page = self._pages.setdefault(number, bytearray(PAGE))
                 page[start:end] = view[at : at + end - start]
                 at += end - start
             offset += len(view)
@@ -147,16 +155,16 @@ class MemoryHandler(Handler):
         if start < end and number in self._pages:
             self._pages[number][first : first + end - start] = bytes(end - start)
 
-    def _new_page(self, number: int) -> bytearray:
-        """Set a page aside, unless that exceeds the limit.
+    def _demand_room(self, offset: int, length: int) -> None:
+        """Refuse a write that needs more pages than the limit has left, before any of it is done.
 
         Raises:
             OSError: ENOSPC.
         """
         limit = self.options.limit
-        if limit is not None and (len(self._pages) + 1) * PAGE > limit:
+        new = sum(number not in self._pages for number, _start, _end in _pieces(offset, length))
+        if limit is not None and new and (len(self._pages) + new) * PAGE > limit:
             raise OSError(errno.ENOSPC, f"the memory disk is full at its limit of {format_size(limit)}")
-        return self._pages.setdefault(number, bytearray(PAGE))
 
 
 def _pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:

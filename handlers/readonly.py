@@ -31,9 +31,16 @@ class ReadonlyHandler(Transform):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What can be done without writing."""
+        """What can be done without writing, and what holes there are; making one is refused like a write."""
         below = self.next.capabilities
-        return Capabilities(read_only=True, extents=below.extents, rotational=below.rotational)
+        return Capabilities(
+            read_only=True,
+            unmap=below.unmap,
+            unmap_zeroes=below.unmap_zeroes,
+            extents=below.extents,
+            rotational=below.rotational,
+            unmap_granularity=below.unmap_granularity,
+        )
 
     @property
     def identity(self) -> str:

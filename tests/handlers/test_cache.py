@@ -153,6 +153,11 @@ def test_write_back_waits_for_a_flush(behind: Checked, below: Below) -> None:
     assert read(behind, 0, 6) == b"xxxyzx"
 
 
+def test_blocks_that_go_below_one_by_one_make_no_write_whole_or_nothing(below: Below) -> None:
+    assert below.capabilities.atomic_write
+    assert not on(below, mode="write-back").capabilities.atomic_write
+
+
 def test_fua_goes_below_alone(behind: Checked, below: Below) -> None:
     write(behind, 0, b"x" * 4096)
     write(behind, 8192, b"y" * 4096, fua=True)

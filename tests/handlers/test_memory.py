@@ -29,6 +29,15 @@ def test_limit_is_answered_like_a_full_disk_and_the_disk_goes_on() -> None:
         assert read(disk, PAGE, PAGE + 1) == b"a" * PAGE + b"b"
 
 
+def test_write_without_room_for_all_of_it_stores_nothing() -> None:
+    with build({"handler": "memory", "size": "1MiB", "limit": 2 * PAGE}) as disk:
+        write(disk, 0, b"a" * PAGE)
+        with pytest.raises(OSError, match="full"):
+            write(disk, PAGE - 1, b"b" * (2 * PAGE))
+        assert read(disk, 0, 4 * PAGE) == b"a" * PAGE + bytes(3 * PAGE)
+        assert disk.capabilities.atomic_write > 4 * PAGE
+
+
 def test_zeroing_what_was_never_written_takes_no_memory() -> None:
     with build({"handler": "memory", "size": "1MiB", "limit": 0}) as disk:
         disk.write_zeroes(0, 1 << 20, may_unmap=False)
