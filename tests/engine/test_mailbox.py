@@ -3,6 +3,8 @@
 import select
 import threading
 
+import pytest
+
 from vscsihba.engine.mailbox import Mailbox
 
 
@@ -73,3 +75,17 @@ def test_posting_to_a_closed_mailbox_is_harmless() -> None:
     mailbox.close()
     mailbox.post(lambda: seen.append(1))
     assert seen == []
+
+
+def test_a_call_that_fails_is_logged_and_the_others_are_made(caplog: pytest.LogCaptureFixture) -> None:
+    mailbox, seen = Mailbox(), list[str]()
+
+    def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    for call in (fail, lambda: seen.append("next"), lambda: mailbox.later(fail)):
+        mailbox.post(call)
+    mailbox.run()
+    assert seen == ["next"]
+    assert caplog.text.count("ZeroDivisionError: a bug") == 2
+    mailbox.close()

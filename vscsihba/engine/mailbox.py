@@ -1,10 +1,16 @@
-"""Calls from other threads into the serving thread, with one wake-up for many."""
+"""Calls from other threads into the serving thread, with one wake-up for many.
+
+A call that fails is a bug, and is logged: the thread has many logical units to serve.
+"""
 
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 
 class Mailbox:
@@ -47,13 +53,20 @@ class Mailbox:
             os.eventfd_read(self._event)
         self._marked = False
         for _ in range(len(self._calls)):
-            self._calls.popleft()()
+            _make(self._calls.popleft())
         last, self._last = self._last, []
         for call in last:
-            call()
+            _make(call)
 
     def close(self) -> None:
         """Close the descriptor; what is posted afterwards is never run."""
         with self._lock:
             self._closed = True
             os.close(self._event)
+
+
+def _make(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        log.exception("a call into the serving thread failed")
