@@ -32,6 +32,7 @@ class FileHandler(Handler):
     """A raw image or a block device."""
 
     name = "file"
+    example = "file:/srv/disk.img;direct=true"
     workers = 8
 
     class Options(Handler.Options, kw_only=True):
