@@ -3,7 +3,8 @@
 import errno
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,6 +13,7 @@ import pytest
 from tests.engine.rig import CHECK_CONDITION, GOOD, TASK_ABORTED, Rig, rw10, triple
 from vscsihba import scsi
 from vscsihba.block import Geometry, Views
+from vscsihba.errors import HostError, RingCorruptError
 from vscsihba.handlers.base import Handler
 from vscsihba.tcmu import abi
 
@@ -170,6 +172,46 @@ def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.Lo
         assert rig.loopback.wait(read).status == GOOD, "the unit recovers when its storage answers"
         assert "the storage has answered the aborted SYNCHRONIZE CACHE(10)" in caplog.text
         assert rig.loopback.outstanding == 0, "the buffer that was kept is free again"
+
+
+def test_a_kept_buffer_that_is_free_already_does_no_harm(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_number: int) -> None:
+        raise HostError("no such buffer is kept")
+
+    with slow_rig() as (rig, medium):
+        monkeypatch.setattr(rig.served, "_free_kept", refuse)
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [flush])
+        assert rig.loopback.wait(flush).status == TASK_ABORTED
+        medium.gate.set()
+        assert rig.read(0, 1).status == GOOD
+        assert "no such buffer is kept" in caplog.text
+
+
+def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_answer: object) -> None:
+        raise RingCorruptError("the ring is not what it was")
+
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        monkeypatch.setattr(rig.loopback.transport, "complete", refuse)
+        medium.gate.set()
+        wait_for(lambda: rig.failures)
+        assert flush not in rig.loopback.answers
+    assert rig.failures == ["lun 0: the ring is not what it was"]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_reset_is_reported_by_unit_attention() -> None:

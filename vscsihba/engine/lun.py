@@ -19,7 +19,7 @@ from vscsihba.engine.short_cut import Road, make_cut
 from vscsihba.engine.task import Task
 from vscsihba.engine.task_set import TaskSet
 from vscsihba.engine.workers import Workers
-from vscsihba.errors import TransportError
+from vscsihba.errors import HostError, TransportError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
 from vscsihba.trace import TraceRecord
@@ -67,6 +67,7 @@ class ServedLun:
         self.medium = medium
         self.stats = stats
         self.failure: TransportError | None = None
+        self._broken: TransportError | None = None
         self.fileno = transport.fileno
         self._mailbox = mailbox
         self._reports = reports
@@ -107,13 +108,15 @@ class ServedLun:
         """Answer what waits in the ring; see `vscsihba.engine.pump.Served`."""
         self.transport.acknowledge()
         self._serving = True
-        self.transport.drain(self.cut, self.accept)
-        while requests := self.transport.take_management():
-            for request in requests:
-                self._manage(request)
+        try:
             self.transport.drain(self.cut, self.accept)
-        self._serving = False
-        self.transport.publish()
+            while requests := self.transport.take_management():
+                for request in requests:
+                    self._manage(request)
+                self.transport.drain(self.cut, self.accept)
+        finally:
+            self._serving = False
+        self._show()
         self.stats.batches += 1
 
     def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
@@ -123,6 +126,8 @@ class ServedLun:
 
     def failed(self, error: TransportError) -> None:
         """Remember why the ring can no longer be served."""
+        if self.failure is not None:
+            return
         self.failure = error
         log.error("lun %d: not served any longer: %s", self.lun, error)
         self._reports.failed(f"lun {self.lun}: {error}")
@@ -152,9 +157,9 @@ class ServedLun:
     def _ended(self, task: Task, response: scsi.Response | None) -> None:
         """Answer a command that has run to its end, or learn that nobody works for it any more."""
         if (kept := self._kept.pop(task, None)) is not None:
-            self._free_kept(kept)
+            self._free(kept)
         elif task.tag is not None and response is not None:
-            self.transport.complete(task.tag, response.status, response.sense, response.data_in)
+            self._complete(task.tag, response)
             if self._trace is not None:
                 self._trace(self._record(task, response))
             if response.background is not None:
@@ -164,6 +169,30 @@ class ServedLun:
             self._publishing = True
             self._mailbox.later(self._publish)
 
+    def _complete(self, tag: int, response: scsi.Response) -> None:
+        """Answer a command; where the ring does not take it, `_show` says so, and no count is off."""
+        try:
+            self.transport.complete(tag, response.status, response.sense, response.data_in)
+        except TransportError as error:
+            self._broken = self._broken or error
+
+    def _show(self) -> None:
+        """Publish what was answered.
+
+        Raises:
+            TransportError: The ring cannot be served any longer.
+        """
+        if self._broken is not None:
+            raise self._broken
+        self.transport.publish()
+
+    def _free(self, kept: int) -> None:
+        """Give the buffer of an abandoned command back; a reset of the ring may have done so before."""
+        try:
+            self._free_kept(kept)
+        except (HostError, TransportError) as error:
+            log.warning("lun %d: the buffer of an aborted command: %s", self.lun, error)
+
     def _publish(self) -> None:
         """Publish what was answered meanwhile; close everything if that was asked for and nothing is left."""
         self._publishing = False
@@ -171,7 +200,7 @@ class ServedLun:
             return
         self._keep_road()
         try:
-            self.transport.publish()
+            self._show()
         except TransportError as error:
             self.failed(error)
         if self._idle is not None and self._tasks.idle:
