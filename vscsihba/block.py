@@ -97,7 +97,7 @@ class Capabilities:
     Attributes:
         read_only: Writes, unmaps and write-zeroes are refused.
         flush: Written data may sit in a volatile cache until `Flush`.
-        unmap: `Unmap` frees storage (thin provisioning).
+        unmap: The medium is thin: it has holes, and `Unmap` makes one, unless `read_only`.
         unmap_zeroes: Unmapped bytes are sure to read as zeroes (LBPRZ).
         extents: `Extents` tells more than "everything is allocated".
         rotational: Seeks cost; Linux schedules accordingly.
@@ -170,7 +170,14 @@ class CryptoErase:
     """Make the whole medium unreadable by destroying its key. Answered with None."""
 
 
-MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Change the capacity to `size` bytes; what is cut off is lost. Answered with None."""
+
+    size: int
+
+
+MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase | Resize
 """What can be asked of a medium."""
 
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from vscsihba.block import Elsewhere, Extent, Extents, Flush, Read, Unmap, Write, WriteZeroes
+from vscsihba.block import Elsewhere, Extent, Extents, Flush, Read, Resize, Unmap, Write, WriteZeroes
 from vscsihba.engine.perform import perform
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import build
@@ -34,6 +34,8 @@ def test_each_operation_reaches_its_verb(media: dict[int, Handler]) -> None:
     found = perform(medium, {}, Extents(Extent(0, SIZE)))
     assert found is not None
     assert found[0].extent.offset == 0
+    perform(medium, {}, Resize(2 * SIZE))
+    assert medium.geometry.size == 2 * SIZE
 
 
 def test_an_operation_elsewhere_reaches_the_other_medium(media: dict[int, Handler]) -> None:

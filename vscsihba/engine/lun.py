@@ -5,11 +5,12 @@ All of it runs on the pump's thread except the verbs of the medium that may bloc
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from functools import partial
 
 from vscsihba import scsi
-from vscsihba.block import BlockResult, Buffer
+from vscsihba.block import BlockOp, BlockResult, Buffer, Resize
 from vscsihba.engine.mailbox import Mailbox
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.perform import perform
@@ -19,7 +20,7 @@ from vscsihba.engine.short_cut import Road, make_cut
 from vscsihba.engine.task import Task
 from vscsihba.engine.task_set import TaskSet
 from vscsihba.engine.workers import Workers
-from vscsihba.errors import HostError, TransportError
+from vscsihba.errors import HostError, TransportError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
 from vscsihba.trace import TraceRecord
@@ -146,6 +147,29 @@ class ServedLun:
         self._idle = idle
         self._tasks.closing = True
         self._mailbox.later(self._publish)
+
+    def resize(self, size: int, done: Future[None]) -> None:
+        """Change the capacity of the medium between two commands; initiators learn that it has changed.
+
+        Args:
+            size: Bytes.
+            done: Told how it went: OSError or UsageError of the medium.
+        """
+        done.set_running_or_notify_cancel()
+        self._tasks.add(Task(None, b"", Buffer(), self._resizing(size, done), exclusive=True))
+        self._keep_road()
+
+    def _resizing(self, size: int, done: Future[None]) -> Generator[BlockOp, BlockResult, None]:
+        try:
+            yield Resize(size)
+            self.unit.resize(self.medium.geometry)
+        except (OSError, VscsihbaError) as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+        finally:
+            if not done.done():
+                done.set_exception(HostError(f"lun {self.lun}: the resize failed inside", cure="see the log"))
 
     @property
     def busy(self) -> bool:

@@ -11,6 +11,7 @@ from vscsihba.block import (
     Extents,
     Flush,
     Read,
+    Resize,
     Unmap,
     Write,
     WriteZeroes,
@@ -18,7 +19,9 @@ from vscsihba.block import (
 from vscsihba.handlers.base import Handler
 
 
-def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> BlockResult:
+def perform(  # noqa: C901 - one case an operation
+    medium: Handler, others: Mapping[int, Handler], op: BlockOp
+) -> BlockResult:
     """Do one block operation, in the calling thread, and return its answer.
 
     Args:
@@ -28,6 +31,7 @@ def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> Bloc
 
     Raises:
         OSError: The medium failed; ENOTCONN if it is no longer there.
+        UsageError: No disk can have the size of a `Resize`.
     """
     match op:
         case Read(offset, views):
@@ -44,6 +48,8 @@ def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> Bloc
             return medium.extents(extent.offset, extent.length)
         case CryptoErase():
             medium.crypto_erase()
+        case Resize(size):
+            medium.resize(size)
         case Elsewhere(lun, operation):
             other = others.get(lun)
             if other is None:

@@ -12,7 +12,7 @@ _CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, Elsewhere)
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A command, or (without a tag) work that goes on after one was answered.
+    """A command, or (without a tag) the engine's own work, or what goes on after a command was answered.
 
     Attributes:
         tag: What to answer; None if there is nobody to answer.
@@ -21,6 +21,7 @@ class Task:
         command: The command under way.
         exclusive: It must not overlap any other on the logical unit.
         alone: It begins when all that came before it has ended; what comes after may begin then.
+        follows: It goes on after its command was answered: commands come before it.
         once: It must not run twice, and has not changed the medium yet.
         abandoned: It was answered while a thread still works for it.
         started: When it was taken, in seconds of CLOCK_MONOTONIC.
@@ -32,6 +33,7 @@ class Task:
     command: Generator[BlockOp, BlockResult, scsi.Response | None]
     exclusive: bool = False
     alone: bool = False
+    follows: bool = False
     once: bool = False
     abandoned: bool = False
     started: float = field(default_factory=time.monotonic)

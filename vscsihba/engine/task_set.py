@@ -88,7 +88,8 @@ class TaskSet:
         self.start_waiting()
 
     def go_on(self, work: Task) -> None:
-        """Take in work without a tag; commands come before it."""
+        """Take in what is left to do of a command that was answered; commands come before it."""
+        work.follows = True
         self._background += 1
         self._mailbox.post(partial(self._advance, work, None, None))
 
@@ -128,7 +129,7 @@ class TaskSet:
 
     def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
         """Run a task until it ends or waits for a thread."""
-        if task.tag is None and self.closing:  # nobody waits for it
+        if task.follows and self.closing:  # nobody waits for it
             task.command.close()
             self._end(task, None)
             return
@@ -137,7 +138,7 @@ class TaskSet:
             while self._inline and not isinstance(op, Elsewhere):
                 self._note_change(task, op)
                 value, error = self._perform_here(op)
-                if task.tag is None:  # commands first
+                if task.follows:  # commands first
                     self._mailbox.post(partial(self._advance, task, value, error))
                     return
                 op = task.resume(value, error)
@@ -145,6 +146,7 @@ class TaskSet:
             self._end(task, stop.value)
         except Exception:  # the barrier: no command of a guest's ends an engine
             log.exception("lun %d: %s failed inside", self._lun, task.name)
+            task.command.close()
             self._end(task, FAILED)
         else:
             self._note_change(task, op)
@@ -178,7 +180,7 @@ class TaskSet:
 
     def _end(self, task: Task, response: scsi.Response | None) -> None:
         self._ended(task, response)
-        if task.tag is None:
+        if task.follows:
             self._background -= 1
         else:
             self._leave(task)
