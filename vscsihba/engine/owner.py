@@ -1,0 +1,81 @@
+"""Asking the owner of a LUN, whichever of an HBA's engines that is.
+
+Every engine answers on a control socket of its own; one that does not own the LUN says so. While
+a LUN is handed over nobody owns it, so everybody is asked again for a while.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from vscsihba.control import NobodyListensError, call
+from vscsihba.engine.claim import RUN, run_directory
+from vscsihba.errors import HostError, UsageError
+
+PATIENCE: Final = 15.0
+"""Seconds for a handover, after which a LUN counts as served by nobody."""
+
+_SILENCE: Final = 3600.0
+"""Seconds that an action may work without a word of progress."""
+
+
+def control_sockets(hba_id: int, run: Path = RUN) -> list[Path]:
+    """Return the control sockets of the engines of an HBA, of those that were killed too."""
+    return sorted(run_directory(hba_id, run).glob("engine-*.control"))
+
+
+def act(
+    hba_id: int,
+    lun: int,
+    layer: str,
+    action: str,
+    arguments: Mapping[str, object],
+    *,
+    force: bool = False,
+    progress: Callable[[Any], None] | None = None,
+    run: Path = RUN,
+    patience: float = PATIENCE,
+) -> dict[str, Any]:
+    """Have a layer of a LUN's stack do something, in the engine that serves it.
+
+    Args:
+        hba_id: 0..255.
+        lun: Its number on the HBA.
+        layer: Name of the layer's handler.
+        action: What to do (`vscsihba.handlers.actions`).
+        arguments: Of the action.
+        force: Also where a user of the disk would see it change.
+        progress: Told ``{"done": n, "of": m}``.
+        run: The run directory.
+        patience: Seconds to wait for an owner.
+
+    Returns:
+        ``result``, what the layer tells, and ``document``, the stack as it is now, None if unchanged.
+
+    Raises:
+        UsageError, HostError: As the layer says, or nobody serves the LUN.
+    """
+    wanted = {
+        "lun": lun,
+        "layer": layer,
+        "action": action,
+        "arguments": dict(arguments),
+        "force": force,
+    }
+    deadline = time.monotonic() + patience
+    while True:
+        listening = 0
+        for path in control_sockets(hba_id, run):
+            try:
+                answer = call(path, "act", wanted, timeout=_SILENCE, progress=progress)
+            except NobodyListensError:
+                continue
+            listening += 1
+            if isinstance(answer, dict) and answer.get("owner"):
+                return answer
+        if not listening:
+            raise UsageError(f"nobody serves hba{hba_id}", cure='see "vscsihba status"')
+        if time.monotonic() > deadline:
+            raise HostError(f"no engine of hba{hba_id} serves LUN {lun}", cure='see "vscsihba status"')
+        time.sleep(0.1)
