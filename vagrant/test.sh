@@ -10,7 +10,7 @@ export VSCSIHBA_SCRATCH="${VSCSIHBA_SCRATCH:-/var/tmp}"
 
 options=(-p no:cacheprovider -o timeout=900)
 if [ -n "${VSCSIHBA_RESULTS:-}" ]; then
-    options+=("--junitxml=$VSCSIHBA_RESULTS/vm-tests.xml")
+    options+=("--junitxml=$VSCSIHBA_RESULTS/vm-tests-$(uname -r).xml")
 fi
 if [ $# -eq 0 ]; then
     set -- tests/vm

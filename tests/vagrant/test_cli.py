@@ -15,7 +15,7 @@ KERNEL = kernels.Kernel("6.1.0-1-amd64", Path("/boot/vmlinuz-6.1.0-1-amd64"))
 def no_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A host that passes every check, where runs leave their files in `tmp_path`."""
     monkeypatch.setattr(cli, "check_host", lambda: None)
-    monkeypatch.setattr(kernels, "choose", lambda _prefix: KERNEL)
+    monkeypatch.setattr(kernels, "choose", lambda _prefix, *_folders: KERNEL)
     monkeypatch.setattr(unpack, "unpacked", lambda _kernel, _cache: None)
     monkeypatch.setattr(WorkDir, "make_scratch", lambda _self, _size: None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -112,3 +112,16 @@ def test_the_programs_in_the_inits_way_can_be_started() -> None:
     names = {"bin/udevadm", "bin/systemd-tmpfiles", "enter.sh"}
     assert all((virtme.GUEST / name).stat().st_mode & 0o111 for name in names)
     assert (virtme.HERE / "qemu").stat().st_mode & 0o111
+
+
+def test_a_kernel_that_is_not_here_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[kernels.Kernel] = []
+    monkeypatch.setattr(kernels, "installed", lambda *_folders: here)
+    monkeypatch.setattr(kernels, "fetch", lambda prefix: here.append(KERNEL) if prefix == "6.1" else None)
+    assert cli.find_kernel("6.1") == KERNEL
+
+
+def test_with_no_kernel_at_all_none_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "installed", lambda *_folders: [])
+    with pytest.raises(VmError, match="apt-get install linux-image"):
+        cli.find_kernel(None)

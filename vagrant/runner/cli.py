@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
         "with no COMMAND, a shell. $VSCSIHBA_SCRATCH is a big ext4, $VSCSIHBA_RESULTS what --results names.",
         epilog=f"Exit code: COMMAND's; {TIMED_OUT}: the time limit was reached; {NOT_RUN}: the VM failed.",
     )
-    made.add_argument("--kernel", metavar="VERSION", help="newest installed kernel of this version (6.1)")
+    made.add_argument(
+        "--kernel", metavar="VERSION", help="newest kernel of this version, fetched if none is here (6.1)"
+    )
     made.add_argument(
         "--accel", choices=accel.CHOICES, default="auto", help="KVM if it boots, else TCG (auto)"
     )
@@ -70,6 +72,18 @@ def check_host() -> None:
         raise VmError(f"not installed: {' '.join(missing)} (apt-get install {' '.join(missing)})")
     if not (Path(sys.executable).parent / "virtme-run").exists():
         raise VmError("virtme-ng is not in the virtual environment (pip install virtme-ng)")
+
+
+def find_kernel(prefix: str | None) -> kernels.Kernel:
+    """Return the kernel to boot, fetched first where this machine has none of that version."""
+    try:
+        return kernels.choose(prefix)
+    except VmError:
+        if prefix is None:
+            raise
+    say(f"fetching Linux {prefix} ...")
+    kernels.fetch(prefix)
+    return kernels.choose(prefix)
 
 
 def kvm_boots(kernel: kernels.Kernel) -> bool:
@@ -107,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     if interactive and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise VmError("a shell needs a terminal; for a command: ./dev vm -- COMMAND")
     check_host()
-    kernel = kernels.choose(options.kernel)
+    kernel = find_kernel(options.kernel)
     chosen = accel.choose(options.accel, kernel.release, lambda: kvm_boots(kernel))
     unpacked = unpack.unpacked(kernel, accel.cache_folder()) if chosen == "tcg" else None
     machine = virtme.Machine(kernel, chosen, options.cpus, options.memory, unpacked)
