@@ -34,3 +34,15 @@ def test_a_note_can_be_forgotten(tmp_path: Path) -> None:
     request.forget(tmp_path)
     request.forget(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_owner_goes_by_what_was_noted_last(tmp_path: Path) -> None:
+    legs = {"handler": "mirror", "path": "/srv/m", "create": True, "legs": ["/srv/a", "/srv/b"]}
+    changed = {**legs, "legs": ["/srv/b", "/srv/c"]}
+    assert LunRequest(0, legs).as_noted(tmp_path) == LunRequest(0, legs)
+    LunRequest(0, legs).note(tmp_path)
+    assert LunRequest(0, legs).as_noted(tmp_path) == LunRequest(0, legs)
+    LunRequest(0, changed).note(tmp_path)
+    assert LunRequest(0, legs).as_noted(tmp_path) == LunRequest(0, changed)
+    assert not LunRequest(0, legs).agrees(tmp_path)
+    assert LunRequest(0, legs).as_noted(tmp_path).agrees(tmp_path)

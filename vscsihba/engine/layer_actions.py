@@ -14,7 +14,7 @@ import msgspec
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.actions import Progress, ask, find
 from vscsihba.handlers.option_help import describe
-from vscsihba.handlers.stack import Stack
+from vscsihba.handlers.stack import Document, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ class Outcome:
 
     Attributes:
         result: What the layer tells, as JSON has it.
-        resized: The disk has another size now.
-        changed: The stack's document is another one now.
+        size: Of the disk in bytes, where it is another one now; else None.
+        document: Of the stack, likewise.
     """
 
     result: object
-    resized: bool
-    changed: bool
+    size: int | None
+    document: Document | None
 
 
 class LayerActions:
@@ -83,7 +83,11 @@ class LayerActions:
         try:
             size, document = self._size, self._stack.document
             result = ask(self._stack.layer(layer), action, arguments, self._guarded(progress))
-            return Outcome(msgspec.to_builtins(result), self._size != size, self._stack.document != document)
+            return Outcome(
+                msgspec.to_builtins(result),
+                None if self._size == size else self._size,
+                None if self._stack.document == document else self._stack.document,
+            )
         finally:
             with self._idle:
                 self._running -= 1

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vscsihba.errors import UsageError
@@ -36,14 +36,25 @@ class LunRequest:
 
     def note(self, run: Path) -> None:
         """Leave a note in the run directory of what this LUN is."""
-        self._path(run).write_text(self._text())
+        draft = self._path(run).with_suffix(".draft")
+        draft.write_text(self._text())
+        draft.replace(self._path(run))  # never half a note, whenever its writer is killed
+
+    def as_noted(self, run: Path) -> "LunRequest":
+        """Return the request with the stack that the last owner has noted: it may have changed since."""
+        try:
+            noted = json.loads(self._path(run).read_text())
+        except FileNotFoundError:
+            return self
+        return self if noted["document"] == _lasting(self.document) else replace(self, document=noted["now"])
 
     def agrees(self, run: Path) -> bool:
         """Tell whether the LUN that is there is the one that is wanted here; True if there is no note."""
         try:
-            return self._path(run).read_text() == self._text()
+            noted = json.loads(self._path(run).read_text())
         except FileNotFoundError:
             return True
+        return {**noted, "now": None} == {**json.loads(self._text()), "now": None}
 
     def forget(self, run: Path) -> None:
         """Remove the note."""
@@ -53,7 +64,8 @@ class LunRequest:
         return run / f"lun{self.lun}.json"
 
     def _text(self) -> str:
-        return json.dumps({"document": _lasting(self.document), "removable": self.removable}, sort_keys=True)
+        noted = {"document": _lasting(self.document), "now": self.document, "removable": self.removable}
+        return json.dumps(noted, sort_keys=True)
 
 
 class AnotherDiskError(UsageError):

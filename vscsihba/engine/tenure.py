@@ -9,12 +9,14 @@ import os
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from vscsihba import configfs, scsi
 from vscsihba.block import Geometry
 from vscsihba.engine.claim import try_lock
+from vscsihba.engine.layer_actions import LayerActions
 from vscsihba.engine.lun import ServedLun
 from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
 from vscsihba.engine.neighbours import Neighbours
@@ -23,6 +25,7 @@ from vscsihba.engine.reports import Reports
 from vscsihba.engine.unit_state import UnitState
 from vscsihba.errors import HostError, JournalDamagedError, RingCorruptError
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.stack import Document
 from vscsihba.stats import LunStats
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
@@ -48,6 +51,7 @@ class Tenure:
     Attributes:
         created: There was no backstore before `open`.
         served: What the pump serves; None before `open` and after `close`.
+        actions: What its layers can be asked to do; None likewise.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Tenure:
     ) -> None:
         self.request = request
         self.served: ServedLun | None = None
+        self.actions: LayerActions | None = None
         self.created = False
         self._id = hba_id
         self._name = configfs.backstore_name(hba_id, request.lun)
@@ -85,11 +90,14 @@ class Tenure:
             return False
         with ExitStack() as undo:
             undo.callback(os.close, lock)
-            medium = undo.enter_context(self.request.build())
+            stack = self.request.build()
+            medium = undo.enter_context(stack)
             identity = scsi.Identity.derive(medium.identity)
             device = self._device(medium.geometry, identity)
             self.request.note(self._run)
             self.served = self._serve(medium, identity, TcmuTransport(device, self._journal))
+            self.actions = LayerActions(stack)
+            undo.callback(self.actions.end)
             self._undo = undo.pop_all()
         return True
 
@@ -150,8 +158,13 @@ class Tenure:
                     self.request.lun,
                 )
                 return
-        self.served = None
+        self.served = self.actions = None
         self._undo.close()
+
+    def take_note(self, document: Document) -> None:
+        """Note that the stack is another one now, for whoever owns the LUN next."""
+        self.request = replace(self.request, document=document)
+        self.request.note(self._run)
 
     def _device(self, geometry: Geometry, identity: scsi.Identity) -> UioDevice:
         """Return the uio device of the backstore, which is made if it is not there."""

@@ -1,0 +1,50 @@
+"""A layer of a LUN is asked to act, and what follows from it for the LUN: its size, its note, its users."""
+
+from collections.abc import Callable, Mapping
+
+from vscsihba.engine.tenure import Tenure
+from vscsihba.errors import InUseError
+
+Progress = Callable[[object], None]
+
+
+def act(
+    tenure: Tenure,
+    layer: str,
+    action: str,
+    arguments: Mapping[str, object],
+    *,
+    users: Callable[[], list[str]],
+    resized: Callable[[int], None],
+    progress: Progress,
+) -> dict[str, object]:
+    """Have a layer of an owned LUN do something.
+
+    Args:
+        tenure: The LUN, open.
+        layer: Name of the layer's handler.
+        action: What to do.
+        arguments: Of the action.
+        users: Tells who would see the disk change under them; whoever there is must go first.
+        resized: Called with the new size in bytes where the medium has one.
+        progress: Told ``{"done": n, "of": m}``.
+
+    Returns:
+        ``owner``, ``result`` and ``document``, as `vscsihba.engine.owner.act` hands them on.
+
+    Raises:
+        UsageError: There is no such action, or the arguments cannot be meant.
+        InUseError: The disk is used.
+        HostError, OSError: The action failed.
+    """
+    actions = tenure.actions
+    if actions is None:
+        return {"owner": False}
+    if actions.disturbs(layer, action) and (found := users()):
+        raise InUseError(f"the disk is in use: {'; '.join(found)}", cure="end that, or use --force")
+    outcome = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))
+    if outcome.document is not None:
+        tenure.take_note(outcome.document)
+    if outcome.size is not None:
+        resized(outcome.size)
+    return {"owner": True, "result": outcome.result, "document": outcome.document}
