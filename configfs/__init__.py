@@ -29,7 +29,15 @@ from vscsihba.configfs.backstores import (
 )
 from vscsihba.configfs.devices import LunDevice, links_of, wait_for_generic, wait_for_lun, wait_for_uio
 from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
-from vscsihba.configfs.hbas import create_hba, delete_hba, link_lun, rescan, set_queue_depth, unlink_lun
+from vscsihba.configfs.hbas import (
+    create_hba,
+    delete_hba,
+    find_lun,
+    link_lun,
+    rescan,
+    set_queue_depth,
+    unlink_lun,
+)
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
@@ -85,6 +93,7 @@ __all__ = [
     "delete_backstore",
     "delete_hba",
     "find_backstore",
+    "find_lun",
     "free_kept_buf",
     "id_of",
     "link_lun",

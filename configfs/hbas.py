@@ -34,6 +34,22 @@ def create_hba(hba_id: int) -> int:
     return found.host
 
 
+def find_lun(hba_id: int, lun: int) -> Lun | None:
+    """Return what is at a LUN of an HBA of ours, None if there is nothing; nothing else is looked at.
+
+    Raises:
+        UsageError: The id or the LUN is out of range.
+        InUseError: What is behind the LUN is somebody else's.
+    """
+    directory = _directory(hba_id, lun)
+    if not directory.exists():
+        return None
+    behind = observer.linked(directory)
+    if behind is not None and not observer.is_our_backstore(behind):
+        refuse_foreign(hba_id)
+    return observer.lun(lun, behind, observer.host_of(target_of(hba_id)))
+
+
 def delete_hba(hba_id: int) -> None:
     """Remove the tcm_loop target of an HBA; its LUNs must be unlinked before.
 

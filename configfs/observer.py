@@ -90,7 +90,7 @@ def hba(target: Path, links: Links | None = None) -> Hba | None:
         behind = (links or {}).get((target.name, number)) or linked(directory)
         if behind is not None and not is_our_backstore(behind):
             return None
-        luns[number] = _lun(number, behind, address(host, number))
+        luns[number] = lun(number, behind, host)
     nexus = paths.read(target / PORTAL_GROUP / "nexus")
     return Hba(hba_id, luns, host, complete=host is not None and bool(nexus))
 
@@ -206,7 +206,9 @@ def _links_to(directory: Path) -> Links:
     return {(wwn, int(number)): directory for wwn, number in found}
 
 
-def _lun(number: int, behind: Path | None, where: str) -> Lun:
+def lun(number: int, behind: Path | None, host: int | None) -> Lun:
+    """Return a LUN with its nodes; `behind` is its backstore's directory, `host` its SCSI host."""
+    where = address(host, number)
     disk, generic = _nodes(where)
     known = where if scsi_device(where).exists() else None
     return Lun(number, behind.name if behind is not None else None, known, disk, generic)

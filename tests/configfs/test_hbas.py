@@ -8,6 +8,7 @@ from vscsihba.configfs import (
     create_backstore,
     create_hba,
     delete_hba,
+    find_lun,
     link_lun,
     observe,
     rescan,
@@ -93,6 +94,18 @@ def test_unlink_lun_leaves_the_others(kernel: FakeConfigfs) -> None:
     assert list(observe().hbas[0].luns) == [0, 2]
 
 
+def test_find_lun_looks_at_one_lun_only(kernel: FakeConfigfs) -> None:
+    create_hba(0)
+    name = backstore(1)
+    link_lun(0, 1, name)
+    found = find_lun(0, 1)
+    assert found == observe().hbas[0].luns[1]
+    assert found is not None
+    assert (found.backstore, found.complete) == (name, True)
+    assert find_lun(0, 2) is None
+    assert find_lun(1, 0) is None
+
+
 def test_unlink_lun_that_is_not_there_says_so(kernel: FakeConfigfs) -> None:
     create_hba(0)
     with pytest.raises(HostError, match="HBA 0 has no LUN 5"):
@@ -130,6 +143,7 @@ def test_target_of_somebody_else_is_never_touched(kernel: FakeConfigfs) -> None:
         lambda: delete_hba(0),
         lambda: unlink_lun(0, 0),
         lambda: unlink_lun(0, 0, served=False),
+        lambda: find_lun(0, 0),
         lambda: clear_hba(0),
     ):
         with pytest.raises(InUseError, match="somebody else's"):
