@@ -54,8 +54,8 @@ class Slow(Handler):
 
 
 @contextmanager
-def slow_rig(*, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
-    medium = Slow()
+def slow_rig(medium: Slow | None = None, *, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
+    medium = medium or Slow()
     with Rig(medium=medium, trace=trace) as rig:
         try:
             yield rig, medium
@@ -172,6 +172,35 @@ def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.Lo
         assert rig.loopback.wait(read).status == GOOD, "the unit recovers when its storage answers"
         assert "the storage has answered the aborted SYNCHRONIZE CACHE(10)" in caplog.text
         assert rig.loopback.outstanding == 0, "the buffer that was kept is free again"
+
+
+class SlowToWrite(Slow):
+    """A medium whose writes wait for the test as well."""
+
+    name = "slow-to-write"
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        self.flush()
+        super().write(offset, views, fua=fua)
+
+
+@pytest.mark.parametrize("function", [abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET])
+def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
+    two_passes = bytes([0x02, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])
+    with slow_rig(SlowToWrite()) as (rig, medium):
+        overwrite = rig.loopback.submit(bytes.fromhex("48 01 0000000000 0008 00"), data_out=two_passes)
+        assert medium.flushing.wait(10)
+        rig.loopback.manage(function, [overwrite])
+        assert rig.loopback.wait(overwrite).status == TASK_ABORTED
+        medium.gate.set()
+        seen = set()
+        deadline = time.monotonic() + 60
+        while (answer := rig.run(bytes(6))).status != GOOD and time.monotonic() < deadline:
+            seen.add(triple(answer))
+        assert answer.status == GOOD
+        assert seen <= {(6, 0x29, 3), (2, 0x04, 0x1B)}, "reset, then sanitize in progress"
+        assert medium.written == 2
+        assert rig.loopback.outstanding == 0
 
 
 def test_a_kept_buffer_that_is_free_already_does_no_harm(

@@ -87,11 +87,14 @@ class TaskSet:
         self._waiting.append(task)
         self.start_waiting()
 
-    def go_on(self, work: Task) -> None:
-        """Take in what is left to do of a command that was answered; commands come before it."""
+    def go_on(self, work: Task, value: BlockResult = None, error: Exception | None = None) -> None:
+        """Take in what is left to do of a command that was answered; commands come before it.
+
+        `value` and `error` are the result of the block operation that it waits for, if it does.
+        """
         work.follows = True
         self._background += 1
-        self._mailbox.post(partial(self._advance, work, None, None))
+        self._mailbox.post(partial(self._advance, work, value, error))
 
     def start_waiting(self) -> None:
         """Begin with waiting commands, in order, as far as exclusive ones allow."""
@@ -173,9 +176,13 @@ class TaskSet:
             self._advance(task, value, error)
             return
         self._abandoned -= 1
-        task.command.close()
         log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
         self._ended(task, None)
+        if task.alone:  # an erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations")
+            task.tag, task.abandoned = None, False
+            self.go_on(task, value, error)
+        else:
+            task.command.close()
         self.start_waiting()
 
     def _end(self, task: Task, response: scsi.Response | None) -> None:
