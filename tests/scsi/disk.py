@@ -72,6 +72,11 @@ def invalid_field(answer: Answer) -> tuple[int, int | None] | None:
     return answer.field
 
 
+def wrong_data_length(answer: Answer) -> bool:
+    """Tell whether a command was refused for the length of the data that came with it."""
+    return answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
+
+
 class Disk:
     """An initiator, a logical unit and its medium in one."""
 

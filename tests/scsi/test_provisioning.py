@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field
+from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field, wrong_data_length
 from vscsihba.block import Capabilities, Extent, Unmap, Write, WriteZeroes
 from vscsihba.scsi import Asc, SenseKey
 
@@ -135,7 +135,7 @@ def test_write_same_with_unmap_still_writes_what_is_not_zero() -> None:
 
 @pytest.mark.parametrize("length", [0, BLOCK // 2, BLOCK * 2])
 def test_write_same_wants_exactly_one_block(length: int) -> None:
-    assert invalid_field(same(Disk(), 0, 0, 1, bytes(length))) == (10, None)
+    assert wrong_data_length(same(Disk(), 0, 0, 1, bytes(length)))
 
 
 def test_write_same_beyond_the_limit_is_refused() -> None:

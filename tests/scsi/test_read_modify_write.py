@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field
+from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field, wrong_data_length
 from vscsihba.block import Write
 from vscsihba.scsi import TABLE, Asc, SenseKey
 
@@ -49,7 +49,7 @@ def test_compare_and_write_of_no_blocks(disk: Disk) -> None:
 
 @pytest.mark.parametrize("length", [0, BLOCK, 2 * BLOCK - 1, 2 * BLOCK + 1, 4 * BLOCK])
 def test_compare_and_write_wants_exactly_twice_the_blocks(disk: Disk, length: int) -> None:
-    assert invalid_field(caw(disk, 3, 1, bytes(length))) == (13, None)
+    assert wrong_data_length(caw(disk, 3, 1, bytes(length)))
 
 
 def test_compare_and_write_beyond_the_limit_is_refused() -> None:
@@ -76,7 +76,7 @@ def test_orwrite_of_no_blocks(disk: Disk) -> None:
 
 
 def test_orwrite_with_too_little_data_is_refused(disk: Disk) -> None:
-    assert invalid_field(orw(disk, 3, 2, bytes(2 * BLOCK - 1))) == (10, None)
+    assert wrong_data_length(orw(disk, 3, 2, bytes(2 * BLOCK - 1)))
 
 
 @pytest.mark.parametrize("opcode", [0x89, 0x8B])

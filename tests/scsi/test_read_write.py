@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from tests.scsi.disk import BLOCK, THIN, Disk, everything, invalid_field
+from tests.scsi.disk import BLOCK, THIN, Disk, everything, invalid_field, wrong_data_length
 from vscsihba.block import Capabilities, Flush, Read, Write
 from vscsihba.scsi import Asc, SenseKey
 
@@ -68,7 +68,7 @@ def test_read_into_a_buffer_of_another_length(room: int) -> None:
 
 def test_write_with_too_little_data_is_refused() -> None:
     disk = Disk()
-    assert invalid_field(disk.run(WRITES[10], out=DATA[:-1])) == (7, None)
+    assert wrong_data_length(disk.run(WRITES[10], out=DATA[:-1]))
     assert disk.operations == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.scsi.disk import BLOCK, Disk, invalid_field
+from tests.scsi.disk import BLOCK, Disk, invalid_field, wrong_data_length
 from vscsihba.block import BlockOp, BlockResult, Read, Write
 from vscsihba.scsi import Asc, SenseKey
 from vscsihba.scsi.verify import first_difference
@@ -58,7 +58,7 @@ def test_verify_bytchk_10_is_reserved(disk: Disk) -> None:
 
 
 def test_verify_with_too_little_data_is_refused(disk: Disk) -> None:
-    assert invalid_field(disk.run(VERIFIES[10].format(0x02), out=DATA[:-1])) == (7, None)
+    assert wrong_data_length(disk.run(VERIFIES[10].format(0x02), out=DATA[:-1]))
 
 
 @pytest.mark.parametrize("flags", [0x00, 0x02, 0x06])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
+from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey, illegal_request
 
 if TYPE_CHECKING:
     from vscsihba.scsi.command import Cdb
@@ -54,13 +54,15 @@ def rest_or_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
     return check_range(lu, cdb["lba"], cdb["blocks"] or max(0, lu.blocks - cdb["lba"]))
 
 
-def require_data_out(buffer: Buffer, length: int, cdb: Cdb, *, exact: bool = False) -> None:
+def require_data_out(buffer: Buffer, length: int, *, exact: bool = False) -> None:
     """Refuse a command that came with less data-out than it needs (`length` bytes).
 
-    With `exact`, more than it needs is refused as well.
+    With `exact`, more than it needs is refused as well. The CDB is right in itself: what is wrong is
+    the length that the transport was told of (FCP-4 "FCP_DL field", which offers this or a part of
+    the transfer; a part of a write does nobody a service).
 
     Raises:
-        CheckCondition: INVALID FIELD IN CDB, pointing at the block count.
+        CheckCondition: INVALID FIELD IN COMMAND INFORMATION UNIT.
     """
     if buffer.length < length or (exact and buffer.length != length):
-        raise cdb.invalid("blocks")
+        raise illegal_request(Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)

@@ -77,7 +77,7 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         raise cdb.invalid("blocks")
     pattern = bytes(lu.block_size)
     if not cdb.get("ndob"):
-        require_data_out(buffer, lu.block_size, cdb, exact=True)
+        require_data_out(buffer, lu.block_size, exact=True)
         pattern = buffer.gather()
     if any(pattern):
         yield from fill(lu, extent, pattern)

@@ -27,7 +27,7 @@ def compare_and_write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     extent = check_range(lu, cdb["lba"], cdb["blocks"])
     if cdb["blocks"] > lu.limits.compare_and_write_blocks:
         raise cdb.invalid("blocks")
-    require_data_out(buffer, 2 * extent.length, cdb, exact=True)
+    require_data_out(buffer, 2 * extent.length, exact=True)
     if not extent.length:
         return GOOD
     found = memoryview(bytearray(extent.length))
@@ -43,7 +43,7 @@ def compare_and_write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 def orwrite(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """ORWRITE(16): SBC-4; sets on the medium all bits that are set in the data-out."""
     extent = transfer_range(lu, cdb)
-    require_data_out(buffer, extent.length, cdb)
+    require_data_out(buffer, extent.length)
     if not extent.length:
         return GOOD
     found = bytearray(extent.length)

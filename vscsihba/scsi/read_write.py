@@ -40,7 +40,7 @@ def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 def write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """WRITE(6), (10), (12), (16), (32): SBC-4."""
     extent = transfer_range(lu, cdb)
-    require_data_out(buffer, extent.length, cdb)
+    require_data_out(buffer, extent.length)
     yield from store(lu, extent, buffer, fua=bool(cdb.get("fua")))
     return GOOD
 
