@@ -1,0 +1,56 @@
+"""``vscsihba completion``: prints a script that teaches a shell the words of every command.
+
+The scripts are made from the commands' own parsers. For names that only the running service
+knows they call ``vscsihba completion --backstores``.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from vscsihba.cli import complete_bash, complete_fish, complete_zsh
+from vscsihba.cli.commands import COMMANDS, parser_of
+from vscsihba.cli.entry import Parser
+from vscsihba.cli.output import print_json
+from vscsihba.cli.syntax import Syntax, syntax_of
+from vscsihba.errors import UsageError
+
+_SHELLS: Final[dict[str, Callable[[Syntax], str]]] = {
+    "bash": complete_bash.script,
+    "zsh": complete_zsh.script,
+    "fish": complete_fish.script,
+}
+
+_EXAMPLES: Final = """\
+  vscsihba completion bash > /etc/bash_completion.d/vscsihba
+  vscsihba completion zsh > /usr/local/share/zsh/site-functions/_vscsihba
+  vscsihba completion fish > /etc/fish/completions/vscsihba.fish
+"""
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    made = parser_of("completion", usage="{bash,zsh,fish}", examples=_EXAMPLES)
+    made.add_argument("shell", nargs="?", choices=tuple(_SHELLS), help="whose script to print")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the script."""
+    options = parser().parse_args(arguments)
+    if options.shell is None:
+        raise UsageError("name a shell", cure=f"say {', '.join(_SHELLS)}")
+    script = _SHELLS[options.shell](whole())
+    if options.json:
+        print_json({"shell": options.shell, "script": script})
+    else:
+        sys.stdout.write(script)
+    return 0
+
+
+def whole() -> Syntax:
+    """Return the words of the whole program."""
+    commands = {
+        command.name: syntax_of(command.load().parser(), command.summary) for command in COMMANDS.values()
+    }
+    return Syntax("", commands=commands)
