@@ -33,7 +33,7 @@ def _functions(name: str, syntax: Syntax) -> Iterator[str]:
     if syntax.commands:
         yield from _choice(name, syntax)
     else:
-        yield from _arguments([_option(each) for each in syntax.options], syntax.values)
+        yield from _arguments(list(map(_option, syntax.options)), syntax.values)
     yield "}"
     for word, below in syntax.commands.items():
         yield from _functions(_function(name, word), below)
@@ -46,8 +46,8 @@ def _choice(name: str, syntax: Syntax) -> Iterator[str]:
     for word, below in syntax.commands.items():
         yield f"        {_quoted(f'{word}:{below.summary}')}"
     yield "    )"
-    options = [_option(each) for each in syntax.options]
-    yield f"    _arguments -C {' '.join([*options, _quoted('1:command:->command'), _quoted('*::word:->words')])}"
+    steps = [_quoted("1:command:->command"), _quoted("*::word:->words")]
+    yield f"    _arguments -C {' '.join([*map(_option, syntax.options), *steps])}"
     yield '    case "$state" in'
     yield "    command) _describe command known ;;"
     yield '    words) case "$line[1]" in'
