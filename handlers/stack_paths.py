@@ -30,15 +30,15 @@ class Use:
     shared: bool
 
 
-def absolute(document: Document, registry: Registry, folder: Path | None = None) -> Document:
+def absolute(document: Document, registry: Registry | None = None, folder: Path | None = None) -> Document:
     """Return `document` with every path absolute, and every handler found from anywhere.
 
     Args:
         document: Any, also one that is wrong.
-        registry: Where its handlers come from.
+        registry: Where its handlers come from; the built-in and installed ones by default.
         folder: Where relative paths begin; the current directory by default.
     """
-    folder = folder or Path.cwd()
+    registry, folder = registry or Registry(), folder or Path.cwd()
     if isinstance(document, str):
         return str(folder / document)
     changed: dict[str, object] = {**document, **dict(_absolute_options(document, registry, folder))}

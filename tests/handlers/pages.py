@@ -13,6 +13,7 @@ from vscsihba.handlers.registry import Registry
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "handlers"
 _TABLE = re.compile(r"(?<=<!-- options -->\n).*?(?=<!-- end of options -->)", re.DOTALL)
+_CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _EXAMPLE = re.compile(r"```json\n(.*?)```", re.DOTALL)
 
 
@@ -36,6 +37,15 @@ def with_options(name: str, page: str) -> str:
 def examples(page: str) -> list[Any]:
     """Return the documents that a page shows."""
     return [json.loads(text) for text in _EXAMPLE.findall(page)]
+
+
+def from_tutorial(directory: Path, name: str) -> Path:
+    """Save the handler `name` of the tutorial as a file of that name, and return it."""
+    blocks = _CODE.findall((PAGES / "tutorial.md").read_text())
+    (code,) = [code for code in blocks if f'name = "{name}"' in code]
+    path = directory / f"{name}.py"
+    path.write_text(code)
+    return path
 
 
 def main() -> None:

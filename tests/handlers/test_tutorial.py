@@ -6,33 +6,30 @@ from pathlib import Path
 import pytest
 
 from tests.handlers.model import DiskModel, as_tests, read
-from tests.handlers.pages import PAGES
+from tests.handlers.pages import from_tutorial
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.stack import Document, build
 
-CODE = re.findall(r"```python\n(.*?)```", (PAGES / "tutorial.md").read_text(), re.DOTALL)
-
 
 def save(directory: Path, name: str) -> str:
-    (code,) = [code for code in CODE if f'name = "{name}"' in code]
-    path = directory / f"{name}.py"
-    path.write_text(code)
-    return str(path)
+    return str(from_tutorial(directory, name))
 
 
 def test_the_first_is_as_short_as_it_says(tmp_path: Path) -> None:
-    assert len(Path(save(tmp_path, "clock")).read_text().splitlines()) <= 20
+    lines = [line for line in Path(save(tmp_path, "ram")).read_text().splitlines() if line]
+    assert len(lines) <= 20
 
 
 def test_clock(tmp_path: Path) -> None:
-    with build({"handler": save(tmp_path, "clock")}) as disk:
-        assert read(disk, 0, 512).decode().strip().count(":") == 2
+    with build({"handler": save(tmp_path, "clock"), "format": "%H:%M"}) as disk:
+        assert re.fullmatch(r"\d\d:\d\d", read(disk, 0, 512).decode().strip())
+        assert disk.geometry.size == 1 << 20
         assert disk.capabilities.read_only
 
 
 def test_the_message_that_it_quotes(tmp_path: Path) -> None:
-    path = save(tmp_path, "ram")
-    with pytest.raises(ConfigError, match=r"ram\.py has no option 'szie'; did you mean \"size\"\?"):
+    path = save(tmp_path, "clock")
+    with pytest.raises(ConfigError, match=r"clock\.py has no option 'szie'; did you mean \"size\"\?"):
         build({"handler": path, "szie": "1MiB"})
 
 
@@ -41,7 +38,7 @@ class RamModel(DiskModel):
     resizes = False
 
     def document(self, directory: Path) -> Document:
-        return {"handler": save(directory, "ram"), "size": self.size}
+        return {"handler": "offset", "length": self.size, "next": {"handler": save(directory, "ram")}}
 
 
 class InvertedModel(DiskModel):

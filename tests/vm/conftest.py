@@ -25,7 +25,7 @@ class Serve(Protocol):
     """The fixture `serve`: starts a vscsitarget for images as the LUNs of an HBA."""
 
     def __call__(
-        self, images: Sequence[Path], hba: int = 0, options: Sequence[str] = (), *, wait: bool = True
+        self, images: Sequence[Path | str], hba: int = 0, options: Sequence[str] = (), *, wait: bool = True
     ) -> Target: ...
 
 
@@ -122,7 +122,7 @@ def serve(targets: list[Target], scratch: Path) -> Serve:
     """Start a vscsitarget for images and return it when all its LUNs are ready."""
 
     def start(
-        images: Sequence[Path], hba: int = 0, options: Sequence[str] = (), *, wait: bool = True
+        images: Sequence[Path | str], hba: int = 0, options: Sequence[str] = (), *, wait: bool = True
     ) -> Target:
         target = Target(images, hba, options, scratch / f"vscsitarget-{len(targets)}.err")
         targets.append(target)

@@ -95,9 +95,9 @@ class Lun:
 
 
 class Target:
-    """A vscsitarget that serves images as the LUNs of one HBA."""
+    """A vscsitarget that serves images, or stacks of handlers in a line each, as the LUNs of one HBA."""
 
-    def __init__(self, images: Sequence[Path], hba: int, options: Sequence[str], errors: Path) -> None:
+    def __init__(self, images: Sequence[Path | str], hba: int, options: Sequence[str], errors: Path) -> None:
         self.luns: list[Lun] = []
         self._command = [str(PROGRAM), f"id={hba}", "-files", ",".join(map(str, images)), *options]
         self._expected = len(images)
