@@ -1,0 +1,155 @@
+"""Changes around the LUNs: backstores as they are described, HBAs and their engines. No disk notices any."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import msgspec
+
+from vscsihba.config.change import Change, hba_of, with_hba, with_stack
+from vscsihba.config.model import Document, Hba, StackDocument
+
+
+@dataclass(frozen=True, slots=True)
+class AddBackstore(Change):
+    """A backstore becomes known."""
+
+    sign = "+"
+    backstore: str
+    stack: StackDocument
+
+    @property
+    def text(self) -> str:
+        """The name and the layers."""
+        return f"add backstore {self.backstore}: {layers(self.stack)}"
+
+    def carry_out(self, document: Document) -> Document:
+        """Add it."""
+        return with_stack(document, self.backstore, self.stack)
+
+    def inverse(self) -> "RemoveBackstore":
+        """Forget it."""
+        return RemoveBackstore(self.backstore, self.stack)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBackstore(Change):
+    """A backstore that no LUN shows is forgotten; what it is stored in stays."""
+
+    sign = "-"
+    backstore: str
+    stack: StackDocument
+
+    @property
+    def text(self) -> str:
+        """The name and the layers."""
+        return f"remove backstore {self.backstore}: {layers(self.stack)}"
+
+    def carry_out(self, document: Document) -> Document:
+        """Leave it out."""
+        return with_stack(document, self.backstore, None)
+
+    def inverse(self) -> AddBackstore:
+        """Know it again."""
+        return AddBackstore(self.backstore, self.stack)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBackstore(Change):
+    """A backstore is described differently: no LUN shows it, or none is to notice."""
+
+    sign = "~"
+    backstore: str
+    old: StackDocument
+    new: StackDocument
+
+    @property
+    def text(self) -> str:
+        """The name and the layers."""
+        return f"change backstore {self.backstore}: {layers(self.new)}"
+
+    def carry_out(self, document: Document) -> Document:
+        """Take the new description."""
+        return with_stack(document, self.backstore, self.new)
+
+    def inverse(self) -> Self:
+        """Take the old description."""
+        return replace(self, old=self.new, new=self.old)
+
+
+@dataclass(frozen=True, slots=True)
+class AddHba(Change):
+    """An HBA without LUNs comes."""
+
+    sign = "+"
+    hba: int
+    engines: int
+
+    @property
+    def text(self) -> str:
+        """The id and the engines."""
+        return f"add HBA {self.hba}" + (f", served by {self.engines} engines" if self.engines > 1 else "")
+
+    def carry_out(self, document: Document) -> Document:
+        """Add it."""
+        return with_hba(document, self.hba, Hba(self.hba, engines=self.engines))
+
+    def inverse(self) -> "RemoveHba":
+        """Remove it."""
+        return RemoveHba(self.hba, self.engines)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveHba(Change):
+    """An HBA that has no LUNs any more goes."""
+
+    sign = "-"
+    hba: int
+    engines: int
+
+    @property
+    def text(self) -> str:
+        """The id."""
+        return f"remove HBA {self.hba}"
+
+    def carry_out(self, document: Document) -> Document:
+        """Leave it out."""
+        return with_hba(document, self.hba, None)
+
+    def inverse(self) -> AddHba:
+        """Add it again."""
+        return AddHba(self.hba, self.engines)
+
+
+@dataclass(frozen=True, slots=True)
+class SetEngines(Change):
+    """More or fewer processes share the LUNs of an HBA; they hand them over while I/O goes on."""
+
+    sign = "~"
+    hba: int
+    old: int
+    new: int
+
+    @property
+    def text(self) -> str:
+        """Both numbers."""
+        return f"change HBA {self.hba}: engines {self.old} -> {self.new}"
+
+    def carry_out(self, document: Document) -> Document:
+        """Take the new number."""
+        hba = hba_of(document, self.hba)
+        return with_hba(document, self.hba, msgspec.structs.replace(hba, engines=self.new))
+
+    def inverse(self) -> Self:
+        """Take the old number."""
+        return replace(self, old=self.new, new=self.old)
+
+
+def layers(stack: StackDocument) -> str:
+    """Return the handlers of a stack from the top down, and what the source is: ``encrypt, file /srv/a``."""
+    name = str(stack["handler"])
+    if isinstance(below := stack.get("next"), dict):
+        return f"{name}, {layers(below)}"
+    if isinstance(legs := stack.get("legs"), list):
+        return f"{name} of {len(legs)}"
+    said = [str(stack[key]) for key in ("path", "size") if key in stack]
+    return " ".join([name, *said])
