@@ -4,14 +4,16 @@ Removes them although nobody serves their rings, but never under a user's feet: 
 rings are served, not while a disk is mounted.
 """
 
+from collections.abc import Collection, Sequence
+
 from vscsihba.configfs import backstores, hbas, observer, paths
-from vscsihba.configfs.found import Backstore, Hba, Observed
+from vscsihba.configfs.found import Backstore, Lun, Observed
 from vscsihba.configfs.names import backstore_name
 from vscsihba.configfs.users import openers_of, users_of
 from vscsihba.errors import InUseError
 
 
-def clear_hba(hba_id: int, *, force: bool = False) -> list[str]:
+def clear_hba(hba_id: int, *, force: bool = False, keep: Collection[int] = ()) -> list[str]:
     """Remove the LUNs, the target and the backstores that are left of an HBA.
 
     Everything that waits for them fails, and what Linux had not yet written is lost.
@@ -19,6 +21,7 @@ def clear_hba(hba_id: int, *, force: bool = False) -> list[str]:
     Args:
         hba_id: 0..255.
         force: Also while a disk is mounted or otherwise in use.
+        keep: LUNs that stay, and with any of them the target.
 
     Returns:
         What was removed, in words; empty if nothing was left.
@@ -31,15 +34,22 @@ def clear_hba(hba_id: int, *, force: bool = False) -> list[str]:
     if hba_id in found.foreign:
         hbas.refuse_foreign(hba_id)
     hba = found.hbas.get(hba_id)
-    behind = _backstores(hba_id, found)
-    _check_free(hba_id, hba, behind, force=force)
+    kept = {backstore_name(hba_id, lun) for lun in keep}
+    behind = [backstore for backstore in _backstores(hba_id, found) if backstore.name not in kept]
+    going = [lun for lun in hba.luns.values() if lun.number not in keep] if hba is not None else []
+    _check_free(hba_id, going, behind, force=force)
     removed = []
     if hba is not None:
-        _take_offline(hba_id)
-        for lun in hba.luns.values():
+        wholly = len(going) == len(hba.luns)
+        if wholly:
+            _take_offline(hba_id)
+        for lun in going:
             hbas.abandon_lun(hba_id, lun)
-        hbas.delete_hba(hba_id)
-        removed.append(f"HBA {hba_id} with {len(hba.luns)} LUNs")
+        if wholly:
+            hbas.delete_hba(hba_id)
+            removed.append(f"HBA {hba_id} with {len(going)} LUNs")
+        else:
+            removed += [f"LUN {lun.number} of HBA {hba_id}" for lun in going]
     for backstore in behind:
         backstores.delete_backstore(backstore.name)
         removed.append(f"backstore {backstore.name}")
@@ -58,14 +68,14 @@ def _backstores(hba_id: int, found: Observed) -> list[Backstore]:
     ]
 
 
-def _check_free(hba_id: int, hba: Hba | None, behind: list[Backstore], *, force: bool) -> None:
+def _check_free(hba_id: int, going: Sequence[Lun], behind: list[Backstore], *, force: bool) -> None:
     servers = openers_of(*(backstore.uio for backstore in behind if backstore.uio is not None))
     if servers:
         raise InUseError(
             f"HBA {hba_id} is being served by {', '.join(servers)}",
             cure="end that process, or choose another id",
         )
-    disks = [lun.disk for lun in hba.luns.values() if lun.disk is not None] if hba is not None else []
+    disks = [lun.disk for lun in going if lun.disk is not None]
     users = [user for disk in disks for user in users_of(disk)]
     if users and not force:
         raise InUseError(

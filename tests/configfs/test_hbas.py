@@ -191,6 +191,15 @@ def test_clear_hba_removes_what_was_left(kernel: FakeConfigfs) -> None:
     assert clear_hba(0) == []
 
 
+def test_clear_hba_keeps_what_is_to_be_kept(kernel: FakeConfigfs) -> None:
+    leave_behind(kernel)
+    assert clear_hba(0, keep={1, 7}) == ["LUN 0 of HBA 0", "backstore vscsihba0-lun0"]
+    assert list(observe().hbas[0].luns) == [1]
+    assert list(observe().backstores) == ["vscsihba0-lun1"]
+    assert clear_hba(0, keep={1}) == []
+    assert clear_hba(0) == ["HBA 0 with 1 LUNs", "backstore vscsihba0-lun1"]
+
+
 def test_clear_hba_removes_half_made_things(kernel: FakeConfigfs) -> None:
     (kernel.core / "user_3/vscsihba0-lun9").mkdir(parents=True)
     (kernel.loopback / wwn_of(0) / "tpgt_1/lun/lun_4").mkdir(parents=True)

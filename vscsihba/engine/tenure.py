@@ -7,7 +7,6 @@ again in an order that lets the next engine go on. One owner a LUN: a lock file 
 import logging
 import os
 import threading
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from vscsihba import configfs, scsi
 from vscsihba.block import Geometry
+from vscsihba.engine.assembly import assemble
 from vscsihba.engine.claim import try_lock
 from vscsihba.engine.layer_actions import LayerActions
 from vscsihba.engine.lun import ServedLun
@@ -26,7 +26,6 @@ from vscsihba.engine.unit_state import UnitState
 from vscsihba.errors import HostError, JournalDamagedError, RingCorruptError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import Document
-from vscsihba.stats import LunStats
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
 from vscsihba.transport import Recovered
@@ -92,41 +91,28 @@ class Tenure:
             undo.callback(os.close, lock)
             stack = self.request.build()
             medium = undo.enter_context(stack)
-            identity = scsi.Identity.derive(medium.identity)
-            device = self._device(medium.geometry, identity)
+            device = self._device(medium.geometry, scsi.Identity.derive(medium.identity))
             self.request.note(self._run)
-            self.served = self._serve(medium, identity, TcmuTransport(device, self._journal))
+            self.served = self._serve(medium, TcmuTransport(device, self._journal))
             self.actions = LayerActions(stack)
             undo.callback(self.actions.end)
             self._undo = undo.pop_all()
         return True
 
-    def _serve(self, medium: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
+    def _serve(self, medium: Handler, transport: TcmuTransport) -> ServedLun:
         """Have the pump serve the ring, and go on first with what a predecessor had under way."""
         with ExitStack() as failing:
             failing.callback(transport.close)
             recovered = self._recover(transport)
-            state, stats = UnitState(identity.serial), LunStats()
-            unit = scsi.LogicalUnit(
-                medium.geometry,
-                medium.capabilities,
-                identity,
-                stats=stats,
-                removable=self.request.removable,
-                target_core=True,
-                saved_state=state.load(),
-                on_save=state.save,
-                clock=lambda: time.time_ns() // 1_000_000,
-            )
-            served = ServedLun(
-                self.request.lun,
-                transport,
-                unit,
+            served = assemble(
+                self.request,
                 medium,
+                transport,
                 self._pump.mailbox,
-                stats=stats,
                 reports=self._reports,
                 neighbours=self._neighbours,
+                state=UnitState(scsi.Identity.derive(medium.identity).serial),
+                target_core=True,
                 free_kept=partial(configfs.free_kept_buf, self._name),
             )
             failing.pop_all()

@@ -11,8 +11,10 @@ receive (`Task.buffer`) and complete (`Task.complete`). It knows nothing of prog
 """
 
 from vscsihba.hba.adapter import VirtualHba
+from vscsihba.hba.kernel_port import KernelPort
+from vscsihba.hba.loopback_port import LoopbackPort
 from vscsihba.hba.lun import Lun
-from vscsihba.hba.port import KernelPort, LoopbackPort, Port
+from vscsihba.hba.port import Port
 from vscsihba.hba.task import Management, Task
 
 __all__ = ["KernelPort", "LoopbackPort", "Lun", "Management", "Port", "Task", "VirtualHba"]

@@ -13,14 +13,19 @@ from typing import Self
 
 from vscsihba import scsi
 from vscsihba.block import Capabilities, Geometry
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
 from vscsihba.errors import TransportError, UsageError
 from vscsihba.handlers.stack import Document
+from vscsihba.handlers.stack_paths import absolute
 from vscsihba.hba.handled import HandledLun
 from vscsihba.hba.inbox import Inbox
+from vscsihba.hba.kernel_port import KernelPort
 from vscsihba.hba.links import Links, OnReady
 from vscsihba.hba.lun import Lun
-from vscsihba.hba.port import KernelPort, Port
+from vscsihba.hba.port import Port
 from vscsihba.hba.raw import RawLun
 from vscsihba.hba.task import Management, Task
 from vscsihba.units import parse_size
@@ -57,7 +62,8 @@ class VirtualHba:
         self._on_management = on_management
         self._inbox = Inbox()
         self._pump: Pump | None = None
-        self._raw: list[RawLun] = []
+        self._raw: dict[int, RawLun] = {}
+        self._neighbours = Neighbours()
         self._links = Links(f"hba{hba_id}", self._port, self._inbox, on_ready)
 
     def __enter__(self) -> Self:
@@ -97,8 +103,7 @@ class VirtualHba:
             OSError: The handler's medium cannot be opened.
             TransportError: The HBA is not there (any more).
         """
-        if not self._links.running:
-            raise TransportError(f"HBA {self._id} is not there", cure="enter its context first")
+        self._demand_running()
         if lun in self.luns:
             raise UsageError(f"LUN {lun} exists already", cure="choose another number")
         if (size is None) == (handler is None):
@@ -113,7 +118,7 @@ class VirtualHba:
         # No volatile cache: a prototype that says GOOD to a write has it.
         unit = scsi.LogicalUnit(geometry, Capabilities(), names, write_cache=False)
         served = RawLun(number, self._port.attach(number, geometry, names.serial), unit)
-        self._raw.append(served)
+        self._raw[number] = served
         self._inbox.add(served)
         return self._keep(Lun(number, geometry, unit, self._port), served)
 
@@ -121,13 +126,44 @@ class VirtualHba:
         if self._pump is None:
             self._pump = Pump()
             self._pump.start(f"hba{self._id}")
-        served = HandledLun(number, document, self._port.attach, self._pump, self._failed)
+        holding = self._port.hold(
+            LunRequest(number, absolute(document)),
+            self._pump,
+            reports=Reports(failed=self._failed),
+            neighbours=self._neighbours,
+        )
+        served = HandledLun(number, holding)
         return self._keep(Lun(number, served.geometry, served.unit, self._port), served)
+
+    def remove_lun(self, lun: int) -> Lun:
+        """Begin to take a LUN away, and return before Linux has let go: see `Lun.wait_until_gone`.
+
+        Linux flushes it, and waits for what is open: a raw LUN's commands are to be answered until
+        then, by another thread if this one is to wait. Its number is free when it is gone.
+
+        Raises:
+            UsageError: There is no such LUN.
+            TransportError: The HBA is not there (any more).
+        """
+        self._demand_running()
+        if lun not in self.luns:
+            raise UsageError(f"there is no LUN {lun}")
+        going = self.luns[lun]
+        self._links.remove(going, partial(self._forget, lun))
+        return going
+
+    def _forget(self, number: int) -> None:
+        self._raw.pop(number, None)
+        self.luns.pop(number)
 
     def _keep(self, lun: Lun, served: RawLun | HandledLun) -> Lun:
         self.luns[lun.number] = lun
         self._links.add(lun, served)
         return lun
+
+    def _demand_running(self) -> None:
+        if not self._links.running:
+            raise TransportError(f"HBA {self._id} is not there", cure="enter its context first")
 
     def _failed(self, text: str) -> None:
         self._inbox.put(TransportError(text))
@@ -225,7 +261,7 @@ class VirtualHba:
         """
         if self._links.started:
             self._links.stop()
-            for served in tuple(self._raw):
+            for served in tuple(self._raw.values()):
                 _try(served.abandon)
             while not self.detached:
                 if self._inbox.take() is None:

@@ -43,8 +43,8 @@ class Links:
         self._port = port
         self._inbox = inbox
         self._on_ready = on_ready
-        self._added: list[tuple[Lun, RawLun | HandledLun]] = []
-        self._jobs: SimpleQueue[Lun | None] = SimpleQueue()
+        self._added: dict[int, tuple[Lun, RawLun | HandledLun]] = {}
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"{name}-links", daemon=True)
 
@@ -64,8 +64,12 @@ class Links:
 
     def add(self, lun: Lun, served: RawLun | HandledLun) -> None:
         """Link a LUN soon, and take it down in the end."""
-        self._added.append((lun, served))
-        self._jobs.put(lun)
+        self._added[lun.number] = lun, served
+        self._jobs.put(partial(self._link, lun))
+
+    def remove(self, lun: Lun, then: Callable[[], None]) -> None:
+        """Take a LUN down soon, then call `then`, if the kernel refuses nothing."""
+        self._jobs.put(partial(self._remove, lun, then))
 
     def stop(self) -> None:
         """Begin to take everything down; safe in a signal handler, twice is harmless."""
@@ -78,16 +82,17 @@ class Links:
 
     def _run(self) -> None:
         try:
-            while (lun := self._jobs.get()) is not None:
-                if not self._stopping:
-                    self._link(lun)
-            for lun, served in reversed(self._added):
-                self._remove(lun, served)
-            self._carefully(self._port.close)
+            while (job := self._jobs.get()) is not None:
+                job()
+            for lun, served in reversed(self._added.values()):
+                self.failures += self._take_down(lun, served)
+            self.failures += _failures(self._port.close)
         finally:
             self._inbox.end()
 
     def _link(self, lun: Lun) -> None:
+        if self._stopping and not self._port.is_linked(lun.number):
+            return
         try:
             self._port.link(lun.number)
         except VscsihbaError as error:
@@ -99,22 +104,38 @@ class Links:
             tell = partial(_tell, lun, self._on_ready)
             threading.Thread(target=tell, name=f"{self._name}-ready{lun.number}", daemon=True).start()
 
-    def _remove(self, lun: Lun, served: RawLun | HandledLun) -> None:
+    def _remove(self, lun: Lun, then: Callable[[], None]) -> None:
+        if self._stopping:  # it is taken down with the others
+            return
+        _, served = self._added.pop(lun.number)
+        if not self._take_down(lun, served):
+            then()
+
+    def _take_down(self, lun: Lun, served: RawLun | HandledLun) -> list[VscsihbaError | OSError]:
+        """Take every step down, whatever becomes of the one before; return what failed."""
+        failures: list[VscsihbaError | OSError] = []
         if not lun.linked.done():
             lun.linked.set_exception(HostError(f"LUN {lun.number} was removed before it was linked"))
         elif lun.linked.exception() is None:
-            self._carefully(partial(self._port.unlink, lun.number, served=not served.failed))
+            failures += _failures(partial(self._port.unlink, lun.number, served=not served.failed))
         if isinstance(served, RawLun):
             self._inbox.remove(served)
-        self._carefully(served.close)
-        self._carefully(partial(self._port.detach, lun.number))
+        failures += _failures(served.close)
+        failures += _failures(partial(self._port.detach, lun.number))
+        if failures:
+            lun.gone.set_exception(failures[0])
+        else:
+            lun.gone.set_result(None)
+        return failures
 
-    def _carefully(self, step: Callable[[], None]) -> None:
-        """Take one step down; if it fails, remember that, and let the next one be taken."""
-        try:
-            step()
-        except (VscsihbaError, OSError) as error:
-            self.failures.append(error)
+
+def _failures(step: Callable[[], None]) -> list[VscsihbaError | OSError]:
+    """Take one step down, and return why it failed, if it did."""
+    try:
+        step()
+    except (VscsihbaError, OSError) as error:
+        return [error]
+    return []
 
 
 def _tell(lun: Lun, on_ready: OnReady) -> None:

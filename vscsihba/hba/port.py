@@ -1,19 +1,17 @@
 """Where the LUNs of an HBA live: in the kernel, or in this process.
 
-A port makes rings and links; who serves them, and what a command means, it does not know.
+A port makes rings and links; what a command means it does not know.
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from vscsihba import configfs
 from vscsihba.block import Geometry
-from vscsihba.engine.claim import claim_hba
-from vscsihba.errors import HostError, TransportError
-from vscsihba.loopback import Answer, Loopback
-from vscsihba.tcmu.device import TcmuTransport
-from vscsihba.tcmu.uio import SYSFS, read_device
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.hba.handled import Holding
 from vscsihba.transport import Transport
 
 
@@ -37,6 +35,22 @@ class Port(Protocol):
             HostError: The kernel refuses; nothing stays behind.
         """
 
+    def hold(self, request: LunRequest, pump: Pump, *, reports: Reports, neighbours: Neighbours) -> Holding:
+        """Return what serves a LUN with a stack of handlers, once it is opened; it makes the ring.
+
+        Args:
+            request: The LUN.
+            pump: Serves it.
+            reports: Who is told of commands and failures.
+            neighbours: The units of the HBA that are served so.
+
+        Raises:
+            HostError: What is there in its place cannot be removed.
+        """
+
+    def is_linked(self, lun: int) -> bool:
+        """Tell whether the initiator has seen the LUN before this process came."""
+
     def link(self, lun: int) -> None:
         """Let the initiator see the LUN; it asks what it is before this returns.
 
@@ -56,7 +70,7 @@ class Port(Protocol):
         """
 
     def detach(self, lun: int) -> None:
-        """Remove the ring, which nobody serves any more.
+        """Remove the ring, which nobody serves any more, and all else that was there for the LUN.
 
         Raises:
             HostError: The kernel refuses.
@@ -75,111 +89,3 @@ class Port(Protocol):
         Raises:
             HostError: The kernel refuses.
         """
-
-
-class KernelPort:
-    """An HBA of this machine's kernel (tcm_loop), its LUNs over target_core_user.
-
-    Args:
-        hba_id: 0..255.
-    """
-
-    def __init__(self, hba_id: int) -> None:
-        self._id = hba_id
-        self._undo = ExitStack()
-
-    def open(self) -> None:
-        """Make the HBA; what a process that died has left of it is removed."""
-        with ExitStack() as undo:
-            configfs.prepare()
-            undo.enter_context(claim_hba(self._id))
-            configfs.clear_hba(self._id)
-            configfs.create_hba(self._id)
-            undo.callback(configfs.delete_hba, self._id)
-            self._undo = undo.pop_all()
-
-    def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:
-        """Make a backstore and open its ring."""
-        spec = configfs.BackstoreSpec(
-            name=configfs.backstore_name(self._id, lun),
-            size=geometry.size,
-            serial=serial,
-            config=f"hba{self._id}/lun{lun}",
-            block_size=geometry.block_size,
-        )
-        backstore = configfs.create_backstore(spec)
-        with ExitStack() as undo:
-            undo.callback(configfs.delete_backstore, spec.name)
-            device = read_device(SYSFS / backstore.uio.name) if backstore.uio else None
-            if device is None:
-                raise HostError(f"backstore {spec.name} has no uio device", cure="see dmesg for the reason")
-            transport = TcmuTransport(device)
-            undo.pop_all()
-        return transport
-
-    def link(self, lun: int) -> None:
-        """Link the backstore; the kernel scans it."""
-        configfs.link_lun(self._id, lun, configfs.backstore_name(self._id, lun))
-
-    def unlink(self, lun: int, *, served: bool) -> None:
-        """Unlink the backstore; sd flushes its cache."""
-        configfs.unlink_lun(self._id, lun, served=served)
-
-    def detach(self, lun: int) -> None:
-        """Delete the backstore."""
-        configfs.delete_backstore(configfs.backstore_name(self._id, lun))
-
-    def disk(self, lun: int, timeout: float) -> Path:
-        """Return ``/dev/sdX``."""
-        return configfs.wait_for_lun(self._id, lun, timeout=timeout).disk
-
-    def close(self) -> None:
-        """Delete the target and let go of the id."""
-        self._undo.close()
-
-
-class LoopbackPort:
-    """An HBA inside this process: no kernel, no root, and the initiator is `run`.
-
-    Attributes:
-        loopbacks: Both ends of each LUN's ring, by number.
-    """
-
-    def __init__(self) -> None:
-        self.loopbacks: dict[int, Loopback] = {}
-
-    def run(self, lun: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
-        """Send a command and wait for the answer, which another thread must give.
-
-        Raises:
-            TransportError: There is no such LUN, or no answer in time.
-        """
-        if lun not in self.loopbacks:
-            raise TransportError(f"there is no LUN {lun}")
-        loopback = self.loopbacks[lun]
-        return loopback.wait(loopback.submit(cdb, data_out=data_out, data_in=data_in))
-
-    def open(self) -> None:
-        """Do nothing: there is nothing outside."""
-
-    def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:  # noqa: ARG002
-        """Make a ring in memory."""
-        loopback = self.loopbacks[lun] = Loopback()
-        return loopback.transport
-
-    def link(self, lun: int) -> None:
-        """Do nothing: nobody scans."""
-
-    def unlink(self, lun: int, *, served: bool) -> None:
-        """Do nothing: nobody flushes."""
-
-    def detach(self, lun: int) -> None:
-        """Free the ring."""
-        self.loopbacks.pop(lun).close()
-
-    def disk(self, lun: int, timeout: float) -> Path:  # noqa: ARG002
-        """Say that there is none."""
-        raise HostError(f"LUN {lun} is inside this process, which has no disks")
-
-    def close(self) -> None:
-        """Do nothing: there is nothing outside."""

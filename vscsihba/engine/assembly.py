@@ -1,0 +1,68 @@
+"""One served LUN, put together: ring, SCSI state and medium, whoever owns them and wherever the ring is."""
+
+import time
+from collections.abc import Callable
+
+from vscsihba import scsi
+from vscsihba.engine.lun import ServedLun
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.unit_state import UnitState
+from vscsihba.handlers.base import Handler
+from vscsihba.stats import LunStats
+from vscsihba.transport import Transport
+
+
+def assemble(
+    request: LunRequest,
+    medium: Handler,
+    transport: Transport,
+    mailbox: Mailbox,
+    *,
+    reports: Reports,
+    neighbours: Neighbours,
+    state: UnitState | None = None,
+    target_core: bool = False,
+    free_kept: Callable[[int], None] = lambda _number: None,
+) -> ServedLun:
+    """Return a LUN that is ready to `begin`.
+
+    Args:
+        request: What is wanted.
+        medium: Its stack, open.
+        transport: Its ring.
+        mailbox: Of the pump that will serve it.
+        reports: Who is told of commands and failures.
+        neighbours: The units of its HBA that the same pump serves.
+        state: What the unit keeps for its next life; without, it keeps nothing.
+        target_core: Linux's target core is in front of the ring.
+        free_kept: See `ServedLun`.
+
+    Raises:
+        HostError: The state cannot be read.
+    """
+    stats = LunStats()
+    unit = scsi.LogicalUnit(
+        medium.geometry,
+        medium.capabilities,
+        scsi.Identity.derive(medium.identity),
+        stats=stats,
+        removable=request.removable,
+        target_core=target_core,
+        saved_state=state.load() if state else b"",
+        on_save=state.save if state else None,
+        clock=lambda: time.time_ns() // 1_000_000,
+    )
+    return ServedLun(
+        request.lun,
+        transport,
+        unit,
+        medium,
+        mailbox,
+        stats=stats,
+        reports=reports,
+        neighbours=neighbours,
+        free_kept=free_kept,
+    )

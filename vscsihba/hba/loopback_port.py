@@ -1,0 +1,143 @@
+"""An HBA port inside this process: its own initiator, kernel and disks that nobody else sees."""
+
+import logging
+import threading
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from vscsihba.block import Geometry
+from vscsihba.engine.assembly import assemble
+from vscsihba.engine.lun import ServedLun
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.errors import HostError, TransportError
+from vscsihba.loopback import Answer, Loopback
+from vscsihba.transport import Transport
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 30.0
+"""Seconds to wait for verbs under way before the ring is left as it is."""
+
+
+class LoopbackPort:
+    """An HBA inside this process: no kernel, no root, and the initiator is `run`.
+
+    Attributes:
+        loopbacks: Both ends of each LUN's ring, by number.
+    """
+
+    def __init__(self) -> None:
+        self.loopbacks: dict[int, Loopback] = {}
+
+    def run(self, lun: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
+        """Send a command and wait for the answer, which another thread must give.
+
+        Raises:
+            TransportError: There is no such LUN, or no answer in time.
+        """
+        if lun not in self.loopbacks:
+            raise TransportError(f"there is no LUN {lun}")
+        loopback = self.loopbacks[lun]
+        return loopback.wait(loopback.submit(cdb, data_out=data_out, data_in=data_in))
+
+    def open(self) -> None:
+        """Do nothing: there is nothing outside."""
+
+    def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:  # noqa: ARG002
+        """Make a ring in memory."""
+        return self.make(lun).transport
+
+    def make(self, lun: int) -> Loopback:
+        """Return a new ring, both ends of it."""
+        loopback = self.loopbacks[lun] = Loopback()
+        return loopback
+
+    def hold(
+        self, request: LunRequest, pump: Pump, *, reports: Reports, neighbours: Neighbours
+    ) -> "LoopbackHolding":
+        """Return what serves a LUN over a ring in memory."""
+        return LoopbackHolding(self, request, pump, reports=reports, neighbours=neighbours)
+
+    def is_linked(self, lun: int) -> bool:  # noqa: ARG002
+        """Say no: nothing outlives this process."""
+        return False
+
+    def link(self, lun: int) -> None:
+        """Do nothing: nobody scans."""
+
+    def unlink(self, lun: int, *, served: bool) -> None:
+        """Do nothing: nobody flushes."""
+
+    def detach(self, lun: int) -> None:
+        """Free the ring."""
+        self.loopbacks.pop(lun).close()
+
+    def disk(self, lun: int, timeout: float) -> Path:  # noqa: ARG002
+        """Say that there is none."""
+        raise HostError(f"LUN {lun} is inside this process, which has no disks")
+
+    def close(self) -> None:
+        """Do nothing: there is nothing outside."""
+
+
+class LoopbackHolding:
+    """A LUN of a `LoopbackPort`, from `open` to `close`: nobody could own it before or after.
+
+    Attributes:
+        served: What the pump serves; None before `open`.
+    """
+
+    def __init__(
+        self,
+        port: LoopbackPort,
+        request: LunRequest,
+        pump: Pump,
+        *,
+        reports: Reports,
+        neighbours: Neighbours,
+    ) -> None:
+        self.served: ServedLun | None = None
+        self._port = port
+        self._request = request
+        self._pump = pump
+        self._reports = reports
+        self._neighbours = neighbours
+        self._undo = ExitStack()
+
+    def open(self) -> bool:
+        """Open the medium, make a ring, serve it.
+
+        Raises:
+            UsageError, HostError, OSError: The stack cannot be opened.
+        """
+        with ExitStack() as undo:
+            medium = undo.enter_context(self._request.build())
+            loopback = self._port.make(self._request.lun)
+            self.served = assemble(
+                self._request,
+                medium,
+                loopback.transport,
+                self._pump.mailbox,
+                reports=self._reports,
+                neighbours=self._neighbours,
+                free_kept=loopback.free_kept_buf,
+            )
+            self._undo = undo.pop_all()
+        self._pump.mailbox.post(partial(self.served.begin, self._pump))
+        return True
+
+    def close(self) -> None:
+        """Finish what is under way, answer it, close the stack."""
+        closed = threading.Event()
+        if self.served is not None:
+            self._pump.mailbox.post(partial(self.served.end, self._pump, closed.set))
+            if not closed.wait(_PATIENCE):
+                log.error(
+                    "LUN %d: its storage does not answer; its commands are left unanswered", self._request.lun
+                )
+                return
+        self._undo.close()
