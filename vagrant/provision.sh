@@ -1,27 +1,73 @@
 #!/bin/bash
-# Makes a Debian or Ubuntu machine ready for vscsihba: packages, the virtual environment, the kernel's modules.
+# Makes a Debian or Ubuntu machine one that vscsihba is installed on, as a user would install it.
 #
-# For a person's own VM, of whatever make; to be run as root, as often as one likes. Knows nothing of Vagrant.
+#   provision.sh                   all of it: packages, kernel, program
+#   provision.sh kernel [VERSION]  only see to the kernel: of that version, and with the modules
+#
+# To be run as root, as often as one likes. Takes the wheels in build/wheels where they are, else makes one from this
+# tree. Knows nothing of Vagrant, nor of the quick VM runner, where test.sh needs `provision.sh kernel`.
 set -eu
-cd "$(dirname "$0")/.."
-
+tree=$(cd "$(dirname "$0")/.." && pwd -P)
+prefix=/opt/vscsihba
 modules=(target_core_user tcm_loop sg)
+export PATH=$PATH:/usr/sbin:/sbin
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "provision.sh: must be run as root" >&2
-    exit 1
-fi
+die() { printf 'provision.sh: %s\n' "$*" >&2; exit 1; }
+say() { printf 'provision.sh: %s\n' "$*"; }
 
-./dev setup
+# Another version than the running one is only installed: whoever called boots the machine again.
+other_kernel() {
+    local suite
+    case $(uname -r) in "$1".*) return 1 ;; esac
+    suite=$(awk -v "version=$1" '$1 == version { print $NF }' "$tree/vagrant/packages/kernels.txt")
+    [ -n "$suite" ] || die "the running kernel is $(uname -r), and vagrant/packages/kernels.txt has no version $1"
+    "$tree/vagrant/debian-sources" "$suite" >/etc/apt/sources.list.d/vscsihba-kernel.list
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y -t "$suite" "linux-image-$(dpkg --print-architecture)"
+    say "Linux $1 is installed: boot it, then run this again"
+}
 
-if ! modprobe -a "${modules[@]}"; then
-    ./dev setup --kernel
-    echo "provision.sh: the running kernel $(uname -r) has not all of the modules ${modules[*]}." >&2
-    echo "provision.sh: a kernel that has them is installed: boot it, then run this again." >&2
-    exit 1
-fi
+kernel() {
+    local module missing=()
+    for module in "${modules[@]}"; do
+        modprobe --quiet "$module" 2>/dev/null || missing+=("$module")
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        die "the kernel $(uname -r) lacks ${missing[*]}: boot one that has them, such as Debian's linux-image-amd64"
+    fi
+    mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
+    # Where the kernel keeps persistent reservations.
+    mkdir -p /var/target/pr
+}
+
+# Returns whether packages have to come over a network, which the machine of our own box does not have.
+online() { [ ! -e /etc/vscsihba-box ]; }
+
+program() {
+    local options=(--disable-pip-version-check --no-compile --quiet) wheel=("$tree"/build/wheels/vscsihba-*.whl)
+    rm -rf "$prefix"
+    python3 -m venv --system-site-packages "$prefix"
+    online || options+=(--no-index)
+    [ -e "${wheel[0]}" ] || wheel=("$tree")
+    "$prefix/bin/pip" install "${options[@]}" --find-links "$tree/build/wheels" "${wheel[0]}[test]"
+    ln -sf "$prefix/bin/vscsihba" "$prefix/bin/vscsitarget" /usr/local/bin/
+    # The tests, without the package beside them: what they import is what is installed.
+    mkdir "$prefix/tree"
+    cp -a "$tree"/{tests,vagrant,examples,pyproject.toml,start_target.sh} "$prefix/tree/"
+}
+
+[ "$(id -u)" -eq 0 ] || die "must be run as root"
+case ${1:-} in
+kernel)
+    [ -n "${2:-}" ] && other_kernel "$2" && exit
+    kernel
+    exit
+    ;;
+"") ;;
+*) die "unknown step $1" ;;
+esac
+if online; then "$tree/dev" packages tests; fi
+kernel
 printf '%s\n' "${modules[@]}" >/etc/modules-load.d/vscsihba.conf
-
-mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
-mkdir -p /var/target/pr
-echo "provision.sh: ready: try sudo ./dev demo"
+program
+say "vscsihba $("$prefix/bin/vscsihba" --version | awk '{ print $NF }') is in $prefix; Linux $(uname -r)"

@@ -1,13 +1,17 @@
 #!/bin/bash
 # Runs the tests that need a kernel, in whatever machine this is. Knows neither Vagrant nor the quick VM runner.
 #
-# To be run as root in a machine that provision.sh has prepared, or in the guest of `./dev vm`; arguments go to pytest.
+# To be run as root; arguments go to pytest. In a machine that provision.sh has made, from /opt/vscsihba/tree: there it
+# tests what is installed. In a working tree with a virtual environment (the guest of `./dev vm`), the tree.
 set -eu
 cd "$(dirname "$0")/.."
+vagrant/provision.sh kernel
 
 export VSCSIHBA_IN_VM=1
 export VSCSIHBA_SCRATCH="${VSCSIHBA_SCRATCH:-/var/tmp}"
 
+python=.venv/bin/python
+if [ ! -e $python ]; then python=/opt/vscsihba/bin/python; fi
 options=(-p no:cacheprovider -o timeout=900)
 if [ -n "${VSCSIHBA_RESULTS:-}" ]; then
     options+=("--junitxml=$VSCSIHBA_RESULTS/vm-tests-$(uname -r).xml")
@@ -15,4 +19,4 @@ fi
 if [ $# -eq 0 ]; then
     set -- tests/vm
 fi
-exec .venv/bin/python -m pytest "${options[@]}" "$@"
+exec $python -m pytest "${options[@]}" "$@"
