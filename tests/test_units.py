@@ -114,6 +114,7 @@ def test_exact_size_uses_the_largest_unit_without_a_fraction(size: int, said: st
     assert exact_size(size) == said
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 70))
 def test_exact_size_is_undone_by_parsing(size: int) -> None:
     assert parse_size(str(exact_size(size))) == size

@@ -1,8 +1,12 @@
 """Documents made up by Hypothesis: few names, files and numbers, so that they often meet."""
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from vscsihba.config.model import Document, Hba, Lun, StackDocument
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 SIZES = ("1MiB", "2MiB", "3MiB")
 FILES = ("/a.img", "/b.img", "/c.img")

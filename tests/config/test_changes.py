@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.config.documents import documents
+from tests.config.documents import documents, unhurried
 from vscsihba.config.changes import Changes, changes
 from vscsihba.config.dump import dump
 from vscsihba.config.model import Document, Hba, Lun, StackDocument
@@ -32,6 +32,7 @@ def possible(running: Document, wanted: Document, prune: Prune) -> Changes | Non
     return None
 
 
+@unhurried
 @given(documents(), documents())
 def test_changes_lead_to_what_is_wanted(running: Document, wanted: Document) -> None:
     found = possible(running, wanted, "all")
@@ -39,6 +40,7 @@ def test_changes_lead_to_what_is_wanted(running: Document, wanted: Document) -> 
         assert fold(running, found) == wanted == found.target
 
 
+@unhurried
 @given(documents(), documents(), PRUNES)
 def test_changes_lead_to_their_target_and_twice_is_nothing(
     running: Document, wanted: Document, prune: Prune
@@ -50,12 +52,14 @@ def test_changes_lead_to_their_target_and_twice_is_nothing(
         assert dump(found.target) == dump(fold(running, found))
 
 
+@unhurried
 @given(documents())
 def test_nothing_leads_from_a_document_to_itself(document: Document) -> None:
     for prune in get_args(Prune):
         assert changes(document, document, prune=prune).steps == ()
 
 
+@unhurried
 @given(documents(), documents(), PRUNES)
 def test_every_change_can_be_taken_back(running: Document, wanted: Document, prune: Prune) -> None:
     document = running
@@ -66,6 +70,7 @@ def test_every_change_can_be_taken_back(running: Document, wanted: Document, pru
         document = after
 
 
+@unhurried
 @given(documents(), documents(), PRUNES)
 def test_no_two_luns_have_one_backstore_on_the_way(running: Document, wanted: Document, prune: Prune) -> None:
     document = running
@@ -76,6 +81,7 @@ def test_no_two_luns_have_one_backstore_on_the_way(running: Document, wanted: Do
         assert set(shown) <= document.backstores.keys()
 
 
+@unhurried
 @given(documents(), documents(), PRUNES)
 def test_what_is_described_under_a_working_disk_is_the_same_disk(
     running: Document, wanted: Document, prune: Prune
@@ -97,6 +103,7 @@ def _bare(stack: StackDocument) -> StackDocument:
     return {**kept, "next": _bare(below)} if isinstance(below, dict) else kept
 
 
+@unhurried
 @given(documents(), documents())
 def test_other_hbas_are_left_alone(running: Document, wanted: Document) -> None:
     found = possible(running, wanted, "named")
@@ -106,6 +113,7 @@ def test_other_hbas_are_left_alone(running: Document, wanted: Document) -> None:
                 assert found.target.hba(hba.id) == hba
 
 
+@unhurried
 @given(documents(), documents())
 def test_nothing_is_taken_away_unless_it_is_to_be(running: Document, wanted: Document) -> None:
     for step in possible(running, wanted, "none") or ():
@@ -113,6 +121,7 @@ def test_nothing_is_taken_away_unless_it_is_to_be(running: Document, wanted: Doc
         assert step.kind != "remove_lun" or step.replaces
 
 
+@unhurried
 @given(documents(), documents(), PRUNES)
 def test_every_change_says_itself_in_a_line_and_in_json(
     running: Document, wanted: Document, prune: Prune

@@ -86,7 +86,8 @@ class Disk:
         physical = options.pop("physical_block_size", block_size)
         assert isinstance(physical, int)
         geometry = Geometry(blocks * block_size, block_size, physical)
-        identity = Identity.derive(str(options.pop("name", "test")))
+        identity = options.pop("identity", None) or Identity.derive(str(options.pop("name", "test")))
+        assert isinstance(identity, Identity)
         self.lu = LogicalUnit(geometry, capabilities, identity, **options)  # type: ignore[arg-type]
         self.medium = bytearray(blocks * block_size)
         self.holes: set[int] = set()

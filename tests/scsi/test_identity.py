@@ -43,8 +43,32 @@ def test_product_words_fill_their_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("serial", "naa"), [("", b"0" * 8), ("x" * 201, b"0" * 8), ("x", b"0" * 7), ("x", b"P" * 8)]
+    ("serial", "naa"),
+    [
+        ("", b"0" * 8),
+        ("x" * 201, b"0" * 8),
+        ("x", b""),
+        ("x", b"0" * 7),
+        ("x", b"@" * 8),
+        ("x", b"P" * 16),
+        ("x", b"`" * 8),
+    ],
 )
 def test_identity_that_no_page_can_carry_is_refused(serial: str, naa: bytes) -> None:
     with pytest.raises(UsageError):
         Identity(serial, naa)
+
+
+@pytest.mark.parametrize("naa", ["2001020304050607", "5001405000000001", "6001405" + "0" * 24 + "1"])
+def test_identity_takes_the_names_that_it_is_given(naa: str) -> None:
+    disk = Disk(identity=Identity.derive("a", serial="S-1", naa=bytes.fromhex(naa)))
+    length = len(naa) // 2
+    page = disk.run("12 01 83 00ff 00").data
+    assert page[4 : 8 + length] == bytes([1, 3, 0, length]) + bytes.fromhex(naa)
+    assert f"naa.{naa.upper()}".encode() in page
+    assert disk.run("12 01 80 00ff 00").data[4:] == b"S-1"
+
+
+def test_identity_is_derived_where_nothing_is_given() -> None:
+    assert Identity.derive("a", serial="S-1").naa == Identity.derive("a").naa
+    assert Identity.derive("a", naa=b"P" * 8).serial == Identity.derive("a").serial

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from vscsihba.errors import UsageError
 
+_NAA_LENGTHS = {2: 8, 3: 8, 5: 8, 6: 16}
+"""Bytes of an NAA designator by its type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -15,7 +18,7 @@ class Identity:
 
     Attributes:
         serial: PRODUCT SERIAL NUMBER: printable ASCII.
-        naa: NAA designator, 8 bytes: locally assigned (3h), as nobody gave us an OUI.
+        naa: NAA designator (SPC-5 "NAA designator format"): 16 bytes of type 6h, 8 bytes of the others.
     """
 
     serial: str
@@ -28,14 +31,28 @@ class Identity:
             UsageError: The serial number or the designator is malformed.
         """
         _check("serial number", self.serial, 200)
-        if len(self.naa) != 8 or self.naa[0] >> 4 != 3:
-            raise UsageError(f"{self.naa.hex()} is no locally assigned NAA designator of 8 bytes")
+        if len(self.naa) != _NAA_LENGTHS.get(self.naa[0] >> 4 if self.naa else 0):
+            raise UsageError(
+                f"{self.naa.hex()!r} is no NAA designator: 16 bytes of type 6, or 8 of 2, 3 or 5"
+            )
 
     @classmethod
-    def derive(cls, text: str) -> "Identity":
-        """Return the identity that always belongs to `text`, such as the identity of a backing file."""
+    def derive(cls, text: str, *, serial: str | None = None, naa: bytes | None = None) -> "Identity":
+        """Return the identity that always belongs to `text`, such as the identity of a backing file.
+
+        Its NAA designator is locally assigned (3h), as nobody gave us an OUI.
+
+        Args:
+            text: What it is derived from.
+            serial: Takes the place of the serial number that would be derived.
+            naa: Likewise of the designator.
+
+        Raises:
+            UsageError: What was given can be no such name.
+        """
         digest = hashlib.sha256(text.encode()).digest()
-        return cls(serial=digest[8:20].hex(), naa=bytes([0x30 | digest[0] & 0x0F]) + digest[1:8])
+        local = bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]
+        return cls(serial=digest[8:20].hex() if serial is None else serial, naa=local if naa is None else naa)
 
 
 @dataclass(frozen=True, slots=True)
