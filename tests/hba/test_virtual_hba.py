@@ -80,6 +80,73 @@ def test_raw_and_handler_luns_side_by_side() -> None:
     assert not port.loopbacks
 
 
+def test_a_lun_goes_while_the_others_are_in_use_and_its_number_is_free_again() -> None:
+    port = AskingPort()
+    with VirtualHba(0, port=port) as hba:
+        hba.add_lun(0, size="1MiB")
+        hba.add_lun(1, handler={"handler": "memory", "size": "1MiB"})
+        with serving(hba):
+            for number in (0, 1):
+                hba.luns[number].linked.result(10)
+                gone = hba.remove_lun(number)
+                gone.wait_until_gone(10)
+                assert port.answers.pop(SYNCHRONIZE_CACHE[0]).status == 0, "it was flushed"
+                assert gone.device is None
+                assert list(hba.luns) == list(port.loopbacks) == [1 - number]
+                again = hba.add_lun(number, handler={"handler": "memory", "size": "2MiB"})
+                again.linked.result(10)
+                assert port.run(number, READ, data_in=512).status == 0
+    assert not port.loopbacks
+
+
+def test_removing_a_lun_waits_for_its_caller_but_does_not_hold_him_up() -> None:
+    port = AskingPort()
+    with VirtualHba(0, port=port) as hba:
+        lun = hba.add_lun(0, size="1MiB")
+        linking = hba.next_task(10)
+        assert linking is not None
+        linking.answer_as()
+        lun.linked.result(10)
+        assert hba.remove_lun(0) is lun
+        flush = hba.next_task(10)
+        assert flush is not None
+        assert flush.cdb == SYNCHRONIZE_CACHE
+        with pytest.raises(HostError, match="LUN 0 is still there after 0 s"):
+            lun.wait_until_gone(0)
+        with pytest.raises(UsageError, match="LUN 0 exists already"):
+            hba.add_lun(0, size="1MiB")
+        flush.answer_as()
+        lun.wait_until_gone(10)
+        assert not hba.detached
+        with pytest.raises(UsageError, match="there is no LUN 0"):
+            hba.remove_lun(0)
+
+
+def test_a_lun_that_the_kernel_does_not_let_go_of_is_told() -> None:
+    class Refusing(LoopbackPort):
+        def unlink(self, lun: int, *, served: bool) -> None:
+            raise HostError("the port refuses")
+
+    with VirtualHba(0, port=Refusing()) as hba:
+        lun = hba.add_lun(0, handler={"handler": "memory", "size": "1MiB"})
+        lun.linked.result(10)
+        hba.remove_lun(0)
+        with pytest.raises(HostError, match="the port refuses"):
+            lun.wait_until_gone(10)
+        assert 0 in hba.luns, "its number is not free"
+    with pytest.raises(TransportError, match="HBA 0 is not there"):
+        hba.remove_lun(0)
+
+
+def test_handler_luns_know_each_other_as_copies_need_it() -> None:
+    port = LoopbackPort()
+    with VirtualHba(0, port=port) as hba:
+        units = [hba.add_lun(n, handler={"handler": "memory", "size": "1MiB"}).unit for n in (0, 1)]
+        port.run(1, TEST_UNIT_READY)
+        port.run(0, TEST_UNIT_READY)
+        assert set(units[0].peers.values()) == set(units)
+
+
 def test_linking_waits_for_the_caller_and_not_the_other_way() -> None:
     port = AskingPort()
     with VirtualHba(0, port=port) as hba:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _SG_IO = 0x2285
 _NONE, _TO_DEVICE, _FROM_DEVICE = -1, -2, -3
-_TIMEOUT_MS = 120_000
+_TIMEOUT = 120.0
 
 
 class _SgIoHdr(ctypes.Structure):
@@ -62,8 +62,8 @@ class Told:
         return self.sense[2] & 0xF if self.sense else 0
 
 
-def send(fd: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Told:
-    """Send a command with SG_IO and wait for its end."""
+def send(fd: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0, timeout: float = _TIMEOUT) -> Told:
+    """Send a command with SG_IO and wait for its end; after `timeout` seconds, the kernel aborts it."""
     length = len(data_out) or data_in
     data = ctypes.create_string_buffer(data_out or bytes(max(data_in, 1)), max(length, 1))
     command = ctypes.create_string_buffer(cdb, len(cdb))
@@ -77,7 +77,7 @@ def send(fd: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Tol
         dxferp=ctypes.cast(data, ctypes.c_void_p).value,
         cmdp=ctypes.cast(command, ctypes.c_void_p).value,
         sbp=ctypes.cast(sense, ctypes.c_void_p).value,
-        timeout=_TIMEOUT_MS,
+        timeout=int(timeout * 1000),
     )
     fcntl.ioctl(fd, _SG_IO, header)
     return Told(header.status, header.host_status, sense.raw[: header.sb_len_wr], data.raw[:data_in])

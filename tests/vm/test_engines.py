@@ -1,9 +1,7 @@
 """Several engines on one HBA: shares, handovers, deaths, with I/O going on."""
 
 import contextlib
-import json
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ import pytest
 
 from tests.vm.conftest import Serve
 from tests.vm.counter import Counter
+from tests.vm.fio import Fio
 from tests.vm.shell import SOAK, run
 from tests.vm.target import Lun, Target, wait_until
 
@@ -43,59 +42,6 @@ def counts_from(counter: Counter, value: int, failures: list[BaseException]) -> 
 
 def owns(target: Target, count: int) -> bool:
     return rings(target) == count
-
-
-class Fio:
-    """fio with verification, again and again, until it is told to finish."""
-
-    def __init__(self, luns: list[Lun]) -> None:
-        jobs = [word for lun in luns for word in (f"--name={lun.node.name}", f"--filename={lun.node}")]
-        self._command = [
-            "fio",
-            "--rw=randwrite",
-            "--bs=4k",
-            "--iodepth=16",
-            "--ioengine=libaio",
-            "--direct=1",
-            "--size=4m",
-            "--loops=2",
-            "--verify=crc32c",
-            "--verify_backlog=128",
-            "--verify_fatal=1",
-            "--group_reporting",
-            "--output-format=json",
-            *jobs,
-        ]
-        self._stop = threading.Event()
-        self._runs: list[tuple[int, str]] = []
-        self._thread = threading.Thread(target=self._repeat)
-        self._thread.start()
-
-    def _repeat(self) -> None:
-        while not self._stop.is_set() and all(code == 0 for code, _ in self._runs):
-            done = subprocess.run(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=900,
-            )
-            self._runs.append((done.returncode, done.stdout + done.stderr))
-
-    def finish(self) -> float:
-        """Let the last run end; each must have verified. Return the longest wait of an I/O in seconds."""
-        self._stop.set()
-        self._thread.join(900)
-        assert self._runs
-        assert not self._thread.is_alive()
-        longest = 0.0
-        for code, output in self._runs:
-            assert code == 0, output
-            for job in json.loads(output[output.index("{") :])["jobs"]:
-                assert job["error"] == 0, output
-                longest = max(longest, *(job[way]["clat_ns"]["max"] / 1e9 for way in ("read", "write")))
-        return longest
 
 
 @pytest.fixture

@@ -1,11 +1,17 @@
-"""What engines take from the machine: many LUNs, many lives, nothing left."""
+"""What engines take from the machine: many LUNs, many lives, a long life; nothing left, nothing grown."""
 
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.vm.conftest import Serve
+from tests.vm.counter import Counter
+from tests.vm.footprint import Footprint, excess, growth
 from tests.vm.shell import SOAK, run
 from tests.vm.target import our_processes, target_objects
 
@@ -76,3 +82,53 @@ def test_many_lives_leave_nothing(image: Image, nothing_stays: None) -> None:
     assert int(grown) < 4096
     assert not any("id=9" in line for _, line in our_processes())
     assert not any("user_9" in str(path) for path in target_objects())
+
+
+def verified_io(small: Path, large: Path, seconds: int) -> subprocess.Popen[str]:
+    """Write, flush and verify two disks for so long, at a rate that leaves the machine to others."""
+    return subprocess.Popen(
+        [
+            "fio",
+            "--rw=randwrite",
+            "--iodepth=8",
+            "--ioengine=libaio",
+            "--direct=1",
+            "--size=8m",
+            "--time_based",
+            f"--runtime={seconds}",
+            "--fdatasync=32",
+            "--verify=crc32c",
+            "--verify_backlog=64",
+            "--verify_fatal=1",
+            "--output-format=json",
+            *("--name=small", f"--filename={small}", "--bs=4k", "--rate_iops=60"),
+            *("--name=large", f"--filename={large}", "--bs=64k", "--rate_iops=10"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.timeout(2 * 3600)
+def test_an_hour_of_io_leaves_everything_as_large_as_it_was(serve: Serve, image: Image) -> None:
+    seconds = 3600 if SOAK else 60
+    target = serve([image(f"{name}.img", 16 * MiB) for name in "abc"], hba=2)
+    samples: list[Footprint] = []
+    counter = Counter(target.luns[2].sg)
+    with verified_io(target.luns[0].node, target.luns[1].node, seconds) as fio:
+        while fio.poll() is None:
+            samples.append(Footprint.of(target.process.pid))
+            for _ in range(10):
+                counter.increment()
+            time.sleep(seconds / 240)
+        assert fio.stdout is not None
+        output = fio.stdout.read()
+    assert fio.returncode == 0, output
+    assert all(job["error"] == 0 for job in json.loads(output[output.index("{") :])["jobs"]), output
+    counter.close()
+    print(f"{len(samples)} samples, from {samples[0]} to {samples[-1]}: {growth(samples)}")
+    assert len(samples) > 20
+    assert not excess(growth(samples)), f"grown by {growth(samples)}: {samples[:: len(samples) // 20]}"
+    assert target.stop() == 0

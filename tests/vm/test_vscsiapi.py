@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vm.conftest import Serve
 from tests.vm.shell import mounted, run
 from tests.vm.target import target_objects, wait_until
 from vscsihba.errors import HostError, InUseError
@@ -129,6 +130,87 @@ def test_raw_and_handler_luns_together(image: Image) -> None:
     assert seen >= {0x12, 0x2A, 0x28}
     assert file.read_bytes()[: len(data)] == data
     assert target_objects() == before
+
+
+SERVES = """
+import sys, threading
+from vscsihba.hba import VirtualHba
+
+hba = VirtualHba(6).__enter__()
+for lun, path in enumerate(sys.argv[1:]):
+    hba.add_lun(lun, handler=path)
+    print(hba.wait_for_disk(lun), flush=True)
+threading.Event().wait()
+"""
+
+
+@contextmanager
+def killed_later(*images: Path) -> Iterator[tuple[subprocess.Popen[str], list[Path]]]:
+    """Serve images as LUNs of handlers in a process of their own, which is killed in the end."""
+    command = [sys.executable, "-c", SERVES, *map(str, images)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, [Path(process.stdout.readline().strip()) for _ in images]
+        finally:
+            process.kill()
+
+
+def test_what_a_killed_program_served_is_gone_on_with_by_the_next(image: Image) -> None:
+    before = target_objects()
+    images = [image("a.img", 8 * MiB), image("b.img", 8 * MiB)]
+    data = os.urandom(4 * MiB)
+    with killed_later(*images) as (process, disks):
+        copy = ["dd", f"of={disks[0]}", "bs=64k", "oflag=direct", "iflag=fullblock"]
+        with subprocess.Popen(copy, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
+            assert writer.stdin is not None
+            writer.stdin.write(data[: 2 * MiB])
+            process.kill()
+            process.wait(60)
+            with VirtualHba(6) as hba:
+                assert hba.add_lun(0, handler=str(images[0])).wait_for_disk(60) == disks[0]
+                writer.stdin.write(data[2 * MiB :])
+                writer.stdin.close()
+                assert writer.wait(120) == 0
+                assert disks[1].exists(), "it may still be wanted"
+    assert images[0].read_bytes()[: len(data)] == data
+    assert target_objects() == before
+
+
+def test_what_a_killed_program_served_is_gone_on_with_by_vscsitarget(image: Image, serve: Serve) -> None:
+    disk = image("a.img", 8 * MiB)
+    with killed_later(disk) as (process, disks):
+        process.kill()
+        process.wait(60)
+        target = serve([disk], hba=6)
+        assert [lun.node for lun in target.luns] == disks
+        run("dd", "if=/dev/urandom", f"of={disks[0]}", "bs=64k", "count=8", "oflag=direct")
+        assert target.stop() == 0
+
+
+def test_another_disk_takes_the_place_of_what_a_killed_program_served(image: Image) -> None:
+    images = [image("a.img", 8 * MiB), image("b.img", 4 * MiB)]
+    with killed_later(*images) as (process, _):
+        process.kill()
+        process.wait(60)
+        with VirtualHba(6) as hba:
+            hba.add_lun(0, handler=str(images[1]))
+            disk = hba.wait_for_disk(0, 60)
+            assert run("blockdev", "--getsize64", disk).strip() == str(4 * MiB)
+
+
+def test_luns_come_and_go_while_the_hba_lives(image: Image) -> None:
+    with VirtualHba(6) as hba:
+        hba.add_lun(0, handler=str(image("a.img", 4 * MiB)))
+        stays = hba.wait_for_disk(0, 120)
+        for size in (4, 8):
+            hba.add_lun(1, handler=str(image(f"b{size}.img", size * MiB)))
+            disk = hba.wait_for_disk(1, 120)
+            assert run("blockdev", "--getsize64", disk).strip() == str(size * MiB)
+            run("dd", "if=/dev/zero", f"of={disk}", "bs=64k", "count=4")
+            hba.remove_lun(1).wait_until_gone(120)
+            assert not disk.exists()
+            run("dd", f"if={stays}", "of=/dev/null", "bs=64k", "count=4", "iflag=direct")
 
 
 def test_leaving_while_tasks_are_open_does_not_hang(image: Image) -> None:

@@ -1,0 +1,174 @@
+"""Storage that does not answer: its own LUN waits, its commands can be ended, and nothing old lands late."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.vm import sticking
+from tests.vm.conftest import MakeImage, Serve
+from tests.vm.counter import Told, send
+from tests.vm.shell import run
+from tests.vm.target import Lun, Target, wait_until
+
+MiB = 1 << 20
+BLOCK = 4096
+HANDLERS = ("--handler", sticking.__file__)
+OLD, NEW = b"old" * BLOCK, b"new" * BLOCK
+
+
+class Sender(threading.Thread):
+    """Sends one command by SG_IO on a thread of its own."""
+
+    def __init__(self, lun: Lun, cdb: bytes, *, data_out: bytes = b"", timeout: float = 300) -> None:
+        super().__init__()
+        self._lun, self._cdb, self._data, self._timeout = lun, cdb, data_out, timeout
+        self.told: Told | None = None
+        self.start()
+
+    def run(self) -> None:
+        fd = os.open(self._lun.sg, os.O_RDWR)
+        try:
+            self.told = send(fd, self._cdb, data_out=self._data, timeout=self._timeout)
+        finally:
+            os.close(fd)
+
+    def result(self) -> Told:
+        """Return how the command ended, as soon as it has."""
+        wait_until(lambda: self.told, "the end of the command")
+        assert self.told is not None
+        return self.told
+
+
+def write(data: bytes) -> bytes:
+    """Return a WRITE(10) of `data` to the beginning of a disk."""
+    return bytes([0x2A, 0, 0, 0, 0, 0, 0]) + (len(data) // 512).to_bytes(2, "big") + b"\0"
+
+
+def content(image: Path) -> bytes:
+    """Return what is at the beginning of an image, as much as is written there."""
+    with image.open("rb") as file:
+        return file.read(len(NEW))
+
+
+def use(lun: Lun) -> None:
+    """Write to a disk and read it."""
+    run("dd", "if=/dev/urandom", f"of={lun.node}", "bs=64k", "count=8", "oflag=direct")
+    run("dd", f"if={lun.node}", "of=/dev/null", "bs=64k", "count=8", "iflag=direct")
+
+
+@pytest.fixture
+def flag(scratch: Path) -> Iterator[Path]:
+    """The storage of the first disk does not answer while this file exists; it does not outlive the test."""
+    path = scratch / "stuck"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def disks(image: MakeImage) -> list[Path]:
+    return [image("a.img", 16 * MiB), image("b.img", 16 * MiB)]
+
+
+Start = Callable[[], Target]
+
+
+@pytest.fixture
+def start(serve: Serve, disks: list[Path], flag: Path) -> Start:
+    """Serve two disks, of which the first may get stuck."""
+    return lambda: serve([Path(f"sticking:{flag}|{disks[0]}"), disks[1]], options=HANDLERS)
+
+
+@contextmanager
+def stuck(flag: Path) -> Iterator[None]:
+    """Inside, the storage of the first disk answers no write."""
+    sticking.holding(flag).unlink(missing_ok=True)
+    flag.touch()
+    try:
+        yield
+    finally:
+        flag.unlink()
+
+
+def held(flag: Path) -> None:
+    """Wait until a write is with the storage."""
+    wait_until(sticking.holding(flag).exists, "a write that the storage does not answer")
+
+
+def test_an_abort_ends_a_command_whose_storage_hangs(start: Start, disks: list[Path], flag: Path) -> None:
+    target = start()
+    stuck_lun, other = target.luns
+    with stuck(flag):
+        old = Sender(stuck_lun, write(OLD), data_out=OLD, timeout=5)
+        held(flag)
+        use(other)
+        assert not old.result().good, "the kernel gives up, and the engine lets it"
+        assert "its storage has not answered; the unit waits for it" in target.errors()
+        new = Sender(stuck_lun, write(NEW), data_out=NEW)
+        use(other)
+        assert new.told is None, "nothing newer is begun before the old write has come back"
+    assert new.result().good
+    assert content(disks[0]) == NEW, "the old write did not land over the new one"
+    use(stuck_lun)
+    assert "the storage has answered the aborted WRITE(10)" in target.errors()
+    assert target.stop() == 0
+
+
+def test_a_reset_ends_a_command_whose_storage_hangs(start: Start, disks: list[Path], flag: Path) -> None:
+    target = start()
+    stuck_lun, other = target.luns
+    with stuck(flag):
+        old = Sender(stuck_lun, write(OLD), data_out=OLD)
+        held(flag)
+        run("sg_reset", "--device", stuck_lun.sg)
+        assert not old.result().good
+        use(other)
+    new = Sender(stuck_lun, write(NEW), data_out=NEW)
+    if not new.result().good:  # UNIT ATTENTION: the unit was reset
+        assert new.result().key == 6
+        assert Sender(stuck_lun, write(NEW), data_out=NEW).result().good
+    assert content(disks[0]) == NEW
+    use(stuck_lun)
+    assert target.stop() == 0
+
+
+def test_a_disk_in_use_waits_out_what_its_timer_allows(start: Start, disks: list[Path], flag: Path) -> None:
+    """The driver sd aborts and tries again, so a program that writes notices nothing but the time."""
+    target = start()
+    stuck_lun, other = target.luns
+    (stuck_lun.sysfs / "device/timeout").write_text("8")
+    done: list[str] = []
+
+    def copy() -> None:
+        done.append(run("dd", "if=/dev/zero", f"of={stuck_lun.node}", "bs=4k", "count=1", "oflag=direct"))
+
+    with stuck(flag):
+        copying = threading.Thread(target=copy)
+        copying.start()
+        held(flag)
+        wait_until(lambda: "its storage has not answered" in target.errors(), "an abort")
+        use(other)
+    copying.join(120)
+    assert done, "dd has ended, and without an error"
+    use(stuck_lun)
+    assert target.stop() == 0
+
+
+def test_a_stuck_disk_can_be_left_to_another_engine(start: Start, disks: list[Path], flag: Path) -> None:
+    """Whoever goes takes the threads that hang along; whoever comes does the write again."""
+    first = start()
+    stuck_lun, other = first.luns
+    with stuck(flag):
+        old = Sender(stuck_lun, write(OLD), data_out=OLD)
+        held(flag)
+        second = start()
+        assert first.stop() == 0
+        use(other)
+        assert old.told is None
+    assert old.result().good
+    assert content(disks[0]) == OLD
+    use(stuck_lun)
+    assert second.stop() == 0
