@@ -42,6 +42,7 @@ from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
 from vscsihba.configfs.observer import observe
+from vscsihba.configfs.others import Other, others
 from vscsihba.configfs.performer import Performer, Progress, apply
 from vscsihba.configfs.planner import Plan, plan
 from vscsihba.configfs.probe import CHECKS, Check, prepare
@@ -76,6 +77,7 @@ __all__ = [
     "Lun",
     "LunDevice",
     "Observed",
+    "Other",
     "Performer",
     "Plan",
     "Progress",
@@ -100,6 +102,7 @@ __all__ = [
     "links_of",
     "observe",
     "openers_of",
+    "others",
     "plan",
     "prepare",
     "rescan",
