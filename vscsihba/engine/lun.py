@@ -176,6 +176,11 @@ class ServedLun:
         """Tell whether anything is under way or waits."""
         return not self._tasks.idle
 
+    @property
+    def hung(self) -> bool:
+        """Tell whether its storage has not answered a command that was aborted; nothing begins until then."""
+        return self._tasks.hung
+
     # Ends of commands.
 
     def _ended(self, task: Task, response: scsi.Response | None) -> None:

@@ -82,6 +82,11 @@ class TaskSet:
         """A newer command may begin at once."""
         return not (self._exclusive or self._waiting or self._abandoned)
 
+    @property
+    def hung(self) -> bool:
+        """The storage has not answered a command that was aborted: nothing begins until it does."""
+        return bool(self._abandoned)
+
     def add(self, task: Task) -> None:
         """Take a command in; it begins when it may."""
         self._waiting.append(task)

@@ -129,21 +129,33 @@ class Tenure:
             transport.restart()
             return []
 
-    def close(self) -> None:
+    def close(self, patience: float = _PATIENCE) -> None:
         """Finish what is under way, answer it, and give the LUN up; its commands wait for the next owner.
 
         Where a verb does not return, the LUN stays this process's until that ends: the next owner must
-        not be overtaken by it.
+        not be overtaken by it. It is given up then, or with the process.
+
+        Args:
+            patience: Seconds to wait for that.
         """
         if self.served is not None:
             closed = threading.Event()
             self._pump.mailbox.post(partial(self.served.end, self._pump, closed.set))
-            if not closed.wait(_PATIENCE):
+            if not closed.wait(patience):
                 log.error(
-                    "lun %d: its storage does not answer; its commands are left to the next engine",
+                    "lun %d: its storage does not answer; its commands wait for that, or for our end",
                     self.request.lun,
                 )
+                threading.Thread(target=self._close_late, args=(closed,), daemon=True).start()
                 return
+        self._give_up()
+
+    def _close_late(self, closed: threading.Event) -> None:
+        closed.wait()
+        log.warning("lun %d: its storage has answered; it is given up", self.request.lun)
+        self._give_up()
+
+    def _give_up(self) -> None:
         self.served = self.actions = None
         self._undo.close()
 

@@ -47,8 +47,8 @@ class HandledLun:
 
     @property
     def failed(self) -> bool:
-        """Tell whether its ring can no longer be served."""
-        return self._served.failure is not None
+        """Tell whether its commands are not answered: the ring is gone, or the storage hangs."""
+        return self._served.failure is not None or self._served.hung
 
     def close(self) -> None:
         """Stop serving, wait until nothing touches the ring's memory, close the stack."""
