@@ -23,7 +23,7 @@ class Engine:
         self.asked.append(asked)
         if lun not in self._owned:
             self._owned.add(lun)  # as if it were handed over meanwhile
-            return {"owner": False}
+            return {"owner": False, "known": True}
         progress({"done": 1, "of": 2})
         return {"owner": True, "result": [lun], "document": None}
 
@@ -59,7 +59,17 @@ def test_nobody_there(tmp_path: Path) -> None:
         act(3, 0, "snapshot", "list", {}, run=tmp_path)
 
 
+def test_nobody_who_knows_it(tmp_path: Path) -> None:
+    server = ControlServer(
+        tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": False}}
+    )
+    with server, pytest.raises(UsageError, match="hba3 has no LUN 9"):
+        act(3, 9, "snapshot", "list", {}, run=tmp_path)
+
+
 def test_nobody_who_owns_it(tmp_path: Path) -> None:
-    server = ControlServer(tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False}})
+    server = ControlServer(
+        tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": True}}
+    )
     with server, pytest.raises(HostError, match="no engine of hba3 serves LUN 9"):
         act(3, 9, "snapshot", "list", {}, run=tmp_path, patience=0.2)

@@ -39,7 +39,7 @@ def act(
     """
     actions = tenure.actions
     if actions is None:
-        return {"owner": False}
+        return {"owner": False, "known": True}
     if actions.disturbs(layer, action) and (found := users()):
         raise InUseError(f"the disk is in use: {'; '.join(found)}", cure="end that, or use --force")
     outcome = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))

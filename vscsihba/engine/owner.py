@@ -65,17 +65,19 @@ def act(
     }
     deadline = time.monotonic() + patience
     while True:
-        listening = 0
+        listening = knowing = 0
         for path in control_sockets(hba_id, run):
             try:
                 answer = call(path, "act", wanted, timeout=_SILENCE, progress=progress)
             except NobodyListensError:
                 continue
-            listening += 1
-            if isinstance(answer, dict) and answer.get("owner"):
+            if isinstance(answer, dict) and answer["owner"]:
                 return answer
-        if not listening:
-            raise UsageError(f"nobody serves hba{hba_id}", cure='see "vscsihba status"')
+            listening += 1
+            knowing += isinstance(answer, dict) and answer["known"]
+        if not knowing:
+            what = f"hba{hba_id} has no LUN {lun}" if listening else f"nobody serves hba{hba_id}"
+            raise UsageError(what, cure='see "vscsihba status"')
         if time.monotonic() > deadline:
             raise HostError(f"no engine of hba{hba_id} serves LUN {lun}", cure='see "vscsihba status"')
         time.sleep(0.1)
