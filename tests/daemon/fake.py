@@ -3,6 +3,7 @@
 Plans with `vscsihba.config.changes`, as the real one does; what it applies is only remembered.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,8 +117,8 @@ class FakeService:
         return {"removed": removed}
 
     def resize(self, backstore: str, size: int) -> object:
-        document = builtins(self.running)
-        found: dict[str, dict[str, object]] = document["backstores"]  # type: ignore[assignment]
+        document = json.loads(json.dumps(builtins(self.running)))
+        found = document["backstores"]
         if backstore not in found:
             raise UsageError(f"there is no backstore {backstore!r}", cure=did_you_mean(backstore, found))
         found[backstore]["size"] = size
@@ -126,7 +127,9 @@ class FakeService:
         self.running = steps.target
         return {"backstore": backstore, "size": size}
 
-    def act(self, hba: int, lun: int, layer: str, action: str, arguments: dict[str, object]) -> object:
+    def act(
+        self, hba: int, lun: int, layer: str, action: str, arguments: dict[str, object], *, force: bool
+    ) -> object:
         self.calls.append(f"{hba}/{lun} {layer}.{action} {arguments}")
         return {}
 

@@ -48,7 +48,18 @@ class Command:
 
 
 _TABLE = {
+    "disks": {
+        "plan": "show what apply would change",
+        "apply": "make what runs what a document says",
+        "status": "show every HBA, LUN and engine, and how it is",
+        "show": "print what runs as a document that apply accepts",
+        "save": "keep what runs for the next start",
+        "resize": "enlarge a disk while it works",
+        "clear": "take away HBAs with their disks, also what somebody who died has left",
+    },
     "layers of disks": {
+        "snapshot": "take, list and delete snapshots of a disk in use; roll back to one",
+        "mirror": "watch, add and remove the legs of a mirrored disk in use",
         "cow": "look at an overlay, commit it into its base, discard it",
         "encrypt": "make a LUKS container, change its keys",
     },

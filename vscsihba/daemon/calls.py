@@ -4,7 +4,7 @@ What the commands and the shell call. Knows the verbs and the shape of their ans
 the service does what it is asked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypedDict, cast
 
@@ -12,7 +12,6 @@ from vscsihba.config.dump import builtins
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.control.client import NobodyListensError, call
-from vscsihba.errors import HostError
 
 SOCKET: Final = Path("/run/vscsihba/control.sock")
 
@@ -98,11 +97,11 @@ class Daemon:
     none runs.
 
     Args:
-        path: Its control socket.
+        path: Its control socket; by default the one of the machine's only service.
     """
 
-    def __init__(self, path: Path = SOCKET) -> None:
-        self._path = path
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or SOCKET
 
     def plan(self, document: Document, *, prune: Prune = "named", replace: bool = False) -> Changes:
         """Return what `apply` would do."""
@@ -157,16 +156,26 @@ class Daemon:
         """Enlarge a backstore to `size` bytes while its disk works."""
         return self._do("resize", {"backstore": backstore, "size": size})
 
-    def act(self, hba: int, lun: int, layer: str, action: str, arguments: dict[str, object]) -> Any:
-        """Have a layer of a disk do one of its actions, and return what that returns."""
+    def act(
+        self,
+        hba: int,
+        lun: int,
+        layer: str,
+        action: str,
+        arguments: Mapping[str, object],
+        *,
+        force: bool = False,
+        progress: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Have a layer of a disk do one of its actions; see `vscsihba.engine.owner.act`."""
         about = {"hba": hba, "lun": lun, "layer": layer, "action": action}
-        return self._do("act", {**about, "arguments": arguments})
+        return self._do("act", {**about, "arguments": dict(arguments), "force": force}, progress)
 
     def _ask(self, verb: str, arguments: dict[str, Any]) -> object:
         return self._call(verb, arguments, timeout=_PATIENCE)
 
     def _do(
-        self, verb: str, arguments: dict[str, Any], progress: Callable[[Step], None] | None = None
+        self, verb: str, arguments: dict[str, Any], progress: Callable[[Any], None] | None = None
     ) -> object:
         return self._call(verb, arguments, timeout=None, progress=progress)
 
@@ -176,19 +185,15 @@ class Daemon:
         arguments: dict[str, Any],
         *,
         timeout: float | None,
-        progress: Callable[[Step], None] | None = None,
+        progress: Callable[[Any], None] | None = None,
     ) -> object:
-        def report(step: object) -> None:
-            if progress is not None:
-                progress(cast("Step", step))
-
         try:
-            return call(self._path, verb, arguments, timeout=timeout, progress=report)
+            return call(self._path, verb, arguments, timeout=timeout, progress=progress)
         except NobodyListensError as error:
             raise NoDaemonError from error
 
 
-class NoDaemonError(HostError):
+class NoDaemonError(NobodyListensError):
     """No service runs."""
 
     def __init__(self) -> None:

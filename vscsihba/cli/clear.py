@@ -1,0 +1,58 @@
+"""``vscsihba clear``: takes away HBAs with their disks, also those that somebody who died has left."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from vscsihba import configfs
+from vscsihba.cli.commands import parser_of
+from vscsihba.cli.entry import Parser
+from vscsihba.cli.output import print_json
+from vscsihba.configfs.names import MAX_ID
+from vscsihba.daemon.calls import Daemon, NoDaemonError
+from vscsihba.errors import UsageError
+
+_EXAMPLES: Final = """\
+  vscsihba clear 7                          take away HBA 7
+  vscsihba clear --all                      take away everything of ours
+
+Files that hold disks stay. Where the service runs it does this; otherwise what was left in the kernel by
+processes that died is removed. A disk that is in use is kept unless --force is said.
+"""
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    made = parser_of("clear", usage="(HBA | --all) [--force] [--json]", examples=_EXAMPLES)
+    made.add_argument(
+        "hba", metavar="HBA", nargs="?", type=int, choices=range(MAX_ID + 1), help="its id, 0 to 255"
+    )
+    made.add_argument("--all", action="store_true", help="every HBA")
+    made.add_argument("--force", action="store_true", help="also disks that are in use")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Have it cleared."""
+    options = parser().parse_args(arguments)
+    if (options.hba is None) != options.all:
+        raise UsageError("say which HBA to clear, or --all", cure='see "vscsihba clear --help"')
+    try:
+        done = Daemon().clear(options.hba, force=options.force)
+    except NoDaemonError:
+        done = {"removed": _clear_leftovers(options.hba, force=options.force)}
+    if options.json:
+        print_json(done)
+    else:
+        print(_told(options.hba))
+    return 0
+
+
+def _clear_leftovers(hba_id: int | None, *, force: bool) -> list[str]:
+    """Remove from the kernel what nobody serves any more, and return what that was."""
+    configfs.prepare()
+    ids = sorted(configfs.observe().hbas) if hba_id is None else [hba_id]
+    return [what for each in ids for what in configfs.clear_hba(each, force=force)]
+
+
+def _told(hba_id: int | None) -> str:
+    return "cleared: no HBA of ours is left" if hba_id is None else f"cleared: HBA {hba_id} is gone"

@@ -1,0 +1,104 @@
+"""How everything is where no service runs: what the kernel has of ours, and what engines say of it.
+
+The same shape as the service's own answer. Engines are found by their control sockets; one that
+does not answer in time is shown as such.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+
+from vscsihba import configfs
+from vscsihba.config.frame_changes import layers
+from vscsihba.configfs import paths
+from vscsihba.control.client import NobodyListensError, call
+from vscsihba.daemon.calls import EngineStatus, HbaStatus, LunStatus, Status
+from vscsihba.engine.claim import RUN
+from vscsihba.engine.owner import control_sockets
+from vscsihba.errors import VscsihbaError
+
+_PATIENCE: Final = 5.0
+"""Seconds for an engine to answer."""
+
+_SECTOR: Final = 512
+"""Bytes of the sectors in which /sys gives the size of every disk."""
+
+
+def kernel_status(run: Path = RUN) -> Status:
+    """Return how everything is.
+
+    Args:
+        run: Directory of the engines' sockets.
+    """
+    observed = configfs.observe()
+    return {
+        "daemon": None,
+        "hbas": [_hba(hba, run) for _, hba in sorted(observed.hbas.items())],
+        "others": [
+            {"kind": other.kind, "name": other.name, "text": other.text} for other in configfs.others()
+        ],
+    }
+
+
+def _hba(hba: configfs.Hba, run: Path) -> HbaStatus:
+    """Return how an HBA is."""
+    asked = list(_ask_engines(hba.id, run))
+    said = {
+        lun["lun"]: (engine["pid"], lun)
+        for engine, answer in asked
+        for lun in answer.get("luns", [])
+        if lun["owner"] or lun["failure"]
+    }
+    luns = [_lun(lun, *said.get(number, (None, {}))) for number, lun in sorted(hba.luns.items())]
+    return {"id": hba.id, "engines": [engine for engine, _ in asked], "luns": luns}
+
+
+def _ask_engines(hba_id: int, run: Path) -> Iterator[tuple[EngineStatus, dict[str, Any]]]:
+    """Yield every living engine of an HBA, and what it says."""
+    for path in control_sockets(hba_id, run):
+        pid = int(path.stem.removeprefix("engine-"))
+        try:
+            answer = cast("dict[str, Any]", call(path, "status", timeout=_PATIENCE))
+        except NobodyListensError:
+            continue
+        except VscsihbaError:
+            yield {"pid": pid, "state": "not answering", "since": path.stat().st_mtime}, {}
+        else:
+            yield {"pid": pid, "state": "running", "since": answer["since"]}, answer
+
+
+def _lun(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> LunStatus:
+    """Return how a LUN is.
+
+    Args:
+        lun: What the kernel has.
+        engine: Who serves it.
+        said: What that says of it.
+    """
+    block = paths.SYSFS / "class/block" / (lun.disk.name if lun.disk is not None else "-")
+    sectors = paths.read_int(block / "size")
+    return {
+        "lun": lun.number,
+        "backstore": lun.backstore,
+        "device": None if lun.disk is None else str(lun.disk),
+        "by_id": _by_id(lun),
+        "size": None if sectors is None else sectors * _SECTOR,
+        "stack": layers(said["document"]) if isinstance(said.get("document"), dict) else None,
+        "engine": engine,
+        "iops": None,
+        "state": _state(lun, engine, said),
+        "read_only": paths.read_int(block / "ro") == 1,
+    }
+
+
+def _state(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> str:
+    if not lun.complete:
+        return "half-made"
+    if engine is None:
+        return "nobody serves it"
+    return "running" if said.get("failure") is None else f"failing: {said['failure']}"
+
+
+def _by_id(lun: configfs.Lun) -> str | None:
+    links = configfs.links_of(lun.disk) if lun.disk is not None else ()
+    return next((str(link) for link in links if link.parent.name == "by-id"), None)
