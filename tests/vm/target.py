@@ -3,6 +3,7 @@
 Knows the program by its command line and its output. Whatever is waited for is a condition with a limit.
 """
 
+import contextlib
 import re
 import select
 import signal
@@ -119,6 +120,14 @@ class Target:
     def errors(self) -> str:
         """Return what it has written to stderr so far."""
         return self._errors.read_text(errors="replace") if self._errors.exists() else ""
+
+    def rings(self) -> int:
+        """Return how many rings it has open."""
+        opened = set()
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since the folder was listed
+                opened.add(str(link.readlink()))
+        return sum(path.startswith("/dev/uio") for path in opened)
 
     def read(self, limit: float) -> bool:
         """Wait for more output, at most `limit` seconds; False when there will be none."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tests.vm.counter import Counter
 from tests.vm.fio import Fio
 from tests.vm.shell import run
 from tests.vm.target import Target, wait_until
+from vscsihba.tcmu import abi
+from vscsihba.tcmu.uio import Uio, discover
 
 MiB = 1 << 20
 HANDLERS = ("--handler", sticking.__file__)
@@ -74,7 +77,7 @@ def test_a_count_that_was_done_and_not_told_of_is_in_doubt_and_not_done_twice(
     assert successor.stop() == 0
 
 
-@pytest.mark.parametrize("damage", ["noise", "records", "cut"])
+@pytest.mark.parametrize("damage", ["noise", "records", "cut", "tail"])
 def test_a_damaged_journal_costs_time_and_nothing_else(serve: Serve, image: MakeImage, damage: str) -> None:
     """Initiators are told BUSY for all that was under way; sd sends it again."""
     disks = [image("a.img", 16 * MiB), image("b.img", 16 * MiB)]
@@ -85,7 +88,10 @@ def test_a_damaged_journal_costs_time_and_nothing_else(serve: Serve, image: Make
         target.process.kill()
         target.process.wait()
         for lun in (0, 1):
-            spoil(RUN / f"lun{lun}.journal", damage)
+            if damage == "tail":
+                spoil_tail(lun)
+            else:
+                spoil(RUN / f"lun{lun}.journal", damage)
         target = serve(disks)
     print(f"longest wait of an I/O {fio.finish():.2f} s")
     assert "its commands are answered BUSY and come again" in target.errors()
@@ -97,6 +103,13 @@ def is_busy(lun: int) -> bool:
     with (RUN / f"lun{lun}.journal").open("rb") as file:
         file.seek(4096)
         return any(file.read(4096))
+
+
+def spoil_tail(lun: int) -> None:
+    """Damage the one word of the ring's mailbox that is its server's."""
+    (device,) = (found for found in discover() if found.config == f"hba0/lun{lun}")
+    with closing(Uio(device)) as uio:
+        uio.memory[abi.CMD_TAIL_OFFSET : abi.CMD_TAIL_OFFSET + 4] = b"\xf8\xff\xff\xff"
 
 
 def spoil(journal: Path, damage: str) -> None:

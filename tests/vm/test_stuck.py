@@ -172,3 +172,22 @@ def test_a_stuck_disk_can_be_left_to_another_engine(start: Start, disks: list[Pa
     assert content(disks[0]) == OLD
     use(stuck_lun)
     assert second.stop() == 0
+
+
+def test_stuck_disks_are_shared_out_when_their_storage_answers(
+    serve: Serve, disks: list[Path], flag: Path
+) -> None:
+    stacks = [Path(f"sticking:{flag}|{disk}") for disk in disks]
+    first = serve(stacks, options=HANDLERS)
+    with stuck(flag):
+        writes = [Sender(lun, write(OLD), data_out=OLD) for lun in first.luns]
+        held(flag)
+        second = serve(stacks, options=HANDLERS)
+        wait_until(lambda: "its storage does not answer" in first.errors(), "the word that it cannot let go")
+        assert (first.rings(), second.rings()) == (2, 0), "two owners of a disk would be one too many"
+    assert all(sender.result().good for sender in writes)
+    wait_until(lambda: (first.rings(), second.rings()) == (1, 1), "one ring each")
+    for lun in first.luns:
+        use(lun)
+    assert first.stop() == 0
+    assert second.stop() == 0

@@ -93,7 +93,7 @@ class Tenure:
             medium = undo.enter_context(stack)
             device = self._device(medium.geometry, scsi.Identity.derive(medium.identity))
             self.request.note(self._run)
-            self.served = self._serve(medium, TcmuTransport(device, self._journal))
+            self.served = self._serve(medium, self._transport(device))
             self.actions = LayerActions(stack)
             undo.callback(self.actions.end)
             self._undo = undo.pop_all()
@@ -118,6 +118,15 @@ class Tenure:
             failing.pop_all()
         self._pump.mailbox.post(partial(served.begin, self._pump, recovered))
         return served
+
+    def _transport(self, device: UioDevice) -> TcmuTransport:
+        """Open the ring; where a predecessor has left nonsense in its mailbox, the kernel makes it anew."""
+        try:
+            return TcmuTransport(device, self._journal)
+        except RingCorruptError as error:
+            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
+            configfs.reset_ring(self._name)
+            return TcmuTransport(device, self._journal)
 
     def _recover(self, transport: TcmuTransport) -> list[Recovered]:
         """Return what a predecessor had under way; where that cannot be told, initiators are to ask again."""
