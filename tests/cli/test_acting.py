@@ -1,0 +1,131 @@
+"""vscsihba snapshot and vscsihba mirror: what they ask of a disk in use, and what they print."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vscsihba.cli.main import main
+from vscsihba.control import NobodyListensError
+from vscsihba.daemon.calls import Daemon
+from vscsihba.engine import owner
+from vscsihba.errors import UsageError
+
+LEGS = {
+    "legs": [
+        {"number": 0, "identity": "file:1", "standing": "whole", "error": ""},
+        {"number": 1, "identity": "file:2", "standing": "gone", "error": "No such device"},
+    ],
+    "resync": {"done": 1, "of": 4},
+}
+ANSWERS = {"list": [{"name": "monday", "created": 0.0}], "status": LEGS, "add_leg": 2}
+
+Asked = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """What the daemon was asked."""
+    seen: Asked = []
+
+    def act(_self: Daemon, *words: Any, force: bool, progress: Any) -> object:
+        seen.append((*words, force))
+        progress({"done": 1, "of": 2})
+        return {"owner": True, "result": ANSWERS.get(words[3]), "document": None}
+
+    monkeypatch.setattr(Daemon, "act", act)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted", "printed"),
+    [
+        (
+            "snapshot take hba0/lun3 monday",
+            (0, 3, "snapshot", "take", {"name": "monday"}, False),
+            "snapshot monday of hba0/lun3 is taken\n",
+        ),
+        (
+            "snapshot roll-back --force hba255/lun0 monday",
+            (255, 0, "snapshot", "roll_back", {"name": "monday"}, True),
+            "hba255/lun0 is as it was when snapshot monday was taken\n",
+        ),
+        (
+            "mirror add-leg hba0/lun0 /srv/c.img",
+            (0, 0, "mirror", "add_leg", {"leg": "/srv/c.img"}, False),
+            "leg 2 takes part in hba0/lun0\n",
+        ),
+        (
+            'mirror add-leg hba0/lun0 {"handler":"file","path":"/srv/c.img"}',
+            (0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}, False),
+            "leg 2 takes part in hba0/lun0\n",
+        ),
+        (
+            "mirror remove-leg hba0/lun0 1",
+            (0, 0, "mirror", "remove_leg", {"number": 1}, False),
+            "leg 1 takes part in hba0/lun0 no more\n",
+        ),
+    ],
+)
+def test_what_is_asked(
+    words: str, wanted: tuple[Any, ...], printed: str, asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 0
+    assert asked == [wanted]
+    assert capsys.readouterr().out == printed
+
+
+def test_tables(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshot", "list", "hba0/lun0"]) == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["name", "taken"]
+    assert line.startswith("monday  19")
+    assert main(["mirror", "status", "hba0/lun0"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in printed] == [
+        ["leg", "state", "medium", "why"],
+        ["0", "whole", "file:1"],
+        ["1", "gone", "file:2", "No", "such", "device"],
+        ["copying:", "1", "of", "4", "regions"],
+    ]
+    assert main(["mirror", "status", "hba0/lun0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == LEGS
+
+
+def test_without_a_daemon_the_engine_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(*_words: Any, **_more: Any) -> object:
+        raise NobodyListensError("nobody listens")
+
+    def act(hba_id: int, lun: int, *words: Any, **_more: Any) -> object:
+        raise UsageError(f"asked {hba_id} {lun} {words[1]}")
+
+    monkeypatch.setattr(Daemon, "act", nobody)
+    monkeypatch.setattr(owner, "act", act)
+    assert main(["snapshot", "tidy", "hba1/lun2"]) == 2
+    assert capsys.readouterr().err == "vscsihba: asked 1 2 tidy\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("snapshot take lun0 x", "'lun0' is no disk; write it as hba0/lun1, or /dev/sdb"),
+        ("snapshot take hba0/lun0", "required: NAME"),
+        ("mirror remove-leg hba0/lun0 one", "leg 'one' is no number"),
+        ("mirror add-leg hba0/lun0 {x", "the leg is no JSON"),
+    ],
+)
+def test_refusals(words: str, message: str, asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert asked == []
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert message in printed.err
+
+
+def test_a_path_is_one_of_here(asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["mirror", "add-leg", "hba0/lun0", "c.img"]) == 0
+    assert asked[0][4] == {"leg": str(tmp_path / "c.img")}

@@ -1,0 +1,36 @@
+"""Which LUN is meant: ``hba0/lun1``, or the disk that Linux made of it, ``/dev/sdb``."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from vscsihba.errors import UsageError
+
+DESCRIPTION: Final = "the disk: hba0/lun1, or /dev/sdb"
+
+_PLACE = re.compile(r"/?(?:hbas/)?hba(\d{1,3})/lun(\d{1,5})", re.ASCII)
+
+
+def lun_of(text: str) -> tuple[int, int]:
+    """Return the id of the HBA and the number of the LUN that are meant.
+
+    Raises:
+        UsageError: It is neither, or no disk of ours.
+        HostError: The kernel cannot be asked.
+    """
+    if found := _PLACE.fullmatch(text):
+        return int(found[1]), int(found[2])
+    if text.startswith("/dev/"):
+        return _lun_of_disk(Path(text))
+    raise UsageError(f"{text!r} is no disk", cure="write it as hba0/lun1, or /dev/sdb")
+
+
+def _lun_of_disk(path: Path) -> tuple[int, int]:
+    from vscsihba import configfs  # noqa: PLC0415 - slow, and not needed where the LUN is named
+
+    disk = path.resolve()  # /dev/disk/by-id/... is as good
+    for hba in configfs.observe().hbas.values():
+        for lun in hba.luns.values():
+            if disk in (lun.disk, lun.generic):
+                return hba.id, lun.number
+    raise UsageError(f"{path} is no disk of ours", cure='see "vscsihba status"')
