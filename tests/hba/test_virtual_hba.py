@@ -107,7 +107,7 @@ def test_removing_a_lun_waits_for_its_caller_but_does_not_hold_him_up() -> None:
         assert linking is not None
         linking.answer_as()
         lun.linked.result(10)
-        assert hba.remove_lun(0) is lun
+        assert hba.remove_lun(0) is hba.remove_lun(0) is lun, "twice is once"
         flush = hba.next_task(10)
         assert flush is not None
         assert flush.cdb == SYNCHRONIZE_CACHE

@@ -12,21 +12,15 @@ from time import monotonic
 from typing import Self
 
 from vscsihba import scsi
-from vscsihba.block import Capabilities, Geometry
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
+from vscsihba.block import Geometry
 from vscsihba.errors import TransportError, UsageError
 from vscsihba.handlers.stack import Document
-from vscsihba.handlers.stack_paths import absolute
-from vscsihba.hba.handled import HandledLun
 from vscsihba.hba.inbox import Inbox
 from vscsihba.hba.kernel_port import KernelPort
 from vscsihba.hba.links import Links, OnReady
 from vscsihba.hba.lun import Lun
+from vscsihba.hba.luns import Luns
 from vscsihba.hba.port import Port
-from vscsihba.hba.raw import RawLun
 from vscsihba.hba.task import Management, Task
 from vscsihba.units import parse_size
 
@@ -56,15 +50,13 @@ class VirtualHba:
         on_management: Callable[[Management], None] = lambda _request: None,
         on_ready: OnReady | None = None,
     ) -> None:
-        self.luns: dict[int, Lun] = {}
         self._id = hba_id
         self._port = port or KernelPort(hba_id)
         self._on_management = on_management
         self._inbox = Inbox()
-        self._pump: Pump | None = None
-        self._raw: dict[int, RawLun] = {}
-        self._neighbours = Neighbours()
         self._links = Links(f"hba{hba_id}", self._port, self._inbox, on_ready)
+        self._made = Luns(f"hba{hba_id}", self._port, self._inbox, self._links)
+        self.luns: dict[int, Lun] = self._made.there
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -109,31 +101,9 @@ class VirtualHba:
         if (size is None) == (handler is None):
             raise UsageError(f"LUN {lun} needs either a size or a handler")
         if handler is not None:
-            return self._add_handled(lun, handler)
+            return self._made.add_handled(lun, handler)
         shape = Geometry(parse_size(str(size)), block_size, block_size)
-        return self._add_raw(lun, shape, identity or f"vscsihba raw LUN {self._id}:{lun}")
-
-    def _add_raw(self, number: int, geometry: Geometry, identity: str) -> Lun:
-        names = scsi.Identity.derive(identity)
-        # No volatile cache: a prototype that says GOOD to a write has it.
-        unit = scsi.LogicalUnit(geometry, Capabilities(), names, write_cache=False)
-        served = RawLun(number, self._port.attach(number, geometry, names.serial), unit)
-        self._raw[number] = served
-        self._inbox.add(served)
-        return self._keep(Lun(number, geometry, unit, self._port), served)
-
-    def _add_handled(self, number: int, document: Document) -> Lun:
-        if self._pump is None:
-            self._pump = Pump()
-            self._pump.start(f"hba{self._id}")
-        holding = self._port.hold(
-            LunRequest(number, absolute(document)),
-            self._pump,
-            reports=Reports(failed=self._failed),
-            neighbours=self._neighbours,
-        )
-        served = HandledLun(number, holding)
-        return self._keep(Lun(number, served.geometry, served.unit, self._port), served)
+        return self._made.add_raw(lun, shape, identity or f"vscsihba raw LUN {self._id}:{lun}")
 
     def remove_lun(self, lun: int) -> Lun:
         """Begin to take a LUN away, and return before Linux has let go: see `Lun.wait_until_gone`.
@@ -148,25 +118,11 @@ class VirtualHba:
         self._demand_running()
         if lun not in self.luns:
             raise UsageError(f"there is no LUN {lun}")
-        going = self.luns[lun]
-        self._links.remove(going, partial(self._forget, lun))
-        return going
-
-    def _forget(self, number: int) -> None:
-        self._raw.pop(number, None)
-        self.luns.pop(number)
-
-    def _keep(self, lun: Lun, served: RawLun | HandledLun) -> Lun:
-        self.luns[lun.number] = lun
-        self._links.add(lun, served)
-        return lun
+        return self._made.remove(lun)
 
     def _demand_running(self) -> None:
         if not self._links.running:
             raise TransportError(f"HBA {self._id} is not there", cure="enter its context first")
-
-    def _failed(self, text: str) -> None:
-        self._inbox.put(TransportError(text))
 
     def wait_for_disk(self, lun: int, timeout: float = 60.0) -> Path:
         """Return the disk of a LUN; see `Lun.wait_for_disk`.
@@ -261,15 +217,12 @@ class VirtualHba:
         """
         if self._links.started:
             self._links.stop()
-            for served in tuple(self._raw.values()):
-                _try(served.abandon)
+            self._made.leave_raw()
             while not self.detached:
                 if self._inbox.take() is None:
                     self._inbox.wait()
             self._links.join()
-            if self._pump is not None:
-                self._pump.stop()
-                self._pump = None
+            self._made.stop()
         self._inbox.close()
         if self._links.failures:
             raise self._links.failures.pop(0)

@@ -107,7 +107,10 @@ class Links:
     def _remove(self, lun: Lun, then: Callable[[], None]) -> None:
         if self._stopping:  # it is taken down with the others
             return
-        _, served = self._added.pop(lun.number)
+        there, served = self._added.get(lun.number, (None, None))
+        if there is not lun or served is None:  # removed before
+            return
+        del self._added[lun.number]
         if not self._take_down(lun, served):
             then()
 
