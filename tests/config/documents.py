@@ -25,7 +25,14 @@ def stacks() -> st.SearchStrategy[StackDocument]:
     memory: Strategies = {"handler": st.just("memory"), "size": st.sampled_from(SIZES)}
     sources = st.one_of(files(), st.fixed_dictionaries(memory))
     filters: Strategies = {"handler": st.sampled_from(["stats", "log"]), "next": sources}
-    return st.one_of(sources, st.fixed_dictionaries(filters))
+    return st.one_of(sources, st.fixed_dictionaries(filters)).map(_in_order)
+
+
+def _in_order(stack: StackDocument) -> StackDocument:
+    """Return a stack with its keys as the handlers declare them: what differs in nothing else is the same."""
+    below = stack.get("next")
+    whole = {**stack, "next": _in_order(below)} if isinstance(below, dict) else stack
+    return {key: whole[key] for key in ("handler", "path", "size", "direct", "next") if key in whole}
 
 
 @st.composite

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import inspect
 
-from vscsihba.config.text import shown_key
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.options import did_you_mean
 
@@ -30,7 +29,7 @@ def read_fields(kind: type[msgspec.Struct], value: object, place: str) -> dict[s
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for key in found:
         if key not in fields:
-            raise ConfigError(f"{place}.{shown_key(key)}", "unknown key", cure=did_you_mean(key, fields))
+            raise ConfigError(f"{place}.{key}", "unknown key", cure=did_you_mean(key, fields))
     types = _types(kind)
     for name, field in fields.items():
         if name not in found:
@@ -59,7 +58,7 @@ def check_key(annotation: object, key: str, place: str) -> None:
     Raises:
         ConfigError: It is out of range.
     """
-    check(annotation, inspect.type_info(annotation), key, f"{place}.{shown_key(key)}")
+    check(annotation, inspect.type_info(annotation), key, f"{place}.{key}")
 
 
 def read_object(value: object, place: str) -> Mapping[str, object]:

@@ -92,6 +92,7 @@ def _hbas(value: object, backstores: Iterable[str]) -> tuple[Hba, ...]:
     found = read_list(value, "$.hbas")
     hbas = [_hba(each, f"$.hbas[{number}]") for number, each in enumerate(found)]
     _refuse_twice([hba.id for hba in hbas], "$.hbas[{}].id", "another HBA has the id {} too")
+    _check_names(hbas)
     _check_shown(hbas, backstores)
     return tuple(sorted((_in_order(hba) for hba in hbas), key=lambda hba: hba.id))
 
@@ -137,3 +138,20 @@ def _check_shown(hbas: list[Hba], backstores: Iterable[str]) -> None:
                     cure="give each LUN a backstore of its own",
                 )
             by[lun.backstore] = f"LUN {lun.lun} of HBA {hba.id}"
+
+
+def _check_names(hbas: list[Hba]) -> None:
+    """Refuse two disks that an initiator would take for one: of one serial number, or one WWN."""
+    by: dict[tuple[str, str], str] = {}
+    for at, hba in enumerate(hbas):
+        for number, lun in enumerate(hba.luns):
+            for key, name in (("serial", lun.serial), ("wwn", lun.wwn)):
+                if name is None:
+                    continue
+                here = f"LUN {lun.lun} of HBA {hba.id}"
+                if (other := by.setdefault((key, name), here)) != here:
+                    raise ConfigError(
+                        f"$.hbas[{at}].luns[{number}].{key}",
+                        f"{other} has this {key} too, and Linux would take both for one disk",
+                        cure="give each LUN its own, or leave it out",
+                    )

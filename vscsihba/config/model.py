@@ -28,7 +28,7 @@ def _text(pattern: str, use: str, description: str) -> msgspec.Meta:
 BackstoreName = Annotated[
     str,
     _text(
-        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$",
         'up to 64 letters, digits, ".", "_" and "-", with a letter or digit first',
         "What LUNs call a backstore.",
     ),
@@ -46,7 +46,7 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         Annotated[
             str,
             _text(
-                r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?\Z",
+                r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?(?!\n)$",
                 "1 to 200 printable ASCII characters without a slash, and no blank at either end",
                 "Unit serial number; made of what the backstore is, if left out.",
             ),
@@ -57,7 +57,7 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         Annotated[
             str,
             _text(
-                r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})\Z",
+                r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})(?!\n)$",
                 '"naa." and 16 hexadecimal digits that begin with 2, 3 or 5, or 32 that begin with 6',
                 "World wide name; made of what the backstore is, if left out.",
             ),
@@ -67,7 +67,9 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     vendor: (
         Annotated[
             str,
-            _text(r"^[!-~]([ -~]{0,6}[!-~])?\Z", "1 to 8 printable ASCII characters", "Who made the disk."),
+            _text(
+                r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$", "1 to 8 printable ASCII characters", "Who made the disk."
+            ),
         ]
         | None
     ) = None
@@ -75,7 +77,7 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         Annotated[
             str,
             _text(
-                r"^[!-~]([ -~]{0,14}[!-~])?\Z",
+                r"^[!-~]([ -~]{0,14}[!-~])?(?!\n)$",
                 "1 to 16 printable ASCII characters",
                 "What the disk is called.",
             ),

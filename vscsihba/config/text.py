@@ -70,12 +70,12 @@ def _cure(text: str, error: json.JSONDecodeError) -> str:
     """Say what is most often behind such a mistake."""
     if not text.strip():
         return 'it is empty; the least is {"version": 1}'
-    before = text[: error.pos].rstrip()
-    if before.endswith(",") and text[error.pos : error.pos + 1] in ("}", "]"):
+    before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
+    if before.endswith(",") and after[:1] in ("}", "]"):
         return "remove the comma before it"
-    if text[error.pos : error.pos + 1] == "'":
+    if after[:1] == "'":
         return 'write text in double quotes: "..."'
-    if "//" in text.splitlines()[error.lineno - 1][: error.colno + 2]:
+    if after[:2] == "//":
         return "a comment needs a line of its own"
     return "look there, and at the end of the line before"
 
@@ -89,10 +89,12 @@ def _check(value: object, place: str, depth: int) -> None:
     if depth > _DEEPEST:
         raise _too_deep(place)
     if isinstance(value, _Repeated):
-        raise ConfigError(f"{place}.{shown_key(value.key)}", "this key is there twice", cure="remove one")
+        key = value.key if value.key.isprintable() else ascii(value.key)
+        raise ConfigError(f"{place}.{key}", "this key is there twice", cure="remove one")
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check(key, place, depth)
+            if not key.isprintable():
+                raise ConfigError(f"{place}.{key!a}", "this key is no text", cure="remove it")
             _check(inner, f"{place}.{key}", depth + 1)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
@@ -101,11 +103,6 @@ def _check(value: object, place: str, depth: int) -> None:
         raise ConfigError(place, f"{value!a} has characters that are no text", cure="remove them")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(place, f"{value} is no number that anything can have", cure="use another one")
-
-
-def shown_key(key: str) -> str:
-    """Return a key as part of a place: what would break the line is escaped."""
-    return key if key.isprintable() else ascii(key)
 
 
 def _too_deep(place: str) -> ConfigError:
