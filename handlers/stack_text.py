@@ -5,8 +5,10 @@
     cow:/srv/over.cow;create=true|/srv/base.img     options, the first one without its name
     memory:size=1GiB
 
-A text is taken for a path unless it begins with the name of a handler and ``:`` or ``|``;
-a file that is really called ``file:x`` is ``./file:x``. What sits on several legs needs a document.
+    {"handler": "mirror", "path": "/srv/m", "legs": ["/srv/a.img", "/srv/b.img"]}       a document
+
+A text is taken for a path unless it begins with the name of a handler and ``:`` or ``|``, or with
+``{``; a file that is really called ``file:x`` is ``./file:x``. What sits on several legs needs a document.
 
 Several disks have commas between them. A comma that is part of an option's JSON, as in
 ``log:verbs=["read","write"]|/a.img``, is none of these.
@@ -37,6 +39,8 @@ def parse(text: str, registry: Registry | None = None) -> Document:
         UsageError: It cannot be meant.
     """
     registry = registry or Registry()
+    if text.startswith("{"):
+        return _document(text)
     if not _is_stack(text, registry):
         return text
     document: Document | None = None
@@ -56,11 +60,22 @@ def split(text: str, registry: Registry | None = None) -> list[str]:
     registry = registry or Registry()
     parts: list[str] = []
     while True:
-        end = _end_of_stack(text) if _is_stack(text.partition(",")[0], registry) else text.find(",")
+        end = _end_of_json(text, 0) if text.startswith("{") else 0
+        if not end:
+            layered = _is_stack(text.partition(",")[0], registry)
+            end = _end_of_stack(text) if layered else text.find(",")
         if not 0 <= end < len(text):
             return [*parts, text]
         parts.append(text[:end])
         text = text[end + 1 :]
+
+
+def _document(text: str) -> Document:
+    try:
+        found: Document = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no JSON: {error}", cure='a file of such a name is "./{..."') from error
+    return found
 
 
 def _is_stack(text: str, registry: Registry) -> bool:

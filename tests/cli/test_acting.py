@@ -114,7 +114,7 @@ def test_without_a_daemon_the_engine_is_asked(
         ("snapshot take lun0 x", "'lun0' is no disk; write it as hba0/lun1, or /dev/sdb"),
         ("snapshot take hba0/lun0", "required: NAME"),
         ("mirror remove-leg hba0/lun0 one", "leg 'one' is no number"),
-        ("mirror add-leg hba0/lun0 {x", "the leg is no JSON"),
+        ("mirror add-leg hba0/lun0 {x", "'{x' is no JSON"),
     ],
 )
 def test_refusals(words: str, message: str, asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ def test_plain_paths_are_left_alone(path: str) -> None:
         ("memory:1GiB", {"handler": "memory", "size": "1GiB"}),
         ("memory:size=512;label=7", {"handler": "memory", "size": 512, "label": "7"}),
         ("readonly|/a.img", {"handler": "readonly", "next": "/a.img"}),
+        ('{"handler": "null", "size": 512}', {"handler": "null", "size": 512}),
         ("readonly:|null:1MiB", {"handler": "readonly", "next": {"handler": "null", "size": "1MiB"}}),
         (
             'log:verbs=["flush"]|/a.img',
@@ -55,6 +56,7 @@ def test_layers(text: str, document: object) -> None:
     ("text", "message"),
     [
         ("readonly:", "readonly is a filter; say what it sits on"),
+        ('{"handler": "null"', "is no JSON: Expecting"),
         ("file:/a.img|/b.img", "file is no filter; put it last"),
         ("readonly|nosuch:x|/a", "there is no handler 'nosuch'"),
         ("mirror:/s|/a.img", "mirror sits on several legs; describe it in a document"),
@@ -80,6 +82,8 @@ def test_what_cannot_be_meant(text: str, message: str) -> None:
         ("readonly|a[1.img,b", ["readonly|a[1.img", "b"]),
         ("file:[1,b", ["file:[1", "b"]),
         ("readonly,b", ["readonly", "b"]),
+        ('{"handler": "x", "legs": ["a", "b"]},b', ['{"handler": "x", "legs": ["a", "b"]}', "b"]),
+        ("{a,b", ["{a", "b"]),
     ],
 )
 def test_lists(text: str, parts: list[str]) -> None:

@@ -1,7 +1,6 @@
 """``vscsihba mirror``: the legs of a mirrored disk while it is in use."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -71,12 +70,7 @@ def _leg(text: str) -> object:
     from vscsihba.handlers.stack_paths import absolute  # noqa: PLC0415 - likewise
     from vscsihba.handlers.stack_text import parse  # noqa: PLC0415 - likewise
 
-    if not text.startswith("{"):
-        return absolute(parse(text), Registry())
-    try:
-        return absolute(json.loads(text), Registry())
-    except ValueError as error:
-        raise UsageError(f"the leg is no JSON: {error}") from error
+    return absolute(parse(text), Registry())
 
 
 def _show(options: argparse.Namespace, result: Any) -> None:
