@@ -17,7 +17,7 @@ from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.tenure import Tenure
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, InUseError
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, read_device
 from vscsihba.transport import Transport
@@ -61,11 +61,18 @@ class KernelPort:
             configfs.delete_hba(self._id)
 
     def _clear(self, lun: int) -> None:
-        """Remove the LUN of somebody who has died and that is not wanted."""
+        """Remove the LUN of somebody who has died and that is not wanted, unless its disk is in use."""
         if lun not in self._orphans:
             return
-        there = configfs.observe().hbas[self._id].luns
-        configfs.clear_hba(self._id, keep=there.keys() - {lun})
+        found = configfs.observe().hbas[self._id].luns[lun]
+        users = configfs.users_of(found.disk) if found.disk else []
+        if users:
+            raise InUseError(
+                f"LUN {lun} of HBA {self._id} is left over from a process that ended, but {users[0]}",
+                cure="detach it there first, or add the disk that it was",
+            )
+        configfs.unlink_lun(self._id, lun, served=False)
+        configfs.delete_backstore(configfs.backstore_name(self._id, lun))
         self._orphans.discard(lun)
         self._forget(lun)
 
