@@ -8,7 +8,7 @@ through untouched, so that the quick road costs nothing for it.
 import errno
 import os
 
-from vscsihba.block import ExtentStatus, Views
+from vscsihba.block import Executed, ExtentStatus, Views
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.units import format_size
@@ -108,6 +108,13 @@ class Checked(PassThrough):
         self._demand_writable()
         with _Honest(self.next):
             self.next.crypto_erase()
+
+    def execute(self, cdb: bytes, views: Views) -> Executed:
+        """Check, and pass down."""
+        self._demand_open()
+        _length(views)
+        with _Honest(self.next):
+            return self.next.execute(cdb, views)
 
     def _demand_open(self) -> None:
         if not self._open:

@@ -141,7 +141,7 @@ class CowHandler(Transform):
         """Make it zeroes, which take no storage."""
         self._disk.write_zeroes(offset, length)
 
-    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:  # noqa: ARG002  # nothing is ever set aside
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Make it zeroes, which take no storage."""
         self._disk.write_zeroes(offset, length)
         if fua:

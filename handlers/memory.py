@@ -3,8 +3,6 @@
 Only pages that were written take memory; zeroes and what is unmapped give it back.
 """
 
-# ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
-
 import errno
 import sys
 import uuid

@@ -3,8 +3,6 @@
 For measuring what lies above a handler, and for trying out sizes that no machine has.
 """
 
-# ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
-
 import uuid
 from typing import Annotated
 

@@ -4,8 +4,6 @@ A disk of any size whose every byte is known, with no storage: for finding data 
 came from the wrong place. It checks writes, and stores nothing.
 """
 
-# ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
-
 import struct
 from typing import Annotated
 

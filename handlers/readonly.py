@@ -4,8 +4,6 @@ It changes no byte, yet it is a `Transform`: of all verbs, present and future, o
 that read may go down.
 """
 
-# ruff: noqa: ARG002  # the contract's signatures, whether or not all of it matters here
-
 import errno
 import os
 from dataclasses import replace

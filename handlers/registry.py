@@ -39,6 +39,7 @@ _BUILT_IN = {
     "pattern": "vscsihba.handlers.pattern:PatternHandler",
     "rate": "vscsihba.handlers.rate:RateHandler",
     "readonly": "vscsihba.handlers.readonly:ReadonlyHandler",
+    "sg": "vscsihba.handlers.sg:SgHandler",
     "snapshot": "vscsihba.handlers.snapshot:SnapshotHandler",
     "split": "vscsihba.handlers.split:SplitHandler",
     "stats": "vscsihba.handlers.stats:StatsHandler",

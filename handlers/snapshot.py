@@ -144,7 +144,7 @@ class SnapshotHandler(Transform):
         """Make it zeroes, which take no storage."""
         self.write_zeroes(offset, length, may_unmap=True)
 
-    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:  # noqa: ARG002  # nothing is ever set aside
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Make it zeroes, which take no storage."""
         with self._set.gate.together():
             self._set.disk.write_zeroes(offset, length)

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from vscsihba.errors import ConfigError, UsageError
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.cdb_handler import CdbHandler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.filter import Filter
@@ -119,9 +120,15 @@ def build(
         ConfigError: Something in it cannot be meant.
         HostError: A handler's package is missing.
     """
-    registry = registry or Registry()
+    return _build(document, registry or Registry(), place, check_between=check_between, covered=False)
+
+
+def _build(
+    document: Document, registry: Registry, place: str, *, check_between: bool, covered: bool
+) -> Stack:
+    """Do what `build` does; `covered` says that something else sits on it."""
     layers: list[Handler] = []
-    for make in reversed(_outline(document, registry, place)):
+    for make in reversed(_outline(document, registry, place, covered=covered)):
         layers.append(make(layers))
         if check_between:
             layers.append(Checked(layers[-1]))
@@ -132,7 +139,7 @@ Make = Callable[[list[Handler]], Handler]
 """Makes a layer on top of those that were made before it."""
 
 
-def _outline(document: object, registry: Registry, place: str) -> list[Make]:
+def _outline(document: object, registry: Registry, place: str, *, covered: bool) -> list[Make]:
     """Check the options of every layer, and return how to make each, from the top down."""
     outline = []
     below: object = document
@@ -140,14 +147,17 @@ def _outline(document: object, registry: Registry, place: str) -> list[Make]:
     while below is not None:
         if only_reads and isinstance(below, str):
             below = {"handler": "file", "path": below, "read_only": True}
-        make, reads, below = _layer(below, registry, place)
+        make, reads, below = _layer(below, registry, place, covered=covered)
         outline.append(make)
+        covered = True
         only_reads |= reads
         place += ".next"
     return outline
 
 
-def _layer(document: object, registry: Registry, place: str) -> tuple[Make, bool, object | None]:
+def _layer(
+    document: object, registry: Registry, place: str, *, covered: bool
+) -> tuple[Make, bool, object | None]:
     """Return how to make the topmost layer of `document`, whether it only reads, and what is below it."""
     name, rest = _opened_up(document, place)
     try:
@@ -160,6 +170,12 @@ def _layer(document: object, registry: Registry, place: str) -> tuple[Make, bool
             raise ConfigError(place, f"handler {name} is a filter", cure='say in "next" what it sits on')
         options = convert(kind.Options, rest, place=place, handler=name)
         return (lambda layers: kind(options, layers[-1])), kind.only_reads, below
+    if covered and issubclass(kind, CdbHandler):
+        raise ConfigError(
+            place,
+            f"nothing can sit on {name}: it passes whole commands on, and other handlers know only bytes",
+            cure="make it a disk alone",
+        )
     if "next" in rest:
         raise ConfigError(f"{place}.next", f"handler {name} is no filter", cure="put it at the bottom")
     if issubclass(kind, Fan):
@@ -183,7 +199,7 @@ def _legs(documents: object, registry: Registry, place: str) -> list[Stack]:
     if not isinstance(documents, list) or not documents:
         raise ConfigError(f"{place}.legs", "expected a list of what it sits on")
     return [
-        build(document, registry=registry, place=f"{place}.legs[{number}]")
+        _build(document, registry, f"{place}.legs[{number}]", check_between=False, covered=True)
         for number, document in enumerate(documents)
     ]
 

@@ -103,6 +103,7 @@ class Capabilities:
         rotational: Seeks cost; Linux schedules accordingly.
         unmap_granularity: Bytes below which an unmap frees nothing.
         crypto_erase: The medium can be made unreadable by destroying its key.
+        whole_cdbs: `Execute` is all that it does: commands go to a device that answers for itself.
         atomic_write: Bytes that one `Write` stores wholly or not at all, whatever dies meanwhile.
     """
 
@@ -114,6 +115,7 @@ class Capabilities:
     rotational: bool = False
     unmap_granularity: int = 0
     crypto_erase: bool = False
+    whole_cdbs: bool = False
     atomic_write: int = 0
 
 
@@ -189,8 +191,36 @@ class Elsewhere:
     operation: MediumOp
 
 
-BlockOp = MediumOp | Elsewhere
-BlockResult = list[ExtentStatus] | None
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Hand a whole command to the device behind. Answered with `Executed`.
+
+    Attributes:
+        cdb: The command descriptor block; what follows its end is to be ignored.
+        views: Data-out, or room for data-in, as the command goes.
+    """
+
+    cdb: bytes
+    views: Views
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How a device has answered a command.
+
+    Attributes:
+        status: SAM status code.
+        sense: Sense data, if it gave any.
+        data_in: Valid bytes at the head of the data; None for a command without data-in.
+    """
+
+    status: int
+    sense: bytes = b""
+    data_in: int | None = None
+
+
+BlockOp = MediumOp | Elsewhere | Execute
+BlockResult = list[ExtentStatus] | Executed | None
 
 
 class Buffer:

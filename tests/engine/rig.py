@@ -52,9 +52,8 @@ class Rig:
         medium = self._given or self.stack.open() if self.stack else self._given
         assert medium is not None
         self.medium = medium
-        self.unit = scsi.LogicalUnit(
-            medium.geometry, medium.capabilities, scsi.Identity.derive("rig"), stats=self.stats
-        )
+        kind = scsi.PassThroughUnit if medium.capabilities.whole_cdbs else scsi.LogicalUnit
+        self.unit = kind(medium.geometry, medium.capabilities, scsi.Identity.derive("rig"), stats=self.stats)
         self.served = ServedLun(
             0,
             self.loopback.transport,

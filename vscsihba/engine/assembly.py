@@ -44,7 +44,8 @@ def assemble(
         HostError: The state cannot be read.
     """
     stats = LunStats()
-    unit = scsi.LogicalUnit(
+    kind = scsi.PassThroughUnit if medium.capabilities.whole_cdbs else scsi.LogicalUnit
+    unit = kind(
         medium.geometry,
         medium.capabilities,
         scsi.Identity.derive(medium.identity),

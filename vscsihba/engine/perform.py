@@ -8,6 +8,7 @@ from vscsihba.block import (
     BlockResult,
     CryptoErase,
     Elsewhere,
+    Execute,
     Extents,
     Flush,
     Read,
@@ -50,6 +51,8 @@ def perform(  # noqa: C901 - one case an operation
             medium.crypto_erase()
         case Resize(size):
             medium.resize(size)
+        case Execute(cdb, views):
+            return medium.execute(cdb, views)
         case Elsewhere(lun, operation):
             other = others.get(lun)
             if other is None:

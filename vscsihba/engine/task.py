@@ -5,9 +5,19 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Buffer, CryptoErase, Elsewhere, Unmap, Write, WriteZeroes
+from vscsihba.block import (
+    BlockOp,
+    BlockResult,
+    Buffer,
+    CryptoErase,
+    Elsewhere,
+    Execute,
+    Unmap,
+    Write,
+    WriteZeroes,
+)
 
-_CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, Elsewhere)
+_CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, Elsewhere, Execute)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,8 +53,9 @@ class Task:
         """Return the task that carries out `cdb` on `unit`."""
         buffer = Buffer(views)
         task = cls(tag, cdb, buffer, unit.execute(cdb, buffer))
+        task.once = not unit.repeatable(cdb)
         if (row := scsi.lookup(cdb)) is not None:
-            task.exclusive, task.alone, task.once = row.exclusive, row.starts_alone, not row.repeatable
+            task.exclusive, task.alone = row.exclusive, row.starts_alone
         return task
 
     @property

@@ -14,6 +14,7 @@ from vscsihba.scsi.describe import describe, describe_sense, status_name
 from vscsihba.scsi.identity import Identity
 from vscsihba.scsi.logical_unit import LogicalUnit
 from vscsihba.scsi.opcodes import SHORT_CUTS, TABLE
+from vscsihba.scsi.pass_through import PassThroughUnit
 from vscsihba.scsi.response import Response, Status
 from vscsihba.scsi.sense import Sense, SenseKey
 
@@ -26,6 +27,7 @@ __all__ = [
     "Identity",
     "LogicalUnit",
     "Medium",
+    "PassThroughUnit",
     "Response",
     "Sense",
     "SenseKey",

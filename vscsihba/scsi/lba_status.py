@@ -58,7 +58,8 @@ def _statuses(lu: LogicalUnit, lba: int) -> Generator[BlockOp, BlockResult, list
     if not lu.capabilities.extents:
         return [(MAPPED, most)]
     answer = yield Extents(Extent(lba * size, most * size))
-    return _whole_blocks(answer or [], lba, size) or [(MAPPED, 1)]
+    extents = answer if isinstance(answer, list) else []
+    return _whole_blocks(extents, lba, size) or [(MAPPED, 1)]
 
 
 def _whole_blocks(extents: list[ExtentStatus], lba: int, size: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 
-from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Elsewhere, Geometry
+from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Elsewhere, Execute, Geometry
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
@@ -170,11 +170,16 @@ class LogicalUnit:
     ) -> Generator[BlockOp, BlockResult, Result]:
         return translate(steps, self.block_size, self.notice)
 
+    def repeatable(self, cdb: bytes) -> bool:
+        """Tell whether running a command twice does no harm; a crash may leave that in doubt."""
+        row = lookup(cdb)
+        return row is None or row.repeatable
+
     def notice(self, operation: BlockOp) -> None:
         """Let the tokens know what is about to change, here or on another unit."""
         if isinstance(operation, Elsewhere):
             self.peers[operation.lun].notice(operation.operation)
-        elif self.tokens:
+        elif self.tokens and not isinstance(operation, Execute):
             self.tokens.notice(operation)
             self.refresh()
 

@@ -1,0 +1,31 @@
+"""Handlers that take whole CDBs: for devices that are not disks, or that answer for themselves.
+
+Such a handler has no verb of bytes. Every command of an initiator reaches it as it is, and
+its answer goes back as it is, so nothing can be stacked on it: filters know bytes.
+"""
+
+import errno
+from abc import abstractmethod
+
+from vscsihba.block import Capabilities, Executed, Views
+from vscsihba.handlers.base import Handler
+
+
+class CdbHandler(Handler):
+    """A handler of whole commands.
+
+    `geometry` is what the kernel's backstore is made with; initiators ask the device itself.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Whole CDBs, and nothing else."""
+        return Capabilities(whole_cdbs=True)
+
+    @abstractmethod
+    def execute(self, cdb: bytes, views: Views) -> Executed:
+        """Have the device execute a command; see `Handler.execute`."""
+
+    def read(self, offset: int, views: Views) -> None:
+        """Refuse: what is on the device is for its own commands to say."""
+        raise OSError(errno.EOPNOTSUPP, f"handler {self.name} takes whole commands only")
