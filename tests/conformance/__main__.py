@@ -1,5 +1,8 @@
 """``./dev conformance``: run libiscsi's conformance tests in a virtual machine and say how they came out.
 
+A run of all takes hours on a slow machine. So some kinds of disk can be run at a time, each run's verdicts be
+kept in a file (``--json``), and the files be put together (``--from``).
+
 Exit codes: 0 nothing failed but what the transport causes; 1 something did, or was not run; 2 wrong usage.
 """
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.conformance import document, profiles, report
-from tests.conformance.campaign import Campaign
+from tests.conformance.campaign import Campaign, Lane
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build/conformance"
@@ -25,13 +28,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="./dev conformance",
-        description="Run libiscsi's SCSI conformance tests on disks of ours, in a VM.",
+        description="Run libiscsi's SCSI conformance tests on disks of ours, in a VM: all kinds over sg, and "
+        "over iscsi those that have something to add.",
     )
     made.add_argument(
-        "--profile", action="append", choices=profiles.PROFILES, help="kind of disk (all); may be repeated"
+        "--profile", action="append", choices=profiles.PROFILES, help="kind of disk; may be repeated"
     )
     made.add_argument(
-        "--transport", action="append", choices=profiles.TRANSPORTS, help="way to it (both); may be repeated"
+        "--transport", action="append", choices=profiles.TRANSPORTS, help="way to it; may be repeated"
     )
     made.add_argument(
         "--test",
@@ -43,19 +47,57 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print one JSON object")
     made.add_argument("--write-docs", action="store_true", help=f"write {document.PATH.relative_to(ROOT)}")
     made.add_argument(
-        "--from", type=Path, metavar="FILE", dest="file", help="run nothing: read what --json printed"
+        "--from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="files",
+        help="take in the verdicts of an earlier run, as --json printed them, and run only what --profile, "
+        "--transport and --test name; may be repeated",
     )
     return made
 
 
 def main() -> int:
-    """Run what was asked for, or read it, and report."""
+    """Run what was asked for, take in what was run before, and report."""
     made = parser()
     options = made.parse_args()
-    if options.write_docs and (options.test or options.profile or options.transport):
-        made.error("--write-docs needs all of it: no --profile, --transport or --test")
+    lanes = _lanes(options)
+    try:
+        campaigns = [Campaign.load(file.read_text()) for file in options.files]
+        if options.write_docs:
+            _demand_all(made, Campaign.together(campaigns), [] if options.test else lanes)
+        if lanes:
+            campaigns.append(_run(made, options, lanes))
+        campaign = Campaign.together(campaigns)
+    except (OSError, ValueError, KeyError) as error:
+        made.error(f"--from: {error}")
+    return _report(campaign, options)
+
+
+def _lanes(options: argparse.Namespace) -> list[Lane]:
+    """Return the lanes to run: none if there are verdicts and no wish."""
+    if options.profile or options.transport:
+        return [
+            (profile, transport)
+            for transport in options.transport or profiles.TRANSPORTS
+            for profile in options.profile or profiles.PROFILES
+        ]
+    return [] if options.files and not options.test else list(profiles.LANES)
+
+
+def _demand_all(made: argparse.ArgumentParser, earlier: Campaign, planned: list[Lane]) -> None:
+    """Refuse to write tables with holes."""
+    missing = [lane for lane in earlier.missing_lanes(profiles.listed()) if lane not in planned]
+    if missing:
+        names = ", ".join(f"{profile} over {transport}" for profile, transport in missing)
+        made.error(f"--write-docs needs all tests on all disks; missing: {names}")
+
+
+def _report(campaign: Campaign, options: argparse.Namespace) -> int:
+    """Print the verdicts, and write the page if that was asked for; return the exit code."""
     console = Console(stderr=options.json)
-    campaign = Campaign.load(options.file.read_text()) if options.file else _run(made, options)
     report.print_all(campaign, console)
     if options.json:
         print(json.dumps(campaign.document()))
@@ -65,16 +107,11 @@ def main() -> int:
     return 0 if campaign.clean() else 1
 
 
-def _run(made: argparse.ArgumentParser, options: argparse.Namespace) -> Campaign:
+def _run(made: argparse.ArgumentParser, options: argparse.Namespace, lanes: list[Lane]) -> Campaign:
     """Start the VM and take in what comes from it."""
     tests = profiles.selected(profiles.listed(), options.test)
     if not tests:
         made.error(f"no test is called {' or '.join(options.test)}: iscsi-test-cu --list names them")
-    lanes = [
-        (profile, transport)
-        for transport in options.transport or profiles.TRANSPORTS
-        for profile in options.profile or profiles.PROFILES
-    ]
     campaign = Campaign(lanes, tests)
     RESULTS.mkdir(parents=True, exist_ok=True)
     limit = _SECONDS_TO_BOOT + _SECONDS_A_TEST * len(lanes) * len(tests)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.conformance import profiles
 from tests.conformance.limits import Limit, known
 from tests.conformance.verdict import Outcome, Verdict
 
@@ -31,6 +32,24 @@ class Campaign:
     tests: list[str]
     kernel: str = ""
     verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+
+    @classmethod
+    def together(cls, campaigns: Iterable["Campaign"]) -> Self:
+        """Return several runs as one; of two verdicts on the same, the later one counts.
+
+        Raises:
+            ValueError: They were made on different kernels.
+        """
+        made = cls([], [])
+        for campaign in campaigns:
+            if made.kernel and made.kernel != campaign.kernel:
+                raise ValueError(f"these are verdicts from two kernels, {made.kernel} and {campaign.kernel}")
+            made.kernel = campaign.kernel
+            made.lanes += [lane for lane in campaign.lanes if lane not in made.lanes]
+            made.tests += [test for test in campaign.tests if test not in made.tests]
+            made.verdicts |= campaign.verdicts
+        made.lanes.sort(key=_place)
+        return made
 
     @classmethod
     def load(cls, text: str) -> Self:
@@ -74,6 +93,11 @@ class Campaign:
         """Return how many verdicts are missing."""
         return len(self.lanes) * len(self.tests) - len(self.verdicts)
 
+    def missing_lanes(self, tests: Iterable[str]) -> list[Lane]:
+        """Return the lanes that the tables need, and on which not all of `tests` were run."""
+        wanted = list(tests)
+        return [lane for lane in profiles.LANES if any((*lane, test) not in self.verdicts for test in wanted)]
+
     def failures(self) -> list[tuple[Verdict, Limit | None]]:
         """Return what failed or crashed, each with what is known to cause it."""
         return [
@@ -86,6 +110,14 @@ class Campaign:
     def clean(self) -> bool:
         """Tell whether all was run, and nothing failed but what the transport causes."""
         return not self.not_run() and all(limit is not None for _, limit in self.failures())
+
+    def passing_lane(self, transport: str, test: str) -> str:
+        """Return the first kind of disk on which a test passes over a transport, empty if there is none."""
+        for lane in self.lanes:
+            verdict = self.verdicts.get((*lane, test))
+            if lane[1] == transport and verdict is not None and verdict.outcome == "passed":
+                return lane[0]
+        return ""
 
     def best(self, transport: str) -> Lane:
         """Return the lane of a transport on which most tests pass."""
@@ -101,6 +133,11 @@ class Campaign:
             for verdict in self.verdicts.values()
             if verdict.transport == transport and verdict.outcome == "passed"
         }
+
+
+def _place(lane: Lane) -> tuple[int, int]:
+    """Return where a lane stands in the tables."""
+    return profiles.TRANSPORTS.index(lane[1]), list(profiles.PROFILES).index(lane[0])
 
 
 def _words(value: object) -> Iterable[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.conformance.iscsi_export import IscsiExport
-from tests.conformance.profiles import Profile
+from tests.conformance.profiles import SLOWLY, Profile
 from tests.conformance.sg_io import Reply, execute
 from tests.vm.target import CONFIGFS, Target
 from vscsihba import configfs
@@ -56,6 +56,7 @@ class Disk:
         self.made = 0
         self._hba = hba
         self._folder = folder
+        self._slow = False
         self._new: tuple[Reply, ...] = ()
         self._paths: Paths | None = None
         self._undo = ExitStack()
@@ -73,6 +74,17 @@ class Disk:
         pair = self._paths.sg if transport == "sg" else self._paths.iscsi
         return pair if both else pair[:1]
 
+    def prepare(self, *, new: bool, slow: bool) -> None:
+        """Make ready for a test.
+
+        Args:
+            new: It wants a disk that was never written to.
+            slow: It wants a slow one; the disk stays slow until a test is prepared for that wants none.
+        """
+        if new or slow != self._slow:
+            self._slow = slow
+            self.renew()
+
     def restore(self) -> None:
         """Make the disk anew if it does not say of itself what it said at first."""
         if self._look() != self._new:
@@ -87,7 +99,8 @@ class Disk:
         with ExitStack() as undo:
             image = self._folder / f"{self.profile.name}-{self._hba}.img"
             undo.enter_context(_sparse(image, self.profile.size))
-            target = Target([image], self._hba, self.profile.options, image.with_suffix(".err"))
+            stack = SLOWLY * self._slow + self.profile.stack.format(image=image)
+            target = Target([stack], self._hba, self.profile.options, image.with_suffix(".err"))
             undo.callback(_finish, target)
             (lun,) = target.wait_ready()
             name = configfs.backstore_name(self._hba, lun.number)

@@ -1,11 +1,13 @@
 """docs/conformance.md: the counts beside those of other targets, and why a test does not pass."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tests.conformance.campaign import Campaign, Lane
 from tests.conformance.limits import known
+from tests.conformance.profiles import PROFILES
 from tests.conformance.verdict import OUTCOMES, Verdict
 
 PATH: Final = Path(__file__).resolve().parents[2] / "docs/conformance.md"
@@ -19,12 +21,13 @@ _PEERS: Final = (
 )
 """Measured with the same program on the same kernel, thin provisioning on: name, way, then as OUTCOMES."""
 _NAMES: Final = {"sg": "`/dev/sg`", "iscsi": "iSCSI"}
+_HEADINGS: Final = {"crashed": "tool crashed"}
 _HEAD: Final = """\
 # SCSI conformance
 
 What libiscsi's `iscsi-test-cu` (Debian's package `libiscsi-bin`), a test program that is not ours, finds in
 disks served by `vscsitarget` on a real kernel. `./dev conformance --write-docs` writes it, from a run in a VM
-or from verdicts of several runs, given by `--from`. It has the kinds of disk that were run in whole.
+of all kinds of disk, or from the verdicts of several runs of some (`--json`, then `--from`).
 
 - Each of the {tests} tests runs in a process of its own, with `--dataloss --allow-sanitize`.
 - `/dev/sg` is the disk as Linux has it, over tcm_loop. iSCSI is the same backstore behind the kernel's own
@@ -32,15 +35,12 @@ or from verdicts of several runs, given by `--from`. It has the kinds of disk th
 - A skip is not a pass, though CUnit counts it as one. A test that does nothing and gives no reason counts as
   skipped too.
 - The tests of MultipathIO are given two paths: two HBAs with the same disk, two iSCSI sessions.
+- Sanitize.Reset looks at a sanitizing that goes on for seconds: it is given the same disk at 1 MiB/s.
 - The other targets were measured with one path, which skips MultipathIO, and a silent skip counted as passed.
   Of LIO fileio over `/dev/sg`, passed and skipped are near values.
 
 Linux {kernel}. Over `/dev/sg`, {sg_some} tests pass on at least one kind of disk; over iSCSI, {iscsi_some}.
 
-## Counts
-
-| target | over | passed | failed | skipped | tool crashed |
-|---|---|---:|---:|---:|---:|
 """
 
 
@@ -52,13 +52,27 @@ def text(campaign: Campaign) -> str:
         sg_some=len(campaign.passed_somewhere("sg")),
         iscsi_some=len(campaign.passed_somewhere("iscsi")),
     )
-    lines = [*_counts(campaign)]
-    for transport in dict.fromkeys(transport for _, transport in campaign.lanes):
+    transports = list(dict.fromkeys(transport for _, transport in campaign.lanes))
+    lines = [*_disks(campaign), *_counts(campaign)]
+    for transport in transports:
         lines += _reasons(campaign, campaign.best(transport))
-    return head + "\n".join(lines) + "\n"
+    return head + "\n".join([*lines, *_failures(campaign)]) + "\n"
+
+
+def _disks(campaign: Campaign) -> Iterator[str]:
+    """Yield the table of the kinds of disk."""
+    yield from ("| kind of disk | how it is served |", "|---|---|")
+    for name in dict.fromkeys(profile for profile, _ in campaign.lanes):
+        profile = PROFILES[name]
+        stack = shlex.quote(profile.stack.format(image="FILE"))
+        yield _row(name, f"`{' '.join(('vscsitarget', 'id=N', '-files', stack, *profile.options))}`")
 
 
 def _counts(campaign: Campaign) -> Iterator[str]:
+    """Yield the table of the counts."""
+    yield from ("", "## Counts", "")
+    yield _row("target", "over", *(_HEADINGS.get(outcome, outcome) for outcome in OUTCOMES))
+    yield "|---|---|---:|---:|---:|---:|"
     for name, way, *numbers in _PEERS:
         yield _row(name, way, *map(str, numbers))
     for lane in campaign.lanes:
@@ -71,19 +85,28 @@ def _counts(campaign: Campaign) -> Iterator[str]:
 def _reasons(campaign: Campaign, lane: Lane) -> Iterator[str]:
     """Yield the table of what does not pass on the best kind of disk of a transport."""
     profile, transport = lane
-    elsewhere = {
-        verdict.test: verdict.profile
-        for verdict in reversed(campaign.verdicts.values())
-        if verdict.transport == transport and verdict.outcome == "passed"
-    }
-    yield ""
-    yield f"## What does not pass over {_NAMES[transport]}, {profile}"
-    yield ""
-    yield "| test | outcome | why | passes on |"
-    yield "|---|---|---|---|"
+    yield from ("", f"## What does not pass over {_NAMES[transport]}, {profile}", "")
+    yield from ("| test | outcome | why | passes on |", "|---|---|---|---|")
     for verdict in campaign.of(lane):
         if verdict.outcome != "passed":
-            yield _row(verdict.test, verdict.outcome, _why(verdict), elsewhere.get(verdict.test, ""))
+            passes_on = campaign.passing_lane(transport, verdict.test)
+            yield _row(verdict.test, verdict.outcome, _why(verdict), passes_on)
+
+
+def _failures(campaign: Campaign) -> Iterator[str]:
+    """Yield the table of what fails on other kinds of disk, and not on the best one."""
+    best = {transport: campaign.best(transport) for _, transport in campaign.lanes}
+    told = {
+        (verdict.transport, verdict.test)
+        for lane in best.values()
+        for verdict in campaign.of(lane)
+        if verdict.outcome in ("failed", "crashed")
+    }
+    yield from ("", "## What fails elsewhere", "")
+    yield from ("| test | on | over | why |", "|---|---|---|---|")
+    for verdict, _ in campaign.failures():
+        if (verdict.transport, verdict.test) not in told:
+            yield _row(verdict.test, verdict.profile, _NAMES[verdict.transport], _why(verdict))
 
 
 def _why(verdict: Verdict) -> str:

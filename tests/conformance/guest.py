@@ -35,8 +35,7 @@ class StuckError(Exception):
 def verdicts(disk: Disk, transport: str, tests: Sequence[str]) -> Iterator[Verdict]:
     """Run tests on a disk, one after the other; ends early when the disk cannot be used any longer."""
     for test in tests:
-        if profiles.needs_new_disk(test):
-            disk.renew()
+        disk.prepare(new=profiles.needs_new_disk(test), slow=profiles.needs_slow_disk(test))
         try:
             yield run(disk, transport, test)
         except StuckError as error:

@@ -19,11 +19,14 @@ class Profile:
     Attributes:
         name: What the command line and the tables call it.
         options: Words for vscsitarget.
-        size: Bytes; the tool waits 5 s for a command on ``/dev/sgN``, and some go over the whole disk.
+        stack: What vscsitarget serves; ``{image}`` stands for a sparse file.
+        size: Bytes of the image; the tool waits 5 s for a command on ``/dev/sgN``, and some go over the
+            whole disk.
     """
 
     name: str
     options: tuple[str, ...] = ()
+    stack: str = "{image}"
     size: int = 32 * MiB
 
 
@@ -32,18 +35,26 @@ PROFILES: Final = {
     for profile in (
         Profile("512-thin"),
         Profile("512e", ("--physical-block-size", "4096")),
-        Profile("4kn", ("--block-size", "4096")),
+        Profile("4kn", ("--block-size", "4096"), stack="memory:size=32MiB"),
         Profile("read-only", ("--read-only",)),
         Profile("removable", ("--removable",)),
     )
 }
+SLOWLY: Final = "rate:bytes_per_second=1MiB|"
+"""Before a stack: so slow that it takes half a minute to write a disk of 32 MiB."""
 TRANSPORTS: Final = ("sg", "iscsi")
 """``/dev/sgN``; an ``iscsi://`` URL of the same backstore, by the kernel's iSCSI target."""
+
+LANES: Final = (*((name, "sg") for name in PROFILES), ("512-thin", "iscsi"), ("removable", "iscsi"))
+"""What is run unless something else is asked for, and what the tables need, in their order: over iSCSI, the
+other kinds of disk have nothing to add."""
 
 TWO_PATHS: Final = ("MultipathIO.*",)
 """Tests that are told of a second path to the disk. Other tests about two initiators log in by themselves."""
 NEW_DISK: Final = ("MultipathIO.CompareAndWrite*",)
 """Tests that take blocks for zero which they have not written."""
+SLOW_DISK: Final = ("Sanitize.Reset",)
+"""Tests that want a command to go on for longer than a disk of this size needs for it."""
 _TEST: Final = re.compile(r"^ALL\.(\w+\.[\w-]+)$", re.MULTILINE)
 
 
@@ -55,12 +66,21 @@ def listed() -> list[str]:
 
 def needs_two_paths(test: str) -> bool:
     """Tell whether a test is to be given two paths."""
-    return any(fnmatch.fnmatchcase(test, pattern) for pattern in TWO_PATHS)
+    return _named(test, TWO_PATHS)
 
 
 def needs_new_disk(test: str) -> bool:
     """Tell whether a test is to be given a disk that was never written to."""
-    return any(fnmatch.fnmatchcase(test, pattern) for pattern in NEW_DISK)
+    return _named(test, NEW_DISK)
+
+
+def needs_slow_disk(test: str) -> bool:
+    """Tell whether a test is to be given a disk that takes its time."""
+    return _named(test, SLOW_DISK)
+
+
+def _named(test: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(test, pattern) for pattern in patterns)
 
 
 def selected(tests: list[str], patterns: list[str]) -> list[str]:

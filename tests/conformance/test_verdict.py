@@ -34,8 +34,10 @@ TAIL = "\nRun Summary:    Type  Total    Ran Passed Failed Inactive\n"
         ("  Test: T ...passed\n", 0, "skipped", ("the test did nothing, and gave no reason",)),
         (FAILED, 1, "failed", ("X command failed", "test_x.c:7: CU_ASSERT_EQUAL(_r,0)")),
         (PASSED, 0, "passed", ()),
+        ("  Test: T ...    READ10 dispatched: 1 of 9\npassed\n", 0, "passed", ()),
+        ("  Test: T ...    WRITE10 queued: (ITT=1)\n    dispatched\npassed\n", 0, "passed", ()),
     ],
-    ids=["passed", "skipped", "silent", "failed", "failure-while-clearing-up"],
+    ids=["passed", "skipped", "silent", "failed", "failure-while-clearing-up", "many-at-once", "queued"],
 )
 def test_what_stands_after_the_suite_decides(
     body: str, code: int, outcome: str, reasons: tuple[str, ...]
@@ -84,6 +86,32 @@ def test_a_run_counts_what_passed_and_excuses_only_what_is_known() -> None:
     assert "| Sanitize.OverwriteReserved | crashed | the tool reaches" in text(again)
     made.add(Verdict("512e", "sg", "Read10.Simple", "failed", ("READ10 failed",)).document())
     assert not made.clean()
+
+
+def test_several_runs_are_put_together_and_the_later_verdict_counts() -> None:
+    first = Campaign([("4kn", "sg"), ("512-thin", "iscsi")], ["Read10.Simple"], "6.1")
+    first.add(Verdict("4kn", "sg", "Read10.Simple", "failed", ("why",)).document())
+    first.add(Verdict("512-thin", "iscsi", "Read10.Simple", "passed").document())
+    second = Campaign([("4kn", "sg"), ("512-thin", "sg")], ["Read10.Simple"], "6.1")
+    second.add(Verdict("4kn", "sg", "Read10.Simple", "passed").document())
+    both = Campaign.together([first, second])
+    assert both.lanes == [("512-thin", "sg"), ("4kn", "sg"), ("512-thin", "iscsi")]
+    assert both.failures() == []
+    assert both.not_run() == 1
+    assert both.passing_lane("sg", "Read10.Simple") == "4kn"
+    assert ("512-thin", "iscsi") not in both.missing_lanes(["Read10.Simple"])
+    assert ("512-thin", "sg") in both.missing_lanes(["Read10.Simple"])
+    with pytest.raises(ValueError, match=r"two kernels, 6\.1 and 6\.12"):
+        Campaign.together([first, Campaign([], [], "6.12")])
+
+
+def test_the_page_tells_what_fails_only_elsewhere() -> None:
+    made = Campaign([("512-thin", "sg"), ("512e", "sg")], ["GetLBAStatus.UnmapSingle"], "6.1")
+    made.add(Verdict("512-thin", "sg", "GetLBAStatus.UnmapSingle", "passed").document())
+    made.add(Verdict("512e", "sg", "GetLBAStatus.UnmapSingle", "failed").document())
+    best, elsewhere = text(made).split("## What fails elsewhere")
+    assert "GetLBAStatus.UnmapSingle" not in best
+    assert "| GetLBAStatus.UnmapSingle | 512e | `/dev/sg` | the tool asks about LBA i+1" in elsewhere
 
 
 def test_a_limit_explains_one_outcome_only() -> None:

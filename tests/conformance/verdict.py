@@ -14,7 +14,8 @@ OUTCOMES: Final[tuple[Outcome, ...]] = ("passed", "failed", "skipped", "crashed"
 _ASSERTION = re.compile(r"^\s+\d+\. (\S+:\d+) +- (.*?)(?:    Send .*)?$", re.MULTILINE)
 _FAILED_COMMAND = re.compile(r"^\s*\[FAILED\] (.*)$", re.MULTILINE)
 _SKIPPED = re.compile(r"\[SKIPPED\] *(.*?) *$", re.MULTILINE)
-_SENT = re.compile(r"^\s*(?:Send |Test |\[OK\])", re.MULTILINE)
+_SENT = re.compile(r"^\s*(?:Send |Test |\[OK\]|.*\w (?:queued|dispatched): )", re.MULTILINE)
+"""What the tool says of a command that it sends; the words about those that it does not wait for differ."""
 _PASSED: Final = re.compile(r"^.*\bpassed(?=$|    Send )", re.MULTILINE)
 """CUnit's word for a test that has ended well. What comes after it is the tool clearing up."""
 _MOST_REASONS: Final = 4
