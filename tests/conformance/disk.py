@@ -7,13 +7,13 @@ of itself is compared with what it said when it was new; when that differs, it g
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
 from tests.conformance.iscsi_export import IscsiExport
 from tests.conformance.profiles import SLOWLY, Profile
-from tests.conformance.sg_io import Reply, execute
+from tests.vm.sg_io import Told, send
 from tests.vm.target import CONFIGFS, Target
 from vscsihba import configfs
 
@@ -57,7 +57,7 @@ class Disk:
         self._hba = hba
         self._folder = folder
         self._slow = False
-        self._new: tuple[Reply, ...] = ()
+        self._new: tuple[Told, ...] = ()
         self._paths: Paths | None = None
         self._undo = ExitStack()
 
@@ -113,7 +113,7 @@ class Disk:
         self.made += 1
         self._new = self._look()
 
-    def _look(self) -> tuple[Reply, ...]:
+    def _look(self) -> tuple[Told, ...]:
         """Return what the disk says of itself, on its first path, with the unit attentions cleared."""
         assert self._paths is not None
         with suppress(OSError):
@@ -121,16 +121,18 @@ class Disk:
                 _let_go(path)
             fd = os.open(self._paths.sg[0], os.O_RDWR | os.O_NONBLOCK)
             try:
-                return tuple(_stable(at, execute(fd, *command)) for at, command in enumerate(_LOOK))
+                return tuple(
+                    _stable(at, send(fd, command, data_in=room)) for at, (command, room) in enumerate(_LOOK)
+                )
             finally:
                 os.close(fd)
         return ()
 
 
-def _stable(at: int, reply: Reply) -> Reply:
+def _stable(at: int, reply: Told) -> Told:
     """Return a reply without what changes by itself."""
     if at == _KEYS:
-        return Reply(reply.status, reply.sense, reply.data[_GENERATION:], reply.host)
+        return replace(reply, data=reply.data[_GENERATION:])
     return reply
 
 
@@ -139,10 +141,10 @@ def _let_go(path: str) -> None:
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         for _ in range(_MOST_ATTENTIONS):
-            if (reply := execute(fd, _TEST_UNIT_READY)).sense[2:3] != bytes([_UNIT_ATTENTION]):
+            if (reply := send(fd, _TEST_UNIT_READY)).sense[2:3] != bytes([_UNIT_ATTENTION]):
                 break
         if reply.status == 0:
-            execute(fd, _ALLOW_REMOVAL)
+            send(fd, _ALLOW_REMOVAL)
     finally:
         os.close(fd)
 

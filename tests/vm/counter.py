@@ -1,86 +1,14 @@
-"""A lock-free counter on a disk: READ, then COMPARE AND WRITE of one more, through SG_IO (scsi/sg.h).
+"""A lock-free counter on a disk: READ, then COMPARE AND WRITE of one more, by SG_IO.
 
 What the initiator is told must agree with what is on the disk, whoever is killed meanwhile.
 """
 
-import ctypes
 import errno
-import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
-_SG_IO = 0x2285
-_NONE, _TO_DEVICE, _FROM_DEVICE = -1, -2, -3
-_TIMEOUT = 120.0
-
-
-class _SgIoHdr(ctypes.Structure):
-    _fields_ = (
-        ("interface_id", ctypes.c_int),
-        ("dxfer_direction", ctypes.c_int),
-        ("cmd_len", ctypes.c_ubyte),
-        ("mx_sb_len", ctypes.c_ubyte),
-        ("iovec_count", ctypes.c_ushort),
-        ("dxfer_len", ctypes.c_uint),
-        ("dxferp", ctypes.c_void_p),
-        ("cmdp", ctypes.c_void_p),
-        ("sbp", ctypes.c_void_p),
-        ("timeout", ctypes.c_uint),
-        ("flags", ctypes.c_uint),
-        ("pack_id", ctypes.c_int),
-        ("usr_ptr", ctypes.c_void_p),
-        ("status", ctypes.c_ubyte),
-        ("masked_status", ctypes.c_ubyte),
-        ("msg_status", ctypes.c_ubyte),
-        ("sb_len_wr", ctypes.c_ubyte),
-        ("host_status", ctypes.c_ushort),
-        ("driver_status", ctypes.c_ushort),
-        ("resid", ctypes.c_int),
-        ("duration", ctypes.c_uint),
-        ("info", ctypes.c_uint),
-    )
-
-
-@dataclass(frozen=True)
-class Told:
-    """How a command ended, as the initiator sees it."""
-
-    status: int
-    host: int
-    sense: bytes
-    data: bytes
-
-    @property
-    def good(self) -> bool:
-        return self.status == 0 and self.host == 0
-
-    @property
-    def key(self) -> int:
-        """Sense key."""
-        return self.sense[2] & 0xF if self.sense else 0
-
-
-def send(fd: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0, timeout: float = _TIMEOUT) -> Told:
-    """Send a command with SG_IO and wait for its end; after `timeout` seconds, the kernel aborts it."""
-    length = len(data_out) or data_in
-    data = ctypes.create_string_buffer(data_out or bytes(max(data_in, 1)), max(length, 1))
-    command = ctypes.create_string_buffer(cdb, len(cdb))
-    sense = ctypes.create_string_buffer(64)
-    header = _SgIoHdr(
-        interface_id=ord("S"),
-        dxfer_direction=_TO_DEVICE if data_out else _FROM_DEVICE if data_in else _NONE,
-        cmd_len=len(cdb),
-        mx_sb_len=64,
-        dxfer_len=length,
-        dxferp=ctypes.cast(data, ctypes.c_void_p).value,
-        cmdp=ctypes.cast(command, ctypes.c_void_p).value,
-        sbp=ctypes.cast(sense, ctypes.c_void_p).value,
-        timeout=int(timeout * 1000),
-    )
-    fcntl.ioctl(fd, _SG_IO, header)
-    return Told(header.status, header.host_status, sense.raw[: header.sb_len_wr], data.raw[:data_in])
+from tests.vm.sg_io import send
 
 
 class Counter:

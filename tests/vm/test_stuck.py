@@ -10,7 +10,7 @@ import pytest
 
 from tests.vm import sticking
 from tests.vm.conftest import MakeImage, Serve
-from tests.vm.counter import Told, send
+from tests.vm.sg_io import Told, send
 from tests.vm.shell import run
 from tests.vm.target import Lun, Target, wait_until
 

@@ -1,4 +1,4 @@
-"""SG_IO: one SCSI command to ``/dev/sgN``, from Python (linux/include/scsi/sg.h)."""
+"""SG_IO: one SCSI command to ``/dev/sgN``, past sd and the block layer (linux/include/scsi/sg.h)."""
 
 import ctypes
 import fcntl
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 _SG_IO: Final = 0x2285
-_DXFER_NONE: Final = -1
-_DXFER_FROM_DEV: Final = -3
-_MILLISECONDS: Final = 20_000
+_NONE: Final = -1
+_TO_DEVICE: Final = -2
+_FROM_DEVICE: Final = -3
+_SENSE_LENGTH: Final = 96
+_TIMEOUT: Final = 120.0
 
 
 class _SgIoHdr(ctypes.Structure):
@@ -39,43 +41,59 @@ class _SgIoHdr(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a command.
+class Told:
+    """How a command ended, as the initiator sees it.
 
     Attributes:
         status: SAM status; 0 is GOOD.
-        sense: As it came, without what does not belong to it.
-        data: As much as came.
         host: Status of the HBA; 0 when the disk answered.
+        sense: As it came, without what does not belong to it.
+        data: As much data-in as came.
     """
 
     status: int
+    host: int
     sense: bytes
     data: bytes
-    host: int = 0
+
+    @property
+    def good(self) -> bool:
+        return self.status == 0 and self.host == 0
+
+    @property
+    def key(self) -> int:
+        """Sense key, of fixed format sense data."""
+        return self.sense[2] & 0xF if self.sense else 0
 
 
-def execute(fd: int, cdb: bytes, length: int = 0) -> Reply:
-    """Send a command with at most `length` bytes of data-in, and return the answer.
+def send(fd: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0, timeout: float = _TIMEOUT) -> Told:
+    """Send a command and wait for its end; after `timeout` seconds, the kernel aborts it.
+
+    Args:
+        fd: An open ``/dev/sgN`` or ``/dev/sdX``.
+        cdb: The command descriptor block.
+        data_out: What goes with it.
+        data_in: Bytes of room for what comes back, if nothing goes with it.
+        timeout: Seconds.
 
     Raises:
         OSError: The kernel did not send it.
     """
+    length = len(data_out) or data_in
+    data = ctypes.create_string_buffer(data_out or bytes(data_in), max(length, 1))
     command = ctypes.create_string_buffer(cdb, len(cdb))
-    data = ctypes.create_string_buffer(max(length, 1))
-    sense = ctypes.create_string_buffer(96)
+    sense = ctypes.create_string_buffer(_SENSE_LENGTH)
     header = _SgIoHdr(
         interface_id=ord("S"),
-        dxfer_direction=_DXFER_FROM_DEV if length else _DXFER_NONE,
+        dxfer_direction=_TO_DEVICE if data_out else _FROM_DEVICE if data_in else _NONE,
         cmd_len=len(cdb),
-        mx_sb_len=len(sense),
+        mx_sb_len=_SENSE_LENGTH,
         dxfer_len=length,
         dxferp=ctypes.addressof(data),
         cmdp=ctypes.addressof(command),
         sbp=ctypes.addressof(sense),
-        timeout=_MILLISECONDS,
+        timeout=int(timeout * 1000),
     )
     fcntl.ioctl(fd, _SG_IO, header)
-    return Reply(
-        header.status, sense.raw[: header.sb_len_wr], data.raw[: length - header.resid], header.host_status
-    )
+    came = 0 if data_out else length - header.resid
+    return Told(header.status, header.host_status, sense.raw[: header.sb_len_wr], data.raw[:came])
