@@ -4,6 +4,7 @@ It delays each request by itself: several wait side by side, as they do in a net
 For a limit that they share, see `rate`.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from msgspec import Meta
 
 from vscsihba.handlers.around import VERBS, Around, Request, Verb
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import Seconds
+from vscsihba.handlers.options import FilePath, Seconds
 
 
 class DelayHandler(Around):
@@ -29,12 +30,19 @@ class DelayHandler(Around):
         verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs to delay; all, if left out.")] = (
             VERBS
         )
+        trigger: Annotated[
+            FilePath, Meta(description="Requests are only delayed while a file of this name exists, if given.")
+        ] = ""
 
     options: Options
 
     @contextmanager
     def around(self, request: Request) -> Iterator[None]:
         """Wait, then let the request go down."""
-        if request.verb in self.options.verbs:
+        if request.verb in self.options.verbs and self._armed():
             time.sleep(self.options.seconds)
         yield
+
+    def _armed(self) -> bool:
+        trigger = self.options.trigger
+        return not trigger or os.path.exists(trigger)  # noqa: PTH110  # a Path costs more

@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,21 @@ def test_waits_before_each_chosen_verb(monkeypatch: pytest.MonkeyPatch) -> None:
         write(disk, 0, b"abcd")
         disk.flush()
     assert naps == [0.25, 0.25]
+
+
+def test_waits_only_while_its_trigger_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    trigger = tmp_path / "slow"
+    with build({"handler": "delay", "seconds": 3, "trigger": str(trigger), "next": MEMORY}) as disk:
+        read(disk, 0, 4)
+        assert naps == []
+        trigger.touch()
+        read(disk, 0, 4)
+        assert naps == [3]
+        trigger.unlink()
+        read(disk, 0, 4)
+    assert naps == [3]
 
 
 @pytest.mark.parametrize("options", [{"seconds": -1}, {}, {"seconds": 1, "verbs": ["raed"]}])
