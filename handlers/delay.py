@@ -31,7 +31,7 @@ class DelayHandler(Around):
             VERBS
         )
         trigger: Annotated[
-            FilePath, Meta(description="Requests are only delayed while a file of this name exists, if given.")
+            FilePath, Meta(description="Requests only wait while a file of this name exists, if given.")
         ] = ""
 
     options: Options
