@@ -31,10 +31,12 @@ from vscsihba.configfs.devices import LunDevice, links_of, wait_for_generic, wai
 from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.hbas import (
     create_hba,
+    default_queue_depth,
     delete_hba,
     find_lun,
     link_lun,
     rescan,
+    set_command_timeout,
     set_queue_depth,
     unlink_lun,
 )
@@ -92,6 +94,7 @@ __all__ = [
     "clear_hba",
     "create_backstore",
     "create_hba",
+    "default_queue_depth",
     "delete_backstore",
     "delete_hba",
     "find_backstore",
@@ -110,6 +113,7 @@ __all__ = [
     "resize_backstore",
     "set_attribute",
     "set_block",
+    "set_command_timeout",
     "set_queue_depth",
     "unlink_lun",
     "users_of",

@@ -161,6 +161,24 @@ def set_queue_depth(address: str, depth: int) -> None:
     paths.write(observer.scsi_device(address) / "queue_depth", str(depth))
 
 
+def set_command_timeout(address: str, seconds: int) -> None:
+    """Set how long the initiator waits for a command before it aborts it (sd: 30 s).
+
+    Args:
+        address: ``host:channel:target:lun``.
+        seconds: Of whole commands, from when each is sent.
+
+    Raises:
+        HostError: There is no such SCSI device, or the kernel refuses.
+    """
+    paths.write(observer.scsi_device(address) / "timeout", str(seconds))
+
+
+def default_queue_depth(address: str) -> int | None:
+    """Return the depth that a LUN's host gives every new LUN (``cmd_per_lun``), None if it does not tell."""
+    return paths.read_int(paths.SYSFS / "class/scsi_host" / f"host{address.split(':', maxsplit=1)[0]}" / "cmd_per_lun")
+
+
 def rescan(address: str) -> None:
     """Let Linux ask a LUN for its capacity again, after a resize.
 

@@ -40,7 +40,7 @@ def absolute(document: Document, registry: Registry | None = None, folder: Path 
     """
     registry, folder = registry or Registry(), folder or Path.cwd()
     if isinstance(document, str):
-        return str(folder / document)
+        return str(folder / document) if document else document
     changed: dict[str, object] = {**document, **dict(_absolute_options(document, registry, folder))}
     if isinstance(below := document.get("next"), str | Mapping):
         changed["next"] = absolute(below, registry, folder)

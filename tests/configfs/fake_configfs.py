@@ -101,8 +101,11 @@ class FakeConfigfs:
         device = self.sysfs / f"bus/scsi/devices/{host}:0:1:{number}"
         self._mkdir(device / "block" / f"sd{chr(ord('a') + number)}", parents=True)
         self._mkdir(device / "scsi_generic" / f"sg{number}", parents=True)
-        for name, text in (("state", "running"), ("queue_depth", "1024"), ("rescan", "")):
+        for name, text in (("state", "running"), ("queue_depth", "1024"), ("timeout", "30"), ("rescan", "")):
             (device / name).write_text(f"{text}\n")
+        scsi_host = self.sysfs / f"class/scsi_host/host{host}"
+        self._mkdir(scsi_host, parents=True, exist_ok=True)
+        (scsi_host / "cmd_per_lun").write_text("1024\n")
 
     def _make(self) -> Any:
         fake = self

@@ -7,11 +7,13 @@ from vscsihba.configfs import (
     clear_hba,
     create_backstore,
     create_hba,
+    default_queue_depth,
     delete_hba,
     find_lun,
     link_lun,
     observe,
     rescan,
+    set_command_timeout,
     set_queue_depth,
     unlink_lun,
     wwn_of,
@@ -168,8 +170,12 @@ def test_scsi_device_controls(kernel: FakeConfigfs) -> None:
     link_lun(0, 0, backstore())
     device = kernel.sysfs / "bus/scsi/devices/6:0:1:0"
     set_queue_depth("6:0:1:0", 64)
+    set_command_timeout("6:0:1:0", 90)
     rescan("6:0:1:0")
     assert (device / "queue_depth").read_text().split()[0] == "64"
+    assert (device / "timeout").read_text().split()[0] == "90"
+    assert default_queue_depth("6:0:1:0") == 1024
+    assert default_queue_depth("9:0:1:0") is None
     assert (device / "rescan").read_text() == "1\n"
     with pytest.raises(HostError, match="9:0:1:0"):
         rescan("9:0:1:0")

@@ -1,7 +1,12 @@
 """What is wanted of a LUN, compared with what an earlier engine noted."""
 
+import json
 from pathlib import Path
 
+import msgspec
+
+from vscsihba.config.model import Lun
+from vscsihba.engine.appearance import Appearance, Tuning
 from vscsihba.engine.lun_request import LunRequest
 
 FILE = {"handler": "file", "path": "/srv/a.img"}
@@ -46,3 +51,45 @@ def test_the_next_owner_goes_by_what_was_noted_last(tmp_path: Path) -> None:
     assert LunRequest(0, legs).as_noted(tmp_path) == LunRequest(0, changed)
     assert not LunRequest(0, legs).agrees(tmp_path)
     assert LunRequest(0, legs).as_noted(tmp_path).agrees(tmp_path)
+
+
+def test_what_a_document_says_of_a_lun_comes_along() -> None:
+    lun = Lun(
+        3,
+        "a",
+        read_only=True,
+        removable=True,
+        serial="S-1",
+        wwn="naa.5001405000000001",
+        vendor="ACME",
+        product="Thing",
+        queue_depth=32,
+        max_sectors=64,
+        command_timeout=90,
+        queue_full_timeout=5,
+    )
+    appearance = Appearance(
+        read_only=True,
+        serial="S-1",
+        wwn="naa.5001405000000001",
+        vendor="ACME",
+        product="Thing",
+        max_sectors=64,
+    )
+    tuning = Tuning(queue_depth=32, command_timeout=90, queue_full_timeout=5)
+    wanted = LunRequest(3, FILE, removable=True, appearance=appearance, tuning=tuning)
+    assert LunRequest.of(lun, dict(FILE)) == wanted
+    assert LunRequest.of(Lun(3, "a"), dict(FILE)) == LunRequest(3, FILE)
+    assert msgspec.convert(msgspec.to_builtins(wanted), LunRequest) == wanted
+
+
+def test_disk_that_looks_otherwise_does_not_agree(tmp_path: Path) -> None:
+    LunRequest(0, FILE, appearance=Appearance(serial="S-1")).note(tmp_path)
+    assert not LunRequest(0, FILE).agrees(tmp_path)
+    assert not LunRequest(0, FILE, appearance=Appearance(serial="S-2")).agrees(tmp_path)
+    assert LunRequest(0, FILE, appearance=Appearance(serial="S-1"), tuning=Tuning(8)).agrees(tmp_path)
+
+
+def test_note_of_a_plain_disk_is_as_it_ever_was(tmp_path: Path) -> None:
+    LunRequest(0, FILE).note(tmp_path)
+    assert json.loads((tmp_path / "lun0.json").read_text()).keys() == {"document", "now", "removable"}

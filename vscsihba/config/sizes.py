@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from vscsihba.config.model import StackDocument
 from vscsihba.units import exact_size, parse_size
 
-_ONCE = ("create", "preallocation")
+ONCE = ("create", "preallocation", "copy_of")
 """Options that matter while a medium is made, and never again."""
 
 
@@ -52,7 +52,7 @@ def _source(stack: StackDocument) -> list[StackDocument]:
 def _lasting(value: object) -> object:
     """Leave out what is said for the making only."""
     if isinstance(value, Mapping):
-        return {key: _lasting(inner) for key, inner in value.items() if key not in _ONCE}
+        return {key: _lasting(inner) for key, inner in value.items() if key not in ONCE}
     if isinstance(value, list):
         return [_lasting(inner) for inner in value]
     return value

@@ -48,13 +48,14 @@ def assemble(
     unit = kind(
         medium.geometry,
         medium.capabilities,
-        scsi.Identity.derive(medium.identity),
+        request.appearance.identity(medium.identity),
         stats=stats,
         removable=request.removable,
         target_core=target_core,
         saved_state=state.load() if state else b"",
         on_save=state.save if state else None,
         clock=lambda: time.time_ns() // 1_000_000,
+        **request.appearance.unit_options(),
     )
     return ServedLun(
         request.lun,

@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Self
 
+import msgspec
+
+from vscsihba.config.model import Lun, StackDocument
+from vscsihba.config.sizes import ONCE
+from vscsihba.engine.appearance import Appearance, Tuning
 from vscsihba.errors import UsageError
 from vscsihba.handlers.stack import Document, Stack, build
 
-_ONCE = ("create", "size")
+_ONCE = (*ONCE, "size")
 """Keys that make a medium rather than name it: the next engine finds it made."""
 
 
@@ -20,11 +26,28 @@ class LunRequest:
         lun: Its number on the HBA.
         document: Its handler stack; paths in it are absolute, as engines have different folders.
         removable: Its medium can be ejected.
+        appearance: How it presents itself, all its life.
+        tuning: How Linux treats it.
     """
 
     lun: int
     document: Document
     removable: bool = False
+    appearance: Appearance = Appearance()  # noqa: RUF009 - frozen
+    tuning: Tuning = Tuning()  # noqa: RUF009 - frozen
+
+    @classmethod
+    def of(cls, lun: Lun, stack: StackDocument) -> Self:
+        """Return what a document asks for.
+
+        Args:
+            lun: As in the document.
+            stack: Of its backstore.
+        """
+        said = msgspec.structs.asdict(lun)
+        appearance = Appearance(**{field.name: said[field.name] for field in fields(Appearance)})
+        tuning = Tuning(**{field.name: said[field.name] for field in fields(Tuning)})
+        return cls(lun.lun, stack, lun.removable, appearance, tuning)
 
     def build(self) -> Stack:
         """Return the handler stack, not open.
@@ -39,6 +62,10 @@ class LunRequest:
         draft = self._path(run).with_suffix(".draft")
         draft.write_text(self._text())
         draft.replace(self._path(run))  # never half a note, whenever its writer is killed
+
+    def resized(self, size: int) -> "LunRequest":
+        """Return the request with a wanted size, in bytes, where its lowest layer says one."""
+        return replace(self, document=_resized(self.document, size))
 
     def as_noted(self, run: Path) -> "LunRequest":
         """Return the request with the stack that the last owner has noted: it may have changed since."""
@@ -65,6 +92,8 @@ class LunRequest:
 
     def _text(self) -> str:
         noted = {"document": _lasting(self.document), "now": self.document, "removable": self.removable}
+        if self.appearance != Appearance():  # else as noted by versions that knew no other
+            noted["appearance"] = asdict(self.appearance)
         return json.dumps(noted, sort_keys=True)
 
 
@@ -76,6 +105,17 @@ class AnotherDiskError(UsageError):
             f"LUN {lun} of id={hba_id} exists and is another disk",
             cure="name the same files in the same order with the same options, or choose another id",
         )
+
+
+def _resized(document: Document, size: int) -> Document:
+    if isinstance(document, str):
+        return document
+    changed = dict(document)
+    if isinstance(below := document.get("next"), str | Mapping):
+        changed["next"] = _resized(below, size)
+    elif "size" in document:
+        changed["size"] = size
+    return changed
 
 
 def _lasting(document: object) -> object:
