@@ -176,7 +176,8 @@ def set_command_timeout(address: str, seconds: int) -> None:
 
 def default_queue_depth(address: str) -> int | None:
     """Return the depth that a LUN's host gives every new LUN (``cmd_per_lun``), None if it does not tell."""
-    return paths.read_int(paths.SYSFS / "class/scsi_host" / f"host{address.split(':', maxsplit=1)[0]}" / "cmd_per_lun")
+    host = address.partition(":")[0]
+    return paths.read_int(paths.SYSFS / "class/scsi_host" / f"host{host}" / "cmd_per_lun")
 
 
 def rescan(address: str) -> None:
