@@ -16,13 +16,13 @@ from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.errors import MediumError, UsageError
-from vscsihba.handlers import file_path, linux
+from vscsihba.handlers import file_making, file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.file_direct import DIRECT_ALIGNMENT, DirectFile
 from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
 from vscsihba.handlers.file_sync import Syncs
-from vscsihba.handlers.options import BlockSize, MediumPath, Size
+from vscsihba.handlers.options import BlockSize, FilePath, MediumPath, Size
 from vscsihba.handlers.vectored import transfer
 
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
@@ -63,6 +63,13 @@ class FileHandler(Handler):
                 description="For a file that is made: leave it sparse, set storage aside, or write it full."
             ),
         ] = "none"
+        copy_of: Annotated[
+            FilePath,
+            Meta(
+                description="If the file is missing, make it a copy of this one, which takes neither "
+                "time nor room where the file system can let both share storage (reflink)."
+            ),
+        ] = ""
         direct: Annotated[
             bool, Meta(description="Go past the page cache (O_DIRECT), in units of 4096 bytes on files.")
         ] = False
@@ -76,6 +83,8 @@ class FileHandler(Handler):
                 raise ValueError('"create" needs a "size"')
             if self.preallocation != "none" and self.size is None:
                 raise ValueError('"preallocation" is for a file that is made, so it needs a "size"')
+            if self.copy_of and (self.create or self.preallocation != "none" or self.read_only):
+                raise ValueError('"copy_of" does not go with "create", "preallocation" or "read_only"')
             if self.size is not None and self.read_only:
                 raise ValueError('a file cannot be given a "size" with "read_only"')
 
@@ -99,7 +108,10 @@ class FileHandler(Handler):
         """Look whether there is a file that can be a disk, or room to make it."""
         path, size = self.options.path, self.options.size
         medium = file_path.look(path, read_only=self.options.read_only)
-        if medium is None:
+        if medium is None and self.options.copy_of:
+            medium = self._template()
+            file_path.demand_room(path)
+        elif medium is None:
             if size is None:
                 raise file_path.missing(path)
             file_path.demand_room(path)
@@ -110,15 +122,15 @@ class FileHandler(Handler):
 
     def open(self) -> None:
         """Make the file if asked to, lock it, and find out what it can do."""
-        path, size, read_only = self.options.path, self.options.size, self.options.read_only
-        if size is not None and not os.path.lexists(path):
-            file_path.create(path, size, self.options.preallocation)
+        path, read_only = self.options.path, self.options.read_only
+        if not os.path.lexists(path):
+            self._make()
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         try:
             medium = file_path.measure(self._fd, path)
             if (enlarged := self._enlarged(medium)) != medium:
                 self._shape(enlarged)
-                file_path.enlarge(self._fd, path, enlarged.size)
+                file_making.enlarge(self._fd, path, enlarged.size)
                 medium = enlarged
             self._is_device = medium.is_device
             self._geometry = self._shape(medium)
@@ -234,6 +246,27 @@ class FileHandler(Handler):
             InUseError: Somebody reads it.
         """
         file_path.lock(self._fd, self.options.path, shared=shared)
+
+    def _template(self) -> file_path.Medium:
+        """Return what a missing file is to be a copy of.
+
+        Raises:
+            UsageError: There is no such file, or it is no file.
+        """
+        template = file_path.look(self.options.copy_of, read_only=True)
+        if template is None:
+            raise UsageError(f"{self.options.copy_of}: there is no such file to copy")
+        if template.is_device:
+            raise UsageError(f"{self.options.copy_of} is a device", cure='a "copy_of" must be a file')
+        return template
+
+    def _make(self) -> None:
+        """Make a file that is missing, if it was said how."""
+        path, size = self.options.path, self.options.size
+        if self.options.copy_of:
+            file_making.copy(self.options.copy_of, path)
+        elif size is not None:
+            file_making.create(path, size, self.options.preallocation)
 
     def _enlarged(self, medium: file_path.Medium) -> file_path.Medium:
         """Return the medium with at least the size that was asked for.

@@ -1,4 +1,4 @@
-"""What a path names: finding out whether it can be a disk, making it, opening and locking it.
+"""What a path names: finding out whether it can be a disk, opening and locking it.
 
 Everything that can be wrong with a path becomes one line that names it here. What is
 done with the descriptor afterwards is not this module's business.
@@ -15,8 +15,6 @@ from pathlib import Path
 from vscsihba.block import Geometry
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers import linux
-from vscsihba.handlers.durable import sync_directory
-from vscsihba.handlers.vectored import transfer
 
 _PAGE = 4096
 """The page cache writes a file in these; anything smaller is read, changed and written."""
@@ -161,57 +159,6 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
                 f"{path} is in use as a disk already", cure="let go of it there first"
             ) from error
         raise HostError(f"{path} cannot be locked: {error.strerror}") from error
-
-
-def create(path: str, size: int, preallocation: str = "none") -> None:
-    """Make a file of `size` bytes that survives a crash; no one else may read it.
-
-    Args:
-        path: Where.
-        size: Bytes.
-        preallocation: ``none`` for a sparse file, ``reserve`` to set its storage aside,
-            ``full`` to write it full of zeroes.
-
-    Raises:
-        UsageError, HostError: It cannot be made; nothing is left of it then.
-    """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise explain(path, error) from error
-    try:
-        os.ftruncate(fd, size)
-        if preallocation == "reserve":
-            os.posix_fallocate(fd, 0, size)
-        elif preallocation == "full":
-            _write_full(fd, size)
-        os.fsync(fd)
-        sync_directory(Path(path).parent)
-    except OSError as error:
-        Path(path).unlink()
-        raise explain(path, error) from error
-    finally:
-        os.close(fd)
-
-
-def enlarge(fd: int, path: str, size: int) -> None:
-    """Give an open file a larger size, which survives a crash; the new bytes are a hole.
-
-    Raises:
-        HostError: The file system cannot hold it; nothing has changed.
-    """
-    try:
-        os.ftruncate(fd, size)
-        os.fsync(fd)
-    except OSError as error:
-        raise explain(path, error) from error
-
-
-def _write_full(fd: int, size: int) -> None:
-    zeroes = memoryview(bytes(1 << 20))
-    for offset in range(0, size, len(zeroes)):
-        piece = zeroes[: size - offset]
-        transfer(lambda part, at: os.pwritev(fd, part, at), offset, [piece])
 
 
 def demand_room(path: str) -> None:

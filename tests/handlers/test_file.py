@@ -464,3 +464,44 @@ def test_resize_moves_the_end_for_inline_writes_too(image: Path) -> None:
         disk.resize(2 << 20)
         assert inline.write([memoryview(b"x" * 512)], 1 << 20, 0) == 512
     assert image.stat().st_size == 2 << 20
+
+
+def test_a_missing_file_is_made_as_a_copy(tmp_path: Path) -> None:
+    template, path = tmp_path / "golden.img", tmp_path / "a.img"
+    template.write_bytes(b"gold" * 1024)
+    document = {"handler": "file", "path": str(path), "copy_of": str(template), "size": 8192}
+    with build(document) as disk:
+        assert read(disk, 0, 8192) == b"gold" * 1024 + bytes(4096)
+        write(disk, 0, b"mine" * 128)
+    assert template.read_bytes() == b"gold" * 1024
+    template.unlink()
+    with build(document) as disk:  # it is there, and stays what it is
+        assert read(disk, 0, 512) == b"mine" * 128
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("nowhere", "nowhere: there is no such file to copy"),
+        (".", "is a directory"),
+        ("odd", "no multiple of"),
+    ],
+)
+def test_a_template_that_can_be_none(tmp_path: Path, template: str, message: str) -> None:
+    (tmp_path / "odd").write_bytes(bytes(1000))
+    path = tmp_path / "a.img"
+    stack = build({"handler": "file", "path": str(path), "copy_of": str(tmp_path / template)})
+    with pytest.raises(UsageError, match=message):
+        stack.check()
+    assert not path.exists()
+
+
+def test_a_template_that_is_written_is_not_copied(tmp_path: Path) -> None:
+    template, path = tmp_path / "golden.img", tmp_path / "a.img"
+    template.write_bytes(bytes(4096))
+    stack = build({"handler": "file", "path": str(path), "copy_of": str(template)})
+    with build(str(template)), pytest.raises(InUseError, match=r"golden\.img is in use"):
+        stack.open()
+    assert not path.exists()
+    with stack as disk:
+        assert disk.geometry.size == 4096
