@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.engine.claim import claim_hba, try_lock
+from vscsihba.engine.claim import claim_hba, holder_of, try_lock
 from vscsihba.errors import HostError, InUseError
 
 
@@ -25,9 +25,29 @@ def test_a_claim_ends_with_its_context(tmp_path: Path) -> None:
             pass
 
 
-def test_engines_share_a_claim_and_others_do_not(tmp_path: Path) -> None:
-    with claim_hba(3, tmp_path, shared=True), claim_hba(3, tmp_path, shared=True), pytest.raises(InUseError):
-        claim_hba(3, tmp_path).__enter__()
+def test_those_that_say_the_same_share_a_claim_and_others_do_not(tmp_path: Path) -> None:
+    with claim_hba(3, tmp_path, by="daemon"), claim_hba(3, tmp_path, by="daemon"):
+        assert holder_of(3, tmp_path) == (os.getpid(), "daemon")
+        with pytest.raises(InUseError, match=rf"id=3 is already served by daemon {os.getpid()}; choose"):
+            claim_hba(3, tmp_path).__enter__()
+        with pytest.raises(InUseError, match="already served by daemon"):
+            claim_hba(3, tmp_path, by="vscsitarget").__enter__()
+    with claim_hba(3, tmp_path, by="vscsitarget"):
+        assert holder_of(3, tmp_path) == (os.getpid(), "vscsitarget")
+
+
+def test_a_claim_that_is_not_shared_keeps_everybody_out(tmp_path: Path) -> None:
+    with claim_hba(3, tmp_path), pytest.raises(InUseError, match=f"served by process {os.getpid()}"):
+        claim_hba(3, tmp_path, by="daemon").__enter__()
+
+
+def test_an_id_that_nobody_holds_has_no_holder(tmp_path: Path) -> None:
+    assert holder_of(3, tmp_path) is None
+    with claim_hba(3, tmp_path, by="daemon"):
+        pass
+    assert holder_of(3, tmp_path) is None
+    with claim_hba(3, tmp_path, by="vscsitarget"):
+        pass
 
 
 def test_a_lock_is_free_when_its_descriptor_is_closed(tmp_path: Path) -> None:

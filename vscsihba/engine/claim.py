@@ -20,37 +20,74 @@ def run_directory(hba_id: int, run: Path = RUN) -> Path:
 
 
 @contextmanager
-def claim_hba(hba_id: int, run: Path = RUN, *, shared: bool = False) -> Iterator[None]:
+def claim_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterator[None]:
     """Hold the id while the context is entered.
 
     Args:
         hba_id: 0..255.
         run: Directory of the lock files, made if missing.
-        shared: Others that claim it as shared may hold it too: engines that share an HBA do.
+        by: Who claims it, in a word; several that say the same may hold it at once, as engines of one
+            HBA do. None: nobody else may.
 
     Raises:
         InUseError: Another process holds it.
         HostError: The directory cannot be used.
     """
-    path = run_directory(hba_id, run) / "claim.lock"
+    directory = run_directory(hba_id, run)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise HostError(f"{path.parent}: {error.strerror}") from error
-    fd = _open(path)
+        raise HostError(f"{directory}: {error.strerror}") from error
+    fd = _open(directory / "claim.lock")
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        os.pwrite(fd, f"{os.getpid():<16}\n".encode(), 0)
-    except BlockingIOError as error:
-        owner = os.pread(fd, 16, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise InUseError(
-            f"id={hba_id} is already served by process {owner}", cure="choose another id, or end that process"
-        ) from error
-    try:
+        with turn(directory / "claiming.lock"):
+            _claim(fd, hba_id, by)
         yield
     finally:
         os.close(fd)
+
+
+def _claim(fd: int, hba_id: int, by: str | None) -> None:
+    """Lock the claim, and write down who has; only the first of those that share it is alone for a moment."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(fd, f"{os.getpid():<16}{by or '':<32}\n".encode(), 0)
+        if by is not None:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid, name = _holder(fd)
+        if by is None or by != name:
+            raise InUseError(
+                f"id={hba_id} is already served by {name or 'process'} {pid}",
+                cure="choose another id, or end that process",
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InUseError(f"id={hba_id} is just being given up", cure="try again") from None
+
+
+def holder_of(hba_id: int, run: Path = RUN) -> tuple[int, str] | None:
+    """Return the pid and the word of one that holds an id, None if nobody does."""
+    path = run_directory(hba_id, run) / "claim.lock"
+    if not path.exists():
+        return None
+    with turn(path.with_name("claiming.lock")):
+        fd = _open(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return _holder(fd)
+        finally:
+            os.close(fd)
+
+
+def _holder(fd: int) -> tuple[int, str]:
+    """Return who has written into the claim last."""
+    text = os.pread(fd, 48, 0).decode(errors="replace")
+    pid = text[:16].strip()
+    return int(pid) if pid.isascii() and pid.isdigit() else 0, text[16:48].strip()
 
 
 @contextmanager

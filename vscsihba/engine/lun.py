@@ -153,13 +153,20 @@ class ServedLun:
 
         Args:
             size: Bytes.
-            done: Told how it went: OSError or UsageError of the medium.
+            done: Told how it went: OSError or UsageError of the medium. It can be cancelled until the
+                commands before it have ended.
         """
-        done.set_running_or_notify_cancel()
         self._tasks.add(Task(None, b"", Buffer(), self._resizing(size, done), exclusive=True))
         self._keep_road()
 
+    def reshape(self) -> None:
+        """Let initiators learn that the medium has another size already."""
+        self.unit.resize(self.medium.geometry)
+        self._keep_road()
+
     def _resizing(self, size: int, done: Future[None]) -> Generator[BlockOp, BlockResult, None]:
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             yield Resize(size)
             self.unit.resize(self.medium.geometry)

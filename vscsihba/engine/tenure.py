@@ -25,7 +25,7 @@ from vscsihba.engine.reports import Reports
 from vscsihba.engine.unit_state import UnitState
 from vscsihba.errors import HostError, JournalDamagedError, RingCorruptError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.stack import Document
+from vscsihba.handlers.stack import Document, Stack
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
 from vscsihba.transport import Recovered
@@ -48,7 +48,10 @@ class Tenure:
         neighbours: The HBA's units that this engine serves.
 
     Attributes:
+        name: Of the backstore.
         created: There was no backstore before `open`.
+        grown: The backstore was smaller before `open`; Linux has not noticed yet.
+        stack: The layers of the medium; None before `open` and after `close`.
         served: What the pump serves; None before `open` and after `close`.
         actions: What its layers can be asked to do; None likewise.
     """
@@ -66,9 +69,10 @@ class Tenure:
         self.request = request
         self.served: ServedLun | None = None
         self.actions: LayerActions | None = None
-        self.created = False
+        self.created = self.grown = False
+        self.stack: Stack | None = None
         self._id = hba_id
-        self._name = configfs.backstore_name(hba_id, request.lun)
+        self.name = configfs.backstore_name(hba_id, request.lun)
         self._run = run
         self._lock = run / f"lun{request.lun}.lock"
         self._journal = run / f"lun{request.lun}.journal"
@@ -87,15 +91,19 @@ class Tenure:
         lock = try_lock(self._lock)
         if lock is None:
             return False
-        with ExitStack() as undo:
+        with ExitStack() as undo, ExitStack() as unmake:
             undo.callback(os.close, lock)
             stack = self.request.build()
             medium = undo.enter_context(stack)
-            device = self._device(medium.geometry, scsi.Identity.derive(medium.identity))
+            device = self._device(medium.geometry, self.request.appearance.identity(medium.identity))
+            if self.created:
+                unmake.callback(configfs.delete_backstore, self.name)
             self.request.note(self._run)
             self.served = self._serve(medium, self._transport(device))
             self.actions = LayerActions(stack)
             undo.callback(self.actions.end)
+            self.stack = stack
+            unmake.pop_all()
             self._undo = undo.pop_all()
         return True
 
@@ -113,7 +121,7 @@ class Tenure:
                 neighbours=self._neighbours,
                 state=UnitState(scsi.Identity.derive(medium.identity).serial),
                 target_core=True,
-                free_kept=partial(configfs.free_kept_buf, self._name),
+                free_kept=partial(configfs.free_kept_buf, self.name),
             )
             failing.pop_all()
         self._pump.mailbox.post(partial(served.begin, self._pump, recovered))
@@ -125,7 +133,7 @@ class Tenure:
             return TcmuTransport(device, self._journal)
         except RingCorruptError as error:
             log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
-            configfs.reset_ring(self._name)
+            configfs.reset_ring(self.name)
             return TcmuTransport(device, self._journal)
 
     def _recover(self, transport: TcmuTransport) -> list[Recovered]:
@@ -134,7 +142,7 @@ class Tenure:
             return transport.recover()
         except (JournalDamagedError, RingCorruptError) as error:
             log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
-            configfs.reset_ring(self._name)
+            configfs.reset_ring(self.name)
             transport.restart()
             return []
 
@@ -165,7 +173,7 @@ class Tenure:
         self._give_up()
 
     def _give_up(self) -> None:
-        self.served = self.actions = None
+        self.served = self.actions = self.stack = None
         self._undo.close()
 
     def take_note(self, document: Document) -> None:
@@ -174,28 +182,34 @@ class Tenure:
         self.request.note(self._run)
 
     def _device(self, geometry: Geometry, identity: scsi.Identity) -> UioDevice:
-        """Return the uio device of the backstore, which is made if it is not there."""
-        found = _find(self._name)
+        """Return the uio device of the backstore, which is made if it is not there.
+
+        Where the medium has grown since (its owner died meanwhile, or nobody served it), it grows too.
+        """
+        found = _find(self.name)
         self.created = found is None
         if found is None:
             found = configfs.create_backstore(
                 configfs.BackstoreSpec(
-                    name=self._name,
+                    name=self.name,
                     size=geometry.size,
                     serial=identity.serial,
                     config=f"hba{self._id}/lun{self.request.lun}",
                     block_size=geometry.block_size,
+                    hw_max_sectors=self.request.appearance.hw_max_sectors(geometry.block_size),
                 )
             )
-        elif (found.spec.serial, found.spec.size, found.spec.block_size) != (
+        elif (found.spec.serial, found.spec.block_size) != (
             identity.serial,
-            geometry.size,
             geometry.block_size,
-        ):
+        ) or found.spec.size > geometry.size:
             raise AnotherDiskError(self._id, self.request.lun)
+        elif found.spec.size < geometry.size:
+            configfs.resize_backstore(self.name, geometry.size)
+            self.grown = True
         device = read_device(SYSFS / found.uio.name) if found.uio else None
         if device is None:
-            raise HostError(f"backstore {self._name} has no uio device", cure="see dmesg for the reason")
+            raise HostError(f"backstore {self.name} has no uio device", cure="see dmesg for the reason")
         return device
 
 

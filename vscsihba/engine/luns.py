@@ -1,0 +1,380 @@
+"""The LUNs of an HBA as one engine knows them: putting them up, owning them, taking them down.
+
+The order is the kernel's: a LUN is scanned while it is linked, so its ring must be
+served before; it is flushed while it is unlinked, so its ring is served until after.
+
+Knows the kernel and this process. Who else is there it is told, and when to act too; its caller
+lets one thread in at a time.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vscsihba import configfs
+from vscsihba.engine.appearance import Tuning
+from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.resizing import resize
+from vscsihba.engine.tenure import Tenure
+from vscsihba.engine.tuning import tune
+from vscsihba.errors import HostError, InUseError, VscsihbaError
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A logical unit, as Linux sees it.
+
+    Attributes:
+        lun: Its number on the HBA.
+        device: ``/dev/sdX``.
+        size: Bytes.
+    """
+
+    lun: int
+    device: Path
+    size: int
+
+
+class Luns:
+    """What this engine knows and owns of an HBA.
+
+    Args:
+        hba_id: 0..255.
+        run: The HBA's run directory.
+        pump: Serves the rings.
+        reports: Who is told of commands, failures and events.
+
+    Attributes:
+        known: What this engine can serve, by LUN.
+        owned: What it does serve.
+        created: What is removed when nobody else knows it any more.
+        failures: Why LUNs that this engine should own are not served, by LUN.
+    """
+
+    def __init__(self, hba_id: int, run: Path, *, pump: Pump, reports: Reports) -> None:
+        self.known: dict[int, LunRequest] = {}
+        self.owned: dict[int, Tenure] = {}
+        self.created: set[int] = set()
+        self._id = hba_id
+        self._run = run
+        self._pump = pump
+        self.failures: dict[int, str] = {}
+        self._reports = reports
+        self._neighbours = Neighbours()
+
+    # All of them, at the beginning.
+
+    def put_up(self, others: list[int]) -> None:
+        """Complete what is missing of the HBA; own its LUNs unless others are there to be asked.
+
+        With no living engine, what one that died has left is gone on with, or cleared away if it is not
+        what is wanted and nobody uses it.
+
+        Args:
+            others: The pids of the engines that are there.
+
+        Raises:
+            UsageError: A LUN that is there is another disk.
+            HostError: The kernel refuses, or somebody else owns a LUN or the HBA.
+        """
+        try:
+            self._assemble(others)
+        except AnotherDiskError:
+            if others:
+                raise
+            while self.owned:
+                self.owned.popitem()[1].close()
+            configfs.clear_hba(self._id)
+            self._assemble(others)
+
+    def _assemble(self, others: list[int]) -> None:
+        observed = configfs.observe()
+        if self._id in observed.foreign:
+            raise InUseError(f"id={self._id} is somebody else's target", cure="choose another id")
+        hba = observed.hbas.get(self._id)
+        there = {number for number, lun in hba.luns.items() if lun.complete} if hba else set()
+        self._mention_unknown(there)
+        for lun in sorted(self.known.keys() & there):
+            if not self.known[lun].agrees(self._run):
+                raise AnotherDiskError(self._id, lun)
+        missing = self.known.keys() - there
+        for lun, request in self.known.items():
+            if lun in missing or not others:
+                self._own(request)
+        configfs.create_hba(self._id)
+        for lun in sorted(missing):
+            self._link(lun, half_made=hba is not None and lun in hba.luns)
+        for lun, request in self.known.items():
+            if lun in missing or not others:
+                tune(self._id, lun, request.tuning)
+
+    def _mention_unknown(self, there: set[int]) -> None:
+        unknown = ", ".join(map(str, sorted(there - self.known.keys())))
+        if unknown:
+            self._reports.notice(f"id={self._id} also has LUN {unknown}, which this engine does not know")
+
+    # One of them.
+
+    def add(self, request: LunRequest, *, elsewhere: bool) -> None:
+        """Know a LUN, and have it in the kernel: adopted if it is there, made if it is not.
+
+        Args:
+            request: The LUN.
+            elsewhere: Another living engine knows it.
+
+        Raises:
+            UsageError: It is there and another disk, or its stack cannot be meant.
+            HostError: Machine or medium refuse; nothing has changed.
+        """
+        if request.lun in self.known:
+            if self.known[request.lun] != request:
+                raise AnotherDiskError(self._id, request.lun)
+            return
+        there = configfs.find_lun(self._id, request.lun)
+        if there is None or not there.complete:
+            self._make(request, half_made=there is not None)
+        elif not elsewhere:
+            self._adopt(request, there)
+        elif not request.agrees(self._run):
+            raise AnotherDiskError(self._id, request.lun)
+        self.known[request.lun] = request
+        self.created.add(request.lun)
+        tune(self._id, request.lun, request.tuning)
+
+    def _make(self, request: LunRequest, *, half_made: bool) -> None:
+        with ExitStack() as undo:
+            self._own(request)
+            undo.callback(request.forget, self._run)
+            undo.callback(configfs.delete_backstore, configfs.backstore_name(self._id, request.lun))
+            undo.callback(lambda: self.owned.pop(request.lun).close())
+            self._link(request.lun, half_made=half_made)
+            undo.pop_all()
+
+    def _adopt(self, request: LunRequest, there: configfs.Lun) -> None:
+        """Go on with a LUN that nobody alive knows; make it anew if it is another disk and nobody uses it."""
+        try:
+            self._own_noted(request)
+        except AnotherDiskError:
+            users = configfs.users_of(there.disk) if there.disk is not None else []
+            if users:
+                raise InUseError(
+                    f"LUN {request.lun} of id={self._id} is left over and another disk, but {users[0]}",
+                    cure="detach it there first",
+                ) from None
+            configfs.unlink_lun(self._id, request.lun, served=False)
+            if there.backstore is not None:
+                configfs.delete_backstore(there.backstore)
+            request.forget(self._run)
+            self._make(request, half_made=False)
+
+    def _link(self, lun: int, *, half_made: bool) -> None:
+        if half_made:  # its making was cut short
+            configfs.unlink_lun(self._id, lun, served=False)
+        configfs.link_lun(self._id, lun, configfs.backstore_name(self._id, lun))
+
+    def disk(self, lun: int) -> Disk:
+        """Return a LUN as Linux sees it, as soon as it does.
+
+        Raises:
+            HostError: It does not within half a minute.
+        """
+        disk = configfs.wait_for_lun(self._id, lun).disk
+        sectors = int((Path("/sys/class/block") / disk.name / "size").read_text())
+        return Disk(lun, disk, sectors * 512)
+
+    def remove(self, lun: int) -> None:
+        """Take a LUN down that no other living engine knows, whoever uses it.
+
+        All is done that can be done, even if a part of it fails.
+
+        Raises:
+            HostError: The kernel refuses a part of it.
+        """
+        linked = configfs.find_lun(self._id, lun) is not None
+        with ExitStack() as steps:
+            steps.callback(self.leave, lun)
+            self._push_removal(steps, lun, linked=linked, present=_exists(self._id, lun))
+
+    def _push_removal(self, steps: ExitStack, lun: int, *, linked: bool, present: bool) -> None:
+        """Put on `steps` what removes a LUN; they are done from the last to the first."""
+        steps.callback(self._forget, lun)
+        if present:
+            steps.callback(configfs.delete_backstore, configfs.backstore_name(self._id, lun))
+        if lun in self.owned:
+            steps.callback(self.owned[lun].close)
+        if linked:
+            steps.callback(configfs.unlink_lun, self._id, lun, served=lun in self.owned)
+
+    def _forget(self, lun: int) -> None:
+        """Remove what stood in the run directory for a LUN."""
+        self.owned.pop(lun, None)
+        self.known[lun].forget(self._run)
+        for leftover in (self._run / f"lun{lun}.journal", self._run / f"lun{lun}.lock"):
+            leftover.unlink(missing_ok=True)
+
+    def leave(self, lun: int) -> None:
+        """Know a LUN no longer that another engine knows: its commands wait for that one."""
+        if lun in self.owned:
+            self.owned.pop(lun).close()
+        self.known.pop(lun, None)
+        self.failures.pop(lun, None)
+        self.created.discard(lun)
+
+    def resize(self, lun: int, size: int) -> bool:
+        """Let the lowest layer of a LUN have `size` bytes, and Linux notice; False if it is not owned here.
+
+        Raises:
+            UsageError: It would shrink.
+            HostError, OSError: Machine or medium refuse; the size is as before.
+        """
+        tenure = self.owned.get(lun)
+        if tenure is not None:
+            resize(tenure, size, self._pump.mailbox)
+            self._announce_size(lun)
+        self.known[lun] = self.known[lun].resized(size)
+        return tenure is not None
+
+    def tune(self, lun: int, tuning: Tuning) -> None:
+        """Have Linux treat a LUN otherwise.
+
+        Raises:
+            HostError: The kernel refuses.
+        """
+        request = self.known[lun]
+        tune(self._id, lun, tuning, before=request.tuning)
+        self.known[lun] = replace(request, tuning=tuning)
+
+    def _announce_size(self, lun: int) -> None:
+        """Let Linux notice that a LUN has another size."""
+        there = configfs.find_lun(self._id, lun)
+        if there is not None and there.address is not None:
+            configfs.rescan(there.address)
+
+    def status(self, lun: int) -> dict[str, Any]:
+        """Return what is known of a LUN, as JSON has it; any thread may ask."""
+        tenure = self.owned.get(lun)
+        served = tenure.served if tenure is not None else None
+        found: dict[str, Any] = {
+            "lun": lun,
+            "owner": served is not None,
+            "document": self.known[lun].document,
+            "failure": self.failures.get(lun),
+        }
+        if served is not None:
+            found |= {
+                "size": served.medium.geometry.size,
+                "read_only": not served.unit.writable,
+                "failure": str(served.failure) if served.failure is not None else None,
+                "counters": served.stats.snapshot(),
+            }
+        return found
+
+    # Owning.
+
+    def settle(self, mine: set[int]) -> bool:
+        """Own `mine` of the known LUNs and no others; False if one of them is not free yet.
+
+        One that cannot be served stands in `failures`, and is tried again each time.
+        """
+        for lun in sorted(self.owned.keys() - mine):
+            self.owned.pop(lun).close()
+        self.failures = {lun: text for lun, text in self.failures.items() if lun in mine}
+        settled = [self.take_over(lun) for lun in sorted(mine & self.known.keys())]
+        return all(settled)
+
+    def take_over(self, lun: int) -> bool:
+        """Try to own a LUN; False if its owner has not let go yet.
+
+        One that cannot be served is reported, and counts as settled.
+        """
+        if lun in self.owned:
+            return True
+        tenure = self._tenure(self.known[lun].as_noted(self._run))
+        try:
+            opened = tenure.open()
+        except InUseError:  # the last owner's descriptors are being closed
+            return False
+        except (VscsihbaError, OSError) as error:
+            if self.failures.get(lun) != str(error):
+                self.failures[lun] = str(error)
+                self._reports.failed(f"lun {lun}: {error}")
+            return True
+        if opened:
+            self._take(tenure)
+        return opened
+
+    def _take(self, tenure: Tenure) -> None:
+        """Note that this engine is the owner."""
+        lun = tenure.request.lun
+        self.owned[lun] = tenure
+        self.failures.pop(lun, None)
+        if tenure.created:
+            self.created.add(lun)
+        if tenure.grown:
+            self._announce_size(lun)
+
+    def _own(self, request: LunRequest) -> None:
+        """Become the owner of a LUN that no living engine owns.
+
+        Raises:
+            InUseError: One does.
+        """
+        tenure = self._tenure(request)
+        if not tenure.open():
+            raise InUseError(f"LUN {request.lun} of id={self._id} is owned by another engine")
+        self._take(tenure)
+
+    def _own_noted(self, request: LunRequest) -> None:
+        """Become the owner of what is there, if that is what is wanted."""
+        if not request.agrees(self._run):
+            raise AnotherDiskError(self._id, request.lun)
+        self._own(request)
+
+    def _tenure(self, request: LunRequest) -> Tenure:
+        return Tenure(
+            self._id,
+            request,
+            self._run,
+            pump=self._pump,
+            reports=self._reports,
+            neighbours=self._neighbours,
+        )
+
+    # All of them, at the end.
+
+    def depart(self, elsewhere: frozenset[int], farewell: Callable[[], None]) -> None:
+        """Leave the LUNs that others know to them and remove the rest, and the HBA if it is then empty.
+
+        Steps are done from the last to the first, all of them even if one fails.
+
+        Args:
+            elsewhere: What other living engines know.
+            farewell: Lets the others know that this engine serves no longer what they know too.
+        """
+        observed = configfs.observe()
+        hba = observed.hbas.get(self._id)
+        there = set(hba.luns) if hba else set()
+        going = self.created - elsewhere
+        with ExitStack() as steps:
+            if hba is not None and not there - going:
+                steps.callback(configfs.delete_hba, self._id)
+            for lun in going:
+                present = configfs.backstore_name(self._id, lun) in observed.backstores
+                self._push_removal(steps, lun, linked=lun in there, present=present)
+            steps.callback(farewell)
+            for lun in self.owned.keys() - going:
+                steps.callback(self.owned[lun].close)
+
+
+def _exists(hba_id: int, lun: int) -> bool:
+    """Tell whether the backstore of a LUN is there."""
+    try:
+        configfs.find_backstore(configfs.backstore_name(hba_id, lun))
+    except HostError:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""What other processes can ask of an engine, on its control socket."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from vscsihba.engine.appearance import Tuning
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.errors import UsageError
+
+if TYPE_CHECKING:
+    from vscsihba.engine.target import Target
+
+T = TypeVar("T")
+
+
+def verbs(target: "Target", end: Callable[[], None] | None) -> dict[str, Callable[..., object]]:
+    """Return the verbs of an engine by name; ``end`` is there only if it can be asked to."""
+
+    def add_lun(request: Mapping[str, Any]) -> dict[str, object]:
+        """Know one more LUN; the request is a `LunRequest` as JSON has it."""
+        disk = target.add(_converted(request, LunRequest, "a LUN"))
+        return {"device": str(disk.device), "size": disk.size}
+
+    def remove_lun(lun: int, *, leave: bool = False, force: bool = False) -> None:
+        """Take a LUN down, or leave it to the other engines."""
+        if leave:
+            target.leave(lun)
+        else:
+            target.remove(lun, force=force)
+
+    def resize(lun: int, size: int) -> dict[str, object]:
+        """Let a LUN have another size in bytes."""
+        return {"owner": target.resize(lun, size)}
+
+    def tune_lun(lun: int, tuning: Mapping[str, Any]) -> None:
+        """Have Linux treat a LUN otherwise; the tuning is a `Tuning` as JSON has it."""
+        target.tune(lun, _converted(tuning, Tuning, "the tuning of a LUN"))
+
+    table: dict[str, Callable[..., object]] = {
+        "status": target.status,
+        "add_lun": add_lun,
+        "remove_lun": remove_lun,
+        "resize": resize,
+        "tune_lun": tune_lun,
+    }
+    if end is not None:
+        table["end"] = end
+    return table
+
+
+def _converted(said: Mapping[str, Any], kind: type[T], what: str) -> T:
+    try:
+        return msgspec.convert(said, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"not {what}: {error}") from error
