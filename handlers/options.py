@@ -28,6 +28,8 @@ MediumPath = Annotated[str, msgspec.Meta(extra={"path": "medium"})]
 """A file that holds (a part of) the disk: two disks that write cannot both have it."""
 FilePath = Annotated[str, msgspec.Meta(extra={"path": "other"})]
 """A file that belongs to no disk alone, such as one with a key."""
+SecretPath = Annotated[str, msgspec.Meta(extra={"path": "secret"})]
+"""A file that nobody else may read."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """How often something happens."""
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -90,8 +92,17 @@ def option_types(kind: type[Options]) -> dict[str, bool]:
 
 def path_options(kind: type[Options]) -> dict[str, bool]:
     """Return the names of those options of `kind` that are paths, and whether each is a `MediumPath`."""
+    return {name: path == "medium" for name, path in _paths(kind).items()}
+
+
+def secret_options(kind: type[Options]) -> frozenset[str]:
+    """Return the names of those options of `kind` that are each a `SecretPath`."""
+    return frozenset(name for name, path in _paths(kind).items() if path == "secret")
+
+
+def _paths(kind: type[Options]) -> dict[str, object]:
     found = {field.encode_name: _extra(field.type).get("path") for field in fields_of(kind)}
-    return {name: path == "medium" for name, path in found.items() if path is not None}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def size_options(kind: type[Options]) -> frozenset[str]:

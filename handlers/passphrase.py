@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import FilePath
+from vscsihba.handlers.options import SecretPath
 
 _MOST = 8192 << 10
 """Bytes of the largest key file that cryptsetup takes."""
@@ -22,10 +22,10 @@ class PassphraseOptions(Handler.Options, kw_only=True):
     """The three ways to a secret, one of which has to be chosen."""
 
     passphrase_file: Annotated[
-        FilePath, Meta(description="File with the passphrase; a newline at its end does not belong to it.")
+        SecretPath, Meta(description="File with the passphrase; a newline at its end does not belong to it.")
     ] = ""
     key_file: Annotated[
-        FilePath, Meta(description="File whose every byte is the key, as cryptsetup --key-file.")
+        SecretPath, Meta(description="File whose every byte is the key, as cryptsetup --key-file.")
     ] = ""
     credential: Annotated[
         str, Meta(description="Name of the systemd credential that is the passphrase (LoadCredential=).")

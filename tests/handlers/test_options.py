@@ -4,7 +4,17 @@ import pytest
 from msgspec import Meta
 
 from vscsihba.errors import ConfigError
-from vscsihba.handlers.options import Options, Size, convert, dump
+from vscsihba.handlers.options import (
+    FilePath,
+    MediumPath,
+    Options,
+    SecretPath,
+    Size,
+    convert,
+    dump,
+    path_options,
+    secret_options,
+)
 
 
 class Wanted(Options, kw_only=True):
@@ -49,3 +59,14 @@ def test_dump_says_the_same_for_the_same_options() -> None:
     said = dump(wanted(size="1KiB", path="a"))
     assert said == dump(wanted(path="a", size=1024))
     assert said == '{"block_size":512,"path":"a","size":1024,"tags":[]}'
+
+
+def test_paths_are_told_apart() -> None:
+    class Paths(Options, kw_only=True):
+        disk: MediumPath
+        log: FilePath = ""
+        key: Annotated[SecretPath, Meta(description="A key.")] = ""
+        name: str = ""
+
+    assert path_options(Paths) == {"disk": True, "log": False, "key": False}
+    assert secret_options(Paths) == {"key"}

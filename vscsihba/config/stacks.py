@@ -5,7 +5,8 @@ their largest unit, what says the default left out, keys in the order that the h
 Opens nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -72,6 +73,37 @@ def canonical(stack: Stack, registry: Registry, *, only_reads: bool = False) -> 
         assert isinstance(legs, list)  # noqa: S101  # it can be built
         found["legs"] = [canonical(_stack(leg), registry) for leg in legs]
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a stack, wherever it is.
+
+    Attributes:
+        place: Where it stands in the document.
+        kind: Its handler.
+        document: What the document says of it, what is below it included.
+        only_reads: The layers above it never write.
+    """
+
+    place: str
+    kind: type[Handler]
+    document: StackDocument
+    only_reads: bool
+
+
+def layers_of(
+    stack: StackDocument, registry: Registry, place: str, *, only_reads: bool = False
+) -> Iterator[Layer]:
+    """Yield every layer of a canonical stack, those of legs too, each before what is below it."""
+    kind = registry.get(str(stack["handler"]))
+    yield Layer(place, kind, stack, only_reads)
+    if isinstance(below := stack.get("next"), dict):
+        reads = only_reads or (issubclass(kind, Filter) and kind.only_reads)
+        yield from layers_of(below, registry, f"{place}.next", only_reads=reads)
+    if isinstance(legs := stack.get("legs"), list):
+        for number, leg in enumerate(legs):
+            yield from layers_of(leg, registry, f"{place}.legs[{number}]")
 
 
 def _stack(value: object) -> Stack:
