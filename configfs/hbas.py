@@ -5,13 +5,18 @@ makes it flush: both wait for answers on the ring, which another thread or proce
 serving meanwhile (`link_lun`, `unlink_lun` release the interpreter's lock while they wait).
 """
 
+import errno
+import fcntl
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from vscsihba.configfs import backstores, lio, observer, paths
 from vscsihba.configfs.found import Hba, Lun
 from vscsihba.configfs.names import check_lun, wwn_of
 from vscsihba.errors import HostError, InUseError
+
+_BLKRRPART: Final = 0x125F
+"""ioctl, ``linux/fs.h``."""
 
 
 def create_hba(hba_id: int) -> int:
@@ -187,6 +192,28 @@ def rescan(address: str) -> None:
         HostError: There is no such SCSI device, or the kernel refuses.
     """
     paths.write(observer.scsi_device(address) / "rescan", "1")
+
+
+def reread_partitions(disk: Path) -> None:
+    """Let Linux look at the partition table of a disk again, whose content is another one now.
+
+    Args:
+        disk: Its node, ``/dev/sdX``.
+
+    Raises:
+        InUseError: One of its partitions is used; Linux still goes by the old table.
+        HostError: It cannot be opened.
+    """
+    try:
+        with disk.open("rb", buffering=0) as node:
+            fcntl.ioctl(node, _BLKRRPART)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise InUseError(
+                f"{disk}: Linux goes by the old partition table, a partition is in use",
+                cure=f'when it is free: "blockdev --rereadpt {disk}"',
+            ) from error
+        raise HostError(f"{disk}: {error.strerror}") from error
 
 
 def refuse_foreign(hba_id: int) -> NoReturn:

@@ -15,7 +15,8 @@ def act(
     arguments: Mapping[str, object],
     *,
     users: Callable[[], list[str]],
-    resized: Callable[[int], None],
+    reshaped: Callable[[], None],
+    disturbed: Callable[[], None],
     progress: Progress,
 ) -> dict[str, object]:
     """Have a layer of an owned LUN do something.
@@ -26,7 +27,8 @@ def act(
         action: What to do.
         arguments: Of the action.
         users: Tells who would see the disk change under them; whoever there is must go first.
-        resized: Called with the new size in bytes where the medium has one.
+        reshaped: Called when the LUN has another size or another stack.
+        disturbed: Called when its content is another one.
         progress: Told ``{"done": n, "of": m}``.
 
     Returns:
@@ -40,11 +42,14 @@ def act(
     actions = tenure.actions
     if actions is None:
         return {"owner": False, "known": True}
-    if actions.disturbs(layer, action) and (found := users()):
+    disturbs = actions.disturbs(layer, action)
+    if disturbs and (found := users()):
         raise InUseError(f"the disk is in use: {'; '.join(found)}", cure="end that, or use --force")
     outcome = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))
     if outcome.document is not None:
         tenure.take_note(outcome.document)
-    if outcome.size is not None:
-        resized(outcome.size)
+    if outcome.document is not None or outcome.size is not None:
+        reshaped()
+    if disturbs:
+        disturbed()
     return {"owner": True, "result": outcome.result, "document": outcome.document}

@@ -19,7 +19,7 @@ from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
-from vscsihba.engine.resizing import resize
+from vscsihba.engine.resizing import reshape, resize
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.tuning import tune
 from vscsihba.errors import HostError, InUseError, VscsihbaError
@@ -248,6 +248,17 @@ class Luns:
         request = self.known[lun]
         tune(self._id, lun, tuning, before=request.tuning)
         self.known[lun] = replace(request, tuning=tuning)
+
+    def reshaped(self, tenure: Tenure) -> None:
+        """Go by what an action of a layer has made of a LUN: another size, another stack.
+
+        Raises:
+            HostError: The kernel refuses the size.
+        """
+        lun = tenure.request.lun
+        self.known[lun] = tenure.request
+        reshape(tenure, self._pump.mailbox)
+        self._announce_size(lun)
 
     def _announce_size(self, lun: int) -> None:
         """Let Linux notice that a LUN has another size."""

@@ -11,14 +11,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
 
 from vscsihba import configfs
-from vscsihba.control import ControlServer
+from vscsihba.control import ControlServer, Progress
+from vscsihba.engine.acting import act
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.claim import claim_hba, run_directory, turn
 from vscsihba.engine.lun_request import LunRequest
@@ -28,7 +29,7 @@ from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.share import share_out
 from vscsihba.engine.verbs import verbs
-from vscsihba.errors import InUseError, UsageError
+from vscsihba.errors import HostError, InUseError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +233,39 @@ class Target:
             self._demand(lun)
             self._luns.tune(lun, tuning)
 
+    def actions(self, lun: int) -> dict[str, dict[str, Any]] | None:
+        """Return what the layers of a LUN can be asked to do; None if this engine does not serve it."""
+        tenure = self._luns.owned.get(lun)
+        return None if tenure is None or tenure.actions is None else tenure.actions.known()
+
+    def act(
+        self,
+        lun: int,
+        layer: str,
+        action: str,
+        arguments: Mapping[str, object],
+        *,
+        force: bool,
+        progress: Progress,
+    ) -> dict[str, object]:
+        """Have a layer of a LUN do something; see `vscsihba.engine.acting.act`.
+
+        It may take long, so LUNs come and go meanwhile, and this one may be given up.
+        """
+        tenure, disk = self._luns.owned.get(lun), self._disks.get(lun)
+        if tenure is None or disk is None:
+            return {"owner": False, "known": lun in self._luns.known}
+        return act(
+            tenure,
+            layer,
+            action,
+            arguments,
+            users=lambda: [] if force else configfs.users_of(disk.device),
+            reshaped=partial(self._luns.reshaped, tenure),
+            disturbed=partial(_reread, disk),
+            progress=progress,
+        )
+
     def _demand(self, lun: int) -> None:
         if lun not in self._luns.known:
             raise UsageError(f"this engine of id={self.id} knows no LUN {lun}")
@@ -276,3 +310,11 @@ class Target:
     def _leave(self) -> None:
         with turn(self._turn):
             self._luns.depart(self._elsewhere(), self._peers.leave)
+
+
+def _reread(disk: Disk) -> None:
+    """Let Linux look at the partitions again, as far as it can."""
+    try:
+        configfs.reread_partitions(disk.device)
+    except HostError as error:
+        log.warning("lun %d: %s", disk.lun, error)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from vscsihba.control import Progress
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import UsageError
@@ -38,7 +39,15 @@ def verbs(target: "Target", end: Callable[[], None] | None) -> dict[str, Callabl
         """Have Linux treat a LUN otherwise; the tuning is a `Tuning` as JSON has it."""
         target.tune(lun, _converted(tuning, Tuning, "the tuning of a LUN"))
 
+    def act(
+        lun: int, layer: str, action: str, arguments: Mapping[str, Any], *, force: bool, progress: Progress
+    ) -> dict[str, object]:
+        """Have a layer of a LUN do something; `vscsihba.engine.owner.act` asks for it."""
+        return target.act(lun, layer, action, arguments, force=force, progress=progress)
+
     table: dict[str, Callable[..., object]] = {
+        "act": act,
+        "actions": target.actions,
         "status": target.status,
         "add_lun": add_lun,
         "remove_lun": remove_lun,
