@@ -255,3 +255,37 @@ def test_erasure_starts_alone(key: tuple[int, int | None]) -> None:
 @pytest.mark.parametrize(("capabilities", "byte"), [(Capabilities(), 0x00), (ALL, 0x50)])
 def test_vpd_tells_that_erased_blocks_can_be_read(capabilities: Capabilities, byte: int) -> None:
     assert Disk(capabilities=capabilities).run("12 01 b1 00ff 00").data[7] == byte
+
+
+def test_erasure_that_is_cut_off_has_failed_in_the_next_life() -> None:
+    for cdb, failure in (
+        (BLOCK_ERASE_IMMED, Asc.SANITIZE_COMMAND_FAILED),
+        (FORMAT, Asc.FORMAT_COMMAND_FAILED),
+    ):
+        kept: list[bytes] = []
+        cut_off = everything(on_save=kept.append)
+        next(cut_off.lu.execute(bytes.fromhex(cdb), Buffer()), None)
+        again = everything(saved_state=kept[-1], on_save=kept.append)
+        assert again.run(READ).condition == (SenseKey.MEDIUM_ERROR, failure)
+        assert again.run(cdb, out=b"").good
+        assert again.run(READ).good
+        assert everything(saved_state=kept[-1]).run(READ).good
+
+
+def test_erasure_that_failed_may_be_given_up_in_the_next_life_if_that_was_agreed() -> None:
+    kept: list[bytes] = []
+    assert not fail(everything(on_save=kept.append), "48 22 00000000 00 0000 00").good
+    again = everything(saved_state=kept[-1], on_save=kept.append)
+    assert again.run(EXIT).good
+    assert everything(saved_state=kept[-1]).run(READ).good
+
+
+def test_erasure_does_not_begin_without_a_note_of_it() -> None:
+    def full(_state: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    disk = everything(on_save=full)
+    with pytest.raises(OSError, match="no room"):
+        disk.run(BLOCK_ERASE, out=b"")
+    assert disk.operations == []
+    assert disk.run(READ).good

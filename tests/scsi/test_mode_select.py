@@ -182,7 +182,17 @@ def test_saved_state_takes_over_only_what_can_change() -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [b"{", b"[]", b"{}", b'{"mode_pages": 1}', b'{"mode_pages": {"0a/00": "x"}}', b"\xff"]
+    "state",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"mode_pages": 1}',
+        b'{"mode_pages": {"0a/00": "x"}}',
+        b"\xff",
+        b'{"mode_pages": {}, "erasure": {"kind": "burn", "may_exit": true}}',
+        b'{"mode_pages": {}, "erasure": 1}',
+    ],
 )
 def test_saved_state_that_is_none(state: bytes) -> None:
     with pytest.raises(UsageError, match="saved state"):

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.features import Feature
 from vscsihba.scsi.layout import Layout
 from vscsihba.scsi.sense import CheckCondition, FieldPointer, illegal_request
 
@@ -40,18 +41,6 @@ class Medium(Enum):
     WRITABLE = auto()
     RENEWED = auto()
     """As WRITABLE, but its contents need not be valid: they are replaced."""
-
-
-class Feature(Enum):
-    """What a logical unit may lack, and the commands with it."""
-
-    ALWAYS = auto()
-    UNMAP = auto()
-    CRYPTO_ERASE = auto()
-    ATOMIC_WRITE = auto()
-    REMOVABLE = auto()
-    TARGET_CORE = auto()
-    VARIABLE_LENGTH = auto()
 
 
 class Tally(Enum):

@@ -56,7 +56,7 @@ def _accept_page(cdb: Cdb, buffer: Buffer) -> Response:
 
 
 def _begin(lu: LogicalUnit, code: SelfTestCode) -> Background:
-    test = SelfTest(code, lu.hours())
+    test = SelfTest(code, lu.timestamp.hours())
     if code is not SelfTestCode.DEFAULT:
         lu.self_tests.appendleft(test)
     extended = code in (SelfTestCode.BACKGROUND_EXTENDED, SelfTestCode.FOREGROUND_EXTENDED)

@@ -24,9 +24,17 @@ def erase(lu: LogicalUnit, erasure: Erasure, work: Background, *, immed: bool) -
     """Do `work` on the whole medium, before the status or after it.
 
     From here on until the end the medium is not ready; after a failure it stays so, and every
-    command will learn of it.
+    command will learn of it. An end of the engine is a failure too: so the unit keeps a note.
+
+    Raises:
+        OSError: The note cannot be kept; nothing was erased.
     """
-    lu.readiness.erasure = erasure
+    before, lu.readiness.erasure = lu.readiness.erasure, erasure
+    try:
+        lu.save()
+    except OSError:
+        lu.readiness.erasure = before
+        raise
     lu.refresh()
     job = _job(lu, erasure, work)
     return Response(background=quietly(job)) if immed else answered(job)
@@ -41,6 +49,7 @@ def _job(lu: LogicalUnit, erasure: Erasure, work: Background) -> Background:
         raise CheckCondition(Sense(SenseKey.MEDIUM_ERROR, erasure.failure)) from condition
     lu.readiness.erasure = None
     lu.refresh()
+    lu.save()
 
 
 def zero(lu: LogicalUnit, erasure: Erasure, *, may_unmap: bool) -> Background:

@@ -13,10 +13,11 @@ from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Elsewhere
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
-from vscsihba.scsi.command import Command, Data, Feature, Medium
+from vscsihba.scsi.command import Command, Data, Medium
 from vscsihba.scsi.copy_manager import CopyOperations
 from vscsihba.scsi.counters import Counters
 from vscsihba.scsi.faults import Result, translate
+from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
 from vscsihba.scsi.log_pages import THRESHOLD_SET
@@ -26,7 +27,7 @@ from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.pending import Pending
 from vscsihba.scsi.readiness import Readiness
 from vscsihba.scsi.response import Response, Status, Steps
-from vscsihba.scsi.saved_state import decode_state, encode_state
+from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import Outcome, SelfTest, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import Space, falls_below
@@ -92,33 +93,35 @@ class LogicalUnit:
         self.counters = Counters(self.stats)
         self.removable = removable
         self.product = Product(vendor, product, revision)
-        self.mode_pages = ModePages(write_cache=write_cache, thin=capabilities.unmap)
-        self.identifying_information = decode_state(saved_state, self.mode_pages) if saved_state else {}
+        self.timestamp = Timestamp(clock)
+        self.peers: Mapping[int, LogicalUnit] = {}
         self._on_save = on_save
         self._max_transfer = max_transfer
         self._hardware_protected = read_only or capabilities.read_only
-        self.timestamp = Timestamp(clock)
-        self._born = clock()
+        features = offered(
+            capabilities, removable=removable, target_core=target_core, variable_length=variable_length
+        )
+        self.table = {key: row for key, row in TABLE.items() if row.needs in features}
+        self._remember(ModePages(write_cache=write_cache, thin=capabilities.unmap), saved_state)
+        self._begin()
+        self._shape(geometry)
+        self.refresh()
+
+    def _remember(self, mode_pages: ModePages, saved_state: bytes) -> None:
+        """Take over what an earlier life has left."""
+        kept = decode_state(saved_state, mode_pages) if saved_state else Kept()
+        self.mode_pages = mode_pages
+        self.identifying_information = kept.information
+        self.readiness = Readiness(kept.erasure)
+
+    def _begin(self) -> None:
+        """Have nothing yet of what initiators and the engine bring."""
         self.buffers = Buffers()
         self.self_tests: deque[SelfTest] = deque(maxlen=20)
         self.space: Space | None = None
-        self.peers: Mapping[int, LogicalUnit] = {}
         self.copies = CopyOperations()
         self.tokens = Tokens()
         self._pending = Pending()
-        self.readiness = Readiness()
-        offered = {
-            Feature.ALWAYS: True,
-            Feature.UNMAP: capabilities.unmap,
-            Feature.CRYPTO_ERASE: capabilities.crypto_erase,
-            Feature.ATOMIC_WRITE: capabilities.atomic_write > 0,
-            Feature.REMOVABLE: removable,
-            Feature.TARGET_CORE: target_core,
-            Feature.VARIABLE_LENGTH: variable_length,
-        }
-        self.table = {key: row for key, row in TABLE.items() if offered[row.needs]}
-        self._shape(geometry)
-        self.refresh()
 
     def _shape(self, geometry: Geometry) -> None:
         """Take over a geometry."""
@@ -244,13 +247,14 @@ class LogicalUnit:
     # The commands' side.
 
     def save(self) -> None:
-        """Hand out what is to be kept: saved mode pages and identifying information."""
-        if self._on_save is not None:
-            self._on_save(encode_state(self.mode_pages, self.identifying_information))
+        """Hand out what is to be kept: saved mode pages, identifying information, an unfinished erasure.
 
-    def hours(self) -> int:
-        """Return the age of the unit in hours, as far as this engine knows."""
-        return (self.timestamp.clock() - self._born) // 3_600_000
+        Raises:
+            OSError: It cannot be kept.
+        """
+        if self._on_save is not None:
+            kept = Kept(self.identifying_information, self.readiness.erasure)
+            self._on_save(encode_state(self.mode_pages, kept))
 
     def defer(self, sense: Sense) -> None:
         """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""

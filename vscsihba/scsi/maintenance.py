@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.asc import Asc
@@ -34,10 +34,20 @@ class Timestamp:
     Attributes:
         clock: Milliseconds since 1970, as the host has them.
         offset: What an initiator's idea of the time differs by; None if it never said.
+        born: When the unit was made, by `clock`.
     """
 
     clock: Callable[[], int]
     offset: int | None = None
+    born: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to count."""
+        self.born = self.clock()
+
+    def hours(self) -> int:
+        """Return the age of the unit in hours, as far as this engine knows."""
+        return (self.clock() - self.born) // 3_600_000
 
     def report(self) -> tuple[int, int]:
         """Return TIMESTAMP ORIGIN and TIMESTAMP (48 bits of milliseconds)."""

@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 from vscsihba.scsi.buffers import read_buffer, write_buffer
 from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
-from vscsihba.scsi.command import Command, Data, Feature, Medium, Tally
+from vscsihba.scsi.command import Command, Data, Medium, Tally
 from vscsihba.scsi.copy_results import receive_copy_operating_parameters, receive_copy_status
 from vscsihba.scsi.defects import read_defect_data, reassign_blocks
 from vscsihba.scsi.diagnostic import receive_diagnostic_results, send_diagnostic
 from vscsihba.scsi.extended_copy import extended_copy
+from vscsihba.scsi.features import Feature
 from vscsihba.scsi.format_unit import format_unit
 from vscsihba.scsi.inquiry import inquiry
 from vscsihba.scsi.lba_status import get_lba_status

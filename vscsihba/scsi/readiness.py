@@ -59,6 +59,9 @@ class Erasure:
 class Readiness:
     """The way to the medium.
 
+    Args:
+        erasure: One that has failed in an earlier life.
+
     Attributes:
         present: There is a medium.
         removal_prevented: It is locked in (PREVENT ALLOW MEDIUM REMOVAL).
@@ -67,12 +70,12 @@ class Readiness:
         erasure: A format or sanitize that runs, or has failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, erasure: Erasure | None = None) -> None:
         self.present = True
         self.removal_prevented = False
         self.power = PowerCondition.ACTIVE
         self.transitions = Counter[PowerCondition]()
-        self.erasure: Erasure | None = None
+        self.erasure = erasure
 
     @property
     def clear(self) -> bool:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable
 
 from vscsihba.scsi import log_pages, mode_pages, vpd
-from vscsihba.scsi.command import Command, Data, Feature, Medium
+from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.features import Feature
 from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.target_core import answered_before
 

@@ -72,6 +72,7 @@ def sanitize_exit_failure_mode(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Re
         raise cdb.invalid("service_action")
     lu.readiness.erasure = None
     lu.refresh()
+    lu.save()
     return GOOD
 
 

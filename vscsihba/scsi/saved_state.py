@@ -4,27 +4,48 @@ A small JSON document, so that a person can read it too. Does not know where it 
 """
 
 import json
+from dataclasses import dataclass, field
 
 from vscsihba.errors import UsageError
+from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.mode_pages import PAGES, ModePages
+from vscsihba.scsi.readiness import Erasure
 
-Information = dict[int, bytes]
-"""Identifying information by INFORMATION TYPE."""
+_FAILURES = {"format": Asc.FORMAT_COMMAND_FAILED, "sanitize": Asc.SANITIZE_COMMAND_FAILED}
 
 
-def encode_state(mode_pages: ModePages, information: Information) -> bytes:
+@dataclass(slots=True)
+class Kept:
+    """What a unit keeps besides its mode pages.
+
+    Attributes:
+        information: Identifying information by INFORMATION TYPE.
+        erasure: A format or sanitize that has not come to a good end.
+    """
+
+    information: dict[int, bytes] = field(default_factory=dict)
+    erasure: Erasure | None = None
+
+
+def encode_state(mode_pages: ModePages, kept: Kept) -> bytes:
     """Return the state as bytes."""
     pages = {
         f"{page:02x}/{subpage:02x}": values.hex() for (page, subpage), values in mode_pages.saved.items()
     }
-    named = {str(kind): value.hex() for kind, value in information.items()}
-    return json.dumps({"mode_pages": pages, "identifying_information": named}, indent=1).encode()
+    named = {str(kind): value.hex() for kind, value in kept.information.items()}
+    document: dict[str, object] = {"mode_pages": pages, "identifying_information": named}
+    if kept.erasure is not None:
+        kind = next(kind for kind, failure in _FAILURES.items() if failure is kept.erasure.failure)
+        document["erasure"] = {"kind": kind, "may_exit": kept.erasure.may_exit}
+    return json.dumps(document, indent=1).encode()
 
 
-def decode_state(state: bytes, mode_pages: ModePages) -> Information:
-    """Put the mode pages of a saved state in force; return its identifying information.
+def decode_state(state: bytes, mode_pages: ModePages) -> Kept:
+    """Put the mode pages of a saved state in force; return what else was kept.
 
-    Only what can be changed is taken over, so a state of an older or newer program does no harm.
+    Only what can be changed is taken over, so a state of an older or newer program does no harm. An
+    erasure that was under way has failed: what it left on the medium is neither old nor erased
+    (SBC-4 "Sanitize operations": nobody may take it for done).
 
     Raises:
         UsageError: These bytes are no saved state.
@@ -34,6 +55,7 @@ def decode_state(state: bytes, mode_pages: ModePages) -> Information:
         saved = {key: bytes.fromhex(values) for key, values in document["mode_pages"].items()}
         named = document.get("identifying_information", {})
         information = {int(kind): bytes.fromhex(value) for kind, value in named.items()}
+        erasure = _decode_erasure(document["erasure"]) if "erasure" in document else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"not the saved state of a logical unit: {error}") from error
     for (page, subpage), values in mode_pages.saved.items():
@@ -41,7 +63,12 @@ def decode_state(state: bytes, mode_pages: ModePages) -> Information:
         if len(kept) == len(values):
             mode_pages.saved[page, subpage] = _merge(values, kept, PAGES[page, subpage].changeable)
     mode_pages.reset()
-    return information
+    return Kept(information, erasure)
+
+
+def _decode_erasure(found: dict[str, object]) -> Erasure:
+    failure = _FAILURES[str(found["kind"])]
+    return Erasure(running=failure, failure=failure, total=0, failed=True, may_exit=found["may_exit"] is True)
 
 
 def _merge(values: bytes, kept: bytes, mask: bytes) -> bytes:
