@@ -55,6 +55,7 @@ _TABLE = {
         "show": "print what runs as a document that apply accepts",
         "save": "keep what runs for the next start",
         "resize": "enlarge a disk while it works",
+        "shell": "work on disks as on a tree, in the manner of targetcli",
         "clear": "take away HBAs with their disks, also what somebody who died has left",
     },
     "layers of disks": {

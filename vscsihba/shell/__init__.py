@@ -1,0 +1,1 @@
+"""The shell: disks as a tree, in the manner of targetcli."""

@@ -1,0 +1,211 @@
+"""The branch ``/backstores``: what there is to show, in a folder for each kind of topmost layer."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from vscsihba.config.frame_changes import layers
+from vscsihba.config.model import StackDocument
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.fan import Fan
+from vscsihba.handlers.filter import Filter
+from vscsihba.handlers.option_help import OptionHelp, describe
+from vscsihba.handlers.options import option_types, path_options, size_options
+from vscsihba.handlers.stack_text import parse, split
+from vscsihba.shell import suggestions
+from vscsihba.shell.attributes import WithAttributes
+from vscsihba.shell.desk import Desk
+from vscsihba.shell.node import Node, Summary
+from vscsihba.shell.resizing import Resizable
+from vscsihba.shell.values import read_value
+from vscsihba.shell.view import folder_of
+from vscsihba.units import format_size
+
+_BELOW: Final = ("next", "legs")
+"""What a filter sits on, and what a fan does."""
+
+
+class BackstoresNode(Node):
+    """``/backstores``."""
+
+    lists_all = True
+
+    def __init__(self, parent: Node, desk: Desk) -> None:
+        super().__init__("backstores", parent, desk)
+        used = {folder_of(stack) for stack in desk.view.document.backstores.values()}
+        for name in sorted({*desk.registry.names(), *used}):
+            HandlerNode(name, self, desk)
+
+    def summary(self) -> Summary:
+        """Count them."""
+        count = len(self.desk.view.document.backstores)
+        return f"{count} backstore{'s' * (count != 1)}", None
+
+    @property
+    def children(self) -> set[Node]:
+        """The folders; in a larger tree just those that have something in them."""
+        return {child for child in self._children if child.children or not self.desk.terse}
+
+
+class HandlerNode(Node):
+    """``/backstores/HANDLER``: the backstores that have this handler on top."""
+
+    def __init__(self, name: str, parent: Node, desk: Desk) -> None:
+        super().__init__(name, parent, desk)
+        for backstore in desk.view.backstores_of(name):
+            BackstoreNode(backstore, self, desk)
+
+    def summary(self) -> Summary:
+        """Count them; where there is none, say what it would be."""
+        count = len(self.children)
+        if count:
+            return f"{count} backstore{'s' * (count != 1)}", None
+        try:
+            said = (self._kind().__doc__ or "").strip().partition("\n")[0]
+        except (HostError, UsageError) as error:
+            return error.message, False
+        return said.removesuffix("."), None
+
+    def ui_command_create(self, name: str, **options: str) -> None:
+        """Describe a backstore NAME: its options are the handler's (vscsihba handlers shows them).
+
+        What it sits on is said as next=/srv/a.img, or next="cow:/srv/over.cow|/srv/base.img"; what sits on
+        several has legs=/srv/a.img,/srv/b.img. A file that is missing is made if there is a size. Linux sees
+        it as soon as an HBA shows it.
+        """
+        if name in self.desk.view.document.backstores:
+            raise UsageError(f"there is a backstore {name} already", cure="choose another name")
+        wanted = self.desk.read({name: self._stack(options)}, [])
+        self.desk.apply(wanted, prune="none")
+
+    def ui_command_delete(self, name: str) -> None:
+        """Forget the backstore NAME; what holds its bytes stays."""
+        self._backstore(name).ui_command_delete()
+
+    def ui_complete_create(self, parameters: Mapping[str, str], text: str, current: str) -> list[str]:
+        """Suggest options, then sizes and files."""
+        kind = self._kind()
+        if current in option_types(kind.Options):
+            return suggest_option(kind, current, text)
+        if current == "next":
+            return suggestions.files(text)
+        if current == "name":
+            return []
+        below = _BELOW[issubclass(kind, Fan)] if issubclass(kind, Fan | Filter) else None
+        names = [*option_types(kind.Options), *([below] if below else [])]
+        return suggestions.starting(text, [f"{name}=" for name in names if name not in parameters])
+
+    def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, _current: str) -> list[str]:
+        """Suggest the backstores here."""
+        return suggestions.starting(text, [child.name for child in self.children])
+
+    def _kind(self) -> type[Handler]:
+        return self.desk.registry.get(self.name)
+
+    def _stack(self, options: Mapping[str, str]) -> StackDocument:
+        """Return the layers that were described."""
+        text = option_types(self._kind().Options)
+        stack: StackDocument = {"handler": self.name}
+        for name, value in options.items():
+            if name == "next":
+                stack["next"] = parse(value, self.desk.registry)
+            elif name == "legs":
+                parts = split(value, self.desk.registry)
+                stack["legs"] = [parse(part, self.desk.registry) for part in parts]
+            else:
+                stack[name] = read_value(value, is_text=text.get(name, False))
+        return stack
+
+    def _backstore(self, name: str) -> "BackstoreNode":
+        found = self.get_node(name)
+        if not isinstance(found, BackstoreNode):
+            raise UsageError(f"there is no backstore {name!r} here", cure=f"see ls {self.path}")
+        return found
+
+
+class BackstoreNode(Resizable, WithAttributes):
+    """``/backstores/HANDLER/NAME``."""
+
+    @property
+    def stack(self) -> StackDocument:
+        """Its layers."""
+        return self.desk.view.document.backstores[self.name]
+
+    @property
+    def backstore(self) -> str:
+        """Its name."""
+        return str(self.name)
+
+    def summary(self) -> Summary:
+        """Say what it is made of, and where it is shown."""
+        place = self.desk.view.document.place_of(self.backstore)
+        if place is None:
+            return f"{layers(self.stack)}, not shown", None
+        status = self.desk.view.lun_status(*place)
+        size = format_size(status["size"]) if status is not None and status["size"] is not None else "-"
+        where = f"hba{place[0]}/lun{place[1]}"
+        well = status is not None and status["state"] == "running"
+        return f"{size}, {layers(self.stack)}, {where}", well
+
+    def facts(self) -> dict[str, object]:
+        """Return its layers and its place."""
+        place = self.desk.view.document.place_of(self.backstore)
+        status = None if place is None else self.desk.view.lun_status(*place)
+        return {
+            "name": self.backstore,
+            "layers": layers(self.stack),
+            "shown by": None if place is None else f"/hbas/hba{place[0]}/lun{place[1]}",
+            "size": None if status is None or status["size"] is None else format_size(status["size"]),
+            "document": json.dumps(self.stack),
+        }
+
+    def attributes(self) -> list[OptionHelp]:
+        """Return the options of the topmost layer."""
+        return describe(self._kind().Options)
+
+    def values(self) -> Mapping[str, object]:
+        """Return those that are said."""
+        return self.stack
+
+    def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
+        """Describe it anew."""
+        stack = {**self.stack, **values}
+        kept = {name: value for name, value in stack.items() if value is not None}
+        place = self.desk.view.document.place_of(self.backstore)
+        backstores, hbas = self.desk.running()
+        shown_by = [hba for hba in hbas if place is not None and hba["id"] == place[0]]
+        document = self.desk.read({**backstores, self.backstore: kept}, [*shown_by])
+        self.desk.apply(document, prune="none", replace=replace, force=force)
+
+    def suggest(self, attribute: str, text: str) -> list[str]:
+        """Suggest what an option may become."""
+        if attribute in option_types(self._kind().Options):
+            return suggest_option(self._kind(), attribute, text)
+        return super().suggest(attribute, text)
+
+    def ui_command_delete(self) -> None:
+        """Forget this backstore; what holds its bytes stays."""
+        place = self.desk.view.document.place_of(self.backstore)
+        if place is not None:
+            where = f"/hbas/hba{place[0]}/lun{place[1]}"
+            raise UsageError(f"{self.backstore} is shown by {where}", cure=f"first: {where} delete")
+        backstores, hbas = self.desk.running()
+        del backstores[self.backstore]
+        self.desk.apply(self.desk.read(backstores, [*hbas]), prune="all")
+
+    def _kind(self) -> type[Handler]:
+        return self.desk.registry.get(str(self.stack["handler"]))
+
+
+def suggest_option(kind: type[Handler], option: str, text: str) -> list[str]:
+    """Return what an option of a handler may be: a size, a file, yes or no."""
+    if option in size_options(kind.Options):
+        return suggestions.sizes(text)
+    if option in path_options(kind.Options):
+        return suggestions.files(text)
+    words = {each.name: each.type for each in describe(kind.Options)}[option]
+    if words == "true or false":
+        return suggestions.flags(text)
+    choices = words.removeprefix("one of ").split(", ") if words.startswith("one of ") else []
+    return suggestions.starting(text, choices)

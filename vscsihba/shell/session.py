@@ -1,0 +1,173 @@
+"""A session: lines are read, understood and carried out, from a person, a script or the command line.
+
+Every line begins with a fresh look, so the tree is what there is, whoever changed it. An error
+is one line with its cause and its cure; a script ends with it.
+"""
+
+import contextlib
+import os
+import readline
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from configshell_fb import ConfigShell, ExecutionError
+
+from vscsihba.errors import UsageError, VscsihbaError
+from vscsihba.shell.console import Silence
+from vscsihba.shell.desk import Desk
+from vscsihba.shell.node import Node
+from vscsihba.shell.tree import RootNode
+from vscsihba.shell.words import parse, split
+
+_HISTORY: Final = "vscsihba/history"
+"""Below $XDG_STATE_HOME."""
+
+_KEPT: Final = 1000
+"""Lines of history."""
+
+_IN_A_SHELL: Final = {"--replace": "replace=true", "--force": "force=true", "--prune": "prune="}
+"""How the service's cures are said here."""
+
+
+class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
+    """A shell on a service.
+
+    Args:
+        desk: What its tree works with.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.log = Silence()
+        self.con = desk.console
+        self.prefs["tree_round_nodes"] = True
+        self.desk = desk
+        self._current_node: Node = RootNode(desk, self)
+
+    def run(self, words: Sequence[str]) -> None:
+        """Carry out one line that has been split into words.
+
+        Raises:
+            VscsihbaError: It cannot be done; then nothing has changed.
+        """
+        if not words:
+            return
+        self._look()
+        line = parse(words, here=self._children())
+        try:
+            self._execute_command(line.path, line.command, list(line.positional), dict(line.named))
+        except ExecutionError as error:
+            text = str(error).rstrip(".")
+            raise UsageError(f"{text[:1].lower()}{text[1:]}", cure='see "help"') from error
+        except VscsihbaError as error:
+            raise _in_our_words(error) from error
+
+    def run_script(self, lines: Iterable[str]) -> None:
+        """Carry out lines until one of them fails, or says exit.
+
+        Raises:
+            VscsihbaError: One fails; its number is in the message.
+        """
+        for number, text in enumerate(lines, 1):
+            try:
+                self.run(split(text))
+            except VscsihbaError as error:
+                raise type(error)(f"line {number}: {error.message}", cure=error.cure) from error
+            if self._exit:
+                return
+
+    def interact(self) -> None:
+        """Carry out what a person types, until exit or the end of input."""
+        self._recall_lines()
+        readline.parse_and_bind("tab: complete")
+        readline.set_completer(self._complete)
+        readline.set_completer_delims("\t\n ")
+        readline.set_completion_display_matches_hook(self._display_completions)
+        while not self._exit:
+            try:
+                self.run(split(input(self._get_prompt())))
+            except EOFError:
+                self.con.display("exit")
+                break
+            except KeyboardInterrupt:
+                self.con.display("^C")
+            except VscsihbaError as error:
+                self.con.display(self.con.render_text(f"error: {error}", "red"), error=True)
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                self.con.display(f"error: {where}{error.strerror or error}", error=True)
+        self._keep_lines()
+        if self.desk.unsaved:
+            self.con.display('not saved: the next start will not know of it; "vscsihba save" keeps it')
+
+    def _children(self) -> set[str]:
+        """Return the names of what is right below, as far as they are no commands."""
+        return {child.name for child in self._current_node.children} - {*self._current_node.list_commands()}
+
+    def _look(self) -> None:
+        """Make the tree anew, and stay where we are, or as near to that as there is still something."""
+        path: str = self._current_node.path
+        self.desk.look()
+        root = RootNode(self.desk, self)
+        while True:
+            try:
+                self._current_node = root.get_node(path)
+                return
+            except UsageError:
+                path = path.rpartition("/")[0] or "/"
+
+    def _display_completions(self, _substitution: str, matches: Sequence[str], _longest: int) -> None:
+        """Show what can be typed, in columns, and the line again; configshell would ask for the cursor."""
+        shown = [_last_part(match) for match in matches]
+        width = max(map(len, shown)) + 2
+        columns = max(1, self.con.get_width() // width)
+        self.con.raw_write("\n")
+        for start in range(0, len(shown), columns):
+            row = shown[start : start + columns]
+            self.con.raw_write("".join(f"{word:{width}}" for word in row).rstrip() + "\n")
+        self.con.raw_write(f"{self._get_prompt()}{readline.get_line_buffer()}")
+
+    def _complete(self, text: str, state: int) -> str | None:
+        """Return one completion after the other, of what there is now; what cannot be completed has none."""
+        try:
+            if state == 0:
+                self._look()
+            found: str | None = super()._complete(text, state)
+        except (VscsihbaError, ValueError, AttributeError, LookupError, TypeError):
+            return None
+        return found
+
+    def _recall_lines(self) -> None:
+        with contextlib.suppress(OSError):
+            readline.read_history_file(_history())
+        readline.set_history_length(_KEPT)
+
+    def _keep_lines(self) -> None:
+        with contextlib.suppress(OSError):
+            _history().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            readline.write_history_file(_history())
+
+
+def _history() -> Path:
+    """Return where the lines of a person are kept."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(state) / _HISTORY
+
+
+def _last_part(match: str) -> str:
+    """Return what is new in a completion: of a path, its last part."""
+    text = match.rstrip()
+    head, _, tail = text.rstrip("/").rpartition("/")
+    return tail + "/" * text.endswith("/") if head or text.startswith("/") else text
+
+
+def _in_our_words(error: VscsihbaError) -> VscsihbaError:
+    """Return an error of the service as it is said in the shell."""
+    cure = error.cure
+    for flag, word in _IN_A_SHELL.items():
+        cure = cure.replace(flag, word) if cure is not None else None
+    kind = UsageError if isinstance(error, UsageError) else VscsihbaError
+    found = kind(error.message, cure=cure)
+    found.exit_code = error.exit_code
+    return found

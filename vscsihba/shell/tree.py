@@ -1,0 +1,27 @@
+"""The whole tree, made anew from each look."""
+
+from typing import Any
+
+from vscsihba.shell.backstores import BackstoresNode
+from vscsihba.shell.desk import Desk
+from vscsihba.shell.hbas import HbasNode
+from vscsihba.shell.node import Node, Summary
+from vscsihba.shell.others import OthersNode
+
+
+class RootNode(Node):
+    """``/``."""
+
+    def __init__(self, desk: Desk, shell: Any) -> None:
+        super().__init__("/", None, desk, shell)
+        BackstoresNode(self, desk)
+        HbasNode(self, desk)
+        if desk.view.others:
+            OthersNode(self, desk)
+
+    def summary(self) -> Summary:
+        """Say whether all is well."""
+        luns = [lun for _, lun in self.desk.view.all_luns()]
+        ill = sum(lun["state"] != "running" for lun in luns)
+        count = f"{len(luns)} disk{'s' * (len(luns) != 1)}"
+        return (f"{count}, {ill} not running", False) if ill else (count, True if luns else None)

@@ -1,0 +1,75 @@
+"""Lines of the shell: a path, a command and its words. Pure; nothing here is carried out.
+
+/backstores/file create name=d1 path="/srv/my disks/d1.img" size=1GiB
+"""
+
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from vscsihba.errors import UsageError
+
+_NAMED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)=(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line.
+
+    Attributes:
+        path: Of the node that is meant, empty for the current one; its end may be ``*``, every child.
+        command: What to do there; empty to go there.
+        positional: Words after it.
+        named: Those of the form ``name=value``.
+    """
+
+    path: str = ""
+    command: str = ""
+    positional: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
+
+
+def split(text: str) -> list[str]:
+    """Return the words of a line, quoted as in a shell; none where it is empty or a comment.
+
+    Raises:
+        UsageError: A quote is not closed.
+    """
+    if text.lstrip().startswith("#"):
+        return []
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{text.strip()!r}: a quote is not closed", cure="close it") from error
+
+
+def parse(words: Sequence[str], *, here: Collection[str] = ()) -> Line:
+    """Return what some words mean.
+
+    Args:
+        words: Of one line.
+        here: What a first word without a slash may be a path to.
+
+    Raises:
+        UsageError: A name is said twice.
+    """
+    rest = list(words)
+    path = rest.pop(0) if rest and (_is_path(rest[0]) or rest[0] in here) else ""
+    command = rest.pop(0) if rest else ""
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    for word in rest:
+        found = _NAMED.fullmatch(word)
+        if found is None:
+            positional.append(word)
+        elif found[1] in named:
+            raise UsageError(f"{found[1]} is said twice", cure="say it once")
+        else:
+            named[found[1]] = found[2]
+    return Line(path, command, tuple(positional), named)
+
+
+def _is_path(word: str) -> bool:
+    return "/" in word or word in (".", "..", "*")
