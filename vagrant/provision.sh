@@ -53,7 +53,7 @@ program() {
     ln -sf "$prefix/bin/vscsihba" "$prefix/bin/vscsitarget" /usr/local/bin/
     # The tests, without the package beside them: what they import is what is installed.
     mkdir "$prefix/tree"
-    cp -a "$tree"/{tests,vagrant,examples,pyproject.toml,start_target.sh} "$prefix/tree/"
+    cp -a "$tree"/{tests,vagrant,docs,examples,pyproject.toml,start_target.sh} "$prefix/tree/"
 }
 
 [ "$(id -u)" -eq 0 ] || die "must be run as root"

@@ -1,0 +1,20 @@
+"""What the tests before a reboot leave for those after it: a JSON file where it outlives a boot."""
+
+import json
+from pathlib import Path
+
+PATH = Path("/var/lib/vscsihba-tests/record.json")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def leave(**facts: object) -> None:
+    """Keep facts, and which boot they are of."""
+    PATH.parent.mkdir(exist_ok=True)
+    PATH.write_text(json.dumps({**facts, "boot_id": BOOT_ID.read_text()}))
+
+
+def found() -> dict[str, str]:
+    """Return what was left, and make sure that the machine was booted since."""
+    facts: dict[str, str] = json.loads(PATH.read_text())
+    assert facts["boot_id"] != BOOT_ID.read_text(), "the machine was not booted again"
+    return facts

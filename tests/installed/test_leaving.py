@@ -1,0 +1,5 @@
+from tests.installed import record
+
+
+def test_leave(installed: object) -> None:
+    record.leave()

@@ -1,0 +1,100 @@
+#!/bin/bash
+# One Vagrant machine from up to destroy, in namespaces that vagrant/lane made: libvirt lives and dies with them.
+#
+#   inside.sh WORK MACHINE TEST...   tests before the machine is booted again; after it, tests/installed/after_reboot
+#
+# WORK is an empty folder for everything that is written: the daemons' own folders too, which are mounted from there.
+# Leaves WORK/logs, WORK/results, WORK/closing, the closing lines of the tests, and WORK/code: 0, or the tests' exit code,
+# or 125 when the machine could not be had. Knows vagrant, libvirt and ssh; of the tests, where they are.
+set -u
+work=$1 machine=$2
+shift 2
+vagrant=$(cd "$(dirname "$0")/.." && pwd -P)
+tree=/opt/vscsihba/tree
+not_run=125
+after=tests/installed/after_reboot
+logs=$work/logs results=$work/results
+export VAGRANT_CWD=$vagrant VAGRANT_HOME=$work/home VAGRANT_DOTFILE_PATH=$work/dot VAGRANT_NO_COLOR=1
+export VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DEFAULT_PROVIDER=libvirt VM_WHEELS=ready VM_CONSOLE=$logs/console.log
+export HOME=$work/root XDG_CACHE_HOME=$work/root/cache LIBVIRT_DEFAULT_URI=qemu:///system
+
+say() { printf 'ci: %s\n' "$*" >&2; }
+give_up() { say "$*"; finish $not_run; }
+# The exit code: that of a first process which was killed would be another.
+finish() { echo "$1" >"$work/code"; exit "$1"; }
+remote() { ssh -F "$work/ssh" -o BatchMode=yes -o ConnectTimeout=20 -o LogLevel=ERROR "$machine" "$@"; }
+
+start_libvirt() {
+    local folder
+    for folder in /var/lib/libvirt /run/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt; do
+        mkdir -p "$folder" "$work/host$folder" || return
+    done
+    cp -a /etc/libvirt/. "$work/host/etc/libvirt/" || return
+    mkdir -p "$work/host/var/lib/libvirt/images" "$work/host/var/lib/libvirt/qemu"
+    chown libvirt-qemu:libvirt-qemu "$work/host/var/lib/libvirt/qemu"
+    for folder in /var/lib/libvirt /run/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt; do
+        mount --bind "$work/host$folder" "$folder" || return
+    done
+    # /sys tells of the network that it was mounted in.
+    mount -t sysfs sysfs /sys || return
+    ip link set lo up || return
+    virtlogd --daemon && libvirtd --daemon || return
+    for _ in $(seq 600); do
+        virsh list >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    return 1
+}
+
+boot_id() { remote cat /proc/sys/kernel/random/boot_id 2>/dev/null; }
+
+# Boot the machine again from within, and wait until the other boot answers.
+reboot_machine() {
+    local before now
+    before=$(boot_id)
+    say "booting $machine again ..."
+    remote sudo systemctl --no-block reboot
+    for _ in $(seq 300); do
+        now=$(boot_id)
+        if [ -n "$now" ] && [ "$now" != "$before" ]; then return; fi
+        sleep 1
+    done
+    return 1
+}
+
+# Arguments go to test.sh. The closing line of the tests is kept.
+run_tests() {
+    local code
+    # ssh makes one line of its words for a shell there.
+    remote "sudo env VSCSIHBA_RESULTS=/var/tmp/results-$1 $tree/vagrant/test.sh $(printf '%q ' "${@:2}")" 2>&1 |
+        tee "$work/output"
+    code=${PIPESTATUS[0]}
+    grep -E '^=+ .* in [0-9.]+s' "$work/output" | tail -n 1 >>"$work/closing"
+    return "$code"
+}
+
+bring_logs() {
+    remote 'sudo journalctl --no-pager --boot=all' >"$logs/journal.log" 2>/dev/null
+    cp "$work"/host/var/log/libvirt/qemu/*.log "$logs/" 2>/dev/null
+    # shellcheck disable=SC2016 # expanded there
+    remote 'cd /var/tmp && sudo tar -cf - results-*' 2>/dev/null | tar -C "$results" -xf - 2>/dev/null
+}
+
+mkdir -p "$logs" "$results" "$work/root" && chmod 777 "$logs"
+start_libvirt >"$logs/libvirt.log" 2>&1 || { cat "$logs/libvirt.log" >&2; give_up "libvirt did not start"; }
+say "vagrant up $machine ..."
+vagrant --no-tty up "$machine" </dev/null || { bring_logs; give_up "vagrant up $machine failed"; }
+vagrant ssh-config --host "$machine" "$machine" >"$work/ssh" || give_up "no ssh to $machine"
+say "$machine is up after $SECONDS s"
+
+code=0
+run_tests before "--ignore=$after" "$@" || code=$?
+if reboot_machine; then
+    run_tests after "$after" || [ $code -ne 0 ] || code=$?
+else
+    say "$machine did not come back"
+    [ $code -ne 0 ] || code=$not_run
+fi
+bring_logs
+vagrant --no-tty destroy --force "$machine" </dev/null || [ $code -ne 0 ] || code=$not_run
+finish $code

@@ -1,0 +1,67 @@
+"""One machine of the lane: the namespaces that it lives in, its time limit, what it leaves.
+
+Everything that inside.sh starts is in a PID namespace whose first process dies with ours, every mount and
+network in namespaces that die with the last of them. Files are in a WorkDir, which always goes.
+Knows neither Vagrant nor libvirt.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vagrant.runner import process
+from vagrant.runner.errors import NOT_RUN, TIMED_OUT
+from vagrant.runner.workdir import WorkDir
+
+INSIDE = Path(__file__).resolve().parent / "inside.sh"
+NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a machine."""
+
+    code: int
+    closing: list[str]
+    """The closing lines of the tests that were run."""
+    logs: Path | None
+    """The folder with console, journal and logs, of a machine that failed."""
+
+
+def run_machine(
+    version: str, tests: Sequence[str], build: Path, limit: float, inside: Path = INSIDE
+) -> Outcome:
+    """Run the machine of a kernel version; results and logs go below `build`.
+
+    Raises:
+        StoppedError: A signal ended it; the logs are kept all the same.
+    """
+    kept = build / "vagrant-logs" / version
+    shutil.rmtree(kept, ignore_errors=True)
+    with WorkDir() as work:
+        # libvirt's user must come through.
+        work.path.chmod(0o711)
+        command = [*("setpriv", "--pdeathsig", "KILL", "--"), *NAMESPACES, "--", str(inside)]
+        code = NOT_RUN
+        try:
+            process.run_streaming([*command, str(work.path), f"linux-{version}", *tests], work, limit)
+            code = int(_text(work.path / "code") or NOT_RUN)
+        except process.TimeLimitError:
+            code = TIMED_OUT
+        finally:
+            if code != 0:
+                _keep(work.path / "logs", kept)
+        _keep(work.path / "results", build / "vm-results" / f"vagrant-{version}")
+        closing = _text(work.path / "closing").splitlines()
+    return Outcome(code, closing, None if code == 0 else kept)
+
+
+def _text(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _keep(folder: Path, where: Path) -> None:
+    if folder.is_dir():
+        where.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, where, dirs_exist_ok=True)
