@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vscsihba.block import Capabilities, Executed, Extent, ExtentStatus, Geometry, Views
+from vscsihba.block import Capabilities, Executed, Extent, ExtentStatus, Geometry, Space, Views
 from vscsihba.handlers import options as options_
 from vscsihba.handlers.actions import Action
 
@@ -213,6 +213,14 @@ class Handler(ABC):
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Return what is allocated: a non-empty head of the range, in order and without a gap."""
         return [ExtentStatus(Extent(offset, length), allocated=True, zero=False)]
+
+    def space(self) -> Space | None:
+        """Return the room that there is where the bytes are stored, None if that is not known.
+
+        Raises:
+            OSError: It cannot be told just now.
+        """
+        return None
 
     def resize(self, size: int) -> None:
         """Change the capacity to `size` bytes; new bytes read as zeroes, unless a filter says otherwise.

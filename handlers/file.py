@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.block import Capabilities, ExtentStatus, Geometry, Space, Views
 from vscsihba.errors import MediumError, UsageError
 from vscsihba.handlers import file_making, file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
@@ -224,6 +224,13 @@ class FileHandler(Handler):
             return super().extents(offset, length)
         self._demand_whole(offset, length)
         return holes_and_data(self._fd, offset, offset + length)
+
+    def space(self) -> Space | None:
+        """Return what the file has of its file system, and what that has left; None for a device."""
+        if self._is_device:
+            return None
+        system = os.fstatvfs(self._fd)
+        return Space(available=system.f_bavail * system.f_frsize, used=os.fstat(self._fd).st_blocks * 512)
 
     def resize(self, size: int) -> None:
         """Change the size of the file, or take the size that a device has now."""

@@ -11,7 +11,7 @@ request down to store plain ones; the same holds for verbs that do not exist yet
 from abc import abstractmethod
 from dataclasses import replace
 
-from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.block import Capabilities, ExtentStatus, Geometry, Space, Views
 from vscsihba.handlers.base import Handler, InlineVerbs
 
 
@@ -88,6 +88,10 @@ class PassThrough(Filter):
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Pass down."""
         return self.next.extents(offset, length)
+
+    def space(self) -> Space | None:
+        """Pass down."""
+        return self.next.space()
 
     def resize(self, size: int) -> None:
         """Pass down."""

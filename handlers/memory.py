@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.options import BlockSize, Size
 from vscsihba.units import format_size
@@ -135,6 +135,11 @@ class MemoryHandler(Handler):
                 extent = Extent(before.offset, before.length + extent.length)
             found.append(ExtentStatus(extent, allocated=here, zero=not here))
         return found
+
+    def space(self) -> Space | None:
+        """Return what the limit leaves; without one, nobody knows."""
+        used, limit = len(self._pages) * PAGE, self.options.limit
+        return None if limit is None else Space(available=max(0, limit - used), used=used)
 
     def resize(self, size: int) -> None:
         """Take a new size; what is cut off is forgotten."""

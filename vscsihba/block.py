@@ -179,7 +179,25 @@ class Resize:
     size: int
 
 
-MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase | Resize
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Room for the bytes of a medium, where that may be less than its capacity.
+
+    Attributes:
+        available: Bytes that can still be allocated, by this medium or whatever else has its share.
+        used: Bytes that it has allocated.
+    """
+
+    available: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskSpace:
+    """Ask what room there is. Answered with a `Space`, or None where that is not known."""
+
+
+MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase | Resize | AskSpace
 """What can be asked of a medium."""
 
 
@@ -220,7 +238,7 @@ class Executed:
 
 
 BlockOp = MediumOp | Elsewhere | Execute
-BlockResult = list[ExtentStatus] | Executed | None
+BlockResult = list[ExtentStatus] | Space | Executed | None
 
 
 class Buffer:

@@ -4,7 +4,18 @@ import errno
 
 import pytest
 
-from vscsihba.block import Elsewhere, Extent, Extents, Flush, Read, Resize, Unmap, Write, WriteZeroes
+from vscsihba.block import (
+    AskSpace,
+    Elsewhere,
+    Extent,
+    Extents,
+    Flush,
+    Read,
+    Resize,
+    Unmap,
+    Write,
+    WriteZeroes,
+)
 from vscsihba.engine.perform import perform
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import build
@@ -34,6 +45,7 @@ def test_each_operation_reaches_its_verb(media: dict[int, Handler]) -> None:
     found = perform(medium, {}, Extents(Extent(0, SIZE)))
     assert isinstance(found, list)
     assert found[0].extent.offset == 0
+    assert perform(medium, {}, AskSpace()) is None, "it has no limit"
     perform(medium, {}, Resize(2 * SIZE))
     assert medium.geometry.size == 2 * SIZE
 

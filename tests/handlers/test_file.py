@@ -368,6 +368,15 @@ def test_unmap_frees_storage(image: Path) -> None:
     assert image.stat().st_blocks <= before // 2 + 8
 
 
+def test_room_is_the_file_systems(image: Path) -> None:
+    with build(str(image)) as disk:
+        space = disk.space()
+        assert space is not None
+        assert space.used == image.stat().st_blocks * 512
+        free = os.statvfs(image)
+        assert 0 < space.available <= free.f_blocks * free.f_frsize
+
+
 def test_extents_show_holes(image: Path) -> None:
     with build(str(image)) as disk:
         disk.unmap(64 * KIB, 64 * KIB)

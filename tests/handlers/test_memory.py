@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.handlers.model import KIB, DiskModel, as_tests, read, write
+from vscsihba.block import Space
 from vscsihba.handlers.memory import PAGE
 from vscsihba.handlers.stack import Document, build
 
@@ -59,3 +60,13 @@ def test_two_disks_are_two_media_unless_labelled() -> None:
         assert one.identity != other.identity
     with build({**document, "label": "scratch"}) as labelled:
         assert labelled.identity == "memory:scratch"
+
+
+def test_room_is_what_the_limit_leaves() -> None:
+    with build({"handler": "memory", "size": "1MiB", "limit": 4 * PAGE}) as disk:
+        write(disk, 0, b"a" * PAGE + b"b")
+        assert disk.space() == Space(available=2 * PAGE, used=2 * PAGE)
+        disk.unmap(0, PAGE)
+        assert disk.space() == Space(available=3 * PAGE, used=PAGE)
+    with build({"handler": "memory", "size": "1MiB"}) as disk:
+        assert disk.space() is None

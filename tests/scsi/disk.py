@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from vscsihba.block import (
+    AskSpace,
     BlockOp,
     BlockResult,
     Buffer,
@@ -17,6 +18,7 @@ from vscsihba.block import (
     Flush,
     Geometry,
     Read,
+    Space,
     Unmap,
     Write,
     WriteZeroes,
@@ -95,6 +97,7 @@ class Disk:
         self.faults: dict[type, OSError] = {}
         self.bad_offsets: set[int] = set()
         self.peers: dict[int, Disk] = {}
+        self.space: Space | None = None
 
     def run(self, cdb: bytes | str, out: bytes | None = None, room: int = 4096) -> Answer:
         """Send a command; `out` is its data-out, else there are `room` bytes for data-in."""
@@ -151,6 +154,8 @@ class Disk:
                 pass
             case Elsewhere(lun, there):
                 return self.peers[lun].perform(there)
+            case AskSpace():
+                return self.space
             case CryptoErase():
                 self.medium[:] = b"\x5c" * len(self.medium)
             case _:

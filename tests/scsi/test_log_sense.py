@@ -6,11 +6,10 @@ import struct
 import pytest
 
 from tests.scsi.disk import BLOCK, Disk, invalid_field
-from vscsihba.block import Read, Write
+from vscsihba.block import AskSpace, Read, Space, Write
 from vscsihba.scsi import Asc, SenseKey
 from vscsihba.scsi.log_pages import PAGES
 from vscsihba.scsi.mode_pages import LOGICAL_BLOCK_PROVISIONING, READ_WRITE_ERROR_RECOVERY
-from vscsihba.scsi.space import Space
 
 READ, WRITE = "28 00 00000000 00 0002 00", "2a 00 00000000 00 0003 00"
 
@@ -122,7 +121,7 @@ def test_log_select_without_pcr_changes_nothing() -> None:
 def test_log_provisioning_shows_space_once_it_is_known() -> None:
     disk = Disk()
     assert page(disk, 0x0C) == b""
-    disk.lu.update_space(Space(available=10 << 20, used=3 << 20))
+    disk.space = Space(available=10 << 20, used=3 << 20)
     assert page(disk, 0x0C) == bytes.fromhex("0001 03 08 0000000a 01000000 0002 03 08 00000003 01000000")
 
 
@@ -142,12 +141,33 @@ def test_space_threshold_is_reported_once_each_time_it_is_crossed() -> None:
     reached = (SenseKey.UNIT_ATTENTION, Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
     seen = []
     for available in (9, 5, 4, 7, 2):
-        disk.lu.update_space(Space(available << 20, 0))
+        disk.space = Space(available << 20, 0)
+        assert disk.run(WRITE, out=bytes(3 * BLOCK)).good
         seen.append(disk.run("00" * 6).condition)
     assert seen == [None, reached, None, None, reached]
 
 
+def test_space_is_looked_at_when_it_may_have_changed_and_not_else() -> None:
+    disk = Disk()
+    watch_space(disk, 5)
+    assert not disk.lu.clear_road, "the short cut would not look"
+    disk.space = Space(0, 0)
+    assert disk.run(READ).good
+    assert disk.run(READ).good
+
+
+def test_space_that_cannot_be_told_is_no_trouble() -> None:
+    disk = Disk()
+    watch_space(disk, 5)
+    disk.faults[AskSpace] = OSError(errno.EIO, "lost")
+    assert disk.run(WRITE, out=bytes(3 * BLOCK)).good
+    assert disk.run(WRITE, out=bytes(3 * BLOCK)).good
+    assert page(disk, 0x0C) == b""
+
+
 def test_space_threshold_is_not_reported_unless_enabled() -> None:
     disk = Disk()
-    disk.lu.update_space(Space(0, 0))
+    disk.space = Space(0, 0)
+    assert disk.run(WRITE, out=bytes(3 * BLOCK)).good
     assert disk.lu.clear_road
+    assert AskSpace() not in disk.operations

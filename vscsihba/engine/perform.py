@@ -4,6 +4,7 @@ import errno
 from collections.abc import Mapping
 
 from vscsihba.block import (
+    AskSpace,
     BlockOp,
     BlockResult,
     CryptoErase,
@@ -51,6 +52,8 @@ def perform(  # noqa: C901 - one case an operation
             medium.crypto_erase()
         case Resize(size):
             medium.resize(size)
+        case AskSpace():
+            return medium.space()
         case Execute(cdb, views):
             return medium.execute(cdb, views)
         case Elsewhere(lun, operation):

@@ -134,12 +134,14 @@ def informational_exceptions(_lu: LogicalUnit) -> Parameters:
     return {0x0000: Parameter(bytes([0, 0, 0xFF, 0]))}
 
 
+LOGICAL_BLOCK_PROVISIONING: LogKey = (0x0C, 0x00)
+
 PAGES: dict[LogKey, tuple[str, Callable[[LogicalUnit], Parameters]]] = {
     (0x02, 0x00): ("Write Error Counter", write_error_counters),
     (0x03, 0x00): ("Read Error Counter", read_error_counters),
     (0x05, 0x00): ("Verify Error Counter", verify_error_counters),
     (0x06, 0x00): ("Non-Medium Error", non_medium_errors),
-    (0x0C, 0x00): ("Logical Block Provisioning", logical_block_provisioning),
+    LOGICAL_BLOCK_PROVISIONING: ("Logical Block Provisioning", logical_block_provisioning),
     (0x0E, 0x00): ("Start-Stop Cycle Counter", start_stop_cycles),
     (0x10, 0x00): ("Self-Test Results", self_test_results),
     (0x19, 0x00): ("General Statistics and Performance", general_statistics),

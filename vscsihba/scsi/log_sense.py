@@ -5,8 +5,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from vscsihba.scsi.log_pages import PAGES, SUPPORTED_PAGES, SUPPORTED_PAGES_AND_SUBPAGES, LogKey
-from vscsihba.scsi.response import GOOD, Response, data_in
+from vscsihba.scsi.log_pages import (
+    LOGICAL_BLOCK_PROVISIONING,
+    PAGES,
+    SUPPORTED_PAGES,
+    SUPPORTED_PAGES_AND_SUBPAGES,
+    LogKey,
+)
+from vscsihba.scsi.response import GOOD, Response, Steps, data_in
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
@@ -17,7 +23,7 @@ _CUMULATIVE = 0b01
 """PC: cumulative values. There are no thresholds."""
 
 
-def log_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
+def log_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """LOG SENSE: SPC-5; cumulative values, from the parameter pointer on."""
     if cdb["pc"] != _CUMULATIVE:
         raise cdb.invalid("pc")
@@ -25,6 +31,8 @@ def log_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     if key in (SUPPORTED_PAGES, SUPPORTED_PAGES_AND_SUBPAGES):
         body = _supported(key)
     elif key in PAGES:
+        if key == LOGICAL_BLOCK_PROVISIONING:
+            yield from lu.look_at_space()
         body = _parameters(lu, cdb, key)
     else:
         known = any(page == key[0] for page, _ in PAGES) or key[0] == 0

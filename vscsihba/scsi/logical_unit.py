@@ -9,7 +9,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 
-from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, Elsewhere, Execute, Geometry
+from vscsihba.block import (
+    AskSpace,
+    BlockOp,
+    BlockResult,
+    Buffer,
+    Capabilities,
+    Elsewhere,
+    Execute,
+    Geometry,
+    Space,
+)
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
@@ -30,9 +40,12 @@ from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import Outcome, SelfTest, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
-from vscsihba.scsi.space import Space, falls_below
+from vscsihba.scsi.space import falls_below
 from vscsihba.scsi.tokens import Tokens
 from vscsihba.stats import LunStats
+
+_CHANGED = (Medium.WRITABLE, Medium.RENEWED)
+"""What a command wants of the medium if it is to change it."""
 
 
 class LogicalUnit:
@@ -135,7 +148,8 @@ class LogicalUnit:
 
     def refresh(self) -> None:
         """Work out again what the engine reads directly; due after every change of state."""
-        self.clear_road = not self._pending and not self.tokens and self.readiness.clear
+        self.watches_space = self.mode_pages.space_threshold is not None
+        self.clear_road = not (self._pending or self.tokens or self.watches_space) and self.readiness.clear
         self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
         self.write_through = not self.mode_pages.write_cache_enabled
 
@@ -160,6 +174,8 @@ class LogicalUnit:
             self._admit(decoded.command)
             outcome = decoded.command.run(self, decoded, buffer)
             response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
+            if self.watches_space and decoded.command.medium in _CHANGED:
+                yield from self._translated(self.look_at_space())
         except CheckCondition as condition:
             self.counters.failed(command, condition.sense)
             response = self._check_condition(condition.sense, command)
@@ -198,7 +214,7 @@ class LogicalUnit:
             raise CheckCondition(pending)
         if obstacle := self.readiness.obstacle(command):
             raise CheckCondition(obstacle)
-        if command.medium in (Medium.WRITABLE, Medium.RENEWED) and not self.writable:
+        if command.medium in _CHANGED and not self.writable:
             raise CheckCondition(Sense(SenseKey.DATA_PROTECT, self._protection()))
         if not self.readiness.clear:
             self.readiness.wake(command)
@@ -237,7 +253,7 @@ class LogicalUnit:
         self._shape(geometry)
         self.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
-    def update_space(self, space: Space) -> None:
+    def _note_space(self, space: Space) -> None:
         """Take note of the room that is left; initiators are told if it falls below their threshold."""
         before, self.space = self.space, space
         threshold = self.mode_pages.space_threshold
@@ -255,6 +271,15 @@ class LogicalUnit:
         if self._on_save is not None:
             kept = Kept(self.identifying_information, self.readiness.erasure)
             self._on_save(encode_state(self.mode_pages, kept))
+
+    def look_at_space(self) -> Generator[BlockOp, BlockResult, None]:
+        """Ask the medium what room is left; where it cannot tell just now, nothing is known anew."""
+        try:
+            space = yield AskSpace()
+        except CheckCondition:
+            return
+        if isinstance(space, Space):
+            self._note_space(space)
 
     def defer(self, sense: Sense) -> None:
         """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""

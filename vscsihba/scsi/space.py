@@ -1,22 +1,9 @@
-"""How much room a thinly provisioned unit has left, and when to say that it gets less.
+"""When to say that a thinly provisioned unit runs out of room.
 
-Knows byte counts that the engine brings, and a threshold that an initiator has set.
+Knows byte counts that the medium gives, and a threshold that an initiator has set.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """Room for a unit's data.
-
-    Attributes:
-        available: Bytes that can still be allocated.
-        used: Bytes that the unit has allocated.
-    """
-
-    available: int
-    used: int
+from vscsihba.block import Space
 
 
 def falls_below(before: Space | None, now: Space, threshold: int) -> bool:
