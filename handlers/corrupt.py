@@ -11,16 +11,16 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.block import Buffer, Views
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.filter import Transform
+from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.options import Probability, Size
 
 _SECTOR = 512
 """Bytes that a disk stores whole or not at all."""
 
 
-class CorruptHandler(Transform):
+class CorruptHandler(PassThrough):
     """A disk that lies."""
 
     name = "corrupt"
@@ -51,16 +51,6 @@ class CorruptHandler(Transform):
         self._luck = random.Random(options.seed)  # noqa: S311  # tests want the same luck again
         self._lock = threading.Lock()
 
-    @property
-    def geometry(self) -> Geometry:
-        """The shape of the layer below."""
-        return self.next.geometry
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the layer below can do."""
-        return self.next.capabilities
-
     def read(self, offset: int, views: Views) -> None:
         """Read, then flip a bit if luck has it."""
         self.next.read(offset, views)
@@ -82,30 +72,6 @@ class CorruptHandler(Transform):
             offset = self._elsewhere(length)
         if views:
             self.next.write(offset, views, fua=fua)
-
-    def flush(self) -> None:
-        """Pass down."""
-        self.next.flush()
-
-    def unmap(self, offset: int, length: int) -> None:
-        """Pass down."""
-        self.next.unmap(offset, length)
-
-    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
-        """Pass down."""
-        self.next.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua)
-
-    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Pass down."""
-        return self.next.extents(offset, length)
-
-    def resize(self, size: int) -> None:
-        """Pass down."""
-        self.next.resize(size)
-
-    def crypto_erase(self) -> None:
-        """Pass down."""
-        self.next.crypto_erase()
 
     def _range(self) -> tuple[int, int]:
         start, length, size = self.options.offset, self.options.length, self.geometry.size

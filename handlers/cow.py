@@ -9,6 +9,7 @@ one disk.
 """
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -82,13 +83,12 @@ class CowHandler(Transform):
         if wanted.create and not os.path.lexists(wanted.path):
             self._create()
         self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
-        try:
+        with ExitStack() as failing:
+            failing.callback(self.close)
             self._demand_base()
             self._disk = CowDisk(self._overlay, BelowHandler(self.next))
             self._geometry = self._shape(self._overlay.header.size)
-        except BaseException:
-            self.close()
-            raise
+            failing.pop_all()
 
     def close(self) -> None:
         """Flush the overlay and let go of it."""

@@ -8,6 +8,7 @@ verbs are made of; `file_path` knows what a path may be, `file_inline` what may 
 import errno
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
@@ -126,7 +127,8 @@ class FileHandler(Handler):
         if not os.path.lexists(path):
             self._make()
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
-        try:
+        with ExitStack() as failing:
+            failing.callback(self.close)
             medium = file_path.measure(self._fd, path)
             if (enlarged := self._enlarged(medium)) != medium:
                 self._shape(enlarged)
@@ -139,9 +141,7 @@ class FileHandler(Handler):
             if self.options.direct:
                 self._direct = DirectFile(self._fd, path, self._demand_aligned(medium))
             self._inline = self._ask_inline()
-        except BaseException:
-            self.close()
-            raise
+            failing.pop_all()
 
     def close(self) -> None:
         """Unlock and close the file."""

@@ -9,6 +9,7 @@ import fcntl
 import os
 import stat
 import struct
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,11 +134,10 @@ def claim(path: str, *, read_only: bool, shared: bool) -> int:
         fd = os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
         raise explain(path, error) from error
-    try:
+    with ExitStack() as failing:
+        failing.callback(os.close, fd)
         lock(fd, path, shared=shared)
-    except BaseException:
-        os.close(fd)
-        raise
+        failing.pop_all()
     return fd
 
 

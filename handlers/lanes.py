@@ -26,7 +26,7 @@ class Outcome(Generic[T]):
         """Do it, in the calling thread."""
         try:
             self._result.append(self._job())
-        except BaseException as error:  # noqa: BLE001  # carried to whoever asked
+        except BaseException as error:  # noqa: BLE001  # whatever it is, whoever asked must not wait
             self._error = error
         self._done.set()
 

@@ -17,6 +17,7 @@ This module knows the file (through a handler, its *store*) and no base.
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import msgspec
 
@@ -196,16 +197,19 @@ class Overlay:
                 dirty, self._dirty = self._dirty, set()
                 # Copies: what is marked from now on has contents that this flush may not cover.
                 changed = {number: self._sector(number) for number in dirty}
-            try:
+            with ExitStack() as failing:
+                failing.callback(self._mark_again, dirty)
                 self.store.flush()
                 for number, sector in sorted(changed.items()):
                     write_bytes(self.store, place_of_sector(number, self.cluster_size), sector)
                 if changed:
                     self.store.flush()
-            except BaseException:
-                with self._changing:
-                    self._dirty |= dirty
-                raise
+                failing.pop_all()
+
+    def _mark_again(self, dirty: set[int]) -> None:
+        """Keep for the next flush what this one may not have stored."""
+        with self._changing:
+            self._dirty |= dirty
 
     def resize(self, size: int) -> None:
         """Give the disk a new size; clusters that are added read as zeroes.

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from vscsihba.block import Extent
@@ -31,16 +32,16 @@ def open_overlay(path: str, *, read_only: bool, frozen: bool = False) -> Overlay
     """
     store = FileHandler(FileHandler.Options(path=path, read_only=read_only), shared=read_only or frozen)
     store.open()
-    try:
-        overlay = Overlay(store)
+    with ExitStack() as failing:
+        failing.callback(store.close)
+        try:
+            overlay = Overlay(store)
+        except HostError as error:
+            raise HostError(f"{path}: {error.message}", cure=error.cure) from error
         if not (read_only or frozen):
             overlay.begin()
-        return overlay
-    except BaseException as error:
-        store.close()
-        if isinstance(error, HostError):
-            raise HostError(f"{path}: {error.message}", cure=error.cure) from error
-        raise
+        failing.pop_all()
+    return overlay
 
 
 def freeze(overlay: Overlay) -> None:
@@ -81,15 +82,12 @@ def create_overlay(path: str, header: Header) -> None:
     size = file_size(header.clusters, header.cluster_size)
     store = FileHandler(FileHandler.Options(path=str(new), create=True, size=size))
     store.open()
-    try:
+    with closing(store), ExitStack() as failing:
+        failing.callback(new.unlink, missing_ok=True)
         format_overlay(store, header)
         new.replace(path)
         sync_directory(Path(path).parent)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    finally:
-        store.close()
+        failing.pop_all()
 
 
 def digest(base: Handler) -> str:
