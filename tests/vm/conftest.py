@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.vm.shard import files_of, parse
 from tests.vm.target import Target, kernel_messages, mark_kernel_log, our_processes, target_objects
 
 MODULES = ("target_core_user", "tcm_loop", "sg")
@@ -55,6 +56,14 @@ def kernel() -> None:
         pytest.fail(f"this machine lacks {lacking}", pytrace=False)
     if lacking is not None:
         pytest.skip(f"needs {lacking}: run ./dev test tests/vm")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what another machine does (VSCSIHBA_SHARD=1/2)."""
+    if text := os.environ.get("VSCSIHBA_SHARD"):
+        mine = files_of((item.path for item in items), *parse(text))
+        config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
+        items[:] = [item for item in items if item.path in mine]
 
 
 @pytest.hookimpl(wrapper=True)

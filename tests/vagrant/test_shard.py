@@ -1,0 +1,24 @@
+"""Sharing the VM's tests out."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.vm.shard import files_of, parse
+
+
+@pytest.mark.parametrize("of", [1, 2, 3])
+def test_every_file_is_in_one_shard(of: int, tmp_path: Path) -> None:
+    files = [tmp_path / f"test_{number}.py" for number in range(7)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes(100 + number))
+    shards = [files_of([*files, files[0]], number, of) for number in range(1, of + 1)]
+    assert sorted(file for shard in shards for file in shard) == files
+    assert min(map(len, shards)) >= 7 // of
+
+
+def test_words() -> None:
+    assert parse("2/2") == (2, 2)
+    for text in ("", "0/2", "3/2", "1", "a/b", "1/0"):
+        with pytest.raises(pytest.UsageError, match="is no shard; write it as 1/2"):
+            parse(text)
