@@ -47,7 +47,9 @@ def agrees(value: object) -> bool:
 
 
 def test_what_is_shipped_is_fresh() -> None:
-    assert json.loads(SHIPPED.read_text()) == json.loads(json.dumps(shipped())), "run: python -m vscsihba.config.schema"
+    assert json.loads(SHIPPED.read_text()) == json.loads(json.dumps(shipped())), (
+        "run: python -m vscsihba.config.schema"
+    )
 
 
 def test_every_handler_of_the_package_is_in_it() -> None:

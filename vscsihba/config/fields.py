@@ -35,7 +35,7 @@ def read_fields(kind: type[msgspec.Struct], value: object, place: str) -> dict[s
         if name not in found:
             if field.required:
                 raise ConfigError(f"{place}.{name}", "the key is missing", cure=f"use {_use(types[name])}")
-        elif not isinstance(types[name], inspect.DictType | inspect.VarTupleType):
+        elif not _is_container(types[name]):
             check(field.type, types[name], found[name], f"{place}.{name}")
     return dict(found)
 
@@ -93,6 +93,11 @@ def _types(kind: type[msgspec.Struct]) -> dict[str, inspect.Type]:
     struct = inspect.type_info(kind)
     assert isinstance(struct, inspect.StructType)  # noqa: S101  # for the type checker
     return {field.name: field.type for field in struct.fields}
+
+
+def _is_container(type_: inspect.Type) -> bool:
+    inner = type_.type if isinstance(type_, inspect.Metadata) else type_
+    return isinstance(inner, inspect.DictType | inspect.VarTupleType)
 
 
 def _use(type_: inspect.Type) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from vscsihba.config.fields import check_key, read_fields, read_list, read_object, shown
-from vscsihba.config.model import VERSION, BackstoreName, Document, Hba, Lun, StackDocument
+from vscsihba.config.model import SCHEMA_KEY, VERSION, BackstoreName, Document, Hba, Lun, StackDocument
 from vscsihba.config.stacks import read_stack
 from vscsihba.config.text import decode
 from vscsihba.errors import ConfigError, UsageError
@@ -51,7 +51,7 @@ def parse(data: bytes, base: Path, registry: Registry | None = None) -> Document
 
 def read(value: object, base: Path, registry: Registry | None = None) -> Document:
     """Return the document that a decoded JSON value is; see `parse`."""
-    found = read_object(value, "$")
+    found = {key: inner for key, inner in read_object(value, "$").items() if key != SCHEMA_KEY}
     _check_version(found)
     keys = read_fields(Document, found, "$")
     backstores = _backstores(keys.get("backstores", {}), base, registry or Registry())

@@ -11,6 +11,9 @@ import msgspec
 VERSION: Final = 1
 """Of the documents that this program knows."""
 
+SCHEMA_KEY: Final = "$schema"
+"""A key that editors look for, and nobody else."""
+
 StackDocument = dict[str, object]
 """The layers of a disk, as `vscsihba.handlers.stack.build` takes them: ``{"handler": "file", ...}``."""
 
@@ -68,7 +71,9 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         Annotated[
             str,
             _text(
-                r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$", "1 to 8 printable ASCII characters", "Who made the disk."
+                r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$",
+                "1 to 8 printable ASCII characters",
+                "Who made the disk; VSCSIHBA, if left out.",
             ),
         ]
         | None
@@ -79,14 +84,18 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
             _text(
                 r"^[!-~]([ -~]{0,14}[!-~])?(?!\n)$",
                 "1 to 16 printable ASCII characters",
-                "What the disk is called.",
+                "What the disk is called; VIRTUAL DISK, if left out.",
             ),
         ]
         | None
     ) = None
-    queue_depth: Annotated[int, _number(1, 1024, "Commands that Linux sends to the disk at once.")] | None = (
-        None
-    )
+    queue_depth: (
+        Annotated[
+            int,
+            _number(1, 1024, "Commands that Linux sends to the disk at once; what the HBA has, if left out."),
+        ]
+        | None
+    ) = None
     max_sectors: (
         Annotated[
             int,
@@ -94,7 +103,7 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
                 ge=8,
                 le=2048,
                 multiple_of=8,
-                description="Largest command in sectors of 512 bytes, whatever the block size.",
+                description="Largest command in sectors of 512 bytes, for any block size; 2048, if left out.",
                 extra={"use": "a multiple of 8 from 8 to 2048"},
             ),
         ]
@@ -116,7 +125,7 @@ class Hba(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     id: Annotated[int, _number(0, 255, "Number of the HBA.")]
     engines: Annotated[int, _number(1, 16, "Processes that share its LUNs and stand in for each other.")] = 1
-    luns: tuple[Lun, ...] = ()
+    luns: Annotated[tuple[Lun, ...], msgspec.Meta(description="Its LUNs.")] = ()
 
     def lun(self, number: int) -> Lun | None:
         """Return the LUN of that number, None if there is none."""
@@ -127,8 +136,10 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that is wanted; its HBAs are in the order of their ids."""
 
     version: Literal[1] = 1
-    backstores: dict[BackstoreName, StackDocument] = {}
-    hbas: tuple[Hba, ...] = ()
+    backstores: Annotated[
+        dict[BackstoreName, StackDocument], msgspec.Meta(description="What disks are made of, by name.")
+    ] = {}
+    hbas: Annotated[tuple[Hba, ...], msgspec.Meta(description="The HBAs.")] = ()
 
     def hba(self, hba_id: int) -> Hba | None:
         """Return the HBA of that id, None if there is none."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from vscsihba.config.model import BackstoreName, Hba
+from vscsihba.config.model import SCHEMA_KEY, BackstoreName, Hba
 from vscsihba.errors import HostError
 from vscsihba.handlers.fan import Fan
 from vscsihba.handlers.filter import Filter
@@ -51,6 +51,7 @@ def schema(names: Iterable[str] | None = None, registry: Registry | None = None)
         "type": "object",
         "properties": {
             "version": {"const": 1, "description": "Of the form of the document."},
+            SCHEMA_KEY: {"type": "string", "description": "Where this schema is; for editors only."},
             "backstores": {
                 "type": "object",
                 "description": "What disks are made of, by name.",
@@ -58,7 +59,7 @@ def schema(names: Iterable[str] | None = None, registry: Registry | None = None)
                 "additionalProperties": _STACK,
                 "default": {},
             },
-            "hbas": {"type": "array", "description": "HBAs.", "items": hba_schema, "default": []},
+            "hbas": {"type": "array", "description": "The HBAs.", "items": hba_schema, "default": []},
         },
         "required": ["version"],
         "additionalProperties": False,
