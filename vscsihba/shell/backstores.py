@@ -1,26 +1,21 @@
 """The branch ``/backstores``: what there is to show, in a folder for each kind of topmost layer."""
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
-from vscsihba.config.frame_changes import layers
 from vscsihba.config.model import StackDocument
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.fan import Fan
 from vscsihba.handlers.filter import Filter
-from vscsihba.handlers.option_help import OptionHelp, describe
-from vscsihba.handlers.options import option_types, path_options, size_options
+from vscsihba.handlers.options import option_types
 from vscsihba.handlers.stack_text import parse, split
 from vscsihba.shell import suggestions
-from vscsihba.shell.attributes import WithAttributes
+from vscsihba.shell.backstore import BackstoreNode, suggest_option
 from vscsihba.shell.desk import Desk
 from vscsihba.shell.node import Node, Summary
-from vscsihba.shell.resizing import Resizable
 from vscsihba.shell.values import read_value
 from vscsihba.shell.view import folder_of
-from vscsihba.units import format_size
 
 _BELOW: Final = ("next", "legs")
 """What a filter sits on, and what a fan does."""
@@ -122,90 +117,3 @@ class HandlerNode(Node):
         if not isinstance(found, BackstoreNode):
             raise UsageError(f"there is no backstore {name!r} here", cure=f"see ls {self.path}")
         return found
-
-
-class BackstoreNode(Resizable, WithAttributes):
-    """``/backstores/HANDLER/NAME``."""
-
-    @property
-    def stack(self) -> StackDocument:
-        """Its layers."""
-        return self.desk.view.document.backstores[self.name]
-
-    @property
-    def backstore(self) -> str:
-        """Its name."""
-        return str(self.name)
-
-    def summary(self) -> Summary:
-        """Say what it is made of, and where it is shown."""
-        place = self.desk.view.document.place_of(self.backstore)
-        if place is None:
-            return f"{layers(self.stack)}, not shown", None
-        status = self.desk.view.lun_status(*place)
-        size = format_size(status["size"]) if status is not None and status["size"] is not None else "-"
-        where = f"hba{place[0]}/lun{place[1]}"
-        well = status is not None and status["state"] == "running"
-        return f"{size}, {layers(self.stack)}, {where}", well
-
-    def facts(self) -> dict[str, object]:
-        """Return its layers and its place."""
-        place = self.desk.view.document.place_of(self.backstore)
-        status = None if place is None else self.desk.view.lun_status(*place)
-        return {
-            "name": self.backstore,
-            "layers": layers(self.stack),
-            "shown by": None if place is None else f"/hbas/hba{place[0]}/lun{place[1]}",
-            "size": None if status is None or status["size"] is None else format_size(status["size"]),
-            "document": json.dumps(self.stack),
-        }
-
-    def attributes(self) -> list[OptionHelp]:
-        """Return the options of the topmost layer."""
-        return describe(self._kind().Options)
-
-    def values(self) -> Mapping[str, object]:
-        """Return those that are said."""
-        return self.stack
-
-    def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
-        """Describe it anew."""
-        stack = {**self.stack, **values}
-        kept = {name: value for name, value in stack.items() if value is not None}
-        place = self.desk.view.document.place_of(self.backstore)
-        backstores, hbas = self.desk.running()
-        shown_by = [hba for hba in hbas if place is not None and hba["id"] == place[0]]
-        document = self.desk.read({**backstores, self.backstore: kept}, [*shown_by])
-        self.desk.apply(document, prune="none", replace=replace, force=force)
-
-    def suggest(self, attribute: str, text: str) -> list[str]:
-        """Suggest what an option may become."""
-        if attribute in option_types(self._kind().Options):
-            return suggest_option(self._kind(), attribute, text)
-        return super().suggest(attribute, text)
-
-    def ui_command_delete(self) -> None:
-        """Forget this backstore; what holds its bytes stays."""
-        place = self.desk.view.document.place_of(self.backstore)
-        if place is not None:
-            where = f"/hbas/hba{place[0]}/lun{place[1]}"
-            raise UsageError(f"{self.backstore} is shown by {where}", cure=f"first: {where} delete")
-        backstores, hbas = self.desk.running()
-        del backstores[self.backstore]
-        self.desk.apply(self.desk.read(backstores, [*hbas]), prune="all")
-
-    def _kind(self) -> type[Handler]:
-        return self.desk.registry.get(str(self.stack["handler"]))
-
-
-def suggest_option(kind: type[Handler], option: str, text: str) -> list[str]:
-    """Return what an option of a handler may be: a size, a file, yes or no."""
-    if option in size_options(kind.Options):
-        return suggestions.sizes(text)
-    if option in path_options(kind.Options):
-        return suggestions.files(text)
-    words = {each.name: each.type for each in describe(kind.Options)}[option]
-    if words == "true or false":
-        return suggestions.flags(text)
-    choices = words.removeprefix("one of ").split(", ") if words.startswith("one of ") else []
-    return suggestions.starting(text, choices)

@@ -3,20 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-import msgspec
-
 from vscsihba.config.model import Hba, Lun
 from vscsihba.configfs.names import MAX_ID, MAX_LUN
 from vscsihba.errors import UsageError
-from vscsihba.handlers.option_help import OptionHelp, in_words
-from vscsihba.handlers.options import Options, did_you_mean, fields_of
+from vscsihba.handlers.option_help import OptionHelp
+from vscsihba.handlers.options import did_you_mean
 from vscsihba.shell import suggestions
 from vscsihba.shell.attributes import WithAttributes
 from vscsihba.shell.desk import Desk
+from vscsihba.shell.keys import first_free, keys, number_of, without_none
+from vscsihba.shell.lun import LunNode
 from vscsihba.shell.node import Node, Summary
-from vscsihba.shell.resizing import Resizable
 from vscsihba.shell.values import read_flag, read_number, read_value
-from vscsihba.units import format_size
 
 
 class HbasNode(Node):
@@ -35,7 +33,7 @@ class HbasNode(Node):
     def ui_command_create(self, hba: str | None = None, engines: str = "1") -> None:
         """Make an HBA, the first free one or number HBA (0 to 255), served by ENGINES processes."""
         taken = self.desk.view.hba_ids()
-        hba_id = _number(hba) if hba is not None else _first_free(taken, MAX_ID)
+        hba_id = number_of(hba) if hba is not None else first_free(taken, MAX_ID)
         if hba_id in taken:
             raise UsageError(f"there is an hba{hba_id} already", cure="choose another number")
         wanted = self.desk.read({}, [{"id": hba_id, "engines": read_number("engines", engines)}])
@@ -52,7 +50,7 @@ class HbasNode(Node):
         return self.complete_flag(text, current)
 
     def _hba(self, name: str) -> "HbaNode":
-        return cast("HbaNode", self.get_node(f"hba{_number(name)}"))
+        return cast("HbaNode", self.get_node(f"hba{number_of(name)}"))
 
 
 class HbaNode(WithAttributes):
@@ -86,16 +84,16 @@ class HbaNode(WithAttributes):
 
     def attributes(self) -> list[OptionHelp]:
         """Return what a document can say of an HBA."""
-        return _keys(Hba, without=("id", "luns"))
+        return keys(Hba, without=("id", "luns"))
 
     def values(self) -> Mapping[str, object]:
         """Return what it says."""
-        return self._said()[1]
+        return self.said()[1]
 
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
         """Describe it anew."""
-        backstores, hba = self._said()
-        document = self.desk.read(backstores, [_without_none({**hba, **values})])
+        backstores, hba = self.said()
+        document = self.desk.read(backstores, [without_none({**hba, **values})])
         self.desk.apply(document, prune="none", replace=replace, force=force)
 
     def ui_command_create(self, backstore: str, lun: str | None = None, **options: str) -> None:
@@ -104,12 +102,12 @@ class HbaNode(WithAttributes):
         if backstore not in known:
             raise UsageError(f"there is no backstore {backstore!r}", cure=did_you_mean(backstore, known))
         taken = self.desk.view.luns(self.id)
-        number = _number(lun) if lun is not None else _first_free(taken, MAX_LUN)
+        number = number_of(lun) if lun is not None else first_free(taken, MAX_LUN)
         if number in taken:
             raise UsageError(f"hba{self.id} has a lun{number} already", cure="choose another number")
-        text = {each.name: each.type == "text" for each in _keys(Lun, without=("lun", "backstore"))}
+        text = {each.name: each.type == "text" for each in keys(Lun, without=("lun", "backstore"))}
         read = {name: read_value(value, is_text=text.get(name, False)) for name, value in options.items()}
-        backstores, hba = self._said()
+        backstores, hba = self.said()
         hba["luns"] = [*hba.get("luns", []), {"lun": number, "backstore": backstore, **read}]
         self.desk.apply(self.desk.read(backstores, [hba]), prune="none")
 
@@ -130,7 +128,7 @@ class HbaNode(WithAttributes):
         if current == "backstore":
             free = [name for name in document.backstores if document.place_of(name) is None]
             return suggestions.starting(text, free)
-        found = {each.name: each for each in _keys(Lun, without=("lun", "backstore"))}
+        found = {each.name: each for each in keys(Lun, without=("lun", "backstore"))}
         if current in found:
             return suggestions.flags(text) if found[current].type == "true or false" else []
         if current == "lun":
@@ -144,9 +142,9 @@ class HbaNode(WithAttributes):
         return self.complete_flag(text, current)
 
     def _lun(self, name: str) -> "LunNode":
-        return cast("LunNode", self.get_node(f"lun{_number(name)}"))
+        return cast("LunNode", self.get_node(f"lun{number_of(name)}"))
 
-    def _said(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
+    def said(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
         """Return all backstores, and this HBA, as plain JSON values."""
         self._demand_ours()
         backstores, hbas = self.desk.running()
@@ -160,121 +158,3 @@ class HbaNode(WithAttributes):
         """
         if self.desk.view.hba(self.id) is None:
             raise UsageError(f"hba{self.id} was not made by the service", cure="use what has made it")
-
-
-class LunNode(Resizable, WithAttributes):
-    """``/hbas/hbaN/lunM``."""
-
-    def __init__(self, number: int, parent: HbaNode, desk: Desk) -> None:
-        super().__init__(f"lun{number}", parent, desk)
-        self.number = number
-        self.hba = parent
-
-    @property
-    def lun(self) -> Lun:
-        """What the document says of it.
-
-        Raises:
-            UsageError: Nothing.
-        """
-        found = self.desk.view.lun(self.hba.id, self.number)
-        if found is None:
-            raise UsageError(f"{self.path} was not made by the service", cure="use what has made it")
-        return found
-
-    @property
-    def backstore(self) -> str:
-        """Name of the backstore that it shows."""
-        return self.lun.backstore
-
-    def summary(self) -> Summary:
-        """Say which disk it is, and how it is."""
-        wanted = self.desk.view.lun(self.hba.id, self.number)
-        status = self.desk.view.lun_status(self.hba.id, self.number)
-        if status is None:
-            return f"{wanted.backstore if wanted else '-'}, not there", False
-        size = "-" if status["size"] is None else format_size(status["size"])
-        flags = ", read-only" * status["read_only"]
-        parts = (status["device"] or "no disk", size, status["backstore"] or "-", status["state"] + flags)
-        return ", ".join(parts), status["state"] == "running"
-
-    def facts(self) -> dict[str, object]:
-        """Return how it is."""
-        status = self.desk.view.lun_status(self.hba.id, self.number)
-        found: dict[str, object] = {"hba": self.hba.id, "lun": self.number}
-        if status is None:
-            return {**found, "state": "not there"}
-        size = None if status["size"] is None else f"{format_size(status['size'])} ({status['size']} bytes)"
-        return {**found, **status, "size": size}
-
-    def attributes(self) -> list[OptionHelp]:
-        """Return what a document can say of a LUN."""
-        return _keys(Lun, without=("lun", "backstore"))
-
-    def values(self) -> Mapping[str, object]:
-        """Return what it says."""
-        found: Mapping[str, object] = msgspec.to_builtins(self.lun)
-        return found
-
-    def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
-        """Describe it anew."""
-        backstores, hba = self.hba._said()  # noqa: SLF001 - its own branch
-        hba["luns"] = [
-            _without_none({**lun, **values}) if lun["lun"] == self.number else lun for lun in hba["luns"]
-        ]
-        document = self.desk.read(backstores, [hba])
-        self.desk.apply(document, prune="none", replace=replace, force=force)
-
-    def ui_command_delete(self, force: str = "false") -> None:
-        """Take this LUN away; force=true also while its disk is in use. Its backstore stays."""
-        number = self.lun.lun  # asked of the document: one that is not in it is not ours to take away
-        backstores, hba = self.hba._said()  # noqa: SLF001 - its own branch
-        shown = {lun["backstore"] for lun in hba["luns"]}
-        hba["luns"] = [lun for lun in hba["luns"] if lun["lun"] != number]
-        kept = {name: stack for name, stack in backstores.items() if name in shown}
-        self.desk.apply(self.desk.read(kept, [hba]), prune="named", force=read_flag("force", force))
-
-    def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
-        """Suggest yes and no."""
-        return self.complete_flag(text, current)
-
-
-def _number(text: str) -> int:
-    """Return N of ``N``, ``hbaN`` or ``lunN``."""
-    return read_number("number", text.removeprefix("hba").removeprefix("lun"))
-
-
-def _first_free(taken: list[int], last: int) -> int:
-    for number in range(last + 1):
-        if number not in taken:
-            return number
-    raise UsageError(f"all numbers up to {last} are taken", cure="delete one first")
-
-
-def _without_none(values: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _keys(kind: type[Hba] | type[Lun], *, without: tuple[str, ...]) -> list[OptionHelp]:
-    """Return the keys that a document can have for an HBA or a LUN."""
-    return [
-        OptionHelp(
-            name=field.encode_name,
-            type=in_words(field.type),
-            required=False,
-            default=msgspec.json.encode(field.default).decode(),
-            description=_description(field.type),
-        )
-        for field in fields_of(cast("type[Options]", kind))
-        if field.encode_name not in without
-    ]
-
-
-def _description(type_: msgspec.inspect.Type) -> str:
-    """Return the text that a key was annotated with; where it may be left out, that stands inside."""
-    inner = type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,)
-    return next(
-        str((each.extra_json_schema or {}).get("description", ""))
-        for each in inner
-        if isinstance(each, msgspec.inspect.Metadata)
-    )
