@@ -7,7 +7,8 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from vscsihba.configfs import observer, paths, users_of
@@ -46,32 +47,52 @@ def size_of_device(key: Key) -> int | None:
     return None if sectors is None else sectors * 512
 
 
-def holders_of(path: Path, *, read_only: bool = False) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Who has what on this machine, looked up once for a whole document.
+
+    Attributes:
+        taken: Files and devices that somebody else has, and who, in words for a person.
+        ours: The disks of our own LUNs, and which LUN each is.
+    """
+
+    taken: Mapping[Key, str]
+    ours: Mapping[Key, str]
+
+
+def look_around() -> Surroundings:
+    """Look who has what."""
+    ours = {
+        key_of(lun.disk): f"LUN {lun.number} of HBA {hba.id}"
+        for hba in observer.observe().hbas.values()
+        for lun in hba.luns.values()
+        if lun.disk is not None
+    }
+    return Surroundings({**dict(_other_targets()), **dict(_loops()), **dict(_swaps())}, ours)
+
+
+def holders_of(path: Path, around: Surroundings, *, read_only: bool = False) -> list[str]:
     """Return who has what `path` names, in words for a person; empty if it is free.
 
     Args:
         path: A file or a block device; one that is not there is free.
+        around: Who has what.
         read_only: It will not be written, so others may read it.
     """
     key = key_of(path)
     if key[0] == "new":
         return []
-    found = list(_other_targets(key))
+    found = [around.taken[key]] if key in around.taken else []
     device = _sysfs(key)
-    if device is not None:
-        return found if read_only else users_of(paths.DEV / device.name) + found
-    return [*found, *_loops(key), *_swaps(key), *_locks(path, read_only=read_only)]
+    if device is None:
+        return [*found, *_locks(path, read_only=read_only)]
+    return found if read_only else users_of(paths.DEV / device.name) + found
 
 
-def our_disk(path: Path) -> str | None:
+def our_disk(path: Path, around: Surroundings) -> str | None:
     """Return which of our own LUNs a block device is, or is a partition of; None if it is none."""
     key = key_of(path)
-    keys = {key, whole_of(key)}
-    for hba in observer.observe().hbas.values():
-        for lun in hba.luns.values():
-            if lun.disk is not None and key_of(lun.disk) in keys:
-                return f"LUN {lun.number} of HBA {hba.id}"
-    return None
+    return around.ours.get(key) or around.ours.get(whole_of(key) or key)
 
 
 def _sysfs(key: Key) -> Path | None:
@@ -81,26 +102,26 @@ def _sysfs(key: Key) -> Path | None:
     return (paths.SYSFS / "dev" / "block" / f"{os.major(key[1])}:{os.minor(key[1])}").resolve()
 
 
-def _other_targets(key: Key) -> Iterator[str]:
-    """Yield the backstores of targetcli and its like that are made of it."""
+def _other_targets() -> Iterator[tuple[Key, str]]:
+    """Yield what the backstores of targetcli and its like are made of."""
     for directory in sorted(paths.core().glob("*_*/*")):
-        made_of = paths.read(directory / "udev_path")
-        if made_of and key_of(Path(made_of)) == key and not observer.is_our_backstore(directory):
-            yield f"it is a backstore of another target ({directory.parent.name}/{directory.name})"
+        made_of = None if directory.parent.name.startswith("user_") else paths.read(directory / "udev_path")
+        if made_of:
+            name = f"{directory.parent.name}/{directory.name}"
+            yield key_of(Path(made_of)), f"it is a backstore of another target ({name})"
 
 
-def _loops(key: Key) -> Iterator[str]:
-    for device in sorted((paths.SYSFS / "block").glob("loop*/loop/backing_file")):
-        behind = paths.read(device)
-        if behind and key_of(Path(behind)) == key:
-            yield f"it is behind {paths.DEV / device.parents[1].name}"
+def _loops() -> Iterator[tuple[Key, str]]:
+    for file in sorted((paths.SYSFS / "block").glob("loop*/loop/backing_file")):
+        if behind := paths.read(file):
+            yield key_of(Path(behind)), f"it is behind {paths.DEV / file.parents[1].name}"
 
 
-def _swaps(key: Key) -> Iterator[str]:
+def _swaps() -> Iterator[tuple[Key, str]]:
     for line in (paths.read(paths.PROC / "swaps") or "").splitlines()[1:]:
         name, kind = line.split()[:2]
-        if kind == "file" and key_of(Path(name.replace("\\040", " "))) == key:
-            yield "it is used as swap"
+        if kind == "file":
+            yield key_of(Path(name.replace("\\040", " "))), "it is used as swap"
 
 
 def _locks(path: Path, *, read_only: bool) -> Iterator[str]:

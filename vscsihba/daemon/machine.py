@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vscsihba.config.model import Document, StackDocument
 from vscsihba.config.stacks import Layer, layers_of
-from vscsihba.daemon.holders import Key, holders_of, our_disk
+from vscsihba.daemon.holders import Key, Surroundings, holders_of, look_around, our_disk
 from vscsihba.daemon.media import Medium, check_apart, media_of
 from vscsihba.daemon.room import check_size
 from vscsihba.errors import ConfigError, HostError, UsageError
@@ -34,12 +34,13 @@ def check_machine(target: Document, running: Document, registry: Registry | None
     registry = registry or Registry()
     wanted = _layers(target, registry)
     check_apart([medium for layers in wanted.values() for medium in media_of(layers)])
+    around = look_around()
     ours = {medium.key for layers in _layers(running, registry).values() for medium in media_of(layers)}
     for name, layers in wanted.items():
         if running.place_of(name) is None or running.backstores[name] != target.backstores[name]:
             _check_secrets(layers)
             for medium in media_of(layers):
-                _check_free(medium, ours)
+                _check_free(medium, ours, around)
                 check_size(medium)
             _check_layers(target.backstores[name], registry, _place(name))
 
@@ -74,15 +75,15 @@ def _check_secrets(layers: list[Layer]) -> None:
                 )
 
 
-def _check_free(medium: Medium, ours: set[Key]) -> None:
+def _check_free(medium: Medium, ours: set[Key], around: Surroundings) -> None:
     """Refuse what somebody else has, and disks of our own."""
-    if (served := our_disk(medium.path)) is not None:
+    if (served := our_disk(medium.path, around)) is not None:
         raise ConfigError(
             medium.place,
             f"{medium.path} is {served} itself, and would wait for itself",
             cure="name what that LUN is made of",
         )
-    holders = [] if medium.key in ours else holders_of(medium.path, read_only=medium.shared)
+    holders = [] if medium.key in ours else holders_of(medium.path, around, read_only=medium.shared)
     if holders:
         raise ConfigError(
             medium.place, f"{medium.path} is in use: {holders[0]}", cure="let go of it there first"
