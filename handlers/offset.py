@@ -1,6 +1,6 @@
 """offset: a window into the layer below, such as one partition of an image.
 
-It moves every byte by the same distance and knows nothing of partition tables.
+It moves every byte by the same distance; where a partition is, `partitions` knows.
 """
 
 from dataclasses import replace
@@ -13,7 +13,8 @@ from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.losses import losses_moved
-from vscsihba.handlers.options import Size
+from vscsihba.handlers.options import Ordinal, Size
+from vscsihba.handlers.partitions import Partition, find_partition
 
 
 class OffsetHandler(Transform):
@@ -31,6 +32,15 @@ class OffsetHandler(Transform):
             Size, Meta(description="Where the window begins on the layer below, such as 1MiB.")
         ] = 0
         length: Annotated[Size | None, Meta(description="How large it is; all the rest, if left out.")] = None
+        partition: Annotated[
+            Ordinal | None,
+            Meta(description="A partition instead of these two, by its number in Linux (MBR or GPT)."),
+        ] = None
+
+        def __post_init__(self) -> None:
+            """Refuse to be told twice where the window is."""
+            if self.partition is not None and (self.offset or self.length is not None):
+                raise ValueError('say "partition", or "offset" and "length"')
 
     options: Options
 
@@ -38,11 +48,12 @@ class OffsetHandler(Transform):
         """Fit the window into the layer below.
 
         Raises:
-            UsageError: It does not fit, or cuts a block in two.
+            UsageError: It does not fit, or cuts a block in two, or there is no such partition.
         """
         below = self.next.geometry
-        start = self._start = self.options.offset
-        length = below.size - start if self.options.length is None else self.options.length
+        window = self._window()
+        start, length = window.start, window.length
+        self._start = start
         if start + length > below.size or length <= 0:
             raise UsageError(
                 f"a window of {length} bytes at {start} does not fit into the {below.size} of the layer below"
@@ -52,6 +63,13 @@ class OffsetHandler(Transform):
                 f"offset {start} is no multiple of the block size {below.block_size}", cure="round it"
             )
         self._geometry = replace(below, size=length)
+
+    def _window(self) -> Partition:
+        wanted = self.options
+        if wanted.partition is not None:
+            return find_partition(self.next, wanted.partition)
+        rest = self.next.geometry.size - wanted.offset
+        return Partition(wanted.offset, rest if wanted.length is None else wanted.length)
 
     @property
     def geometry(self) -> Geometry:

@@ -32,6 +32,8 @@ SecretPath = Annotated[str, msgspec.Meta(extra={"path": "secret"})]
 """A file that nobody else may read."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """How often something happens."""
+Ordinal = Annotated[int, msgspec.Meta(ge=1)]
+"""Which one of several, counted from 1."""
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """How likely something is, from 0 to 1."""
 Positive = Annotated[float, msgspec.Meta(gt=0)]

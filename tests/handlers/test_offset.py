@@ -1,10 +1,11 @@
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 from tests.handlers.model import KIB, DiskModel, as_tests, read, write
-from vscsihba.errors import MediumError, UsageError
+from vscsihba.errors import ConfigError, MediumError, UsageError
 from vscsihba.handlers.stack import Document, build
 
 START = 128 * KIB
@@ -81,3 +82,34 @@ def test_lost_bytes_are_named_by_their_place_in_the_window(image: Path) -> None:
         with pytest.raises(MediumError) as lost:
             write(disk, 512, bytes(512))
         assert lost.value.offset == 512
+
+
+def test_a_partition(image: Path) -> None:
+    content = bytearray(image.read_bytes() * 8)
+    struct.pack_into("<4xB3xII", content, 446 + 16, 0x83, 4, 8)
+    content[510:512] = b"\x55\xaa"
+    image.write_bytes(content)
+    document = {"handler": "offset", "partition": 2, "next": str(image)}
+    with build(document) as disk:
+        assert read(disk, 0, 8 * 512) == content[4 * 512 : 12 * 512]
+        assert disk.geometry.size == 8 * 512
+        identity = disk.identity
+    with build({"handler": "offset", "offset": 2048, "length": 4096, "next": str(image)}) as disk:
+        assert disk.identity == identity
+    with pytest.raises(UsageError, match="there is no partition 1; there are: 2"):
+        build({**document, "partition": 1}).open()
+
+
+def test_a_partition_that_is_larger_than_the_disk(image: Path) -> None:
+    content = bytearray(image.read_bytes())
+    struct.pack_into("<4xB3xII", content, 446, 0x83, 4, 1 << 20)
+    content[510:512] = b"\x55\xaa"
+    image.write_bytes(content)
+    with pytest.raises(UsageError, match="does not fit"):
+        build({"handler": "offset", "partition": 1, "next": str(image)}).open()
+
+
+@pytest.mark.parametrize("more", [{"offset": 512}, {"length": 512}])
+def test_a_partition_and_a_place(image: Path, more: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match='say "partition", or "offset" and "length"'):
+        build({"handler": "offset", "partition": 1, "next": str(image), **more})
