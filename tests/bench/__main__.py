@@ -1,45 +1,86 @@
-"""``./dev bench``: print the native benchmarks as a table or as JSON."""
+"""``./dev bench``: what a command costs natively; with ``--vm``, our disks beside others, on a real kernel.
+
+Exit codes: 0 measured; 1 something could not be; 2 wrong usage.
+"""
 
 import argparse
 import json
 import platform
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.bench import road, slow_flush
+from tests.bench import document, road, slow_flush, tables
+from tests.bench.vm import campaign, guest
+from tests.bench.vm.findings import Findings
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="./dev bench", description="Measure.", parents=[guest.parser()], epilog="Without --vm: natively."
+    )
+    made.add_argument("--vm", action="store_true", help="compare with other programs in a VM")
+    made.add_argument(
+        "--write-docs",
+        action="store_true",
+        help=f"both, and write {document.FOLDER.relative_to(campaign.ROOT)}",
+    )
+    made.add_argument(
+        "--from", type=Path, metavar="FILE", dest="file", help="run no VM: read what was found before"
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def main() -> int:
     """Measure, then print."""
-    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
-    console = Console(stderr=True)
+    made = parser()
+    options = made.parse_args()
+    if not options.vm and (options.part or options.peer or options.workload or options.quick):
+        made.error("--part, --peer, --workload and --quick need --vm")
+    console = Console(stderr=options.json)
+    results: dict[str, object] = {"python": platform.python_version()}
+    findings = None
+    if options.vm or options.file or options.write_docs:
+        findings = _found(options)
+        results["findings"] = findings.lines
+        for table in tables.of(findings):
+            console.print(table.rich())
+        for line in tables.rest(findings):
+            console.print(line)
+    if findings is None or options.write_docs:
+        rows, flush = measure()
+        results |= {"rows": [asdict(row) for row in rows], "slow_flush": asdict(flush)}
+        console.print(tables.native(rows).rich())
+        console.print(tables.slow_flush(flush))
+        if findings is not None:
+            console.print(f"written: {document.write(findings, rows, flush)}")
+    if options.json:
+        print(json.dumps(results))
+    return 0
+
+
+def _found(options: argparse.Namespace) -> Findings:
+    """Run the VM, or read what an earlier run has found."""
+    if options.file is None:
+        return campaign.run(options, Console(stderr=True))
+    text: str = options.file.read_text()
+    return Findings.load(text)
+
+
+def measure() -> tuple[list[road.Row], slow_flush.SlowFlush]:
+    """Measure what needs no kernel."""
     rows = []
-    with console.status("measuring") as status:
+    with Console(stderr=True).status("measuring") as status:
         for row in road.rows():
             rows.append(row)
             status.update(f"measured {row.name}")
         status.update("measuring reads beside a slow flush")
-        flush = slow_flush.measure()
-    if options.json:
-        results = {"rows": [asdict(row) for row in rows], "slow_flush": asdict(flush)}
-        print(json.dumps({"python": platform.python_version(), **results}))
-        return
-    table = Table(title="One command through ring, decode, checks, handler and answer, natively")
-    for heading in ("command", "road, us", "spread, us", "bare call, us", "ratio"):
-        table.add_column(heading, justify="left" if heading == "command" else "right")
-    for row in rows:
-        bare, ratio = (f"{row.bare:.2f}", f"{row.ratio:.2f}") if row.bare else ("", "")
-        table.add_row(row.name, f"{row.road:.2f}", f"{row.spread:.2f}", bare, ratio)
-    Console().print(table)
-    Console().print(
-        f"4 KiB reads of a slow stack, beside a flush of {slow_flush.FLUSH_SECONDS * 1e3:.0f} ms: "
-        f"{flush.beside:.0f} us; alone: {flush.alone:.0f} us; ratio {flush.ratio:.2f}"
-    )
+        return rows, slow_flush.measure()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,8 @@
 """The road of one command, natively: in-process ring, pump, decode, checks, handler, answer.
 
-Each row is set against the bare system call on the same blocks and the same memory, and
-the two are measured alternately, so that a slow moment of the machine hits both.
+Each row is set against the bare system call on the same blocks and the same memory, or
+with filters against the road without, and the two are measured alternately, so that a slow moment
+of the machine hits both.
 """
 
 import os
@@ -25,6 +26,12 @@ from vscsihba.stats import LunStats
 
 BATCH = 32
 ROUNDS = 60
+FILTERS: dict[str, list[dict[str, object]]] = {
+    "readonly": [{"handler": "readonly"}],
+    "offset": [{"handler": "offset", "offset": "1MiB"}],
+    "stats": [{"handler": "stats"}],
+    "readonly, offset": [{"handler": "readonly"}, {"handler": "offset", "offset": "1MiB"}],
+}
 SIZE = 64 << 20
 
 
@@ -35,14 +42,16 @@ class Row:
     Attributes:
         name: What was sent.
         road: Microseconds a command, ring to ring (median).
-        bare: Microseconds of the bare system call on the same bytes (median), 0 if there is none.
+        bare: Microseconds of what it is compared with (median), 0 if there is nothing.
         spread: Interquartile range of `road` in microseconds.
+        against: What it is compared with.
     """
 
     name: str
     road: float
     bare: float
     spread: float
+    against: str = "the bare system call"
 
     @property
     def ratio(self) -> float:
@@ -133,6 +142,24 @@ def measure(name: str, document: Document, opcode: int, length: int, path: Path 
     )
 
 
+def measure_filters(name: str, document: Document, without: Document) -> Row:
+    """Measure cached reads of 4 KiB through filters against the same without."""
+    cdbs = [cdb_10(0x28, index * 8, 8) for index in range(BATCH)]
+    road, bare = [], []
+    with serving(without) as below, serving(document) as filtered:
+        for _ in range(ROUNDS):
+            bare.append(time_batch(*below, cdbs, 4096, write=False))
+            road.append(time_batch(*filtered, cdbs, 4096, write=False))
+    quartiles = statistics.quantiles(road, n=4)
+    return Row(
+        name,
+        statistics.median(road),
+        statistics.median(bare),
+        quartiles[2] - quartiles[0],
+        against="the road without filters",
+    )
+
+
 def _bare_call(path: Path, undo: ExitStack, *, write: bool) -> Callable[[list[memoryview], int], int]:
     fd = os.open(path, os.O_RDWR)
     undo.callback(os.close, fd)
@@ -156,4 +183,11 @@ def rows() -> Iterator[Row]:
         for handler in ("memory", "null"):
             document: Document = {"handler": handler, "size": SIZE}
             yield measure(f"READ(10) 4 KiB, {handler}", document, 0x28, 4 << 10, None)
+        shared: Document = {"handler": "file", "path": str(path), "read_only": True}  # for two at once
+        for filters, layers in FILTERS.items():
+            stack: Document = shared
+            for layer in layers:
+                stack = {**layer, "next": stack}
+            yield measure_filters(f"READ(10) 4 KiB, {filters} over file", stack, shared)
+        yield measure("flush, file", file, 0x35, 0, path)
         yield measure("INQUIRY, null", {"handler": "null", "size": SIZE}, 0x12, 96, None)

@@ -1,0 +1,172 @@
+"""Tables of what was measured, for a terminal and for Markdown alike: a title, headings and rows of words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+
+from tests.bench.road import Row
+from tests.bench.slow_flush import FLUSH_SECONDS, SlowFlush
+from tests.bench.vm.findings import OURS, Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of words; the first column is left-aligned, the others hold numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def rich(self) -> RichTable:
+        """Return it for a terminal."""
+        made = RichTable(title=self.title)
+        for number, heading in enumerate(self.headings):
+            made.add_column(heading, justify="right" if number else "left")
+        for row in self.rows:
+            made.add_row(*row)
+        return made
+
+    def markdown(self) -> str:
+        """Return it for a page."""
+        lines = [self.headings, ("---", *["---:"] * (len(self.headings) - 1)), *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def native(rows: Sequence[Row]) -> Table:
+    """Return what a command costs without a kernel."""
+    return Table(
+        "One command through ring, decode, checks, handler and answer, natively",
+        ("command", "road, µs", "spread, µs", "compared with", "that, µs", "ratio"),
+        [
+            (
+                row.name,
+                f"{row.road:.2f}",
+                f"{row.spread:.2f}",
+                row.against if row.bare else "",
+                f"{row.bare:.2f}" if row.bare else "",
+                f"{row.ratio:.2f}" if row.bare else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+def slow_flush(found: SlowFlush) -> str:
+    """Return what reads notice of a flush."""
+    return (
+        f"4 KiB reads of a slow stack, beside a flush of {FLUSH_SECONDS * 1e3:.0f} ms: "
+        f"{found.beside:.0f} µs; alone: {found.alone:.0f} µs; ratio {found.ratio:.2f}"
+    )
+
+
+def throughput(findings: Findings) -> Table:
+    """Return commands a second of everybody, with the spread of ours."""
+    rows = []
+    for workload in findings.workloads:
+        ours = findings.values(workload, OURS) or [0.0]
+        cells = [f"{findings.median(workload, name):.0f}" for name in findings.contestants]
+        rows.append((workload, *cells, f"{min(ours):.0f} to {max(ours):.0f}"))
+    return Table(
+        f"Commands a second, medians of {findings.rounds} rounds",
+        ("workload", *findings.contestants, f"spread of {OURS}"),
+        rows,
+    )
+
+
+def ratios(findings: Findings) -> Table:
+    """Return how many times as quick ours is."""
+    peers = [name for name in findings.contestants if name != OURS]
+    return Table(
+        f"{OURS} as a multiple of each",
+        ("workload", *peers),
+        [
+            (workload, *(f"{findings.ratio(workload, peer):.2f}" for peer in peers))
+            for workload in findings.workloads
+        ],
+    )
+
+
+def cpu(findings: Findings) -> Table:
+    """Return CPU time a command: of the serving process, and of the machine."""
+    return Table(
+        "CPU time for a command in µs: of the serving process / of the whole machine",
+        ("workload", *findings.contestants),
+        [
+            (
+                workload,
+                *(
+                    f"{findings.median(workload, name, 'engine_us'):.0f} / "
+                    f"{findings.median(workload, name, 'machine_us'):.0f}"
+                    for name in findings.contestants
+                ),
+            )
+            for workload in findings.workloads
+        ],
+    )
+
+
+def calls(findings: Findings) -> Table:
+    """Return system calls for each command."""
+    return Table(
+        "System calls for each command (strace -c)",
+        ("workload", "all", "of which"),
+        [
+            (
+                line["workload"],
+                f"{line['total']:.2f}",
+                ", ".join(f"{name} {count:.2f}" for name, count in line["calls"].items() if count >= 0.005),
+            )
+            for line in findings.of("calls")
+        ],
+    )
+
+
+def scaling(findings: Findings) -> Table:
+    """Return commands a second of several LUNs together."""
+    found = findings.scaling()
+    luns = list(dict.fromkeys(line["luns"] for line in findings.of("scaling")))
+    return Table(
+        "4 KiB random reads a second, depth 8 on each LUN, all LUNs together",
+        ("engines", *(f"{count} LUN{'s' if count > 1 else ''}" for count in luns)),
+        [(str(engines), *(f"{found[engines][count]:.0f}" for count in luns)) for engines in found],
+    )
+
+
+def footprint(findings: Findings) -> Table:
+    """Return memory and time until ready."""
+    return Table(
+        "One engine and its LUNs",
+        ("LUNs", "resident, MiB", "all disks ready after, s"),
+        [
+            (str(line["luns"]), f"{line['resident_kib'] / 1024:.1f}", f"{line['ready_seconds']:.1f}")
+            for line in findings.of("footprint")
+        ],
+    )
+
+
+def rest(findings: Findings) -> list[str]:
+    """Return what is no table."""
+    said = [
+        f"`vscsihba --help` takes {line['vscsihba']:.2f} s, `vscsitarget --help` {line['vscsitarget']:.2f} s."
+        for line in findings.of("start")
+    ]
+    said += [
+        f"An engine with {line['luns']} LUNs that nobody uses took {line['cpu_seconds'] * 1e3:.1f} ms of "
+        f"a processor in {line['seconds']:.0f} s."
+        for line in findings.of("idle")
+    ]
+    return said
+
+
+def of(findings: Findings) -> list[Table]:
+    """Return the tables of all parts that were run."""
+    made = [
+        (throughput, "sample"),
+        (ratios, "sample"),
+        (cpu, "sample"),
+        (calls, "calls"),
+        (scaling, "scaling"),
+        (footprint, "footprint"),
+    ]
+    return [table(findings) for table, kind in made if findings.of(kind)]

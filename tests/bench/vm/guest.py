@@ -1,0 +1,114 @@
+"""The part that runs where the kernel is: ``python -m tests.bench.vm.guest``, one JSON line a finding.
+
+Rounds are outermost: every contestant runs a workload right after the others, and all of
+that again in the next round, so that a slow moment of the machine hits all alike.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench.vm import peers, scaling, system_calls
+from tests.bench.vm.workload import WORKLOADS, Workload, measure
+
+PARTS: Final = ("peers", "calls", "scaling", "footprint", "idle")
+_SIZE: Final = 64 << 20
+_MEMORY: Final = Path("/dev/shm")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of what can be chosen, in the guest and outside."""
+    made = argparse.ArgumentParser(add_help=False)
+    made.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
+    made.add_argument(
+        "--peer", action="append", choices=peers.PEERS, help="only this contestant; may be repeated"
+    )
+    made.add_argument(
+        "--workload", action="append", metavar="WORDS", help="only those with these words; may be repeated"
+    )
+    made.add_argument("--rounds", type=int, default=5, help="times that everything is run (5)")
+    made.add_argument("--seconds", type=float, default=2, help="length of one run (2)")
+    made.add_argument("--quick", action="store_true", help="the shortest form: shows that all of it works")
+    return made
+
+
+def chosen(options: argparse.Namespace) -> list[Workload]:
+    """Return the workloads that were asked for."""
+    wanted = options.workload or [""]
+    return [work for work in WORKLOADS if any(words in work.name for words in wanted)]
+
+
+class Guest:
+    """The parts, each of which says what it finds."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+
+    def peers(self) -> None:
+        """Compare contestants."""
+        names = self.options.peer or list(peers.PEERS)
+        with peers.contestants(self.folder, names, _SIZE) as contestants:
+            for _ in range(self.options.rounds):
+                for workload in chosen(self.options):
+                    for contestant in contestants:
+                        say("sample", measure(contestant, workload, self.options.seconds).document())
+
+    def calls(self) -> None:
+        """Count system calls at depth 32."""
+        with peers.contestants(self.folder, ["vscsihba"], _SIZE) as (contestant,):
+            for workload in WORKLOADS:
+                if workload.name in ("4 KiB random read, depth 32", "4 KiB random write, depth 32"):
+                    found = system_calls.count(contestant, workload, self.options.seconds, self.folder)
+                    say("calls", found)
+
+    def scaling(self) -> None:
+        """Run several LUNs at once."""
+        luns = (1, 2) if self.options.quick else (1, 2, 4, 8)
+        for _ in range(1 if self.options.quick else 3):
+            for found in scaling.throughput(self.folder, self.options.seconds, luns, (1, 2)):
+                say("scaling", found)
+
+    def footprint(self) -> None:
+        """Serve few LUNs and many, and see how quickly programs start."""
+        for found in scaling.footprint(self.folder, (1, 4) if self.options.quick else (1, 10, 100)):
+            say("footprint", found)
+        say("start", scaling.start_up(1 if self.options.quick else 5))
+
+    def idle(self) -> None:
+        """Do nothing."""
+        luns, seconds = (2, 3) if self.options.quick else (20, 60)
+        say("idle", scaling.idle(self.folder, luns, seconds))
+
+
+def say(kind: str, finding: dict[str, Any]) -> None:
+    """Print one finding."""
+    print(json.dumps({"kind": kind, **finding}), flush=True)
+
+
+def main() -> int:
+    """Measure what was asked for."""
+    options = argparse.ArgumentParser(description=__doc__, parents=[parser()]).parse_args()
+    if missing := peers.missing():
+        sys.stderr.write(f"bench: not installed: {' '.join(missing)}\n")
+        return 1
+    machine = {"kernel": os.uname().release, "cpus": os.cpu_count(), "python": platform.python_version()}
+    say("machine", machine)
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as folder:
+        guest = Guest(options, Path(folder))
+        parts: list[Callable[[], None]] = [
+            getattr(guest, part) for part in PARTS if part in (options.part or PARTS)
+        ]
+        for part in parts:
+            part()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

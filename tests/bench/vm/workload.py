@@ -1,0 +1,105 @@
+"""What is asked of a disk: fio's jobs, and what fio and /proc say of one run."""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench.vm.cpu import Clock
+from tests.bench.vm.peers import Contestant
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One way of using a disk.
+
+    Attributes:
+        name: As in the tables.
+        options: fio's.
+    """
+
+    name: str
+    options: tuple[str, ...]
+
+
+def _workload(name: str, rw: str, block: str, depth: int, *more: str) -> Workload:
+    return Workload(name, (f"--rw={rw}", f"--bs={block}", f"--iodepth={depth}", *more))
+
+
+WORKLOADS: Final = (
+    _workload("4 KiB random read, depth 1", "randread", "4k", 1),
+    _workload("4 KiB random read, depth 8", "randread", "4k", 8),
+    _workload("4 KiB random read, depth 32", "randread", "4k", 32),
+    _workload("4 KiB random write, depth 1", "randwrite", "4k", 1),
+    _workload("4 KiB random write, depth 8", "randwrite", "4k", 8),
+    _workload("4 KiB random write, depth 32", "randwrite", "4k", 32),
+    _workload("4 KiB random 70/30, depth 32", "randrw", "4k", 32, "--rwmixread=70"),
+    _workload("4 KiB write, fsync after 32", "randwrite", "4k", 1, "--fsync=32"),
+    _workload("128 KiB read, depth 8", "read", "128k", 8),
+    _workload("128 KiB write, depth 8", "write", "128k", 8),
+    _workload("1 MiB read, depth 4", "read", "1m", 4),
+    _workload("1 MiB write, depth 4", "write", "1m", 4),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of fio.
+
+    Attributes:
+        workload: Its name.
+        contestant: Its name.
+        iops: Commands a second, reads and writes together.
+        engine_us: CPU time that the serving processes took for each, in microseconds; 0 if there are none.
+        machine_us: CPU time that the whole machine took for each, fio included, in microseconds.
+        latency_us: Mean time from submission to completion in microseconds.
+    """
+
+    workload: str
+    contestant: str
+    iops: float
+    engine_us: float
+    machine_us: float
+    latency_us: float
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+
+def fio(disks: list[Path], workload: Workload, seconds: float) -> list[dict[str, Any]]:
+    """Run fio on disks, all at once, and return what it says of each.
+
+    Raises:
+        AssertionError: It failed.
+    """
+    words = [
+        *("fio", "--output-format=json", "--ioengine=libaio", "--direct=1", "--thread", "--norandommap"),
+        *("--time_based", f"--runtime={seconds}", "--randrepeat=1", *workload.options),
+    ]
+    for disk in disks:
+        words += [f"--name={disk.name}", f"--filename={disk}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"fio failed: {done.stdout}{done.stderr}")
+    jobs: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"]
+    return jobs
+
+
+def measure(contestant: Contestant, workload: Workload, seconds: float) -> Sample:
+    """Run a workload once."""
+    clock = Clock(contestant.pids)
+    (job,) = fio([contestant.disk], workload, seconds)
+    spent = clock.stop()
+    both = (job["read"], job["write"])
+    total = sum(side["total_ios"] for side in both)
+    latency = sum(side["lat_ns"]["mean"] * side["total_ios"] for side in both) / total / 1e3
+    return Sample(
+        workload.name,
+        contestant.name,
+        sum(side["iops"] for side in both),
+        spent.processes / total * 1e6,
+        spent.machine / total * 1e6,
+        latency,
+    )
