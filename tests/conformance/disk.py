@@ -97,7 +97,8 @@ class Disk:
 
     def _make(self) -> None:
         with ExitStack() as undo:
-            image = self._folder / f"{self.profile.name}-{self._hba}.img"
+            # Another name each time: what a unit keeps for its next life goes by the name of its image.
+            image = self._folder / f"{self.profile.name}-{self._hba}-{self.made}.img"
             undo.enter_context(_sparse(image, self.profile.size))
             stack = SLOWLY * self._slow + self.profile.stack.format(image=image)
             target = Target([stack], self._hba, self.profile.options, image.with_suffix(".err"))

@@ -41,11 +41,13 @@ def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
         ("512-thin", "sg", ("*",), (*SLOW, "MultipathIO", "Sanitize"), 94),
         ("512e", "sg", ("WriteSame*.Unmap*", "*.InvalidDataOutSize"), (), 10),
         ("4kn", "sg", ("Read16.Simple", "Write16.Simple", "Inquiry", "ReadCapacity*", "Unmap"), (), 17),
-        ("read-only", "sg", ("ReadOnly", "Inquiry"), (), 6),
+        ("4kn", "sg", ("WriteAtomic16",), (), 5),
+        ("read-only", "sg", ("ReadOnly", "Inquiry"), (), 8),
         ("removable", "sg", ("StartStopUnit", "NoMedia", "PreventAllow"), (), 6),
         # Not Reserve6: the kernel ends the session of the test before a while after its logout, and until
         # then the reservation is still held.
-        ("512-thin", "iscsi", ("ProutReserve", "iSCSI*", "PrinReadKeys"), (), 16),
+        ("512-thin", "iscsi", ("ProutReserve", "iSCSI*", "PrinReadKeys"), (), 17),
+        ("512-thin", "iscsi", ("*.Async", "Sanitize.Reset"), (), 3),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

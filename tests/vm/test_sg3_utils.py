@@ -263,3 +263,26 @@ def test_lsblk_shows_discard_limits(luns: list[Lun]) -> None:
     queue = luns[0].sysfs / "queue"
     assert (alignment, granularity) == (0, int((queue / "discard_granularity").read_text()))
     assert largest == int((queue / "discard_max_bytes").read_text()) > 0
+
+
+def test_queue_limits_are_what_the_disk_says(luns: list[Lun]) -> None:
+    queue = luns[0].sysfs / "queue"
+    names = (
+        "logical_block_size",
+        "physical_block_size",
+        "minimum_io_size",
+        "rotational",
+        "write_cache",
+        "fua",
+    )
+    assert {name: (queue / name).read_text().strip() for name in names} == {
+        "logical_block_size": "512",
+        "physical_block_size": "512",
+        "minimum_io_size": "512",
+        "rotational": "0",
+        "write_cache": "write back",
+        "fua": "1",
+    }
+    assert int((queue / "max_hw_sectors_kb").read_text()) <= 8192, "MAXIMUM TRANSFER LENGTH"
+    assert int((queue / "discard_max_hw_bytes").read_text()) == 512 * MiB, "MAXIMUM UNMAP LBA COUNT"
+    assert int((queue / "write_zeroes_max_bytes").read_text()) == 16 * MiB, "MAXIMUM WRITE SAME LENGTH"

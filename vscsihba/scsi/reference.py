@@ -41,6 +41,18 @@ _MEDIUM = {
     Medium.RENEWED: "writable, contents replaced",
 }
 
+_NOTES = """\
+## Worth knowing
+
+| of | what |
+|---|---|
+| data-out of another length than the CDB says | too little is refused with INVALID FIELD IN COMMAND INFORMATION UNIT, and nothing is written; WRITE SAME and COMPARE AND WRITE refuse too much as well |
+| write protection | every command that changes the medium ends with DATA PROTECT: WRITE PROTECTED, or LOGICAL UNIT SOFTWARE WRITE PROTECTED if SWP is set |
+| FORMAT UNIT and SANITIZE | they go on when their command is aborted or the unit is reset. One that is cut off, because its engine ends, has failed when the unit comes back: the medium cannot be used until it has been done again (or EXIT FAILURE MODE, if AUSE was set) |
+| room on a thin medium | where it is known (a file's file system, the limit of a memory disk), the Logical Block Provisioning log page tells it. An initiator that sets a threshold (mode page 1Ch/02h, with LBPERE in page 01h) gets a unit attention, THIN PROVISIONING SOFT THRESHOLD REACHED, when a write has made it fall below; commands are somewhat slower then |
+| what is kept | saved mode pages, identifying information, and that an erasure has not come to its end |
+"""  # noqa: E501 - rows of a table
+
 _ABSENT = """\
 ## Not there, and why
 
@@ -59,7 +71,7 @@ _ABSENT = """\
 
 def reference() -> str:
     """Return the page."""
-    parts = [_HEAD, _commands(), _vpd_pages(), _mode_pages(), _log_pages(), _ABSENT]
+    parts = [_HEAD, _commands(), _vpd_pages(), _mode_pages(), _log_pages(), _NOTES, _ABSENT]
     return "\n".join(parts)
 
 
