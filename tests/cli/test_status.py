@@ -12,11 +12,11 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from tests.daemon.fake import FakeService
 from vscsihba import configfs
-from vscsihba.cli.kernel_status import kernel_status
 from vscsihba.cli.main import main
 from vscsihba.cli.status import duration, print_status
 from vscsihba.config.load import read
 from vscsihba.control.server import ControlServer
+from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.errors import HostError
 
 Capture = pytest.CaptureFixture[str]

@@ -1,15 +1,13 @@
 """What every command does around its work: one clear line for an error, and an exit code."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from logging.handlers import QueueHandler, QueueListener
-from queue import SimpleQueue
 from typing import NoReturn
 
 from vscsihba.errors import UsageError, VscsihbaError
+from vscsihba.logs import log_in_background
 
 Command = Callable[[Sequence[str]], int]
 
@@ -34,7 +32,7 @@ def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
         command: Does the work.
         arguments: The words after the program's name; None takes them from the process.
     """
-    listener = _log_in_background(program)
+    listener = log_in_background(program)
     try:
         code = command(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -54,16 +52,3 @@ def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
     finally:
         listener.stop()
     return code
-
-
-def _log_in_background(program: str) -> QueueListener:
-    """Send log records to standard error from a thread: a paused terminal must not stop a disk."""
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
-    records: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    root = logging.getLogger()
-    root.handlers = [QueueHandler(records)]
-    root.setLevel(logging.WARNING)
-    listener = QueueListener(records, console)
-    listener.start()
-    return listener

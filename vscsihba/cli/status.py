@@ -10,9 +10,9 @@ from rich.text import Text
 
 from vscsihba.cli.commands import parser_of
 from vscsihba.cli.entry import Parser
-from vscsihba.cli.kernel_status import kernel_status
 from vscsihba.cli.output import Cell, print_json, print_table
 from vscsihba.daemon.calls import Daemon, HbaStatus, LunStatus, NoDaemonError, Status
+from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.units import format_size
 
 _EXAMPLES: Final = """\

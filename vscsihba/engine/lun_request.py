@@ -67,6 +67,10 @@ class LunRequest:
         """Return the request with a wanted size, in bytes, where its lowest layer says one."""
         return replace(self, document=_resized(self.document, size))
 
+    def is_like(self, other: "LunRequest") -> bool:
+        """Tell whether this is the same disk, however large and however Linux treats it."""
+        return _noted(self._text()) == _noted(other._text())  # noqa: SLF001
+
     def as_noted(self, run: Path) -> "LunRequest":
         """Return the request with the stack that the last owner has noted: it may have changed since."""
         try:
@@ -78,10 +82,9 @@ class LunRequest:
     def agrees(self, run: Path) -> bool:
         """Tell whether the LUN that is there is the one that is wanted here; True if there is no note."""
         try:
-            noted = json.loads(self._path(run).read_text())
+            return _noted(self._path(run).read_text()) == _noted(self._text())
         except FileNotFoundError:
             return True
-        return {**noted, "now": None} == {**json.loads(self._text()), "now": None}
 
     def forget(self, run: Path) -> None:
         """Remove the note."""
@@ -105,6 +108,12 @@ class AnotherDiskError(UsageError):
             f"LUN {lun} of id={hba_id} exists and is another disk",
             cure="name the same files in the same order with the same options, or choose another id",
         )
+
+
+def _noted(text: str) -> dict[str, object]:
+    """Return what a note says of the disk, be its stack changed since or not."""
+    noted: dict[str, object] = json.loads(text)
+    return {key: value for key, value in noted.items() if key != "now"}
 
 
 def _resized(document: Document, size: int) -> Document:

@@ -132,8 +132,9 @@ class Luns:
             HostError: Machine or medium refuse; nothing has changed.
         """
         if request.lun in self.known:
-            if self.known[request.lun] != request:
+            if not self.known[request.lun].is_like(request):
                 raise AnotherDiskError(self._id, request.lun)
+            self.known[request.lun] = request
             return
         there = configfs.find_lun(self._id, request.lun)
         if there is None or not there.complete:
@@ -166,10 +167,7 @@ class Luns:
                     f"LUN {request.lun} of id={self._id} is left over and another disk, but {users[0]}",
                     cure="detach it there first",
                 ) from None
-            configfs.unlink_lun(self._id, request.lun, served=False)
-            if there.backstore is not None:
-                configfs.delete_backstore(there.backstore)
-            request.forget(self._run)
+            self.clear(request.lun)
             self._make(request, half_made=False)
 
     def _link(self, lun: int, *, half_made: bool) -> None:
@@ -213,9 +211,20 @@ class Luns:
     def _forget(self, lun: int) -> None:
         """Remove what stood in the run directory for a LUN."""
         self.owned.pop(lun, None)
-        self.known[lun].forget(self._run)
-        for leftover in (self._run / f"lun{lun}.journal", self._run / f"lun{lun}.lock"):
-            leftover.unlink(missing_ok=True)
+        for kind in ("json", "journal", "lock"):
+            (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
+
+    def clear(self, lun: int) -> None:
+        """Remove what is left of a LUN that nobody serves; what waits for it fails.
+
+        Raises:
+            HostError: The kernel refuses.
+        """
+        if configfs.find_lun(self._id, lun) is not None:
+            configfs.unlink_lun(self._id, lun, served=False)
+        if _exists(self._id, lun):
+            configfs.delete_backstore(configfs.backstore_name(self._id, lun))
+        self._forget(lun)
 
     def leave(self, lun: int) -> None:
         """Know a LUN no longer that another engine knows: its commands wait for that one."""

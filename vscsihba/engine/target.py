@@ -168,28 +168,32 @@ class Target:
     def remove(self, lun: int, *, force: bool = False) -> None:
         """Take a LUN down, once no other engine knows it any more.
 
+        One that nobody knows is cleared away if it is there.
+
         Args:
             lun: Its number.
             force: Also while its disk is in use.
 
         Raises:
-            UsageError: This engine knows no such LUN.
             InUseError: Its disk is in use, or another engine serves it.
             HostError: The kernel refuses.
         """
         with self._changing:
-            self._demand(lun)
-            users = configfs.users_of(self._disks[lun].device)
+            there = configfs.find_lun(self.id, lun)
+            users = configfs.users_of(there.disk) if there is not None and there.disk is not None else []
             if users and not force:
                 raise InUseError(
                     f"LUN {lun} of id={self.id} is in use: {users[0]}", cure="end that, or force it"
                 )
             self._await(lambda: lun not in self._elsewhere(), lun, "another engine serves it")
             with turn(self._turn):
-                self._await(lambda: self._luns.take_over(lun), lun, "its last owner does not let go")
                 self._disks.pop(lun, None)
                 try:
-                    self._luns.remove(lun)
+                    if lun in self._luns.known:
+                        self._await(lambda: self._luns.take_over(lun), lun, "its last owner does not let go")
+                        self._luns.remove(lun)
+                    else:
+                        self._luns.clear(lun)
                 finally:
                     self._announce()
 

@@ -4,7 +4,7 @@ The same shape as the service's own answer. Engines are found by their control s
 does not answer in time is shown as such.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,23 +24,32 @@ _SECTOR: Final = 512
 """Bytes of the sectors in which /sys gives the size of every disk."""
 
 
-def kernel_status(run: Path = RUN) -> Status:
+Rate = Callable[[int, int, dict[str, int]], float | None]
+"""Returns the commands a second of a LUN: of an HBA, its number, the counters of its engine."""
+
+
+def _no_rate(_hba_id: int, _lun: int, _counters: dict[str, int]) -> None:
+    """Know no rate: that takes a look from before."""
+
+
+def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
     """Return how everything is.
 
     Args:
         run: Directory of the engines' sockets.
+        rate: Tells the commands a second of a LUN.
     """
     observed = configfs.observe()
     return {
         "daemon": None,
-        "hbas": [_hba(hba, run) for _, hba in sorted(observed.hbas.items())],
+        "hbas": [_hba(hba, run, rate) for _, hba in sorted(observed.hbas.items())],
         "others": [
             {"kind": other.kind, "name": other.name, "text": other.text} for other in configfs.others()
         ],
     }
 
 
-def _hba(hba: configfs.Hba, run: Path) -> HbaStatus:
+def _hba(hba: configfs.Hba, run: Path, rate: Rate) -> HbaStatus:
     """Return how an HBA is."""
     asked = list(_ask_engines(hba.id, run))
     said = {
@@ -50,6 +59,9 @@ def _hba(hba: configfs.Hba, run: Path) -> HbaStatus:
         if lun["owner"] or lun["failure"]
     }
     luns = [_lun(lun, *said.get(number, (None, {}))) for number, lun in sorted(hba.luns.items())]
+    for lun in luns:
+        if lun["lun"] in said and "counters" in (answer := said[lun["lun"]][1]):
+            lun["iops"] = rate(hba.id, lun["lun"], answer["counters"])
     return {"id": hba.id, "engines": [engine for engine, _ in asked], "luns": luns}
 
 

@@ -1,0 +1,176 @@
+"""One engine process as the service sees it: started, or found alive; asked, watched, ended.
+
+A process that this one has started and one that an earlier life of the service has started
+are the same from then on: both are watched by a pidfd.
+"""
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+
+from vscsihba.control import call
+from vscsihba.control.wire import Failure
+from vscsihba.engine.claim import RUN, run_directory
+from vscsihba.engine.owner import control_sockets
+from vscsihba.engine.process import BY
+from vscsihba.errors import HostError, VscsihbaError
+
+log = logging.getLogger(__name__)
+
+_START: Final = 120.0
+"""Seconds for a new process to be ready: on a busy machine, Python alone takes some."""
+
+_QUICK: Final = 5.0
+"""Seconds for an engine to say how it is."""
+
+_LONG: Final = 300.0
+"""Seconds for a change to be made: the kernel waits for storage."""
+
+
+class Engine:
+    """A living engine process; `close` lets go of it and leaves it alone.
+
+    Args:
+        hba_id: What it serves.
+        pid: Its process id.
+        since: When it began, in seconds since 1970.
+        process: Its handle if this process has started it.
+
+    Raises:
+        HostError: There is no such process.
+    """
+
+    def __init__(
+        self, hba_id: int, pid: int, since: float, process: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
+        self.hba_id = hba_id
+        self.pid = pid
+        self.since = since
+        self._process = process
+        try:
+            self._fd = os.pidfd_open(pid)
+        except OSError as error:
+            raise HostError(f"engine {pid}: {error.strerror}") from error
+
+    @classmethod
+    def start(cls, hba_id: int) -> Self:
+        """Start a process that serves an HBA, without LUNs, and wait until it is ready.
+
+        Raises:
+            UsageError, HostError: As it says.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vscsihba.engine", str(hba_id)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        try:
+            _await_ready(process)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+        return cls(hba_id, process.pid, time.time(), process)
+
+    @classmethod
+    def find(cls, hba_id: int, run: Path = RUN) -> list[Self]:
+        """Return the engines of the service that serve an HBA, whoever has started them, the eldest first."""
+        found = []
+        for path in control_sockets(hba_id, run):
+            try:
+                status: Any = call(path, "status", timeout=_QUICK)
+                if status["by"] == BY:
+                    found.append(cls(hba_id, status["pid"], status["since"]))
+            except VscsihbaError as error:
+                log.info("nobody to adopt behind %s: %s", path.name, error)
+        return sorted(found, key=lambda engine: engine.since)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable once the process has ended (pidfd_open(2))."""
+        return self._fd
+
+    @property
+    def alive(self) -> bool:
+        """It has not ended."""
+        return not select.select([self._fd], [], [], 0)[0]
+
+    def status(self) -> dict[str, Any]:
+        """Return what it is and serves; see `vscsihba.engine.target.Target.status`.
+
+        Raises:
+            HostError: It does not answer.
+        """
+        found: Any = call(self._socket, "status", timeout=_QUICK)
+        return dict(found)
+
+    def ask(self, verb: str, arguments: Mapping[str, object]) -> Any:
+        """Have it do something; see `vscsihba.engine.verbs`.
+
+        Raises:
+            UsageError, HostError: As it says, or it does not answer.
+        """
+        return call(self._socket, verb, arguments, timeout=_LONG)
+
+    def end(self) -> None:
+        """Ask it to end, and wait until it has; its LUNs go to others, or are removed.
+
+        Raises:
+            HostError: A disk that would go is in use, or it does not end.
+        """
+        if self.alive:
+            call(self._socket, "end", timeout=_QUICK)
+            if not select.select([self._fd], [], [], _LONG)[0]:
+                raise HostError(
+                    f"engine {self.pid} of HBA {self.hba_id} does not end", cure="is storage stuck?"
+                )
+        self.close()
+
+    def kill(self) -> None:
+        """End it at once; whoever comes next goes on where it stopped."""
+        try:
+            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def close(self) -> None:
+        """Let go of it, and of what is left of it if it was started here and has ended."""
+        if self._process is not None:
+            self._process.poll()
+        os.close(self._fd)
+
+    @property
+    def _socket(self) -> Path:
+        return run_directory(self.hba_id) / f"engine-{self.pid}.control"
+
+
+def _await_ready(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the line that says how the start went.
+
+    Raises:
+        UsageError, HostError: As it says, or it says nothing.
+    """
+    assert process.stdout is not None  # noqa: S101  # for the type checker
+    if not select.select([process.stdout], [], [], _START)[0]:
+        raise HostError(f"a new engine is not ready within {_START:g} s", cure="is the machine overloaded?")
+    line = process.stdout.readline()
+    if not line:
+        raise HostError("a new engine ended before it was ready", cure="the service's log says why")
+    said = json.loads(line)
+    if not said.pop("ready"):
+        raise msgspec.convert(said, Failure).to_error()

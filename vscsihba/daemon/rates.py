@@ -1,0 +1,42 @@
+"""Commands a second of every LUN, from counters that are looked at now and then."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+_COMMANDS: Final = ("reads", "writes", "others", "errors")
+_SHORTEST: Final = 0.5
+"""Seconds that a rate is taken over at least: less is chance."""
+
+
+class Rates:
+    """What was counted at the last look, by LUN.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[int, int], tuple[float, int, float | None]] = {}
+
+    def of(self, hba_id: int, lun: int, counters: dict[str, int]) -> float | None:
+        """Return the commands a second since the last look; None at the first, or when counting began anew.
+
+        Args:
+            hba_id: 0..255.
+            lun: Its number.
+            counters: Of its engine, by name.
+        """
+        now, count = self._clock(), sum(counters[name] for name in _COMMANDS)
+        with self._lock:
+            before = self._seen.get((hba_id, lun))
+            if before is not None and now - before[0] < _SHORTEST and count >= before[1]:
+                return before[2]
+            rate = None
+            if before is not None and count >= before[1]:
+                rate = round((count - before[1]) / (now - before[0]), 1)
+            self._seen[hba_id, lun] = now, count, rate
+        return rate

@@ -1,0 +1,200 @@
+"""The roster of an HBA's engine processes: as many as there are to be, replaced when they die.
+
+A thread watches them. One that has died is replaced at once the first time, and with more patience
+each time that follows; what its successor is to do, it is told by the owner of the roster.
+
+Knows engines by what can be asked of them, nothing of LUNs.
+"""
+
+import logging
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from vscsihba.errors import VscsihbaError
+
+log = logging.getLogger(__name__)
+
+PAUSES: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds before an engine that has died is replaced: for the first time, the second, and so on."""
+
+STEADY: Final = 60.0
+"""Seconds of life after which an engine's death counts as the first again."""
+
+
+class Member(Protocol):
+    """An engine process; `vscsihba.daemon.engine.Engine` is one."""
+
+    pid: int
+    since: float
+
+    @property
+    def alive(self) -> bool:
+        """It has not ended."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable once it has ended."""
+
+    def ask(self, verb: str, arguments: Mapping[str, object]) -> Any:
+        """Have it do something."""
+
+    def end(self) -> None:
+        """Have it end, wait for that, and let go of it."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Roster:
+    """The engine processes of one HBA.
+
+    Args:
+        hba_id: 0..255.
+        size: How many there are to be.
+        start: Starts one more.
+        welcome: Tells a new one what it is to do, as far as that goes; called with the lock held.
+        mend: Tries again what did not go, and tells whether all is well now; likewise.
+        found: Those that are there already, the eldest first.
+
+    Attributes:
+        lock: Held while members come, go, or are told anything.
+        size: How many there are to be.
+    """
+
+    def __init__(
+        self,
+        hba_id: int,
+        size: int,
+        start: Callable[[int], Member],
+        *,
+        welcome: Callable[[Member], None],
+        mend: Callable[[], bool],
+        found: Sequence[Member],
+    ) -> None:
+        self.lock = threading.RLock()
+        self.size = size
+        self._id = hba_id
+        self._start = start
+        self._welcome = welcome
+        self._mend = mend
+        self._members = list(found)
+        self._deaths = 0
+        self._due: float | None = None
+        self._closed = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._keeper = threading.Thread(target=self._keep, name=f"roster{hba_id}", daemon=True)
+
+    @property
+    def members(self) -> list[Member]:
+        """Those that are there, the eldest first; one may have died just now."""
+        return list(self._members)
+
+    def watch(self) -> None:
+        """Begin to watch."""
+        self._keeper.start()
+
+    def fill(self) -> None:
+        """Bury the dead, and have as many as there are to be.
+
+        Raises:
+            UsageError, HostError: One cannot be started; those that could stay.
+        """
+        with self.lock:
+            self.bury()
+            while len(self._members) < self.size:
+                member = self._start(self._id)
+                log.info("engine %d of HBA %d has begun", member.pid, self._id)
+                self._members.append(member)
+                self._welcome(member)
+            self._look_again()
+
+    def shrink(self, size: int) -> None:
+        """End the youngest until there are no more than `size`.
+
+        Raises:
+            HostError: One does not end.
+        """
+        with self.lock:
+            while len(self._members) > size:
+                self._members[-1].end()
+                self._members.pop()
+            self.size = size
+            self._look_again()
+
+    def bury(self) -> list[Member]:
+        """Let go of those that have died, and return them."""
+        dead = [member for member in self._members if not member.alive]
+        for member in dead:
+            log.warning("engine %d of HBA %d has ended", member.pid, self._id)
+            self._members.remove(member)
+            member.close()
+        return dead
+
+    def try_again_later(self) -> None:
+        """Have what did not go mended before long."""
+        with self.lock:
+            self._postpone()
+            self._look_again()
+
+    def close(self) -> None:
+        """Watch no more, and let go of the engines: they go on."""
+        self._closed = True
+        self._look_again()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        for member in self._members:
+            member.close()
+        self._members.clear()
+        os.close(self._wake)
+
+    # The thread that watches.
+
+    def _keep(self) -> None:
+        while True:
+            self._wait()
+            if self._closed:
+                return
+            with self.lock:
+                self._tend(time.monotonic())
+
+    def _wait(self) -> None:
+        """Wait for a death, for the time of another try, or for news."""
+        with selectors.DefaultSelector() as selector:
+            with self.lock:
+                selector.register(self._wake, selectors.EVENT_READ)
+                for member in self._members:
+                    selector.register(member, selectors.EVENT_READ)
+                due = self._due
+            ready = selector.select(None if due is None else max(0.0, due - time.monotonic()))
+            if any(key.fileobj == self._wake for key, _ in ready):
+                os.eventfd_read(self._wake)
+
+    def _tend(self, now: float) -> None:
+        """Note deaths, and do what is due."""
+        for member in self.bury():
+            if time.time() - member.since > STEADY:
+                self._deaths = 0
+            self._postpone()
+        if self._due is not None and self._due <= now:
+            self._due = None
+            try:
+                self.fill()
+            except VscsihbaError as error:
+                log.error("no engine for HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+                self._postpone()
+            else:
+                if self._mend():
+                    self._deaths = min(self._deaths, 1)
+                else:
+                    self._postpone()
+
+    def _postpone(self) -> None:
+        """Have the next try after a pause that grows."""
+        self._due = time.monotonic() + PAUSES[min(self._deaths, len(PAUSES) - 1)]
+        self._deaths += 1
+
+    def _look_again(self) -> None:
+        os.eventfd_write(self._wake, 1)

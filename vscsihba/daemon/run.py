@@ -1,0 +1,105 @@
+"""The service as a process: alone on its machine, ready when its disks are, watched, and gone without them.
+
+``vscsihba daemon`` runs it in the foreground, and so does systemd. When it ends, its engines go on;
+only when the machine itself goes down they are ended too, so that files are closed in time.
+"""
+
+import logging
+import os
+import select
+import signal
+import subprocess
+from types import FrameType
+from typing import Final
+
+from vscsihba import configfs
+from vscsihba.control import ControlServer, root_or_group
+from vscsihba.control.peer import group_id
+from vscsihba.daemon.calls import SOCKET
+from vscsihba.daemon.notify import Notifier
+from vscsihba.daemon.service import Service
+from vscsihba.daemon.state import State
+from vscsihba.daemon.supervisor import Supervisor
+from vscsihba.errors import VscsihbaError
+
+log = logging.getLogger(__name__)
+
+GROUP: Final = "vscsihba"
+"""Members of this group may use the control socket, where there is such a group."""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def serve(state: State | None = None) -> None:
+    """Be the machine's service until a signal ends it.
+
+    Args:
+        state: Where things are remembered; by default the machine's own places.
+
+    Raises:
+        InUseError: There is a service already.
+        HostError: This machine lacks something.
+    """
+    logging.getLogger("vscsihba").setLevel(logging.INFO)
+    state = state or State()
+    ending = _Ending()
+    notifier = Notifier()
+    with state.held():
+        configfs.prepare()
+        supervisor = Supervisor()
+        service = Service(supervisor, state)
+        try:
+            service.resume()
+            with ControlServer(SOCKET, service.verbs(), allowed=root_or_group(GROUP), group=group_id(GROUP)):
+                notifier.ready(_summary(service))
+                log.info("ready: %s", _summary(service))
+                while not ending.wait(notifier.interval):
+                    notifier.alive(_summary(service))
+                notifier.stopping()
+            if _machine_goes_down():
+                _take_all_down(service)
+        finally:
+            supervisor.close()
+
+
+class _Ending:
+    """Waits for a signal; see `vscsihba.cli.ending` for why by a pipe."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _note)
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait so long, or for ever; tell whether a signal has come."""
+        return bool(select.select([self._reader], [], [], seconds)[0])
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the pipe has the signal."""
+
+
+def _summary(service: Service) -> str:
+    document = service.document
+    return f"{len(document.hbas)} HBAs, {sum(len(hba.luns) for hba in document.hbas)} LUNs"
+
+
+def _machine_goes_down() -> bool:
+    """Tell whether this machine is on its way to power off or reboot (systemctl(1), is-system-running)."""
+    try:
+        done = subprocess.run(
+            ["systemctl", "is-system-running"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):  # another init
+        return False
+    return done.stdout.strip() == "stopping"
+
+
+def _take_all_down(service: Service) -> None:
+    """End all disks, as far as they are not in use; what runs stays noted as saved, for the next start."""
+    for hba in service.document.hbas:
+        try:
+            service.clear(lambda _step: None, hba.id)
+        except VscsihbaError as error:
+            log.warning("HBA %d goes down with the machine: %s", hba.id, error)

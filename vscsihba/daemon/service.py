@@ -1,0 +1,241 @@
+"""The service's verbs: what a control socket makes of its requests.
+
+Changes are made one at a time, whoever asks for them; looking waits for nobody. Knows documents
+and the order of things; how the machine is changed, `applying` and `supervisor` know.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vscsihba.config.changes import Changes, changes
+from vscsihba.config.dump import builtins
+from vscsihba.config.load import read, warnings
+from vscsihba.config.lun_changes import RemoveLun, ReplaceLun
+from vscsihba.config.model import Document
+from vscsihba.config.pruning import Prune
+from vscsihba.config.sizes import with_size
+from vscsihba.config.stacks import canonical
+from vscsihba.control import Progress
+from vscsihba.daemon.applying import Applying
+from vscsihba.daemon.machine import check_machine
+from vscsihba.daemon.rates import Rates
+from vscsihba.daemon.state import State
+from vscsihba.daemon.status import status
+from vscsihba.daemon.supervisor import Supervisor
+from vscsihba.engine import owner
+from vscsihba.errors import InUseError, UsageError, VscsihbaError
+from vscsihba.handlers.options import did_you_mean
+from vscsihba.handlers.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """What runs, and what may be done with it.
+
+    Args:
+        supervisor: The machine.
+        state: What is remembered.
+
+    Attributes:
+        document: What runs.
+    """
+
+    def __init__(self, supervisor: Supervisor, state: State) -> None:
+        self.document = Document()
+        self._supervisor = supervisor
+        self._state = state
+        self._changing = threading.Lock()
+        self._rates = Rates()
+        self._since = time.time()
+
+    def resume(self) -> None:
+        """Go on with what an earlier service ran; after a start of the machine, with what was saved.
+
+        A disk that cannot be served is shown as failing and tried again; the others are not kept waiting.
+        """
+        with self._changing:
+            self.document = self._remembered()
+            self._supervisor.resume(self.document)
+            self._state.note(self.document)
+
+    def _remembered(self) -> Document:
+        for what, remembered in (("ran", self._state.running), ("was saved", self._state.to_restore)):
+            try:
+                found = remembered()
+            except VscsihbaError as error:
+                log.error("what %s cannot be known: %s", what, error)  # noqa: TRY400 - it says all
+                continue
+            if found is not None:
+                return found
+        return Document()
+
+    def verbs(self) -> dict[str, Callable[..., object]]:
+        """Return what may be asked, by name; `vscsihba.daemon.calls` says what of."""
+        return {
+            "plan": self.plan,
+            "apply": self.apply,
+            "show": self.show,
+            "status": self.status,
+            "save": self.save,
+            "clear": self.clear,
+            "resize": self.resize,
+            "act": self.act,
+        }
+
+    # Looking.
+
+    def plan(self, document: object, prune: Prune = "named", *, replace: bool = False) -> object:
+        """Return what `apply` would do; `replace` makes no difference to that."""
+        del replace
+        wanted = _read(document)
+        return _told(_changes(self.document, wanted, prune), wanted)
+
+    def show(self) -> object:
+        """Return what runs, as a document."""
+        return builtins(self.document)
+
+    def status(self) -> object:
+        """Return how everything is."""
+        return status(self.document, self._supervisor.crews, self._rates, self._since)
+
+    # Changing.
+
+    def apply(
+        self,
+        document: object,
+        progress: Progress,
+        prune: Prune = "named",
+        *,
+        replace: bool = False,
+        force: bool = False,
+    ) -> object:
+        """Make it so."""
+        wanted = _read(document)
+        with self._changing:
+            found = _changes(self.document, wanted, prune)
+            if found.replacing and not replace:
+                raise UsageError(
+                    f"{found.replacing[0].text}: not while the disk works",
+                    cure="say --replace, and the disk goes away and comes back as the other",
+                )
+            self._make_so(found, progress, force=force)
+            return {**_told(found, wanted), "done": True}
+
+    def save(self, path: str | None = None, *, force: bool = False) -> object:
+        """Keep what runs for the next start, or in a file of one's own."""
+        with self._changing:
+            where = None if path is None else _absolute(path)
+            return {"path": str(self._state.save(self.document, where, force=force))}
+
+    def clear(self, progress: Progress, hba: int | None = None, *, force: bool = False) -> object:
+        """Take away an HBA, or all, with LUNs and backstores."""
+        with self._changing:
+            if hba is not None and self.document.hba(hba) is None:
+                raise UsageError(f"no HBA {hba} is the service's", cure='see "vscsihba status"')
+            found = changes(self.document, _without(self.document, hba), prune="all")
+            self._make_so(found, progress, force=force)
+            return {**_told(found, self.document), "removed": [step.text for step in found]}
+
+    def resize(self, backstore: str, size: int, progress: Progress) -> object:
+        """Enlarge a backstore to `size` bytes."""
+        with self._changing:
+            known = self.document.backstores
+            if backstore not in known:
+                raise UsageError(
+                    f"there is no backstore {backstore!r}", cure=did_you_mean(backstore, list(known))
+                )
+            stacks = {**known, backstore: with_size(known[backstore], size)}
+            wanted = _read(builtins(msgspec.structs.replace(self.document, backstores=stacks)))
+            found = _changes(self.document, wanted, "all")
+            self._make_so(found, progress, force=False)
+            return {**_told(found, wanted), "backstore": backstore, "size": size}
+
+    def act(
+        self,
+        *,
+        hba: int,
+        lun: int,
+        layer: str,
+        action: str,
+        arguments: Mapping[str, object],
+        progress: Progress,
+        force: bool = False,
+    ) -> object:
+        """Have a layer of a disk do something; if its stack is another one then, that runs from now on."""
+        answer = owner.act(hba, lun, layer, action, arguments, force=force, progress=progress)
+        stack = answer.get("document")
+        if isinstance(stack, str | dict):
+            with self._changing:
+                self._take_note(hba, lun, canonical(stack, Registry()))
+        return answer
+
+    def _make_so(self, found: Changes, progress: Progress, *, force: bool) -> None:
+        """Carry changes out, all of them or none."""
+        check_machine(found.target, self.document)
+        self._demand_free(found, force=force)
+        applying = Applying(self.document, self._supervisor, self._note, force=force)
+        applying.carry_out(found.steps, progress)
+
+    def _note(self, document: Document) -> None:
+        self.document = document
+        self._state.note(document)
+
+    def _take_note(self, hba_id: int, number: int, stack: dict[str, Any]) -> None:
+        hba = self.document.hba(hba_id)
+        lun = hba.lun(number) if hba is not None else None
+        if lun is not None:
+            stacks = {**self.document.backstores, lun.backstore: stack}
+            self._note(msgspec.structs.replace(self.document, backstores=stacks))
+
+    def _demand_free(self, found: Changes, *, force: bool) -> None:
+        """Refuse what somebody else serves, and to take away what is in use, before anything is done.
+
+        Raises:
+            InUseError: That would happen.
+        """
+        for hba in found.target.hbas:
+            if self.document.hba(hba.id) is None:
+                self._supervisor.demand_free(hba.id)
+        for step in found.disturbing if not force else ():
+            if isinstance(step, RemoveLun | ReplaceLun):
+                lun = step.lun if isinstance(step, RemoveLun) else step.old
+                if users := self._supervisor.users(step.hba, lun.lun):
+                    raise InUseError(f"{step.text}: {users[0]}", cure="end that first, or say --force")
+
+
+def _read(document: object) -> Document:
+    return read(document, Path("/"))
+
+
+def _changes(running: Document, wanted: Document, prune: Prune) -> Changes:
+    if prune not in ("named", "all", "none"):
+        raise UsageError(f"prune cannot be {prune!r}", cure="use named, all or none")
+    return changes(running, wanted, prune=prune)
+
+
+def _told(found: Changes, wanted: Document) -> dict[str, object]:
+    return {"changes": [step.as_json() for step in found], "warnings": warnings(wanted)}
+
+
+def _without(document: Document, hba_id: int | None) -> Document:
+    """Return a document without an HBA and what only that one shows; an empty one without any."""
+    if hba_id is None:
+        return Document()
+    rest = tuple(hba for hba in document.hbas if hba.id != hba_id)
+    gone = {lun.backstore for hba in document.hbas if hba.id == hba_id for lun in hba.luns}
+    stacks = {name: stack for name, stack in document.backstores.items() if name not in gone}
+    return Document(backstores=stacks, hbas=rest)
+
+
+def _absolute(path: str) -> Path:
+    found = Path(path)
+    if not found.is_absolute():
+        raise UsageError(f"{path!r} is no absolute path", cure="begin it with a slash")
+    return found

@@ -1,0 +1,91 @@
+"""The systemd unit of the service: put where systemd looks for it, and taken away again."""
+
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from vscsihba.errors import HostError
+
+NAME: Final = "vscsihba.service"
+DIRECTORY: Final = Path("/etc/systemd/system")
+_RUNS: Final = Path("/run/systemd/system")
+"""Is there where systemd runs (sd_booted(3))."""
+
+
+def text(program: Path) -> str:
+    """Return the unit; `program` is the absolute path of ``vscsihba``."""
+    template = files("vscsihba.daemon").joinpath(NAME).read_text("utf-8")
+    return template.replace("@PROGRAM@", str(program))
+
+
+def install(*, directory: Path = DIRECTORY, program: Path | None = None, start: bool = False) -> Path:
+    """Write the unit, have systemd read it, and return where it is.
+
+    Args:
+        directory: Where units of this machine are.
+        program: The absolute path of ``vscsihba``; by default the one of this installation.
+        start: Start the service now, and whenever the machine starts.
+
+    Raises:
+        HostError: The unit cannot be written, systemd refuses, or does not run here.
+    """
+    if start and not _RUNS.is_dir():
+        raise HostError(
+            "systemd does not run this machine", cure='have its own init run "vscsihba daemon" as root'
+        )
+    unit = directory / NAME
+    try:
+        unit.write_text(text(program or _program()), encoding="utf-8")
+        unit.chmod(0o644)
+    except OSError as error:
+        raise HostError(f"{unit}: {error.strerror}", cure="be root") from error
+    _systemctl("daemon-reload")
+    if start:
+        _systemctl("enable", "--now", NAME)
+    return unit
+
+
+def remove(*, directory: Path = DIRECTORY) -> bool:
+    """Stop the service, leave its disks as they are, and take the unit away; False if there is none.
+
+    Raises:
+        HostError: systemd refuses, or the unit cannot be removed.
+    """
+    unit = directory / NAME
+    if not unit.exists():
+        return False
+    _systemctl("disable", "--now", NAME)
+    try:
+        unit.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"{unit}: {error.strerror}", cure="be root") from error
+    _systemctl("daemon-reload")
+    return True
+
+
+def _program() -> Path:
+    """Return where ``vscsihba`` is installed: beside this interpreter, or on the path.
+
+    Raises:
+        HostError: It is not.
+    """
+    beside = Path(sys.executable).with_name("vscsihba")
+    found = str(beside) if beside.exists() else shutil.which("vscsihba")
+    if found is None:
+        raise HostError("there is no program vscsihba", cure="install the package first")
+    return Path(found)
+
+
+def _systemctl(*words: str) -> None:
+    """Have systemd do something; where it does not run there is nothing to do."""
+    if not _RUNS.is_dir():
+        return
+    try:
+        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise HostError("there is no program systemctl") from error
+    if done.returncode:
+        raise HostError(f"systemctl {words[0]}: {done.stderr.strip()}", cure=f"journalctl -u {NAME}")

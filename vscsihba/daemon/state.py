@@ -1,0 +1,179 @@
+"""What the service remembers: what runs, for its own next life, and what was saved, for the machine's.
+
+Both are documents in files that are replaced as a whole: whenever the power goes, the old one or the new
+one is there. What is in them, and who wants it, is not known here.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from vscsihba.config.dump import dump
+from vscsihba.config.load import load
+from vscsihba.config.model import Document
+from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
+
+RUN: Final = Path("/run/vscsihba")
+SAVED: Final = Path("/etc/vscsihba/config.json")
+
+KEPT: Final = 10
+"""Versions of a saved document that are kept beside it."""
+
+
+class State:
+    """The documents of a service.
+
+    Args:
+        run: Where what runs is noted; emptied when the machine starts.
+        saved: The document that is restored then.
+    """
+
+    def __init__(self, run: Path = RUN, saved: Path = SAVED) -> None:
+        self.saved = saved
+        self._run = run
+        self._running = run / "running.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the machine's only service while the context is entered.
+
+        Raises:
+            InUseError: There is another one.
+            HostError: The directory cannot be used.
+        """
+        path = self._run / "daemon.lock"
+        try:
+            self._run.mkdir(mode=0o755, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"{path}: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(fd, f"{os.getpid():<16}\n".encode(), 0)
+            yield
+        except BlockingIOError as error:
+            other = os.pread(fd, 16, 0).decode(errors="replace").strip()
+            raise InUseError(
+                f"the service runs already, as process {other}", cure="end that first"
+            ) from error
+        finally:
+            os.close(fd)
+
+    def running(self) -> Document | None:
+        """Return what ran when it was noted last, None if nothing was since the machine started.
+
+        Raises:
+            VscsihbaError: The note cannot be read.
+        """
+        return load(self._running) if self._running.exists() else None
+
+    def note(self, document: Document) -> None:
+        """Note what runs.
+
+        Raises:
+            HostError: It cannot be written.
+        """
+        _replace(self._running, dump(document))
+
+    def to_restore(self) -> Document:
+        """Return the saved document, an empty one if there is none.
+
+        Raises:
+            VscsihbaError: It cannot be read, or is no document.
+        """
+        return load(self.saved) if self.saved.exists() else Document()
+
+    def save(self, document: Document, path: Path | None = None, *, force: bool = False) -> Path:
+        """Save a document, and keep the ten versions before it in a folder ``versions`` beside it.
+
+        Args:
+            document: What to save.
+            path: Absolute; the document that is restored at start by default.
+            force: Also an empty document over one that is not, and over what is no document.
+
+        Raises:
+            UsageError: That is what would happen without.
+            HostError: It cannot be written.
+        """
+        path = path or self.saved
+        text = dump(document)
+        if path.exists():
+            if not force:
+                _demand_harmless(path, document)
+            if path.read_bytes() == text.encode():
+                return path
+            _keep(path)
+        _replace(path, text)
+        return path
+
+
+def _demand_harmless(path: Path, document: Document) -> None:
+    """Refuse to put a document in the place of something better.
+
+    Raises:
+        UsageError: It would be.
+    """
+    try:
+        before = load(path)
+    except VscsihbaError as error:
+        raise UsageError(
+            f"{path} is no document that this program knows: {error.message}",
+            cure="name another file, or use --force",
+        ) from error
+    if document.empty and not before.empty:
+        raise UsageError(
+            f"nothing runs, and {path} has {len(before.hbas)} HBAs and {len(before.backstores)} backstores",
+            cure="use --force to save that nothing runs",
+        )
+
+
+def _keep(path: Path) -> None:
+    """Keep a version of a file, and no more than `KEPT` of them."""
+    folder = path.parent / "versions"
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        number = 0
+        while True:
+            with contextlib.suppress(FileExistsError):
+                (folder / f"{path.stem}-{stamp}-{number:03}{path.suffix}").hardlink_to(path)
+                break
+            number += 1
+        for old in sorted(folder.glob(f"{path.stem}-*{path.suffix}"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"{folder}: {error.strerror}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a text in a file's place, on stable storage."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        fd, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).replace(path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+        _settle(path.parent)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _settle(folder: Path) -> None:
+    """Put a folder's entries on stable storage (fsync(2))."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,151 @@
+"""The machine as the service keeps it: a crew of engines for each HBA.
+
+Carries out what `vscsihba.daemon.applying` asks for. Engines are started, found again after an
+earlier life of the service, and let go; they go on without it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from vscsihba import configfs
+from vscsihba.config.model import Document, Hba
+from vscsihba.daemon.crew import Crew
+from vscsihba.daemon.engine import Engine
+from vscsihba.daemon.roster import Member
+from vscsihba.engine.appearance import Tuning
+from vscsihba.engine.claim import RUN, holder_of
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.errors import InUseError, VscsihbaError
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """The crews of all HBAs.
+
+    Args:
+        start: Starts an engine for an HBA.
+        find: Returns the engines of an HBA that are there.
+        run: Where engines leave their marks.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int], Member] = Engine.start,
+        find: Callable[[int], Sequence[Member]] = Engine.find,
+        run: Path = RUN,
+    ) -> None:
+        self._crews: dict[int, Crew] = {}
+        self._start = start
+        self._find = find
+        self._run = run
+
+    @property
+    def crews(self) -> Mapping[int, Crew]:
+        """The crew of each HBA, by id."""
+        return dict(self._crews)
+
+    def resume(self, document: Document) -> None:
+        """Go on with what is to run, as far as that goes: engines that live are adopted, others started.
+
+        What is there besides was being made or removed when an earlier service ended, and goes.
+        """
+        for hba in document.hbas:
+            crew = Crew(hba.id, hba.engines, self._start, self._find(hba.id))
+            self._crews[hba.id] = crew
+            crew.resume(_requests(document, hba))
+        for hba_id in sorted(self._marks() - self._crews.keys()):
+            if found := self._find(hba_id):
+                self._dismiss(hba_id, found)
+
+    def _marks(self) -> set[int]:
+        """Return the ids of HBAs that engines have left marks of."""
+        names = (path.name.removeprefix("hba") for path in self._run.glob("hba*"))
+        return {int(name) for name in names if name.isdecimal()}
+
+    def _dismiss(self, hba_id: int, found: Sequence[Member]) -> None:
+        """Have engines end that serve an HBA which is not to be."""
+        log.warning("HBA %d was being made, or removed, and goes", hba_id)
+        crew = Crew(hba_id, len(found), self._start, found)
+        crew.resume({})
+        try:
+            crew.end()
+        except VscsihbaError as error:
+            log.error("HBA %d stays: %s", hba_id, error)  # noqa: TRY400 - it says all
+            crew.close()
+
+    def close(self) -> None:
+        """Let go of all engines: they go on."""
+        while self._crews:
+            self._crews.popitem()[1].close()
+
+    # What changes ask for.
+
+    def add_hba(self, hba_id: int, engines: int) -> None:
+        """Put up an HBA without LUNs.
+
+        Raises:
+            InUseError: Somebody else serves that id.
+            HostError: Its engines cannot be started.
+        """
+        self.demand_free(hba_id)
+        crew = Crew(hba_id, engines, self._start)
+        crew.begin()
+        self._crews[hba_id] = crew
+
+    def demand_free(self, hba_id: int) -> None:
+        """Refuse an id that another program serves.
+
+        Raises:
+            InUseError: One does.
+        """
+        holder = holder_of(hba_id, self._run)
+        if holder is not None:
+            pid, name = holder
+            raise InUseError(
+                f"HBA {hba_id} is served by {name or 'process'} {pid}, not by the service",
+                cure="choose another id, or end that process",
+            )
+
+    def remove_hba(self, hba_id: int) -> None:
+        """Take down an HBA that has no LUNs.
+
+        Raises:
+            HostError: One of its engines does not end.
+        """
+        self._crews[hba_id].end()
+        del self._crews[hba_id]
+
+    def set_engines(self, hba_id: int, engines: int) -> None:
+        """Have an HBA served by so many engines; see `Crew.set_size`."""
+        self._crews[hba_id].set_size(engines)
+
+    def add_lun(self, hba_id: int, request: LunRequest) -> None:
+        """Put up a LUN; see `Crew.add`."""
+        self._crews[hba_id].add(request)
+
+    def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
+        """Take down a LUN; see `Crew.remove`."""
+        self._crews[hba_id].remove(lun, force=force)
+
+    def enlarge(self, hba_id: int, request: LunRequest, size: int) -> None:
+        """Let a LUN grow; see `Crew.enlarge`."""
+        self._crews[hba_id].enlarge(request, size)
+
+    def tune(self, hba_id: int, lun: int, tuning: Tuning) -> None:
+        """Have Linux treat a LUN otherwise; see `Crew.tune`."""
+        self._crews[hba_id].tune(lun, tuning)
+
+    def describe(self, hba_id: int, request: LunRequest) -> None:
+        """Know another description of a LUN; see `Crew.describe`."""
+        self._crews[hba_id].describe(request)
+
+    def users(self, hba_id: int, lun: int) -> list[str]:
+        """Return who uses a LUN's disk, in words."""
+        there = configfs.find_lun(hba_id, lun)
+        return configfs.users_of(there.disk) if there is not None and there.disk is not None else []
+
+
+def _requests(document: Document, hba: Hba) -> dict[int, LunRequest]:
+    return {lun.lun: LunRequest.of(lun, document.backstores[lun.backstore]) for lun in hba.luns}

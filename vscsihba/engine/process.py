@@ -1,0 +1,88 @@
+"""An engine as a process of its own: started for an HBA, without LUNs, which others give it.
+
+Says on standard output, in one line of JSON, that it is ready or why not. Lives as long as it
+is not asked to end, whether or not its starter does.
+"""
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Sequence
+
+from vscsihba.engine import privileges
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.target import Target
+from vscsihba.errors import InUseError, VscsihbaError
+from vscsihba.logs import log_in_background
+
+log = logging.getLogger(__name__)
+
+BY = "vscsihba"
+"""What engines of the service claim an HBA id as."""
+
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve the HBA whose id is the only argument; return the exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # for all threads: `_wait` takes them
+    hba_id = int(arguments[0])
+    try:
+        privileges.drop()
+        listener = log_in_background(f"hba{hba_id}", logging.INFO)
+    except VscsihbaError as error:
+        _say(error)
+        return error.exit_code
+    try:
+        return _serve(hba_id)
+    finally:
+        listener.stop()
+
+
+def _serve(hba_id: int) -> int:
+    reports = Reports(failed=log.error, notice=log.info)
+    target = Target(hba_id, [], reports=reports, by=BY, end=lambda: _end(target))
+    try:
+        with target:
+            _say(None)
+            log.info("engine %d serves", os.getpid())
+            _wait(target)
+    except VscsihbaError as error:
+        log.exception("engine %d ends", os.getpid())
+        _say(error)
+        return error.exit_code
+    return 0
+
+
+def _end(target: Target) -> None:
+    """Be asked to end.
+
+    Raises:
+        InUseError: A disk would go that is in use.
+    """
+    if users := target.users():
+        raise InUseError(f"id={target.id} is in use: {users[0]}", cure="end that first")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait(target: Target) -> None:
+    """Wait for a signal to end; while a disk that would go is in use, go on."""
+    while True:
+        number = signal.sigwait(_ENDING)
+        if not (users := target.users()):
+            return
+        log.warning("does not end on signal %d, for %s", number, users[0])
+
+
+def _say(error: VscsihbaError | None) -> None:
+    """Tell the starter how it went, once; nothing reads standard output after that."""
+    said: dict[str, object] = {"ready": error is None}
+    if error is not None:
+        said |= {"message": error.message, "cure": error.cure, "exit_code": error.exit_code}
+    line = json.dumps(said).encode() + b"\n"
+    try:
+        os.write(1, line)
+    except BrokenPipeError:  # the starter has gone: others will find this engine
+        log.info("the service that started engine %d is gone", os.getpid())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
