@@ -8,7 +8,7 @@ import pytest
 from vscsihba.config.dump import builtins, dump
 from vscsihba.config.load import load, parse, warnings
 from vscsihba.config.model import Document, Hba, Lun
-from vscsihba.errors import ConfigError, UsageError
+from vscsihba.errors import ConfigError, HostError, UsageError, VscsihbaError
 
 BASE = Path("/srv")
 
@@ -195,3 +195,67 @@ def test_document_is_written_as_people_write_it() -> None:
     text = dump(read(WHOLE))
     assert '\n    "scratch": {"handler": "memory", "size": "256MiB"},\n' in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_file_without_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="/dev/zero is larger than any document"):
+        load(Path("/dev/zero"))
+
+
+HANDLERS = """
+from vscsihba.block import Geometry
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers.base import Handler
+
+class Mine(Handler):
+    name = "mine"
+
+    class Options(Handler.Options, kw_only=True):
+        how: str = ""
+
+    options: Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        if options.how == "usage":
+            raise UsageError("not so", cure="another way")
+        if options.how == "host":
+            raise HostError("no such package", cure="install it")
+        if options.how == "bug":
+            raise ZeroDivisionError("two\\nlines")
+
+    @property
+    def geometry(self):
+        return Geometry(512)
+
+    def read(self, offset, views):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("usage", ConfigError, "$.backstores.a: not so; another way"),
+        ("host", HostError, "$.backstores.a: no such package; install it"),
+        (
+            "bug",
+            ConfigError,
+            "$.backstores.a: a handler failed over its options: ZeroDivisionError: two lines; mend it",
+        ),
+    ],
+)
+def test_what_a_handler_of_ones_own_says_gets_a_place(
+    tmp_path: Path, how: str, kind: type[VscsihbaError], said: str
+) -> None:
+    (tmp_path / "mine.py").write_text(HANDLERS)
+    stack = {"handler": "stats", "next": {"handler": "mine.py", "how": how}}
+    with pytest.raises(kind) as caught:
+        parse(json.dumps({"version": 1, "backstores": {"a": stack}}).encode(), tmp_path)
+    assert str(caught.value) == said
+
+
+def test_handler_of_ones_own_is_named_by_its_whole_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(HANDLERS)
+    document = parse(b'{"version": 1, "backstores": {"a": {"handler": "mine.py:mine"}}}', tmp_path)
+    assert document.backstores["a"] == {"handler": f"{tmp_path}/mine.py:mine"}

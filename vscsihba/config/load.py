@@ -18,6 +18,9 @@ from vscsihba.errors import ConfigError, UsageError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.registry import Registry
 
+_MOST = 16 << 20
+"""Bytes of the largest document: some 100,000 disks."""
+
 
 def load(path: Path, registry: Registry | None = None) -> Document:
     """Return the document in a file; relative paths in it begin where the file is.
@@ -28,9 +31,12 @@ def load(path: Path, registry: Registry | None = None) -> Document:
         HostError: A handler's package is missing.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_MOST + 1)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", cure="name a document that can be read") from error
+    if len(data) > _MOST:
+        raise UsageError(f"{path} is larger than any document", cure="name a document")
     return parse(data, path.absolute().parent, registry)
 
 

@@ -43,15 +43,23 @@ def read_stack(value: object, base: Path, registry: Registry, place: str) -> Sta
             place, f"it cannot be {shown(value)}", cure="use the path of a file, or an object, {...}"
         )
     found = absolute(value, registry, base)
+    _try_to_build(found, registry, place)
+    return canonical(found, registry)
+
+
+def _try_to_build(stack: Stack, registry: Registry, place: str) -> None:
+    """Let every handler check its options, and give whatever it says a place."""
     try:
-        build(found, registry=registry, place=place)
+        build(stack, registry=registry, place=place)
     except ConfigError:
         raise
     except UsageError as error:
         raise ConfigError(place, error.message, cure=error.cure) from error
     except HostError as error:
         raise HostError(f"{place}: {error.message}", cure=error.cure) from error
-    return canonical(found, registry)
+    except Exception as error:  # a handler may be somebody else's, and raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(place, f"a handler failed over its options: {said}", cure="mend it") from error
 
 
 def canonical(stack: Stack, registry: Registry, *, only_reads: bool = False) -> StackDocument:
