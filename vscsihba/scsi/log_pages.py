@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.readiness import PowerCondition
+from vscsihba.scsi.space import THRESHOLD_SET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +29,6 @@ SUPPORTED_PAGES_AND_SUBPAGES: LogKey = (0x00, 0xFF)
 
 _BOUNDED_COUNTER, _UNBOUNDED_COUNTER, _BINARY_LIST = 0b00, 0b10, 0b11
 """FORMAT AND LINKING of a log parameter."""
-
-THRESHOLD_SET = 1 << 20
-"""Bytes in which space is counted (SBC-4 THRESHOLD EXPONENT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +75,9 @@ def non_medium_errors(lu: LogicalUnit) -> Parameters:
 
 def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
     """Return free and used space in threshold sets, of this unit alone (scope 01b), if they are known."""
-    if lu.space is None:
+    if lu.space.known is None:
         return {}
-    sets = (lu.space.available, lu.space.used)
+    sets = (lu.space.known.available, lu.space.known.used)
     return {
         code: Parameter(struct.pack(">IB3x", min(size // THRESHOLD_SET, 0xFFFFFFFF), 0x01))
         for code, size in enumerate(sets, start=1)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 
 from vscsihba.block import (
-    AskSpace,
     BlockOp,
     BlockResult,
     Buffer,
@@ -18,7 +17,6 @@ from vscsihba.block import (
     Elsewhere,
     Execute,
     Geometry,
-    Space,
 )
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
@@ -30,7 +28,6 @@ from vscsihba.scsi.faults import Result, translate
 from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
-from vscsihba.scsi.log_pages import THRESHOLD_SET
 from vscsihba.scsi.maintenance import Timestamp
 from vscsihba.scsi.mode_pages import ModePages
 from vscsihba.scsi.opcodes import TABLE
@@ -40,7 +37,7 @@ from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import Outcome, SelfTest, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
-from vscsihba.scsi.space import falls_below
+from vscsihba.scsi.space import SpaceWatch
 from vscsihba.scsi.tokens import Tokens
 from vscsihba.stats import LunStats
 
@@ -131,7 +128,7 @@ class LogicalUnit:
         """Have nothing yet of what initiators and the engine bring."""
         self.buffers = Buffers()
         self.self_tests: deque[SelfTest] = deque(maxlen=20)
-        self.space: Space | None = None
+        self.space = SpaceWatch(self.mode_pages)
         self.copies = CopyOperations()
         self.tokens = Tokens()
         self._pending = Pending()
@@ -148,8 +145,8 @@ class LogicalUnit:
 
     def refresh(self) -> None:
         """Work out again what the engine reads directly; due after every change of state."""
-        self.watches_space = self.mode_pages.space_threshold is not None
-        self.clear_road = not (self._pending or self.tokens or self.watches_space) and self.readiness.clear
+        self._watching = self.space.armed
+        self.clear_road = not (self._pending or self.tokens or self._watching) and self.readiness.clear
         self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
         self.write_through = not self.mode_pages.write_cache_enabled
 
@@ -174,7 +171,7 @@ class LogicalUnit:
             self._admit(decoded.command)
             outcome = decoded.command.run(self, decoded, buffer)
             response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
-            if self.watches_space and decoded.command.medium in _CHANGED:
+            if self._watching and decoded.command.medium in _CHANGED:
                 yield from self._translated(self.look_at_space())
         except CheckCondition as condition:
             self.counters.failed(command, condition.sense)
@@ -253,13 +250,6 @@ class LogicalUnit:
         self._shape(geometry)
         self.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
-    def _note_space(self, space: Space) -> None:
-        """Take note of the room that is left; initiators are told if it falls below their threshold."""
-        before, self.space = self.space, space
-        threshold = self.mode_pages.space_threshold
-        if threshold is not None and falls_below(before, space, threshold * THRESHOLD_SET):
-            self.raise_unit_attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
-
     # The commands' side.
 
     def save(self) -> None:
@@ -273,13 +263,9 @@ class LogicalUnit:
             self._on_save(encode_state(self.mode_pages, kept))
 
     def look_at_space(self) -> Generator[BlockOp, BlockResult, None]:
-        """Ask the medium what room is left; where it cannot tell just now, nothing is known anew."""
-        try:
-            space = yield AskSpace()
-        except CheckCondition:
-            return
-        if isinstance(space, Space):
-            self._note_space(space)
+        """Ask the medium what room is left; initiators are told if it has fallen below their threshold."""
+        if (yield from self.space.look()):
+            self.raise_unit_attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
 
     def defer(self, sense: Sense) -> None:
         """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""

@@ -1,16 +1,51 @@
-"""When to say that a thinly provisioned unit runs out of room.
+"""How much room a thinly provisioned unit has left, and when initiators want to be told that it gets less.
 
-Knows byte counts that the medium gives, and a threshold that an initiator has set.
+Asks the medium; when that is worth asking is not known here.
 """
 
-from vscsihba.block import Space
+from collections.abc import Generator
+
+from vscsihba.block import AskSpace, BlockOp, BlockResult, Space
+from vscsihba.scsi.mode_pages import ModePages
+from vscsihba.scsi.sense import CheckCondition
+
+THRESHOLD_SET = 1 << 20
+"""Bytes in which space is counted (SBC-4 THRESHOLD EXPONENT)."""
 
 
-def falls_below(before: Space | None, now: Space, threshold: int) -> bool:
-    """Tell whether available space has just fallen to `threshold` bytes, or lower.
+class SpaceWatch:
+    """The room of one unit.
 
-    A threshold that stays crossed is not crossed again (SBC-4 "Thin provisioned logical unit
-    capacity thresholds", armed for decreasing).
+    Args:
+        mode_pages: Of the unit: initiators set their threshold there.
+
+    Attributes:
+        known: What the medium said last; None if it said nothing yet.
     """
-    crossed = now.available <= threshold
-    return crossed and (before is None or before.available > threshold)
+
+    def __init__(self, mode_pages: ModePages) -> None:
+        self.known: Space | None = None
+        self._mode_pages = mode_pages
+
+    @property
+    def armed(self) -> bool:
+        """Initiators want to be told."""
+        return self._mode_pages.space_threshold is not None
+
+    def look(self) -> Generator[BlockOp, BlockResult, bool]:
+        """Ask the medium; return whether the room has just fallen to the threshold, or below.
+
+        A threshold that stays crossed is not crossed again (SBC-4 "Thin provisioned logical unit
+        capacity thresholds", armed for decreasing). A medium that cannot tell just now changes nothing.
+        """
+        try:
+            now = yield AskSpace()
+        except CheckCondition:
+            return False
+        if not isinstance(now, Space):
+            return False
+        before, self.known = self.known, now
+        if self._mode_pages.space_threshold is None:
+            return False
+        threshold = self._mode_pages.space_threshold * THRESHOLD_SET
+        return now.available <= threshold and (before is None or before.available > threshold)

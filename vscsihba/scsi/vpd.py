@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.copy_vpd import third_party_copy
-from vscsihba.scsi.log_pages import THRESHOLD_SET
+from vscsihba.scsi.space import THRESHOLD_SET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
