@@ -2,12 +2,15 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.configfs.fake_configfs import FakeConfigfs
 from tests.daemon.fake import FakeService
+from vscsihba import configfs
 from vscsihba.cli.main import main
 from vscsihba.errors import HostError
 
@@ -192,12 +195,40 @@ def test_resize_refuses_in_one_line(words: list[str], complaint: str, applied: P
     assert err.count("\n") == 1
 
 
-def test_clear_one_and_all(applied: Path, service: FakeService, capsys: Capture) -> None:
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return FakeConfigfs(tmp_path, monkeypatch)
+
+
+def test_clear_has_the_service_take_away_its_own(
+    applied: Path, service: FakeService, kernel: FakeConfigfs, capsys: Capture
+) -> None:
+    configfs.create_hba(5)
     assert main(["clear", "3"]) == 0
     assert capsys.readouterr().out == "cleared: HBA 3 is gone\n"
     assert service.running.empty
-    assert main(["clear", "--all"]) == 0
-    assert capsys.readouterr().out == "cleared: no HBA of ours is left\n"
+    assert 5 in configfs.observe().hbas
+
+
+def test_clear_takes_away_what_was_left_besides_the_service(
+    applied: Path, service: FakeService, kernel: FakeConfigfs, capsys: Capture
+) -> None:
+    configfs.create_hba(5)
+    assert main(["clear", "5"]) == 0
+    assert (service.running.empty, configfs.observe().hbas) == (False, {})
+    configfs.create_hba(6)
+    capsys.readouterr()
+    assert main(["clear", "--all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": ["remove HBA 3", "HBA 6 with 0 LUNs"]}
+    assert service.running.empty
+
+
+def test_clear_of_what_is_not_there_says_so(
+    service: FakeService, kernel: FakeConfigfs, capsys: Capture
+) -> None:
+    assert main(["clear", "9"]) == 2
+    assert capsys.readouterr().err == 'vscsihba: there is no HBA 9; see "vscsihba status"\n'
 
 
 @pytest.mark.parametrize("words", [[], ["3", "--all"], ["256"], ["x"]])

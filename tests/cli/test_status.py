@@ -179,7 +179,7 @@ def test_what_was_cut_short_and_what_is_foreign_is_shown(
 def test_clear_without_a_service_removes_what_was_left(
     hba: FakeConfigfs, no_service: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(configfs, "prepare", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(configfs, "users_of", lambda disk: [])
     assert main(["clear", "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["removed"][0] == "HBA 3 with 2 LUNs"

@@ -107,7 +107,7 @@ class FakeService:
         self._refuse()
         kept = tuple(each for each in self.running.hbas if hba not in (None, each.id))
         shown = {lun.backstore for each in kept for lun in each.luns}
-        removed = len(self.running.hbas) - len(kept)
+        removed = [f"remove HBA {each.id}" for each in self.running.hbas if each not in kept]
         if hba is not None and not removed:
             raise UsageError(f"there is no HBA {hba}", cure='see "vscsihba status"')
         if self.busy and not force:

@@ -8,6 +8,7 @@ from vscsihba.cli.commands import parser_of
 from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import print_json
 from vscsihba.configfs.names import MAX_ID
+from vscsihba.configfs.probe import check_root
 from vscsihba.daemon.calls import Daemon, NoDaemonError
 from vscsihba.errors import UsageError
 
@@ -15,8 +16,8 @@ _EXAMPLES: Final = """\
   vscsihba clear 7                          take away HBA 7
   vscsihba clear --all                      take away everything of ours
 
-Files that hold disks stay. Where the service runs it does this; otherwise what was left in the kernel by
-processes that died is removed. A disk that is in use is kept unless --force is said.
+Files that hold disks stay. The service takes away what is its own; what was left in the kernel by
+processes that died is removed too. A disk that is in use is kept unless --force is said.
 """
 
 
@@ -36,22 +37,35 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if (options.hba is None) != options.all:
         raise UsageError("say which HBA to clear, or --all", cure='see "vscsihba clear --help"')
-    try:
-        done = Daemon().clear(options.hba, force=options.force)
-    except NoDaemonError:
-        done = {"removed": _clear_leftovers(options.hba, force=options.force)}
+    removed = _clear_services(options.hba, force=options.force)
+    if removed is None or options.all:
+        removed = [*(removed or []), *_clear_leftovers(options.hba, force=options.force)]
     if options.json:
-        print_json(done)
+        print_json({"removed": removed})
     else:
         print(_told(options.hba))
     return 0
 
 
+def _clear_services(hba_id: int | None, *, force: bool) -> list[str] | None:
+    """Have the service take away what is its own, and return what that was; None if it has no such HBA."""
+    try:
+        daemon = Daemon()
+        if hba_id is not None and all(hba["id"] != hba_id for hba in daemon.show()["hbas"]):
+            return None
+        return daemon.clear(hba_id, force=force)
+    except NoDaemonError:
+        return None
+
+
 def _clear_leftovers(hba_id: int | None, *, force: bool) -> list[str]:
     """Remove from the kernel what nobody serves any more, and return what that was."""
-    configfs.prepare()
+    check_root()
     ids = sorted(configfs.observe().hbas) if hba_id is None else [hba_id]
-    return [what for each in ids for what in configfs.clear_hba(each, force=force)]
+    removed = [what for each in ids for what in configfs.clear_hba(each, force=force)]
+    if hba_id is not None and not removed:
+        raise UsageError(f"there is no HBA {hba_id}", cure='see "vscsihba status"')
+    return removed
 
 
 def _told(hba_id: int | None) -> str:

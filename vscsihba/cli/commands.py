@@ -58,6 +58,10 @@ _TABLE = {
         "shell": "work on disks as on a tree, in the manner of targetcli",
         "clear": "take away HBAs with their disks, also what somebody who died has left",
     },
+    "the service": {
+        "daemon": "be the service, in the foreground",
+        "install-service": "have systemd run the service, or no longer",
+    },
     "layers of disks": {
         "snapshot": "take, list and delete snapshots of a disk in use; roll back to one",
         "mirror": "watch, add and remove the legs of a mirrored disk in use",
@@ -66,9 +70,8 @@ _TABLE = {
     },
     "the machine": {
         "handlers": "list what disks can be made of, with options and examples",
+        "schema": "print the JSON Schema of the document",
         "doctor": "check this machine: each line is fine, or says what to do",
-    },
-    "set up": {
         "completion": "print a script that teaches a shell the words of every command",
     },
 }

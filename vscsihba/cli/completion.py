@@ -13,7 +13,8 @@ from vscsihba.cli.commands import COMMANDS, parser_of
 from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import print_json
 from vscsihba.cli.syntax import Syntax, syntax_of
-from vscsihba.errors import UsageError
+from vscsihba.daemon.calls import Daemon
+from vscsihba.errors import UsageError, VscsihbaError
 
 _SHELLS: Final[dict[str, Callable[[Syntax], str]]] = {
     "bash": complete_bash.script,
@@ -30,14 +31,19 @@ _EXAMPLES: Final = """\
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    made = parser_of("completion", usage="{bash,zsh,fish}", examples=_EXAMPLES)
+    made = parser_of("completion", usage="(bash | zsh | fish | --backstores) [--json]", examples=_EXAMPLES)
     made.add_argument("shell", nargs="?", choices=tuple(_SHELLS), help="whose script to print")
+    made.add_argument(
+        "--backstores", action="store_true", help="print the names of all backstores; the scripts ask for it"
+    )
     return made
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print the script."""
     options = parser().parse_args(arguments)
+    if options.backstores:
+        return _print_backstores(as_json=options.json)
     if options.shell is None:
         raise UsageError("name a shell", cure=f"say {', '.join(_SHELLS)}")
     script = _SHELLS[options.shell](whole())
@@ -45,6 +51,19 @@ def run(arguments: Sequence[str]) -> int:
         print_json({"shell": options.shell, "script": script})
     else:
         sys.stdout.write(script)
+    return 0
+
+
+def _print_backstores(*, as_json: bool) -> int:
+    """Print the names of the backstores, none where no service runs: nobody wants an error at a TAB."""
+    try:
+        names = sorted(Daemon().show()["backstores"])
+    except VscsihbaError:
+        names = []
+    if as_json:
+        print_json(names)
+    else:
+        sys.stdout.writelines(f"{name}\n" for name in names)
     return 0
 
 

@@ -151,9 +151,10 @@ class Daemon:
         arguments = {"path": None if path is None else str(path), "force": force}
         return Path(cast("dict[str, str]", self._ask("save", arguments))["path"])
 
-    def clear(self, hba: int | None = None, *, force: bool = False) -> Any:
-        """Take away an HBA, or all of them, with everything that is on it."""
-        return self._do("clear", {"hba": hba, "force": force})
+    def clear(self, hba: int | None = None, *, force: bool = False) -> list[str]:
+        """Take away an HBA, or all of them, with everything that is on it; return what that was."""
+        found = cast("dict[str, list[str]]", self._do("clear", {"hba": hba, "force": force}))
+        return found["removed"]
 
     def resize(self, backstore: str, size: int) -> Any:
         """Enlarge a backstore to `size` bytes while its disk works."""

@@ -1,0 +1,28 @@
+"""``vscsihba daemon``: the service, in the foreground: restores what was saved, and keeps its disks alive."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from vscsihba.cli.commands import parser_of
+from vscsihba.cli.entry import Parser
+from vscsihba.daemon.run import serve
+
+_EXAMPLES: Final = """\
+  vscsihba daemon                           until Ctrl-C or SIGTERM; its disks work on after that
+  vscsihba daemon & vscsihba clear --all    a fresh start
+  vscsihba install-service --start          let systemd run it
+
+A new one goes on with what it finds, also after kill -9. What it does is said on standard error.
+"""
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    return parser_of("daemon", usage="", examples=_EXAMPLES)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Be the service until a signal ends it."""
+    parser().parse_args(arguments)
+    serve()
+    return 0
