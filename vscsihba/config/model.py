@@ -37,87 +37,72 @@ BackstoreName = Annotated[
     ),
 ]
 
+_Serial = Annotated[
+    str,
+    _text(
+        r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?(?!\n)$",
+        "1 to 200 printable ASCII characters without a slash, and no blank at either end",
+        "Unit serial number; made of what the backstore is, if left out.",
+    ),
+]
+_Wwn = Annotated[
+    str,
+    _text(
+        r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})(?!\n)$",
+        '"naa." and 16 hexadecimal digits that begin with 2, 3 or 5, or 32 that begin with 6',
+        "World wide name; made of what the backstore is, if left out.",
+    ),
+]
+_Vendor = Annotated[
+    str,
+    _text(
+        r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$",
+        "1 to 8 printable ASCII characters",
+        "Who made the disk; VSCSIHBA, if left out.",
+    ),
+]
+_Product = Annotated[
+    str,
+    _text(
+        r"^[!-~]([ -~]{0,14}[!-~])?(?!\n)$",
+        "1 to 16 printable ASCII characters",
+        "What the disk is called; VIRTUAL DISK, if left out.",
+    ),
+]
+_QueueDepth = Annotated[
+    int, _number(1, 1024, "Commands that Linux sends to the disk at once; what the HBA has, if left out.")
+]
+_MaxSectors = Annotated[
+    int,
+    msgspec.Meta(
+        ge=8,
+        le=2048,
+        multiple_of=8,
+        description="Largest command in sectors of 512 bytes, for any block size; 2048, if left out.",
+        extra={"use": "a multiple of 8 from 8 to 2048"},
+    ),
+]
+_CommandTimeout = Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; 30, if left out.")]
+_QueueFullTimeout = Annotated[
+    int, _number(0, 86400, "Seconds that a command waits for room in a full ring; 30, if left out.")
+]
+
 
 class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One logical unit of an HBA; every optional key is left to the program when it is left out."""
+    """One logical unit of an HBA; what is None is left to the program, or to the kernel."""
 
     lun: Annotated[int, _number(0, 16383, "Its number on the HBA.")]
     backstore: Annotated[str, msgspec.Meta(description="Name of the backstore that it shows.")]
     read_only: Annotated[bool, msgspec.Meta(description="Refuse every write.")] = False
     removable: Annotated[bool, msgspec.Meta(description="Its medium can be ejected.")] = False
-    serial: (
-        Annotated[
-            str,
-            _text(
-                r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?(?!\n)$",
-                "1 to 200 printable ASCII characters without a slash, and no blank at either end",
-                "Unit serial number; made of what the backstore is, if left out.",
-            ),
-        ]
-        | None
-    ) = None
-    wwn: (
-        Annotated[
-            str,
-            _text(
-                r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})(?!\n)$",
-                '"naa." and 16 hexadecimal digits that begin with 2, 3 or 5, or 32 that begin with 6',
-                "World wide name; made of what the backstore is, if left out.",
-            ),
-        ]
-        | None
-    ) = None
-    vendor: (
-        Annotated[
-            str,
-            _text(
-                r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$",
-                "1 to 8 printable ASCII characters",
-                "Who made the disk; VSCSIHBA, if left out.",
-            ),
-        ]
-        | None
-    ) = None
-    product: (
-        Annotated[
-            str,
-            _text(
-                r"^[!-~]([ -~]{0,14}[!-~])?(?!\n)$",
-                "1 to 16 printable ASCII characters",
-                "What the disk is called; VIRTUAL DISK, if left out.",
-            ),
-        ]
-        | None
-    ) = None
-    queue_depth: (
-        Annotated[
-            int,
-            _number(1, 1024, "Commands that Linux sends to the disk at once; what the HBA has, if left out."),
-        ]
-        | None
-    ) = None
-    max_sectors: (
-        Annotated[
-            int,
-            msgspec.Meta(
-                ge=8,
-                le=2048,
-                multiple_of=8,
-                description="Largest command in sectors of 512 bytes, for any block size; 2048, if left out.",
-                extra={"use": "a multiple of 8 from 8 to 2048"},
-            ),
-        ]
-        | None
-    ) = None
-    command_timeout: (
-        Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; 30, if left out.")] | None
-    ) = None
-    queue_full_timeout: (
-        Annotated[
-            int, _number(0, 86400, "Seconds that a command waits for room in a full ring; 30, if left out.")
-        ]
-        | None
-    ) = None
+    serial: _Serial | None = None
+    wwn: _Wwn | None = None
+    vendor: _Vendor | None = None
+    product: _Product | None = None
+    queue_depth: _QueueDepth | None = None
+    max_sectors: _MaxSectors | None = None
+    command_timeout: _CommandTimeout | None = None
+    queue_full_timeout: _QueueFullTimeout | None = None
 
 
 class Hba(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
