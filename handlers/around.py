@@ -5,11 +5,13 @@ and left after it. The bytes go by unseen. This module knows what is asked for, 
 """
 
 from abc import abstractmethod
+from collections.abc import Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from vscsihba.block import ExtentStatus, Views
+from vscsihba.handlers.base import InlineVerbs
 from vscsihba.handlers.filter import PassThrough
 
 Verb = Literal["read", "write", "flush", "unmap", "write_zeroes", "extents", "resize", "crypto_erase"]
@@ -45,6 +47,23 @@ class Around(PassThrough):
     """A filter whose `around` runs around every verb of the layer below."""
 
     workers = 64
+
+    @property
+    def watched(self) -> Collection[Verb]:
+        """The verbs that `around` makes a difference to; the others go down as if it were not there."""
+        return VERBS
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline verbs of the layer below where they are not watched."""
+        inline, below = super().inline, self.next.inline
+        if "read" not in self.watched:
+            inline = replace(inline, read=below.read, read_flags=below.read_flags)
+        if "write" not in self.watched:
+            inline = replace(
+                inline, write=below.write, write_flags=below.write_flags, write_limit=below.write_limit
+            )
+        return inline
 
     @abstractmethod
     def around(self, request: Request) -> AbstractContextManager[None]:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vscsihba.block import Capabilities, Executed, Extent, ExtentStatus, Geometry, Space, Views
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
 from vscsihba.handlers import options as options_
 from vscsihba.handlers.actions import Action
 
@@ -238,18 +238,6 @@ class Handler(ABC):
             OSError: EOPNOTSUPP unless `Capabilities.crypto_erase`.
         """
         raise OSError(errno.EOPNOTSUPP, f"handler {self.name} has no key to destroy")
-
-    def execute(self, cdb: bytes, views: Views) -> Executed:
-        """Have a device that answers for itself execute a whole command.
-
-        Args:
-            cdb: The command descriptor block; what follows its end is to be ignored.
-            views: Data-out, or room for data-in, as the command goes.
-
-        Raises:
-            OSError: The command got no answer; EOPNOTSUPP unless `Capabilities.whole_cdbs`.
-        """
-        raise OSError(errno.EOPNOTSUPP, f"handler {self.name} takes no commands")
 
     def actions(self) -> Mapping[str, Action[Any]]:
         """Return what this layer can be asked to do while it is open, beyond the verbs."""

@@ -6,6 +6,7 @@ its answer goes back as it is, so nothing can be stacked on it: filters know byt
 
 import errno
 from abc import abstractmethod
+from typing import Protocol, runtime_checkable
 
 from vscsihba.block import Capabilities, Executed, Views
 from vscsihba.handlers.base import Handler
@@ -24,8 +25,35 @@ class CdbHandler(Handler):
 
     @abstractmethod
     def execute(self, cdb: bytes, views: Views) -> Executed:
-        """Have the device execute a command; see `Handler.execute`."""
+        """Have the device execute a command.
+
+        Args:
+            cdb: The command descriptor block; what follows its end is to be ignored.
+            views: Data-out, or room for data-in, as the command goes.
+
+        Raises:
+            OSError: The command got no answer.
+        """
 
     def read(self, offset: int, views: Views) -> None:
         """Refuse: what is on the device is for its own commands to say."""
         raise OSError(errno.EOPNOTSUPP, f"handler {self.name} takes whole commands only")
+
+
+@runtime_checkable
+class TakesCommands(Protocol):
+    """What has `CdbHandler.execute`: such a handler, or the top of a stack."""
+
+    def execute(self, cdb: bytes, views: Views) -> Executed:
+        """Have the device execute a command."""
+
+
+def execute(medium: Handler, cdb: bytes, views: Views) -> Executed:
+    """Have the device behind `medium` execute a command; see `CdbHandler.execute`.
+
+    Raises:
+        OSError: As there; EOPNOTSUPP if there is no device behind.
+    """
+    if not isinstance(medium, TakesCommands):
+        raise OSError(errno.EOPNOTSUPP, f"handler {medium.name} takes no commands")
+    return medium.execute(cdb, views)

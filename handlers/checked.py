@@ -10,6 +10,7 @@ import os
 
 from vscsihba.block import Executed, ExtentStatus, Views
 from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.cdb_handler import execute
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.units import format_size
 
@@ -114,7 +115,7 @@ class Checked(PassThrough):
         self._demand_open()
         _length(views)
         with _Honest(self.next):
-            return self.next.execute(cdb, views)
+            return execute(self.next, cdb, views)
 
     def _demand_open(self) -> None:
         if not self._open:

@@ -6,7 +6,7 @@ For a limit that they share, see `rate`.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -35,6 +35,11 @@ class DelayHandler(Around):
         ] = ""
 
     options: Options
+
+    @property
+    def watched(self) -> Collection[Verb]:
+        """Those that the options name."""
+        return self.options.verbs
 
     @contextmanager
     def around(self, request: Request) -> Iterator[None]:

@@ -8,7 +8,7 @@ import errno
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -65,6 +65,11 @@ class ErrorHandler(Around):
         self._luck = random.Random(options.seed)  # noqa: S311  # tests want the same luck again
         self._lock = threading.Lock()
         self._passed = self._failed = 0
+
+    @property
+    def watched(self) -> Collection[Verb]:
+        """Those that the options name."""
+        return self.options.verbs
 
     @contextmanager
     def around(self, request: Request) -> Iterator[None]:

@@ -6,7 +6,7 @@ own place in the stack.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -31,6 +31,11 @@ class LogHandler(Around):
         verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs to log; all, if left out.")] = VERBS
 
     options: Options
+
+    @property
+    def watched(self) -> Collection[Verb]:
+        """Those that the options name."""
+        return self.options.verbs
 
     def open(self) -> None:
         """Log what the layer below is like."""

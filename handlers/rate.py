@@ -6,7 +6,7 @@ that each request has to itself, see `delay`.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -78,6 +78,11 @@ class RateHandler(Around):
         wanted = self.options
         self._bytes = _bucket(wanted.bytes_per_second, wanted.burst)
         self._requests = _bucket(wanted.requests_per_second, wanted.burst)
+
+    @property
+    def watched(self) -> Collection[Verb]:
+        """Those that the options name."""
+        return self.options.verbs
 
     @contextmanager
     def around(self, request: Request) -> Iterator[None]:

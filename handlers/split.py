@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from vscsihba.block import Buffer, Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.errors import UsageError
-from vscsihba.handlers.base import Handler
+from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.fan import Fan
 from vscsihba.handlers.losses import losses_moved
 
@@ -81,6 +81,35 @@ class SplitHandler(Fan):
     def identity(self) -> str:
         """The identities of the legs."""
         return "split:" + "+".join(part.identity for part in self._parts)
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline verbs of the leg that a request lies in; one that crosses a border has none."""
+        inline = [part.inline for part in self._parts]
+        return InlineVerbs(
+            read=self._routed([(verbs.read, verbs.read_flags) for verbs in inline]),
+            write=self._routed([(verbs.write, verbs.write_flags) for verbs in inline]),
+            write_limit=min(verbs.write_limit for verbs in inline),
+        )
+
+    def _routed(self, moves: list[tuple[Mover | None, int]]) -> Mover | None:
+        """Return what moves bytes of whichever leg they are in; None if not every leg can."""
+        if any(move is None for move, _ in moves):
+            return None
+        starts = self._starts
+        legs = [
+            (move, flags, at) for (move, flags), at in zip(moves, starts, strict=False) if move is not None
+        ]
+
+        def routed(views: Views, offset: int, _flags: int) -> int:
+            number = bisect_right(starts, offset)
+            length = len(views[0]) if len(views) == 1 else sum(map(len, views))
+            if offset + length > starts[number]:
+                raise BlockingIOError
+            move, flags, start = legs[number - 1]
+            return move(views, offset - start, flags)
+
+        return routed
 
     def read(self, offset: int, views: Views) -> None:
         """Read from each leg concerned."""

@@ -7,6 +7,7 @@ import pytest
 from vscsihba.block import (
     AskSpace,
     Elsewhere,
+    Execute,
     Extent,
     Extents,
     Flush,
@@ -59,3 +60,9 @@ def test_a_unit_that_is_no_longer_here_is_not_connected(media: dict[int, Handler
     with pytest.raises(OSError, match="LUN 5 is no longer served here") as gone:
         perform(media[0], media, Elsewhere(5, Flush()))
     assert gone.value.errno == errno.ENOTCONN
+
+
+def test_commands_are_for_those_who_take_them(media: dict[int, Handler]) -> None:
+    with pytest.raises(OSError, match="takes no commands") as caught:
+        perform(media[0], {}, Execute(bytes(6), []))
+    assert caught.value.errno == errno.EOPNOTSUPP

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,9 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.memory import MemoryHandler
+from vscsihba.handlers.stack import build
 
-FACTS = {"geometry", "capabilities", "identity", "inline"}
+FACTS = {"geometry", "capabilities", "identity", "inline", "space"}
 
 
 class Recorder(Around):
@@ -66,3 +68,14 @@ def test_nothing_goes_by_inline_unseen() -> None:
     memory.open()
     assert Recorder(memory).inline.read is None
     assert Recorder(memory).inline.write is None
+
+
+@pytest.mark.parametrize("name", ["log", "delay", "rate", "error"])
+def test_verbs_that_are_not_watched_stay_inline(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(bytes(4096))
+    needed = {"delay": {"seconds": 0}, "rate": {"requests_per_second": 1000}}.get(name, {})
+    for watched in (["flush"], ["write"], ["read", "write"]):
+        with build({"handler": name, "verbs": watched, **needed, "next": str(tmp_path / "a.img")}) as disk:
+            assert (disk.inline.read is None) == ("read" in watched)
+            assert (disk.inline.write is None) == ("write" in watched)
+            assert (disk.inline.write_limit > 0) == ("write" not in watched)

@@ -13,16 +13,17 @@ from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.filter import Filter, PassThrough, Transform
 from vscsihba.handlers.memory import MemoryHandler
 
-LIFECYCLE = {"check", "open", "close"}
+OWN = {"check", "open", "close", "actions"}
+"""What every layer has for itself."""
 
 
 def verbs() -> set[str]:
-    """Everything public that a handler can be asked for, but for opening and closing it."""
+    """Everything public that a handler can be asked for and a filter could pass down."""
     return {
         name
         for name, value in vars(Handler).items()
         if not name.startswith("_") and (isinstance(value, property) or inspect.isfunction(value))
-    } - LIFECYCLE
+    } - OWN
 
 
 def not_passed_down_by(kind: type[PassThrough]) -> set[str]:

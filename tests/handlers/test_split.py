@@ -48,6 +48,27 @@ def test_lost_bytes_are_named_as_seen_from_above(legs: list[str]) -> None:
         assert lost.value.offset == 1124
 
 
+def test_a_request_inside_one_leg_is_done_inline(legs: list[str]) -> None:
+    with build({"handler": "split", "legs": legs}) as disk:
+        inline = disk.inline
+        assert inline.read is not None
+        assert inline.write is not None
+        room = memoryview(bytearray(1024))
+        assert inline.read([room[:512], room[512:]], 1024, inline.read_flags) == 1024
+        assert bytes(room) == b"b" * 1024
+        assert inline.write([room[:512]], 2560, inline.write_flags) == 512
+        assert read(disk, 2048, 1024) == b"c" * 512 + b"b" * 512
+        for move in (inline.read, inline.write):
+            with pytest.raises(BlockingIOError):
+                move([room], 2000, 0)
+
+
+def test_nothing_is_inline_if_a_leg_may_block(legs: list[str]) -> None:
+    slow = {"handler": "delay", "seconds": 0, "next": legs[1]}
+    with build({"handler": "split", "legs": [legs[0], slow]}) as disk:
+        assert (disk.inline.read, disk.inline.write) == (None, None)
+
+
 def test_can_do_what_every_leg_can(legs: list[str]) -> None:
     memory = {"handler": "memory", "size": "1MiB"}
     with build({"handler": "split", "legs": [legs[0], memory]}) as disk:

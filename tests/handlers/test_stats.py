@@ -45,3 +45,24 @@ def test_counts_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_count_of_nothing_can_be_shown() -> None:
     assert str(Count()).startswith("0 calls")
+
+
+def test_counts_what_is_done_inline(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(bytes(8192))
+    file = tmp_path / "stats.json"
+    with build({"handler": "stats", "file": str(file), "next": str(tmp_path / "a.img")}) as disk:
+        inline = disk.inline
+        assert inline.read is not None
+        assert inline.write is not None
+        room = memoryview(bytearray(4096))
+        assert inline.read([room], 0, inline.read_flags) == 4096
+        assert inline.write([room[:512]], 0, inline.write_flags) == 512
+        assert inline.read([room], 6144, inline.read_flags) < 4096  # it comes again, and is counted then
+    counted = json.loads(file.read_text())
+    assert (counted["read"]["calls"], counted["read"]["bytes"]) == (1, 4096)
+    assert (counted["write"]["calls"], counted["write"]["bytes"]) == (1, 512)
+
+
+def test_has_no_inline_verbs_where_there_are_none() -> None:
+    with build({"handler": "stats", "next": {"handler": "delay", "seconds": 0, "next": FAILING}}) as disk:
+        assert (disk.inline.read, disk.inline.write) == (None, None)

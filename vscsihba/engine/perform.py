@@ -19,6 +19,7 @@ from vscsihba.block import (
     WriteZeroes,
 )
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.cdb_handler import execute
 
 
 def perform(  # noqa: C901 - one case an operation
@@ -55,7 +56,7 @@ def perform(  # noqa: C901 - one case an operation
         case AskSpace():
             return medium.space()
         case Execute(cdb, views):
-            return medium.execute(cdb, views)
+            return execute(medium, cdb, views)
         case Elsewhere(lun, operation):
             other = others.get(lun)
             if other is None:
