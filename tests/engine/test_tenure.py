@@ -1,0 +1,175 @@
+"""Owning a LUN and giving it up: one owner at a time, and nothing lost on the way.
+
+The kernel's half is a loopback.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.engine.rig import GOOD, rw10
+from vscsihba import configfs
+from vscsihba.engine import tenure as module
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.tenure import Tenure
+from vscsihba.engine.unit_state import UnitState
+from vscsihba.handlers.stack import Document
+from vscsihba.loopback import Loopback
+from vscsihba.tcmu import abi
+from vscsihba.transport import Transport
+
+BUSY = 8
+STUCK = """
+import threading
+from vscsihba.block import Geometry
+from vscsihba.handlers.base import Handler
+
+class Stuck(Handler):
+    name = "stuck"
+    gate = threading.Event()
+    writing = threading.Event()
+
+    @property
+    def geometry(self):
+        return Geometry(1 << 20)
+
+    def read(self, offset, views):
+        for view in views:
+            view[:] = bytes(len(view))
+
+    def write(self, offset, views, *, fua=False):
+        Stuck.writing.set()
+        assert Stuck.gate.wait(60)
+"""
+
+
+class Kernel:
+    """One backstore, and what engines of it share."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.loopback = Loopback(journal=run / "lun0.journal")
+        self.resets = 0
+
+    def attach(self, _device: object, _journal: Path) -> Transport:
+        self.loopback.transport.attach()
+        return self.loopback.transport
+
+    def reset(self, _name: str) -> None:
+        self.resets += 1
+        self.loopback.reset_ring()
+
+    @contextmanager
+    def engine(self, document: Document) -> Iterator[Tenure]:
+        """An engine that may own the LUN."""
+        pump = Pump()
+        pump.start()
+        tenure = Tenure(
+            0, LunRequest(0, document), self.run, pump=pump, reports=Reports(), neighbours=Neighbours()
+        )
+        try:
+            yield tenure
+        finally:
+            pump.stop()
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+    kernel = Kernel(tmp_path)
+    monkeypatch.setattr(module, "TcmuTransport", kernel.attach)
+    monkeypatch.setattr(module, "UnitState", partial(UnitState, directory=tmp_path / "units"))
+    monkeypatch.setattr(Tenure, "_device", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(configfs, "reset_ring", kernel.reset)
+    yield kernel
+    kernel.loopback.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Document:
+    (tmp_path / "a.img").write_bytes(bytes(1 << 20))
+    return str(tmp_path / "a.img")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def use(kernel: Kernel) -> None:
+    """Write and read; a new owner may have a unit attention to tell."""
+    for cdb, data_out, data_in in ((rw10(0x2A, 0, 1), b"x" * 512, 0), (rw10(0x28, 0, 1), b"", 512)):
+        send = partial(kernel.loopback.submit, cdb, data_out=data_out, data_in=data_in)
+        answers = [kernel.loopback.wait(send()) for _ in range(5)]
+        assert answers[-1].status == GOOD
+        assert answers[-1].data == data_in * b"x"
+
+
+def test_a_lun_has_one_owner_at_a_time(kernel: Kernel, disk: Document) -> None:
+    with kernel.engine(disk) as first, kernel.engine(disk) as second:
+        assert first.open()
+        assert not second.open()
+        use(kernel)
+        first.close()
+        assert first.served is None
+        assert second.open()
+        use(kernel)
+        second.close()
+    assert kernel.resets == 0
+
+
+def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
+    kernel: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    document = {"handler": str(tmp_path / "stuck.py")}
+    with kernel.engine(document) as first, kernel.engine(document) as second:
+        assert first.open()
+        assert first.stack is not None
+        medium = first.stack.layers[-1]
+        gate, writing = medium.gate, medium.writing  # type: ignore[attr-defined]
+        for _ in range(5):  # unit attentions
+            kernel.loopback.wait(kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512))
+        write = kernel.loopback.submit(rw10(0x2A, 0, 1), data_out=b"x" * 512)
+        assert writing.wait(60)
+        threads = threading.active_count()
+        first.close(patience=0)
+        assert "its storage does not answer" in caplog.text
+        assert not second.open(), "two owners would be one too many"
+        gate.set()
+        assert kernel.loopback.wait(write).status == GOOD
+        wait_for(second.open)
+        assert first.served is None
+        second.close()
+        wait_for(lambda: threading.active_count() < threads)
+
+
+@pytest.mark.parametrize("damage", ["journal", "tail"])
+def test_what_cannot_be_believed_is_begun_anew(
+    kernel: Kernel, disk: Document, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512)
+    if damage == "journal":
+        kernel.loopback.transport.close()
+        with (tmp_path / "lun0.journal").open("r+b") as file:
+            file.write(b"\xa5" * 8192)
+    else:
+        at = abi.CMD_TAIL_OFFSET
+        kernel.loopback.memory[at : at + 4] = b"\xf8\xff\xff\xff"
+    with kernel.engine(disk) as tenure:
+        assert tenure.open()
+        assert kernel.loopback.wait(waiting).status == BUSY
+        use(kernel)
+        tenure.close()
+    assert kernel.resets == 1
+    assert "its commands are answered BUSY and come again" in caplog.text
