@@ -11,10 +11,15 @@ when the kernel throttles a writer of too much dirty data (balance_dirty_pages i
 Nothing tells so in advance. So the clock does: an inline write that took longer than
 `SLOW` sends those that follow to threads for `PATIENCE` times as long, and the serving
 thread can lose at most 1/`PATIENCE` of its time that way.
+
+A processor that is taken away from us makes a write slow, too, and threads would only make
+that worse. So a slow write only arouses suspicion; for `WARY` seconds the next one is asked
+whether it slept (``ru_nvcsw`` of getrusage(2)), which costs two system calls.
 """
 
 import errno
 import os
+import resource
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +31,8 @@ from vscsihba.handlers.base import InlineVerbs, Mover
 SLOW = 0.005
 """Seconds from which on a write has surely waited for something."""
 PATIENCE = 50
+WARY = 1.0
+"""Seconds for which writes are looked at closely after a slow one."""
 WRITE_LIMIT = 128 << 10
 """Bytes whose copy still costs less than the trip to a thread and back."""
 
@@ -68,16 +75,24 @@ def bounded_writer(fd: int, expected: Expected) -> Mover:
     its end would bring the lost bytes back as zeroes. lseek(2) is the cheapest way to ask.
     """
     clock, size_of, pwritev, end = time.monotonic, os.lseek, os.pwritev, os.SEEK_END
-    resume = 0.0
+    resume = wary = 0.0
 
     def write(views: Views, offset: int, flags: int) -> int:
-        nonlocal resume
+        nonlocal resume, wary
         start = clock()
         if start < resume or size_of(fd, 0, end) < expected.size:
             raise BlockingIOError
+        slept = times_slept() if start < wary else None
         done = pwritev(fd, views, offset, flags)
         if (spent := clock() - start) > SLOW:
-            resume = start + PATIENCE * spent
+            if slept is not None and slept != times_slept():
+                resume = start + PATIENCE * spent
+            wary = max(resume, start + spent) + WARY
         return done
 
     return write
+
+
+def times_slept() -> int:
+    """Return how often this thread has given up its processor by itself."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
