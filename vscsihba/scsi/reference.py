@@ -63,7 +63,8 @@ _ABSENT = """\
 | the stopped power condition | nothing turns: START=0 flushes the cache, and the unit serves on |
 | power condition timers | only START STOP UNIT changes the power condition |
 | NACA | no initiator of Linux uses it: NORMACA is 0 |
-| unit attentions for each initiator | the transport does not tell them apart: an event is reported once |
+| MODE PARAMETERS CHANGED and the like | they are for other initiators, and the transport tells none apart |
+| unit attentions for each initiator | likewise: what concerns all of them is reported once |
 | READ LONG, WRITE LONG | there are no bytes beside a block's own |
 | microcode | there is none to download |
 """
