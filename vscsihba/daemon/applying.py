@@ -95,8 +95,11 @@ class Applying:
         self.document = after
 
     def _take_back(self, step: Change) -> None:
+        back = step.inverse()
+        if not _whole(back.carry_out(self.document)):  # something before it could not be taken back
+            return
         try:
-            self._take(step.inverse(), force=True)
+            self._take(back, force=True)
             self._note(self.document)
         except (VscsihbaError, OSError) as error:
             log.error("cannot take back: %s: %s", step.text, error)  # noqa: TRY400 - it says all
@@ -134,6 +137,11 @@ class Applying:
             undo.callback(self._machine.add_lun, step.hba, before)
             self._machine.add_lun(step.hba, _request(after, step.new))
             undo.pop_all()
+
+
+def _whole(document: Document) -> bool:
+    """Tell whether every LUN has its backstore."""
+    return all(lun.backstore in document.backstores for hba in document.hbas for lun in hba.luns)
 
 
 def _request(document: Document, lun: Lun) -> LunRequest:
