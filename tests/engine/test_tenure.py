@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.engine.rig import GOOD, rw10
+from tests.engine.rig import GOOD, TASK_ABORTED, rw10
 from vscsihba import configfs
 from vscsihba.engine import tenure as module
 from vscsihba.engine.lun_request import LunRequest
@@ -118,7 +118,9 @@ def use(kernel: Kernel) -> None:
 def test_a_lun_has_one_owner_at_a_time(kernel: Kernel, disk: Document) -> None:
     with kernel.engine(disk) as first, kernel.engine(disk) as second:
         assert first.open()
+        assert first.answers
         assert not second.open()
+        assert not second.answers
         use(kernel)
         first.close()
         assert first.served is None
@@ -143,11 +145,13 @@ def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
         write = kernel.loopback.submit(rw10(0x2A, 0, 1), data_out=b"x" * 512)
         assert writing.wait(60)
         threads = threading.active_count()
+        kernel.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [write])
+        assert kernel.loopback.wait(write).status == TASK_ABORTED
+        wait_for(lambda: not first.answers)
         first.close(patience=0)
         assert "its storage does not answer" in caplog.text
         assert not second.open(), "two owners would be one too many"
         gate.set()
-        assert kernel.loopback.wait(write).status == GOOD
         wait_for(second.open)
         assert first.served is None
         second.close()

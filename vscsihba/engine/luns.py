@@ -206,7 +206,8 @@ class Luns:
         if lun in self.owned:
             steps.callback(self.owned[lun].close)
         if linked:
-            steps.callback(configfs.unlink_lun, self._id, lun, served=lun in self.owned)
+            answers = lun in self.owned and self.owned[lun].answers
+            steps.callback(configfs.unlink_lun, self._id, lun, served=answers)
 
     def _forget(self, lun: int) -> None:
         """Remove what stood in the run directory for a LUN."""

@@ -176,6 +176,11 @@ class Tenure:
         self.served = self.actions = self.stack = None
         self._undo.close()
 
+    @property
+    def answers(self) -> bool:
+        """Tell whether commands are answered: the LUN is served, its ring works, its storage does not hang."""
+        return self.served is not None and self.served.failure is None and not self.served.hung
+
     def take_note(self, document: Document) -> None:
         """Note that the stack is another one now, for whoever owns the LUN next."""
         self.request = replace(self.request, document=document)
