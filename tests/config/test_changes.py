@@ -243,6 +243,13 @@ def test_file_is_free_before_another_disk_is_made_of_it() -> None:
     assert texts(A, wanted)[0] == "- remove LUN 0 of HBA 0: a"
 
 
+def test_serial_number_is_free_before_another_disk_has_it() -> None:
+    both = {"a": file("/a"), "b": file("/b")}
+    running = Document(backstores=both, hbas=(Hba(0, luns=(Lun(0, "a", serial="S"),)),))
+    wanted = Document(backstores=both, hbas=(Hba(0, luns=(Lun(1, "b", serial="S"),)),))
+    assert texts(running, wanted)[:2] == ["- remove LUN 0 of HBA 0: a", "+ add LUN 1 of HBA 0: b"]
+
+
 def test_prune_all_takes_other_hbas_away() -> None:
     assert texts(A, Document(), "all") == [
         "- remove LUN 0 of HBA 0: a",
@@ -261,10 +268,20 @@ def test_backstore_that_a_lun_keeps_cannot_be_shown_elsewhere() -> None:
     with pytest.raises(ConfigError) as caught:
         changes(A, wanted)
     assert str(caught.value) == (
-        "$.backstores.a: LUN 0 of HBA 0 shows it already, and stays; "
-        "prune all, or give this LUN another backstore"
+        "$.backstores.a: LUN 0 of HBA 0 has the same backstore, and stays; "
+        "prune all, or choose another one for this LUN"
     )
     assert texts(A, wanted, "all")[-1] == "- remove HBA 0"
+
+
+@pytest.mark.parametrize("hba_id", [0, 9])
+def test_serial_number_that_a_lun_keeps_cannot_be_anothers(hba_id: int) -> None:
+    running = Document(backstores={"a": file("/a")}, hbas=(Hba(5, luns=(Lun(0, "a", serial="S"),)),))
+    wanted = Document(backstores={"b": file("/b")}, hbas=(Hba(hba_id, luns=(Lun(1, "b", serial="S"),)),))
+    with pytest.raises(
+        ConfigError, match=r"^\$\.backstores\.b: LUN 0 of HBA 5 has the same serial, and stays"
+    ):
+        changes(running, wanted)
 
 
 @pytest.mark.parametrize("prune", get_args(Prune))

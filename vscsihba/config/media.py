@@ -1,4 +1,4 @@
-"""Which disks stand in each other's way: made of the same files, or of the same backstore."""
+"""Which disks stand in each other's way: made of the same files, or of the same backstore, or of one name."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -40,9 +40,10 @@ def in_the_way(
 
 
 def _things(lun: Lun, document: Document, registry: Registry) -> list[str]:
-    """Return what only one LUN can have at a time: a backstore, and files that it writes or locks."""
+    """Return what only one LUN can have at a time: backstore, names, and files that it writes or locks."""
     stack = document.backstores[lun.backstore]
-    return [f"backstore {lun.backstore}", *(f"file {use.path}" for use in uses(stack, registry))]
+    names = [f"{key} {name}" for key, name in (("serial", lun.serial), ("wwn", lun.wwn)) if name is not None]
+    return [f"backstore {lun.backstore}", *names, *(f"file {use.path}" for use in uses(stack, registry))]
 
 
 def _described_anew(old: Lun, new: Lun | None, running: Document, target: Document) -> bool:
