@@ -178,7 +178,7 @@ class Tenure:
 
     @property
     def answers(self) -> bool:
-        """Tell whether commands are answered: the LUN is served, its ring works, its storage does not hang."""
+        """Tell whether commands are answered: the LUN is served, ring and storage work."""
         return self.served is not None and self.served.failure is None and not self.served.hung
 
     def take_note(self, document: Document) -> None:
