@@ -283,6 +283,6 @@ def test_queue_limits_are_what_the_disk_says(luns: list[Lun]) -> None:
         "write_cache": "write back",
         "fua": "1",
     }
-    assert int((queue / "max_hw_sectors_kb").read_text()) <= 8192, "MAXIMUM TRANSFER LENGTH"
+    assert int((queue / "max_sectors_kb").read_text()) <= 8192, "MAXIMUM TRANSFER LENGTH"
     assert int((queue / "discard_max_hw_bytes").read_text()) == 512 * MiB, "MAXIMUM UNMAP LBA COUNT"
     assert int((queue / "write_zeroes_max_bytes").read_text()) == 16 * MiB, "MAXIMUM WRITE SAME LENGTH"
