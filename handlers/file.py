@@ -2,7 +2,8 @@
 
 Sparse files stay sparse: what is discarded becomes a hole, and holes show as
 deallocated. A flush is fdatasync(2), FUA is ``RWF_DSYNC``. This module knows what the
-verbs are made of; `file_path` knows what a path may be, `file_inline` what may block.
+verbs are made of; `file_options` what can be asked of a file, `file_path` what a path may be,
+`file_inline` what may block.
 """
 
 import errno
@@ -11,19 +12,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal
-
-from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Space, Views
-from vscsihba.errors import MediumError, UsageError
+from vscsihba.errors import MediumError
 from vscsihba.handlers import file_making, file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.file_direct import DIRECT_ALIGNMENT, DirectFile
+from vscsihba.handlers.file_direct import DirectFile
 from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
+from vscsihba.handlers.file_options import FileOptions
 from vscsihba.handlers.file_sync import Syncs
-from vscsihba.handlers.options import BlockSize, FilePath, MediumPath, Size
 from vscsihba.handlers.vectored import transfer
 
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
@@ -36,58 +34,8 @@ class FileHandler(Handler):
     example = "file:/srv/disk.img;direct=true"
     workers = 8
 
-    class Options(Handler.Options, kw_only=True):
+    class Options(FileOptions, kw_only=True):
         """Options of the file handler."""
-
-        path: Annotated[MediumPath, Meta(description="The image file or block device.", min_length=1)]
-        size: Annotated[
-            Size | None,
-            Meta(
-                description="Size of the file, such as 10GiB: one that is missing is made, "
-                "a smaller one is enlarged, a larger one is taken as it is."
-            ),
-        ] = None
-        create: Annotated[
-            bool, Meta(description="The size is only for making the file: one that exists is not enlarged.")
-        ] = False
-        block_size: Annotated[
-            BlockSize | None,
-            Meta(description="Logical block in bytes; 512, or what the device has, if left out."),
-        ] = None
-        physical_block_size: Annotated[
-            int | None,
-            Meta(description="Physical block in bytes; 4096, or what the device has, if left out."),
-        ] = None
-        preallocation: Annotated[
-            Literal["none", "reserve", "full"],
-            Meta(
-                description="For a file that is made: leave it sparse, set storage aside, or write it full."
-            ),
-        ] = "none"
-        copy_of: Annotated[
-            FilePath,
-            Meta(
-                description="If the file is missing, make it a copy of this one, which takes neither "
-                "time nor room where the file system can let both share storage (reflink)."
-            ),
-        ] = ""
-        direct: Annotated[
-            bool, Meta(description="Go past the page cache (O_DIRECT), in units of 4096 bytes on files.")
-        ] = False
-        read_only: Annotated[
-            bool, Meta(description="Never write; several disks may share the file then.")
-        ] = False
-
-        def __post_init__(self) -> None:
-            """Refuse options that contradict each other."""
-            if self.create and self.size is None:
-                raise ValueError('"create" needs a "size"')
-            if self.preallocation != "none" and self.size is None:
-                raise ValueError('"preallocation" is for a file that is made, so it needs a "size"')
-            if self.copy_of and (self.create or self.preallocation != "none" or self.read_only):
-                raise ValueError('"copy_of" does not go with "create", "preallocation" or "read_only"')
-            if self.size is not None and self.read_only:
-                raise ValueError('a file cannot be given a "size" with "read_only"')
 
     options: Options
 
@@ -107,39 +55,29 @@ class FileHandler(Handler):
 
     def check(self) -> None:
         """Look whether there is a file that can be a disk, or room to make it."""
-        path, size = self.options.path, self.options.size
-        medium = file_path.look(path, read_only=self.options.read_only)
-        if medium is None and self.options.copy_of:
-            medium = self._template()
-            file_path.demand_room(path)
-        elif medium is None:
-            if size is None:
-                raise file_path.missing(path)
-            file_path.demand_room(path)
-            medium = file_path.Medium(size)
-        medium = self._enlarged(medium)
-        self._shape(medium)
-        self._demand_aligned(medium)
+        medium = self.options.medium()
+        self.options.shape(medium)
+        self.options.alignment(medium)
 
     def open(self) -> None:
         """Make the file if asked to, lock it, and find out what it can do."""
         path, read_only = self.options.path, self.options.read_only
         if not os.path.lexists(path):
-            self._make()
+            self.options.make()
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         with ExitStack() as failing:
             failing.callback(self.close)
             medium = file_path.measure(self._fd, path)
-            if (enlarged := self._enlarged(medium)) != medium:
-                self._shape(enlarged)
+            if (enlarged := self.options.enlarged(medium)) != medium:
+                self.options.shape(enlarged)
                 file_making.enlarge(self._fd, path, enlarged.size)
                 medium = enlarged
             self._is_device = medium.is_device
-            self._geometry = self._shape(medium)
+            self._geometry = self.options.shape(medium)
             self._capabilities = self._ask(medium)
             self._expected = Expected(0 if medium.is_device else medium.size)
             if self.options.direct:
-                self._direct = DirectFile(self._fd, path, self._demand_aligned(medium))
+                self._direct = DirectFile(self._fd, path, self.options.alignment(medium))
             self._inline = self._ask_inline()
             failing.pop_all()
 
@@ -239,7 +177,7 @@ class FileHandler(Handler):
             if os.lseek(self._fd, 0, os.SEEK_END) != size:
                 raise OSError(errno.EOPNOTSUPP, f"{self.options.path} has another size")
         else:
-            self._demand_aligned(file_path.Medium(size))
+            self.options.alignment(file_path.Medium(size))
             self._demand_whole(0, self._geometry.size)
             self._expected.size = min(size, self._geometry.size)
             os.ftruncate(self._fd, size)
@@ -253,48 +191,6 @@ class FileHandler(Handler):
             InUseError: Somebody reads it.
         """
         file_path.lock(self._fd, self.options.path, shared=shared)
-
-    def _template(self) -> file_path.Medium:
-        """Return what a missing file is to be a copy of.
-
-        Raises:
-            UsageError: There is no such file, or it is no file.
-        """
-        template = file_path.look(self.options.copy_of, read_only=True)
-        if template is None:
-            raise UsageError(f"{self.options.copy_of}: there is no such file to copy")
-        if template.is_device:
-            raise UsageError(f"{self.options.copy_of} is a device", cure='a "copy_of" must be a file')
-        return template
-
-    def _make(self) -> None:
-        """Make a file that is missing, if it was said how."""
-        path, size = self.options.path, self.options.size
-        if self.options.copy_of:
-            file_making.copy(self.options.copy_of, path)
-        elif size is not None:
-            file_making.create(path, size, self.options.preallocation)
-
-    def _enlarged(self, medium: file_path.Medium) -> file_path.Medium:
-        """Return the medium with at least the size that was asked for.
-
-        Raises:
-            UsageError: It is a device that is smaller.
-        """
-        size = self.options.size
-        if size is None or self.options.create or medium.size >= size:
-            return medium
-        if medium.is_device:
-            raise UsageError(
-                f"{self.options.path} has {medium.size} bytes, not {size}",
-                cure='leave "size" out, or enlarge the device',
-            )
-        return replace(medium, size=size)
-
-    def _shape(self, medium: file_path.Medium) -> Geometry:
-        """Return the shape of the disk, with the block sizes that were asked for."""
-        wanted = self.options
-        return medium.geometry(wanted.path, wanted.block_size, wanted.physical_block_size)
 
     def _ask(self, medium: file_path.Medium) -> Capabilities:
         """Ask file system or device what it can do."""
@@ -320,21 +216,6 @@ class FileHandler(Handler):
         if self.options.direct:
             return InlineVerbs()
         return inline_verbs(self._fd, self._expected, read_only=self.options.read_only)
-
-    def _demand_aligned(self, medium: file_path.Medium) -> int:
-        """Return what direct requests have to be aligned to.
-
-        Raises:
-            UsageError: The end of the file is not.
-        """
-        alignment = medium.block_size if medium.is_device else DIRECT_ALIGNMENT
-        if self.options.direct and medium.size % alignment:
-            raise UsageError(
-                f"{self.options.path}: the size {medium.size} is no multiple of the {alignment} that "
-                "direct access needs",
-                cure="enlarge it a little",
-            )
-        return alignment
 
     def _can(self, way: Callable[[int, int, int], None], offset: int, length: int) -> bool:
         """Try a system call on a range; return whether there is such a thing here."""

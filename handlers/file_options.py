@@ -1,0 +1,141 @@
+"""What can be asked of a file that is a disk, and what that makes of the file that is there.
+
+Knows the options and how they go together with a medium; nothing is opened here but a template.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from vscsihba.block import Geometry
+from vscsihba.errors import UsageError
+from vscsihba.handlers import file_making, file_path
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.file_direct import DIRECT_ALIGNMENT
+from vscsihba.handlers.options import BlockSize, FilePath, MediumPath, Size
+
+
+class FileOptions(Handler.Options, kw_only=True):
+    """Options of the file handler."""
+
+    path: Annotated[MediumPath, Meta(description="The image file or block device.", min_length=1)]
+    size: Annotated[
+        Size | None,
+        Meta(
+            description="Size of the file, such as 10GiB: one that is missing is made, "
+            "a smaller one is enlarged, a larger one is taken as it is."
+        ),
+    ] = None
+    create: Annotated[
+        bool, Meta(description="The size is only for making the file: one that exists is not enlarged.")
+    ] = False
+    block_size: Annotated[
+        BlockSize | None,
+        Meta(description="Logical block in bytes; 512, or what the device has, if left out."),
+    ] = None
+    physical_block_size: Annotated[
+        int | None,
+        Meta(description="Physical block in bytes; 4096, or what the device has, if left out."),
+    ] = None
+    preallocation: Annotated[
+        Literal["none", "reserve", "full"],
+        Meta(description="For a file that is made: leave it sparse, set storage aside, or write it full."),
+    ] = "none"
+    copy_of: Annotated[
+        FilePath,
+        Meta(
+            description="If the file is missing, make it a copy of this one, which takes neither "
+            "time nor room where the file system can let both share storage (reflink)."
+        ),
+    ] = ""
+    direct: Annotated[
+        bool, Meta(description="Go past the page cache (O_DIRECT), in units of 4096 bytes on files.")
+    ] = False
+    read_only: Annotated[bool, Meta(description="Never write; several disks may share the file then.")] = (
+        False
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.create and self.size is None:
+            raise ValueError('"create" needs a "size"')
+        if self.preallocation != "none" and self.size is None:
+            raise ValueError('"preallocation" is for a file that is made, so it needs a "size"')
+        if self.copy_of and (self.create or self.preallocation != "none" or self.read_only):
+            raise ValueError('"copy_of" does not go with "create", "preallocation" or "read_only"')
+        if self.size is not None and self.read_only:
+            raise ValueError('a file cannot be given a "size" with "read_only"')
+
+    def medium(self) -> file_path.Medium:
+        """Return what the disk will be made of, be it there or still to be made.
+
+        Raises:
+            UsageError: It can be no disk, or cannot be made.
+        """
+        medium = file_path.look(self.path, read_only=self.read_only)
+        if medium is None:
+            if self.copy_of:
+                medium = self._template()
+            elif self.size is not None:
+                medium = file_path.Medium(self.size)
+            else:
+                raise file_path.missing(self.path)
+            file_path.demand_room(self.path)
+        return self.enlarged(medium)
+
+    def _template(self) -> file_path.Medium:
+        """Return what a missing file is to be a copy of.
+
+        Raises:
+            UsageError: There is no such file, or it is no file.
+        """
+        template = file_path.look(self.copy_of, read_only=True)
+        if template is None:
+            raise UsageError(f"{self.copy_of}: there is no such file to copy")
+        if template.is_device:
+            raise UsageError(f"{self.copy_of} is a device", cure='a "copy_of" must be a file')
+        return template
+
+    def make(self) -> None:
+        """Make a file that is missing, if it was said how."""
+        path, size = self.path, self.size
+        if self.copy_of:
+            file_making.copy(self.copy_of, path)
+        elif size is not None:
+            file_making.create(path, size, self.preallocation)
+
+    def enlarged(self, medium: file_path.Medium) -> file_path.Medium:
+        """Return the medium with at least the size that was asked for.
+
+        Raises:
+            UsageError: It is a device that is smaller.
+        """
+        size = self.size
+        if size is None or self.create or medium.size >= size:
+            return medium
+        if medium.is_device:
+            raise UsageError(
+                f"{self.path} has {medium.size} bytes, not {size}",
+                cure='leave "size" out, or enlarge the device',
+            )
+        return replace(medium, size=size)
+
+    def shape(self, medium: file_path.Medium) -> Geometry:
+        """Return the shape of the disk, with the block sizes that were asked for."""
+        return medium.geometry(self.path, self.block_size, self.physical_block_size)
+
+    def alignment(self, medium: file_path.Medium) -> int:
+        """Return what direct requests have to be aligned to.
+
+        Raises:
+            UsageError: The end of the file is not.
+        """
+        alignment = medium.block_size if medium.is_device else DIRECT_ALIGNMENT
+        if self.direct and medium.size % alignment:
+            raise UsageError(
+                f"{self.path}: the size {medium.size} is no multiple of the {alignment} that "
+                "direct access needs",
+                cure="enlarge it a little",
+            )
+        return alignment
