@@ -94,8 +94,10 @@ class Service:
     def plan(self, document: object, prune: Prune = "named", *, replace: bool = False) -> object:
         """Return what `apply` would do; `replace` makes no difference to that."""
         del replace
-        wanted = _read(document)
-        return _told(_changes(self.document, wanted, prune), wanted)
+        wanted, running = _read(document), self.document
+        found = _changes(running, wanted, prune)
+        check_machine(found.target, running)
+        return _told(found, wanted)
 
     def show(self) -> object:
         """Return what runs, as a document."""
