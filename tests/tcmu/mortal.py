@@ -29,8 +29,9 @@ from tests.tcmu.killing import STEPPED, Killed, raise_killed, run_lines
 from vscsihba.errors import DeviceGoneError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
-from vscsihba.tcmu.journal import DONE, SIZE, UNIT, UNITS, VOID, Journal
+from vscsihba.tcmu.journal import VOID, Journal
 from vscsihba.tcmu.journal_file import JournalFile
+from vscsihba.tcmu.record import DONE, SIZE, UNIT, UNITS
 
 READ, WRITE, SWAP = 0x28, 0x2A, 0x89
 GOOD, CHECK_CONDITION, MAYBE, ABORTED = 0, 2, 0x22, 0x40

@@ -17,17 +17,9 @@ from tests.tcmu.conftest import MakeServer
 from tests.tcmu.process import is_mapped
 from tests.tcmu.server import READ_10, SENSE, Server
 from vscsihba.errors import HostError, JournalDamagedError
-from vscsihba.tcmu.journal import (
-    ACCEPTED,
-    BEGUN,
-    DISTRUSTED,
-    DONE,
-    SIZE,
-    UNITS,
-    Journal,
-    make_journal,
-)
+from vscsihba.tcmu.journal import DISTRUSTED, Journal, make_journal
 from vscsihba.tcmu.journal_file import JournalFile, discard
+from vscsihba.tcmu.record import ACCEPTED, BEGUN, DONE, SIZE, UNITS
 from vscsihba.tcmu.response import Response
 
 

@@ -8,8 +8,8 @@ from tests.tcmu.conftest import MakeServer
 from tests.tcmu.server import READ_10, SENSE, Server, always, never
 from vscsihba.errors import JournalDamagedError, TransportError
 from vscsihba.tcmu import abi
-from vscsihba.tcmu.journal import UNITS
 from vscsihba.tcmu.kernel import BLOCK
+from vscsihba.tcmu.record import UNITS
 from vscsihba.transport import Recovered
 
 

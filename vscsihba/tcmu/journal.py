@@ -15,71 +15,38 @@ Commands of the short cut leave no record and no position: see `vscsihba.tcmu.su
 for what follows from the table. This module knows neither the ring nor files.
 """
 
-import struct
 import zlib
-from dataclasses import dataclass
 
 from vscsihba.errors import JournalDamagedError
-from vscsihba.tcmu import abi
+from vscsihba.tcmu.record import (
+    ACCEPTED,
+    ANSWER,
+    ANSWER_AT,
+    ANSWER_CRC,
+    BEGUN,
+    CRC,
+    DONE,
+    ENTRY_AT,
+    FIRST,
+    FREE,
+    HEAD,
+    HEAD_CRC,
+    INLINE,
+    LINKS,
+    SIZE,
+    STATES,
+    UNIT,
+    UNITS,
+    Record,
+    Records,
+)
 from vscsihba.tcmu.response import Response
-
-UNITS = 1536
-"""Records of one unit that there is room for; tcm_loop has 1024 commands under way at most (can_queue)."""
-UNIT = 512
-"""Bytes of a unit; a record whose entry is larger takes more than one."""
-
-_POSITION, _INTENT = 64, 72  # the 64 bytes before are the file's header
-_STATES = 4096
-_LINKS = _STATES + 4 * UNITS
-_FIRST = _LINKS + 4 * UNITS
-SIZE = _FIRST + UNITS * UNIT
 
 VOID, DISTRUSTED = 0, 1
 """Positions that no answer has: nothing is recorded; the ring must be reset before anything else."""
 
-FREE = 0
-ACCEPTED, BEGUN, DONE = (int.from_bytes(word, "big") for word in (b"ACPT", b"BEGN", b"DONE"))
-"""States of a record: handed out; changing the medium in a way that must not be repeated; being answered."""
-
-_HEAD = struct.Struct("=QII")
-"""sequence, position of the entry, its length; a CRC of these and the entry follows."""
-_HEAD_CRC = _HEAD.size
-_ANSWER_AT = 32
-_ANSWER = struct.Struct(f"=BB2xI{abi.TCMU_SENSE_BUFFERSIZE}s")
-"""uflags, scsi_status, valid, sense; a CRC of these follows."""
-_ANSWER_CRC = _ANSWER_AT + _ANSWER.size
-_CRC = struct.Struct("=I")
-_CMD_ID = struct.Struct("=H")
-_ENTRY_AT = 144
-_INLINE = UNIT - _ENTRY_AT
+_POSITION, _INTENT = 64, 72  # the 64 bytes before are the file's header
 _MASK = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One command as it is in the table.
-
-    Attributes:
-        sequence: Its place in the order of arrival.
-        at: Where its entry was, in bytes from the start of the map.
-        entry: The whole entry.
-        state: `ACCEPTED`, `BEGUN` or `DONE`.
-        units: What it takes of the table.
-        answer: With `DONE`, what it is answered with.
-    """
-
-    sequence: int
-    at: int
-    entry: bytes
-    state: int
-    units: tuple[int, ...]
-    answer: Response | None
-
-    @property
-    def cmd_id(self) -> int:
-        """The kernel's name for the command."""
-        (cmd_id,) = _CMD_ID.unpack_from(self.entry, abi.tcmu_cmd_entry_hdr.cmd_id.offset)
-        return int(cmd_id)
 
 
 class Journal:
@@ -92,8 +59,8 @@ class Journal:
         self._memory = memory
         self._position = memory[_POSITION : _POSITION + 8].cast("Q")
         self._intent = memory[_INTENT : _INTENT + 4].cast("I")
-        self._states = memory[_STATES : _STATES + 4 * UNITS].cast("I")
-        self._links = memory[_LINKS : _LINKS + 4 * UNITS].cast("I")
+        self._states = memory[STATES : STATES + 4 * UNITS].cast("I")
+        self._links = memory[LINKS : LINKS + 4 * UNITS].cast("I")
         self._free = list(range(UNITS - 1, -1, -1))
         self._units: dict[int, tuple[int, ...]] = {}
         self._sequence = 0
@@ -137,14 +104,14 @@ class Journal:
         if not units:
             return False
         first, memory = units[0], self._memory
-        head = _HEAD.pack(self._sequence, at, len(entry))
-        begin = _FIRST + first * UNIT
-        memory[begin : begin + _HEAD.size] = head
-        _CRC.pack_into(memory, begin + _HEAD_CRC, zlib.crc32(entry, zlib.crc32(head)))
-        inline = entry[:_INLINE]
-        memory[begin + _ENTRY_AT : begin + _ENTRY_AT + len(inline)] = inline
+        head = HEAD.pack(self._sequence, at, len(entry))
+        begin = FIRST + first * UNIT
+        memory[begin : begin + HEAD.size] = head
+        CRC.pack_into(memory, begin + HEAD_CRC, zlib.crc32(entry, zlib.crc32(head)))
+        inline = entry[:INLINE]
+        memory[begin + ENTRY_AT : begin + ENTRY_AT + len(inline)] = inline
         if len(units) > 1:
-            self._store_rest(units, entry[_INLINE:])
+            self._store_rest(units, entry[INLINE:])
         self._states[first] = ACCEPTED
         self._units[cmd_id] = units
         self._sequence += 1
@@ -152,7 +119,7 @@ class Journal:
 
     def _take(self, length: int) -> tuple[int, ...]:
         free = self._free
-        more = -(-(length - _INLINE) // UNIT) if length > _INLINE else 0
+        more = -(-(length - INLINE) // UNIT) if length > INLINE else 0
         if len(free) <= more:
             return ()
         return (free.pop(),) if not more else tuple(free.pop() for _ in range(more + 1))
@@ -160,7 +127,7 @@ class Journal:
     def _store_rest(self, units: tuple[int, ...], rest: memoryview) -> None:
         for index, unit in enumerate(units[1:]):
             piece = rest[index * UNIT : (index + 1) * UNIT]
-            begin = _FIRST + unit * UNIT
+            begin = FIRST + unit * UNIT
             self._links[units[index]] = unit
             self._memory[begin : begin + len(piece)] = piece
 
@@ -180,10 +147,10 @@ class Journal:
         units = self._units.get(cmd_id)
         if units is None:
             return
-        packed = _ANSWER.pack(*response)
-        begin = _FIRST + units[0] * UNIT
-        self._memory[begin + _ANSWER_AT : begin + _ANSWER_CRC] = packed
-        _CRC.pack_into(self._memory, begin + _ANSWER_CRC, zlib.crc32(packed))
+        packed = ANSWER.pack(*response)
+        begin = FIRST + units[0] * UNIT
+        self._memory[begin + ANSWER_AT : begin + ANSWER_CRC] = packed
+        CRC.pack_into(self._memory, begin + ANSWER_CRC, zlib.crc32(packed))
         self._states[units[0]] = DONE
 
     def forget(self, cmd_id: int) -> None:
@@ -199,45 +166,7 @@ class Journal:
         Raises:
             JournalDamagedError: A record is not as it was stored.
         """
-        records = [self._read(unit, state) for unit, state in enumerate(self._states) if state != FREE]
-        taken = [unit for record in records for unit in record.units]
-        if len(taken) != len(set(taken)):
-            raise JournalDamagedError("two records of the journal share a place")
-        return sorted(records, key=lambda record: record.sequence)
-
-    def _read(self, unit: int, state: int) -> Record:
-        begin = _FIRST + unit * UNIT
-        head = bytes(self._memory[begin : begin + _HEAD.size])
-        sequence, at, length = _HEAD.unpack(head)
-        units = self._chain(unit, length)
-        entry = b"".join(self._pieces(units))[:length]
-        (crc,) = _CRC.unpack_from(self._memory, begin + _HEAD_CRC)
-        if state not in (ACCEPTED, BEGUN, DONE) or crc != zlib.crc32(entry, zlib.crc32(head)):
-            raise JournalDamagedError(f"record {unit} of the journal is damaged")
-        answer = None
-        if state == DONE:
-            packed = bytes(self._memory[begin + _ANSWER_AT : begin + _ANSWER_CRC])
-            (crc,) = _CRC.unpack_from(self._memory, begin + _ANSWER_CRC)
-            if crc != zlib.crc32(packed):
-                raise JournalDamagedError(f"the answer in record {unit} of the journal is damaged")
-            answer = Response(*_ANSWER.unpack(packed))
-        return Record(sequence, at, entry, state, units, answer)
-
-    def _chain(self, unit: int, length: int) -> tuple[int, ...]:
-        chain = [unit]
-        while _INLINE + (len(chain) - 1) * UNIT < length:
-            unit = self._links[unit]
-            if unit >= UNITS or unit in chain:
-                raise JournalDamagedError(f"record {chain[0]} of the journal is damaged")
-            chain.append(unit)
-        return tuple(chain)
-
-    def _pieces(self, units: tuple[int, ...]) -> list[memoryview]:
-        begins = [_FIRST + unit * UNIT for unit in units]
-        return [
-            self._memory[begin + (_ENTRY_AT if index == 0 else 0) : begin + UNIT]
-            for index, begin in enumerate(begins)
-        ]
+        return Records(self._memory, self._states, self._links).load()
 
     def adopt(self, records: list[Record]) -> None:
         """Go on with the `records` of a predecessor."""
@@ -252,7 +181,7 @@ class Journal:
     def restart(self, position: int) -> None:
         """Forget everything: the ring begins anew at `position`."""
         self.move_to(VOID)
-        self._memory[_STATES : _STATES + 4 * UNITS] = bytes(4 * UNITS)
+        self._memory[STATES : STATES + 4 * UNITS] = bytes(4 * UNITS)
         self._intent[0] = 0
         self._units.clear()
         self._free = list(range(UNITS - 1, -1, -1))

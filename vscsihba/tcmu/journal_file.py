@@ -11,7 +11,8 @@ import zlib
 from pathlib import Path
 
 from vscsihba.errors import HostError
-from vscsihba.tcmu.journal import DISTRUSTED, SIZE, Journal
+from vscsihba.tcmu.journal import DISTRUSTED, Journal
+from vscsihba.tcmu.record import SIZE
 
 _HEADER = struct.Struct("=8sI32s")
 """magic, version of the layout, whose it is; a CRC of these follows."""

@@ -22,11 +22,12 @@ from vscsihba.tcmu.answers import Answers
 from vscsihba.tcmu.barrier import memory_barrier
 from vscsihba.tcmu.circle import SIZE_MASK, Circle
 from vscsihba.tcmu.data_area import DataArea
-from vscsihba.tcmu.journal import BEGUN, Journal, make_journal
+from vscsihba.tcmu.journal import Journal, make_journal
 from vscsihba.tcmu.mailbox import read_mailbox, read_tail
 from vscsihba.tcmu.management import read_management
 from vscsihba.tcmu.open_commands import OpenCommands
 from vscsihba.tcmu.positions import HEAD, TAIL, UNKNOWN, Positions
+from vscsihba.tcmu.record import BEGUN
 from vscsihba.tcmu.response import Response, ResponseWriter
 from vscsihba.tcmu.survey import Survey, survey
 from vscsihba.transport import Accept, Cut, Recovered

@@ -21,7 +21,8 @@ from vscsihba.errors import JournalDamagedError, RingCorruptError
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.circle import Circle
 from vscsihba.tcmu.data_area import DataArea
-from vscsihba.tcmu.journal import DISTRUSTED, DONE, Journal, Record
+from vscsihba.tcmu.journal import DISTRUSTED, Journal
+from vscsihba.tcmu.record import DONE, Record
 
 _FIELDS = struct.Struct("=I12xQ")
 """From byte 8 of an entry: iov_cnt, cdb_off."""
