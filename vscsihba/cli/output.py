@@ -27,16 +27,25 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2))
 
 
-def print_table(rows: Iterable[Sequence[Cell]], headings: Sequence[str] = ()) -> None:
-    """Print a table without frames, each column as wide as it must be; the last one may be folded."""
+def print_table(
+    rows: Iterable[Sequence[Cell]], headings: Sequence[str] = (), *, folding: Sequence[str] = ()
+) -> None:
+    """Print a table without frames, each column as wide as it must be.
+
+    Args:
+        rows: What stands in it.
+        headings: Of the columns.
+        folding: Headings of the columns that are folded on a narrow terminal; the last one always is.
+    """
     table = Table(box=None, pad_edge=False, show_header=bool(headings), header_style="bold")
     rows = list(rows)
+    if not rows and not headings:
+        return
     width = max([len(headings), *map(len, rows)])
     for number in range(width):
-        last = number == width - 1
-        table.add_column(
-            headings[number] if headings else "", no_wrap=not last, overflow="fold" if last else "ignore"
-        )
+        heading = headings[number] if headings else ""
+        folds = number == width - 1 or heading in folding
+        table.add_column(heading, no_wrap=not folds, overflow="fold" if folds else "ignore")
     for row in rows:
         table.add_row(*row)
     show(table)
@@ -46,6 +55,7 @@ def show(renderable: RenderableType) -> None:
     """Print what rich can render, without blanks at the end of its lines."""
     target = console()
     with target.capture() as captured:
-        target.print(renderable)
+        # Lines are left to the terminal, so that they can be copied; only tables are folded here.
+        target.print(renderable, soft_wrap=isinstance(renderable, Text))
     for line in captured.get().splitlines():
         print(line.rstrip())

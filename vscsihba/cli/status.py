@@ -24,6 +24,7 @@ shown at the end, and never touched.
 """
 
 _HEADINGS: Final = ("HBA", "LUN", "BACKSTORE", "DEVICE", "SIZE", "STACK", "ENGINE", "IOPS", "STATE", "BY-ID")
+_FOLDING: Final = ("STACK", "STATE")
 
 
 def parser() -> Parser:
@@ -59,7 +60,7 @@ def print_status(status: Status, now: float) -> None:
         print(f"service: running for {duration(now - daemon['since'])}, pid {daemon['pid']}")
     if status["hbas"]:
         print()
-        print_table([row for hba in status["hbas"] for row in _rows(hba)], _HEADINGS)
+        print_table([row for hba in status["hbas"] for row in _rows(hba)], _HEADINGS, folding=_FOLDING)
         print()
         print_table(list(_engines(status["hbas"], now)), ("HBA", "ENGINE", "RUNNING FOR", "STATE"))
     else:
