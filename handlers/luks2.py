@@ -3,6 +3,8 @@
 After the LUKS2 On-Disk Format Specification 1.1: two copies of a binary header, each with a
 checksum and followed by the same JSON, then the stripes of the keys, then the payload.
 Unknown keys of the JSON are kept as they are.
+
+This module knows the binary header and what is done with keys; `luks2_json` the words of the JSON.
 """
 
 import base64
@@ -12,22 +14,15 @@ import os
 import struct
 import uuid
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
 from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers import luks2_json
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.luks_crypto import (
-    STRIPES,
-    Argon2i,
-    Kdf,
-    Pbkdf2,
-    Sectors,
-    derive,
-    gather,
-    spread,
-)
+from vscsihba.handlers.luks2_json import Json
+from vscsihba.handlers.luks_crypto import Kdf, Pbkdf2, Sectors, derive, gather, spread
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 MAGICS = (b"LUKS\xba\xbe\x00\x02", b"SKUL\xba\xbe\x00\x02")
@@ -38,11 +33,7 @@ _BINARY = struct.Struct(">8sQQ48s32s64s40s48sQ184s64s")
 _BINARY_SIZE = 4096
 _CHECKSUM_AT = 448
 _HEADER_SIZE = 0x4000
-_PAYLOAD = 16 << 20
-_SPEC = "aes-xts-plain64"
-_AREA_SECTOR = 512
 _SLOTS = 32
-_ALIGN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +55,11 @@ class Luks2:
     header_size: int
     label: bytes
     subsystem: bytes
-    json: dict[str, Any]
+    json: Json
 
     @property
-    def _segment(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.json["segments"]["0"]
+    def _segment(self) -> Json:
+        found: Json = self.json["segments"]["0"]
         return found
 
     @property
@@ -106,7 +97,7 @@ class Luks2:
     def rekeyed(self, key: bytes, digest_kdf: Pbkdf2) -> "Luks2":
         """Return a header for another volume key, with no slot used yet."""
         changed = self._copy_of_json()
-        changed.update(keyslots={}, tokens={}, digests={"0": _digest(key, digest_kdf)})
+        changed.update(keyslots={}, tokens={}, digests={"0": luks2_json.digest_json(key, digest_kdf)})
         return replace(self, json=changed)
 
     def unlock(self, disk: Handler, passphrase: bytes) -> tuple[int, bytes] | None:
@@ -118,12 +109,14 @@ class Luks2:
         """
         for number in self.used:
             slot = self.json["keyslots"][str(number)]
-            area, size, af = slot["area"], int(slot["key_size"]), slot["af"]
-            if area["encryption"] != _SPEC or af["type"] != "luks1" or af["stripes"] != STRIPES:
+            area, size = slot["area"], int(slot["key_size"])
+            if not luks2_json.is_known_slot(slot):
                 raise HostError(f"key slot {number} is of a kind that is not known here")
-            wrapping = derive(_kdf(slot["kdf"]), passphrase, int(area["key_size"]))
-            sealed = read_bytes(disk, int(area["offset"]), _stripes(size))
-            key = gather(Sectors(wrapping, _AREA_SECTOR).decrypt(sealed, 0), size, af["hash"])
+            wrapping = derive(luks2_json.kdf_of(slot["kdf"]), passphrase, int(area["key_size"]))
+            sealed = read_bytes(disk, int(area["offset"]), luks2_json.stripes_size(size))
+            key = gather(
+                Sectors(wrapping, luks2_json.AREA_SECTOR).decrypt(sealed, 0), size, slot["af"]["hash"]
+            )
             if self._is_volume_key(key):
                 return number, key
         return None
@@ -136,25 +129,13 @@ class Luks2:
             OSError: The disk cannot be written.
         """
         place, hash_ = self._free_area(len(key)), "sha256"
-        sealed = Sectors(derive(kdf, passphrase, len(key)), _AREA_SECTOR).encrypt(
-            spread(key, hash_).ljust(_stripes(len(key)), b"\0"), 0
+        sealed = Sectors(derive(kdf, passphrase, len(key)), luks2_json.AREA_SECTOR).encrypt(
+            spread(key, hash_).ljust(luks2_json.stripes_size(len(key)), b"\0"), 0
         )
         write_bytes(disk, place, sealed)
         disk.flush()
         number = next(number for number in range(_SLOTS) if number not in self.used)
-        slot = {
-            "type": "luks2",
-            "key_size": len(key),
-            "af": {"type": "luks1", "stripes": STRIPES, "hash": hash_},
-            "area": {
-                "type": "raw",
-                "offset": str(place),
-                "size": str(_area(len(key))),
-                "encryption": _SPEC,
-                "key_size": len(key),
-            },
-            "kdf": _kdf_json(kdf),
-        }
+        slot = luks2_json.slot_json(place, len(key), hash_, kdf)
         changed = self._copy_of_json()
         changed["keyslots"][str(number)] = slot
         changed["digests"]["0"]["keyslots"].append(str(number))
@@ -223,18 +204,18 @@ class Luks2:
         start, end = self.stripes
         areas = [slot["area"] for slot in self.json["keyslots"].values()]
         for offset, size in sorted((int(area["offset"]), int(area["size"])) for area in areas):
-            if offset - start >= _area(key_size):
+            if offset - start >= luks2_json.area_size(key_size):
                 break
             start = offset + size
-        if start + _area(key_size) > end or len(areas) == _SLOTS:
+        if start + luks2_json.area_size(key_size) > end or len(areas) == _SLOTS:
             raise UsageError("there is no room for another key", cure="remove a key first")
         return start
 
-    def _copy_of_json(self) -> dict[str, Any]:
-        copy: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.json))
+    def _copy_of_json(self) -> Json:
+        copy: Json = msgspec.json.decode(msgspec.json.encode(self.json))
         return copy
 
-    def _changed(self, disk: Handler, json: dict[str, Any]) -> "Luks2":
+    def _changed(self, disk: Handler, json: Json) -> "Luks2":
         header = replace(self, json=json, sequence=self.sequence + 1)
         header.write(disk)
         return header
@@ -259,81 +240,21 @@ def decode(data: bytes, *, at: int) -> Luks2 | None:
     if not hmac.compare_digest(digest, checksum[: len(digest)]):
         return None
     json = msgspec.json.decode(data[_BINARY_SIZE:size].rstrip(b"\0"))
-    _demand_known(json)
+    luks2_json.demand_known(json)
     return Luks2(_text(name), sequence, size, label, subsystem, json)
 
 
 def create(key: bytes, digest_kdf: Pbkdf2, *, sector_size: int) -> Luks2:
     """Return a new header for a volume key, with no slot used yet."""
-    json: dict[str, Any] = {
-        "keyslots": {},
-        "tokens": {},
-        "segments": {
-            "0": {
-                "type": "crypt",
-                "offset": str(_PAYLOAD),
-                "size": "dynamic",
-                "iv_tweak": "0",
-                "encryption": _SPEC,
-                "sector_size": sector_size,
-            }
-        },
-        "digests": {"0": _digest(key, digest_kdf)},
-        "config": {
-            "json_size": str(_HEADER_SIZE - _BINARY_SIZE),
-            "keyslots_size": str(_PAYLOAD - 2 * _HEADER_SIZE),
-        },
-    }
+    json = luks2_json.new_json(
+        key,
+        digest_kdf,
+        sector_size=sector_size,
+        header_size=_HEADER_SIZE,
+        binary_size=_BINARY_SIZE,
+    )
     return Luks2(str(uuid.uuid4()), 1, _HEADER_SIZE, b"", b"", json)
-
-
-def _digest(key: bytes, kdf: Pbkdf2) -> dict[str, Any]:
-    """Return what a volume key is recognised by, for a header whose slots are all free."""
-    return {
-        "type": "pbkdf2",
-        "keyslots": [],
-        "segments": ["0"],
-        "hash": kdf.hash,
-        "iterations": kdf.iterations,
-        "salt": _base64(kdf.salt),
-        "digest": _base64(derive(kdf, key, 32)),
-    }
-
-
-def _demand_known(json: dict[str, Any]) -> None:
-    segments = json["segments"]
-    if list(segments) != ["0"] or segments["0"]["type"] != "crypt" or "integrity" in segments["0"]:
-        raise HostError("the container has segments that are not known here", cure="open it with cryptsetup")
-    spec = segments["0"]["encryption"]
-    if spec != _SPEC or segments["0"]["iv_tweak"] != "0":
-        raise HostError(f"the container is encrypted with {spec}", cure=f"only {_SPEC} is known here")
-    if json["config"].get("requirements"):
-        raise HostError("the container is being re-encrypted", cure="complete that with cryptsetup")
-
-
-def _kdf(json: dict[str, Any]) -> Kdf:
-    known: Kdf = msgspec.convert({**json, "salt": base64.b64decode(json["salt"])}, Kdf)
-    return known
-
-
-def _kdf_json(kdf: Kdf) -> dict[str, Any]:
-    name = "pbkdf2" if isinstance(kdf, Pbkdf2) else "argon2i" if isinstance(kdf, Argon2i) else "argon2id"
-    return {"type": name, **msgspec.structs.asdict(kdf), "salt": _base64(kdf.salt)}
-
-
-def _stripes(key_size: int) -> int:
-    """Bytes of a key's stripes, in whole sectors."""
-    return -(-key_size * STRIPES // _AREA_SECTOR) * _AREA_SECTOR
-
-
-def _area(key_size: int) -> int:
-    """Bytes that are set aside for them."""
-    return -(-key_size * STRIPES // _ALIGN) * _ALIGN
 
 
 def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode(errors="replace")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
