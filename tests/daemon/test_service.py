@@ -1,0 +1,257 @@
+"""The service's verbs, with engines that are no processes."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.crew_rig import Hba
+from vscsihba.config.load import load
+from vscsihba.control import ControlServer, call
+from vscsihba.control.peer import Peer
+from vscsihba.daemon.service import Service
+from vscsihba.daemon.state import State
+from vscsihba.daemon.supervisor import Supervisor
+from vscsihba.engine import owner
+from vscsihba.engine.claim import claim_hba
+from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+
+MiB = 1 << 20
+
+
+class World:
+    """HBAs by id, as engines see them, and a service that starts engines there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hbas: dict[int, Hba] = {}
+        self.used: dict[tuple[int, int], str] = {}
+        self.service = self.born()
+
+    def born(self) -> Service:
+        """Return another life of the service."""
+        supervisor = Supervisor(
+            lambda hba_id: self.hbas.setdefault(hba_id, Hba()).start(hba_id),
+            lambda hba_id: self.hbas[hba_id].living if hba_id in self.hbas else [],
+            self.folder / "run",
+        )
+        supervisor.users = (  # type: ignore[method-assign]
+            lambda hba_id, lun: [self.used[hba_id, lun]] if (hba_id, lun) in self.used else []
+        )
+        self.supervisor = supervisor
+        self.service = Service(supervisor, State(self.folder / "run", self.folder / "etc/config.json"))
+        return self.service
+
+    @property
+    def linked(self) -> dict[int, set[int]]:
+        return {hba_id: hba.linked for hba_id, hba in self.hbas.items() if hba.living}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    made.service.resume()
+    yield made
+    made.supervisor.close()
+
+
+def document(*luns: str, hba: int = 0, **options: Any) -> dict[str, Any]:
+    stacks: dict[str, dict[str, Any]] = {name: {"handler": "memory", "size": "1MiB"} for name in luns}
+    shown = [{"lun": number, "backstore": name} for number, name in enumerate(luns)]
+    return {"version": 1, "backstores": stacks, "hbas": [{"id": hba, "luns": shown, **options}]}
+
+
+def said(_report: object) -> None:
+    """Nobody listens."""
+
+
+def kinds(told: Any) -> list[str]:
+    return [step["kind"] for step in told["changes"]]
+
+
+def test_planning_changes_nothing_and_applying_does(world: World) -> None:
+    wanted = document("a", "b", engines=2)
+    planned = kinds(world.service.plan(wanted))
+    assert planned == ["add_backstore", "add_backstore", "add_hba", "add_lun", "add_lun"]
+    assert world.hbas == {}
+    heard: list[Any] = []
+    assert kinds(world.service.apply(wanted, heard.append)) == planned
+    assert [report["step"] for report in heard] == [1, 2, 3, 4, 5]
+    assert world.linked == {0: {0, 1}}
+    assert len(world.hbas[0].living) == 2
+    assert kinds(world.service.plan(wanted)) == []
+    assert kinds(world.service.plan(world.service.show())) == []
+
+
+def test_a_failure_in_the_middle_leaves_all_as_it_was(world: World) -> None:
+    world.service.apply(document("a"), said)
+    before = world.service.show()
+    world.hbas[0].refuse[2] = "no such file"
+    with pytest.raises(HostError, match="no such file"):
+        world.service.apply(document("a", "b", "c"), said)
+    assert world.service.show() == before
+    assert world.linked == {0: {0}}
+
+
+def test_a_wrong_document_is_refused_with_its_place(world: World) -> None:
+    wanted = document("a")
+    wanted["backstores"]["a"]["sise"] = 1
+    for verb in (world.service.plan, lambda told: world.service.apply(told, said)):
+        with pytest.raises(ConfigError, match=r"\$\.backstores\.a\.sise: "):
+            verb(wanted)
+    with pytest.raises(UsageError, match="prune cannot be 'some'"):
+        world.service.plan(document("a"), "some")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_changed_live_needs_a_word(world: World) -> None:
+    world.service.apply(document("a"), said)
+    other = document("a")
+    other["hbas"][0]["luns"][0]["removable"] = True
+    with pytest.raises(UsageError, match=r"replace LUN 0 of HBA 0: .*: not while the disk works; say --repl"):
+        world.service.apply(other, said)
+    assert kinds(world.service.apply(other, said, replace=True)) == ["replace_lun"]
+
+
+def test_a_disk_in_use_needs_force_and_nothing_else_is_done_before(world: World) -> None:
+    world.service.apply(document("a", "b"), said)
+    world.used[0, 1] = "/dev/sdb is mounted on /mnt"
+    with pytest.raises(InUseError, match="remove LUN 1 of HBA 0: b: /dev/sdb is mounted on /mnt; end that"):
+        world.service.apply(document("a"), said)
+    assert world.linked == {0: {0, 1}}
+    world.service.apply(document("a"), said, force=True)
+    assert world.linked == {0: {0}}
+
+
+def test_an_id_that_another_program_serves_is_refused_before_anything_is_done(world: World) -> None:
+    with (
+        claim_hba(5, world.folder / "run", by="vscsitarget"),
+        pytest.raises(
+            InUseError, match=r"HBA 5 is served by vscsitarget .*, not by the service; choose another"
+        ),
+    ):
+        world.service.apply(document("a", hba=5), said)
+    assert world.hbas == {}
+
+
+def test_two_controllers_wait_for_each_other(world: World) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(_report: object) -> None:
+        begun.set()
+        assert go.wait(60)
+
+    first = threading.Thread(target=world.service.apply, args=(document("a"), slowly))
+    second = threading.Thread(target=world.service.apply, args=(document("b", hba=1), said))
+    first.start()
+    assert begun.wait(60)
+    second.start()
+    assert world.service.show() == {"version": 1, "backstores": {}, "hbas": []}, "looking waits for nobody"
+    go.set()
+    first.join(60)
+    second.join(60)
+    assert world.linked == {0: {0}, 1: {0}}
+
+
+def test_growing(world: World) -> None:
+    world.service.apply(document("a"), said)
+    told: Any = world.service.resize("a", 4 * MiB, said)
+    assert kinds(told) == ["resize"]
+    shown: Any = world.service.show()
+    assert shown["backstores"]["a"]["size"] == "4MiB"
+    with pytest.raises(ConfigError, match="no disk shrinks"):
+        world.service.resize("a", MiB, said)
+    with pytest.raises(UsageError, match="there is no backstore 'b'"):
+        world.service.resize("b", MiB, said)
+
+
+def test_clearing_one_and_all(world: World) -> None:
+    world.service.apply(document("a"), said)
+    world.service.apply(document("b", hba=1), said)
+    world.service.clear(said, 1)
+    assert world.linked == {0: {0}}
+    with pytest.raises(UsageError, match="no HBA 1 is the service's"):
+        world.service.clear(said, 1)
+    world.service.clear(said)
+    assert world.linked == {}
+    assert world.service.show() == {"version": 1, "backstores": {}, "hbas": []}
+
+
+def test_a_new_life_goes_on_with_what_runs(world: World) -> None:
+    world.service.apply(document("a", "b", engines=2), said)
+    engines = list(world.hbas[0].engines)
+    for engine in engines:
+        engine.closed = False
+    world.born().resume()
+    assert world.hbas[0].engines == engines, "adopted, not started"
+    assert kinds(world.service.plan(document("a", "b", engines=2))) == []
+
+
+def test_a_start_of_the_machine_restores_what_was_saved(world: World) -> None:
+    world.service.apply(document("a"), said)
+    assert world.service.save() == {"path": str(world.folder / "etc/config.json")}
+    world.service.clear(said)
+    (world.folder / "run/running.json").unlink()
+    world.born().resume()
+    assert world.linked == {0: {0}}
+
+
+def test_a_saved_document_that_is_broken_keeps_the_service_from_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (world.folder / "etc").mkdir()
+    (world.folder / "etc/config.json").write_text("{")
+    (world.folder / "run/running.json").unlink()
+    world.born().resume()
+    assert "what was saved cannot be known" in caplog.text
+    world.service.apply(document("a"), said)
+    assert world.linked == {0: {0}}
+
+
+def test_what_was_being_made_when_the_service_died_goes(world: World) -> None:
+    world.hbas[9] = Hba()
+    stranger = world.hbas[9].start(9)
+    stranger.known = world.hbas[9].linked = {0}
+    (world.folder / "run/hba9").mkdir()
+    world.born().resume()
+    assert world.linked == {}
+    assert not stranger.alive
+
+
+def test_saving_into_a_file_of_ones_own(world: World) -> None:
+    world.service.apply(document("a"), said)
+    where = world.folder / "mine.json"
+    assert world.service.save(str(where)) == {"path": str(where)}
+    assert load(where) == world.service.document
+    with pytest.raises(UsageError, match=r"'mine\.json' is no absolute path"):
+        world.service.save("mine.json")
+
+
+def test_a_layer_that_has_changed_itself_is_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.service.apply(document("a"), said)
+    now = {"handler": "memory", "size": 2 * MiB}
+    monkeypatch.setattr(owner, "act", lambda *_words, **_options: {"result": 1, "document": now})
+    answer: Any = world.service.act(hba=0, lun=0, layer="memory", action="grow", arguments={}, progress=said)
+    assert answer["result"] == 1
+    shown: Any = world.service.show()
+    assert shown["backstores"]["a"] == {"handler": "memory", "size": "2MiB"}
+
+
+def anybody(_peer: Peer) -> bool:
+    return True
+
+
+def test_its_verbs_answer_on_a_socket(world: World) -> None:
+    with ControlServer(world.folder / "s", world.service.verbs(), allowed=anybody) as server:
+        heard: list[Any] = []
+        call(server.path, "apply", {"document": document("a")}, timeout=60, progress=heard.append)
+        assert [report["text"] for report in heard][-1] == "add LUN 0 of HBA 0: a"
+        with pytest.raises(UsageError, match="wrong arguments for 'apply'"):
+            call(server.path, "apply", {"dokument": {}}, timeout=60)
+        told: Any = call(server.path, "status", timeout=60)
+        (hba,) = told["hbas"]
+        assert (hba["id"], hba["luns"][0]["backstore"], hba["luns"][0]["state"]) == (0, "a", "not there")
+        assert sorted(world.service.verbs()) == [
+            "act", "apply", "clear", "plan", "resize", "save", "show", "status",
+        ]  # fmt: skip

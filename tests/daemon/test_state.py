@@ -1,0 +1,124 @@
+"""What a service remembers: replaced as a whole, kept in versions, and never lost to an empty one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vscsihba.config.dump import dump
+from vscsihba.config.load import load, read
+from vscsihba.config.model import Document
+from vscsihba.daemon.state import KEPT, State
+from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+
+
+def document(size: str = "1MiB") -> Document:
+    stacks = {"a": {"handler": "memory", "size": size}}
+    hbas = [{"id": 0, "luns": [{"lun": 0, "backstore": "a"}]}]
+    return read({"version": 1, "backstores": stacks, "hbas": hbas}, Path("/"))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    (tmp_path / "run").mkdir()
+    return State(tmp_path / "run", tmp_path / "etc" / "config.json")
+
+
+def versions(state: State) -> list[Path]:
+    return sorted((state.saved.parent / "versions").glob("*"))
+
+
+def test_nothing_is_remembered_at_first(state: State) -> None:
+    assert state.running() is None
+    assert state.to_restore() == Document()
+
+
+def test_what_runs_is_noted_and_read_again(state: State) -> None:
+    for size in ("1MiB", "2MiB"):
+        state.note(document(size))
+        assert state.running() == document(size)
+    assert sorted(path.name for path in (state.saved.parents[1] / "run").iterdir()) == ["running.json"]
+
+
+def test_what_is_saved_is_restored(state: State) -> None:
+    assert state.save(document()) == state.saved
+    assert state.to_restore() == load(state.saved) == document()
+
+
+def test_another_file_can_be_named(state: State, tmp_path: Path) -> None:
+    other = tmp_path / "new" / "mine.json"
+    assert state.save(document(), other) == other
+    assert load(other) == document()
+    assert state.to_restore() == Document()
+
+
+def test_the_last_ten_versions_are_kept(state: State) -> None:
+    for number in range(KEPT + 5):
+        state.save(document(f"{number + 1}MiB"))
+    kept = [json.loads(path.read_text())["backstores"]["a"]["size"] for path in versions(state)]
+    assert kept == [f"{number}MiB" for number in range(5, KEPT + 5)]
+
+
+def test_the_same_again_makes_no_version(state: State) -> None:
+    state.save(document())
+    state.save(document())
+    assert versions(state) == []
+
+
+def test_an_empty_document_does_not_replace_a_good_one(state: State) -> None:
+    state.save(document())
+    with pytest.raises(
+        UsageError, match=r"nothing runs, and .*config\.json has 1 HBAs and 1 backstores; use"
+    ):
+        state.save(Document())
+    assert state.to_restore() == document()
+    state.save(Document(), force=True)
+    assert state.to_restore() == Document()
+    assert [load(path) for path in versions(state)] == [document()]
+
+
+def test_a_file_that_is_no_document_is_not_replaced(state: State, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.json"
+    precious.write_text('{"diary": []}')
+    with pytest.raises(UsageError, match=r"precious\.json is no document"):
+        state.save(document(), precious)
+    assert precious.read_text() == '{"diary": []}'
+    state.save(document(), precious, force=True)
+    assert load(precious) == document()
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_line(state: State, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match=r"/file/x\.json: (Not a directory|File exists)"):
+        state.save(document(), tmp_path / "file" / "x.json")
+
+
+def test_a_broken_note_is_told_with_its_place(state: State) -> None:
+    (state.saved.parents[1] / "run" / "running.json").write_text('{"version": 1, "hbaz": []}')
+    with pytest.raises(ConfigError, match=r"\$\.hbaz: unknown key"):
+        state.running()
+
+
+def test_there_is_one_service(state: State) -> None:
+    with state.held():
+        with pytest.raises(InUseError, match="the service runs already, as process"):
+            state.held().__enter__()
+        with State(state.saved.parent, state.saved).held():
+            pass
+    with state.held():
+        pass
+
+
+def test_an_old_document_is_there_while_a_new_one_is_written(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.save(document())
+
+    def fail(_self: Path, _target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(HostError, match="No space left"):
+        state.save(document("2MiB"))
+    assert state.saved.read_text() == dump(document())
+    assert [path.name for path in state.saved.parent.iterdir() if path.is_file()] == ["config.json"]

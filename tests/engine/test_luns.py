@@ -1,0 +1,301 @@
+"""LUNs that come, grow and go, and those that a dead engine has left: on a kernel that is a folder."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configfs.fake_configfs import FakeConfigfs
+from vscsihba import configfs
+from vscsihba.configfs import observer, paths
+from vscsihba.engine import tenure
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.luns import Luns
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.loopback import Loopback
+
+MiB = 1 << 20
+Make = Callable[[], Luns]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
+    fake = FakeConfigfs(tmp_path / "kernel", monkeypatch)
+    configfs.create_hba(3)
+    return fake
+
+
+@pytest.fixture
+def make(kernel: FakeConfigfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Engines on HBA 3, each with the same run directory; those that are left behind die at the end."""
+    rings: list[Loopback] = []
+    made: list[tuple[Luns, Pump]] = []
+
+    def transport(_device: object, _journal: Path) -> Any:
+        rings.append(Loopback(blocks=64))
+        return rings[-1].transport
+
+    monkeypatch.setattr(tenure, "TcmuTransport", transport)
+    monkeypatch.setattr(tenure, "read_device", lambda path: path)
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def new() -> Luns:
+        pump = Pump()
+        pump.start()
+        made.append((Luns(3, run, pump=pump, reports=Reports()), pump))
+        return made[-1][0]
+
+    yield new
+    for engine, pump in made:
+        for owned in list(engine.owned.values()):
+            owned.close()
+        pump.stop()
+    for ring in rings:
+        ring.close()
+
+
+def die(engine: Luns) -> None:
+    """Let go of everything as a killed process does: what the kernel has, stays."""
+    for owned in engine.owned.values():
+        owned.close()
+    engine.owned.clear()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.img"
+    path.write_bytes(bytes(MiB))
+    return path
+
+
+def wanted(image: Path, **options: object) -> LunRequest:
+    return LunRequest(0, {"handler": "file", "path": str(image), **options})
+
+
+def left(kernel: FakeConfigfs) -> list[str]:
+    """Return what of LUNs and backstores is in the kernel."""
+    luns = [path.name for path in kernel.loopback.glob("naa*/tpgt_1/lun/lun_*")]
+    return luns + [path.name for path in kernel.core.glob("user_*/vscsihba*")]
+
+
+def rescanned() -> bool:
+    return (paths.SYSFS / "bus/scsi/devices/6:0:1:0/rescan").read_text() == "1\n"
+
+
+def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+    assert engine.owned.keys() == engine.known.keys() == engine.created == {0}
+    found = engine.status(0)
+    assert (found["owner"], found["size"], found["failure"]) == (True, MiB, None)
+    run = image.parent / "run"
+    assert sorted(path.name for path in run.iterdir()) == ["lun0.json", "lun0.lock"]
+    engine.remove(0)
+    assert left(kernel) == []
+    assert list(run.iterdir()) == []
+    assert (engine.known, engine.owned, engine.created) == ({}, {}, set())
+
+
+def test_the_same_lun_again_is_nothing_and_another_is_refused(make: Make, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    owned = engine.owned[0]
+    engine.add(wanted(image, size="1MiB"), elsewhere=False)
+    assert engine.owned[0] is owned
+    with pytest.raises(UsageError, match="LUN 0 of id=3 exists and is another disk"):
+        engine.add(wanted(image, read_only=True), elsewhere=False)
+
+
+def test_a_lun_that_linux_does_not_take_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    kernel.answered = False
+    engine = make()
+    with pytest.raises(HostError, match="Linux found no device"):
+        engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == []
+    assert (engine.known, engine.owned) == ({}, {})
+    assert not (image.parent / "run" / "lun0.json").exists()
+    kernel.answered = True
+    engine.add(wanted(image), elsewhere=False)
+
+
+def test_a_medium_that_cannot_be_opened_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    image.unlink()
+    with pytest.raises(UsageError, match=r"a\.img"):
+        make().add(wanted(image), elsewhere=False)
+    assert left(kernel) == []
+
+
+def test_what_a_dead_engine_has_left_is_gone_on_with(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    ring = kernel.core / "user_0/vscsihba3-lun0"
+    before = ring.stat().st_ino
+    second = make()
+    second.add(wanted(image), elsewhere=False)
+    assert ring.stat().st_ino == before
+    assert second.status(0)["owner"]
+    second.remove(0)
+    assert left(kernel) == []
+
+
+def test_what_has_grown_meanwhile_grows_in_the_kernel(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    second = make()
+    second.add(wanted(image, size="4MiB"), elsewhere=False)
+    assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={4 * MiB}\n"
+    assert rescanned()
+
+
+def test_another_disk_in_the_place_of_what_was_left(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    other = image.with_name("b.img")
+    other.write_bytes(bytes(2 * MiB))
+    second = make()
+    second.add(wanted(other), elsewhere=False)
+    assert second.status(0)["size"] == 2 * MiB
+    assert kernel.attribute("vscsihba3-lun0", "dev_size") == str(2 * MiB)
+
+
+def test_what_was_left_and_is_in_use_is_kept(
+    make: Make, kernel: FakeConfigfs, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    monkeypatch.setattr(configfs, "users_of", lambda disk: [f"{disk} is mounted on /mnt"])
+    with pytest.raises(InUseError, match=r"LUN 0 of id=3 is left over and another disk, but .* is mounted"):
+        make().add(wanted(image, read_only=True), elsewhere=False)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+
+
+def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path) -> None:
+    first, second = make(), make()
+    first.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), elsewhere=True)
+    assert set(second.known) == {0}
+    assert second.owned == {}
+    assert second.settle({0}) is False, "it has its owner's lock"
+    first.leave(0)
+    assert second.settle({0}) is True
+    assert second.status(0)["owner"]
+
+
+def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image: Path) -> None:
+    first, second = make(), make()
+    first.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), elsewhere=True)
+    first.leave(0)
+    away = image.rename(image.with_suffix(".away"))
+    assert second.settle({0}) is True
+    assert "a.img" in second.status(0)["failure"]
+    away.rename(image)
+    assert second.settle({0}) is True
+    assert second.status(0)["failure"] is None
+    assert second.failures == {}
+
+
+def test_a_lun_grows_and_linux_is_told(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image, size="1MiB"), elsewhere=False)
+    assert engine.resize(0, 3 * MiB) is True
+    assert image.stat().st_size == 3 * MiB
+    assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={3 * MiB}\n"
+    assert rescanned()
+    assert engine.known[0].document == {"handler": "file", "path": str(image), "size": 3 * MiB}
+    assert engine.resize(0, 3 * MiB) is True, "nothing to do"
+
+
+def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make, image: Path) -> None:
+    engine = make()
+    overlay = image.with_suffix(".overlay")
+    stack = {
+        "handler": "cow",
+        "path": str(overlay),
+        "create": True,
+        "next": {"handler": "file", "path": str(image)},
+    }
+    engine.add(LunRequest(0, stack), elsewhere=False)
+    with pytest.raises(HostError, match="a layer of LUN 0 has a size of its own"):
+        engine.resize(0, 2 * MiB)
+    assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
+
+
+def test_no_lun_shrinks(make: Make, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    with pytest.raises(UsageError, match=r"LUN 0 cannot shrink from 1.0 MiB to 512.0 KiB; make a smaller"):
+        engine.resize(0, MiB // 2)
+    assert image.stat().st_size == MiB
+
+
+def test_a_size_that_the_kernel_refuses_is_taken_back(
+    make: Make, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+
+    def refuse(_name: str, _size: int) -> None:
+        raise HostError("the kernel refuses")
+
+    monkeypatch.setattr(configfs, "resize_backstore", refuse)
+    with pytest.raises(HostError, match="the kernel refuses"):
+        engine.resize(0, 3 * MiB)
+    assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
+
+
+def test_a_lun_of_another_engine_is_only_remembered_as_grown(make: Make, image: Path) -> None:
+    first, second = make(), make()
+    first.add(wanted(image, size="1MiB"), elsewhere=False)
+    second.add(wanted(image, size="1MiB"), elsewhere=True)
+    assert second.resize(0, 2 * MiB) is False
+    assert image.stat().st_size == MiB
+    assert second.known[0].document == {"handler": "file", "path": str(image), "size": 2 * MiB}
+
+
+def test_clearing_removes_what_nobody_serves(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    second = make()
+    second.clear(0)
+    assert left(kernel) == []
+    second.clear(0)
+
+
+@pytest.mark.parametrize("step", ["create_backstore", "link_lun"])
+def test_a_lun_is_up_or_nothing_is_whatever_fails(
+    step: str, make: Make, kernel: FakeConfigfs, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise HostError("refused")
+
+    monkeypatch.setattr(configfs, step, refuse)
+    engine = make()
+    with pytest.raises(HostError, match="refused"):
+        engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == []
+    assert (engine.known, engine.owned) == ({}, {})
+
+
+def test_hbas_are_looked_at_one_lun_at_a_time(
+    make: Make, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+
+    def observe() -> None:
+        raise AssertionError("looked at everything")
+
+    monkeypatch.setattr(configfs, "observe", observe)
+    monkeypatch.setattr(observer, "observe", observe)
+    engine.add(wanted(image), elsewhere=False)
+    engine.remove(0)
