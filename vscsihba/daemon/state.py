@@ -4,7 +4,6 @@ Both are documents in files that are replaced as a whole: whenever the power goe
 one is there. What is in them, and who wants it, is not known here.
 """
 
-import contextlib
 import fcntl
 import os
 import tempfile
@@ -136,15 +135,11 @@ def _demand_harmless(path: Path, document: Document) -> None:
 def _keep(path: Path) -> None:
     """Keep a version of a file, and no more than `KEPT` of them."""
     folder = path.parent / "versions"
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest:09}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        number = 0
-        while True:
-            with contextlib.suppress(FileExistsError):
-                (folder / f"{path.stem}-{stamp}-{number:03}{path.suffix}").hardlink_to(path)
-                break
-            number += 1
+        (folder / f"{path.stem}-{stamp}{path.suffix}").hardlink_to(path)
         for old in sorted(folder.glob(f"{path.stem}-*{path.suffix}"))[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
