@@ -108,6 +108,35 @@ def test_block_sizes_go_to_the_lowest_layer_that_says_nothing() -> None:
     }
 
 
+def test_every_leg_is_a_lowest_layer(here: Path) -> None:
+    text = '{"handler": "split", "legs": ["a.img", {"handler": "memory", "size": "1MiB"}]}'
+    assert document(text, Wishes(block_size=4096, create=1 << 20)) == {
+        "handler": "split",
+        "legs": [
+            plain(here / "a.img", block_size=4096, physical_block_size=4096, create=True, size=1 << 20),
+            {"handler": "memory", "size": "1MiB", "block_size": 4096},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "the handler is missing"),
+        ('{"handler": 5, "next": "/a"}', "the handler is missing"),
+        ('{"handler": "readonly", "next": 5}', "expected a path or an object"),
+        ('{"handler": "split", "legs": [5]}', "expected a path or an object"),
+        ('{"handler": "split", "legs": 5}', "expected a list"),
+        ('{"handler": "file", "path": 5}', "expected `str`"),
+        ('{"handler": "mirror", "path": "m", "legs": ["/a"], "next": "/b"}', "is no filter"),
+    ],
+)
+def test_a_document_that_cannot_be_meant_is_left_for_building_to_tell(text: str, message: str) -> None:
+    (disk,) = read(text, Wishes(create=1 << 20))
+    with pytest.raises(UsageError, match=message):
+        build(disk.document)
+
+
 def test_a_block_size_that_the_lowest_layer_cannot_have() -> None:
     with pytest.raises(UsageError, match="memory has no option 'physical_block_size'"):
         read("memory:1MiB", Wishes(physical_block_size=4096))

@@ -4,8 +4,9 @@ A word is a path, as ever, or a stack of handlers (`vscsihba.handlers.stack_text
 module knows how words become documents, not what is done with these.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vscsihba.errors import UsageError
@@ -102,14 +103,20 @@ def _wished(word: str, document: Document, wishes: Wishes, registry: Registry) -
 def _with_bottom(
     word: str, document: Document, wishes: Wishes, registry: Registry, *, only_reads: bool
 ) -> Document:
-    """Return a stack with what was asked for put into its lowest layer, as far as that says nothing."""
+    """Return a stack with what was asked for put into its lowest layers, as far as these say nothing."""
     if isinstance(document, str):
         return _file(document, wishes, read_only=only_reads)
-    kind = registry.get(str(document["handler"]))
-    below = document.get("next")
-    if isinstance(below, str | dict):
+    name, below, legs = (document.get(key) for key in ("handler", "next", "legs"))
+    if not isinstance(name, str):
+        return document  # it cannot be meant, which is told when it is built
+    kind = registry.get(name)
+    deeper = partial(_with_bottom, word, wishes=wishes, registry=registry)
+    if isinstance(below, str | Mapping):
         only_reads |= getattr(kind, "only_reads", False)
-        return {**document, "next": _with_bottom(word, below, wishes, registry, only_reads=only_reads)}
+        return {**document, "next": deeper(below, only_reads=only_reads)}
+    if isinstance(legs, list):
+        changed = [deeper(leg, only_reads=False) if isinstance(leg, str | Mapping) else leg for leg in legs]
+        return {**document, "legs": changed}
     wanted = {"block_size": wishes.block_size, "physical_block_size": wishes.physical_block_size}
     said = {option: size for option, size in wanted.items() if size is not None}
     takes = option_types(kind.Options)
