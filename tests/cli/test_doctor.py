@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.configfs.fake_configfs import FakeConfigfs
+from tests.daemon.fake import FakeService
 from vscsihba import configfs
-from vscsihba.cli import doctor, machine
+from vscsihba.cli import doctor, machine, upkeep
 from vscsihba.cli.findings import Finding, collect
 from vscsihba.cli.main import main
 from vscsihba.cli.remains import remains
+from vscsihba.config.load import read
 from vscsihba.configfs import paths, probe
+from vscsihba.daemon import calls, state
 from vscsihba.errors import HostError
 
 
@@ -24,6 +27,9 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
     for name in ("RUN", "STATE", "SAVED"):
         monkeypatch.setattr(machine, name, tmp_path / name.lower())
     monkeypatch.setattr(paths, "UDEV_CONTROL", tmp_path)
+    monkeypatch.setattr(state, "SAVED", tmp_path / "config.json")
+    monkeypatch.setattr(upkeep, "TARGETCTL", tmp_path / "saveconfig.json")
+    monkeypatch.setattr(calls, "SOCKET", tmp_path / "control.sock")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(probe, "look_for_module", lambda module: "loaded")
     return FakeConfigfs(tmp_path, monkeypatch)
@@ -175,3 +181,52 @@ def test_a_package_that_is_missing_is_a_problem_or_a_note(
     monkeypatch.setattr(machine, "version", version)
     found = findings()
     assert (found["rich"].state, found["cryptography"].state) == ("problem", "note")
+
+
+DOCUMENT = {"version": 1, "backstores": {}, "hbas": [{"id": 3}]}
+
+
+def test_no_service_is_a_note(kernel: FakeConfigfs) -> None:
+    found = findings()
+    assert (found["service"].state, found["service"].text) == ("note", "not running")
+    assert found["saved"] == Finding("saved", "ok", "nothing, and nothing runs")
+
+
+def test_what_runs_and_is_not_saved_is_a_note(kernel: FakeConfigfs, service: FakeService) -> None:
+    service.running = read(DOCUMENT, Path("/"))
+    found = findings()
+    assert found["service"] == Finding("service", "ok", "running, with 1 HBA and 0 LUNs")
+    assert found["saved"].text == "nothing: the next start makes no disks"
+    state.SAVED.write_text('{"version": 1}')
+    assert findings()["saved"].text == "0 HBAs and 0 LUNs, which is not what runs"
+    state.SAVED.write_text(json.dumps(DOCUMENT))
+    assert findings()["saved"] == Finding("saved", "ok", f"1 HBA and 0 LUNs in {state.SAVED}")
+
+
+def test_a_saved_document_that_is_wrong_is_a_problem(kernel: FakeConfigfs) -> None:
+    state.SAVED.write_text('{"version": 1, "hbsa": []}')
+    found = findings()["saved"]
+    assert found.state == "problem"
+    assert "$.hbsa" in found.text
+
+
+def test_a_service_that_refuses_is_a_problem(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_daemon: calls.Daemon) -> None:
+        raise HostError("permission denied", cure="be root")
+
+    monkeypatch.setattr(calls.Daemon, "show", refuse)
+    assert findings()["service"] == Finding("service", "problem", "permission denied", "be root")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"storage_objects": [{"name": "x", "plugin": "fileio"}]}'])
+def test_what_targetctl_restores_of_others_is_not_our_business(text: str, kernel: FakeConfigfs) -> None:
+    upkeep.TARGETCTL.write_text(text)
+    assert "targetctl" not in findings()
+
+
+def test_what_targetctl_restores_of_ours_is_a_warning(kernel: FakeConfigfs) -> None:
+    ours = {"name": "vscsihba0-lun0", "plugin": "user", "config": "vscsihba/hba0/lun0"}
+    upkeep.TARGETCTL.write_text(json.dumps({"storage_objects": [ours]}))
+    found = findings()["targetctl"]
+    assert found.state == "warning"
+    assert "has vscsihba0-lun0 in it" in found.text

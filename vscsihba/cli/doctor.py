@@ -12,6 +12,7 @@ from vscsihba.cli.findings import Finding, collect
 from vscsihba.cli.machine import kernel, packages, rights
 from vscsihba.cli.output import print_json, print_table
 from vscsihba.cli.remains import remains
+from vscsihba.cli.upkeep import upkeep
 
 _EXAMPLES: Final = """\
   vscsihba doctor                        look at everything
@@ -27,7 +28,7 @@ _MARKS: Final = {
     "problem": ("BAD", "bold red"),
 }
 
-GROUPS: Final = (rights, kernel, remains, packages)
+GROUPS: Final = (rights, kernel, upkeep, remains, packages)
 """What is looked at, in order."""
 
 

@@ -15,9 +15,6 @@ from vscsihba.control.client import NobodyListensError, call
 
 SOCKET: Final = Path("/run/vscsihba/control.sock")
 
-SAVED: Final = Path("/etc/vscsihba/config.json")
-"""The document that is restored when the service starts."""
-
 _PATIENCE: Final = 60.0
 """Seconds for an answer to what changes nothing; what changes something may take its time."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from configshell_fb import ConfigNode
 
 from vscsihba.config.load import load
-from vscsihba.daemon.calls import SAVED
+from vscsihba.daemon.state import SAVED
 from vscsihba.errors import UsageError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.shell import suggestions
