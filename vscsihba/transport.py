@@ -6,7 +6,7 @@ threading rule is simple: one thread calls it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 Cut = Callable[[int, list[memoryview], int], bool]
 """``cut(cdb_at, views, length) -> answered``: the short cut.
@@ -22,6 +22,9 @@ Accept = Callable[[int, bytes, list[memoryview]], None]
 The callee owes exactly one `Transport.complete` for the tag, now or later. `cdb` is a
 copy, and may carry some stale bytes after the length that its opcode implies.
 """
+
+ALL: Final = -1
+"""No limit to how many commands `Transport.drain` hands out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ class Transport(Protocol):
             DeviceGoneError: The other side is gone for good.
         """
 
-    def drain(self, cut: Cut, accept: Accept) -> int:
-        """Hand out the waiting commands, in order; return their number.
+    def drain(self, cut: Cut, accept: Accept, most: int = ALL) -> int:
+        """Hand out the waiting commands, in order, up to `most`; return their number.
 
         Stops early at a task management request, so that it is acted on before what came after
         it: take it, then drain again.

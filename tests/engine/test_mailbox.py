@@ -89,3 +89,13 @@ def test_a_call_that_fails_is_logged_and_the_others_are_made(caplog: pytest.LogC
     assert seen == ["next"]
     assert caplog.text.count("ZeroDivisionError: a bug") == 2
     mailbox.close()
+
+
+def test_pending_tells_of_calls_that_were_not_made() -> None:
+    mailbox = Mailbox()
+    assert not mailbox.pending()
+    mailbox.post(lambda: None)
+    assert mailbox.pending()
+    mailbox.run()
+    assert not mailbox.pending()
+    mailbox.close()

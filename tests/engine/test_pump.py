@@ -1,6 +1,7 @@
 """The pump: it lets go of a ring that fails, and serves on."""
 
 import os
+import sys
 import threading
 from functools import partial
 
@@ -14,6 +15,8 @@ class Fake:
     def __init__(self, name: str, *, fails: bool = False) -> None:
         self.name = name
         self.fails = fails
+        self.waiting = 0
+        self.busy = False
         self.event = os.eventfd(0, os.EFD_NONBLOCK)
         self.served = threading.Semaphore(0)
         self.errors: list[TransportError] = []
@@ -21,15 +24,21 @@ class Fake:
     def fileno(self) -> int:
         return self.event
 
-    def serve(self) -> None:
+    def acknowledge(self) -> None:
         try:
             os.eventfd_read(self.event)
         except BlockingIOError:
-            pass
-        else:
-            if self.fails:
-                raise DeviceGoneError("gone")
+            return
+        if self.fails:
+            raise DeviceGoneError("gone")
+
+    def serve(self) -> int:
+        self.waiting = max(0, self.waiting - 1)
         self.served.release()
+        return 1
+
+    def pending(self) -> bool:
+        return self.waiting > 0
 
     def failed(self, error: TransportError) -> None:
         self.errors.append(error)
@@ -68,3 +77,26 @@ def test_removing_twice_is_harmless() -> None:
     pump.stop()
     os.eventfd_write(ring.event, 1)
     assert not ring.served.acquire(blocking=False)
+
+
+def test_what_is_left_in_a_ring_is_served_without_a_notification() -> None:
+    pump, ring = Pump(poll=0), Fake("a")
+    ring.waiting = 5
+    pump.start()
+    pump.mailbox.post(partial(pump.add, ring))
+    for _ in range(5):
+        assert ring.served.acquire(timeout=10)
+    pump.stop()
+
+
+def test_busy_rings_do_not_keep_others_waiting() -> None:
+    pump, endless, other = Pump(), Fake("endless"), Fake("other")
+    endless.waiting = sys.maxsize
+    pump.start()
+    for ring in (endless, other):
+        pump.mailbox.post(partial(pump.add, ring))
+        assert ring.served.acquire(timeout=10)
+    os.eventfd_write(other.event, 1)
+    assert other.served.acquire(timeout=10)
+    endless.waiting = 0
+    pump.stop()

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 _MAY_HAVE_RUN = scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARGET_FAILURE).encode()
 """To the initiator of a command that must not run twice, and may have run once."""
 
+BATCH = 8
+"""Commands that are answered with one notification, at most: the initiator goes on with them meanwhile."""
+
 
 class ServedLun:
     """A logical unit and its ring; what the pump serves.
@@ -69,7 +72,11 @@ class ServedLun:
         self.stats = stats
         self.failure: TransportError | None = None
         self._broken: TransportError | None = None
-        self.fileno = transport.fileno
+        self.fileno, self.acknowledge, self.pending = (
+            transport.fileno,
+            transport.acknowledge,
+            transport.pending,
+        )
         self._mailbox = mailbox
         self._reports = reports
         self._trace = reports.trace
@@ -105,20 +112,18 @@ class ServedLun:
                 self.accept(command.tag, command.cdb, command.views)
         pump.add(self)
 
-    def serve(self) -> None:
-        """Answer what waits in the ring; see `vscsihba.engine.pump.Served`."""
-        self.transport.acknowledge()
+    def serve(self) -> int:
+        """Answer what waits in the ring, up to a batch; see `vscsihba.engine.pump.Served`."""
         self._serving = True
         try:
-            self.transport.drain(self.cut, self.accept)
-            while requests := self.transport.take_management():
-                for request in requests:
-                    self._manage(request)
-                self.transport.drain(self.cut, self.accept)
+            count = self.transport.drain(self.cut, self.accept, BATCH)
+            for request in self.transport.take_management():
+                self._manage(request)
         finally:
             self._serving = False
         self._show()
         self.stats.batches += 1
+        return count
 
     def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
         """Take a command on the long road; see `vscsihba.transport.Accept`."""

@@ -40,6 +40,10 @@ class Mailbox:
                 self._marked = True
                 os.eventfd_write(self._event, 1)
 
+    def pending(self) -> bool:
+        """Tell whether `run` has something to do, without a system call."""
+        return bool(self._calls)
+
     def later(self, call: Callable[[], None]) -> None:
         """Make `call` at the end of the `run` under way; for the serving thread, from within a call."""
         self._last.append(call)

@@ -26,11 +26,11 @@ from vscsihba.tcmu.journal import Journal, make_journal
 from vscsihba.tcmu.mailbox import read_mailbox, read_tail
 from vscsihba.tcmu.management import read_management
 from vscsihba.tcmu.open_commands import OpenCommands
-from vscsihba.tcmu.positions import HEAD, TAIL, UNKNOWN, Positions
+from vscsihba.tcmu.positions import UNKNOWN, Positions
 from vscsihba.tcmu.record import BEGUN
 from vscsihba.tcmu.response import Response, ResponseWriter
 from vscsihba.tcmu.survey import Survey, survey
-from vscsihba.transport import Accept, Cut, Recovered
+from vscsihba.transport import ALL, Accept, Cut, Recovered
 
 _REQUEST = struct.Struct("=HxxI12xQ16xQQ")
 """From byte 4 of an entry: cmd_id, iov_cnt, cdb_off, iov[0].iov_base, iov[0].iov_len.
@@ -96,54 +96,60 @@ class Ring:
         """The commands handed out on the long road and not yet completed, oldest first."""
         return tuple(self._commands.views)
 
-    def drain(self, cut: Cut, accept: Accept) -> int:
+    def drain(self, cut: Cut, accept: Accept, most: int = ALL) -> int:
         """Fetch up to the head, answering in place what `cut` executes.
 
         See `vscsihba.transport.Transport.drain`. An in-place answer needs one store: the slot
-        is still the command's own when nothing older is open, and the kernel has set its id
-        and flags. All locals: this loop is the hot path.
+        is still the command's own when nothing older is open (`level`), and the kernel has set its
+        id and flags. All locals, the positions too as long as they are the same: this loop is the hot path.
         """
-        words, memory, positions, commands = self._words, self.memory, self._positions, self._commands
-        if words[TAIL] != positions.tail or (not positions.tail and positions.was_reset()):
+        if self._positions.was_reset():
             self.reattach()
-        low, high = self._data.start, self._data.end
-        unpack, generation = _REQUEST.unpack_from, commands.generation
-        head = self._circle.start + words[HEAD]
+        words, memory, positions = self._words, self.memory, self._positions
+        low, high, unpack = self._data.start, self._data.end, _REQUEST.unpack_from
+        head, start = positions.head(), positions.fetched
         memory_barrier()
-        start = positions.fetched
-        limit = self._limit(start, head) if head < start or head >= low else head + 1
+        limit = self._limit(start, head)
+        level = positions.oldest_slot() == start
         count = 0
-        while start != head:
-            len_op = words[start >> 2]
-            if len_op & 7 != 1:
-                start, head = self._skip(start, len_op, head)
-                limit = self._limit(start, head)
-                continue
-            end = after = start + len_op - 1
-            cmd_id, iov_cnt, cdb_off, base, taken = unpack(memory, start + 4)
-            if end >= limit or not start + 112 <= cdb_off < end:  # 112: abi.CMD_ENTRY_SIZE
-                after = self._circle.step(start, len_op & SIZE_MASK, head)
-                self._check_cdb(start, cdb_off, end)
-                limit = self._limit(after, head)
-            if iov_cnt == 1 and low <= base <= high - taken:
-                views = [memory[base : base + taken]]
-            else:
-                views = self._data.views(memory, start, iov_cnt, cdb_off)
-                taken = sum(map(len, views))
-            count += 1
-            if not cut(cdb_off, views, taken):
-                positions.fetched = after
-                if self._take(cmd_id, start, memory[start:end], views):
-                    accept(cmd_id + generation, bytes(memory[cdb_off:end]), views)
-                if commands.generation != generation:  # the ring was reset meanwhile
-                    break
-            elif positions.completed == start or positions.oldest_slot() == start:
-                words[start + 8 >> 2] = 0
-                positions.fetched = positions.completed = after
-            else:
-                positions.fetched = after
-                self._answers.write(cmd_id, _GOOD, [])
-            start = after
+        try:
+            while start != head and count != most:
+                len_op = words[start >> 2]
+                if len_op & 7 != 1:
+                    start, head = self._skip(start, len_op, head)
+                    limit = self._limit(start, head)
+                    continue
+                end = after = start + len_op - 1
+                cmd_id, iov_cnt, cdb_off, base, taken = unpack(memory, start + 4)
+                if end >= limit or not start + 112 <= cdb_off < end:  # 112: abi.CMD_ENTRY_SIZE
+                    after = self._circle.step(start, len_op & SIZE_MASK, head)
+                    self._check_cdb(start, cdb_off, end)
+                    limit = self._limit(after, head)
+                if iov_cnt == 1 and low <= base <= high - taken:
+                    views = [memory[base : base + taken]]
+                else:
+                    views = self._data.views(memory, start, iov_cnt, cdb_off)
+                    taken = sum(map(len, views))
+                count += 1
+                if not cut(cdb_off, views, taken):
+                    place = start, cdb_off, end
+                    positions.completed, level = start if level else positions.completed, False
+                    positions.fetched = start = after
+                    goes_on = self._hand_out(accept, cmd_id, place, views)
+                    start = positions.fetched
+                    level = positions.oldest_slot() == start
+                    if not goes_on:
+                        break
+                elif level:
+                    words[start + 8 >> 2] = 0
+                    start = after
+                else:
+                    positions.fetched = start = after
+                    self._answers.write(cmd_id, _GOOD, [])
+        finally:
+            positions.fetched = start
+            if level:
+                positions.completed = start
         return count
 
     def _limit(self, start: int, head: int) -> int:
@@ -155,6 +161,17 @@ class Ring:
         if head >= self._circle.end:
             raise RingCorruptError(f"cmd_head {head - self._circle.start} leaves the ring")
         return self._circle.end if head < start else head + 1
+
+    def _hand_out(
+        self, accept: Accept, cmd_id: int, place: tuple[int, int, int], views: list[memoryview]
+    ) -> bool:
+        """Let a command take the long road; return False if the ring was reset meanwhile."""
+        start, cdb_off, end = place
+        commands, memory = self._commands, self.memory
+        generation = commands.generation
+        if self._take(cmd_id, start, memory[start:end], views):
+            accept(cmd_id + generation, bytes(memory[cdb_off:end]), views)
+        return commands.generation == generation
 
     def _take(self, cmd_id: int, start: int, entry: memoryview, views: list[memoryview]) -> bool:
         """Put a command into the journal, to go on the long road; refuse it if that is nearly full.
