@@ -15,6 +15,8 @@ from tests.conformance.verdict import Outcome, Verdict
 
 Lane = tuple[str, str]
 """Name of a kind of disk, name of a transport."""
+Key = tuple[str, str, str]
+"""Those of a lane, and a test."""
 
 
 @dataclass(slots=True)
@@ -26,12 +28,21 @@ class Campaign:
         tests: What was to be run on each lane.
         kernel: Release of the kernel that it ran on.
         verdicts: What came, by lane and test.
+        missing: What has not come, likewise.
     """
 
     lanes: list[Lane]
     tests: list[str]
     kernel: str = ""
-    verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+    verdicts: dict[Key, Verdict] = field(default_factory=dict)
+    missing: set[Key] = field(default_factory=set)
+
+    @classmethod
+    def planned(cls, lanes: Iterable[Lane], tests: Iterable[str]) -> Self:
+        """Return a run of all of `tests` on all of `lanes` that has not begun."""
+        made = cls(list(lanes), list(tests))
+        made.missing = {(*lane, test) for lane in made.lanes for test in made.tests}
+        return made
 
     @classmethod
     def together(cls, campaigns: Iterable["Campaign"]) -> Self:
@@ -42,12 +53,16 @@ class Campaign:
         """
         made = cls([], [])
         for campaign in campaigns:
-            if made.kernel and made.kernel != campaign.kernel:
-                raise ValueError(f"these are verdicts from two kernels, {made.kernel} and {campaign.kernel}")
-            made.kernel = campaign.kernel
+            kernels = {made.kernel: None, campaign.kernel: None}
+            kernels.pop("", None)
+            if len(kernels) > 1:
+                raise ValueError(f"these are verdicts from two kernels, {' and '.join(kernels)}")
+            made.kernel = "".join(kernels)
             made.lanes += [lane for lane in campaign.lanes if lane not in made.lanes]
             made.tests += [test for test in campaign.tests if test not in made.tests]
             made.verdicts |= campaign.verdicts
+            made.missing |= campaign.missing
+        made.missing -= made.verdicts.keys()
         made.lanes.sort(key=_place)
         return made
 
@@ -56,6 +71,7 @@ class Campaign:
         """Read what `document` made, as JSON."""
         found = json.loads(text)
         made = cls([(lane[0], lane[1]) for lane in found["lanes"]], found["tests"], found["kernel"])
+        made.missing = {(profile, transport, test) for profile, transport, test in found["missing"]}
         for verdict in found["verdicts"]:
             made.add(verdict)
         return made
@@ -66,6 +82,7 @@ class Campaign:
             "kernel": self.kernel,
             "lanes": self.lanes,
             "tests": self.tests,
+            "missing": sorted(self.missing),
             "counts": [
                 {"profile": profile, "transport": transport, **self.counts((profile, transport))}
                 for profile, transport in self.lanes
@@ -77,7 +94,9 @@ class Campaign:
         """Take in one verdict, as the guest prints it."""
         words = dict(found) | {"reasons": tuple(_words(found["reasons"]))}
         verdict = Verdict(**words)  # type: ignore[arg-type]
-        self.verdicts[verdict.profile, verdict.transport, verdict.test] = verdict
+        key = verdict.profile, verdict.transport, verdict.test
+        self.verdicts[key] = verdict
+        self.missing.discard(key)
         return verdict
 
     def of(self, lane: Lane) -> list[Verdict]:
@@ -89,14 +108,24 @@ class Campaign:
         """Return how many tests of a lane came out how."""
         return Counter(verdict.outcome for verdict in self.of(lane))
 
-    def not_run(self) -> int:
-        """Return how many verdicts are missing."""
-        return len(self.lanes) * len(self.tests) - len(self.verdicts)
+    def rest(self, transport: str, tests: Iterable[str]) -> list[str]:
+        """Return those of `tests` that pass nowhere over a transport."""
+        passed = self.passed_somewhere(transport)
+        return [test for test in tests if test not in passed]
 
-    def missing_lanes(self, tests: Iterable[str]) -> list[Lane]:
-        """Return the lanes that the tables need, and on which not all of `tests` were run."""
+    def lacking(self, tests: Iterable[str]) -> set[Key]:
+        """Return what the tables still need.
+
+        That is all of `tests` on the first kind of disk, and on the others those which do not pass there.
+        """
         wanted = list(tests)
-        return [lane for lane in profiles.LANES if any((*lane, test) not in self.verdicts for test in wanted)]
+        found = set()
+        for profile, transport in profiles.LANES:
+            for test in wanted:
+                first = self.verdicts.get((profiles.FIRST, transport, test))
+                if profile == profiles.FIRST or first is None or first.outcome != "passed":
+                    found.add((profile, transport, test))
+        return found - self.verdicts.keys()
 
     def failures(self) -> list[tuple[Verdict, Limit | None]]:
         """Return what failed or crashed, each with what is known to cause it."""
@@ -109,7 +138,7 @@ class Campaign:
 
     def clean(self) -> bool:
         """Tell whether all was run, and nothing failed but what the transport causes."""
-        return not self.not_run() and all(limit is not None for _, limit in self.failures())
+        return not self.missing and all(limit is not None for _, limit in self.failures())
 
     def passing_lane(self, transport: str, test: str) -> str:
         """Return the first kind of disk on which a test passes over a transport, empty if there is none."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.conformance.campaign import Campaign, Lane
 from tests.conformance.limits import known
-from tests.conformance.profiles import PROFILES
+from tests.conformance.profiles import FIRST, PROFILES
 from tests.conformance.verdict import OUTCOMES, Verdict
 
 PATH: Final = Path(__file__).resolve().parents[2] / "docs/conformance.md"
@@ -26,14 +26,16 @@ _HEAD: Final = """\
 # SCSI conformance
 
 What libiscsi's `iscsi-test-cu` (Debian's package `libiscsi-bin`), a test program that is not ours, finds in
-disks served by `vscsitarget` on a real kernel. `./dev conformance --write-docs` writes it, from a run in a VM
-of all kinds of disk, or from the verdicts of several runs of some (`--json`, then `--from`).
+disks served by `vscsitarget` on a real kernel. `./dev conformance --write-docs` writes it, from one run in
+a VM or from the verdicts of several (`--json`, then `--from`).
 
 - Each of the {tests} tests runs in a process of its own, with `--dataloss --allow-sanitize`.
 - `/dev/sg` is the disk as Linux has it, over tcm_loop. iSCSI is the same backstore behind the kernel's own
   iSCSI target on 127.0.0.1, which shows the disk to tests that speak no other transport.
 - A skip is not a pass, though CUnit counts it as one. A test that does nothing and gives no reason counts as
   skipped too.
+- Every test is run on the kind of disk called {first}. Where another kind has fewer, they are those that do
+  not pass there.
 - The tests of MultipathIO are given two paths: two HBAs with the same disk, two iSCSI sessions.
 - Sanitize.Reset looks at a sanitizing that goes on for seconds: it is given the same disk at 1 MiB/s.
 - The other targets were measured with one path, which skips MultipathIO, and a silent skip counted as passed.
@@ -48,6 +50,7 @@ def text(campaign: Campaign) -> str:
     """Return the page for a run of all tests on all kinds of disk, over all transports."""
     head = _HEAD.format(
         tests=len(campaign.tests),
+        first=FIRST,
         kernel=campaign.kernel,
         sg_some=len(campaign.passed_somewhere("sg")),
         iscsi_some=len(campaign.passed_somewhere("iscsi")),
@@ -77,8 +80,11 @@ def _counts(campaign: Campaign) -> Iterator[str]:
         yield _row(name, way, *map(str, numbers))
     for lane in campaign.lanes:
         found = campaign.counts(lane)
+        some = "" if found.total() == len(campaign.tests) else f" ({found.total()} tests)"
         yield _row(
-            f"**vscsihba**, {lane[0]}", _NAMES[lane[1]], *(str(found[outcome]) for outcome in OUTCOMES)
+            f"**vscsihba**, {lane[0]}{some}",
+            _NAMES[lane[1]],
+            *(str(found[outcome]) for outcome in OUTCOMES),
         )
 
 

@@ -31,8 +31,8 @@ def print_all(campaign: Campaign, console: Console) -> None:
         lines = [f"{limit.reason} ({limit.source})"] if limit else list(verdict.reasons)
         for line in lines:
             console.print(f"    {line}", markup=False, highlight=False)
-    if missing := campaign.not_run():
-        console.print(f"{missing} tests were not run", style="bold red")
+    if campaign.missing:
+        console.print(f"{len(campaign.missing)} tests were not run", style="bold red")
 
 
 def counts(campaign: Campaign) -> Table:

@@ -65,16 +65,17 @@ def test_patterns_name_families_and_tests() -> None:
 
 
 def test_a_run_counts_what_passed_and_excuses_only_what_is_known() -> None:
-    made = Campaign(
-        [("512-thin", "sg"), ("512e", "sg")], ["Read10.Simple", "Sanitize.OverwriteReserved"], "6.1"
+    made = Campaign.planned(
+        [("512-thin", "sg"), ("512e", "sg")], ["Read10.Simple", "Sanitize.OverwriteReserved"]
     )
+    made.kernel = "6.1"
     for verdict in (
         Verdict("512-thin", "sg", "Read10.Simple", "passed"),
         Verdict("512-thin", "sg", "Sanitize.OverwriteReserved", "crashed", ("signal 11",)),
         Verdict("512e", "sg", "Read10.Simple", "skipped", ("no | reason",)),
     ):
         made.add(verdict.document())
-    assert made.not_run() == 1
+    assert made.missing == {("512e", "sg", "Sanitize.OverwriteReserved")}
     assert not made.clean()
     made.add(Verdict("512e", "sg", "Sanitize.OverwriteReserved", "skipped").document())
     assert made.clean()
@@ -89,20 +90,36 @@ def test_a_run_counts_what_passed_and_excuses_only_what_is_known() -> None:
 
 
 def test_several_runs_are_put_together_and_the_later_verdict_counts() -> None:
-    first = Campaign([("4kn", "sg"), ("512-thin", "iscsi")], ["Read10.Simple"], "6.1")
+    first = Campaign.planned([("4kn", "sg"), ("512-thin", "iscsi")], ["Read10.Simple"])
     first.add(Verdict("4kn", "sg", "Read10.Simple", "failed", ("why",)).document())
-    first.add(Verdict("512-thin", "iscsi", "Read10.Simple", "passed").document())
-    second = Campaign([("4kn", "sg"), ("512-thin", "sg")], ["Read10.Simple"], "6.1")
+    second = Campaign.planned([("4kn", "sg"), ("512-thin", "sg")], ["Read10.Simple"])
     second.add(Verdict("4kn", "sg", "Read10.Simple", "passed").document())
     both = Campaign.together([first, second])
     assert both.lanes == [("512-thin", "sg"), ("4kn", "sg"), ("512-thin", "iscsi")]
     assert both.failures() == []
-    assert both.not_run() == 1
+    assert both.missing == {("512-thin", "sg", "Read10.Simple"), ("512-thin", "iscsi", "Read10.Simple")}
     assert both.passing_lane("sg", "Read10.Simple") == "4kn"
-    assert ("512-thin", "iscsi") not in both.missing_lanes(["Read10.Simple"])
-    assert ("512-thin", "sg") in both.missing_lanes(["Read10.Simple"])
-    with pytest.raises(ValueError, match=r"two kernels, 6\.1 and 6\.12"):
-        Campaign.together([first, Campaign([], [], "6.12")])
+    first.kernel = "6.12"
+    second.kernel = "6.1"
+    with pytest.raises(ValueError, match=r"two kernels, 6\.12 and 6\.1"):
+        Campaign.together([first, second])
+
+
+def test_the_tables_need_all_on_the_first_kind_of_disk_and_elsewhere_what_does_not_pass_there() -> None:
+    tests = ["Read10.Simple", "NoMedia.NoMediaSBC"]
+    made = Campaign.planned([(profiles.FIRST, transport) for transport in profiles.TRANSPORTS], tests)
+    assert len(made.lacking(tests)) == len(profiles.LANES) * 2
+    for transport in profiles.TRANSPORTS:
+        made.add(Verdict(profiles.FIRST, transport, "Read10.Simple", "passed").document())
+        made.add(Verdict(profiles.FIRST, transport, "NoMedia.NoMediaSBC", "skipped").document())
+    assert made.rest("sg", tests) == ["NoMedia.NoMediaSBC"]
+    assert {test for _, _, test in made.lacking(tests)} == {"NoMedia.NoMediaSBC"}
+    assert len(made.lacking(tests)) == len(profiles.LANES) - 2
+    assert "**vscsihba**, 512-thin |" in text(made)
+    made.lanes.append(("removable", "sg"))
+    made.add(Verdict("removable", "sg", "NoMedia.NoMediaSBC", "passed").document())
+    assert "**vscsihba**, removable (1 tests) |" in text(made)
+    assert "| NoMedia.NoMediaSBC | skipped |  | removable |" in text(made)
 
 
 def test_the_page_tells_what_fails_only_elsewhere() -> None:
