@@ -53,11 +53,9 @@ class Campaign:
         """
         made = cls([], [])
         for campaign in campaigns:
-            kernels = {made.kernel: None, campaign.kernel: None}
-            kernels.pop("", None)
-            if len(kernels) > 1:
-                raise ValueError(f"these are verdicts from two kernels, {' and '.join(kernels)}")
-            made.kernel = "".join(kernels)
+            if made.kernel and campaign.kernel not in ("", made.kernel):
+                raise ValueError(f"these are verdicts from two kernels, {made.kernel} and {campaign.kernel}")
+            made.kernel = made.kernel or campaign.kernel
             made.lanes += [lane for lane in campaign.lanes if lane not in made.lanes]
             made.tests += [test for test in campaign.tests if test not in made.tests]
             made.verdicts |= campaign.verdicts
