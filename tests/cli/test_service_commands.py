@@ -1,6 +1,7 @@
 """daemon, install-service, schema: what they do with their words."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def test_daemon_is_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "serve", lambda: served.append(True))
     assert main(["daemon"]) == 0
     assert served
+
+
+def test_daemon_logs_json_where_asked(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def serve() -> None:
+        logging.getLogger("vscsihba.daemon").warning("HBA %d has died", 3)
+
+    monkeypatch.setattr(daemon, "serve", serve)
+    assert main(["daemon", "--json"]) == 0
+    said = json.loads(capsys.readouterr().err)
+    assert (said["level"], said["message"]) == ("WARNING", "HBA 3 has died")
+    assert said["time"] > 1e9
 
 
 def test_a_second_daemon_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
