@@ -1,28 +1,24 @@
-"""The LUNs of an HBA as one engine knows them: putting them up, owning them, taking them down.
+"""The LUNs of an HBA as an engine puts them up and takes them down, one or all of them.
 
 The order is the kernel's: a LUN is scanned while it is linked, so its ring must be
 served before; it is flushed while it is unlinked, so its ring is served until after.
 
-Knows the kernel and this process. Who else is there it is told, and when to act too; its caller
-lets one thread in at a time.
+Who else is there it is told, and when to act too; its caller lets one thread in at a time.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vscsihba import configfs
-from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
-from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.ownership import Ownership
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
-from vscsihba.engine.resizing import reshape, resize
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.tuning import tune
-from vscsihba.errors import HostError, InUseError, VscsihbaError
+from vscsihba.errors import HostError, InUseError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +36,16 @@ class Disk:
     size: int
 
 
-class Luns:
-    """What this engine knows and owns of an HBA.
-
-    Args:
-        hba_id: 0..255.
-        run: The HBA's run directory.
-        pump: Serves the rings.
-        reports: Who is told of commands, failures and events.
+class Luns(Ownership):
+    """What this engine knows and owns of an HBA, and has put up.
 
     Attributes:
-        known: What this engine can serve, by LUN.
-        owned: What it does serve.
         created: What is removed when nobody else knows it any more.
-        failures: Why LUNs that this engine should own are not served, by LUN.
     """
 
     def __init__(self, hba_id: int, run: Path, *, pump: Pump, reports: Reports) -> None:
-        self.known: dict[int, LunRequest] = {}
-        self.owned: dict[int, Tenure] = {}
+        super().__init__(hba_id, run, pump=pump, reports=reports)
         self.created: set[int] = set()
-        self._id = hba_id
-        self._run = run
-        self._pump = pump
-        self.failures: dict[int, str] = {}
-        self._reports = reports
-        self._neighbours = Neighbours()
 
     # All of them, at the beginning.
 
@@ -229,142 +209,14 @@ class Luns:
 
     def leave(self, lun: int) -> None:
         """Know a LUN no longer that another engine knows: its commands wait for that one."""
-        if lun in self.owned:
-            self.owned.pop(lun).close()
-        self.known.pop(lun, None)
-        self.failures.pop(lun, None)
+        super().leave(lun)
         self.created.discard(lun)
 
-    def resize(self, lun: int, size: int) -> bool:
-        """Let the lowest layer of a LUN have `size` bytes, and Linux notice; False if it is not owned here.
-
-        Raises:
-            UsageError: It would shrink.
-            HostError, OSError: Machine or medium refuse; the size is as before.
-        """
-        tenure = self.owned.get(lun)
-        if tenure is not None:
-            resize(tenure, size, self._pump.mailbox)
-            self._announce_size(lun)
-        self.known[lun] = self.known[lun].resized(size)
-        return tenure is not None
-
-    def tune(self, lun: int, tuning: Tuning) -> None:
-        """Have Linux treat a LUN otherwise.
-
-        Raises:
-            HostError: The kernel refuses.
-        """
-        request = self.known[lun]
-        tune(self._id, lun, tuning, before=request.tuning)
-        self.known[lun] = replace(request, tuning=tuning)
-
-    def reshaped(self, tenure: Tenure) -> None:
-        """Go by what an action of a layer has made of a LUN: another size, another stack.
-
-        Raises:
-            HostError: The kernel refuses the size.
-        """
-        lun = tenure.request.lun
-        self.known[lun] = tenure.request
-        reshape(tenure, self._pump.mailbox)
-        self._announce_size(lun)
-
-    def _announce_size(self, lun: int) -> None:
-        """Let Linux notice that a LUN has another size."""
-        there = configfs.find_lun(self._id, lun)
-        if there is not None and there.address is not None:
-            configfs.rescan(there.address)
-
-    def status(self, lun: int) -> dict[str, Any]:
-        """Return what is known of a LUN, as JSON has it; any thread may ask."""
-        tenure = self.owned.get(lun)
-        served = tenure.served if tenure is not None else None
-        found: dict[str, Any] = {
-            "lun": lun,
-            "owner": served is not None,
-            "document": self.known[lun].document,
-            "failure": self.failures.get(lun),
-        }
-        if served is not None:
-            found |= {
-                "size": served.medium.geometry.size,
-                "read_only": not served.unit.writable,
-                "failure": str(served.failure) if served.failure is not None else None,
-                "counters": served.stats.snapshot(),
-            }
-        return found
-
-    # Owning.
-
-    def settle(self, mine: set[int]) -> bool:
-        """Own `mine` of the known LUNs and no others; False if one of them is not free yet.
-
-        One that cannot be served stands in `failures`, and is tried again each time.
-        """
-        for lun in sorted(self.owned.keys() - mine):
-            self.owned.pop(lun).close()
-        self.failures = {lun: text for lun, text in self.failures.items() if lun in mine}
-        settled = [self.take_over(lun) for lun in sorted(mine & self.known.keys())]
-        return all(settled)
-
-    def take_over(self, lun: int) -> bool:
-        """Try to own a LUN; False if its owner has not let go yet.
-
-        One that cannot be served is reported, and counts as settled.
-        """
-        if lun in self.owned:
-            return True
-        tenure = self._tenure(self.known[lun].as_noted(self._run))
-        try:
-            opened = tenure.open()
-        except InUseError:  # the last owner's descriptors are being closed
-            return False
-        except (VscsihbaError, OSError) as error:
-            if self.failures.get(lun) != str(error):
-                self.failures[lun] = str(error)
-                self._reports.failed(f"lun {lun}: {error}")
-            return True
-        if opened:
-            self._take(tenure)
-        return opened
-
     def _take(self, tenure: Tenure) -> None:
-        """Note that this engine is the owner."""
-        lun = tenure.request.lun
-        self.owned[lun] = tenure
-        self.failures.pop(lun, None)
+        """Note that this engine is the owner, and perhaps the maker."""
+        super()._take(tenure)
         if tenure.created:
-            self.created.add(lun)
-        if tenure.grown:
-            self._announce_size(lun)
-
-    def _own(self, request: LunRequest) -> None:
-        """Become the owner of a LUN that no living engine owns.
-
-        Raises:
-            InUseError: One does.
-        """
-        tenure = self._tenure(request)
-        if not tenure.open():
-            raise InUseError(f"LUN {request.lun} of id={self._id} is owned by another engine")
-        self._take(tenure)
-
-    def _own_noted(self, request: LunRequest) -> None:
-        """Become the owner of what is there, if that is what is wanted."""
-        if not request.agrees(self._run):
-            raise AnotherDiskError(self._id, request.lun)
-        self._own(request)
-
-    def _tenure(self, request: LunRequest) -> Tenure:
-        return Tenure(
-            self._id,
-            request,
-            self._run,
-            pump=self._pump,
-            reports=self._reports,
-            neighbours=self._neighbours,
-        )
+            self.created.add(tenure.request.lun)
 
     # All of them, at the end.
 
