@@ -8,11 +8,12 @@ layer and opens nothing. This module knows the shape of the document and the ord
 opening; what a layer does is the layer's business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from vscsihba.errors import ConfigError, UsageError
+from vscsihba.errors import ConfigError, HostError, UsageError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cdb_handler import CdbHandler
 from vscsihba.handlers.checked import Checked
@@ -70,7 +71,8 @@ class Stack:
             UsageError, HostError: As `Handler.check`.
         """
         for layer in self.layers:
-            layer.check()
+            with _blamed(layer):
+                layer.check()
 
     def open(self) -> Checked:
         """Check every layer, open them from the bottom up, and return the top.
@@ -83,8 +85,11 @@ class Stack:
         self.check()
         with ExitStack() as opened:
             for layer in (*self.layers, self._top):
-                layer.open()
+                with _blamed(layer):
+                    layer.open()
                 opened.callback(layer.close)
+            with _blamed(self.layers[-1]):
+                _ = self._top.geometry, self._top.capabilities, self._top.identity, self._top.inline
             self._opened = opened.pop_all()
         return self._top
 
@@ -100,7 +105,7 @@ class Stack:
         return self.open()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
@@ -133,6 +138,25 @@ def _build(
         if check_between:
             layers.append(Checked(layers[-1]))
     return Stack(document, layers)
+
+
+@contextmanager
+def _blamed(layer: Handler) -> Iterator[None]:
+    """Tell in one line of a fault in the code of a handler, which may be somebody's first one.
+
+    Raises:
+        HostError: There was one.
+    """
+    try:
+        yield
+    except (VscsihbaError, OSError):
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise HostError(
+            f"handler {layer.name} is faulty: {type(error).__name__}: {' '.join(str(error).split())}",
+            cure=f"look at {last.filename}, line {last.lineno}",
+        ) from error
 
 
 Make = Callable[[list[Handler]], Handler]

@@ -118,6 +118,20 @@ def test_closes_every_layer_even_if_one_fails() -> None:
     assert events[-1] == "close bottom"
 
 
+@pytest.mark.parametrize("fault", ["check", "open", "geometry"])
+def test_a_faulty_handler_is_one_line(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from vscsihba.handlers.null import NullHandler\n\nclass Mine(NullHandler):\n    name = 'mine'\n"
+        + ("    @property\n" if fault == "geometry" else "")
+        + f"    def {fault}(self):\n        return 1 / 0\n"
+    )
+    with pytest.raises(
+        HostError, match=r"mine is faulty: ZeroDivisionError: .*; look at .*mine\.py, line \d"
+    ):
+        build({"handler": str(path), "size": 512}).open()
+
+
 def test_path_means_file(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(bytes(512))
     with build(str(tmp_path / "a.img")) as disk:
