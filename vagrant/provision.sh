@@ -18,7 +18,10 @@ say() { printf 'provision.sh: %s\n' "$*"; }
 # Another version than the running one is only installed: whoever called boots the machine again.
 other_kernel() {
     local suite
-    case $(uname -r) in "$1".*) return 1 ;; esac
+    case $(uname -r) in
+    "$1".*-cloud-*) ;;
+    "$1".*) return 1 ;;
+    esac
     suite=$(awk -v "version=$1" '$1 == version { print $NF }' "$tree/vagrant/packages/kernels.txt")
     [ -n "$suite" ] || die "the running kernel is $(uname -r), and vagrant/packages/kernels.txt has no version $1"
     "$tree/vagrant/debian-sources" "$suite" >/etc/apt/sources.list.d/vscsihba-kernel.list
@@ -70,4 +73,5 @@ if online; then "$tree/dev" packages tests; fi
 kernel
 printf '%s\n' "${modules[@]}" >/etc/modules-load.d/vscsihba.conf
 program
+if [ -d /run/systemd/system ]; then "$prefix/bin/vscsihba" install-service --start; fi
 say "vscsihba $("$prefix/bin/vscsihba" --version | awk '{ print $NF }') is in $prefix; Linux $(uname -r)"

@@ -35,8 +35,8 @@ start_libvirt() {
     for folder in /var/lib/libvirt /run/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt; do
         mount --bind "$work/host$folder" "$folder" || return
     done
-    # /sys tells of the network that it was mounted in.
-    mount -t sysfs sysfs /sys || return
+    # /sys tells of the network that it was mounted in. With no cgroups there, libvirt leaves none behind.
+    umount --recursive /sys && mount -t sysfs sysfs /sys || return
     ip link set lo up || return
     virtlogd --daemon && libvirtd --daemon || return
     for _ in $(seq 600); do
