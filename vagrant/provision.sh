@@ -59,6 +59,12 @@ program() {
     cp -a "$tree"/{tests,vagrant,docs,examples,pyproject.toml,start_target.sh} "$prefix/tree/"
 }
 
+# One that runs already is of the program that was here before.
+service() {
+    "$prefix/bin/vscsihba" install-service
+    if systemctl is-active --quiet vscsihba; then systemctl restart vscsihba; else systemctl enable --now vscsihba; fi
+}
+
 [ "$(id -u)" -eq 0 ] || die "must be run as root"
 case ${1:-} in
 kernel)
@@ -73,5 +79,5 @@ if online; then "$tree/dev" packages tests; fi
 kernel
 printf '%s\n' "${modules[@]}" >/etc/modules-load.d/vscsihba.conf
 program
-if [ -d /run/systemd/system ]; then "$prefix/bin/vscsihba" install-service --start; fi
+if [ -d /run/systemd/system ]; then service; fi
 say "vscsihba $("$prefix/bin/vscsihba" --version | awk '{ print $NF }') is in $prefix; Linux $(uname -r)"

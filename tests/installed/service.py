@@ -1,0 +1,51 @@
+"""The installed service from outside: systemctl, the program's JSON, and disks as the kernel has them."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+UNIT = "vscsihba.service"
+PROGRAM = "/usr/local/bin/vscsihba"
+LIMIT = 300.0
+"""Seconds for anything that is waited for: software emulation is slow."""
+
+
+def run(*words: str | Path, check: bool = True) -> str:
+    """Run a program and return its output; fail with all that it said if the exit code is not 0."""
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    said = f"{' '.join(map(str, words))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+    assert not check or done.returncode == 0, said
+    return done.stdout
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition; fail with `what` and the service's log when it does not come true."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > deadline:
+            log = run("journalctl", "--unit", UNIT, "--lines=60", "--no-pager", check=False)
+            raise AssertionError(f"not within {LIMIT:.0f} s: {what}\n{log}")
+        time.sleep(0.2)
+
+
+def main_pid() -> int:
+    """Return the process of the service, 0 where there is none."""
+    return int(run("systemctl", "show", "--property=MainPID", "--value", UNIT))
+
+
+def luns() -> list[dict[str, Any]]:
+    """Return every LUN as ``vscsihba status --json`` tells of it."""
+    status = json.loads(run(PROGRAM, "status", "--json"))
+    return [lun for hba in status["hbas"] for lun in hba["luns"]]
+
+
+def running() -> bool:
+    """Tell whether the service answers and serves all its disks."""
+    found = json.loads(run(PROGRAM, "status", "--json", check=False) or "{}")
+    disks = [lun for hba in found.get("hbas", ()) for lun in hba["luns"]]
+    return bool(found.get("daemon")) and bool(disks) and all(lun["state"] == "running" for lun in disks)

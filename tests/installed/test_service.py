@@ -1,0 +1,83 @@
+"""The service as a user has it: started by systemd from its unit, killed, restarted, saved for a reboot.
+
+The tests build on each other, in the order of the file; the last one leaves the machine ready for a reboot.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.installed import record
+from tests.installed.service import PROGRAM, UNIT, luns, main_pid, run, running, wait_until
+
+FOLDER = Path("/srv/vscsihba-tests")
+DOCUMENT = {
+    "version": 1,
+    "backstores": {
+        "data": {"handler": "file", "path": str(FOLDER / "data.img"), "size": "256MiB"},
+        "scratch": {"handler": "memory", "size": "64MiB"},
+    },
+    "hbas": [
+        {"id": 0, "engines": 2, "luns": [{"lun": 0, "backstore": "data"}, {"lun": 1, "backstore": "scratch"}]}
+    ],
+}
+CONTENT = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def mounted() -> Iterator[Path]:
+    """The first disk's file system."""
+    where = FOLDER / "mnt"
+    where.mkdir(parents=True, exist_ok=True)
+    run("mount", luns()[0]["device"], where)
+    yield where
+    run("umount", where)
+
+
+def test_the_unit_is_the_packaged_one_and_starts_with_the_machine(installed: Path) -> None:
+    assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    assert run("systemctl", "is-active", UNIT).strip() == "active"
+    told = run("systemctl", "cat", UNIT)
+    assert str(installed / "bin/vscsihba") in told
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit() -> None:
+    path = run("systemctl", "show", "--property=FragmentPath", "--value", UNIT).strip()
+    assert run("systemd-analyze", "verify", path).strip() == ""
+
+
+def test_a_document_becomes_disks(tmp_path: Path) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "disks.json").write_text(json.dumps(DOCUMENT))
+    run(PROGRAM, "apply", FOLDER / "disks.json")
+    assert running()
+    assert [lun["size"] for lun in luns()] == [256 << 20, 64 << 20]
+    run("mkfs.ext4", "-q", luns()[0]["device"])
+
+
+def test_a_restart_of_the_service_leaves_a_mounted_disk_alone(mounted: Path) -> None:
+    before = main_pid()
+    (mounted / "file").write_bytes(CONTENT)
+    run("systemctl", "restart", UNIT)
+    assert main_pid() not in {0, before}
+    wait_until(running, "the service with all its disks")
+    run("sync", "--file-system", mounted)
+    assert (mounted / "file").read_bytes() == CONTENT
+
+
+def test_systemd_starts_a_service_again_that_was_killed(mounted: Path) -> None:
+    before = main_pid()
+    run("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
+    wait_until(lambda: main_pid() not in {0, before} and running(), "another service")
+    (mounted / "more").write_bytes(CONTENT)
+    run("sync", "--file-system", mounted)
+    assert (mounted / "file").read_bytes() == CONTENT
+
+
+def test_what_is_saved_is_left_for_the_next_boot(mounted: Path) -> None:
+    run(PROGRAM, "save")
+    digest = hashlib.sha256((mounted / "file").read_bytes()).hexdigest()
+    record.leave(digest=digest, by_id=[lun["by_id"] for lun in luns()])
