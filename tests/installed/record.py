@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 PATH = Path("/var/lib/vscsihba-tests/record.json")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -13,8 +14,8 @@ def leave(**facts: object) -> None:
     PATH.write_text(json.dumps({**facts, "boot_id": BOOT_ID.read_text()}))
 
 
-def found() -> dict[str, str]:
+def found() -> dict[str, Any]:
     """Return what was left, and make sure that the machine was booted since."""
-    facts: dict[str, str] = json.loads(PATH.read_text())
+    facts: dict[str, Any] = json.loads(PATH.read_text())
     assert facts["boot_id"] != BOOT_ID.read_text(), "the machine was not booted again"
     return facts

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,20 +12,20 @@ from tests.installed.service import PROGRAM, UNIT, luns, run, running, wait_unti
 
 
 @pytest.fixture(scope="module")
-def left() -> dict[str, str]:
+def left() -> dict[str, Any]:
     """What the tests before the reboot have left, with the service up again."""
     found = record.found()
     wait_until(running, "the service with all its disks")
     return found
 
 
-def test_the_disks_have_their_names_again(left: dict[str, str]) -> None:
+def test_the_disks_have_their_names_again(left: dict[str, Any]) -> None:
     assert [lun["by_id"] for lun in luns()] == left["by_id"]
     for lun in luns():
         assert Path(lun["by_id"]).resolve() == Path(lun["device"])
 
 
-def test_the_content_is_there(left: dict[str, str], tmp_path: Path) -> None:
+def test_the_content_is_there(left: dict[str, Any], tmp_path: Path) -> None:
     run("mount", "-o", "ro", luns()[0]["device"], tmp_path)
     try:
         assert hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest() == left["digest"]
@@ -33,9 +34,9 @@ def test_the_content_is_there(left: dict[str, str], tmp_path: Path) -> None:
     run("e2fsck", "-fn", luns()[0]["device"])
 
 
-def test_nothing_is_to_do_for_the_saved_document(left: dict[str, str]) -> None:
+def test_nothing_is_to_do_for_the_saved_document(left: dict[str, Any]) -> None:
     assert json.loads(run(PROGRAM, "plan", "/etc/vscsihba/config.json", "--json"))["changes"] == []
 
 
-def test_no_unit_has_failed(left: dict[str, str]) -> None:
+def test_no_unit_has_failed(left: dict[str, Any]) -> None:
     assert UNIT not in run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
