@@ -1,6 +1,5 @@
 """sg over a kernel's ioctl that the tests play: what it passes on, and what it brings back."""
 
-import ctypes
 import errno
 import mmap
 import os
@@ -13,7 +12,6 @@ from tests.handlers.fake_sg import NODE, FakeSg
 from tests.scsi.disk import Disk
 from vscsihba.block import Geometry
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
-from vscsihba.handlers import sg_io
 from vscsihba.handlers.sg_cdb import Direction, direction_of
 from vscsihba.handlers.stack import build
 from vscsihba.scsi import TABLE, Data
@@ -26,12 +24,6 @@ DATA = bytes(range(256)) * 4
 def device(monkeypatch: pytest.MonkeyPatch) -> FakeSg:
     """A disk of 64 blocks behind /dev/null."""
     return FakeSg(monkeypatch)
-
-
-def test_the_header_is_the_kernels() -> None:
-    assert ctypes.sizeof(sg_io._Header) == 88
-    assert sg_io._Header.status.offset == 64
-    assert sg_io._Header.resid.offset == 72
 
 
 def test_size_and_blocks_are_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
