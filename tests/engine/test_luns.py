@@ -272,6 +272,17 @@ def test_clearing_removes_what_nobody_serves(make: Make, kernel: FakeConfigfs, i
     second.clear(0)
 
 
+def test_what_another_program_has_removed_is_made_anew(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    configfs.unlink_lun(3, 0)
+    configfs.delete_hba(3)
+    configfs.delete_backstore("vscsihba3-lun0")
+    engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+    assert engine.status(0)["owner"]
+
+
 @pytest.mark.parametrize("step", ["create_backstore", "link_lun"])
 def test_a_lun_is_up_or_nothing_is_whatever_fails(
     step: str, make: Make, kernel: FakeConfigfs, image: Path, monkeypatch: pytest.MonkeyPatch

@@ -111,12 +111,15 @@ class Luns(Ownership):
             UsageError: It is there and another disk, or its stack cannot be meant.
             HostError: Machine or medium refuse; nothing has changed.
         """
+        there = configfs.find_lun(self._id, request.lun)
         if request.lun in self.known:
             if not self.known[request.lun].is_like(request):
                 raise AnotherDiskError(self._id, request.lun)
-            self.known[request.lun] = request
-            return
-        there = configfs.find_lun(self._id, request.lun)
+            if there is not None and there.complete:
+                self.known[request.lun] = request
+                return
+            self._forget_gone(request.lun)
+            there = None
         if there is None or not there.complete:
             self._make(request, half_made=there is not None)
         elif not elsewhere:
@@ -126,6 +129,12 @@ class Luns(Ownership):
         self.known[request.lun] = request
         self.created.add(request.lun)
         tune(self._id, request.lun, request.tuning)
+
+    def _forget_gone(self, lun: int) -> None:
+        """Let go of a LUN that another program has removed from the kernel, perhaps with the HBA."""
+        self.leave(lun)
+        self.clear(lun)
+        configfs.create_hba(self._id)
 
     def _make(self, request: LunRequest, *, half_made: bool) -> None:
         with ExitStack() as undo:
