@@ -92,7 +92,9 @@ def test_many_completions_are_shown_in_columns_and_the_line_again(terminal: Term
 
 
 def test_ctrl_c_drops_the_line_and_ctrl_d_leaves(terminal: Terminal) -> None:
-    terminal.send("clearconfig confirm=true\x03")
+    terminal.send("clearconfig confirm=true")
+    terminal.wait_for("clearconfig confirm=true$")  # from then on, the line is what waits for keys
+    terminal.send("\x03")
     terminal.wait_for(r"\^C\n/> $")
     terminal.send("\x04")
     terminal.wait_for("^/> exit$|^exit$")

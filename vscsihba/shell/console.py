@@ -4,7 +4,6 @@ Stands in for configshell's own console and log, which write colours and stack t
 themselves, share their state between all instances, and look up their caller for every line.
 """
 
-import inspect
 import os
 import shutil
 import sys
@@ -36,15 +35,6 @@ class Console:
         stream = output or sys.stdout
         stream.write(text)
         stream.flush()
-
-    def epy_write(self, text: str) -> None:
-        """Print a page."""
-        self.raw_write(self.dedent(text).rstrip() + "\n")
-
-    def dedent(self, text: str) -> str:
-        """Remove what the lines of a page are indented by; a page that begins anew keeps its first gap."""
-        gap = "\n" if text.startswith("\n") else ""
-        return gap + inspect.cleandoc(text) + "\n" * (len(text) - len(text.rstrip(" ").rstrip("\n")) > 0)
 
     def get_width(self) -> int:
         """Return the columns that there are."""
