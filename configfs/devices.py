@@ -19,14 +19,18 @@ from vscsihba.errors import HostError
 
 _local = threading.local()
 
+_NO_DISKS = ("1", "2", "3", "6", "8", "13", "17")
+"""PERIPHERAL DEVICE TYPEs that Linux makes no block device of: tapes, printers, processors, scanners,
+changers, enclosures, object storage (SPC-5 "INQUIRY")."""
+
 
 @dataclass(frozen=True, slots=True)
 class LunDevice:
-    """The device nodes of a LUN that is a disk.
+    """The device nodes of a LUN.
 
     Attributes:
         address: ``host:channel:target:lun``.
-        disk: ``/dev/sdX``.
+        disk: ``/dev/sdX``; ``/dev/sgN`` of what is no disk.
         generic: ``/dev/sgN``, None without the kernel's sg module.
         links: Further names that udev gave the disk, ``/dev/disk/by-id/...`` first.
     """
@@ -57,7 +61,7 @@ def wait_for_uio(name: str, index: int, *, timeout: float = 10.0) -> Path:
 
 
 def wait_for_lun(hba_id: int, lun: int, *, timeout: float = 30.0) -> LunDevice:
-    """Return the device nodes of a linked LUN that is a disk, as soon as they can be opened.
+    """Return the device nodes of a linked LUN as soon as they can be opened.
 
     Args:
         hba_id: Of the HBA.
@@ -70,7 +74,10 @@ def wait_for_lun(hba_id: int, lun: int, *, timeout: float = 30.0) -> LunDevice:
     where = _address(hba_id, lun)
     present = (paths.SYSFS / "class" / "scsi_generic").exists()
     generic = wait_for_generic(hba_id, lun, timeout=timeout) if present else None
-    block = observer.scsi_device(where) / "block"
+    device = observer.scsi_device(where)
+    if generic is not None and paths.read(device / "type") in _NO_DISKS:
+        return LunDevice(where, generic, generic)
+    block = device / "block"
     disk = _wait("block", _child(block), timeout, f"the disk of LUN {lun} of HBA {hba_id}")
     return LunDevice(where, disk, generic, links_of(disk))
 

@@ -147,6 +147,13 @@ def test_disk_without_sg_driver(udev: FakeUdev) -> None:
     assert wait_for_lun(0, 0, timeout=1).generic is None
 
 
+def test_what_is_no_disk_has_its_generic_node(udev: FakeUdev) -> None:
+    (udev.kernel.sysfs / "bus/scsi/devices/6:0:1:0/type").write_text("1\n")
+    udev.add("sg0")
+    generic = udev.kernel.dev / "sg0"
+    assert wait_for_lun(0, 0, timeout=1) == LunDevice("6:0:1:0", generic, generic)
+
+
 def test_ring_is_found_among_others(udev: FakeUdev) -> None:
     (udev.kernel.sysfs / "class/uio/uio9").mkdir()
     (udev.kernel.sysfs / "class/uio/uio9/name").write_text("tcm-user/0/other/tgt/x\n")

@@ -27,8 +27,8 @@ class Disk:
 
     Attributes:
         lun: Its number on the HBA.
-        device: ``/dev/sdX``.
-        size: Bytes.
+        device: ``/dev/sdX``; ``/dev/sgN`` of what is no disk.
+        size: Bytes; 0 of what is no disk.
     """
 
     lun: int
@@ -171,8 +171,8 @@ class Luns(Ownership):
             HostError: It does not within half a minute.
         """
         disk = configfs.wait_for_lun(self._id, lun).disk
-        sectors = int((Path("/sys/class/block") / disk.name / "size").read_text())
-        return Disk(lun, disk, sectors * 512)
+        size = Path("/sys/class/block") / disk.name / "size"
+        return Disk(lun, disk, int(size.read_text()) * 512 if size.exists() else 0)
 
     def remove(self, lun: int) -> None:
         """Take a LUN down that no other living engine knows, whoever uses it.
