@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from vscsihba.control import call
+from vscsihba.control import NobodyListensError, call
 from vscsihba.control.wire import Failure
 from vscsihba.engine.claim import RUN, run_directory
 from vscsihba.engine.owner import control_sockets
@@ -97,8 +97,10 @@ class Engine:
                 status: Any = call(path, "status", timeout=_QUICK)
                 if status["by"] == BY:
                     found.append(cls(hba_id, status["pid"], status["since"]))
+            except NobodyListensError:  # it was killed
+                path.unlink(missing_ok=True)
             except VscsihbaError as error:
-                log.info("nobody to adopt behind %s: %s", path.name, error)
+                log.warning("nobody to adopt behind %s: %s", path.name, error)
         return sorted(found, key=lambda engine: engine.since)
 
     def fileno(self) -> int:
@@ -150,6 +152,8 @@ class Engine:
 
     def close(self) -> None:
         """Let go of it, and of what is left of it if it was started here and has ended."""
+        if not self.alive:
+            self._socket.unlink(missing_ok=True)
         if self._process is not None:
             self._process.poll()
         os.close(self._fd)

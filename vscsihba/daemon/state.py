@@ -48,7 +48,8 @@ class State:
         """
         path = self._run / "daemon.lock"
         try:
-            self._run.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._run.mkdir(parents=True, exist_ok=True)
+            self._run.chmod(0o755)  # whatever the umask: members of a group may pass
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise HostError(f"{path}: {error.strerror}") from error

@@ -6,7 +6,10 @@ earlier life of the service, and let go; they go on without it.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from vscsihba import configfs
 from vscsihba.config.model import Document, Hba
@@ -19,6 +22,9 @@ from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import InUseError, VscsihbaError
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 8
+"""HBAs that are gone on with at once: one whose storage does not answer keeps not all others waiting."""
 
 
 class Supervisor:
@@ -51,13 +57,17 @@ class Supervisor:
 
         What is there besides was being made or removed when an earlier service ended, and goes.
         """
-        for hba in document.hbas:
-            crew = Crew(hba.id, hba.engines, self._start, self._find(hba.id))
-            self._crews[hba.id] = crew
-            crew.resume(_requests(document, hba))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(partial(self._resume, document), document.hbas):
+                pass
         for hba_id in sorted(self._marks() - self._crews.keys()):
             if found := self._find(hba_id):
                 self._dismiss(hba_id, found)
+
+    def _resume(self, document: Document, hba: Hba) -> None:
+        crew = Crew(hba.id, hba.engines, self._start, self._find(hba.id))
+        self._crews[hba.id] = crew
+        crew.resume(_requests(document, hba))
 
     def _marks(self) -> set[int]:
         """Return the ids of HBAs that engines have left marks of."""

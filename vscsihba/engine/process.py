@@ -49,7 +49,7 @@ def _serve(hba_id: int) -> int:
             log.info("engine %d serves", os.getpid())
             _wait(target)
     except VscsihbaError as error:
-        log.exception("engine %d ends", os.getpid())
+        log.error("engine %d ends: %s", os.getpid(), error)  # noqa: TRY400 - it says all
         _say(error)
         return error.exit_code
     return 0
