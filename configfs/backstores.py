@@ -33,7 +33,7 @@ def create_backstore(spec: BackstoreSpec, *, timeout: float = 10.0) -> Backstore
         InUseError: A backstore of that name exists.
         HostError: The kernel refuses, or the node does not appear; nothing stays behind.
     """
-    if _find(spec.name) is not None:
+    if find_directory(spec.name) is not None:
         raise InUseError(f"a backstore {spec.name} exists already", cure="choose another name, or remove it")
     index = _create(spec)
     with ExitStack() as undo:
@@ -124,7 +124,7 @@ def directory_of(name: str) -> Path:
     Raises:
         HostError: There is none of ours by that name.
     """
-    found = _find(check_name(name))
+    found = find_directory(check_name(name))
     if found is None:
         raise HostError(f"there is no backstore {name}")
     if not is_ours(name, paths.read(found / "attrib" / "dev_config") or ""):
@@ -132,10 +132,10 @@ def directory_of(name: str) -> Path:
     return found
 
 
-def _find(name: str) -> Path | None:
-    """Return where a TCMU backstore is; the name is unique, the index is found by looking.
+def find_directory(name: str) -> Path | None:
+    """Return where a TCMU backstore is, None if there is none of that name.
 
-    Among all backstores, once for each that is made or linked: hence strings, not paths.
+    The name is unique; the index is found by looking among all backstores, once for each that is made or linked: hence strings, not paths.
     """
     core = str(paths.core())
     for hba in _hbas():

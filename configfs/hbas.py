@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from vscsihba.configfs import backstores, lio, observer, paths
 from vscsihba.configfs.found import Hba, Lun
-from vscsihba.configfs.names import check_lun, wwn_of
+from vscsihba.configfs.names import backstore_name, check_lun, wwn_of
 from vscsihba.errors import HostError, InUseError
 
 _BLKRRPART: Final = 0x125F
@@ -49,7 +49,12 @@ def find_lun(hba_id: int, lun: int) -> Lun | None:
     directory = _directory(hba_id, lun)
     if not directory.exists():
         return None
-    behind = observer.linked(directory)
+    # First as the backstore tells it: the LUN's own directory is locked while the kernel scans the LUN.
+    usual = backstores.find_directory(backstore_name(hba_id, lun))
+    if usual is not None and (wwn_of(hba_id), lun) in observer.links_to(usual):
+        behind: Path | None = usual
+    else:
+        behind = observer.linked(directory)
     if behind is not None and not observer.is_our_backstore(behind):
         refuse_foreign(hba_id)
     return observer.lun(lun, behind, observer.host_of(target_of(hba_id)))

@@ -48,7 +48,7 @@ def observe() -> Observed:
         found = _backstore(directory, rings)
         if found is not None:
             backstores[found.name] = found
-            links.update(_links_to(directory))
+            links.update(links_to(directory))
     hbas = {}
     foreign = set()
     for target in paths.entries(paths.loopback()):
@@ -195,7 +195,7 @@ def _serial(directory: Path) -> str:
     return text.partition(":")[2].strip()
 
 
-def _links_to(directory: Path) -> Links:
+def links_to(directory: Path) -> Links:
     """Return the tcm_loop LUNs that lead to a backstore, as the kernel's ALUA group lists them.
 
     A LUN's own directory says the same but is locked while the kernel scans the LUN: for ever, if the

@@ -95,7 +95,7 @@ class Luns(Ownership):
 
     def _mention_unknown(self, there: set[int]) -> None:
         unknown = ", ".join(map(str, sorted(there - self.known.keys())))
-        if unknown:
+        if unknown and self.known:  # one that knows none will be told
             self._reports.notice(f"id={self._id} also has LUN {unknown}, which this engine does not know")
 
     # One of them.

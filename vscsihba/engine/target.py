@@ -99,7 +99,7 @@ class Target:
             undo.callback(self._leave)
             with turn(self._turn):
                 self._luns.put_up(self._peers.find())
-                self._disks = {lun: self._luns.disk(lun) for lun in known}
+                self._disks = {lun: self._luns.disk(lun) for lun in self._luns.known}
                 self._peers.join()
             self._luns.created |= known  # from now on, what nobody else knows goes with us
             self._balancer.start()
