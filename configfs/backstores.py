@@ -135,7 +135,8 @@ def directory_of(name: str) -> Path:
 def find_directory(name: str) -> Path | None:
     """Return where a TCMU backstore is, None if there is none of that name.
 
-    The name is unique; the index is found by looking among all backstores, once for each that is made or linked: hence strings, not paths.
+    The name is unique; the index is found by looking among all backstores, once for each that is made
+    or linked: hence strings, not paths.
     """
     core = str(paths.core())
     for hba in _hbas():
