@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.rig import Rig
 from tests.handlers.model import DiskModel, as_tests, read
 from tests.handlers.pages import from_tutorial
 from vscsihba.errors import ConfigError
@@ -31,6 +32,11 @@ def test_the_message_that_it_quotes(tmp_path: Path) -> None:
     path = save(tmp_path, "clock")
     with pytest.raises(ConfigError, match=r"clock\.py has no option 'szie'; did you mean \"size\"\?"):
         build({"handler": path, "szie": "1MiB"})
+
+
+def test_busy(tmp_path: Path) -> None:
+    with Rig({"handler": save(tmp_path, "busy")}) as rig:
+        assert rig.read(0, 1).status == 0x08
 
 
 class RamModel(DiskModel):
