@@ -1,0 +1,164 @@
+"""An engine from its coming to its going, and what it is asked meanwhile: on a kernel that is a folder."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configfs.fake_configfs import FakeConfigfs
+from vscsihba import configfs
+from vscsihba.control import call
+from vscsihba.engine import target as target_module
+from vscsihba.engine import tenure
+from vscsihba.engine.claim import claim_hba, run_directory
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.luns import Disk, Luns
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.target import Target
+from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.loopback import Loopback
+
+MiB = 1 << 20
+LIMIT = 60
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeConfigfs]:
+    fake = FakeConfigfs(tmp_path / "kernel", monkeypatch)
+    rings: list[Loopback] = []
+
+    def transport(_device: object, _journal: Path) -> Any:
+        rings.append(Loopback(blocks=64))
+        return rings[-1].transport
+
+    monkeypatch.setattr(tenure, "TcmuTransport", transport)
+    monkeypatch.setattr(tenure, "read_device", lambda path: path)
+    monkeypatch.setattr(target_module, "claim_hba", partial(claim_hba, run=run))
+    monkeypatch.setattr(target_module, "run_directory", partial(run_directory, run=run))
+    monkeypatch.setattr(configfs, "prepare", lambda: None)
+    monkeypatch.setattr(Luns, "disk", lambda _luns, lun: Disk(lun, Path(f"/dev/sd{lun}"), MiB))
+    yield fake
+    for ring in rings:
+        ring.close()
+
+
+@pytest.fixture
+def target(kernel: FakeConfigfs) -> Iterator[Target]:
+    with Target(3, [], reports=Reports(), by="vscsihba", end=lambda: None) as made:
+        yield made
+
+
+@pytest.fixture
+def ask(target: Target, run: Path) -> Callable[..., Any]:
+    def ask(verb: str, **arguments: object) -> Any:
+        return call(run / "hba3" / f"engine-{os.getpid()}.control", verb, arguments, timeout=LIMIT)
+
+    return ask
+
+
+def request(lun: int = 0, size: object = "1MiB") -> dict[str, object]:
+    return {"lun": lun, "document": {"handler": "memory", "size": size}}
+
+
+def left(kernel: FakeConfigfs) -> list[str]:
+    luns = [path.name for path in kernel.loopback.glob("naa*/tpgt_1/lun/lun_*")]
+    return luns + [path.name for path in kernel.core.glob("user_*/vscsihba*")]
+
+
+def test_luns_come_grow_and_go(ask: Callable[..., Any], target: Target, kernel: FakeConfigfs) -> None:
+    assert ask("status")["luns"] == []
+    assert ask("add_lun", request=request(4)) == {"device": "/dev/sd4", "size": MiB}
+    assert ask("add_lun", request=request(4)) == {"device": "/dev/sd4", "size": MiB}, "it is known"
+    assert [disk.lun for disk in target.disks] == [4]
+    assert left(kernel) == ["lun_4", "vscsihba3-lun4"]
+    assert ask("resize", lun=4, size=2 * MiB) == {"owner": True}
+    (lun,) = ask("status")["luns"]
+    assert (lun["lun"], lun["owner"], lun["size"], lun["failure"]) == (4, True, 2 * MiB, None)
+    ask("tune_lun", lun=4, tuning={"queue_depth": 8})
+    assert ask("remove_lun", lun=4) is None
+    assert left(kernel) == []
+    assert ask("status")["luns"] == target.disks == []
+
+
+def test_what_cannot_be_is_refused_in_one_line(ask: Callable[..., Any]) -> None:
+    ask("add_lun", request=request(0))
+    for arguments, message in (
+        ({"request": {"lun": 0}}, "not a LUN: .*document"),
+        ({"request": request(0) | {"removable": True}}, "LUN 0 of id=3 exists and is another disk"),
+        ({"request": {"lun": 1, "document": {"handler": "memry"}}}, "memry"),
+        ({"request": request(20000)}, "LUN 20000 is out of range"),
+    ):
+        with pytest.raises((UsageError, HostError), match=message) as refused:
+            ask("add_lun", **arguments)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UsageError, match="knows no LUN 7"):
+        ask("resize", lun=7, size=MiB)
+    with pytest.raises(UsageError, match="no other engine of id=3 knows LUN 0; remove it"):
+        ask("remove_lun", lun=0, leave=True)
+    with pytest.raises(UsageError, match="cannot shrink"):
+        ask("resize", lun=0, size=MiB // 2)
+    assert [lun["lun"] for lun in ask("status")["luns"]] == [0]
+
+
+def test_a_disk_in_use_goes_only_by_force(
+    ask: Callable[..., Any], kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("add_lun", request=request(0))
+    monkeypatch.setattr(configfs, "users_of", lambda disk: [f"{disk.name} is mounted on /mnt"])
+    with pytest.raises(HostError, match="LUN 0 of id=3 is in use: sda is mounted on /mnt"):
+        ask("remove_lun", lun=0)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+    ask("remove_lun", lun=0, force=True)
+    assert left(kernel) == []
+
+
+def test_removing_what_is_not_there_is_nothing(ask: Callable[..., Any]) -> None:
+    assert ask("remove_lun", lun=5) is None
+
+
+@pytest.mark.parametrize("culprit", ["tune", "disk"])
+def test_a_lun_that_fails_late_leaves_nothing(
+    culprit: str, ask: Callable[..., Any], kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise HostError("refused")
+
+    if culprit == "tune":
+        monkeypatch.setattr("vscsihba.engine.luns.tune", refuse)
+    else:
+        monkeypatch.setattr(Luns, "disk", refuse)
+    with pytest.raises(HostError, match="refused"):
+        ask("add_lun", request=request(0))
+    assert left(kernel) == []
+    assert ask("status")["luns"] == []
+
+
+def test_an_engine_that_leaves_takes_everything_along(kernel: FakeConfigfs, run: Path) -> None:
+    with Target(3, [LunRequest(0, {"handler": "memory", "size": MiB})], reports=Reports()) as target:
+        target.add(LunRequest(1, {"handler": "memory", "size": MiB}))
+        assert len(left(kernel)) == 4
+    assert left(kernel) == []
+    assert not list(kernel.loopback.iterdir())
+    assert {path.suffix for path in (run / "hba3").iterdir()} == {".lock"}
+
+
+def test_engines_of_two_programs_do_not_share_an_hba(target: Target) -> None:
+    with pytest.raises(InUseError, match="id=3 is already served by vscsihba"):
+        Target(3, [], reports=Reports()).__enter__()
+
+
+def test_it_can_be_asked_to_end_only_where_that_is_meant(
+    ask: Callable[..., Any], target: Target, kernel: FakeConfigfs
+) -> None:
+    assert ask("end") is None
+    target.__exit__()
+    with Target(3, [], reports=Reports()), pytest.raises(UsageError, match="unknown verb 'end'"):
+        ask("end")
