@@ -27,7 +27,12 @@ def test_a_line_is_a_path_a_command_and_words(text: str, line: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"), [("create 'd1", "a quote is not closed"), ("x a=1 a=2", "a is said twice")]
+    ("text", "complaint"),
+    [
+        ("create 'd1", "a quote is not closed"),
+        ("x a=1 a=2", "a is said twice"),
+        ("restoreconfig /a\0b", "the character NUL"),
+    ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):

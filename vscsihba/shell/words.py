@@ -35,8 +35,10 @@ def split(text: str) -> list[str]:
     """Return the words of a line, quoted as in a shell; none where it is empty or a comment.
 
     Raises:
-        UsageError: A quote is not closed.
+        UsageError: A quote is not closed, or there is a character that no path can have.
     """
+    if "\0" in text:
+        raise UsageError("a line cannot hold the character NUL", cure="leave it out")
     if text.lstrip().startswith("#"):
         return []
     try:
