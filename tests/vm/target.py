@@ -63,7 +63,8 @@ def our_processes() -> set[tuple[int, str]]:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if any(word.rpartition(b"/")[2] in {b"vscsitarget", b"vscsihba"} for word in words[:2]):
+        programs = {b"vscsitarget", b"vscsihba", b"vscsihba.engine"}
+        if any(word.rpartition(b"/")[2] in programs for word in words[:3]):
             found.add((int(entry.name), b" ".join(words).decode(errors="replace")))
     return found
 
