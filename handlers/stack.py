@@ -3,7 +3,7 @@
     {"handler": "readonly", "next": {"handler": "file", "path": "/srv/disk.img"}}
 
 A plain string is the path of a file, which is opened for reading only if a filter above
-it never writes. Building a stack checks every option of every
+it never writes, and none between them makes something. Building a stack checks every option of every
 layer and opens nothing. This module knows the shape of the document and the order of
 opening; what a layer does is the layer's business.
 """
@@ -171,10 +171,11 @@ def _outline(document: object, registry: Registry, place: str, *, covered: bool)
     while below is not None:
         if only_reads and isinstance(below, str):
             below = {"handler": "file", "path": below, "read_only": True}
+        only_reads = only_reads and not makes_something(below)
         make, reads, below = _layer(below, registry, place, covered=covered)
         outline.append(make)
         covered = True
-        only_reads |= reads
+        only_reads = only_reads or reads
         place += ".next"
     return outline
 
@@ -208,6 +209,11 @@ def _layer(
         return (lambda _: kind(options, legs)), False, None
     options = convert(kind.Options, rest, place=place, handler=name)
     return (lambda _: kind(options)), False, None
+
+
+def makes_something(document: object) -> bool:
+    """Tell whether a layer may write when it opens, whatever it does later."""
+    return isinstance(document, Mapping) and document.get("create") is True
 
 
 def _with_legs(document: object, legs: Sequence[Leg]) -> Document:

@@ -14,7 +14,7 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.filter import Filter
 from vscsihba.handlers.options import path_options
 from vscsihba.handlers.registry import Registry
-from vscsihba.handlers.stack import Document
+from vscsihba.handlers.stack import Document, makes_something
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ def uses(document: Document, registry: Registry, *, only_reads: bool = False) ->
     for option, is_medium in path_options(kind.Options).items():
         if is_medium and isinstance(path := document.get(option), str):
             yield Use(path, document.get("read_only") is True)
+    only_reads = only_reads and not makes_something(document)
     only_reads |= issubclass(kind, Filter) and kind.only_reads
     legs = document.get("legs")
     for below in [document.get("next"), *(legs if isinstance(legs, list) else ())]:

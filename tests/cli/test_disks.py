@@ -81,6 +81,15 @@ def test_a_stack_is_what_it_says_with_absolute_paths(here: Path) -> None:
     ]
 
 
+def test_what_a_layer_in_between_makes_is_written(here: Path) -> None:
+    made = document("readonly|encrypt:create=true;key_file=k|a.img")
+    assert isinstance(made, dict)
+    assert made["next"]["next"] == plain(here / "a.img")
+    made = document("readonly|encrypt:key_file=k|a.img")
+    assert isinstance(made, dict)
+    assert made["next"]["next"] == plain(here / "a.img", read_only=True)
+
+
 def test_commas_in_lists_belong_to_the_list() -> None:
     words = [disk.word for disk in read('log:verbs=["read","write"]|a.img,b.img,c[1].img')]
     assert words == ['log:verbs=["read","write"]|a.img', "b.img", "c[1].img"]

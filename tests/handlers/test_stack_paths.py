@@ -70,6 +70,10 @@ def test_who_may_share_a_file() -> None:
             [Use("a", shared=False), Use("o", shared=False), Use("base", shared=True)],
         ),
         ({"handler": "encrypt", "key_file": "k", "next": "a"}, [Use("a", shared=False)]),
+        (
+            {"handler": "readonly", "next": {"handler": "encrypt", "create": True, "next": "a"}},
+            [Use("a", shared=False)],
+        ),
     ]
     for document, expected in cases:
         assert list(uses(document, Registry())) == expected

@@ -12,7 +12,7 @@ from pathlib import Path
 from vscsihba.errors import UsageError
 from vscsihba.handlers.options import did_you_mean, option_types
 from vscsihba.handlers.registry import Registry
-from vscsihba.handlers.stack import Document
+from vscsihba.handlers.stack import Document, makes_something
 from vscsihba.handlers.stack_paths import Use, absolute, uses
 from vscsihba.handlers.stack_text import parse, split
 
@@ -112,6 +112,7 @@ def _with_bottom(
     kind = registry.get(name)
     deeper = partial(_with_bottom, word, wishes=wishes, registry=registry)
     if isinstance(below, str | Mapping):
+        only_reads = only_reads and not makes_something(document)
         only_reads |= getattr(kind, "only_reads", False)
         return {**document, "next": deeper(below, only_reads=only_reads)}
     if isinstance(legs, list):
