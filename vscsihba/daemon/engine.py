@@ -110,7 +110,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """It has not ended."""
-        return not select.select([self._fd], [], [], 0)[0]
+        return self._fd >= 0 and not _readable(self._fd, 0)
 
     def status(self) -> dict[str, Any]:
         """Return what it is and serves; see `vscsihba.engine.target.Target.status`.
@@ -137,7 +137,7 @@ class Engine:
         """
         if self.alive:
             call(self._socket, "end", timeout=_QUICK)
-            if not select.select([self._fd], [], [], _LONG)[0]:
+            if not _readable(self._fd, _LONG):
                 raise HostError(
                     f"engine {self.pid} of HBA {self.hba_id} does not end", cure="is storage stuck?"
                 )
@@ -156,11 +156,19 @@ class Engine:
             self._socket.unlink(missing_ok=True)
         if self._process is not None:
             self._process.poll()
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
     @property
     def _socket(self) -> Path:
         return run_directory(self.hba_id) / f"engine-{self.pid}.control"
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    """Wait at most so long for a descriptor to be readable (poll(2): it may have any number)."""
+    polled = select.poll()
+    polled.register(fd, select.POLLIN)
+    return bool(polled.poll(seconds * 1000))
 
 
 def _await_ready(process: "subprocess.Popen[bytes]") -> None:
@@ -170,7 +178,7 @@ def _await_ready(process: "subprocess.Popen[bytes]") -> None:
         UsageError, HostError: As it says, or it says nothing.
     """
     assert process.stdout is not None  # noqa: S101  # for the type checker
-    if not select.select([process.stdout], [], [], _START)[0]:
+    if not _readable(process.stdout.fileno(), _START):
         raise HostError(f"a new engine is not ready within {_START:g} s", cure="is the machine overloaded?")
     line = process.stdout.readline()
     if not line:
