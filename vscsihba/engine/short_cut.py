@@ -38,15 +38,13 @@ def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVe
     limit = unit.max_transfer_blocks * unit.block_size
     read = (inline.read or _refuse, inline.read_flags, limit)
     write = (inline.write or _refuse, inline.write_flags, min(limit, inline.write_limit))
-    plain = {
-        opcode: (unpack_from, *(write if is_write else read), is_write)
-        for opcode, (unpack_from, is_write) in SHORT_CUTS.items()
-    }
-    lookup = plain.get
+    plain: list[tuple[Any, ...] | None] = [None] * 256
+    for opcode, (unpack_from, is_write) in SHORT_CUTS.items():
+        plain[opcode] = (unpack_from, *(write if is_write else read), is_write)
     shift = unit.block_size.bit_length() - 1
 
     def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
-        found = lookup(memory[cdb_at])
+        found = plain[memory[cdb_at]]
         if found is None or not road.clear:
             return False
         unpack_from, move, move_flags, most, is_write = found

@@ -111,9 +111,9 @@ class Ring:
         memory_barrier()
         limit = self._limit(start, head)
         level = positions.oldest_slot() == start
-        count = 0
+        left = most
         try:
-            while start != head and count != most:
+            while start != head and left:
                 len_op = words[start >> 2]
                 if len_op & 7 != 1:
                     start, head = self._skip(start, len_op, head)
@@ -130,16 +130,15 @@ class Ring:
                 else:
                     views = self._data.views(memory, start, iov_cnt, cdb_off)
                     taken = sum(map(len, views))
-                count += 1
+                left -= 1
                 if not cut(cdb_off, views, taken):
                     place = start, cdb_off, end
                     positions.completed, level = start if level else positions.completed, False
                     positions.fetched = start = after
                     goes_on = self._hand_out(accept, cmd_id, place, views)
                     start = positions.fetched
+                    head = head if goes_on else start
                     level = positions.oldest_slot() == start
-                    if not goes_on:
-                        break
                 elif level:
                     words[start + 8 >> 2] = 0
                     start = after
@@ -150,7 +149,7 @@ class Ring:
             positions.fetched = start
             if level:
                 positions.completed = start
-        return count
+        return most - left
 
     def _limit(self, start: int, head: int) -> int:
         """Return the first byte that a command from `start` on may not end at without a closer look.
