@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
 
 from vscsihba import scsi
@@ -44,6 +45,8 @@ class Row:
         road: Microseconds a command, ring to ring (median).
         bare: Microseconds of what it is compared with (median), 0 if there is nothing.
         spread: Interquartile range of `road` in microseconds.
+        ratio: Road over bare (median of the ratios of rounds, whose two halves ran one after the other); 0
+            where there is nothing to compare with.
         against: What it is compared with.
     """
 
@@ -51,12 +54,21 @@ class Row:
     road: float
     bare: float
     spread: float
-    against: str = "the bare system call"
+    ratio: float
+    against: str
 
-    @property
-    def ratio(self) -> float:
-        """Road over bare; 0 where there is nothing to compare with."""
-        return self.road / self.bare if self.bare else 0.0
+    @classmethod
+    def of(cls, name: str, road: list[float], bare: list[float], against: str) -> "Row":
+        """Return the row of measured rounds."""
+        quartiles = statistics.quantiles(road, n=4)
+        return cls(
+            name,
+            statistics.median(road),
+            statistics.median(bare) if bare else 0.0,
+            quartiles[2] - quartiles[0],
+            statistics.median(map(truediv, road, bare)) if bare else 0.0,
+            against if bare else "",
+        )
 
 
 def cdb_10(opcode: int, lba: int, blocks: int) -> bytes:
@@ -136,10 +148,7 @@ def measure(name: str, document: Document, opcode: int, length: int, path: Path 
                 bare.append(time_bare(call, views, length))
         for view in views:
             view.release()
-    quartiles = statistics.quantiles(road, n=4)
-    return Row(
-        name, statistics.median(road), statistics.median(bare) if bare else 0.0, quartiles[2] - quartiles[0]
-    )
+    return Row.of(name, road, bare, "the bare system call")
 
 
 def measure_filters(name: str, document: Document, without: Document) -> Row:
@@ -150,14 +159,7 @@ def measure_filters(name: str, document: Document, without: Document) -> Row:
         for _ in range(ROUNDS):
             bare.append(time_batch(*below, cdbs, 4096, write=False))
             road.append(time_batch(*filtered, cdbs, 4096, write=False))
-    quartiles = statistics.quantiles(road, n=4)
-    return Row(
-        name,
-        statistics.median(road),
-        statistics.median(bare),
-        quartiles[2] - quartiles[0],
-        against="the road without filters",
-    )
+    return Row.of(name, road, bare, "the road without filters")
 
 
 def _bare_call(path: Path, undo: ExitStack, *, write: bool) -> Callable[[list[memoryview], int], int]:

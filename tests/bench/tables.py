@@ -43,7 +43,7 @@ def native(rows: Sequence[Row]) -> Table:
                 row.name,
                 f"{row.road:.2f}",
                 f"{row.spread:.2f}",
-                row.against if row.bare else "",
+                row.against,
                 f"{row.bare:.2f}" if row.bare else "",
                 f"{row.ratio:.2f}" if row.bare else "",
             )

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.bench.vm.tcm_loop import backstore, linked
 from tests.vm.target import Target, wait_until
 
+MODULES = ("nbd", "loop", "target_core_file", "target_core_user", "tcm_loop")
 NBD_PLUGIN = Path(__file__).with_name("nbd_plugin.py")
 
 
@@ -165,6 +166,15 @@ PEERS: dict[str, Peer] = {
 }
 """By name, in the order of the tables."""
 
+NEEDED: dict[str, tuple[str, ...]] = {
+    "loop": ("losetup",),
+    "tcmu-runner": ("tcmu-runner", "dbus-daemon", "dbus-send"),
+    "nbdkit file": ("nbdkit", "nbd-client"),
+    "qemu-nbd": ("qemu-nbd", "nbd-client"),
+    "nbdkit Python": ("nbdkit", "nbd-client"),
+}
+"""Programs that a peer needs."""
+
 
 @contextmanager
 def contestants(folder: Path, names: list[str], size: int) -> Iterator[list[Contestant]]:
@@ -172,7 +182,8 @@ def contestants(folder: Path, names: list[str], size: int) -> Iterator[list[Cont
 
     Their queues are alike: no scheduler, no merging of requests, no entropy.
     """
-    run("modprobe", "-a", "nbd", "loop", "target_core_file", "target_core_user", "tcm_loop")
+    for module in MODULES:
+        run("modprobe", module)
     data = os.urandom(1 << 20)
     found = []
     with ExitStack() as undo:
@@ -191,7 +202,7 @@ def contestants(folder: Path, names: list[str], size: int) -> Iterator[list[Cont
         image.unlink()
 
 
-def missing() -> list[str]:
-    """Return the programs that are needed and not installed."""
-    needed = ("fio", "nbd-client", "nbdkit", "qemu-nbd", "tcmu-runner", "dbus-daemon", "losetup", "strace")
+def missing(names: Iterable[str]) -> list[str]:
+    """Return the programs that these peers need and that are not installed."""
+    needed = {"fio": 1, **{program: 1 for name in names for program in NEEDED.get(name, ())}}
     return [program for program in needed if shutil.which(program) is None]

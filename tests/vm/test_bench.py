@@ -1,0 +1,46 @@
+"""The benchmarks run, in their shortest form: what they find is not judged here."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.vm.findings import OURS, Findings
+from tests.bench.vm.peers import missing
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKLOAD = "4 KiB random read, depth 32"
+
+
+def bench(*words: str) -> Findings:
+    """Run the guest's part and return what it has found."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.vm.guest", "--quick", "--rounds=1", "--seconds=0.2", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Findings([json.loads(line) for line in done.stdout.splitlines()])
+
+
+def test_contestants_are_compared(nothing_stays: None) -> None:
+    peers = (OURS, "loop", "LIO fileio")
+    if lacking := missing(peers):
+        pytest.skip(f"needs {' '.join(lacking)}")
+    found = bench("--part=peers", f"--workload={WORKLOAD}", *(f"--peer={peer}" for peer in peers))
+    assert found.contestants == list(peers)
+    assert all(found.ratio(WORKLOAD, peer) > 0 for peer in peers)
+    assert found.median(WORKLOAD, OURS, "engine_us") > 0
+
+
+def test_system_calls_are_counted(nothing_stays: None) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace: ./dev setup --bench")
+    reads, writes = bench("--part=calls").of("calls")
+    assert reads["calls"]["preadv2"] >= 0.9
+    assert writes["calls"]["pwritev2"] >= 0.9
