@@ -116,6 +116,13 @@ def test_an_engine_that_dies_while_it_is_asked_spoils_nothing(hba: Hba, crew: Cr
     until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
 
 
+def test_a_death_that_is_noticed_by_who_asks_is_made_good_too(hba: Hba, crew: Crew) -> None:
+    for number in range(20):
+        hba.living[0].die()
+        crew.add(request(number))
+    until(lambda: len(hba.living) == 2 and all(engine.known == set(range(20)) for engine in hba.living))
+
+
 def test_the_last_engine_that_dies_while_it_is_asked_is_an_error(hba: Hba) -> None:
     crew = Crew(3, 1, hba.start)
     crew.begin()

@@ -124,14 +124,15 @@ class Roster:
             self.size = size
             self._look_again()
 
-    def bury(self) -> list[Member]:
-        """Let go of those that have died, and return them."""
-        dead = [member for member in self._members if not member.alive]
-        for member in dead:
+    def bury(self) -> None:
+        """Let go of those that have died; they are replaced before long."""
+        for member in [member for member in self._members if not member.alive]:
             log.warning("engine %d of HBA %d has ended", member.pid, self._id)
             self._members.remove(member)
             member.close()
-        return dead
+            if time.time() - member.since > STEADY:
+                self._deaths = 0
+            self.try_again_later()
 
     def try_again_later(self) -> None:
         """Have what did not go mended before long."""
@@ -174,10 +175,7 @@ class Roster:
 
     def _tend(self, now: float) -> None:
         """Note deaths, and do what is due."""
-        for member in self.bury():
-            if time.time() - member.since > STEADY:
-                self._deaths = 0
-            self._postpone()
+        self.bury()
         if self._due is not None and self._due <= now:
             self._due = None
             try:
