@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vagrant.lane.machine import Outcome, run_machine
-from vagrant.runner import firmware_probe, process
+from vagrant.runner import firmware_probe
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
+from vagrant.runner.process import StoppedError, stop_signals_raise
 
 TREE = Path(__file__).resolve().parents[2]
 KERNELS = TREE / "vagrant/packages/kernels.txt"
@@ -62,13 +63,17 @@ def say(text: str) -> None:
 
 
 def output_of(program: str) -> str:
-    """Run one of our programs, its messages passed on, and return what it printed."""
-    done = subprocess.run(
-        [TREE / "vagrant" / program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode != 0:
+    """Run one of our programs, its messages passed on, and return what it printed; it ends with us."""
+    command = ["setpriv", "--pdeathsig", "TERM", "--", str(TREE / "vagrant" / program)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output, _ = process.communicate()
+        except StoppedError:
+            process.terminate()
+            raise
+    if process.returncode != 0:
         raise VmError(f"vagrant/{program} failed")
-    return done.stdout.strip()
+    return output.strip()
 
 
 def run_all(options: argparse.Namespace) -> int:
@@ -102,11 +107,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the process's exit code."""
     options = parser().parse_args(arguments)
     try:
-        with process.stop_signals_raise():
+        with stop_signals_raise():
             return run_all(options)
     except VmError as error:
         say(str(error))
         return NOT_RUN
-    except process.StoppedError as stop:
+    except StoppedError as stop:
         say(f"{stop}: the machine was ended")
         return 128 + stop.number
