@@ -135,6 +135,20 @@ def test_the_last_engine_that_dies_while_it_is_asked_is_an_error(hba: Hba) -> No
     crew.close()
 
 
+def test_pauses_grow_with_deaths_and_begin_anew_after_a_steady_life(
+    hba: Hba, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "PAUSES", (0.0, 3600.0))
+    hba.engines[0].die()
+    until(lambda: len(hba.living) == 2)
+    hba.engines[1].die()
+    until(lambda: hba.engines[1].closed)
+    assert len(hba.living) == 1, "the second has to wait"
+    hba.engines[2].since -= 2 * roster.STEADY
+    hba.engines[2].die()
+    until(lambda: len(hba.living) == 2)
+
+
 def test_a_start_that_fails_is_tried_again(hba: Hba, crew: Crew) -> None:
     hba.cannot_start = ["no memory"] * 3
     hba.engines[0].die()

@@ -81,7 +81,7 @@ class Roster:
         self._welcome = welcome
         self._mend = mend
         self._members = list(found)
-        self._deaths = 0
+        self._deaths = self._misses = 0
         self._due: float | None = None
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -132,13 +132,14 @@ class Roster:
             member.close()
             if time.time() - member.since > STEADY:
                 self._deaths = 0
-            self.try_again_later()
+            self._postpone(self._deaths)
+            self._deaths += 1
 
     def try_again_later(self) -> None:
         """Have what did not go mended before long."""
         with self.lock:
-            self._postpone()
-            self._look_again()
+            self._postpone(self._misses)
+            self._misses += 1
 
     def close(self) -> None:
         """Watch no more, and let go of the engines: they go on."""
@@ -182,17 +183,18 @@ class Roster:
                 self.fill()
             except VscsihbaError as error:
                 log.error("no engine for HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
-                self._postpone()
+                self.try_again_later()
+                return
+            if self._mend():
+                self._misses = 0
             else:
-                if self._mend():
-                    self._deaths = min(self._deaths, 1)
-                else:
-                    self._postpone()
+                self.try_again_later()
 
-    def _postpone(self) -> None:
-        """Have the next try after a pause that grows."""
-        self._due = time.monotonic() + PAUSES[min(self._deaths, len(PAUSES) - 1)]
-        self._deaths += 1
+    def _postpone(self, times: int) -> None:
+        """Have the next try after a pause that grows with the times before, unless another is due sooner."""
+        due = time.monotonic() + PAUSES[min(times, len(PAUSES) - 1)]
+        self._due = due if self._due is None else min(self._due, due)
+        self._look_again()
 
     def _look_again(self) -> None:
         os.eventfd_write(self._wake, 1)
