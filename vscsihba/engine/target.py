@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
 
 from vscsihba import configfs
 from vscsihba.control import ControlServer, Progress
 from vscsihba.engine.acting import act
 from vscsihba.engine.appearance import Tuning
+from vscsihba.engine.balancer import Balancer
 from vscsihba.engine.claim import claim_hba, run_directory, turn
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.luns import Disk, Luns
@@ -34,8 +34,6 @@ from vscsihba.errors import HostError, InUseError, UsageError
 log = logging.getLogger(__name__)
 
 __all__ = ["Disk", "LunRequest", "Target"]
-
-_CHANGED, _END = "changed", "end"
 
 _RETRY: Final = 0.05
 """Seconds between looks at a LUN whose last owner has not let go yet."""
@@ -80,8 +78,7 @@ class Target:
         self._luns = Luns(hba_id, self._run, pump=self._pump, reports=reports)
         self._luns.known = {request.lun: request for request in requests}
         self._disks: dict[int, Disk] = {}
-        self._events: SimpleQueue[str] = SimpleQueue()
-        self._balancer = threading.Thread(target=self._balance, name="balancer", daemon=True)
+        self._balancer = Balancer(self._settle)
         self._changing = threading.Lock()
         self._server = ControlServer(self._run / f"engine-{os.getpid()}.control", verbs(self, end))
         self._undo = ExitStack()
@@ -95,7 +92,7 @@ class Target:
             self._pump.start(f"hba{self.id}")
             undo.callback(self._pump.stop)
             known = frozenset(self._luns.known)
-            self._peers = Peers(self._run, known, partial(self._events.put, _CHANGED))
+            self._peers = Peers(self._run, known, self._balancer.changed)
             undo.callback(self._leave)
             with turn(self._turn):
                 self._luns.put_up(self._peers.find())
@@ -103,8 +100,7 @@ class Target:
                 self._peers.join()
             self._luns.created |= known  # from now on, what nobody else knows goes with us
             self._balancer.start()
-            undo.callback(self._balancer.join)
-            undo.callback(self._events.put, _END)
+            undo.callback(self._balancer.stop)
             undo.enter_context(self._server)
             self._undo = undo.pop_all()
         return self
@@ -283,20 +279,9 @@ class Target:
 
     def _announce(self) -> None:
         self._peers.announce(frozenset(self._luns.known))
-        self._events.put(_CHANGED)
+        self._balancer.changed()
 
     # While it is up.
-
-    def _balance(self) -> None:
-        """Own what this engine is to own, whenever an engine has come, changed or gone."""
-        again = self._settle()
-        while True:
-            try:
-                if self._events.get(timeout=again) == _END:
-                    return
-            except Empty:
-                pass
-            again = self._settle()
 
     def _settle(self) -> float | None:
         """Give up and take over LUNs as the others expect; return the seconds until another try is due."""

@@ -1,0 +1,45 @@
+"""A thread that settles who serves what, whenever an engine or a LUN has come, changed or gone."""
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+_CHANGED: Final = "changed"
+_END: Final = "end"
+
+
+class Balancer:
+    """Calls `settle` on a thread of its own after each change, until stopped.
+
+    Args:
+        settle: Does it, and returns the seconds until another try is due; None if all is settled.
+    """
+
+    def __init__(self, settle: Callable[[], float | None]) -> None:
+        self._settle = settle
+        self._events: SimpleQueue[str] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
+
+    def start(self) -> None:
+        """Settle now, and from now on."""
+        self._thread.start()
+
+    def changed(self) -> None:
+        """Note a change; any thread may call this, also before the start."""
+        self._events.put(_CHANGED)
+
+    def stop(self) -> None:
+        """Settle no more, and wait for what is under way."""
+        self._events.put(_END)
+        self._thread.join()
+
+    def _run(self) -> None:
+        again = self._settle()
+        while True:
+            try:
+                if self._events.get(timeout=again) == _END:
+                    return
+            except Empty:
+                pass
+            again = self._settle()
