@@ -47,9 +47,16 @@ def test_compare_and_write_of_no_blocks(disk: Disk) -> None:
     assert disk.operations == []
 
 
-@pytest.mark.parametrize("length", [0, BLOCK, 2 * BLOCK - 1, 2 * BLOCK + 1, 4 * BLOCK])
-def test_compare_and_write_wants_exactly_twice_the_blocks(disk: Disk, length: int) -> None:
+@pytest.mark.parametrize("length", [0, BLOCK, 2 * BLOCK - 1])
+def test_compare_and_write_with_too_little_data_is_refused(disk: Disk, length: int) -> None:
     assert wrong_data_length(caw(disk, 3, 1, bytes(length)))
+
+
+@pytest.mark.parametrize(("blocks", "length"), [(1, 2 * BLOCK + 1), (1, 4 * BLOCK), (0, 512 * BLOCK)])
+def test_compare_and_write_with_more_data_than_blocks_is_refused(
+    disk: Disk, blocks: int, length: int
+) -> None:
+    assert invalid_field(caw(disk, 3, blocks, bytes(length))) == (13, None)
 
 
 def test_compare_and_write_beyond_the_limit_is_refused() -> None:

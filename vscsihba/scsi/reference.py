@@ -46,7 +46,7 @@ _NOTES = """\
 
 | of | what |
 |---|---|
-| data-out of another length than the CDB says | too little is refused with INVALID FIELD IN COMMAND INFORMATION UNIT, and nothing is written; WRITE SAME and COMPARE AND WRITE refuse too much as well |
+| data-out of another length than the CDB says | too little is refused with INVALID FIELD IN COMMAND INFORMATION UNIT, and nothing is written; WRITE SAME refuses too much likewise, COMPARE AND WRITE with INVALID FIELD IN CDB |
 | write protection | every command that changes the medium ends with DATA PROTECT: WRITE PROTECTED, or LOGICAL UNIT SOFTWARE WRITE PROTECTED if SWP is set |
 | FORMAT UNIT and SANITIZE | they go on when their command is aborted or the unit is reset. One that is cut off, because its engine ends, has failed when the unit comes back: the medium cannot be used until it has been done again (or EXIT FAILURE MODE, if AUSE was set) |
 | room on a thin medium | where it is known (a file's file system, the limit of a memory disk), the Logical Block Provisioning log page tells it. An initiator that sets a threshold (mode page 1Ch/02h, with LBPERE in page 01h) gets a unit attention, THIN PROVISIONING SOFT THRESHOLD REACHED, when a write has made it fall below; commands are somewhat slower then |
