@@ -30,6 +30,7 @@ class FakeService:
     Attributes:
         running: What runs.
         busy: Disks that are in use, by HBA and LUN: taking them away needs force.
+        socket: Where it is asked.
         refuse: What every verb that changes something fails with.
     """
 
@@ -39,6 +40,7 @@ class FakeService:
         self.refuse: HostError | None = None
         self.others = OTHERS
         self.calls: list[str] = []
+        self.socket = folder / "control.sock"
         self._saved = folder / "config.json"
 
     def verbs(self) -> dict[str, Callable[..., object]]:
@@ -59,8 +61,11 @@ class FakeService:
         *,
         replace: bool,
         force: bool,
+        seen: dict[str, object] | None,
     ) -> object:
         wanted, found = self._changes(document, prune)
+        if seen is not None and read(seen, Path("/")) != self.running:
+            raise HostError("somebody else has changed what runs meanwhile", cure="look, and try again")
         if found.replacing and not replace:
             raise UsageError(f"{found.replacing[0].text}: not while the disk works", cure="say --replace")
         for step in found:
@@ -165,6 +170,5 @@ class FakeService:
 def serving(folder: Path) -> Iterator[tuple[FakeService, Path]]:
     """Have a fake service answer on a socket in `folder` while the context is entered."""
     service = FakeService(folder)
-    path = folder / "control.sock"
-    with ControlServer(path, service.verbs()):
-        yield service, path
+    with ControlServer(service.socket, service.verbs()):
+        yield service, service.socket

@@ -124,6 +124,18 @@ def test_a_disk_in_use_needs_force_and_nothing_else_is_done_before(world: World)
     assert world.linked == {0: {0}}
 
 
+def test_what_was_decided_of_what_runs_no_more_is_refused(world: World) -> None:
+    seen = world.service.show()
+    world.service.apply(document("a"), said)
+    with pytest.raises(
+        InUseError, match="somebody else has changed what runs meanwhile; look, and try again"
+    ):
+        world.service.apply(document("b", hba=1), said, "all", seen=seen)
+    assert world.linked == {0: {0}}
+    world.service.apply(document("b", hba=1), said, "all", seen=world.service.show())
+    assert world.linked == {1: {0}}
+
+
 def test_an_id_that_another_program_serves_is_refused_before_anything_is_done(world: World) -> None:
     with (
         claim_hba(5, world.folder / "run", by="vscsitarget"),

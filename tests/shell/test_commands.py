@@ -8,6 +8,8 @@ import pytest
 from tests.daemon.fake import FakeService
 from tests.shell.conftest import Run
 from vscsihba.config.dump import builtins
+from vscsihba.config.load import read
+from vscsihba.daemon.calls import Daemon
 from vscsihba.errors import HostError, UsageError, VscsihbaError
 from vscsihba.shell.session import Session
 
@@ -255,6 +257,19 @@ def test_what_contradicts_what_there_is_is_refused(
     with pytest.raises(UsageError, match=complaint):
         run(line)
     assert document(service) == before
+
+
+def test_what_somebody_else_did_meanwhile_is_not_undone(
+    run: Run, disk: None, service: FakeService, session: Session
+) -> None:
+    session.desk.look()
+    session.desk.look = lambda: None  # type: ignore[method-assign]  # between the look and the change
+    Daemon(service.socket).apply(read({"version": 1, "hbas": [{"id": 9}]}, Path("/")), prune="none")
+    with pytest.raises(
+        VscsihbaError, match="somebody else has changed what runs meanwhile; look, and try again"
+    ):
+        run("/hbas delete 0")
+    assert [hba.id for hba in service.running.hbas] == [0, 9]
 
 
 def test_what_the_service_refuses_is_passed_on(run: Run, disk: None, service: FakeService) -> None:

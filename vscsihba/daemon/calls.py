@@ -115,6 +115,7 @@ class Daemon:
         prune: Prune = "named",
         replace: bool = False,
         force: bool = False,
+        seen: Document | None = None,
         progress: Callable[[Step], None] | None = None,
     ) -> Changes:
         """Make it so, and return what was done; what was begun is undone where it cannot be finished.
@@ -124,10 +125,13 @@ class Daemon:
             prune: What goes if the document does not have it.
             replace: Also change what cannot be changed while a disk works.
             force: Also take disks away that are in use.
+            seen: What ran when it was decided what there is to be: where that has changed since, nothing
+                is done.
             progress: Told of every step that begins.
         """
         wishes = {"prune": prune, "replace": replace, "force": force}
-        arguments = {"document": builtins(document), **wishes}
+        expected = None if seen is None else builtins(seen)
+        arguments = {"document": builtins(document), **wishes, "seen": expected}
         return cast("Changes", self._do("apply", arguments, progress))
 
     def show(self) -> dict[str, Any]:

@@ -117,10 +117,14 @@ class Service:
         *,
         replace: bool = False,
         force: bool = False,
+        seen: object = None,
     ) -> object:
-        """Make it so."""
+        """Make it so; with `seen`, only if that is what still runs."""
         wanted = _read(document)
+        expected = None if seen is None else _read(seen)
         with self._changing:
+            if expected is not None and expected != self.document:
+                raise InUseError("somebody else has changed what runs meanwhile", cure="look, and try again")
             found = _changes(self.document, wanted, prune)
             if found.replacing and not replace:
                 raise UsageError(

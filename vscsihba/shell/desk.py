@@ -74,7 +74,9 @@ class Desk:
         Raises:
             UsageError, HostError: As the service says; then nothing has changed.
         """
-        done = self.daemon.apply(document, prune=prune, replace=replace, force=force)
+        # What is changed is a copy of what was seen: nobody else's work is to be undone by it.
+        seen = self.view.document
+        done = self.daemon.apply(document, prune=prune, replace=replace, force=force, seen=seen)
         self.unsaved = self.unsaved or bool(done["changes"])
         self.tell(self._told(done), done)
 
