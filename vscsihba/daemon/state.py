@@ -6,7 +6,6 @@ one is there. What is in them, and who wants it, is not known here.
 
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from vscsihba.config.dump import dump
 from vscsihba.config.load import load
 from vscsihba.config.model import Document
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
+from vscsihba.handlers.durable import replace_file
 
 RUN: Final = Path("/run/vscsihba")
 SAVED: Final = Path("/etc/vscsihba/config.json")
@@ -151,25 +151,6 @@ def _replace(path: Path, text: str) -> None:
     """Put a text in a file's place, on stable storage."""
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).replace(path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
-        _settle(path.parent)
+        replace_file(path, text.encode())
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}") from error
-
-
-def _settle(folder: Path) -> None:
-    """Put a folder's entries on stable storage (fsync(2))."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
