@@ -142,24 +142,29 @@ class Target:
         """
         if request.lun not in self._luns.known:
             request.build().check()
-        with self._changing, ExitStack() as undo:
-            if request.lun not in self._luns.known:
-                undo.callback(self._withdraw, request.lun)
-            with turn(self._turn):
-                self._luns.add(request, elsewhere=request.lun in self._elsewhere())
+        with ExitStack() as undo:
+            with self._changing:
+                if request.lun not in self._luns.known:
+                    undo.callback(self._withdraw, request.lun)
+                with turn(self._turn):
+                    self._luns.add(request, elsewhere=request.lun in self._elsewhere())
+                self._announce()
+            # Linux takes its time; other LUNs may have to be taken over meanwhile.
             self._disks[request.lun] = self._luns.disk(request.lun)
             undo.pop_all()
-            self._announce()
         return self._disks[request.lun]
 
     def _withdraw(self, lun: int) -> None:
         """Undo a failed `add` as far as it has come."""
-        if lun in self._luns.known:
+        with self._changing:
+            if lun not in self._luns.known:
+                return
             with turn(self._turn):
                 if lun in self._elsewhere():
                     self._luns.leave(lun)
                 else:
                     self._luns.remove(lun)
+            self._announce()
 
     def remove(self, lun: int, *, force: bool = False) -> None:
         """Take a LUN down, once no other engine knows it any more.
