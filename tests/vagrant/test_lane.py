@@ -86,12 +86,14 @@ def test_the_time_limit(script: Callable[[str], Path], works: Path, tmp_path: Pa
     wait_until(lambda: not list(works.iterdir()), "an empty folder")
 
 
+NAP = f"1000.{os.getpid()}"
+"""How long the processes of BUSY sleep: what they are known by, whoever else runs this test."""
 BUSY = """
 mkdir $work/mnt && mount -t tmpfs lane-test $work/mnt
 ip link add lanetest0 type bridge
-setsid sleep 1000.25 </dev/null >/dev/null 2>&1 &
+setsid sleep {nap} </dev/null >/dev/null 2>&1 &
 touch $work/mnt/file {ready}
-sleep 1000.25
+sleep {nap}
 """
 RUN = """
 import sys
@@ -106,7 +108,7 @@ def sleepers() -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if entry.read_bytes() == b"sleep\x001000.25\x00":
+            if entry.read_bytes() == f"sleep\0{NAP}\0".encode():
                 found.append(entry.parent.name)
         except OSError:
             continue
@@ -119,7 +121,13 @@ def test_nothing_stays_of_a_run_that_is_killed(
     script: Callable[[str], Path], works: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     ready = tmp_path / "ready"
-    command = [sys.executable, "-c", RUN, str(tmp_path / "build"), str(script(BUSY.format(ready=ready)))]
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        str(tmp_path / "build"),
+        str(script(BUSY.format(ready=ready, nap=NAP))),
+    ]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
         wait_until(ready.exists, "the machine")
         assert len(sleepers()) == 2
