@@ -22,8 +22,8 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
 
 ## Method
 
-- *In the VM:* Linux {kernel}, {cpus} CPUs, Python {python}. Without KVM the guest is emulated: everything is
-  then ten times as slow and more, and jumps about, so compare columns, not with another machine.
+- *In the VM:* Linux {kernel}, {cpus} CPUs, clock {clock}, Python {python}. Without KVM the guest is emulated:
+  all is then ten times as slow and more, and jumps about, so compare columns, not with another machine.
 - Every contestant has an image of 64 MiB with random bytes in a tmpfs of the guest, so that nobody waits for
   a device, and all are there in one boot. Rounds are outermost: every workload is run on all contestants in
   turn, {rounds} times. Numbers are medians; ratios are medians of the ratios within a round.
@@ -62,5 +62,6 @@ def text(findings: Findings, rows: Sequence[Row], flush: SlowFlush) -> str:
     parts += [f"{line}\n" for line in tables.rest(findings)]
     parts += [f"![{title}]({name})\n" for name, title in _PLOTS if (FOLDER / name).exists()]
     native = tables.native(rows)
-    parts += [f"## Natively\n\n{native.markdown()}", f"{tables.slow_flush(flush)}.\n", LIMITS.read_text()]
+    parts += [f"## Natively\n\n{native.markdown()}", f"{tables.slow_flush(flush)}.\n"]
+    parts += [f"## Aims\n\n{tables.aims_reached(findings, rows).markdown()}", LIMITS.read_text()]
     return "\n".join(parts)

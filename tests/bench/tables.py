@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
+from tests.bench import aims
 from tests.bench.road import Row
 from tests.bench.slow_flush import FLUSH_SECONDS, SlowFlush
 from tests.bench.vm.findings import OURS, Findings
@@ -157,6 +158,11 @@ def rest(findings: Findings) -> list[str]:
         for line in findings.of("idle")
     ]
     return said
+
+
+def aims_reached(findings: Findings, rows: Sequence[Row]) -> Table:
+    """Return what we want, and what is reached."""
+    return Table("Aims", ("what", "aim", "reached", "enough"), aims.rows(findings, rows))
 
 
 def of(findings: Findings) -> list[Table]:
