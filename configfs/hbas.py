@@ -134,13 +134,19 @@ def abandon_lun(hba_id: int, lun: Lun) -> None:
 
     The order matters: a disk that is offline gets no command again, so what the ring gives back as BUSY
     is failed instead of tried again. (Deleting the SCSI device would do too, but then tcm_loop loses
-    count of its ports and keeps the nexus for ever.)
+    count of its ports and keeps the nexus for ever.) Only the flush at the end is sent all the same, as
+    scsi_remove_device() makes an offline device a cancelled one, and sd would try it for six minutes:
+    so the disk is said to have no write cache (sd.c, cache_type_store(), which asks the disk nothing).
 
     Raises:
         HostError: The kernel refuses.
     """
     host = observer.host_of(target_of(hba_id))
-    state = observer.scsi_device(observer.address(host, lun.number)) / "state"
+    address = observer.address(host, lun.number)
+    cache = observer.scsi_device(address) / "scsi_disk" / address / "cache_type"
+    if cache.exists():
+        paths.write(cache, "temporary write through")
+    state = observer.scsi_device(address) / "state"
     if paths.read(state) not in (None, "offline", "transport-offline"):
         paths.write(state, "offline")
     if lun.backstore is not None:
