@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.config.documents import documents, unhurried
 from vscsihba.config.changes import Changes, changes
 from vscsihba.config.dump import dump
+from vscsihba.config.frame_changes import layers
 from vscsihba.config.model import Document, Hba, Lun, StackDocument
 from vscsihba.config.pruning import Prune
 from vscsihba.errors import ConfigError
@@ -315,3 +316,8 @@ def test_json_has_both_sides() -> None:
         "old": {"lun": 0, "backstore": "a"},
         "new": {"lun": 0, "backstore": "a", "queue_depth": 32},
     }
+
+
+@pytest.mark.parametrize("size", ["2GiB", 2 << 30])
+def test_a_size_is_shown_as_people_write_it(size: object) -> None:
+    assert layers({"handler": "file", "path": "/a", "size": size}) == "file /a 2GiB"

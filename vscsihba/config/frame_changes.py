@@ -7,6 +7,7 @@ import msgspec
 
 from vscsihba.config.change import Change, hba_of, with_hba, with_stack
 from vscsihba.config.model import Document, Hba, StackDocument
+from vscsihba.units import exact_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +152,6 @@ def layers(stack: StackDocument) -> str:
         return f"{name}, {layers(below)}"
     if isinstance(legs := stack.get("legs"), list):
         return f"{name} of {len(legs)}"
-    said = [str(stack[key]) for key in ("path", "size") if key in stack]
-    return " ".join([name, *said])
+    said = [stack[key] for key in ("path", "size") if key in stack]
+    # A number is a size in bytes, as a layer that was resized has it.
+    return " ".join([name, *(str(exact_size(each) if isinstance(each, int) else each) for each in said)])
