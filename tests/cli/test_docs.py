@@ -57,6 +57,12 @@ def test_the_tour_can_be_read() -> None:
             assert re.fullmatch(pattern(line, exact_numbers=False), line)
 
 
+def test_times_in_the_tour_are_of_any_length() -> None:
+    said = "service: running for 41 s, pid 4711"
+    for shown in ("service: running for 5 min 41 s, pid 9", "service: running for 2 h, pid 12345"):
+        assert re.fullmatch(pattern(said, exact_numbers=False), shown)
+
+
 def test_a_line_of_the_tour_stands_for_another_day() -> None:
     row = "0    0    d1   /dev/sda  2.0 GiB  file /srv/d1.img  4730    0     running  scsi-36f1fc1d61bbfd7fd"
     other = (

@@ -7,11 +7,14 @@ from pathlib import Path
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 _PROMPT = re.compile(r"(# |/> )(.*)")
+_SPAN = r"\d+ (?:d|h|min|s)\b(?: \d+ (?:h|min|s)\b)?"
 _PARTS = re.compile(
-    r"(?P<dots>\.{3,})|(?P<disk>\bsd[a-z]\b)|(?P<name>\bscsi-[0-9a-f]{16,})|(?P<number>\b\d+\b)"
+    r"(?P<dots>\.{3,})|(?P<disk>\bsd[a-z]\b)|(?P<name>\bscsi-[0-9a-f]{16,})"
+    rf"|(?P<span>\b{_SPAN})|(?P<number>\b\d+\b)"
     r"|(?P<blanks> +)|."
 )
 _INSTEAD = {
+    "span": _SPAN,
     "dots": r"\.{3,}",
     "disk": "sd[a-z]+",
     "name": "scsi-[0-9a-f]{16,}",
