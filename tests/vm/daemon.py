@@ -16,7 +16,7 @@ VSCSIHBA = PROGRAM.with_name("vscsihba")
 SOCKET = Path("/run/vscsihba/control.sock")
 RUNNING = Path("/run/vscsihba/running.json")
 SAVED = Path("/etc/vscsihba/config.json")
-APPLY_LIMIT = 1800
+APPLY_LIMIT = 3000
 
 
 def vscsihba(*words: str | Path, code: int = 0) -> str:

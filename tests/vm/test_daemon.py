@@ -308,6 +308,7 @@ def test_a_fault_at_any_step_leaves_the_old_state(scratch: Path) -> None:
     assert nothing == [{}, []]
 
 
+@pytest.mark.timeout(3600)
 def test_a_hundred_luns_take_no_longer_each_than_ten(service: Service, scratch: Path) -> None:
     def apply(hba: int, count: int) -> float:
         names = [f"h{hba}-{number}" for number in range(count)]
