@@ -33,6 +33,8 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
   every write is synchronous). *nbdkit* (file plugin; Python plugin with `preadv`, `pwrite` and parallel
   requests) and *qemu-nbd* (writeback cache) serve the kernel's nbd over a Unix socket. *tcmu-runner* is
   Debian's package, which has no file handler: its qcow handler, which takes raw files too, stands in.
+- Whether the machine was quiet shows in the spread: of a round in which other programs had the processors,
+  only the ratios mean anything, and those not much.
 - CPU time is what the kernel counts: of the serving process, and of all CPUs together, fio and the kernel's
   own threads included. In-kernel targets have no process.
 - *Natively:* a ring in this process, the command there and back, against the bare system call on the same
