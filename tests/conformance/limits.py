@@ -49,6 +49,14 @@ LIMITS: Final = (
         profiles="512e",
     ),
     Limit(
+        ("sg", "iscsi"),
+        "WriteSame1?.ZeroBlocks",
+        "failed",
+        "the tool sends a command that is wrong in two ways, and wants to be told of the other one first",
+        "libiscsi test-tool/test_writesame10_0blocks.c",
+        profiles="read-only",
+    ),
+    Limit(
         ("iscsi",),
         "iSCSIResiduals.Read*",
         "failed",

@@ -47,9 +47,8 @@ TRANSPORTS: Final = ("sg", "iscsi")
 
 FIRST: Final = "512-thin"
 """The kind of disk that every test is to be run on; what passes there need not be seen on the others."""
-LANES: Final = (*((name, "sg") for name in PROFILES), (FIRST, "iscsi"), ("removable", "iscsi"))
-"""What is run unless something else is asked for, and what the tables need, in their order: over iSCSI, the
-other kinds of disk have nothing to add."""
+LANES: Final = (*((name, "sg") for name in PROFILES), (FIRST, "iscsi"))
+"""What is run unless something else is asked for, and what the tables need."""
 
 TWO_PATHS: Final = ("MultipathIO.*",)
 """Tests that are told of a second path to the disk. Other tests about two initiators log in by themselves."""

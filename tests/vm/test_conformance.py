@@ -42,7 +42,7 @@ def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
         ("512e", "sg", ("WriteSame*.Unmap*", "*.InvalidDataOutSize"), (), 10),
         ("4kn", "sg", ("Read16.Simple", "Write16.Simple", "Inquiry", "ReadCapacity*", "Unmap"), (), 17),
         ("4kn", "sg", ("WriteAtomic16",), (), 5),
-        ("read-only", "sg", ("ReadOnly", "Inquiry"), (), 8),
+        ("read-only", "sg", ("ReadOnly", "Inquiry"), (), 7),
         ("removable", "sg", ("StartStopUnit", "NoMedia", "PreventAllow"), (), 6),
         # Not Reserve6: the kernel ends the session of the test before a while after its logout, and until
         # then the reservation is still held.
