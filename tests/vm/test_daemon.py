@@ -71,7 +71,7 @@ def test_a_document_becomes_disks_and_planning_it_again_finds_nothing(
                 "handler": "encrypt",
                 "key_file": str(key),
                 "create": True,
-                "kdf": "pbkdf2",
+                "kdf_memory": "1MiB",
                 "kdf_time": 1,
                 "next": {"handler": "file", "path": str(scratch / "vault.img"), "size": "32MiB"},
             },

@@ -27,10 +27,10 @@ from vscsihba.errors import HostError, VscsihbaError
 
 log = logging.getLogger(__name__)
 
-_START: Final = 120.0
+_START: Final = 300.0
 """Seconds for a new process to be ready: on a busy machine, Python alone takes some."""
 
-_QUICK: Final = 5.0
+_QUICK: Final = 30.0
 """Seconds for an engine to say how it is."""
 
 _LONG: Final = 300.0

@@ -11,7 +11,7 @@ from dataclasses import replace
 from vscsihba.engine.share import Member
 from vscsihba.errors import HostError
 
-_TIMEOUT = 5.0
+_TIMEOUT = 30.0
 """Seconds for the other side to say or to take a line."""
 
 _LONGEST = 1 << 20

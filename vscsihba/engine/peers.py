@@ -21,7 +21,7 @@ from vscsihba.engine.link import Link
 from vscsihba.engine.share import Member
 from vscsihba.errors import HostError
 
-_TIMEOUT = 5.0
+_TIMEOUT = 30.0
 
 
 class Peers:
