@@ -12,7 +12,7 @@ export VSCSIHBA_SCRATCH="${VSCSIHBA_SCRATCH:-/var/tmp}"
 
 python=.venv/bin/python
 if [ ! -e $python ]; then python=/opt/vscsihba/bin/python; fi
-options=(-p no:cacheprovider -o timeout=900)
+options=(-p no:cacheprovider -o timeout=900 --durations=12)
 if [ -n "${VSCSIHBA_RESULTS:-}" ]; then
     options+=("--junitxml=$VSCSIHBA_RESULTS/vm-tests-$(uname -r).xml")
 fi

@@ -1,7 +1,6 @@
 """The benchmarks run, in their shortest form: what they find is not judged here."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +35,3 @@ def test_contestants_are_compared(nothing_stays: None) -> None:
     assert found.contestants == list(peers)
     assert all(found.ratio(WORKLOAD, peer) > 0 for peer in peers)
     assert found.median(WORKLOAD, OURS, "engine_us") > 0
-
-
-def test_system_calls_are_counted(nothing_stays: None) -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace: ./dev setup --bench")
-    reads, writes = bench("--part=calls").of("calls")
-    assert reads["calls"]["preadv2"] >= 0.9
-    assert writes["calls"]["pwritev2"] >= 0.9
