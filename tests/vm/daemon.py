@@ -17,6 +17,7 @@ SOCKET = Path("/run/vscsihba/control.sock")
 RUNNING = Path("/run/vscsihba/running.json")
 SAVED = Path("/etc/vscsihba/config.json")
 APPLY_LIMIT = 3000
+START_LIMIT = 600
 
 
 def vscsihba(*words: str | Path, code: int = 0) -> str:
@@ -52,7 +53,7 @@ class Service:
         """Start it, and wait until it answers."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen([VSCSIHBA, "daemon"], stdin=subprocess.DEVNULL, stderr=log)
-        wait_until(self.answers, f"a service that answers\n{self.errors()}")
+        wait_until(self.answers, "a service that answers", START_LIMIT)
 
     def answers(self) -> bool:
         """Tell whether it answers; it must not have ended."""
@@ -142,13 +143,15 @@ def running_service(folder: Path) -> Iterator[Service]:
     for left in (RUNNING, SAVED):
         left.unlink(missing_ok=True)
     service = Service(folder)
-    service.start()
     try:
+        service.start()
         yield service
     finally:
         try:
             service.close()
         finally:
+            if service.process is not None and service.process.poll() is None:
+                service.kill()
             print(service.errors())
             for left in (RUNNING, SAVED):
                 left.unlink(missing_ok=True)
