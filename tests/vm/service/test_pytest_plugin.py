@@ -13,7 +13,7 @@ from vscsihba.hba import VirtualHba
 from vscsihba.pytest_plugin.disk import MakeDisk
 
 pytest_plugins = ["pytester"]
-PAGE = Path(__file__).parents[2] / "docs/pytest.md"
+PAGE = Path(__file__).parents[3] / "docs/pytest.md"
 
 
 def test_the_examples_of_the_page_run(pytester: pytest.Pytester) -> None:

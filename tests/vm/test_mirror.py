@@ -1,0 +1,59 @@
+"""A mirror whose legs die, come back and are exchanged under fio, which checks what it reads."""
+
+import filecmp
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.vm.conftest import MakeImage, Serve
+from tests.vm.fio import Fio
+from tests.vm.shell import run
+from tests.vm.target import wait_until
+
+SIZE = 48 << 20
+VSCSIHBA = str(Path(sys.executable).parent / "vscsihba")
+
+
+def leg(image: Path) -> dict[str, object]:
+    """A leg that fails as long as a file with the name of its image and .dead is there."""
+    verbs = ["read", "write", "flush", "unmap", "write_zeroes", "extents"]
+    return {"handler": "error", "verbs": verbs, "trigger": f"{image}.dead", "next": str(image)}
+
+
+def mirror(action: str, *words: str) -> Any:
+    return json.loads(run(VSCSIHBA, "mirror", action, "hba0/lun0", *words, "--json"))
+
+
+def standings() -> list[str]:
+    return [leg["standing"] for leg in mirror("status")["legs"]]
+
+
+def equal() -> bool:
+    status = mirror("status")
+    return status["resync"] is None and all(leg["standing"] == "whole" for leg in status["legs"])
+
+
+def test_a_leg_dies_and_is_made_equal_under_fio(image: MakeImage, serve: Serve, scratch: Path) -> None:
+    a, b, c = (image(f"{name}.img", SIZE) for name in "abc")
+    stack = {"handler": "mirror", "path": f"{scratch}/mirror.state", "create": True, "legs": [leg(a), leg(b)]}
+    target = serve([json.dumps(stack)])
+    lun = target.luns[0]
+    wait_until(equal, "two equal legs")
+    fio = Fio([lun])
+    dead = Path(f"{b}.dead")
+    dead.touch()
+    wait_until(lambda: standings() == ["whole", "gone"], "the mirror to drop the leg")
+    told = mirror("status")["legs"][1]["error"]
+    dead.unlink()
+    mirror("retry")
+    wait_until(equal, "the leg to be made equal")
+    assert mirror("add-leg", str(c)) == {"number": 2}
+    wait_until(equal, "the new leg to be made equal")
+    assert mirror("remove-leg", "0") == {"removed": 0}
+    assert standings() == ["whole", "whole"]
+    longest = fio.finish()
+    print(f"the longest wait of an I/O: {longest:.2f} s; the leg was dropped for: {told}")
+    assert target.stop() == 0
+    assert filecmp.cmp(b, c, shallow=False)
+    assert not filecmp.cmp(a, c, shallow=False)
