@@ -5,7 +5,7 @@ from contextlib import ExitStack, chdir, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.daemon.fake import serving
@@ -101,6 +101,7 @@ def test_any_text_is_split_and_understood_or_refused(text: str) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(LINES, min_size=1, max_size=8))
+@example(["backstores/memory create d self=", "set self=1", "hbas/hba0 create d self=2"])
 def test_any_lines_are_carried_out_or_refused(lines: list[str]) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())

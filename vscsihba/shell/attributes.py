@@ -47,7 +47,7 @@ class WithAttributes(Node):
         lines = [f"{name}={_shown(value)}" for name, value in shown.items()]
         self.desk.tell("\n".join(lines) or "it has no attributes", shown)
 
-    def ui_command_set(self, group: str = _GROUP, **values: str) -> None:
+    def ui_command_set(self, /, group: str = _GROUP, **values: str) -> None:
         """Set attributes: set attribute NAME=VALUE ...; NAME= goes back to the default.
 
         replace=true also sets what cannot be changed while the disk works, by taking the disk away for a

@@ -62,7 +62,7 @@ class HandlerNode(Node):
             return error.message, False
         return said.removesuffix("."), None
 
-    def ui_command_create(self, name: str, **options: str) -> None:
+    def ui_command_create(self, /, name: str, **options: str) -> None:
         """Describe a backstore NAME: its options are the handler's (vscsihba handlers shows them).
 
         What it sits on is said as next=/srv/a.img, or next="cow:/srv/over.cow|/srv/base.img"; what sits on

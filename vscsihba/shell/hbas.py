@@ -96,7 +96,7 @@ class HbaNode(WithAttributes):
         document = self.desk.read(backstores, [without_none({**hba, **values})])
         self.desk.apply(document, prune="none", replace=replace, force=force)
 
-    def ui_command_create(self, backstore: str, lun: str | None = None, **options: str) -> None:
+    def ui_command_create(self, /, backstore: str, lun: str | None = None, **options: str) -> None:
         """Show BACKSTORE as a LUN, the first free one or number LUN; options are the LUN's attributes."""
         known = self.desk.view.document.backstores
         if backstore not in known:
