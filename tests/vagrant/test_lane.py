@@ -130,7 +130,7 @@ def test_nothing_stays_of_a_run_that_is_killed(
     ]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
         wait_until(ready.exists, "the machine")
-        assert len(sleepers()) == 2
+        wait_until(lambda: len(sleepers()) == 2, "both of its processes")
         process.send_signal(number)
     wait_until(lambda: not sleepers(), "the end of all processes")
     wait_until(lambda: not list(works.iterdir()), "an empty folder")
