@@ -4,26 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.handlers.samples import ONES
 from vscsihba.cli.disks import Disk, Wishes, read_disks, registry_of
 from vscsihba.errors import UsageError
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import build
-
-ONES = """
-from vscsihba.block import Geometry
-from vscsihba.handlers.base import Handler
-
-class Ones(Handler):
-    name = "ones"
-
-    @property
-    def geometry(self):
-        return Geometry(1 << 20)
-
-    def read(self, offset, views):
-        for view in views:
-            view[:] = b"\\x01" * len(view)
-"""
 
 
 @pytest.fixture(autouse=True)

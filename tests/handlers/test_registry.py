@@ -5,28 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.handlers.samples import ONES
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import registry as registry_module
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import build
-
-SOURCE = """
-from vscsihba.block import Geometry
-from vscsihba.handlers.base import Handler
-
-class Ones(Handler):
-    name = "ones"
-
-    @property
-    def geometry(self):
-        return Geometry(1 << 20)
-
-    def read(self, offset, views):
-        for view in views:
-            view[:] = b"\\x01" * len(view)
-"""
 
 
 @pytest.fixture
@@ -37,7 +22,7 @@ def registry() -> Registry:
 @pytest.fixture
 def ones(tmp_path: Path) -> Path:
     path = tmp_path / "ones.py"
-    path.write_text(SOURCE)
+    path.write_text(ONES)
     return path
 
 
@@ -68,11 +53,11 @@ def test_file_is_loaded_by_its_path(registry: Registry, ones: Path) -> None:
     assert registry.get("ones").name == "ones"
 
 
-TWOS = SOURCE.replace("Ones", "Twos").replace('"ones"', '"twos"')
+TWOS = ONES.replace("Ones", "Twos").replace('"ones"', '"twos"')
 
 
 def test_one_of_several_in_a_file(registry: Registry, ones: Path) -> None:
-    ones.write_text(SOURCE + TWOS)
+    ones.write_text(ONES + TWOS)
     assert registry.get(f"{ones}:twos").name == "twos"
     with pytest.raises(UsageError, match=r"ones\.py defines no handler 'three'; known are: ones, twos"):
         registry.get(f"{ones}:three")
@@ -96,9 +81,9 @@ def test_the_lasting_name_is_found_by_another_registry(
         ("x = 1", "defines no handler"),
         ("import vscsihba.nowhere", r"cannot be run: No module named"),
         ("def", r"cannot be run: invalid syntax"),
-        (SOURCE.replace('"ones"', '"file"'), "belongs to a built-in handler"),
+        (ONES.replace('"ones"', '"file"'), "belongs to a built-in handler"),
         ("1 / 0", r"cannot be run: ZeroDivisionError: division by zero"),
-        (SOURCE + TWOS, r"several handlers: ones, twos; say which one: .*mine\.py:ones"),
+        (ONES + TWOS, r"several handlers: ones, twos; say which one: .*mine\.py:ones"),
     ],
 )
 def test_files_that_are_not_right(registry: Registry, tmp_path: Path, source: str, message: str) -> None:
