@@ -53,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         ),
         (
             "mirror add-leg hba0/lun0 /srv/c.img",
-            (0, 0, "mirror", "add_leg", {"leg": "/srv/c.img"}, False),
+            (0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}, False),
             "leg 2 takes part in hba0/lun0\n",
         ),
         (
@@ -128,4 +128,4 @@ def test_refusals(words: str, message: str, asked: Asked, capsys: pytest.Capture
 def test_a_path_is_one_of_here(asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["mirror", "add-leg", "hba0/lun0", "c.img"]) == 0
-    assert asked[0][4] == {"leg": str(tmp_path / "c.img")}
+    assert asked[0][4] == {"leg": {"handler": "file", "path": str(tmp_path / "c.img")}}

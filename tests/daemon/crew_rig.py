@@ -41,12 +41,13 @@ class Hba:
 
 
 class FakeEngine:
-    """One engine: `pid` is its number."""
+    """One engine: `pid` is its number, `stacks` what it was told that its LUNs are made of."""
 
     def __init__(self, hba: Hba, number: int) -> None:
         self.pid = number
         self.since = time.time()
         self.known: set[int] = set()
+        self.stacks: dict[int, object] = {}
         self.closed = False
         self._hba = hba
         self._reader, self._writer = os.pipe()
@@ -86,10 +87,11 @@ class FakeEngine:
     def _status(self, _lun: int, _arguments: object) -> Any:
         return {"luns": [{"lun": lun} for lun in sorted(self.known)]}
 
-    def _add_lun(self, lun: int, _arguments: object) -> None:
+    def _add_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:
         if lun in self._hba.refuse:
             raise HostError(self._hba.refuse[lun])
         self.known.add(lun)
+        self.stacks[lun] = arguments["request"]["document"]
         self._hba.linked.add(lun)
 
     def _remove_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """The service's verbs, with engines that are no processes."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon.crew_rig import Hba
+from tests.daemon.crew_rig import LIMIT, Hba
 from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
@@ -69,6 +70,13 @@ def said(_report: object) -> None:
 
 def kinds(told: Any) -> list[str]:
     return [step["kind"] for step in told["changes"]]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_planning_changes_nothing_and_applying_does(world: World) -> None:
@@ -248,6 +256,9 @@ def test_a_layer_that_has_changed_itself_is_remembered(world: World, monkeypatch
     assert answer["result"] == 1
     shown: Any = world.service.show()
     assert shown["backstores"]["a"] == {"handler": "memory", "size": "2MiB"}
+    (engine,) = world.hbas[0].engines
+    engine.die()
+    wait_until(lambda: [each.stacks for each in world.hbas[0].living] == [{0: shown["backstores"]["a"]}])
 
 
 def anybody(_peer: Peer) -> bool:

@@ -26,6 +26,21 @@ def test_what_makes_a_medium_does_not_name_it(tmp_path: Path) -> None:
     assert LunRequest(0, FILE).agrees(tmp_path)
 
 
+def test_another_way_of_writing_a_stack_is_the_same_disk(tmp_path: Path) -> None:
+    legs = [FILE, {"handler": "memory", "size": 1 << 20}]
+    LunRequest(0, {"handler": "mirror", "path": "/srv/m", "legs": legs}).note(tmp_path)
+    shorter: list[object] = ["/srv/a.img", {"handler": "memory", "size": "1MiB", "block_size": 512}]
+    same = LunRequest(0, {"handler": "mirror", "path": "/srv/m", "create": True, "legs": shorter})
+    assert same.agrees(tmp_path)
+    assert same.as_noted(tmp_path) is same
+
+
+def test_a_stack_that_cannot_be_meant_is_compared_as_it_is_written(tmp_path: Path) -> None:
+    LunRequest(0, {"handler": "file"}).note(tmp_path)
+    assert LunRequest(0, {"handler": "file"}).agrees(tmp_path)
+    assert not LunRequest(0, FILE).agrees(tmp_path)
+
+
 def test_another_disk_does_not_agree(tmp_path: Path) -> None:
     LunRequest(0, {"handler": "readonly", "next": FILE}).note(tmp_path)
     assert not LunRequest(0, FILE).agrees(tmp_path)

@@ -190,6 +190,20 @@ def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path)
     assert second.status(0)["owner"]
 
 
+def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, image: Path) -> None:
+    """As after an action of a layer; a new service then tells every engine how it is now."""
+    first, second, third = make(), make(), make()
+    first.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), elsewhere=True)
+    now = LunRequest(0, {"handler": "readonly", "next": wanted(image).document})
+    first.owned[0].take_note(now.document)
+    second.add(now, elsewhere=True)
+    third.add(now, elsewhere=True)
+    assert second.known == third.known == {0: now}
+    with pytest.raises(UsageError, match="another disk"):
+        second.add(wanted(image), elsewhere=True)
+
+
 def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image: Path) -> None:
     first, second = make(), make()
     first.add(wanted(image), elsewhere=False)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from vscsihba.cli.acting import act
@@ -65,12 +66,12 @@ def _retry(options: argparse.Namespace) -> object:
 
 
 def _leg(text: str) -> object:
-    """Return the document of a leg, with paths as they are here."""
-    from vscsihba.handlers.registry import Registry  # noqa: PLC0415 - --help needs none of it
-    from vscsihba.handlers.stack_paths import absolute  # noqa: PLC0415 - likewise
+    """Return the document of a leg as `show` will have it, with paths as they are here."""
+    from vscsihba.config.stacks import read_stack  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.handlers.registry import Registry  # noqa: PLC0415 - likewise
     from vscsihba.handlers.stack_text import parse  # noqa: PLC0415 - likewise
 
-    return absolute(parse(text), Registry())
+    return read_stack(parse(text), Path.cwd(), Registry(), "LEG")
 
 
 def _show(options: argparse.Namespace, result: Any) -> None:

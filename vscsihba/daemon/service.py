@@ -29,6 +29,7 @@ from vscsihba.daemon.state import State
 from vscsihba.daemon.status import status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.engine import owner
+from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.registry import Registry
@@ -199,6 +200,7 @@ class Service:
         if lun is not None:
             stacks = {**self.document.backstores, lun.backstore: stack}
             self._note(msgspec.structs.replace(self.document, backstores=stacks))
+            self._supervisor.describe(hba_id, LunRequest.of(lun, stack))  # or its next engine is refused
 
     def _demand_free(self, found: Changes, *, force: bool) -> None:
         """Refuse what somebody else serves, and to take away what is in use, before anything is done.

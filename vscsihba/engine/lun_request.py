@@ -10,8 +10,10 @@ import msgspec
 
 from vscsihba.config.model import Lun, StackDocument
 from vscsihba.config.sizes import ONCE
+from vscsihba.config.stacks import canonical
 from vscsihba.engine.appearance import Appearance, Tuning
-from vscsihba.errors import UsageError
+from vscsihba.errors import UsageError, VscsihbaError
+from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import Document, Stack, build
 
 _ONCE = (*ONCE, "size")
@@ -127,8 +129,20 @@ def _resized(document: Document, size: int) -> Document:
     return changed
 
 
-def _lasting(document: object) -> object:
-    """Leave out of a document what is said only once."""
-    if not isinstance(document, Mapping):
-        return document
-    return {key: _lasting(value) for key, value in document.items() if key not in _ONCE}
+def _lasting(document: Document) -> object:
+    """Return what a document says of a disk for all its life, the same however that is written."""
+    try:
+        build(document)
+        document = canonical(document, Registry())
+    except VscsihbaError:  # whoever opens it tells why
+        pass
+    return _without_once(document)
+
+
+def _without_once(document: object) -> object:
+    """Leave out of a document, or a part of one, what is said only once."""
+    if isinstance(document, list):
+        return [_without_once(inner) for inner in document]
+    if isinstance(document, Mapping):
+        return {key: _without_once(value) for key, value in document.items() if key not in _ONCE}
+    return document

@@ -113,7 +113,7 @@ class Luns(Ownership):
         """
         there = configfs.find_lun(self._id, request.lun)
         if request.lun in self.known:
-            if not self.known[request.lun].is_like(request):
+            if not self.known[request.lun].as_noted(self._run).is_like(request):
                 raise AnotherDiskError(self._id, request.lun)
             if there is not None and there.complete:
                 self.known[request.lun] = request
