@@ -62,7 +62,7 @@ from vscsihba.configfs.steps import (
     Step,
     UnlinkLun,
 )
-from vscsihba.configfs.users import openers_of, users_of
+from vscsihba.configfs.users import openers_of, users_of, users_of_lun
 
 __all__ = [
     "CHECKS",
@@ -119,6 +119,7 @@ __all__ = [
     "set_queue_depth",
     "unlink_lun",
     "users_of",
+    "users_of_lun",
     "wait_for_generic",
     "wait_for_lun",
     "wait_for_uio",

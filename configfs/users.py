@@ -9,6 +9,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 from vscsihba.configfs import paths
+from vscsihba.configfs.hbas import find_lun
 
 
 def users_of(disk: Path) -> list[str]:
@@ -34,6 +35,17 @@ def users_of(disk: Path) -> list[str]:
             reasons.append(f"{node} is used as swap")
         reasons += [f"{node} is held by {_title(holder)}" for holder in paths.entries(device / "holders")]
     return reasons
+
+
+def users_of_lun(hba_id: int, lun: int) -> list[str]:
+    """Return what uses the disk of a LUN of ours, as `users_of` does; nothing where there is no disk.
+
+    Raises:
+        UsageError: The id or the LUN is out of range.
+        InUseError: What is behind the LUN is somebody else's.
+    """
+    there = find_lun(hba_id, lun)
+    return users_of(there.disk) if there is not None and there.disk is not None else []
 
 
 def openers_of(*nodes: Path) -> list[str]:

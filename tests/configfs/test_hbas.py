@@ -16,6 +16,8 @@ from vscsihba.configfs import (
     set_command_timeout,
     set_queue_depth,
     unlink_lun,
+    users,
+    users_of_lun,
     wwn_of,
 )
 from vscsihba.errors import HostError, InUseError, UsageError
@@ -106,6 +108,16 @@ def test_find_lun_looks_at_one_lun_only(kernel: FakeConfigfs) -> None:
     assert (found.backstore, found.complete) == (name, True)
     assert find_lun(0, 2) is None
     assert find_lun(1, 0) is None
+
+
+def test_users_of_a_lun_are_those_of_its_disk(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_hba(0)
+    link_lun(0, 1, backstore(1))
+    there = find_lun(0, 1)
+    assert there is not None
+    monkeypatch.setattr(users, "users_of", lambda disk: [f"{disk} is mounted on /mnt"])
+    assert users_of_lun(0, 1) == [f"{there.disk} is mounted on /mnt"]
+    assert users_of_lun(0, 2) == []
 
 
 def test_unlink_lun_that_is_not_there_says_so(kernel: FakeConfigfs) -> None:

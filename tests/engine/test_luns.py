@@ -172,7 +172,7 @@ def test_what_was_left_and_is_in_use_is_kept(
     first = make()
     first.add(wanted(image), elsewhere=False)
     die(first)
-    monkeypatch.setattr(configfs, "users_of", lambda disk: [f"{disk} is mounted on /mnt"])
+    monkeypatch.setattr(configfs, "users_of_lun", lambda *_place: ["/dev/sda is mounted on /mnt"])
     with pytest.raises(InUseError, match=r"LUN 0 of id=3 is left over and another disk, but .* is mounted"):
         make().add(wanted(image, read_only=True), elsewhere=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]

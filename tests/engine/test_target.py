@@ -112,8 +112,8 @@ def test_a_disk_in_use_goes_only_by_force(
     ask: Callable[..., Any], kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask("add_lun", request=request(0))
-    monkeypatch.setattr(configfs, "users_of", lambda disk: [f"{disk.name} is mounted on /mnt"])
-    with pytest.raises(HostError, match="LUN 0 of id=3 is in use: sda is mounted on /mnt"):
+    monkeypatch.setattr(configfs, "users_of_lun", lambda *_place: ["/dev/sda is mounted on /mnt"])
+    with pytest.raises(HostError, match="LUN 0 of id=3 is in use: /dev/sda is mounted on /mnt"):
         ask("remove_lun", lun=0)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     ask("remove_lun", lun=0, force=True)

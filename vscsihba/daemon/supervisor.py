@@ -153,8 +153,7 @@ class Supervisor:
 
     def users(self, hba_id: int, lun: int) -> list[str]:
         """Return who uses a LUN's disk, in words."""
-        there = configfs.find_lun(hba_id, lun)
-        return configfs.users_of(there.disk) if there is not None and there.disk is not None else []
+        return configfs.users_of_lun(hba_id, lun)
 
 
 def _requests(document: Document, hba: Hba) -> dict[int, LunRequest]:

@@ -123,7 +123,7 @@ class Luns(Ownership):
         if there is None or not there.complete:
             self._make(request, half_made=there is not None)
         elif not elsewhere:
-            self._adopt(request, there)
+            self._adopt(request)
         elif not request.agrees(self._run):
             raise AnotherDiskError(self._id, request.lun)
         self.known[request.lun] = request
@@ -145,13 +145,12 @@ class Luns(Ownership):
             self._link(request.lun, half_made=half_made)
             undo.pop_all()
 
-    def _adopt(self, request: LunRequest, there: configfs.Lun) -> None:
+    def _adopt(self, request: LunRequest) -> None:
         """Go on with a LUN that nobody alive knows; make it anew if it is another disk and nobody uses it."""
         try:
             self._own_noted(request)
         except AnotherDiskError:
-            users = configfs.users_of(there.disk) if there.disk is not None else []
-            if users:
+            if users := configfs.users_of_lun(self._id, request.lun):
                 raise InUseError(
                     f"LUN {request.lun} of id={self._id} is left over and another disk, but {users[0]}",
                     cure="detach it there first",

@@ -180,9 +180,7 @@ class Target:
             HostError: The kernel refuses.
         """
         with self._changing:
-            there = configfs.find_lun(self.id, lun)
-            users = configfs.users_of(there.disk) if there is not None and there.disk is not None else []
-            if users and not force:
+            if not force and (users := configfs.users_of_lun(self.id, lun)):
                 raise InUseError(
                     f"LUN {lun} of id={self.id} is in use: {users[0]}", cure="end that, or force it"
                 )

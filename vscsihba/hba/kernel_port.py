@@ -64,9 +64,7 @@ class KernelPort:
         """Remove the LUN of somebody who has died and that is not wanted, unless its disk is in use."""
         if lun not in self._orphans:
             return
-        found = configfs.observe().hbas[self._id].luns[lun]
-        users = configfs.users_of(found.disk) if found.disk else []
-        if users:
+        if users := configfs.users_of_lun(self._id, lun):
             raise InUseError(
                 f"LUN {lun} of HBA {self._id} is left over from a process that ended, but {users[0]}",
                 cure="detach it there first, or add the disk that it was",
