@@ -23,6 +23,16 @@ class Parser(argparse.ArgumentParser):
         """
         raise UsageError(message, cure=f'see "{self.prog} --help"')
 
+    def take_handlers(self) -> None:
+        """Take the option ``--handler``, a list of files for `vscsihba.cli.disks.registry_of`."""
+        self.add_argument(
+            "--handler",
+            metavar="FILE.py",
+            action="append",
+            default=[],
+            help="load handlers from a Python file; may be given several times",
+        )
+
 
 def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
     """Run a command and return its exit code: 0, 1 (the machine refused) or 2 (bad usage).

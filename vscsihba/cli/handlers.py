@@ -50,13 +50,7 @@ def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("handlers", usage="[NAME] [--handler FILE.py] [--json]", examples=_EXAMPLES)
     made.add_argument("name", metavar="NAME", nargs="?", help="show the options of this one")
-    made.add_argument(
-        "--handler",
-        metavar="FILE.py",
-        action="append",
-        default=[],
-        help="load handlers from a Python file; may be given several times",
-    )
+    made.take_handlers()
     return made
 
 

@@ -53,13 +53,7 @@ def parser() -> Parser:
         required=True,
         help="image files, block devices or stacks of handlers, with commas between; the first is LUN 0",
     )
-    made.add_argument(
-        "--handler",
-        metavar="FILE.py",
-        action="append",
-        default=[],
-        help="load handlers from a Python file; may be given several times",
-    )
+    made.take_handlers()
     made.add_argument("-v", "--verbose", action="store_true", help="print every SCSI command, decoded")
     made.add_argument(
         "--create", metavar="SIZE", type=_size, help='make files that are missing, sparse: "512M", "10GiB"'
