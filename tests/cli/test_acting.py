@@ -10,6 +10,7 @@ from vscsihba.cli.main import main
 from vscsihba.control import NobodyListensError
 from vscsihba.daemon.calls import Daemon
 from vscsihba.engine import owner
+from vscsihba.engine.owner import Action
 from vscsihba.errors import UsageError
 
 LEGS = {
@@ -21,7 +22,7 @@ LEGS = {
 }
 ANSWERS = {"list": [{"name": "monday", "created": 0.0}], "status": LEGS, "add_leg": 2}
 
-Asked = list[tuple[Any, ...]]
+Asked = list[Action]
 
 
 @pytest.fixture
@@ -29,10 +30,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """What the daemon was asked."""
     seen: Asked = []
 
-    def act(_self: Daemon, *words: Any, force: bool, progress: Any) -> object:
-        seen.append((*words, force))
+    def act(_self: Daemon, wanted: Action, *, progress: Any) -> object:
+        seen.append(wanted)
         progress({"done": 1, "of": 2})
-        return {"owner": True, "result": ANSWERS.get(words[3]), "document": None}
+        return {"owner": True, "result": ANSWERS.get(wanted.action), "document": None}
 
     monkeypatch.setattr(Daemon, "act", act)
     return seen
@@ -43,33 +44,33 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     [
         (
             "snapshot take hba0/lun3 monday",
-            (0, 3, "snapshot", "take", {"name": "monday"}, False),
+            Action(0, 3, "snapshot", "take", {"name": "monday"}),
             "snapshot monday of hba0/lun3 is taken\n",
         ),
         (
             "snapshot roll-back --force hba255/lun0 monday",
-            (255, 0, "snapshot", "roll_back", {"name": "monday"}, True),
+            Action(255, 0, "snapshot", "roll_back", {"name": "monday"}, force=True),
             "hba255/lun0 is as it was when snapshot monday was taken\n",
         ),
         (
             "mirror add-leg hba0/lun0 /srv/c.img",
-            (0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}, False),
+            Action(0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}),
             "leg 2 takes part in hba0/lun0\n",
         ),
         (
             'mirror add-leg hba0/lun0 {"handler":"file","path":"/srv/c.img"}',
-            (0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}, False),
+            Action(0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}),
             "leg 2 takes part in hba0/lun0\n",
         ),
         (
             "mirror remove-leg hba0/lun0 1",
-            (0, 0, "mirror", "remove_leg", {"number": 1}, False),
+            Action(0, 0, "mirror", "remove_leg", {"number": 1}),
             "leg 1 takes part in hba0/lun0 no more\n",
         ),
     ],
 )
 def test_what_is_asked(
-    words: str, wanted: tuple[Any, ...], printed: str, asked: Asked, capsys: pytest.CaptureFixture[str]
+    words: str, wanted: Action, printed: str, asked: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 0
     assert asked == [wanted]
@@ -99,8 +100,8 @@ def test_without_a_daemon_the_engine_is_asked(
     def nobody(*_words: Any, **_more: Any) -> object:
         raise NobodyListensError("nobody listens")
 
-    def act(hba_id: int, lun: int, *words: Any, **_more: Any) -> object:
-        raise UsageError(f"asked {hba_id} {lun} {words[1]}")
+    def act(wanted: Action, **_more: Any) -> object:
+        raise UsageError(f"asked {wanted.hba} {wanted.lun} {wanted.action}")
 
     monkeypatch.setattr(Daemon, "act", nobody)
     monkeypatch.setattr(owner, "act", act)
@@ -128,4 +129,4 @@ def test_refusals(words: str, message: str, asked: Asked, capsys: pytest.Capture
 def test_a_path_is_one_of_here(asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["mirror", "add-leg", "hba0/lun0", "c.img"]) == 0
-    assert asked[0][4] == {"leg": {"handler": "file", "path": str(tmp_path / "c.img")}}
+    assert asked[0].arguments == {"leg": {"handler": "file", "path": str(tmp_path / "c.img")}}

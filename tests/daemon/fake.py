@@ -49,7 +49,7 @@ class FakeService:
             for name in ("plan", "apply", "show", "status", "save", "clear", "resize", "act")
         }
 
-    def plan(self, document: dict[str, object], prune: Prune, *, replace: bool) -> object:
+    def plan(self, document: dict[str, object], prune: Prune) -> object:
         wanted, found = self._changes(document, prune)
         return {"changes": [step.as_json() for step in found], "warnings": warnings(wanted)}
 

@@ -9,6 +9,7 @@ from tests.daemon.fake import FakeService, serving
 from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.daemon.calls import Daemon, NoDaemonError, Step
+from vscsihba.engine.owner import Action
 from vscsihba.errors import HostError, UsageError
 
 DOCUMENT = {
@@ -56,7 +57,7 @@ def test_the_other_verbs(service: tuple[FakeService, Daemon], tmp_path: Path) ->
     assert daemon.status()["hbas"][0]["luns"][0]["size"] == 2 << 20
     assert daemon.save() == tmp_path / "config.json"
     assert daemon.save(tmp_path / "copy.json", force=True) == tmp_path / "copy.json"
-    daemon.act(3, 0, "snapshot", "take", {"name": "monday"})
+    daemon.act(Action(3, 0, "snapshot", "take", {"name": "monday"}))
     assert fake.calls == ["3/0 snapshot.take {'name': 'monday'}"]
     daemon.clear(3)
     assert fake.running.empty

@@ -7,7 +7,7 @@ import pytest
 
 from vscsihba.control import ControlServer
 from vscsihba.control.server import Progress
-from vscsihba.engine.owner import act
+from vscsihba.engine.owner import Action, act
 from vscsihba.errors import HostError, UsageError
 
 
@@ -32,7 +32,7 @@ def test_the_owner_is_found(tmp_path: Path) -> None:
     first, second = Engine(tmp_path, 1, 0), Engine(tmp_path, 2, 1)
     heard: list[object] = []
     with first.server, second.server:
-        answer = act(3, 1, "snapshot", "take", {"name": "x"}, run=tmp_path, progress=heard.append)
+        answer = act(Action(3, 1, "snapshot", "take", {"name": "x"}), run=tmp_path, progress=heard.append)
     assert answer["result"] == [1]
     assert heard == [{"done": 1, "of": 2}]
     assert second.asked == [
@@ -43,7 +43,7 @@ def test_the_owner_is_found(tmp_path: Path) -> None:
 def test_a_handover_is_waited_for(tmp_path: Path) -> None:
     engine = Engine(tmp_path, 1)
     with engine.server:
-        assert act(3, 7, "snapshot", "list", {}, run=tmp_path)["result"] == [7]
+        assert act(Action(3, 7, "snapshot", "list", {}), run=tmp_path)["result"] == [7]
     assert len(engine.asked) == 2
 
 
@@ -51,12 +51,12 @@ def test_engines_that_were_killed_are_passed_over(tmp_path: Path) -> None:
     engine = Engine(tmp_path, 2, 0)
     with engine.server:
         (tmp_path / "hba3" / "engine-1.control").touch()
-        assert act(3, 0, "snapshot", "list", {}, run=tmp_path)["result"] == [0]
+        assert act(Action(3, 0, "snapshot", "list", {}), run=tmp_path)["result"] == [0]
 
 
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nobody serves hba3; see"):
-        act(3, 0, "snapshot", "list", {}, run=tmp_path)
+        act(Action(3, 0, "snapshot", "list", {}), run=tmp_path)
 
 
 def test_nobody_who_knows_it(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_nobody_who_knows_it(tmp_path: Path) -> None:
         tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": False}}
     )
     with server, pytest.raises(UsageError, match="hba3 has no LUN 9"):
-        act(3, 9, "snapshot", "list", {}, run=tmp_path)
+        act(Action(3, 9, "snapshot", "list", {}), run=tmp_path)
 
 
 def test_nobody_who_owns_it(tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_nobody_who_owns_it(tmp_path: Path) -> None:
         tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": True}}
     )
     with server, pytest.raises(HostError, match="no engine of hba3 serves LUN 9"):
-        act(3, 9, "snapshot", "list", {}, run=tmp_path, patience=0.2)
+        act(Action(3, 9, "snapshot", "list", {}), run=tmp_path, patience=0.2)

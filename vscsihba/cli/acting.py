@@ -27,14 +27,14 @@ def act(
     from vscsihba.engine import owner  # noqa: PLC0415 - likewise
 
     hba_id, lun = lun_of(options.disk)
-    force = getattr(options, "force", False)
+    wanted = owner.Action(hba_id, lun, layer, action, arguments or {}, getattr(options, "force", False))
     with progress_bar(f"{layer} {action.replace('_', ' ')}") as bar:
 
         def report(said: Any) -> None:
             bar(int(said["done"]), int(said["of"]))
 
         try:
-            answer = Daemon().act(hba_id, lun, layer, action, arguments or {}, force=force, progress=report)
+            answer = Daemon().act(wanted, progress=report)
         except NobodyListensError:
-            answer = owner.act(hba_id, lun, layer, action, arguments or {}, force=force, progress=report)
+            answer = owner.act(wanted, progress=report)
     return answer["result"]

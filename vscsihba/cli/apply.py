@@ -30,6 +30,9 @@ def parser() -> Parser:
     usage = "FILE [--prune WHAT] [--replace] [--force] [--json]"
     made = parser_of("apply", usage=usage, examples=_EXAMPLES)
     add_wishes(made)
+    made.add_argument(
+        "--replace", action="store_true", help="also change what cannot be changed while a disk works"
+    )
     made.add_argument("--force", action="store_true", help="also take disks away that are in use")
     return made
 

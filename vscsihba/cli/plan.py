@@ -22,7 +22,7 @@ _EXAMPLES: Final = """\
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    made = parser_of("plan", usage="FILE [--prune WHAT] [--replace] [--json]", examples=_EXAMPLES)
+    made = parser_of("plan", usage="FILE [--prune WHAT] [--json]", examples=_EXAMPLES)
     add_wishes(made)
     return made
 
@@ -31,12 +31,12 @@ def run(arguments: Sequence[str]) -> int:
     """Print what would change."""
     options = parser().parse_args(arguments)
     document = read_document(options.file)
-    found = Daemon().plan(document, prune=options.prune, replace=options.replace)
+    found = Daemon().plan(document, prune=options.prune)
     if options.json:
         print_json(found)
         return 0
     print_warnings(PROGRAM, found["warnings"])
     print_changes(found)
-    if any(change["replaces"] for change in found["changes"]) and not options.replace:
+    if any(change["replaces"] for change in found["changes"]):
         print("apply needs --replace for what is replaced")
     return 0

@@ -15,12 +15,9 @@ _PRUNE: Final = (
 
 
 def add_wishes(parser: ArgumentParser) -> None:
-    """Add the document, and what may be done for it."""
+    """Add the document, and what goes without being in it."""
     parser.add_argument("file", metavar="FILE", help='the document; "-" reads it from standard input')
     parser.add_argument("--prune", choices=("named", "all", "none"), default="named", help=_PRUNE)
-    parser.add_argument(
-        "--replace", action="store_true", help="also change what cannot be changed while a disk works"
-    )
 
 
 def read_document(file: str) -> Document:

@@ -4,7 +4,8 @@ What the commands and the shell call. Knows the verbs and the shape of their ans
 the service does what it is asked.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypedDict, cast
 
@@ -12,6 +13,7 @@ from vscsihba.config.dump import builtins
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.control.client import NobodyListensError, call
+from vscsihba.engine.owner import Action
 
 SOCKET: Final = Path("/run/vscsihba/control.sock")
 
@@ -103,10 +105,9 @@ class Daemon:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or SOCKET
 
-    def plan(self, document: Document, *, prune: Prune = "named", replace: bool = False) -> Changes:
+    def plan(self, document: Document, *, prune: Prune = "named") -> Changes:
         """Return what `apply` would do."""
-        arguments = {"document": builtins(document), "prune": prune, "replace": replace}
-        return cast("Changes", self._ask("plan", arguments))
+        return cast("Changes", self._ask("plan", {"document": builtins(document), "prune": prune}))
 
     def apply(
         self,
@@ -161,20 +162,9 @@ class Daemon:
         """Enlarge a backstore to `size` bytes while its disk works."""
         return self._do("resize", {"backstore": backstore, "size": size})
 
-    def act(
-        self,
-        hba: int,
-        lun: int,
-        layer: str,
-        action: str,
-        arguments: Mapping[str, object],
-        *,
-        force: bool = False,
-        progress: Callable[[Any], None] | None = None,
-    ) -> Any:
+    def act(self, wanted: Action, *, progress: Callable[[Any], None] | None = None) -> Any:
         """Have a layer of a disk do one of its actions; see `vscsihba.engine.owner.act`."""
-        about = {"hba": hba, "lun": lun, "layer": layer, "action": action}
-        return self._do("act", {**about, "arguments": dict(arguments), "force": force}, progress)
+        return self._do("act", asdict(wanted), progress)
 
     def _ask(self, verb: str, arguments: dict[str, Any]) -> object:
         return self._call(verb, arguments, timeout=_PATIENCE)

@@ -92,9 +92,8 @@ class Service:
 
     # Looking.
 
-    def plan(self, document: object, prune: Prune = "named", *, replace: bool = False) -> object:
-        """Return what `apply` would do; `replace` makes no difference to that."""
-        del replace
+    def plan(self, document: object, prune: Prune = "named") -> object:
+        """Return what `apply` would do."""
         wanted, running = _read(document), self.document
         found = _changes(running, wanted, prune)
         check_machine(found.target, running)
@@ -176,7 +175,8 @@ class Service:
         force: bool = False,
     ) -> object:
         """Have a layer of a disk do something; if its stack is another one then, that runs from now on."""
-        answer = owner.act(hba, lun, layer, action, arguments, force=force, progress=progress)
+        wanted = owner.Action(hba, lun, layer, action, arguments, force)
+        answer = owner.act(wanted, progress=progress)
         stack = answer.get("document")
         if isinstance(stack, str | dict):
             with self._changing:

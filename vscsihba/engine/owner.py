@@ -6,6 +6,7 @@ a LUN is handed over nobody owns it, so everybody is asked again for a while.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,14 +26,30 @@ def control_sockets(hba_id: int, run: Path = RUN) -> list[Path]:
     return sorted(run_directory(hba_id, run).glob("engine-*.control"))
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a layer of a LUN's stack is asked to do.
+
+    Attributes:
+        hba: 0..255.
+        lun: Its number on the HBA.
+        layer: Name of the layer's handler.
+        action: What to do (`vscsihba.handlers.actions`).
+        arguments: Of the action.
+        force: Also where a user of the disk would see it change.
+    """
+
+    hba: int
+    lun: int
+    layer: str
+    action: str
+    arguments: Mapping[str, object]
+    force: bool = False
+
+
 def act(
-    hba_id: int,
-    lun: int,
-    layer: str,
-    action: str,
-    arguments: Mapping[str, object],
+    wanted: Action,
     *,
-    force: bool = False,
     progress: Callable[[Any], None] | None = None,
     run: Path = RUN,
     patience: float = PATIENCE,
@@ -40,12 +57,7 @@ def act(
     """Have a layer of a LUN's stack do something, in the engine that serves it.
 
     Args:
-        hba_id: 0..255.
-        lun: Its number on the HBA.
-        layer: Name of the layer's handler.
-        action: What to do (`vscsihba.handlers.actions`).
-        arguments: Of the action.
-        force: Also where a user of the disk would see it change.
+        wanted: What.
         progress: Told ``{"done": n, "of": m}``.
         run: The run directory.
         patience: Seconds to wait for an owner.
@@ -56,19 +68,14 @@ def act(
     Raises:
         UsageError, HostError: As the layer says, or nobody serves the LUN.
     """
-    wanted = {
-        "lun": lun,
-        "layer": layer,
-        "action": action,
-        "arguments": dict(arguments),
-        "force": force,
-    }
+    asked = asdict(wanted)
+    hba = f"hba{asked.pop('hba')}"
     deadline = time.monotonic() + patience
     while True:
         listening = knowing = 0
-        for path in control_sockets(hba_id, run):
+        for path in control_sockets(wanted.hba, run):
             try:
-                answer = call(path, "act", wanted, timeout=_SILENCE, progress=progress)
+                answer = call(path, "act", asked, timeout=_SILENCE, progress=progress)
             except NobodyListensError:
                 continue
             if isinstance(answer, dict) and answer["owner"]:
@@ -76,8 +83,8 @@ def act(
             listening += 1
             knowing += isinstance(answer, dict) and answer["known"]
         if not knowing:
-            what = f"hba{hba_id} has no LUN {lun}" if listening else f"nobody serves hba{hba_id}"
+            what = f"{hba} has no LUN {wanted.lun}" if listening else f"nobody serves {hba}"
             raise UsageError(what, cure='see "vscsihba status"')
         if time.monotonic() > deadline:
-            raise HostError(f"no engine of hba{hba_id} serves LUN {lun}", cure='see "vscsihba status"')
+            raise HostError(f"no engine of {hba} serves LUN {wanted.lun}", cure='see "vscsihba status"')
         time.sleep(0.1)
