@@ -172,7 +172,7 @@ def test_what_was_cut_short_and_what_is_foreign_is_shown(
     hba.foreign_backstore("theirs", 5, "file/x")
     print_status(kernel_status(tmp_path / "run"), 0)
     out = capsys.readouterr().out
-    assert re.search(r"^3 +9 +- +- +- +- +half-made +-$", out, re.MULTILINE)
+    assert re.search(r"^3 +9 +- +- +- +- +- +- +half-made +-$", out, re.MULTILINE)
     assert "  backstore  user_5/theirs  file/x" in out
 
 

@@ -23,6 +23,16 @@ def test_rates_are_between_two_looks() -> None:
     assert rates.of(0, 1, NONE | {"reads": 100, "errors": 20}) == 0.0
 
 
+def test_the_first_look_at_a_new_lun_has_a_rate() -> None:
+    clock = Clock()
+    rates = Rates(clock)
+    rates.of(0, 1, NONE | {"reads": 500})  # another disk that was there before
+    rates.begin([(0, 1)])
+    assert rates.of(0, 1, NONE) is None, "too early"
+    clock.now += 2
+    assert rates.of(0, 1, NONE | {"reads": 30}) == 15.0
+
+
 def test_two_looks_at_once_tell_the_same() -> None:
     clock = Clock()
     rates = Rates(clock)

@@ -79,8 +79,8 @@ def _rows(hba: HbaStatus) -> Iterator[Sequence[Cell]]:
 
 
 def _cells(lun: LunStatus) -> list[Cell]:
-    size = "" if lun["size"] is None else format_size(lun["size"])
-    iops = "" if lun["iops"] is None else f"{lun['iops']:.0f}"
+    size = "-" if lun["size"] is None else format_size(lun["size"])
+    iops = "-" if lun["iops"] is None else f"{lun['iops']:.0f}"
     return [
         str(lun["lun"]),
         lun["backstore"] or "-",

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 _COMMANDS: Final = ("reads", "writes", "others", "errors")
@@ -22,8 +22,18 @@ class Rates:
         self._lock = threading.Lock()
         self._seen: dict[tuple[int, int], tuple[float, int, float | None]] = {}
 
+    def begin(self, luns: Iterable[tuple[int, int]]) -> None:
+        """Count from now on what these LUNs do: they are new, so that their first look has a rate too.
+
+        Args:
+            luns: HBA and number of each.
+        """
+        now = self._clock()
+        with self._lock:
+            self._seen |= dict.fromkeys(luns, (now, 0, None))
+
     def of(self, hba_id: int, lun: int, counters: dict[str, int]) -> float | None:
-        """Return the commands a second since the last look; None at the first, or when counting began anew.
+        """Return the commands a second since the last look; None where nothing is known of before.
 
         Args:
             hba_id: 0..255.

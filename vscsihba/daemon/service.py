@@ -191,6 +191,7 @@ class Service:
         applying.carry_out(found.steps, progress)
 
     def _note(self, document: Document) -> None:
+        self._rates.begin(_places(document) - _places(self.document))
         self.document = document
         self._state.note(document)
 
@@ -216,6 +217,10 @@ class Service:
                 lun = step.lun if isinstance(step, RemoveLun) else step.old
                 if users := self._supervisor.users(step.hba, lun.lun):
                     raise InUseError(f"{step.text}: {users[0]}", cure="end that first, or say --force")
+
+
+def _places(document: Document) -> set[tuple[int, int]]:
+    return {(hba.id, lun.lun) for hba in document.hbas for lun in hba.luns}
 
 
 def _read(document: object) -> Document:
