@@ -4,7 +4,7 @@ Knows the kernel's objects through `configfs`; nothing of tests.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 from vscsihba import configfs
@@ -36,12 +36,11 @@ def free_hba() -> Iterator[VirtualHba]:
     for hba_id in IDS:
         if hba_id in taken:
             continue
-        hba = VirtualHba(hba_id)
-        try:
-            hba.__enter__()
-        except InUseError:  # somebody was quicker
-            continue
-        with hba:
+        with ExitStack() as held:
+            try:
+                hba = held.enter_context(VirtualHba(hba_id))
+            except InUseError:  # somebody was quicker
+                continue
             yield hba
         return
     raise HostError(f"all {len(IDS)} HBA ids are in use", cure="detach some")

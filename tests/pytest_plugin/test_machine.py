@@ -1,0 +1,66 @@
+"""Which HBA a test gets, with ports that are no kernel's."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from vscsihba import configfs
+from vscsihba.errors import HostError, InUseError
+from vscsihba.hba import LoopbackPort, VirtualHba
+from vscsihba.pytest_plugin import machine
+
+
+class Port(LoopbackPort):
+    """Counts how often it was opened and closed; `taken` are ids that somebody else serves."""
+
+    def __init__(self, hba_id: int, taken: set[int], log: list[str]) -> None:
+        super().__init__()
+        self._id, self._taken, self._log = hba_id, taken, log
+
+    def open(self) -> None:
+        if self._id in self._taken:
+            raise InUseError(f"id={self._id} is already served")
+        self._log.append(f"open {self._id}")
+        super().open()
+
+    def close(self) -> None:
+        super().close()
+        self._log.append(f"close {self._id}")
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Ids that somebody takes just now; the kernel knows of 255."""
+    monkeypatch.setattr(configfs, "observe", lambda: SimpleNamespace(hbas={255: None}))
+    return set()
+
+
+@pytest.fixture
+def log(taken: set[int], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What became of the ports."""
+    said: list[str] = []
+    monkeypatch.setattr(
+        machine, "VirtualHba", lambda hba_id: VirtualHba(hba_id, port=Port(hba_id, taken, said))
+    )
+    return said
+
+
+def test_the_highest_free_id_is_taken_once_and_given_back(taken: set[int], log: list[str]) -> None:
+    taken |= {254, 253}
+    with machine.free_hba() as hba:
+        assert log == ["open 252"]
+        assert hba.luns == {}
+    assert log == ["open 252", "close 252"]
+
+
+def test_a_failing_test_gives_its_hba_back(log: list[str]) -> None:
+    with pytest.raises(InUseError, match="of the test"), machine.free_hba():
+        raise InUseError("of the test")
+    assert log == ["open 254", "close 254"]
+
+
+def test_all_ids_are_in_use(taken: set[int], log: list[str]) -> None:
+    taken |= set(machine.IDS)
+    with pytest.raises(HostError, match="all 256 HBA ids are in use"), machine.free_hba():
+        pass
+    assert log == []
