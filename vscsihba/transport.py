@@ -104,8 +104,10 @@ class Transport(Protocol):
         can be repeated without harm, such as a READ or a WRITE.
         """
 
-    def abandon(self, tag: int, status: int) -> int | None:
-        """Answer the command `tag` while somebody still uses its buffer, which stays taken.
+    def abandon(self, tag: int, sense: bytes) -> int | None:
+        """Answer the command `tag` with CHECK CONDITION while somebody still uses its buffer.
+
+        The buffer stays taken, and as it is: what it holds may still be written somewhere.
 
         Returns:
             The number by which the other side is told, later, that nobody uses the buffer any more (to be

@@ -1,66 +1,18 @@
-"""One logical unit: slow verbs, exclusive commands, the barrier, task management, closing."""
+"""One logical unit: slow verbs, exclusive commands, the barrier, closing."""
 
 import errno
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
-from tests.engine.rig import CHECK_CONDITION, GOOD, TASK_ABORTED, Rig, rw10, triple
+from tests.engine.rig import CHECK_CONDITION, GOOD, rw10, triple
+from tests.engine.slow import FLUSH, slow_rig
 from vscsihba import scsi
-from vscsihba.block import Geometry, Views
-from vscsihba.errors import HostError, RingCorruptError
-from vscsihba.handlers.base import Handler
-from vscsihba.tcmu import abi
-
-FLUSH = bytes([0x35]) + bytes(9)
-
-
-class Slow(Handler):
-    """A medium of zeroes whose flush waits for the test, and whose faults the test chooses."""
-
-    name = "slow"
-    workers = 4
-
-    def __init__(self) -> None:
-        super().__init__(Handler.Options())
-        self.gate = threading.Event()
-        self.flushing = threading.Event()
-        self.fault: Exception | None = None
-        self.written = 0
-
-    @property
-    def geometry(self) -> Geometry:
-        return Geometry(1 << 20)
-
-    def read(self, offset: int, views: Views) -> None:
-        if self.fault is not None:
-            raise self.fault
-        for view in views:
-            view[:] = bytes(len(view))
-
-    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        if self.fault is not None:
-            raise self.fault
-        self.written += 1
-
-    def flush(self) -> None:
-        self.flushing.set()
-        assert self.gate.wait(10)
-
-
-@contextmanager
-def slow_rig(medium: Slow | None = None, *, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
-    medium = medium or Slow()
-    with Rig(medium=medium, trace=trace) as rig:
-        try:
-            yield rig, medium
-        finally:
-            medium.gate.set()
+from vscsihba.errors import RingCorruptError
 
 
 def test_a_slow_flush_holds_up_nobody() -> None:
@@ -145,81 +97,6 @@ class _Exclusive:
     exclusive, starts_alone, repeatable = True, False, True
 
 
-def test_an_abort_ends_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vscsihba.engine.task.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None)
-    with slow_rig() as (rig, medium):
-        flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
-        waiting = rig.loopback.submit(bytes(6))
-        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [waiting])
-        assert rig.loopback.wait(waiting).status == TASK_ABORTED
-        assert flush not in rig.loopback.answers, "it was not named"
-        medium.gate.set()
-        assert rig.loopback.wait(flush).status == GOOD
-
-
-def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
-    with slow_rig() as (rig, medium), caplog.at_level(logging.WARNING):
-        flush = rig.loopback.submit(FLUSH, data_in=512)
-        assert medium.flushing.wait(10)
-        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [flush])
-        assert rig.loopback.wait(flush).status == TASK_ABORTED, "at once"
-        assert "its storage has not answered" in caplog.text
-        read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
-        assert rig.served.busy
-        assert read not in rig.loopback.answers, "nothing newer may be overtaken by the aborted one"
-        medium.gate.set()
-        assert rig.loopback.wait(read).status == GOOD, "the unit recovers when its storage answers"
-        assert "the storage has answered the aborted SYNCHRONIZE CACHE(10)" in caplog.text
-        assert rig.loopback.outstanding == 0, "the buffer that was kept is free again"
-
-
-class SlowToWrite(Slow):
-    """A medium whose writes wait for the test as well."""
-
-    name = "slow-to-write"
-
-    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        self.flush()
-        super().write(offset, views, fua=fua)
-
-
-@pytest.mark.parametrize("function", [abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET])
-def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
-    two_passes = bytes([0x02, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])
-    with slow_rig(SlowToWrite()) as (rig, medium):
-        overwrite = rig.loopback.submit(bytes.fromhex("48 01 0000000000 0008 00"), data_out=two_passes)
-        assert medium.flushing.wait(10)
-        rig.loopback.manage(function, [overwrite])
-        assert rig.loopback.wait(overwrite).status == TASK_ABORTED
-        medium.gate.set()
-        seen = set()
-        deadline = time.monotonic() + 60
-        while (answer := rig.run(bytes(6))).status != GOOD and time.monotonic() < deadline:
-            seen.add(triple(answer))
-        assert answer.status == GOOD
-        assert seen <= {(6, 0x29, 3), (2, 0x04, 0x1B)}, "reset, then sanitize in progress"
-        assert medium.written == 2
-        assert rig.loopback.outstanding == 0
-
-
-def test_a_kept_buffer_that_is_free_already_does_no_harm(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_number: int) -> None:
-        raise HostError("no such buffer is kept")
-
-    with slow_rig() as (rig, medium):
-        monkeypatch.setattr(rig.served, "_free_kept", refuse)
-        flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
-        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [flush])
-        assert rig.loopback.wait(flush).status == TASK_ABORTED
-        medium.gate.set()
-        assert rig.read(0, 1).status == GOOD
-        assert "no such buffer is kept" in caplog.text
-
-
 def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,13 +118,6 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def test_a_reset_is_reported_by_unit_attention() -> None:
-    with slow_rig() as (rig, _medium):
-        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET)
-        assert triple(rig.read(0, 1))[:2] == (6, 0x29)
-        assert rig.read(0, 1).status == GOOD
 
 
 def test_the_trace_tells_of_every_command() -> None:

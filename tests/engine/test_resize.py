@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, triple
-from tests.engine.test_lun import FLUSH, slow_rig
+from tests.engine.slow import FLUSH, slow_rig
 from vscsihba.errors import HostError
 from vscsihba.handlers.stack import Document
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
-from tests.engine.test_lun import FLUSH, Slow
+from tests.engine.slow import FLUSH, Slow
 from vscsihba.block import Views
 from vscsihba.loopback import Loopback
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.engine.rig import GOOD, TASK_ABORTED, rw10
+from tests.engine.rig import CHECK_CONDITION, GOOD, rw10
 from vscsihba import configfs
 from vscsihba.engine import tenure as module
 from vscsihba.engine.lun_request import LunRequest
@@ -131,8 +131,9 @@ def test_a_lun_has_one_owner_at_a_time(kernel: Kernel, disk: Document) -> None:
 
 
 def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
-    kernel: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kernel: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vscsihba.engine.aborts.PATIENCE", 0.0)
     (tmp_path / "stuck.py").write_text(STUCK)
     document = {"handler": str(tmp_path / "stuck.py")}
     with kernel.engine(document) as first, kernel.engine(document) as second:
@@ -146,7 +147,7 @@ def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
         assert writing.wait(60)
         threads = threading.active_count()
         kernel.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [write])
-        assert kernel.loopback.wait(write).status == TASK_ABORTED
+        assert kernel.loopback.wait(write).status == CHECK_CONDITION
         wait_for(lambda: not first.answers)
         first.close(patience=0)
         assert "its storage does not answer" in caplog.text

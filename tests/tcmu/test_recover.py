@@ -12,6 +12,9 @@ from vscsihba.tcmu.kernel import BLOCK
 from vscsihba.tcmu.record import UNITS
 from vscsihba.transport import Recovered
 
+CHECK_CONDITION = 2
+WRITE_10 = bytes((0x2A, *READ_10[1:]))
+
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
@@ -212,13 +215,16 @@ def test_a_reset_while_nobody_serves_is_noticed(server: Server) -> None:
     assert server.one()
 
 
-@pytest.mark.parametrize("status", [8, 0x40])
-def test_abandon_keeps_the_buffer(server: Server, status: int) -> None:
-    tag = server.one(data_in=64 * BLOCK)
+@pytest.mark.parametrize("flags", [0xF, 0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_READ_LEN])
+def test_abandon_keeps_the_buffer(make_server: MakeServer, flags: int) -> None:
+    server = make_server(flags=flags, blocks=64)
+    tag = server.loopback.submit(WRITE_10, data_out=b"kept" * 16 * BLOCK)
+    assert server.fetch() == 1
     views = server.fetched[tag].views
-    assert server.ring.abandon(tag, status) == tag
-    assert server.result(tag).status == status
-    views[0][0] = 1
+    assert server.ring.abandon(tag, SENSE) == tag
+    answer = server.result(tag)
+    assert (answer.status, answer.sense[: len(SENSE)]) == (CHECK_CONDITION, SENSE)
+    assert b"".join(views) == b"kept" * 16 * BLOCK, "it may still be written somewhere"
     assert server.loopback.outstanding == 1
     with pytest.raises(TransportError, match="data area is full"):
         server.loopback.submit(READ_10, data_in=1)
@@ -233,22 +239,22 @@ def test_abandon_keeps_the_buffer(server: Server, status: int) -> None:
 def test_abandon_needs_the_kernel(make_server: MakeServer) -> None:
     server = make_server(flags=0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF)
     with pytest.raises(TransportError, match="cannot keep a buffer"):
-        server.ring.abandon(server.one(), 8)
+        server.ring.abandon(server.one(), SENSE)
 
 
 def test_abandon_of_a_command_that_was_reset(server: Server) -> None:
     tag = server.one()
     server.loopback.reset_ring()
-    assert server.ring.abandon(tag, 8) is None
+    assert server.ring.abandon(tag, SENSE) is None
 
 
 def test_a_kept_buffer_is_freed_when_its_user_has_died(server: Server) -> None:
     """Published or not: nobody would free it."""
     for published in (True, False):
         tag = server.one(data_in=64 * BLOCK)
-        server.ring.abandon(tag, 8)
+        server.ring.abandon(tag, SENSE)
         if published:
             server.ring.publish()
         assert die(server) == []
-        assert server.loopback.answers.pop(tag).status == 8
+        assert server.loopback.answers.pop(tag).status == CHECK_CONDITION
         assert server.loopback.outstanding == 0

@@ -11,6 +11,7 @@ from functools import partial
 
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, Resize
+from vscsihba.engine.aborts import Aborts
 from vscsihba.engine.mailbox import Mailbox
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.perform import perform
@@ -24,7 +25,7 @@ from vscsihba.errors import HostError, TransportError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
 from vscsihba.trace import TraceRecord
-from vscsihba.transport import Recovered, TaskManagement, Transport
+from vscsihba.transport import Recovered, Transport
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +82,6 @@ class ServedLun:
         self._reports = reports
         self._trace = reports.trace
         self._neighbours = neighbours or Neighbours()
-        self._free_kept = free_kept
-        self._kept: dict[Task, int] = {}
         self._workers: Workers[BlockResult] = Workers(f"lun{lun}", medium.workers, mailbox)
         self._tasks = TaskSet(
             lun,
@@ -91,8 +90,18 @@ class ServedLun:
             workers=self._workers,
             mailbox=mailbox,
             stats=stats,
+            held=self._held,
             begun=transport.begun,
             ended=self._ended,
+        )
+        self._aborts = Aborts(
+            lun,
+            unit,
+            self._tasks,
+            transport=transport,
+            mailbox=mailbox,
+            publish=self._publish_soon,
+            free_kept=free_kept,
         )
         self._road = Road()
         self.cut = make_cut(transport.memory, self._road, unit, medium.inline, stats)
@@ -118,7 +127,10 @@ class ServedLun:
         try:
             count = self.transport.drain(self.cut, self.accept, BATCH)
             for request in self.transport.take_management():
-                self._manage(request)
+                self._aborts.act(request)
+            if not self._road.clear:
+                self._tasks.start_waiting()
+                self._keep_road()
         finally:
             self._serving = False
         self._show()
@@ -151,6 +163,7 @@ class ServedLun:
         """
         self._idle = idle
         self._tasks.closing = True
+        self._tasks.start_waiting()
         self._mailbox.later(self._publish)
 
     def resize(self, size: int, done: Future[None]) -> None:
@@ -190,25 +203,37 @@ class ServedLun:
 
     @property
     def hung(self) -> bool:
-        """Tell whether its storage has not answered a command that was aborted; nothing begins until then."""
+        """Tell whether its storage has not answered an abandoned command: nothing begins until it does."""
         return self._tasks.hung
 
     # Ends of commands.
 
     def _ended(self, task: Task, response: scsi.Response | None) -> None:
         """Answer a command that has run to its end, or learn that nobody works for it any more."""
-        if (kept := self._kept.pop(task, None)) is not None:
-            self._free(kept)
-        elif task.tag is not None and response is not None:
-            self._complete(task.tag, response)
+        if task.aborted_by is not None:
+            self._aborts.ended(task, response)
+        if task.tag is not None and response is not None:
+            if not task.abandoned:
+                self._complete(task.tag, response)
             if self._trace is not None:
                 self._trace(self._record(task, response))
             if response.background is not None:
                 self._tasks.go_on(Task(None, task.cdb, Buffer(), response.background))
         self._keep_road()
-        if not (self._serving or self._publishing):  # once for all that threads bring in together
+        self._publish_soon()
+
+    def _publish_soon(self) -> None:
+        """Publish once for all that threads bring in together; what serves does so itself."""
+        if not (self._serving or self._publishing):
             self._publishing = True
             self._mailbox.later(self._publish)
+
+    def _held(self) -> bool:
+        """Tell whether the next command, to be refused for an event, must wait for what the ring holds.
+
+        If that is a reset which ends the command, its sender will take the refusal for "done" (`aborts`).
+        """
+        return self.unit.has_events and self._idle is None and self.pending()
 
     def _complete(self, tag: int, response: scsi.Response) -> None:
         """Answer a command; where the ring does not take it, `_show` says so, and no count is off."""
@@ -227,13 +252,6 @@ class ServedLun:
             raise self._broken
         self.transport.publish()
 
-    def _free(self, kept: int) -> None:
-        """Give the buffer of an abandoned command back; a reset of the ring may have done so before."""
-        try:
-            self._free_kept(kept)
-        except (HostError, TransportError) as error:
-            log.warning("lun %d: the buffer of an aborted command: %s", self.lun, error)
-
     def _publish(self) -> None:
         """Publish what was answered meanwhile; close everything if that was asked for and nothing is left."""
         self._publishing = False
@@ -246,6 +264,7 @@ class ServedLun:
             self.failed(error)
         if self._idle is not None and self._tasks.idle:
             self._closed = True
+            self._aborts.close()
             self._workers.close()
             self.transport.close()
             self._idle()
@@ -256,37 +275,6 @@ class ServedLun:
         road.clear = unit.clear_road and self._trace is None and self._tasks.clear
         road.writable = unit.writable and not unit.write_through
         road.blocks = unit.blocks
-
-    def _manage(self, request: TaskManagement) -> None:
-        """Act on a task management request: what has not begun never will, what has is let go."""
-        log.info("lun %d: %s of %d commands", self.lun, request.function, len(request.tags))
-        for task in self._tasks.take_waiting(request.tags):
-            if task.tag is not None:
-                self.transport.complete(task.tag, scsi.Status.TASK_ABORTED)
-        for task in self._tasks.on_threads(request.tags):
-            self._abandon(task)
-        if request.function == "LOGICAL UNIT RESET":
-            self.unit.reset()
-        self._tasks.start_waiting()
-        self._keep_road()
-
-    def _abandon(self, task: Task) -> None:
-        """End a command toward the initiator although a thread still works for it."""
-        if task.tag is None or task.abandoned:
-            return
-        try:
-            kept = self.transport.abandon(task.tag, scsi.Status.TASK_ABORTED)
-        except TransportError:  # a kernel that cannot keep the buffer: it ends when the thread comes back
-            return
-        log.warning(
-            "lun %d: %s was aborted after %.1f s, and its storage has not answered; the unit waits for it",
-            self.lun,
-            task.name,
-            time.monotonic() - task.started,
-        )
-        self._tasks.abandon(task)
-        if kept is not None:
-            self._kept[task] = kept
 
     def _record(self, task: Task, response: scsi.Response) -> TraceRecord:
         name, detail = scsi.describe(task.cdb)

@@ -33,7 +33,8 @@ class Task:
         alone: It begins when all that came before it has ended; what comes after may begin then.
         follows: It goes on after its command was answered: commands come before it.
         once: It must not run twice, and has not changed the medium yet.
-        abandoned: It was answered while a thread still works for it.
+        aborted_by: The task management function that has ended it for its sender, if any has.
+        abandoned: It was answered before it has ended.
         started: When it was taken, in seconds of CLOCK_MONOTONIC.
     """
 
@@ -45,6 +46,7 @@ class Task:
     alone: bool = False
     follows: bool = False
     once: bool = False
+    aborted_by: str | None = None
     abandoned: bool = False
     started: float = field(default_factory=time.monotonic)
 

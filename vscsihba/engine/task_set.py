@@ -2,9 +2,8 @@
 
 A command that must not overlap others (`exclusive`) waits until those under way have
 ended, and keeps newer ones waiting until it has; one that only begins alone (FORMAT UNIT)
-keeps them waiting until it has begun. So does one that was aborted while a
-thread still worked for it: its verb may change the medium until it returns, and nothing
-newer may be overtaken by that.
+keeps them waiting until it has begun. So does one that was answered before it has ended
+(`abandon`): it may change the medium until then, and nothing newer may be overtaken by that.
 
 Everything here runs on the pump's thread; only the verbs of the medium run on threads.
 """
@@ -35,6 +34,9 @@ Perform = Callable[[BlockOp], BlockResult]
 class TaskSet:
     """Commands from their arrival to their end.
 
+    Attributes:
+        closing: What goes on after its command was answered ends.
+
     Args:
         lun: For log lines.
         perform: Does one block operation, on whatever thread it is called.
@@ -42,6 +44,7 @@ class TaskSet:
         workers: Threads for those that may block.
         mailbox: The pump's.
         stats: Where operations that go to threads are counted.
+        held: Tells whether nothing may begin for now; `start_waiting` is then called again.
         begun: Called with the tag before the first change of a command that must not run twice.
         ended: Called with every task that has ended, and its response (None for work without a tag).
     """
@@ -55,6 +58,7 @@ class TaskSet:
         workers: Workers[BlockResult],
         mailbox: Mailbox,
         stats: LunStats,
+        held: Callable[[], bool],
         begun: Callable[[int], None],
         ended: Callable[[Task, scsi.Response | None], None],
     ) -> None:
@@ -65,10 +69,11 @@ class TaskSet:
         self._workers = workers
         self._mailbox = mailbox
         self._stats = stats
+        self._held = held
         self._begun = begun
         self._ended = ended
         self._waiting: deque[Task] = deque()
-        self._on_threads: dict[int, Task] = {}
+        self._commands: dict[int, Task] = {}
         self._running = self._background = self._abandoned = 0
         self._exclusive = self._starting = False
 
@@ -84,11 +89,13 @@ class TaskSet:
 
     @property
     def hung(self) -> bool:
-        """The storage has not answered a command that was aborted: nothing begins until it does."""
+        """The storage has not answered a command that was abandoned: nothing begins until it does."""
         return bool(self._abandoned)
 
     def add(self, task: Task) -> None:
         """Take a command in; it begins when it may."""
+        if task.tag is not None:
+            self._commands[task.tag] = task
         self._waiting.append(task)
         self.start_waiting()
 
@@ -106,34 +113,37 @@ class TaskSet:
         if self._starting:  # called from within: the loop below goes on by itself
             return
         self._starting = True
-        while self._waiting and not (self._exclusive or self._abandoned):
+        while self._waiting and not (self._exclusive or self._abandoned or self._held()):
             task = self._waiting[0]
             if (task.exclusive or task.alone) and self._running:
                 break
             self._waiting.popleft()
             self._running += 1
+            self._abandoned += task.abandoned
             self._exclusive = task.exclusive
             self._advance(task, None, None)
         self._starting = False
 
-    def take_waiting(self, tags: Iterable[int]) -> list[Task]:
-        """Remove and return those of the named commands that have not begun."""
+    def drop(self, tags: Iterable[int]) -> list[int]:
+        """Forget those of the named commands that have not begun; return their tags."""
         named = set(tags)
-        found = [task for task in self._waiting if task.tag in named]
-        for task in found:
+        dropped = [task for task in self._waiting if task.tag in named]
+        for task in dropped:
             self._waiting.remove(task)
             task.command.close()
-        return found
+        tags = [task.tag for task in dropped if task.tag is not None]
+        for tag in tags:
+            del self._commands[tag]
+        return tags
 
-    def on_threads(self, tags: Iterable[int]) -> list[Task]:
-        """Return those of the named commands that a thread works for."""
-        return [self._on_threads[tag] for tag in tags if tag in self._on_threads]
+    def find(self, tags: Iterable[int]) -> list[Task]:
+        """Return those of the named commands that have not ended, begun or not."""
+        return [self._commands[tag] for tag in tags if tag in self._commands]
 
     def abandon(self, task: Task) -> None:
-        """Forget a command that was answered while a thread works for it; newer ones wait for the thread."""
+        """Note that a command was answered and has not ended: it keeps its turn, and newer ones wait."""
         task.abandoned = True
-        self._abandoned += 1
-        self._leave(task)
+        self._abandoned += task not in self._waiting
 
     def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
         """Run a task until it ends or waits for a thread."""
@@ -158,8 +168,6 @@ class TaskSet:
             self._end(task, FAILED)
         else:
             self._note_change(task, op)
-            if task.tag is not None:
-                self._on_threads[task.tag] = task
             self._stats.waits += 1
             self._workers.submit(partial(self._perform, op), partial(self._back, task))
 
@@ -175,20 +183,17 @@ class TaskSet:
 
     def _back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
         """Go on with a task whose block operation a thread has done."""
-        if task.tag is not None:
-            self._on_threads.pop(task.tag, None)
-        if not task.abandoned:
-            self._advance(task, value, error)
-            return
-        self._abandoned -= 1
-        log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
-        self._ended(task, None)
-        if task.alone:  # an erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations")
+        if task.abandoned:
+            log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
+        if task.abandoned and task.alone:
+            # An erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations").
+            self._ended(task, None)
+            self._leave(task)
             task.tag, task.abandoned = None, False
             self.go_on(task, value, error)
+            self.start_waiting()
         else:
-            task.command.close()
-        self.start_waiting()
+            self._advance(task, value, error)
 
     def _end(self, task: Task, response: scsi.Response | None) -> None:
         self._ended(task, response)
@@ -201,4 +206,7 @@ class TaskSet:
     def _leave(self, task: Task) -> None:
         """Count a command out."""
         self._running -= 1
+        self._abandoned -= task.abandoned
         self._exclusive = self._exclusive and not task.exclusive
+        if task.tag is not None:
+            del self._commands[task.tag]

@@ -21,7 +21,7 @@ from vscsihba.block import (
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
-from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.command import Command, Data, Medium, Tally
 from vscsihba.scsi.copy_manager import CopyOperations
 from vscsihba.scsi.counters import Counters
 from vscsihba.scsi.faults import Result, translate
@@ -191,6 +191,15 @@ class LogicalUnit:
         row = lookup(cdb)
         return row is None or row.repeatable
 
+    def caches(self, cdb: bytes) -> bool:
+        """Tell whether a command is a write that may be said to be done before the medium has it (WCE=1)."""
+        try:
+            decoded = decode(cdb, self.table)
+        except CheckCondition:
+            return False
+        writes = decoded.command.tally is Tally.WRITES and decoded.command.repeatable
+        return writes and not (self.write_through or decoded.get("fua"))
+
     def notice(self, operation: BlockOp) -> None:
         """Let the tokens know what is about to change, here or on another unit."""
         if isinstance(operation, Elsewhere):
@@ -228,6 +237,16 @@ class LogicalUnit:
     def raise_unit_attention(self, asc: Asc) -> None:
         """Let the next command learn of an event; an event that is already pending is not repeated."""
         self._pending.attention(asc)
+        self.refresh()
+
+    @property
+    def has_events(self) -> bool:
+        """The next command is to be told of an event, instead of being carried out."""
+        return bool(self._pending)
+
+    def forget_events(self) -> None:
+        """Tell nobody of what has happened until now."""
+        self._pending.clear()
         self.refresh()
 
     def power_on(self) -> None:

@@ -61,6 +61,10 @@ class PassThroughUnit(LogicalUnit):
         """Tell whether a command may be sent to any device twice."""
         return cdb[:1] != b"" and cdb[0] in _REPEATABLE
 
+    def caches(self, cdb: bytes) -> bool:  # noqa: ARG002 - whatever it is
+        """Tell that nothing is known of the device's cache."""
+        return False
+
     def refresh(self) -> None:
         """Leave no short cut open."""
         super().refresh()

@@ -76,17 +76,19 @@ class Answers:
         if self._owes(tag):
             self._end(tag, Response(abi.TCMU_UFLAG_UNKNOWN_OP, CHECK_CONDITION))
 
-    def abandon(self, tag: int, status: int) -> int | None:
+    def abandon(self, tag: int, sense: bytes) -> int | None:
         """Answer an open command whose buffer is still being used.
 
-        See `vscsihba.transport.Transport.abandon`. The kernel keeps the buffer, and the id, until the id is
-        written to action/free_kept_buf, the ring is reset or the device closed (tcmu_release).
+        See `vscsihba.transport.Transport.abandon`. CHECK CONDITION is the one status for which nobody
+        touches the buffer: the kernel does not copy it, and it need not be bounded. The kernel keeps
+        the buffer, and the id, until the id is written to action/free_kept_buf, the ring is reset
+        or the device closed (tcmu_release).
         """
         if not self._mailbox.flags & abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF:
             raise TransportError("the kernel cannot keep a buffer", cure="use Linux 5.15 or newer")
         if not self._owes(tag):
             return None
-        self._end(tag, Response(abi.TCMU_UFLAG_KEEP_BUF, status))
+        self._end(tag, Response(abi.TCMU_UFLAG_KEEP_BUF, CHECK_CONDITION, 0, sense))
         return self._commands.cmd_id(tag)
 
     def _owes(self, tag: int) -> bool:

@@ -1,0 +1,85 @@
+"""A medium whose verbs take as long as the test wants."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.engine.rig import Rig
+from vscsihba.block import Geometry, Views
+from vscsihba.handlers.base import Handler
+
+FLUSH = bytes([0x35]) + bytes(9)
+
+
+class Slow(Handler):
+    """A medium of zeroes whose flush waits for the test, and whose faults the test chooses."""
+
+    name = "slow"
+    workers = 4
+
+    def __init__(self) -> None:
+        super().__init__(Handler.Options())
+        self.gate = threading.Event()
+        self.flushing = threading.Event()
+        self.fault: Exception | None = None
+        self.written = 0
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(1 << 20)
+
+    def read(self, offset: int, views: Views) -> None:
+        if self.fault is not None:
+            raise self.fault
+        for view in views:
+            view[:] = bytes(len(view))
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.written += 1
+
+    def flush(self) -> None:
+        self.flushing.set()
+        assert self.gate.wait(10)
+
+
+class Held(Slow):
+    """A medium in memory, of which the test says which verbs wait."""
+
+    name = "held"
+
+    def __init__(self, *verbs: str) -> None:
+        super().__init__()
+        self.verbs = set(verbs)
+        self.data = bytearray(1 << 20)
+
+    def read(self, offset: int, views: Views) -> None:
+        self._wait("read")
+        for view in views:
+            view[:] = self.data[offset : offset + len(view)]
+            offset += len(view)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        self._wait("write")
+        super().write(offset, views, fua=fua)
+        for view in views:
+            self.data[offset : offset + len(view)] = view
+            offset += len(view)
+
+    def flush(self) -> None:
+        self._wait("flush")
+
+    def _wait(self, verb: str) -> None:
+        if verb in self.verbs:
+            super().flush()
+
+
+@contextmanager
+def slow_rig(medium: Slow | None = None, *, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
+    medium = medium or Slow()
+    with Rig(medium=medium, trace=trace) as rig:
+        try:
+            yield rig, medium
+        finally:
+            medium.gate.set()
