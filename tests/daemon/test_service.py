@@ -186,6 +186,27 @@ def test_growing(world: World) -> None:
         world.service.resize("b", MiB, said)
 
 
+def test_what_takes_no_size_is_told_so_in_a_line(world: World) -> None:
+    for name in "ab":
+        (world.folder / name).write_bytes(bytes(MiB))
+    first, second = ({"handler": "file", "path": str(world.folder / name)} for name in "ab")
+    wanted = document("mirrored", "overlaid")
+    wanted["backstores"] = {
+        "mirrored": {"handler": "mirror", "path": str(world.folder / "m"), "create": True, "legs": [first]},
+        "overlaid": {
+            "handler": "cow",
+            "path": str(world.folder / "o"),
+            "create": True,
+            "next": {**second, "read_only": True},
+        },
+    }
+    world.service.apply(wanted, said)
+    with pytest.raises(UsageError, match="mirrored cannot grow while it works: its lowest layer, mirror, ta"):
+        world.service.resize("mirrored", 4 * MiB, said)
+    with pytest.raises(UsageError, match="overlaid cannot grow: its lowest layer, file, is read-only; make"):
+        world.service.resize("overlaid", 4 * MiB, said)
+
+
 def test_clearing_one_and_all(world: World) -> None:
     world.service.apply(document("a"), said)
     world.service.apply(document("b", hba=1), said)

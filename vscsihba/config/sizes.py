@@ -14,13 +14,13 @@ ONCE = ("create", "preallocation", "copy_of")
 
 def size_of(stack: StackDocument) -> int | None:
     """Return the bytes that the source is to have, None if that is left to the medium."""
-    size = _source(stack)[-1].get("size")
+    size = source_of(stack).get("size")
     return None if size is None else parse_size(str(size))
 
 
 def size_place(stack: StackDocument) -> str:
     """Return where in a stack the size of its source is: ``.next.size``."""
-    return ".next" * (len(_source(stack)) - 1) + ".size"
+    return ".next" * (len(_layers(stack)) - 1) + ".size"
 
 
 def with_size(stack: StackDocument, size: int | None) -> StackDocument:
@@ -38,10 +38,15 @@ def same_but_for_size(one: StackDocument, other: StackDocument) -> bool:
 
 def same_source(one: StackDocument, other: StackDocument) -> bool:
     """Tell whether the lowest layers of two stacks are the same, be it of another size."""
-    return same_but_for_size(_source(one)[-1], _source(other)[-1])
+    return same_but_for_size(source_of(one), source_of(other))
 
 
-def _source(stack: StackDocument) -> list[StackDocument]:
+def source_of(stack: StackDocument) -> StackDocument:
+    """Return the lowest layer, or the one that has legs."""
+    return _layers(stack)[-1]
+
+
+def _layers(stack: StackDocument) -> list[StackDocument]:
     """Return the layers from the top down to the source, or to a layer that has legs."""
     layers = [stack]
     while isinstance(below := layers[-1].get("next"), dict):

@@ -13,6 +13,7 @@ import msgspec
 
 from vscsihba.config.fields import shown
 from vscsihba.config.model import StackDocument
+from vscsihba.config.sizes import source_of, with_size
 from vscsihba.errors import ConfigError, HostError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.fan import Fan
@@ -112,6 +113,33 @@ def layers_of(
     if isinstance(legs := stack.get("legs"), list):
         for number, leg in enumerate(legs):
             yield from layers_of(leg, registry, f"{place}.legs[{number}]")
+
+
+def enlarged(name: str, stack: StackDocument, size: int, registry: Registry) -> StackDocument:
+    """Return a canonical stack whose source, the lowest layer, has another size.
+
+    Args:
+        name: Of the backstore, for the message.
+        stack: What it is made of.
+        size: Bytes.
+        registry: Where handlers come from.
+
+    Raises:
+        UsageError: The source takes no size.
+    """
+    source = source_of(stack)
+    kind = registry.get(str(source["handler"]))
+    if "size" not in size_options(kind.Options):
+        raise UsageError(
+            f"{name} cannot grow while it works: its lowest layer, {kind.name}, takes no size",
+            cure="enlarge what it is made of, and apply that with --replace",
+        )
+    if source.get("read_only") is True:
+        raise UsageError(
+            f"{name} cannot grow: its lowest layer, {kind.name}, is read-only",
+            cure="make a larger one in its place",
+        )
+    return with_size(stack, size)
 
 
 def _stack(value: object) -> Stack:

@@ -19,8 +19,7 @@ from vscsihba.config.load import read, warnings
 from vscsihba.config.lun_changes import RemoveLun, ReplaceLun
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
-from vscsihba.config.sizes import with_size
-from vscsihba.config.stacks import canonical
+from vscsihba.config.stacks import canonical, enlarged
 from vscsihba.control import Progress
 from vscsihba.daemon.applying import Applying
 from vscsihba.daemon.machine import check_machine
@@ -157,7 +156,7 @@ class Service:
                 raise UsageError(
                     f"there is no backstore {backstore!r}", cure=did_you_mean(backstore, list(known))
                 )
-            stacks = {**known, backstore: with_size(known[backstore], size)}
+            stacks = {**known, backstore: enlarged(backstore, known[backstore], size, Registry())}
             wanted = _read(builtins(msgspec.structs.replace(self.document, backstores=stacks)))
             found = _changes(self.document, wanted, "all")
             self._make_so(found, progress, force=False)
