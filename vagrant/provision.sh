@@ -48,11 +48,18 @@ online() { [ ! -e /etc/vscsihba-box ]; }
 
 program() {
     local options=(--disable-pip-version-check --no-compile --quiet) wheel=("$tree"/build/wheels/vscsihba-*.whl)
+    local pip=("$prefix/bin/pip")
     rm -rf "$prefix"
-    python3 -m venv --system-site-packages "$prefix"
+    # A pip that is there saves one of its own: a third of the time where the machine is emulated.
+    if python3 -m pip --version >/dev/null 2>&1; then
+        python3 -m venv --system-site-packages --without-pip "$prefix"
+        pip=(python3 -m pip --python "$prefix/bin/python")
+    else
+        python3 -m venv --system-site-packages "$prefix"
+    fi
     online || options+=(--no-index)
     [ -e "${wheel[0]}" ] || wheel=("$tree")
-    "$prefix/bin/pip" install "${options[@]}" --find-links "$tree/build/wheels" "${wheel[0]}[test]"
+    "${pip[@]}" install "${options[@]}" --find-links "$tree/build/wheels" "${wheel[0]}[test]"
     ln -sf "$prefix/bin/vscsihba" "$prefix/bin/vscsitarget" /usr/local/bin/
     # The tests, without the package beside them: what they import is what is installed.
     mkdir "$prefix/tree"
@@ -80,4 +87,4 @@ kernel
 printf '%s\n' "${modules[@]}" >/etc/modules-load.d/vscsihba.conf
 program
 if [ -d /run/systemd/system ]; then service; fi
-say "vscsihba $("$prefix/bin/vscsihba" --version | awk '{ print $NF }') is in $prefix; Linux $(uname -r)"
+say "vscsihba $("$prefix/bin/vscsihba" --version | awk '{ print $NF }') is in $prefix; Linux $(uname -r); it took $SECONDS s"

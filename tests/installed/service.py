@@ -38,6 +38,20 @@ def main_pid() -> int:
     return int(run("systemctl", "show", "--property=MainPID", "--value", UNIT))
 
 
+def engines() -> list[int]:
+    """Return the processes that serve disks."""
+    status = json.loads(run(PROGRAM, "status", "--json"))
+    return [engine["pid"] for hba in status["hbas"] for engine in hba["engines"]]
+
+
+def confinement(pid: int) -> dict[str, int]:
+    """Return what a process may do, as the kernel has it: NoNewPrivs, Seccomp, and masks of capabilities."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    numbers = {words[0].rstrip(":"): words[1] for words in lines if len(words) == 2}
+    masks = {name: int(text, 16) for name, text in numbers.items() if name.startswith("Cap")}
+    return {**masks, "NoNewPrivs": int(numbers["NoNewPrivs"]), "Seccomp": int(numbers["Seccomp"])}
+
+
 def luns() -> list[dict[str, Any]]:
     """Return every LUN as ``vscsihba status --json`` tells of it."""
     status = json.loads(run(PROGRAM, "status", "--json"))

@@ -5,6 +5,8 @@ The tests build on each other, in the order of the file; the last one leaves the
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.installed import record
-from tests.installed.service import PROGRAM, UNIT, luns, main_pid, run, running, wait_until
+from tests.installed.service import (
+    PROGRAM,
+    UNIT,
+    confinement,
+    engines,
+    luns,
+    main_pid,
+    run,
+    running,
+    wait_until,
+)
+from vscsihba.engine.privileges import KEPT
 
 FOLDER = Path("/srv/vscsihba-tests")
 # HBA ids that no other test uses: these disks stay until the machine is booted again, and after it.
@@ -20,13 +33,15 @@ DOCUMENT = {
     "version": 1,
     "backstores": {
         "data": {"handler": "file", "path": str(FOLDER / "data.img"), "size": "256MiB"},
-        "scratch": {"handler": "memory", "size": "64MiB"},
+        "scratch": {"handler": "memory", "size": "64MiB", "label": "scratch"},
     },
     "hbas": [
         {"id": 200, "engines": 2, "luns": [{"lun": 0, "backstore": "data"}]},
         {"id": 201, "luns": [{"lun": 0, "backstore": "scratch"}]},
     ],
 }
+SYS_ADMIN, SYS_MODULE, SYS_PTRACE = 21, 16, 19
+"""Capabilities of the service: configfs, modules, whose open files there are (linux/capability.h)."""
 CONTENT = bytes(range(256)) * 4096
 
 
@@ -65,6 +80,24 @@ def test_a_document_becomes_disks(tmp_path: Path) -> None:
     run("mkfs.ext4", "-q", luns()[0]["device"])
 
 
+def test_the_service_can_do_little_more_than_it_needs() -> None:
+    found = confinement(main_pid())
+    assert (found["NoNewPrivs"], found["Seccomp"]) == (1, 2)
+    for number in (SYS_ADMIN, SYS_MODULE, SYS_PTRACE):
+        assert found["CapEff"] >> number & 1
+    assert found["CapEff"] == found["CapBnd"]
+    listed = run("systemctl", "show", "--property=CapabilityBoundingSet", "--value", UNIT).split()
+    assert found["CapBnd"].bit_count() == len(listed) < 12
+
+
+def test_what_serves_the_disks_can_do_less() -> None:
+    assert len(engines()) == 3
+    for pid in engines():
+        found = confinement(pid)
+        assert (found["NoNewPrivs"], found["Seccomp"]) == (1, 2)
+        assert found["CapEff"] == found["CapBnd"] == sum(1 << number for number in KEPT.values())
+
+
 def test_a_restart_of_the_service_leaves_a_mounted_disk_alone(mounted: Path) -> None:
     before = main_pid()
     (mounted / "file").write_bytes(CONTENT)
@@ -82,6 +115,17 @@ def test_systemd_starts_a_service_again_that_was_killed(mounted: Path) -> None:
     (mounted / "more").write_bytes(CONTENT)
     run("sync", "--file-system", mounted)
     assert (mounted / "file").read_bytes() == CONTENT
+
+
+def test_an_engine_that_is_killed_is_replaced(mounted: Path) -> None:
+    before = engines()
+    victim = luns()[0]["engine"]
+    os.kill(victim, signal.SIGKILL)
+    (mounted / "again").write_bytes(CONTENT)
+    run("sync", "--file-system", mounted)
+    wait_until(lambda: running() and len(engines()) == len(before), "another engine")
+    assert victim not in engines()
+    assert (mounted / "again").read_bytes() == CONTENT
 
 
 def test_what_is_saved_is_left_for_the_next_boot(mounted: Path) -> None:

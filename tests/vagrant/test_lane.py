@@ -49,9 +49,10 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 @needs_root
 def test_what_a_machine_leaves(script: Callable[[str], Path], works: Path, tmp_path: Path) -> None:
-    inside = script('echo "$2 $3" >$work/closing; echo x >$work/results/r.xml; echo 0 >$work/code')
+    files = 'echo "$2 $3" >$work/closing; echo "3 up" >$work/times; echo x >$work/results/r.xml'
+    inside = script(f"{files}; echo 0 >$work/code")
     found = run_machine("6.1", ["tests/a"], tmp_path / "build", LIMIT, inside)
-    assert found == Outcome(0, ["linux-6.1 tests/a"], None)
+    assert found == Outcome(0, ["linux-6.1 tests/a"], ["3 up"], None)
     assert (tmp_path / "build/vm-results/vagrant-6.1/r.xml").read_text() == "x\n"
     assert not (tmp_path / "build/vagrant-logs").exists()
     assert list(works.iterdir()) == []
@@ -92,7 +93,8 @@ BUSY = """
 mkdir $work/mnt && mount -t tmpfs lane-test $work/mnt
 ip link add lanetest0 type bridge
 setsid sleep {nap} </dev/null >/dev/null 2>&1 &
-touch $work/mnt/file {ready}
+touch $work/mnt/file
+echo $VM_OUTER >{ready}.new && mv {ready}.new {ready}
 sleep {nap}
 """
 RUN = """
@@ -131,6 +133,9 @@ def test_nothing_stays_of_a_run_that_is_killed(
     with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
         wait_until(ready.exists, "the machine")
         wait_until(lambda: len(sleepers()) == 2, "both of its processes")
+        way_in = Path("/proc") / ready.read_text().strip() / "ns"
+        for name in ("net", "mnt"):
+            assert (way_in / name).readlink() != Path("/proc/self/ns", name).readlink()
         process.send_signal(number)
     wait_until(lambda: not sleepers(), "the end of all processes")
     wait_until(lambda: not list(works.iterdir()), "an empty folder")
@@ -152,12 +157,14 @@ def test_every_kernel_is_run_and_the_closing_lines_come_last(
 
     def run(version: str, tests: list[str], build: Path, limit: float) -> Outcome:
         asked.append((version, tests))
-        return Outcome(3 if version == "6.1" else 0, [f"=== {version} ==="], None)
+        return Outcome(3 if version == "6.1" else 0, [f"=== {version} ==="], ["3 up"], None)
 
     monkeypatch.setattr(cli, "run_machine", run)
     assert cli.main(["--", "tests/x", "-k", "y"]) == 3
     assert asked == [(version, ["tests/x", "-k", "y"]) for version in ("6.1", "6.12")]
-    assert capsys.readouterr().out == "=== 6.1 ===\n=== 6.12 ===\n"
+    printed = capsys.readouterr()
+    assert printed.out == "=== 6.1 ===\n=== 6.12 ===\n"
+    assert "of them 3 up\n" in printed.err
 
 
 def test_a_kernel_that_there_is_no_machine_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=LIMIT, metavar="SECONDS", help="for each machine (%(default).0f)"
     )
     made.add_argument(
+        "--keep",
+        action="store_true",
+        help="leave the machine up after its tests and say how to enter it, until Ctrl-C or the time limit",
+    )
+    made.add_argument(
         "tests", nargs="*", metavar="TEST", help=f"files, folders, options of pytest ({' '.join(TESTS)})"
     )
     return made
@@ -83,6 +88,8 @@ def run_all(options: argparse.Namespace) -> int:
     output_of("build-box")
     output_of("wheels")
     os.environ["VM_ACCEL"] = os.environ.get("VM_ACCEL") or firmware_probe.main()
+    if options.keep:
+        os.environ["VM_KEEP"] = "1"
     outcomes = []
     for version in options.kernel or versions():
         started = time.monotonic()
@@ -97,6 +104,8 @@ def run_all(options: argparse.Namespace) -> int:
 def report(version: str, found: Outcome, seconds: float) -> None:
     """Print what became of one machine; the tests' own closing lines come last, as they were."""
     say(f"Linux {version}: exit code {found.code} after {seconds:.0f} s")
+    if found.times:
+        say(f"of them {', '.join(found.times)}")
     if found.logs is not None:
         say(f"its logs are in {found.logs}")
     sys.stdout.write("".join(f"{line}\n" for line in found.closing))

@@ -3,9 +3,11 @@
 #
 #   inside.sh WORK MACHINE TEST...   tests before the machine is booted again; after it, tests/installed/after_reboot
 #
+# With VM_KEEP=1 the machine stays up after them, until it is ended from outside.
 # WORK is an empty folder for everything that is written: the daemons' own folders too, which are mounted from there.
-# Leaves WORK/logs, WORK/results, WORK/closing, the closing lines of the tests, and WORK/code: 0, or the tests' exit code,
-# or 125 when the machine could not be had. Knows vagrant, libvirt and ssh; of the tests, where they are.
+# Leaves WORK/logs, WORK/results, WORK/closing, the closing lines of the tests, WORK/times, a line "SECONDS what" for each
+# step, and WORK/code: 0, or the tests' exit code, or 125 when the machine could not be had. Knows vagrant, libvirt and
+# ssh; of the tests, where they are.
 set -u
 work=$1 machine=$2
 shift 2
@@ -13,12 +15,17 @@ vagrant=$(cd "$(dirname "$0")/.." && pwd -P)
 tree=/opt/vscsihba/tree
 not_run=125
 after=tests/installed/after_reboot
-logs=$work/logs results=$work/results
+logs=$work/logs results=$work/results began=0
 export VAGRANT_CWD=$vagrant VAGRANT_HOME=$work/home VAGRANT_DOTFILE_PATH=$work/dot VAGRANT_NO_COLOR=1
 export VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DEFAULT_PROVIDER=libvirt VM_WHEELS=ready VM_CONSOLE=$logs/console.log
 export HOME=$work/root XDG_CACHE_HOME=$work/root/cache LIBVIRT_DEFAULT_URI=qemu:///system
 
 say() { printf 'ci: %s\n' "$*" >&2; }
+# Note how long the step before this one took.
+took() {
+    echo "$((SECONDS - began)) $1" >>"$work/times"
+    began=$SECONDS
+}
 give_up() { say "$*"; finish $not_run; }
 # The exit code: that of a first process which was killed would be another.
 finish() { echo "$1" >"$work/code"; exit "$1"; }
@@ -52,7 +59,7 @@ boot_id() { remote cat /proc/sys/kernel/random/boot_id 2>/dev/null; }
 reboot_machine() {
     local before now
     before=$(boot_id)
-    say "booting $machine again ..."
+    say "booting $machine ($release) again ..."
     remote sudo systemctl --no-block reboot
     for _ in $(seq 300); do
         now=$(boot_id)
@@ -82,19 +89,31 @@ bring_logs() {
 
 mkdir -p "$logs" "$results" "$work/root" && chmod 777 "$logs"
 start_libvirt >"$logs/libvirt.log" 2>&1 || { cat "$logs/libvirt.log" >&2; give_up "libvirt did not start"; }
+took libvirt
 say "vagrant up $machine ..."
 vagrant --no-tty up "$machine" </dev/null || { bring_logs; give_up "vagrant up $machine failed"; }
 vagrant ssh-config --host "$machine" "$machine" >"$work/ssh" || give_up "no ssh to $machine"
-say "$machine is up after $SECONDS s"
+release=$(remote uname -r)
+[[ $release == "${machine#linux-}".* ]] || give_up "$machine has booted Linux $release"
+took up
 
 code=0
 run_tests before "--ignore=$after" "$@" || code=$?
+took tests
 if reboot_machine; then
+    took reboot
     run_tests after "$after" || [ $code -ne 0 ] || code=$?
+    took restored
 else
     say "$machine did not come back"
     [ $code -ne 0 ] || code=$not_run
 fi
 bring_logs
+if [ "${VM_KEEP:-}" = 1 ]; then
+    say "exit code $code; $machine stays until this is ended. To enter it:"
+    say "  nsenter --target $VM_OUTER --net --mount ssh -F $work/ssh $machine"
+    sleep infinity
+fi
 vagrant --no-tty destroy --force "$machine" </dev/null || [ $code -ne 0 ] || code=$not_run
+took destroy
 finish $code

@@ -15,7 +15,9 @@ from vagrant.runner.errors import NOT_RUN, TIMED_OUT
 from vagrant.runner.workdir import WorkDir
 
 INSIDE = Path(__file__).resolve().parent / "inside.sh"
-NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+NAMESPACES = "unshare --net --mount --pid --fork --mount-proc --kill-child"
+WAY_IN = f'VM_OUTER=$$ exec setpriv --pdeathsig KILL -- {NAMESPACES} -- "$@"'
+"""A shell's line; VM_OUTER is the process that `nsenter` finds network and mounts by."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Outcome:
     code: int
     closing: list[str]
     """The closing lines of the tests that were run."""
+    times: list[str]
+    """A line "SECONDS what" for each step that was done."""
     logs: Path | None
     """The folder with console, journal and logs, of a machine that failed."""
 
@@ -42,7 +46,7 @@ def run_machine(
     with WorkDir() as work:
         # libvirt's user must come through.
         work.path.chmod(0o711)
-        command = [*("setpriv", "--pdeathsig", "KILL", "--"), *NAMESPACES, "--", str(inside)]
+        command = ["sh", "-c", WAY_IN, "sh", str(inside)]
         code = NOT_RUN
         try:
             process.run_streaming([*command, str(work.path), f"linux-{version}", *tests], work, limit)
@@ -53,8 +57,8 @@ def run_machine(
             if code != 0:
                 _keep(work.path / "logs", kept)
         _keep(work.path / "results", build / "vm-results" / f"vagrant-{version}")
-        closing = _text(work.path / "closing").splitlines()
-    return Outcome(code, closing, None if code == 0 else kept)
+        closing, times = (_text(work.path / name).splitlines() for name in ("closing", "times"))
+    return Outcome(code, closing, times, None if code == 0 else kept)
 
 
 def _text(path: Path) -> str:
