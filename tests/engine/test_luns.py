@@ -1,12 +1,16 @@
 """LUNs that come, grow and go, and those that a dead engine has left: on a kernel that is a folder."""
 
+import time
 from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.configfs.fake_configfs import FakeConfigfs
+from tests.engine.rig import rw10
+from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.configfs import observer, paths
 from vscsihba.engine import tenure
@@ -29,9 +33,16 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
 
 
 @pytest.fixture
-def make(kernel: FakeConfigfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def rings() -> list[Loopback]:
+    """The rings of all LUNs, in the order of their making."""
+    return []
+
+
+@pytest.fixture
+def make(
+    kernel: FakeConfigfs, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Make]:
     """Engines on HBA 3, each with the same run directory; those that are left behind die at the end."""
-    rings: list[Loopback] = []
     made: list[tuple[Luns, Pump]] = []
 
     def transport(_device: object, _journal: Path) -> Any:
@@ -186,6 +197,7 @@ def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path)
     assert second.owned == {}
     assert second.settle({0}) is False, "it has its owner's lock"
     first.leave(0)
+    first.await_leavers()
     assert second.settle({0}) is True
     assert second.status(0)["owner"]
 
@@ -204,11 +216,45 @@ def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, im
         second.add(wanted(image), elsewhere=True)
 
 
+def test_a_lun_whose_storage_hangs_keeps_no_other_from_moving(
+    make: Make, rings: list[Loopback], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenure.Tenure, "close", partialmethod(tenure.Tenure.close, patience=600))
+    requests = [
+        LunRequest(0, stuck_document(image.parent)),
+        LunRequest(1, {"handler": "memory", "size": MiB}),
+    ]
+    engine, other = make(), make()
+    for request in requests:
+        engine.add(request, elsewhere=False)
+        other.add(request, elsewhere=True)
+    gate, writing = gate_of(engine.owned[0])
+    try:
+        for _ in range(2):  # the first one may be told of a unit attention
+            rings[0].submit(rw10(0x2A, 0, 1), data_out=bytes(512))
+        assert writing.wait(60)
+        assert engine.settle(set())
+        wait_for(lambda: other.take_over(1))
+        assert not other.settle({0, 1}), "two owners would be one too many"
+    finally:
+        gate.set()
+    engine.await_leavers()
+    assert other.settle({0, 1})
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image: Path) -> None:
     first, second = make(), make()
     first.add(wanted(image), elsewhere=False)
     second.add(wanted(image), elsewhere=True)
     first.leave(0)
+    first.await_leavers()
     away = image.rename(image.with_suffix(".away"))
     assert second.settle({0}) is True
     assert "a.img" in second.status(0)["failure"]

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.configfs.fake_configfs import FakeConfigfs
+from tests.engine.rig import rw10
+from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.control import call
 from vscsihba.engine import target as target_module
@@ -31,9 +33,17 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kernel(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeConfigfs]:
+def rings() -> Iterator[list[Loopback]]:
+    """The rings of all LUNs, in the order of their making."""
+    made: list[Loopback] = []
+    yield made
+    for ring in made:
+        ring.close()
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, run: Path, rings: list[Loopback], monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
     fake = FakeConfigfs(tmp_path / "kernel", monkeypatch)
-    rings: list[Loopback] = []
 
     def transport(_device: object, _journal: Path) -> Any:
         rings.append(Loopback(blocks=64))
@@ -45,9 +55,7 @@ def kernel(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(target_module, "run_directory", partial(run_directory, run=run))
     monkeypatch.setattr(configfs, "prepare", lambda: None)
     monkeypatch.setattr(Luns, "disk", lambda _luns, lun: Disk(lun, Path(f"/dev/sd{lun}"), MiB))
-    yield fake
-    for ring in rings:
-        ring.close()
+    return fake
 
 
 @pytest.fixture
@@ -148,6 +156,26 @@ def test_an_engine_that_leaves_takes_everything_along(kernel: FakeConfigfs, run:
     assert left(kernel) == []
     assert not list(kernel.loopback.iterdir())
     assert {path.suffix for path in (run / "hba3").iterdir()} == {".lock"}
+
+
+def test_an_engine_that_leaves_storage_that_hangs_says_what_is_lost(
+    kernel: FakeConfigfs, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is taken along all the same: whoever ends it has decided so."""
+    monkeypatch.setattr(tenure.Tenure, "close", partialmethod(tenure.Tenure.close, patience=0.1))
+    target = Target(3, [LunRequest(0, stuck_document(tmp_path))], reports=Reports())
+    target.__enter__()
+    gate, writing = gate_of(target._luns.owned[0])
+    try:
+        for _ in range(2):  # the first one may be told of a unit attention
+            rings[0].submit(rw10(0x2A, 0, 1), data_out=bytes(512))
+        assert writing.wait(LIMIT)
+        with pytest.raises(HostError, match="LUN 0 of id=3 does not answer: what it was sent is lost"):
+            target.__exit__(None, None, None)
+        assert left(kernel) == []
+        assert not list(kernel.loopback.iterdir())
+    finally:
+        gate.set()
 
 
 def test_engines_of_two_programs_do_not_share_an_hba(target: Target) -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, rw10
+from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.engine import tenure as module
 from vscsihba.engine.lun_request import LunRequest
@@ -28,28 +29,6 @@ from vscsihba.tcmu import abi
 from vscsihba.transport import Transport
 
 BUSY = 8
-STUCK = """
-import threading
-from vscsihba.block import Geometry
-from vscsihba.handlers.base import Handler
-
-class Stuck(Handler):
-    name = "stuck"
-    gate = threading.Event()
-    writing = threading.Event()
-
-    @property
-    def geometry(self):
-        return Geometry(1 << 20)
-
-    def read(self, offset, views):
-        for view in views:
-            view[:] = bytes(len(view))
-
-    def write(self, offset, views, *, fua=False):
-        Stuck.writing.set()
-        assert Stuck.gate.wait(60)
-"""
 
 
 class Kernel:
@@ -134,13 +113,10 @@ def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
     kernel: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vscsihba.engine.aborts.PATIENCE", 0.0)
-    (tmp_path / "stuck.py").write_text(STUCK)
-    document = {"handler": str(tmp_path / "stuck.py")}
+    document = stuck_document(tmp_path)
     with kernel.engine(document) as first, kernel.engine(document) as second:
         assert first.open()
-        assert first.stack is not None
-        medium = first.stack.layers[-1]
-        gate, writing = medium.gate, medium.writing  # type: ignore[attr-defined]
+        gate, writing = gate_of(first)
         for _ in range(5):  # unit attentions
             kernel.loopback.wait(kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512))
         write = kernel.loopback.submit(rw10(0x2A, 0, 1), data_out=b"x" * 512)

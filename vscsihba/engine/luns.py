@@ -132,6 +132,8 @@ class Luns(Ownership):
 
     def _forget_gone(self, lun: int) -> None:
         """Let go of a LUN that another program has removed from the kernel, perhaps with the HBA."""
+        if lun in self.owned:
+            self.owned.pop(lun).close()
         self.leave(lun)
         self.clear(lun)
         configfs.create_hba(self._id)
@@ -236,11 +238,17 @@ class Luns(Ownership):
         Args:
             elsewhere: What other living engines know.
             farewell: Lets the others know that this engine serves no longer what they know too.
+
+        Raises:
+            HostError: The kernel refuses a part of it, or something is lost: the storage of a LUN that
+                goes does not answer.
         """
+        self.await_leavers()
         observed = configfs.observe()
         hba = observed.hbas.get(self._id)
         there = set(hba.luns) if hba else set()
         going = self.created - elsewhere
+        ended = [self.owned[lun] for lun in sorted(going & self.owned.keys())]
         with ExitStack() as steps:
             if hba is not None and not there - going:
                 steps.callback(configfs.delete_hba, self._id)
@@ -250,6 +258,11 @@ class Luns(Ownership):
             steps.callback(farewell)
             for lun in self.owned.keys() - going:
                 steps.callback(self.owned[lun].close)
+        hanging = ", ".join(str(tenure.request.lun) for tenure in ended if tenure.served is not None)
+        if hanging:
+            raise HostError(
+                f"the storage of LUN {hanging} of id={self._id} does not answer: what it was sent is lost"
+            )
 
 
 def _exists(hba_id: int, lun: int) -> bool:

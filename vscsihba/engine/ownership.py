@@ -4,6 +4,8 @@ Owning is being the one that serves; which are its own, an engine is told (`sett
 a LUN while it is owned is here too: it grows, is treated otherwise, is asked how it is.
 """
 
+import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from vscsihba.engine.resizing import reshape, resize
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.tuning import tune
 from vscsihba.errors import InUseError, VscsihbaError
+
+log = logging.getLogger(__name__)
 
 
 class Ownership:
@@ -44,6 +48,7 @@ class Ownership:
         self._pump = pump
         self._reports = reports
         self._neighbours = Neighbours()
+        self._leavers: list[threading.Thread] = []
 
     def settle(self, mine: set[int]) -> bool:
         """Own `mine` of the known LUNs and no others; False if one of them is not free yet.
@@ -51,10 +56,27 @@ class Ownership:
         One that cannot be served stands in `failures`, and is tried again each time.
         """
         for lun in sorted(self.owned.keys() - mine):
-            self.owned.pop(lun).close()
+            self.give_up(lun)
         self.failures = {lun: text for lun, text in self.failures.items() if lun in mine}
         settled = [self.take_over(lun) for lun in sorted(mine & self.known.keys())]
         return all(settled)
+
+    def give_up(self, lun: int) -> None:
+        """Own a LUN no longer, as soon as what is under way there has ended; return at once.
+
+        A LUN whose storage takes long so holds up no other.
+        """
+        thread = threading.Thread(
+            target=_close, args=(self.owned.pop(lun),), name=f"leave-lun{lun}", daemon=True
+        )
+        self._leavers = [leaver for leaver in self._leavers if leaver.is_alive()]
+        self._leavers.append(thread)
+        thread.start()
+
+    def await_leavers(self) -> None:
+        """Wait for the LUNs that were given up, as long as `Tenure.close` waits."""
+        for leaver in self._leavers:
+            leaver.join()
 
     def take_over(self, lun: int) -> bool:
         """Try to own a LUN; False if its owner has not let go yet.
@@ -115,7 +137,7 @@ class Ownership:
     def leave(self, lun: int) -> None:
         """Know and own a LUN no longer."""
         if lun in self.owned:
-            self.owned.pop(lun).close()
+            self.give_up(lun)
         self.known.pop(lun, None)
         self.failures.pop(lun, None)
 
@@ -180,3 +202,11 @@ class Ownership:
                 "counters": served.stats.snapshot(),
             }
         return found
+
+
+def _close(tenure: Tenure) -> None:
+    """Close a tenure on a thread of its own."""
+    try:
+        tenure.close()
+    except (VscsihbaError, OSError) as error:
+        log.error("lun %d: %s", tenure.request.lun, error)  # noqa: TRY400 - it says all

@@ -1,0 +1,44 @@
+"""A handler whose writes wait for the test, in a file of its own as a stack names it."""
+
+import threading
+from pathlib import Path
+
+from vscsihba.engine.tenure import Tenure
+from vscsihba.handlers.stack import Document
+
+_SOURCE = """
+import threading
+from vscsihba.block import Geometry
+from vscsihba.handlers.base import Handler
+
+class Stuck(Handler):
+    name = "stuck"
+    gate = threading.Event()
+    writing = threading.Event()
+
+    @property
+    def geometry(self):
+        return Geometry(1 << 20)
+
+    def read(self, offset, views):
+        for view in views:
+            view[:] = bytes(len(view))
+
+    def write(self, offset, views, *, fua=False):
+        Stuck.writing.set()
+        assert Stuck.gate.wait(60)
+"""
+
+
+def stuck_document(folder: Path) -> Document:
+    """Return the document of a disk of 1 MiB; its handler is written into `folder`."""
+    path = folder / "stuck.py"
+    path.write_text(_SOURCE)
+    return {"handler": str(path)}
+
+
+def gate_of(tenure: Tenure) -> tuple[threading.Event, threading.Event]:
+    """Return what lets writes of such a disk go on, and what says that one waits."""
+    assert tenure.stack is not None
+    medium = tenure.stack.layers[-1]
+    return medium.gate, medium.writing  # type: ignore[attr-defined]
