@@ -85,7 +85,11 @@ class FakeEngine:
         return getattr(self, f"_{verb}")(lun, arguments)
 
     def _status(self, _lun: int, _arguments: object) -> Any:
-        return {"luns": [{"lun": lun} for lun in sorted(self.known)]}
+        return {"luns": [{"lun": lun, **self._how(lun)} for lun in sorted(self.known)]}
+
+    def _how(self, lun: int) -> dict[str, object]:
+        owner = self._hba.living[lun % len(self._hba.living)]
+        return {"owner": owner is self, "document": self.stacks.get(lun)}
 
     def _add_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:
         if lun in self._hba.refuse:

@@ -229,6 +229,32 @@ def test_a_new_life_goes_on_with_what_runs(world: World) -> None:
     assert kinds(world.service.plan(document("a", "b", engines=2))) == []
 
 
+def test_a_new_life_learns_what_layers_have_changed_without_it(world: World) -> None:
+    world.service.apply(document("a", "b"), said)
+    (engine,) = world.hbas[0].engines
+    engine.closed = False
+    now = {"handler": "readonly", "next": {"handler": "memory", "size": MiB}}
+    engine.stacks[0] = now
+    world.born().resume()
+    shown: Any = world.service.show()
+    small = {"handler": "memory", "size": "1MiB"}
+    assert shown["backstores"] == {"a": {"handler": "readonly", "next": small}, "b": small}
+    assert world.supervisor.crews[0].requests[0].document == {"handler": "readonly", "next": small}
+    assert world.supervisor.crews[0].failures == {}
+
+
+def test_a_new_life_takes_no_disk_for_another_that_was_to_replace_it(world: World) -> None:
+    wanted = document("a")
+    wanted["backstores"]["b"] = {"handler": "null", "size": "1MiB"}
+    world.service.apply(wanted, said)
+    (engine,) = world.hbas[0].engines
+    engine.closed = False
+    engine.stacks[0] = wanted["backstores"]["b"]
+    before = world.service.show()
+    world.born().resume()
+    assert world.service.show() == before
+
+
 def test_a_start_of_the_machine_restores_what_was_saved(world: World) -> None:
     world.service.apply(document("a"), said)
     assert world.service.save() == {"path": str(world.folder / "etc/config.json")}

@@ -61,8 +61,7 @@ class Service:
         A disk that cannot be served is shown as failing and tried again; the others are not kept waiting.
         """
         with self._changing:
-            self.document = self._remembered()
-            self._supervisor.resume(self.document)
+            self.document = self._supervisor.resume(self._remembered())
             self._state.note(self.document)
 
     def _remembered(self) -> Document:

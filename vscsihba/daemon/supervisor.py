@@ -11,10 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from vscsihba import configfs
-from vscsihba.config.model import Document, Hba
+from vscsihba.config.model import Document, Hba, StackDocument
 from vscsihba.daemon.crew import Crew
 from vscsihba.daemon.engine import Engine
+from vscsihba.daemon.meanwhile import changed_meanwhile
 from vscsihba.daemon.roster import Member
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.claim import RUN, holder_of
@@ -52,22 +55,30 @@ class Supervisor:
         """The crew of each HBA, by id."""
         return dict(self._crews)
 
-    def resume(self, document: Document) -> None:
+    def resume(self, document: Document) -> Document:
         """Go on with what is to run, as far as that goes: engines that live are adopted, others started.
 
         What is there besides was being made or removed when an earlier service ended, and goes.
+
+        Returns:
+            What is to run, with what has been changed while no service ran.
         """
+        stacks = dict(document.backstores)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(partial(self._resume, document), document.hbas):
-                pass
+            for changed in pool.map(partial(self._resume, document), document.hbas):
+                stacks |= changed
         for hba_id in sorted(self._marks() - self._crews.keys()):
             if found := self._find(hba_id):
                 self._dismiss(hba_id, found)
+        return msgspec.structs.replace(document, backstores=stacks)
 
-    def _resume(self, document: Document, hba: Hba) -> None:
-        crew = Crew(hba.id, hba.engines, self._start, self._find(hba.id))
+    def _resume(self, document: Document, hba: Hba) -> dict[str, StackDocument]:
+        found = self._find(hba.id)
+        changed = changed_meanwhile(document, hba, found)
+        crew = Crew(hba.id, hba.engines, self._start, found)
         self._crews[hba.id] = crew
-        crew.resume(_requests(document, hba))
+        crew.resume(_requests(hba, {**document.backstores, **changed}))
+        return changed
 
     def _marks(self) -> set[int]:
         """Return the ids of HBAs that engines have left marks of."""
@@ -156,5 +167,5 @@ class Supervisor:
         return configfs.users_of_lun(hba_id, lun)
 
 
-def _requests(document: Document, hba: Hba) -> dict[int, LunRequest]:
-    return {lun.lun: LunRequest.of(lun, document.backstores[lun.backstore]) for lun in hba.luns}
+def _requests(hba: Hba, stacks: Mapping[str, StackDocument]) -> dict[int, LunRequest]:
+    return {lun.lun: LunRequest.of(lun, stacks[lun.backstore]) for lun in hba.luns}
