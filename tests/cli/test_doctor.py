@@ -134,7 +134,7 @@ def test_an_hba_that_is_served_is_fine(kernel: FakeConfigfs) -> None:
 def test_an_hba_that_nobody_serves_is_a_problem(kernel: FakeConfigfs) -> None:
     hba_with_a_disk(3)
     found = findings()["hba3"]
-    assert (found.state, found.text) == ("problem", "1 LUN, and nobody serves them")
+    assert (found.state, found.text) == ("problem", "1 LUN, and nobody serves it")
     assert found.cure is not None
     assert "vscsihba clear 3" in found.cure
 

@@ -21,7 +21,8 @@ def _hbas(observed: configfs.Observed) -> Iterator[Finding]:
         broken = [str(lun.number) for lun in hba.luns.values() if not lun.complete]
         servers = _servers(hba, observed)
         if not servers and hba.luns:
-            yield Finding(title, "problem", f"{luns}, and nobody serves them", _cure(hba.id))
+            them = "it" if len(hba.luns) == 1 else "them"
+            yield Finding(title, "problem", f"{luns}, and nobody serves {them}", _cure(hba.id))
         elif broken or not hba.complete:
             where = f"LUN {', '.join(broken)} of it" if broken else "it"
             yield Finding(title, "problem", f"the making of {where} was cut short", _cure(hba.id))

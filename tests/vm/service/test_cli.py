@@ -74,7 +74,7 @@ def test_what_a_killed_engine_leaves_is_told_and_cleared(serve: Serve, image: Im
     )
     assert done.returncode == 1
     (bad,) = [each for each in json.loads(done.stdout)["findings"] if each["state"] == "problem"]
-    assert (bad["title"], bad["text"]) == ("hba3", "1 LUN, and nobody serves them")
+    assert (bad["title"], bad["text"]) == ("hba3", "1 LUN, and nobody serves it")
     assert "vscsihba clear 3" in bad["cure"]
     assert vscsihba("clear", "3") == "cleared: HBA 3 is gone\n"
     assert as_json("status")["hbas"] == []
