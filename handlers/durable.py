@@ -15,11 +15,15 @@ def replace_file(path: Path, content: bytes) -> None:
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        transfer(lambda views, at: os.pwritev(fd, views, at), 0, [memoryview(content)])
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    new.replace(path)
+        try:
+            transfer(lambda views, at: os.pwritev(fd, views, at), 0, [memoryview(content)])
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 

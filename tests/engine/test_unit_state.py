@@ -25,6 +25,15 @@ def test_units_do_not_share(tmp_path: Path) -> None:
     assert UnitState("abd", tmp_path).load() == b""
 
 
+@pytest.mark.parametrize("serial", ["../abc", "a/b", ".", "s" * 200, "with a blank"])
+def test_any_serial_number_has_a_file_of_its_own(tmp_path: Path, serial: str) -> None:
+    UnitState(serial, tmp_path / "units").save(b"one")
+    UnitState(serial + "x", tmp_path / "units").save(b"two")
+    assert UnitState(serial, tmp_path / "units").load() == b"one"
+    assert len(list((tmp_path / "units").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["units"]
+
+
 def test_a_failure_to_save_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = UnitState("abc", tmp_path)
     state.save(b"old")

@@ -25,3 +25,4 @@ def test_keeps_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space"):
         replace_file(path, b"two")
     assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]

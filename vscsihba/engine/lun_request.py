@@ -13,6 +13,7 @@ from vscsihba.config.sizes import ONCE
 from vscsihba.config.stacks import canonical
 from vscsihba.engine.appearance import Appearance, Tuning
 from vscsihba.errors import UsageError, VscsihbaError
+from vscsihba.handlers.durable import replace_file
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import Document, Stack, build
 
@@ -60,10 +61,8 @@ class LunRequest:
         return build(self.document, place=f"LUN {self.lun}")
 
     def note(self, run: Path) -> None:
-        """Leave a note in the run directory of what this LUN is."""
-        draft = self._path(run).with_suffix(".draft")
-        draft.write_text(self._text())
-        draft.replace(self._path(run))  # never half a note, whenever its writer is killed
+        """Leave a note in the run directory of what this LUN is; never half of one."""
+        replace_file(self._path(run), self._text().encode())
 
     def resized(self, size: int) -> "LunRequest":
         """Return the request with a wanted size, in bytes, where its lowest layer says one."""

@@ -1,13 +1,15 @@
 """What a logical unit keeps for its next life, in a file of its own named after its serial number."""
 
-import contextlib
-import os
-import tempfile
+import hashlib
+import re
 from pathlib import Path
+from typing import Final
 
 from vscsihba.errors import HostError
+from vscsihba.handlers.durable import replace_file
 
 STATE = Path("/var/lib/vscsihba/units")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 class UnitState:
@@ -19,7 +21,7 @@ class UnitState:
     """
 
     def __init__(self, serial: str, directory: Path = STATE) -> None:
-        self._path = directory / f"{serial}.json"
+        self._path = directory / f"{_file_name(serial)}.json"
 
     def load(self) -> bytes:
         """Return what was saved last, empty if nothing was.
@@ -41,14 +43,9 @@ class UnitState:
             OSError: It cannot be stored.
         """
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=self._path.parent, prefix=f"{self._path.name}.")
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(state)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        replace_file(self._path, state)
+
+
+def _file_name(serial: str) -> str:
+    """Return a name for any serial number, which is the number itself where it can be."""
+    return serial if _PLAIN.fullmatch(serial) else hashlib.sha256(serial.encode()).hexdigest()
