@@ -25,6 +25,7 @@ from vscsihba.engine.reports import Reports
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import build
 from vscsihba.loopback import Answer, Loopback
+from vscsihba.scsi import Identity
 
 STEPS = STEPPED | {str(path) for path in Path(vscsihba.engine.__path__[0]).glob("*.py")}
 DISK = {"handler": "memory", "size": "1MiB"}
@@ -84,6 +85,7 @@ class World:
         try:
             served = assemble(
                 LunRequest(0, DISK),
+                Identity.derive("killed"),
                 self.medium,
                 self.loopback.transport,
                 mailbox,

@@ -17,6 +17,7 @@ from tests.engine.rig import CHECK_CONDITION, GOOD, rw10
 from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.engine import tenure as module
+from vscsihba.engine.appearance import Appearance
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
@@ -133,6 +134,19 @@ def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
         assert first.served is None
         second.close()
         wait_for(lambda: threading.active_count() < threads)
+
+
+def test_what_a_unit_keeps_is_found_by_the_serial_number_that_is_wanted(
+    kernel: Kernel, disk: Document, tmp_path: Path
+) -> None:
+    with kernel.engine(disk) as engine:
+        engine.request = LunRequest(0, disk, appearance=Appearance(serial="MY-DISK-7"))
+        assert engine.open()
+        assert engine.served is not None
+        assert engine.served.unit.identity.serial == "MY-DISK-7"
+        engine.served.unit.save()
+        engine.close()
+    assert [path.name for path in (tmp_path / "units").iterdir()] == ["MY-DISK-7.json"]
 
 
 @pytest.mark.parametrize("damage", ["journal", "tail"])

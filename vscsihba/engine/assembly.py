@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from vscsihba import scsi
 from vscsihba.engine.lun import ServedLun
@@ -17,6 +18,7 @@ from vscsihba.transport import Transport
 
 def assemble(
     request: LunRequest,
+    identity: scsi.Identity,
     medium: Handler,
     transport: Transport,
     mailbox: Mailbox,
@@ -31,6 +33,7 @@ def assemble(
 
     Args:
         request: What is wanted.
+        identity: Its names.
         medium: Its stack, open.
         transport: Its ring.
         mailbox: Of the pump that will serve it.
@@ -48,14 +51,10 @@ def assemble(
     unit = kind(
         medium.geometry,
         medium.capabilities,
-        request.appearance.identity(medium.identity),
+        identity,
         stats=stats,
-        removable=request.removable,
         target_core=target_core,
-        saved_state=state.load() if state else b"",
-        on_save=state.save if state else None,
-        clock=lambda: time.time_ns() // 1_000_000,
-        **request.appearance.unit_options(),
+        **_unit_options(request, state),
     )
     return ServedLun(
         request.lun,
@@ -68,3 +67,14 @@ def assemble(
         neighbours=neighbours,
         free_kept=free_kept,
     )
+
+
+def _unit_options(request: LunRequest, state: UnitState | None) -> dict[str, Any]:
+    """Return what the request and the unit's earlier lives say of it."""
+    kept = {"saved_state": state.load(), "on_save": state.save} if state else {}
+    return {
+        "removable": request.removable,
+        "clock": lambda: time.time_ns() // 1_000_000,
+        **request.appearance.unit_options(),
+        **kept,
+    }

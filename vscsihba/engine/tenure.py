@@ -95,11 +95,12 @@ class Tenure:
             undo.callback(os.close, lock)
             stack = self.request.build()
             medium = undo.enter_context(stack)
-            device = self._device(medium.geometry, self.request.appearance.identity(medium.identity))
+            identity = self.request.appearance.identity(medium.identity)
+            device = self._device(medium.geometry, identity)
             if self.created:
                 unmake.callback(configfs.delete_backstore, self.name)
             self.request.note(self._run)
-            self.served = self._serve(medium, self._transport(device))
+            self.served = self._serve(medium, identity, self._transport(device))
             self.actions = LayerActions(stack)
             undo.callback(self.actions.end)
             self.stack = stack
@@ -107,19 +108,20 @@ class Tenure:
             self._undo = undo.pop_all()
         return True
 
-    def _serve(self, medium: Handler, transport: TcmuTransport) -> ServedLun:
+    def _serve(self, medium: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
         """Have the pump serve the ring, and go on first with what a predecessor had under way."""
         with ExitStack() as failing:
             failing.callback(transport.close)
             recovered = self._recover(transport)
             served = assemble(
                 self.request,
+                identity,
                 medium,
                 transport,
                 self._pump.mailbox,
                 reports=self._reports,
                 neighbours=self._neighbours,
-                state=UnitState(scsi.Identity.derive(medium.identity).serial),
+                state=UnitState(identity.serial),
                 target_core=True,
                 free_kept=partial(configfs.free_kept_buf, self.name),
             )

@@ -119,6 +119,7 @@ class LoopbackHolding:
             loopback = self._port.make(self._request.lun)
             self.served = assemble(
                 self._request,
+                self._request.appearance.identity(medium.identity),
                 medium,
                 loopback.transport,
                 self._pump.mailbox,
