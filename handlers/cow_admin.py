@@ -3,22 +3,20 @@
 Each takes the path of the overlay, which is locked meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
 from vscsihba.block import Extent
 from vscsihba.errors import UsageError
+from vscsihba.handlers.actions import Progress, quiet
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import DATA, ZERO
 from vscsihba.handlers.overlay import Overlay
 from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
 
 _AT_ONCE = 1 << 20
-
-Progress = Callable[[int, int], None]
-"""Told the bytes that are done, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def status(path: str) -> Status:
         overlay.close()
 
 
-def commit(path: str, base: Handler, *, progress: Progress = lambda _done, _of: None) -> None:
+def commit(path: str, base: Handler, *, progress: Progress = quiet) -> None:
     """Write what an overlay holds into its base, and leave it empty.
 
     When this is interrupted, base and overlay together still have everything; doing it
@@ -76,7 +74,7 @@ def commit(path: str, base: Handler, *, progress: Progress = lambda _done, _of: 
     Args:
         path: The overlay.
         base: Its base, open and writable.
-        progress: Told how far it is.
+        progress: Told the bytes that are done, and how many there are.
 
     Raises:
         UsageError: This is not its base, or has another size and cannot change it.

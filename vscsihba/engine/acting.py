@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
+from vscsihba.control import Progress
 from vscsihba.engine.tenure import Tenure
 from vscsihba.errors import InUseError
-
-Progress = Callable[[object], None]
 
 
 def act(

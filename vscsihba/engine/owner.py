@@ -5,7 +5,7 @@ a LUN is handed over nobody owns it, so everybody is asked again for a while.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -68,23 +68,28 @@ def act(
     Raises:
         UsageError, HostError: As the layer says, or nobody serves the LUN.
     """
-    asked = asdict(wanted)
-    hba = f"hba{asked.pop('hba')}"
+    hba = f"hba{wanted.hba}"
     deadline = time.monotonic() + patience
     while True:
-        listening = knowing = 0
-        for path in control_sockets(wanted.hba, run):
-            try:
-                answer = call(path, "act", asked, timeout=_SILENCE, progress=progress)
-            except NobodyListensError:
-                continue
-            if isinstance(answer, dict) and answer["owner"]:
+        answers = []
+        for answer in _answers(wanted, progress, run):
+            if answer["owner"]:
                 return answer
-            listening += 1
-            knowing += isinstance(answer, dict) and answer["known"]
-        if not knowing:
-            what = f"{hba} has no LUN {wanted.lun}" if listening else f"nobody serves {hba}"
+            answers.append(answer)
+        if not any(answer["known"] for answer in answers):
+            what = f"{hba} has no LUN {wanted.lun}" if answers else f"nobody serves {hba}"
             raise UsageError(what, cure='see "vscsihba status"')
         if time.monotonic() > deadline:
             raise HostError(f"no engine of {hba} serves LUN {wanted.lun}", cure='see "vscsihba status"')
         time.sleep(0.1)
+
+
+def _answers(wanted: Action, progress: Callable[[Any], None] | None, run: Path) -> Iterator[dict[str, Any]]:
+    """Ask one engine after the other; those that were killed have no answer."""
+    asked = {key: value for key, value in asdict(wanted).items() if key != "hba"}
+    for path in control_sockets(wanted.hba, run):
+        try:
+            answer = call(path, "act", asked, timeout=_SILENCE, progress=progress)
+        except NobodyListensError:
+            continue
+        yield answer if isinstance(answer, dict) else {"owner": False, "known": False}
