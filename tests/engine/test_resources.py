@@ -24,6 +24,12 @@ def live(path: Path, journal: Path) -> None:
             thread.join(10)
 
 
+def resident() -> int:
+    """Return the resident memory of this process in KiB."""
+    gc.collect()
+    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
+
+
 def test_two_hundred_lives_leave_nothing(tmp_path: Path) -> None:
     image = tmp_path / "a.img"
     image.write_bytes(bytes(1 << 20))
@@ -35,3 +41,15 @@ def test_two_hundred_lives_leave_nothing(tmp_path: Path) -> None:
     descriptors, threads, maps = held()
     assert (descriptors, threads) == before[:2]
     assert maps <= before[2] + 10, "the allocator may keep some"
+
+
+def test_memory_does_not_grow_with_every_life(tmp_path: Path) -> None:
+    """What the interpreter and malloc keep for themselves is full after a while."""
+    image = tmp_path / "a.img"
+    image.write_bytes(bytes(1 << 20))
+    for _ in range(150):
+        live(image, tmp_path / "journal")
+    before = resident()
+    for _ in range(300):
+        live(image, tmp_path / "journal")
+    assert resident() - before < 1024, "no more than 3 KiB a life, once all caches are full"
