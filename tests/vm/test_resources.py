@@ -73,7 +73,7 @@ def test_many_luns_on_one_engine(serve: Serve, image: Image) -> None:
 
 def test_many_lives_leave_nothing(image: Image, nothing_stays: None) -> None:
     disk = image("a.img", MiB)
-    lives = 400 if SOAK else 12
+    lives = 200 if SOAK else 12
     done = subprocess.run(
         [sys.executable, "-c", LIVES, str(disk), str(lives)], capture_output=True, text=True, check=False
     )
