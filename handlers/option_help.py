@@ -60,7 +60,7 @@ def in_words(type_: types.Type) -> str:
             words = _number(type_)
         case types.LiteralType(values):
             words = "one of " + ", ".join(map(str, values))
-        case types.VarTupleType(item):
+        case types.VarTupleType(item) | types.ListType(item):
             words = "list of " + in_words(item).removeprefix("one of ")
         case _:
             words = _SIMPLE.get(type(type_), "JSON")

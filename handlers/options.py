@@ -5,6 +5,7 @@ the check, the error message and the help text at once. This module knows no han
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, TypeVar
@@ -70,7 +71,7 @@ def convert(kind: type[O], document: Mapping[str, object], *, place: str, handle
     try:
         return msgspec.convert(_with_sizes(kind, document, place), kind)
     except msgspec.ValidationError as error:
-        raise _located(place, error) from error
+        raise _refused(kind, document, place, error) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -174,8 +175,19 @@ def _extra(type_: msgspec.inspect.Type) -> dict[str, object]:
     return dict(type_.extra or {}) if isinstance(type_, msgspec.inspect.Metadata) else {}
 
 
-def _located(place: str, error: msgspec.ValidationError) -> ConfigError:
-    """Give msgspec's message, ``... - at `$.key` ``, the place of the whole document."""
-    message, _, tail = str(error).partition(" - at `$")
-    path = re.sub(r"`$", "", tail)
-    return ConfigError(place + path, message[:1].lower() + message[1:])
+def _refused(
+    kind: type[Options], document: Mapping[str, object], place: str, error: msgspec.ValidationError
+) -> ConfigError:
+    """Say where in the whole document msgspec's ``... - at `$.key[1]` `` is, and what is right there."""
+    from vscsihba.handlers.option_help import in_words  # noqa: PLC0415 - which imports this module
+
+    message, _, path = str(error).partition(" - at `$")
+    key = re.match(r"\.([^.\[`]+)", path)
+    field = next((each for each in fields_of(kind) if key and each.encode_name == key[1]), None)
+    if field is None:  # a rule between two of them
+        return ConfigError(place, message[:1].lower() + message[1:])
+    words = in_words(field.type)
+    article = "a " if words.startswith(("path", "size", "whole", "number", "list")) else ""
+    value = json.dumps(document[field.encode_name], default=repr)
+    said = f"it cannot be {value}" if value != '""' else "it cannot be empty"
+    return ConfigError(f"{place}.{field.encode_name}", said, cure=f"use {article}{words}")

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vscsihba.errors import UsageError
-from vscsihba.units import exact_size, format_size, parse_size
+from vscsihba.units import counted, exact_size, format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,7 @@ def test_exact_size_uses_the_largest_unit_without_a_fraction(size: int, said: st
 @given(st.integers(0, 1 << 70))
 def test_exact_size_is_undone_by_parsing(size: int) -> None:
     assert parse_size(str(exact_size(size))) == size
+
+
+def test_one_thing_has_no_s() -> None:
+    assert [counted(count, "LUN") for count in (0, 1, 2)] == ["0 LUNs", "1 LUN", "2 LUNs"]

@@ -1,4 +1,4 @@
-"""Units: bytes, blocks and the way people write sizes.
+"""Units: bytes, blocks and the way people write sizes and numbers of things.
 
 An LBA and a byte offset are both integers; the NewTypes keep a type checker from
 letting one pass for the other.
@@ -56,6 +56,11 @@ def format_size(size: int) -> str:
         power += 1
         scaled /= 1024
     return f"{scaled:.1f} {'KMGTPE'[power - 1]}iB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: ``"1 LUN"``, ``"2 LUNs"``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def exact_size(size: int) -> str | int:

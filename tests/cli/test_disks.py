@@ -121,7 +121,7 @@ def test_every_leg_is_a_lowest_layer(here: Path) -> None:
         ('{"handler": "readonly", "next": 5}', "expected a path or an object"),
         ('{"handler": "split", "legs": [5]}', "expected a path or an object"),
         ('{"handler": "split", "legs": 5}', "expected a list"),
-        ('{"handler": "file", "path": 5}', "expected `str`"),
+        ('{"handler": "file", "path": 5}', "it cannot be 5; use a path"),
         ('{"handler": "mirror", "path": "m", "legs": ["/a"], "next": "/b"}', "is no filter"),
     ],
 )

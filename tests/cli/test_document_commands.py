@@ -227,7 +227,7 @@ def test_clear_takes_away_what_was_left_besides_the_service(
 def test_clear_of_what_is_not_there_says_so(
     service: FakeService, kernel: FakeConfigfs, capsys: Capture
 ) -> None:
-    assert main(["clear", "9"]) == 2
+    assert main(["clear", "hba9"]) == 2
     assert capsys.readouterr().err == 'vscsihba: there is no HBA 9; see "vscsihba status"\n'
 
 

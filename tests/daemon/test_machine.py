@@ -1,6 +1,7 @@
 """A document held against a machine: what is refused has a place and a cure, and nothing is changed."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,9 +102,9 @@ def test_key_that_others_can_read_is_refused(tmp_path: Path, shown: Make, mode: 
     )
 
 
-def test_key_that_is_not_there_is_told_by_the_handler(tmp_path: Path, shown: Make) -> None:
+def test_key_that_is_not_there_is_told_with_its_place(tmp_path: Path, shown: Make) -> None:
     stack = {"handler": "encrypt", "key_file": "key", "next": image(tmp_path / "a.img").name}
-    with pytest.raises(ConfigError, match=r"\$\.backstores\.a: .*/key: No such file"):
+    with pytest.raises(ConfigError, match=r"\$\.backstores\.a\.key_file: .*/key: No such file"):
         check_machine(shown(a=stack), Document())
 
 
@@ -163,7 +164,10 @@ def test_disks_that_only_read_may_share_a_file(tmp_path: Path, shown: Make) -> N
 
 def test_file_of_a_disk_that_stays_cannot_be_another_disk(tmp_path: Path, shown: Make) -> None:
     image(tmp_path / "a.img")
-    assert "is the same as" in refusal(shown(a="a.img", b="a.img"), shown(a="a.img"))
+    said = refusal(shown(a="a.img", b="a.img"), shown(b="a.img"))
+    assert re.match(r"\$\.backstores\.a\.path: .* is the same as .* at \$\.backstores\.b\.path; ", said), (
+        "the new"
+    )
 
 
 # Somebody else has it.

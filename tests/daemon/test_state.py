@@ -67,7 +67,7 @@ def test_the_same_again_makes_no_version(state: State) -> None:
 
 def test_an_empty_document_does_not_replace_a_good_one(state: State) -> None:
     state.save(document())
-    with pytest.raises(UsageError, match=r"nothing runs, and .*config\.json has 1 HBAs and 1 backstores"):
+    with pytest.raises(UsageError, match=r"nothing runs, and .*config\.json has 1 HBA and 1 backstore;"):
         state.save(Document())
     assert state.to_restore() == document()
     state.save(Document(), force=True)

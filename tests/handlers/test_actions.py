@@ -90,7 +90,7 @@ def test_a_snapshot_itself_has_no_actions(image: Path) -> None:
     [
         ("tak", {"name": "x"}, "no action 'tak'; did you mean \"take\"?"),
         ("take", {}, "snapshot.take: .*needs the option 'name'"),
-        ("take", {"name": ""}, r"snapshot.take.name: expected `str` of length >= 1"),
+        ("take", {"name": ""}, r"snapshot.take.name: it cannot be empty; use text"),
         ("take", {"name": "x", "nam": "y"}, "snapshot.take.nam: .*did you mean"),
         ("delete", {"name": "x"}, "there is no snapshot 'x'; there are: none"),
     ],

@@ -40,7 +40,7 @@ def test_types_in_words() -> None:
         "size": "size",
         "block_size": "one of 512, 4096",
         "verbs": "list of read, write",
-        "tags": "JSON",
+        "tags": "list of text",
         "fast": "true or false",
         "label": "text",
         "seed": "whole number",

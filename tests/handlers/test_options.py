@@ -42,11 +42,14 @@ def test_sizes_are_numbers_or_text() -> None:
         ({}, r"\$\.luns\[1\]: handler test needs the option 'path'"),
         ({"pth": "a"}, r"\$\.luns\[1\]\.pth: handler test has no option 'pth'; did you mean \"path\"\?"),
         ({"path": "a", "x": 1}, r"known are: block_size, path, size, tags"),
-        ({"path": 5}, r"\$\.luns\[1\]\.path: expected `str`, got `int`"),
-        ({"path": "a", "tags": ["b", 1]}, r"\$\.luns\[1\]\.tags\[1\]: expected `str`"),
+        ({"path": 5}, r"\$\.luns\[1\]\.path: it cannot be 5; use "),
+        (
+            {"path": "a", "tags": ["b", 1]},
+            r'\$\.luns\[1\]\.tags: it cannot be \["b", 1\]; use a list of text',
+        ),
         ({"path": "a", "size": "big"}, r"\$\.luns\[1\]\.size: 'big' is not a size"),
-        ({"path": "a", "size": -1}, r"\$\.luns\[1\]\.size: expected `int` >= 0"),
-        ({"path": "a", "size": True}, r"\$\.luns\[1\]\.size: expected `int | null`"),
+        ({"path": "a", "size": -1}, r"\$\.luns\[1\]\.size: it cannot be -1; use a size"),
+        ({"path": "a", "size": True}, r"\$\.luns\[1\]\.size: it cannot be true; use a size"),
         ({"path": "a", "size": 0}, r"\$\.luns\[1\]: an empty disk is none"),
     ],
 )

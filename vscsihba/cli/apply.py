@@ -13,6 +13,7 @@ from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import console, print_json, show
 from vscsihba.cli.wishes import add_wishes, read_document
 from vscsihba.daemon.calls import Changes, Daemon, Step
+from vscsihba.units import counted
 
 _EXAMPLES: Final = """\
   vscsihba apply disks.json                 make it so
@@ -79,4 +80,4 @@ def _print_done(done: Changes) -> None:
     if sys.stdout.isatty():
         for change in done["changes"]:
             show(line_of(change))
-    print(f"done: {count} change{'s' * (count != 1)}" if count else "nothing to do: it is so already")
+    print(f"done: {counted(count, 'change')}" if count else "nothing to do: it is so already")

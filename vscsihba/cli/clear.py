@@ -1,5 +1,6 @@
 """``vscsihba clear``: takes away HBAs with their disks, also those that somebody who died has left."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,12 +25,17 @@ processes that died is removed too. A disk that is in use is kept unless --force
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("clear", usage="(HBA | --all) [--force] [--json]", examples=_EXAMPLES)
-    made.add_argument(
-        "hba", metavar="HBA", nargs="?", type=int, choices=range(MAX_ID + 1), help="its id, 0 to 255"
-    )
+    made.add_argument("hba", metavar="HBA", nargs="?", type=_hba, help="its id, 0 to 255")
     made.add_argument("--all", action="store_true", help="every HBA")
     made.add_argument("--force", action="store_true", help="also disks that are in use")
     return made
+
+
+def _hba(word: str) -> int:
+    number = word.removeprefix("hba")  # as other commands and the shell call it
+    if not (number.isascii() and number.isdigit() and int(number) <= MAX_ID):
+        raise ArgumentTypeError(f"{word!r} is no HBA; write its id, 0 to {MAX_ID}")
+    return int(number)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from vscsihba.cli.machine import kernel, packages, rights
 from vscsihba.cli.output import print_json, print_table
 from vscsihba.cli.remains import remains
 from vscsihba.cli.upkeep import upkeep
+from vscsihba.units import counted
 
 _EXAMPLES: Final = """\
   vscsihba doctor                        look at everything
@@ -60,4 +61,4 @@ def _rows(finding: Finding) -> Iterator[list[Text | str]]:
 def _verdict(problems: int) -> str:
     if not problems:
         return "\nall is well: this machine can have virtual disks"
-    return f"\n{problems} problem{'s' * (problems != 1)}: see the lines marked BAD"
+    return f"\n{counted(problems, 'problem')}: see the lines marked BAD"

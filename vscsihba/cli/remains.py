@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from vscsihba import configfs
 from vscsihba.cli.findings import Finding
 from vscsihba.configfs import paths
+from vscsihba.units import counted
 
 
 def remains() -> Iterator[Finding]:
@@ -17,7 +18,7 @@ def remains() -> Iterator[Finding]:
 def _hbas(observed: configfs.Observed) -> Iterator[Finding]:
     for hba in observed.hbas.values():
         title = f"hba{hba.id}"
-        luns = f"{len(hba.luns)} LUN{'s' * (len(hba.luns) != 1)}"
+        luns = counted(len(hba.luns), "LUN")
         broken = [str(lun.number) for lun in hba.luns.values() if not lun.complete]
         servers = _servers(hba, observed)
         if not servers and hba.luns:

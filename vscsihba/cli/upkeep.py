@@ -12,6 +12,7 @@ from vscsihba.configfs.names import SUBTYPE
 from vscsihba.daemon import state
 from vscsihba.daemon.calls import Daemon, NoDaemonError
 from vscsihba.errors import VscsihbaError
+from vscsihba.units import counted
 
 TARGETCTL: Final = Path("/etc/target/saveconfig.json")
 """What LIO's own service restores when the machine starts."""
@@ -73,5 +74,4 @@ def _targetctl() -> Iterator[Finding]:
 
 def _count(document: Document) -> str:
     luns = sum(len(hba.luns) for hba in document.hbas)
-    hbas = len(document.hbas)
-    return f"{hbas} HBA{'s' * (hbas != 1)} and {luns} LUN{'s' * (luns != 1)}"
+    return f"{counted(len(document.hbas), 'HBA')} and {counted(luns, 'LUN')}"

@@ -33,7 +33,9 @@ def check_machine(target: Document, running: Document, registry: Registry | None
     """
     registry = registry or Registry()
     wanted = _layers(target, registry)
-    check_apart([medium for layers in wanted.values() for medium in media_of(layers)])
+    stays = {name for name in wanted if running.backstores.get(name) == target.backstores[name]}
+    in_order = sorted(wanted, key=lambda name: name not in stays)  # what is new is to be blamed
+    check_apart([medium for name in in_order for medium in media_of(wanted[name])])
     around = look_around()
     ours = {medium.key for layers in _layers(running, registry).values() for medium in media_of(layers)}
     for name, layers in wanted.items():
@@ -65,8 +67,9 @@ def _check_secrets(layers: list[Layer]) -> None:
             path = Path(str(layer.document[option]))
             try:
                 mode = stat.S_IMODE(path.stat().st_mode)
-            except OSError:
-                continue  # the handler says that better
+            except OSError as error:
+                where, why = f"{layer.place}.{option}", f"{path}: {error.strerror}"
+                raise ConfigError(where, why, cure="name a file that is there") from error
             if mode & 0o077:
                 raise ConfigError(
                     f"{layer.place}.{option}",

@@ -21,6 +21,7 @@ from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.errors import VscsihbaError
+from vscsihba.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def _note(_number: int, _frame: FrameType | None) -> None:
 
 def _summary(service: Service) -> str:
     document = service.document
-    return f"{len(document.hbas)} HBAs, {sum(len(hba.luns) for hba in document.hbas)} LUNs"
+    luns = sum(len(hba.luns) for hba in document.hbas)
+    return f"{counted(len(document.hbas), 'HBA')}, {counted(luns, 'LUN')}"
 
 
 def _machine_goes_down() -> bool:

@@ -17,6 +17,7 @@ from vscsihba.config.load import load
 from vscsihba.config.model import Document
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.durable import replace_file
+from vscsihba.units import counted
 
 RUN: Final = Path("/run/vscsihba")
 SAVED: Final = Path("/etc/vscsihba/config.json")
@@ -128,7 +129,8 @@ def _demand_harmless(path: Path, document: Document) -> None:
         ) from error
     if document.empty and not before.empty:
         raise UsageError(
-            f"nothing runs, and {path} has {len(before.hbas)} HBAs and {len(before.backstores)} backstores",
+            f"nothing runs, and {path} has {counted(len(before.hbas), 'HBA')} "
+            f"and {counted(len(before.backstores), 'backstore')}",
             cure="use --force to save that nothing runs",
         )
 

@@ -16,6 +16,7 @@ from vscsihba.shell.desk import Desk
 from vscsihba.shell.node import Node, Summary
 from vscsihba.shell.values import read_value
 from vscsihba.shell.view import folder_of
+from vscsihba.units import counted
 
 _BELOW: Final = ("next", "legs")
 """What a filter sits on, and what a fan does."""
@@ -35,7 +36,7 @@ class BackstoresNode(Node):
     def summary(self) -> Summary:
         """Count them."""
         count = len(self.desk.view.document.backstores)
-        return f"{count} backstore{'s' * (count != 1)}", None
+        return counted(count, "backstore"), None
 
     @property
     def children(self) -> set[Node]:
@@ -55,7 +56,7 @@ class HandlerNode(Node):
         """Count them; where there is none, say what it would be."""
         count = len(self.children)
         if count:
-            return f"{count} backstore{'s' * (count != 1)}", None
+            return counted(count, "backstore"), None
         try:
             said = (self._kind().__doc__ or "").strip().partition("\n")[0]
         except (HostError, UsageError) as error:

@@ -15,6 +15,7 @@ from vscsihba.shell.keys import first_free, keys, number_of, without_none
 from vscsihba.shell.lun import LunNode
 from vscsihba.shell.node import Node, Summary
 from vscsihba.shell.values import read_flag, read_number, read_value
+from vscsihba.units import counted
 
 
 class HbasNode(Node):
@@ -28,7 +29,7 @@ class HbasNode(Node):
     def summary(self) -> Summary:
         """Count them."""
         count = len(self.children)
-        return f"{count} HBA{'s' * (count != 1)}", None
+        return counted(count, "HBA"), None
 
     def ui_command_create(self, hba: str | None = None, engines: str = "1") -> None:
         """Make an HBA, the first free one or number HBA (0 to 255), served by ENGINES processes."""
@@ -65,12 +66,12 @@ class HbaNode(WithAttributes):
     def summary(self) -> Summary:
         """Count what it shows, and who serves it."""
         status = self.desk.view.hba_status(self.id)
-        luns = f"{len(self.children)} LUN{'s' * (len(self.children) != 1)}"
+        luns = counted(len(self.children), "LUN")
         if status is None:
             return f"{luns}, not there", False
         engines = status["engines"]
         well = all(engine["state"] == "running" for engine in engines)
-        return f"{luns}, {len(engines)} engine{'s' * (len(engines) != 1)}", well
+        return f"{luns}, {counted(len(engines), 'engine')}", well
 
     def facts(self) -> dict[str, object]:
         """Return its engines."""

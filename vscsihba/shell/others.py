@@ -5,6 +5,7 @@ from typing import Any
 
 from vscsihba.shell.desk import Desk
 from vscsihba.shell.node import Node, Summary
+from vscsihba.units import counted
 
 
 class OthersNode(Node):
@@ -18,7 +19,7 @@ class OthersNode(Node):
     def summary(self) -> Summary:
         """Count them."""
         count = len(self.children)
-        return f"{count} object{'s' * (count != 1)} of other programs, never touched", None
+        return f"{counted(count, 'object')} of other programs, never touched", None
 
 
 class OtherNode(Node):

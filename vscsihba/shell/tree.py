@@ -7,6 +7,7 @@ from vscsihba.shell.desk import Desk
 from vscsihba.shell.hbas import HbasNode
 from vscsihba.shell.node import Node, Summary
 from vscsihba.shell.others import OthersNode
+from vscsihba.units import counted
 
 
 class RootNode(Node):
@@ -23,5 +24,5 @@ class RootNode(Node):
         """Say whether all is well."""
         luns = [lun for _, lun in self.desk.view.all_luns()]
         ill = sum(lun["state"] != "running" for lun in luns)
-        count = f"{len(luns)} disk{'s' * (len(luns) != 1)}"
+        count = counted(len(luns), "disk")
         return (f"{count}, {ill} not running", False) if ill else (count, True if luns else None)
