@@ -20,7 +20,9 @@ from tests.hba.rig import (
     serving,
 )
 from vscsihba.errors import ConfigError, HostError, TransportError, UsageError
+from vscsihba.handlers.stack import build
 from vscsihba.hba import LoopbackPort, Lun, Management, Task, VirtualHba
+from vscsihba.scsi import Asc
 
 LEFT = (5, 0x2500)
 
@@ -524,3 +526,27 @@ def test_a_reset_reaches_the_unit_that_answers_by_default() -> None:
             port.loopbacks[0].manage(5)
             answer = port.run(0, TEST_UNIT_READY)
             assert (answer.status, *key(answer)) == (CHECK_CONDITION, 6, 0x2903)
+
+
+def test_what_a_reset_ends_is_handed_out_and_comes_before_the_reset() -> None:
+    """tcm_loop tells the sender that it is done: so it is to be done, and not refused for an event."""
+    port = LoopbackPort()
+    with VirtualHba(0, port=port) as hba, build({"handler": "memory", "size": "1MiB"}) as memory:
+        lun = hba.add_lun(0, size="1MiB")
+        loopback = port.loopbacks[0]
+        lun.unit.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
+        seen = loopback.submit(WRITE, data_out=b"a" * 512)
+        tasks = [hba.next_task(10)]
+        unseen = loopback.submit(WRITE, data_out=b"b" * 512)
+        loopback.manage(5, [seen, unseen])
+        newer = loopback.submit(TEST_UNIT_READY)
+        tasks += [hba.next_task(10), hba.next_task(10)]
+        for task in tasks:
+            assert task
+            task.answer_as(lun.unit, memory)
+        assert [loopback.wait(tag).status for tag in (seen, unseen)] == [0, 0]
+        assert (answer := loopback.wait(newer)).status == CHECK_CONDITION
+        assert key(answer) == (6, 0x2903)
+        found = bytearray(512)
+        memory.read(0, [memoryview(found)])
+        assert found == b"b" * 512

@@ -29,13 +29,18 @@ log = logging.getLogger(__name__)
 PATIENCE = 5.0
 """Seconds from which on a command that was aborted counts as one whose storage does not answer."""
 
-_HONEST: Final = frozenset({"ABORT TASK", "PREEMPT AND ABORT"})
-"""What ends commands so that their senders do not take them for done: they gave up themselves
-(scsi_abort_command), or are told TASK ABORTED (core_tmr_drain_state_list with TAS)."""
-
 _GIVEN_UP: Final = scsi.Sense(
     scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.NO_ADDITIONAL_SENSE_INFORMATION
 ).encode()
+
+
+def may_drop(function: str | None) -> bool:
+    """Tell whether the senders of commands that a function ends do not take them for done.
+
+    They have given up themselves (scsi_abort_command), or are told TASK ABORTED
+    (core_tmr_drain_state_list with TAS).
+    """
+    return function in {"ABORT TASK", "PREEMPT AND ABORT"}
 
 
 class Aborts:
@@ -77,7 +82,7 @@ class Aborts:
     def act(self, request: TaskManagement) -> None:
         """Act on a request: end what it names, now or when that has been done; reset the unit after that."""
         log.info("lun %d: %s of %d commands", self._lun, request.function, len(request.tags))
-        if request.function in _HONEST:
+        if may_drop(request.function):
             for tag in self._tasks.drop(request.tags):
                 self._transport.complete(tag, scsi.Status.TASK_ABORTED)
         for task in (named := self._tasks.find(request.tags)):
@@ -119,7 +124,7 @@ class Aborts:
             if task.abandoned:
                 continue
             age = time.monotonic() - task.started
-            if task.aborted_by in _HONEST or task.alone or self._unit.caches(task.cdb):
+            if may_drop(task.aborted_by) or task.alone or self._unit.caches(task.cdb):
                 self._abandon(task, age)
             else:
                 log.warning(
@@ -149,7 +154,7 @@ class Aborts:
 
     def ended(self, task: Task, response: scsi.Response | None) -> None:
         """Take in the end of a command that was aborted."""
-        if task.aborted_by not in _HONEST and response and response.status != scsi.Status.GOOD:
+        if not may_drop(task.aborted_by) and response and response.status != scsi.Status.GOOD:
             log.error(
                 "lun %d: %s has failed after a %s, so its sender may take it for done: %s",
                 self._lun,

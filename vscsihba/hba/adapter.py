@@ -13,6 +13,7 @@ from typing import Self
 
 from vscsihba import scsi
 from vscsihba.block import Geometry
+from vscsihba.engine.aborts import may_drop
 from vscsihba.errors import TransportError, UsageError
 from vscsihba.handlers.stack import Document
 from vscsihba.hba.inbox import Inbox
@@ -34,8 +35,8 @@ class VirtualHba:
         hba_id: 0..255.
         port: Where it is; by default in the kernel. A `LoopbackPort` needs neither kernel nor root.
         on_management: Told of task management requests, by the thread that is in `next_task`. With
-            or without, the tasks that were ended have `Task.aborted` set, and those that had not
-            been handed out yet never are.
+            or without, the tasks that were ended have `Task.aborted` set. Those that had not been
+            handed out yet never are, unless a reset has ended them, whose senders take them for done.
         on_ready: Told of each LUN that Linux has made a disk of, by a thread of its own.
 
     Attributes:
@@ -190,7 +191,7 @@ class VirtualHba:
 
         A task that was ended before anybody has seen it is not: it is answered here, if it is not yet.
         """
-        while isinstance(event := self._inbox.take(), Task) and (event.aborted or event.done):
+        while isinstance(event := self._inbox.take(), Task) and (may_drop(event.aborted) or event.done):
             _try(partial(event.complete, scsi.Status.TASK_ABORTED))
         if isinstance(event, Exception):
             raise event

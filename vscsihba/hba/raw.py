@@ -40,6 +40,8 @@ class RawLun:
         self._lock = threading.Lock()
         self._open: dict[int, Task] = {}
         self._fresh: list[Event] = []
+        self._ended: set[Task] = set()
+        """What was there when a reset came, and comes before it."""
         self._abandoned = self._closed = False
         self.failed = False
 
@@ -129,13 +131,20 @@ class RawLun:
             self._transport.complete(task.tag, status, sense, data_in)
         finally:
             task.finish()
+        if task in self._ended:
+            self._ended.remove(task)
+            if not self._ended:
+                self.unit.reset()
 
     def _manage(self, request: TaskManagement) -> Management:
         tasks = tuple(self._open[tag] for tag in request.tags if tag in self._open)
         for task in tasks:
             task.aborted = request.function
         if request.function == "LOGICAL UNIT RESET":
-            self.unit.reset()
+            self.unit.forget_events()  # whoever is told of one now would take the refusal for "done"
+            self._ended = {*self._open.values()}
+            if not self._ended:
+                self.unit.reset()
         return Management(self.number, request.function, tasks)
 
 
