@@ -1,51 +1,35 @@
 """An engine of an HBA: first to come, one among others, last to go.
 
-The first puts the HBA up, the last takes it down. In between its LUNs are shared out
-among the engines, and taken over when one of them dies. LUNs may come, grow and go while
-it is up.
-
-Knows who is there and whose turn it is. What putting up and taking down a LUN is made of, `luns` knows.
+The first puts the HBA up, the last takes it down, and each can be asked about its LUNs
+meanwhile. How they come and go among several engines, `shared_luns` knows.
 """
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from vscsihba import configfs
 from vscsihba.control import ControlServer, Progress
 from vscsihba.engine.acting import act
-from vscsihba.engine.appearance import Tuning
-from vscsihba.engine.balancer import Balancer
 from vscsihba.engine.claim import claim_hba, run_directory, turn
 from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.luns import Disk, Luns
+from vscsihba.engine.luns import Disk
 from vscsihba.engine.peers import Peers
-from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
-from vscsihba.engine.share import share_out
+from vscsihba.engine.shared_luns import SharedLuns
 from vscsihba.engine.verbs import verbs
-from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.errors import HostError
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Disk", "LunRequest", "Target"]
 
-_RETRY: Final = 0.05
-"""Seconds between looks at a LUN whose last owner has not let go yet."""
 
-_RETRY_FAILED: Final = 5.0
-"""Seconds between tries to serve a LUN whose medium cannot be opened."""
-
-_PATIENCE: Final = 30.0
-"""Seconds for other engines to let go of a LUN that is to be removed."""
-
-
-class Target:
+class Target(SharedLuns):
     """One HBA served by this process, alone or with others, while the context is entered.
 
     Args:
@@ -69,17 +53,9 @@ class Target:
         by: str = "vscsitarget",
         end: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__(hba_id, requests, run_directory(hba_id), reports=reports)
         self.since = time.time()
         self.by = by
-        self.id = hba_id
-        self._run = run_directory(hba_id)
-        self._turn = self._run / "turn.lock"
-        self._pump = Pump()
-        self._luns = Luns(hba_id, self._run, pump=self._pump, reports=reports)
-        self._luns.known = {request.lun: request for request in requests}
-        self._disks: dict[int, Disk] = {}
-        self._balancer = Balancer(self._settle)
-        self._changing = threading.Lock()
         self._server = ControlServer(self._run / f"engine-{os.getpid()}.control", verbs(self, end))
         self._undo = ExitStack()
 
@@ -108,11 +84,6 @@ class Target:
     def __exit__(self, *exception: object) -> None:
         self._undo.close()
 
-    @property
-    def disks(self) -> list[Disk]:
-        """The LUNs that this engine knows, as Linux sees them."""
-        return list(self._disks.values())
-
     def users(self) -> list[str]:
         """Return what will lose a disk when this engine leaves: ``/dev/sda1 is mounted on /mnt``."""
         elsewhere = self._elsewhere()
@@ -128,113 +99,6 @@ class Target:
             "since": self.since,
             "luns": [self._luns.status(lun) for lun in sorted(self._luns.known)],
         }
-
-    # LUNs that come, grow and go; any thread may call these.
-
-    def add(self, request: LunRequest) -> Disk:
-        """Know one more LUN, and return it as soon as Linux has a disk of it.
-
-        A LUN that is known already and the same is left as it is.
-
-        Raises:
-            UsageError: It is there and another disk, or its stack cannot be meant.
-            HostError: Machine or medium refuse; nothing has changed.
-        """
-        if request.lun not in self._luns.known:
-            request.build().check()
-        with ExitStack() as undo:
-            with self._changing:
-                if request.lun not in self._luns.known:
-                    undo.callback(self._withdraw, request.lun)
-                with turn(self._turn):
-                    self._luns.add(request, elsewhere=request.lun in self._elsewhere())
-                self._announce()
-            # Linux takes its time; other LUNs may have to be taken over meanwhile.
-            self._disks[request.lun] = self._luns.disk(request.lun)
-            undo.pop_all()
-        return self._disks[request.lun]
-
-    def _withdraw(self, lun: int) -> None:
-        """Undo a failed `add` as far as it has come."""
-        with self._changing:
-            if lun not in self._luns.known:
-                return
-            with turn(self._turn):
-                if lun in self._elsewhere():
-                    self._luns.leave(lun)
-                else:
-                    self._luns.remove(lun)
-            self._announce()
-
-    def remove(self, lun: int, *, force: bool = False) -> None:
-        """Take a LUN down, once no other engine knows it any more.
-
-        One that nobody knows is cleared away if it is there.
-
-        Args:
-            lun: Its number.
-            force: Also while its disk is in use.
-
-        Raises:
-            InUseError: Its disk is in use, or another engine serves it.
-            HostError: The kernel refuses.
-        """
-        with self._changing:
-            if not force and (users := configfs.users_of_lun(self.id, lun)):
-                raise InUseError(
-                    f"LUN {lun} of id={self.id} is in use: {users[0]}", cure="end that, or force it"
-                )
-            self._await(lambda: lun not in self._elsewhere(), lun, "another engine serves it")
-            with turn(self._turn):
-                self._disks.pop(lun, None)
-                try:
-                    if lun in self._luns.known:
-                        self._await(lambda: self._luns.take_over(lun), lun, "its last owner does not let go")
-                        self._luns.remove(lun)
-                    else:
-                        self._luns.clear(lun)
-                finally:
-                    self._announce()
-
-    def leave(self, lun: int) -> None:
-        """Know a LUN no longer that another engine goes on with.
-
-        Raises:
-            UsageError: This engine knows no such LUN, or no other does.
-        """
-        with self._changing:
-            self._demand(lun)
-            if lun not in self._elsewhere():
-                raise UsageError(f"no other engine of id={self.id} knows LUN {lun}", cure="remove it")
-            self._luns.leave(lun)
-            self._disks.pop(lun, None)
-            self._announce()
-
-    def resize(self, lun: int, size: int) -> bool:
-        """Let a LUN's lowest layer have `size` bytes, and Linux notice; False if another engine owns the LUN.
-
-        That one must be asked too: this one then only knows it for later.
-
-        Raises:
-            UsageError: This engine knows no such LUN, or it would shrink.
-            HostError, OSError: Machine or medium refuse; the size is as before.
-        """
-        with self._changing:
-            self._demand(lun)
-            owned = self._luns.resize(lun, size)
-            self._disks[lun] = self._luns.disk(lun)
-        return owned
-
-    def tune(self, lun: int, tuning: Tuning) -> None:
-        """Have Linux treat a LUN otherwise while it works.
-
-        Raises:
-            UsageError: This engine knows no such LUN.
-            HostError: The kernel refuses.
-        """
-        with self._changing:
-            self._demand(lun)
-            self._luns.tune(lun, tuning)
 
     def actions(self, lun: int) -> dict[str, dict[str, Any]] | None:
         """Return what the layers of a LUN can be asked to do; None if this engine does not serve it."""
@@ -269,39 +133,9 @@ class Target:
             progress=progress,
         )
 
-    def _demand(self, lun: int) -> None:
-        if lun not in self._luns.known:
-            raise UsageError(f"this engine of id={self.id} knows no LUN {lun}")
-
-    def _await(self, condition: Callable[[], bool], lun: int, obstacle: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                raise InUseError(f"LUN {lun} of id={self.id} cannot be removed: {obstacle}")
-            time.sleep(_RETRY)
-
-    def _announce(self) -> None:
-        self._peers.announce(frozenset(self._luns.known))
-        self._balancer.changed()
-
-    # While it is up.
-
-    def _settle(self) -> float | None:
-        """Give up and take over LUNs as the others expect; return the seconds until another try is due."""
-        with self._changing:
-            shares = share_out(self._peers.members)
-            mine = {lun for lun, pid in shares.items() if pid == self._peers.me.pid}
-            if not self._luns.settle(mine):
-                return _RETRY
-            return _RETRY_FAILED if self._luns.failures else None
-
-    def _elsewhere(self) -> frozenset[int]:
-        """Return the LUNs that another living engine can serve."""
-        return frozenset().union(*(member.luns for member in self._peers.others))
-
     def _leave(self) -> None:
         with turn(self._turn):
-            self._luns.depart(self._elsewhere(), self._peers.leave)
+            self._luns.depart(self._elsewhere(), self._peers.leave, last=not self._peers.others)
 
 
 def _reread(disk: Disk) -> None:
