@@ -249,6 +249,15 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def test_an_empty_hba_goes_with_its_last_engine_only(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first, second = make(), make()
+    first.depart(frozenset(), lambda: None, last=False)
+    second.add(wanted(image), elsewhere=False)
+    second.remove(0)
+    second.depart(frozenset(), lambda: None, last=True)
+    assert list(kernel.loopback.glob("naa*")) == []
+
+
 def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image: Path) -> None:
     first, second = make(), make()
     first.add(wanted(image), elsewhere=False)

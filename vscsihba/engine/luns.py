@@ -230,14 +230,15 @@ class Luns(Ownership):
 
     # All of them, at the end.
 
-    def depart(self, elsewhere: frozenset[int], farewell: Callable[[], None]) -> None:
-        """Leave the LUNs that others know to them and remove the rest, and the HBA if it is then empty.
+    def depart(self, elsewhere: frozenset[int], farewell: Callable[[], None], *, last: bool) -> None:
+        """Leave the LUNs that others know to them and remove the rest; the last takes an empty HBA down too.
 
         Steps are done from the last to the first, all of them even if one fails.
 
         Args:
             elsewhere: What other living engines know.
             farewell: Lets the others know that this engine serves no longer what they know too.
+            last: There are no others.
 
         Raises:
             HostError: The kernel refuses a part of it, or something is lost: the storage of a LUN that
@@ -250,7 +251,7 @@ class Luns(Ownership):
         going = self.created - elsewhere
         ended = [self.owned[lun] for lun in sorted(going & self.owned.keys())]
         with ExitStack() as steps:
-            if hba is not None and not there - going:
+            if last and hba is not None and not there - going:
                 steps.callback(configfs.delete_hba, self._id)
             for lun in going:
                 present = configfs.backstore_name(self._id, lun) in observed.backstores

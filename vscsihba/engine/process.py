@@ -1,7 +1,7 @@
 """An engine as a process of its own: started for an HBA, without LUNs, which others give it.
 
-Says on standard output, in one line of JSON, that it is ready or why not. Lives as long as it
-is not asked to end, whether or not its starter does.
+Says on standard output, in one line of JSON, that it is ready or why not. Lives from then on as long as
+it is not asked to end, whether or not its starter does.
 """
 
 import json
@@ -45,9 +45,11 @@ def _serve(hba_id: int) -> int:
     target = Target(hba_id, [], reports=reports, by=BY, end=lambda: _end(target))
     try:
         with target:
-            _say(None)
-            log.info("engine %d serves", os.getpid())
-            _wait(target)
+            if _say(None) or target.status()["luns"]:
+                log.info("engine %d serves", os.getpid())
+                _wait(target)
+            else:
+                log.info("engine %d ends: the service that started it is gone", os.getpid())
     except VscsihbaError as error:
         log.error("engine %d ends: %s", os.getpid(), error)  # noqa: TRY400 - it says all
         _say(error)
@@ -75,14 +77,20 @@ def _wait(target: Target) -> None:
         log.warning("does not end on signal %d, for %s", number, users[0])
 
 
-def _say(error: VscsihbaError | None) -> None:
-    """Tell the starter how it went, once; nothing reads standard output after that."""
+def _say(error: VscsihbaError | None) -> bool:
+    """Tell the starter how it went, once; nothing reads standard output after that.
+
+    Returns:
+        The starter is there. Another service may not know of this engine, having looked too early.
+    """
     said: dict[str, object] = {"ready": error is None}
     if error is not None:
         said |= {"message": error.message, "cure": error.cure, "exit_code": error.exit_code}
     line = json.dumps(said).encode() + b"\n"
     try:
         os.write(1, line)
-    except BrokenPipeError:  # the starter has gone: others will find this engine
-        log.info("the service that started engine %d is gone", os.getpid())
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:
+        return False
+    finally:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
