@@ -122,9 +122,7 @@ class Ring:
                 end = after = start + len_op - 1
                 cmd_id, iov_cnt, cdb_off, base, taken = unpack(memory, start + 4)
                 if end >= limit or not start + 112 <= cdb_off < end:  # 112: abi.CMD_ENTRY_SIZE
-                    after = self._circle.step(start, len_op & SIZE_MASK, head)
-                    self._check_cdb(start, cdb_off, end)
-                    limit = self._limit(after, head)
+                    after, limit = self._look_closely(start, end, cdb_off, head)
                 if iov_cnt == 1 and low <= base <= high - taken:
                     views = [memory[base : base + taken]]
                 else:
@@ -161,6 +159,17 @@ class Ring:
             raise RingCorruptError(f"cmd_head {head - self._circle.start} leaves the ring")
         return self._circle.end if head < start else head + 1
 
+    def _look_closely(self, start: int, end: int, cdb_off: int, head: int) -> tuple[int, int]:
+        """Check a command that ends where the ring or the walk does; return what follows and its `_limit`.
+
+        Raises:
+            RingCorruptError: It leaves the ring or passes the head, or its CDB lies outside of it.
+        """
+        after = self._circle.step(start, end - start, head)
+        if not start + abi.CMD_ENTRY_SIZE <= cdb_off < end:
+            raise RingCorruptError(f"the CDB of an entry at {start}, up to {end}, is said to be at {cdb_off}")
+        return after, self._limit(after, head)
+
     def _hand_out(
         self, accept: Accept, cmd_id: int, place: tuple[int, int, int], views: list[memoryview]
     ) -> bool:
@@ -190,11 +199,6 @@ class Ring:
         elif journal.room < _RESERVE:
             self.complete(tag, _TASK_SET_FULL)
         return tag in commands.views
-
-    @staticmethod
-    def _check_cdb(start: int, cdb_off: int, end: int) -> None:
-        if not start + abi.CMD_ENTRY_SIZE <= cdb_off < end:
-            raise RingCorruptError(f"the CDB of an entry at {start}, up to {end}, is said to be at {cdb_off}")
 
     def _skip(self, start: int, len_op: int, head: int) -> tuple[int, int]:
         """Pass over an entry that is no command; return the next one and where to stop fetching.
