@@ -27,6 +27,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
 from vscsihba.handlers import options as options_
@@ -34,6 +35,8 @@ from vscsihba.handlers.actions import Action
 
 Mover = Callable[[Views, int, int], int]
 """Moves bytes as preadv(2) and pwritev(2) do: ``(views, offset, flags) -> bytes moved``."""
+
+_follow_ups: WeakKeyDictionary[Mover, Mover] = WeakKeyDictionary()
 
 _ZEROES = memoryview(bytes(64 << 10))
 _ZEROES_AT_ONCE = 16 * len(_ZEROES)
@@ -63,6 +66,26 @@ class InlineVerbs:
     write: Mover | None = None
     write_flags: int = 0
     write_limit: int = 0
+
+
+def followed_up(write: Mover, follow_up: Mover) -> Mover:
+    """Return `write`, having noted that what it looks at first need not be looked at again at once.
+
+    Args:
+        write: An inline write.
+        follow_up: The same without that look, for whoever has just called `write` with success, and
+            does so again before anything else.
+    """
+    _follow_ups[write] = follow_up
+    return write
+
+
+def follow_up(write: Mover) -> Mover:
+    """Return what `followed_up` has noted of an inline write, else the write itself.
+
+    A filter that puts a function of its own around the write has none, and is never passed by.
+    """
+    return _follow_ups.get(write, write)
 
 
 class Handler(ABC):

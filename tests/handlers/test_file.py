@@ -478,6 +478,18 @@ def test_inline_writes_pause_while_they_block(
             inline(views, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("stops", "sleeps", "slept"), [(0, 0, False), (0, 1, True), (2, 0, False), (2, 1, True)]
+)
+def test_a_tracer_is_not_taken_for_sleep(
+    monkeypatch: pytest.MonkeyPatch, *, stops: int, sleeps: int, slept: bool
+) -> None:
+    """A traced process stops `stops` times in every call, the write and the counting alike."""
+    counts = iter([2 * stops + sleeps, 3 * stops + sleeps])
+    monkeypatch.setattr(file_inline, "times_slept", lambda: next(counts))
+    assert file_inline.has_slept(0) == slept
+
+
 def test_resize_moves_the_end_for_inline_writes_too(image: Path) -> None:
     with build(str(image)) as disk:
         inline = disk.inline

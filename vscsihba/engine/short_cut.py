@@ -9,7 +9,7 @@ which knows how to wait and how to refuse.
 from dataclasses import dataclass
 from typing import Any
 
-from vscsihba.handlers.base import InlineVerbs
+from vscsihba.handlers.base import InlineVerbs, follow_up
 from vscsihba.scsi import SHORT_CUTS, LogicalUnit
 from vscsihba.stats import LunStats
 from vscsihba.transport import Cut
@@ -42,8 +42,11 @@ def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVe
     for opcode, (unpack_from, is_write) in SHORT_CUTS.items():
         plain[opcode] = (unpack_from, *(write if is_write else read), is_write)
     shift = unit.block_size.bit_length() - 1
+    write_on = follow_up(write[0])
+    written_in = -1
 
     def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
+        nonlocal written_in
         found = plain[memory[cdb_at]]
         if found is None or not road.clear:
             return False
@@ -55,14 +58,18 @@ def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVe
             or length != count << shift
             or not 0 < length <= most
             or lba + count > road.blocks
+            or (is_write and not road.writable)
         ):
             return False
+        if is_write and stats.batches == written_in:
+            move = write_on
         try:
-            if (is_write and not road.writable) or move(views, lba << shift, move_flags) != length:
+            if move(views, lba << shift, move_flags) != length:
                 return False
         except OSError:  # would block, or failed: the long road tries again and says what it was
             return False
         if is_write:
+            written_in = stats.batches
             stats.writes += 1
             stats.write_bytes += length
         else:
