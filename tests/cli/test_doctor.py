@@ -28,7 +28,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
         monkeypatch.setattr(machine, name, tmp_path / name.lower())
     monkeypatch.setattr(paths, "UDEV_CONTROL", tmp_path)
     monkeypatch.setattr(state, "SAVED", tmp_path / "config.json")
-    monkeypatch.setattr(upkeep, "TARGETCTL", tmp_path / "saveconfig.json")
+    monkeypatch.setattr(upkeep, "TARGETCTL", (tmp_path / "none.json", tmp_path / "saveconfig.json"))
     monkeypatch.setattr(calls, "SOCKET", tmp_path / "control.sock")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(probe, "look_for_module", lambda module: "loaded")
@@ -220,13 +220,13 @@ def test_a_service_that_refuses_is_a_problem(kernel: FakeConfigfs, monkeypatch: 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"storage_objects": [{"name": "x", "plugin": "fileio"}]}'])
 def test_what_targetctl_restores_of_others_is_not_our_business(text: str, kernel: FakeConfigfs) -> None:
-    upkeep.TARGETCTL.write_text(text)
+    upkeep.TARGETCTL[1].write_text(text)
     assert "targetctl" not in findings()
 
 
 def test_what_targetctl_restores_of_ours_is_a_warning(kernel: FakeConfigfs) -> None:
     ours = {"name": "vscsihba0-lun0", "plugin": "user", "config": "vscsihba/hba0/lun0"}
-    upkeep.TARGETCTL.write_text(json.dumps({"storage_objects": [ours]}))
+    upkeep.TARGETCTL[1].write_text(json.dumps({"storage_objects": [ours]}))
     found = findings()["targetctl"]
     assert found.state == "warning"
     assert "has vscsihba0-lun0 in it" in found.text

@@ -14,8 +14,8 @@ from vscsihba.daemon.calls import Daemon, NoDaemonError
 from vscsihba.errors import VscsihbaError
 from vscsihba.units import counted
 
-TARGETCTL: Final = Path("/etc/target/saveconfig.json")
-"""What LIO's own service restores when the machine starts."""
+TARGETCTL: Final = (Path("/etc/target/saveconfig.json"), Path("/etc/rtslib-fb-target/saveconfig.json"))
+"""What LIO's own service restores when the machine starts; the second is Debian's place."""
 
 
 def upkeep() -> Iterator[Finding]:
@@ -57,19 +57,24 @@ def _saved(running: Document | None) -> Finding:
 
 def _targetctl() -> Iterator[Finding]:
     """Tell of disks of ours in the file of LIO's own service, which would make them without a server."""
+    for file in TARGETCTL:
+        if ours := _ours_in(file):
+            yield Finding(
+                "targetctl",
+                "warning",
+                f"{file} has {', '.join(ours)} in it: at the next start of the machine they are made dead",
+                'remove them and their targets from it, or "targetctl save" while none of our disks is there',
+            )
+
+
+def _ours_in(file: Path) -> list[str]:
+    """Return the names of our backstores that LIO's own service would make; none if that is no file of its."""
     try:
-        saved: Any = json.loads(TARGETCTL.read_bytes())
+        saved: Any = json.loads(file.read_bytes())
         objects = saved["storage_objects"]
-        ours = [made["name"] for made in objects if str(made.get("config")).startswith(f"{SUBTYPE}/")]
+        return [made["name"] for made in objects if str(made.get("config")).startswith(f"{SUBTYPE}/")]
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
-        return
-    if ours:
-        yield Finding(
-            "targetctl",
-            "warning",
-            f"{TARGETCTL} has {', '.join(ours)} in it: at the next start of the machine they are made dead",
-            'remove them and their targets from it, or "targetctl save" while none of our disks is there',
-        )
+        return []
 
 
 def _count(document: Document) -> str:
