@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -72,19 +73,31 @@ class Service:
 
     def ask(self, verb: str, **arguments: Any) -> Any:
         """Ask its control socket, word by word as it is documented."""
-        import socket  # noqa: PLC0415 - only here
+        answer = self._answer(verb, arguments)
+        assert "result" in answer, f"{verb}: {answer}\n{self.errors()}"
+        return answer["result"]
 
+    def refused(self, verb: str, **arguments: Any) -> str:
+        """Ask for what the machine is to refuse, and return why it does."""
+        error = self._answer(verb, arguments)["error"]
+        assert error["exit_code"] == 1, error
+        return str(error["message"])
+
+    def _answer(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(APPLY_LIMIT)
             connection.connect(str(SOCKET))
             connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 for line in stream:
-                    answer = json.loads(line)
+                    answer: dict[str, Any] = json.loads(line)
                     if "progress" not in answer:
-                        assert "result" in answer, f"{verb}: {answer}\n{self.errors()}"
-                        return answer["result"]
+                        return answer
         raise AssertionError(f"no answer to {verb}\n{self.errors()}")
+
+    def changes(self, verb: str, document: dict[str, Any]) -> list[str]:
+        """Plan or apply a document, and return the kinds of what is, or was, to be done."""
+        return [step["kind"] for step in self.ask(verb, document=document)["changes"]]
 
     def document(self, document: dict[str, Any], name: str = "disks.json") -> Path:
         """Put a document into a file."""
@@ -155,6 +168,19 @@ def running_service(folder: Path) -> Iterator[Service]:
             print(service.errors())
             for left in (RUNNING, SAVED):
                 left.unlink(missing_ok=True)
+
+
+def files(folder: Path, *names: str, size: int = 16) -> dict[str, Any]:
+    """Return backstores of a document: a file each, of so many MiB."""
+    return {
+        name: {"handler": "file", "path": str(folder / f"{name}.img"), "size": f"{size}MiB"} for name in names
+    }
+
+
+def shows(hba: int, *names: str, engines: int = 1) -> dict[str, Any]:
+    """Return an HBA of a document, whose LUNs from 0 on show these backstores."""
+    luns = [{"lun": number, "backstore": name} for number, name in enumerate(names)]
+    return {"id": hba, "engines": engines, "luns": luns}
 
 
 def size_of(node: Path) -> int:

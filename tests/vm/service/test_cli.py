@@ -13,7 +13,7 @@ import pytest
 from tests.vm.conftest import Serve
 from tests.vm.daemon import VSCSIHBA, vscsihba
 from tests.vm.shell import mounted, run
-from tests.vm.target import CONFIGFS, target_objects
+from tests.vm.target import CONFIGFS, Target, target_objects
 
 MiB = 1 << 20
 Image = Callable[..., Path]
@@ -41,13 +41,12 @@ def theirs(scratch: Path) -> Iterator[str]:
 
 
 def test_doctor_finds_this_machine_fit() -> None:
-    found = as_json("doctor")
-    assert found["ok"], found
-    assert all(each["state"] != "problem" for each in found["findings"])
-    assert vscsihba("doctor").splitlines()[-1] == "all is well: this machine can have virtual disks"
+    said = vscsihba("doctor").splitlines()
+    assert said[-1] == "all is well: this machine can have virtual disks"
+    assert not [line for line in said if line.startswith("BAD")]
 
 
-def test_status_without_a_service_asks_the_engines(serve: Serve, image: Image, theirs: str) -> None:
+def test_without_a_service_engines_are_asked_and_left_alone(serve: Serve, image: Image, theirs: str) -> None:
     target = serve([image("a.img"), image("b.img")], hba=3, options=("--read-only",))
     status = as_json("status")
     assert status["daemon"] is None
@@ -62,12 +61,27 @@ def test_status_without_a_service_asks_the_engines(serve: Serve, image: Image, t
     text = vscsihba("status")
     assert "service: not running" in text
     assert f"backstore  {theirs}" in text
+    before = target_objects()
+    assert "is being served by" in vscsihba("clear", "3", code=1)
+    assert "is being served by" in vscsihba("clear", "--all", code=1)
+    assert target_objects() == before
+    assert target.stop() == 0
 
 
-def test_what_a_killed_engine_leaves_is_told_and_cleared(serve: Serve, image: Image, theirs: str) -> None:
-    target = serve([image("a.img")], hba=3)
-    os.kill(target.process.pid, signal.SIGKILL)
-    target.process.wait(60)
+def test_what_a_killed_engine_leaves_is_kept_while_it_is_used_then_cleared(
+    serve: Serve, image: Image, theirs: str, scratch: Path
+) -> None:
+    file = image("a.img")
+    first = serve([file], hba=3)
+    node = first.luns[0].node
+    run("mkfs.ext4", "-q", node)
+    with mounted(node, scratch / "mnt"):
+        kill(first)
+        assert f"{node} is mounted on" in vscsihba("clear", "3", code=1)
+        assert node.exists()
+        second = serve([file], hba=3)  # who serves it again can unmount it
+    kill(second)
+
     assert as_json("status")["hbas"][0]["luns"][0]["state"] == "nobody serves it"
     done = subprocess.run(
         [VSCSIHBA, "doctor", "--json"], capture_output=True, text=True, check=False, timeout=300
@@ -77,26 +91,9 @@ def test_what_a_killed_engine_leaves_is_told_and_cleared(serve: Serve, image: Im
     assert (bad["title"], bad["text"]) == ("hba3", "1 LUN, and nobody serves it")
     assert "vscsihba clear 3" in bad["cure"]
     assert vscsihba("clear", "3") == "cleared: HBA 3 is gone\n"
-    assert as_json("status")["hbas"] == []
+    assert not any("vscsihba3" in path.name for path in target_objects())
 
 
-def test_clear_takes_nothing_from_who_is_served(serve: Serve, image: Image, theirs: str) -> None:
-    target = serve([image("a.img")], hba=3)
-    before = target_objects()
-    assert "is being served by" in vscsihba("clear", "3", code=1)
-    assert "is being served by" in vscsihba("clear", "--all", code=1)
-    assert target_objects() == before
-    assert target.stop() == 0
-
-
-def test_clear_takes_no_disk_from_under_a_user(serve: Serve, image: Image, scratch: Path) -> None:
-    target = serve([image("a.img")], hba=3)
-    node = target.luns[0].node
-    run("mkfs.ext4", "-q", node)
-    with mounted(node, scratch / "mnt"):
-        os.kill(target.process.pid, signal.SIGKILL)
-        target.process.wait(60)
-        assert f"{node} is mounted on" in vscsihba("clear", "3", code=1)
-        assert node.exists()
-        again = serve([scratch / "a.img"], hba=3)  # who serves it again can unmount it
-    assert again.stop() == 0
+def kill(target: Target) -> None:
+    os.kill(target.process.pid, signal.SIGKILL)
+    target.process.wait(60)

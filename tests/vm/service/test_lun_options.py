@@ -140,7 +140,7 @@ def check_protection(said: Served, large: Served, plain: Served) -> None:
     answer = run(
         "sg_raw",
         "--send=4096",
-        large.node,
+        large.sg,
         *WRITE_10,
         data=bytes(4096),
         check=False,

@@ -1,0 +1,152 @@
+"""Deaths of every part of the service under I/O; a start of the machine; faults in the middle of changes."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from tests.vm.daemon import RUNNING, Service, files, kill, seconds_until, shows, size_of
+from tests.vm.fio import Fio
+from tests.vm.shell import run
+from tests.vm.target import target_objects
+
+MiB = 1 << 20
+
+
+def test_deaths_under_io_lose_nothing(own_service: Service, scratch: Path) -> None:
+    service = own_service
+    document = {
+        "version": 1,
+        "backstores": files(scratch, "a", "b"),
+        "hbas": [shows(2, "a"), shows(3, "b", engines=2)],
+    }
+    service.ask("apply", document=document)
+    fio = Fio([service.disk(2, 0), service.disk(3, 0)])
+
+    service.kill()
+    before = {path.name for path in Path("/run/vscsihba/hba2").glob("engine-*.control")}
+    service.start()
+    assert {path.name for path in Path("/run/vscsihba/hba2").glob("engine-*.control")} == before, "adopted"
+
+    (engine,) = service.engines(2)
+    kill(engine)
+    took = seconds_until(lambda: service.engines(2) not in ([], [engine]), "another engine")
+    print(f"another engine after {took:.1f} s")
+    kill(service.engines(3)[0])
+
+    (engine,) = service.engines(2)
+    service.kill()
+    kill(engine)
+    begin = time.monotonic()
+    service.start()
+    seconds_until(service.all_run, "all LUNs served")
+    print(f"both are back after {time.monotonic() - begin:.1f} s")
+
+    print(f"longest wait of an I/O: {fio.finish():.2f} s")
+    assert service.changes("plan", document) == []
+    wait = seconds_until(lambda: len(service.engines(3)) == 2, "two engines again")
+    print(f"two engines again after {wait:.1f} s")
+
+
+def test_the_saved_document_comes_back_after_a_start_of_the_machine(
+    own_service: Service, scratch: Path
+) -> None:
+    """A disk whose file is away is served once that is there, and keeps no other waiting."""
+    service = own_service
+    image, away = scratch / "c.img", scratch / "away.img"
+    image.write_bytes(bytes(MiB))
+    stacks = {**files(scratch, "a", "b"), "c": {"handler": "file", "path": str(image)}}
+    document = {"version": 1, "backstores": stacks, "hbas": [shows(4, "a", "b", "c")]}
+    service.ask("apply", document=document)
+    run("dd", "if=/dev/zero", f"of={service.disk(4, 0).node}", "bs=1M", "count=1", "oflag=direct")
+    service.ask("save")
+    service.ask("clear")
+    assert not [path for path in target_objects() if "vscsihba" in path.name]
+    service.kill()
+    RUNNING.unlink()  # as /run is empty after a boot
+    (scratch / "b.img").unlink()
+    image.rename(away)
+
+    service.start()
+    assert service.lun(4, 0)["state"] == "running"
+    assert size_of(service.disk(4, 1).node) == 16 * MiB
+    assert "c.img" in service.lun(4, 2)["state"]
+    away.rename(image)
+    seconds_until(service.all_run, "the disk whose file is there again")
+    assert service.changes("plan", document) == []
+
+
+FAULTS = """
+import json, sys
+from pathlib import Path
+from vscsihba import configfs
+from vscsihba.daemon.service import Service
+from vscsihba.daemon.state import State
+from vscsihba.daemon.supervisor import Supervisor
+from vscsihba.errors import HostError
+
+folder = Path(sys.argv[1])
+calls, refused = [0], [None]
+
+def counted(name):
+    def call(self, *words, **options):
+        calls[0] += 1
+        if calls[0] - 1 == refused[0]:
+            raise HostError("refused")
+        return getattr(Supervisor, name)(self, *words, **options)
+    return call
+
+NAMES = ("add_hba", "remove_hba", "set_engines", "add_lun", "remove_lun", "enlarge", "tune")
+Faulty = type("Faulty", (Supervisor,), {name: counted(name) for name in NAMES})
+
+def document(*luns, sizes={}):
+    stacks = {
+        name: {"handler": "file", "path": str(folder / name), "size": sizes.get(name, "1MiB")}
+        for _, _, name in luns
+    }
+    ids = sorted({hba for hba, _, _ in luns})
+    return {"version": 1, "backstores": stacks, "hbas": [
+        {"id": hba, "luns": [{"lun": n, "backstore": name} for h, n, name in luns if h == hba]} for hba in ids
+    ]}
+
+def there():
+    found = configfs.observe()
+    return {str(key): sorted(hba.luns) for key, hba in found.hbas.items()}, sorted(found.backstores)
+
+supervisor = Faulty()
+service = Service(supervisor, State(folder / "run", folder / "saved.json"))
+service.resume()
+quiet = lambda report: None
+old = document((8, 0, "a"), (8, 1, "b"))
+new = document((8, 0, "a"), (8, 2, "c"), (9, 0, "d"), sizes={"a": "2MiB"})
+service.apply(old, quiet)
+before, outcomes = there(), []
+for number in range(100):
+    calls[0], refused[0] = 0, number
+    try:
+        service.apply(new, quiet)
+    except HostError:
+        refused[0] = None
+        again = [step["kind"] for step in service.plan(old)["changes"]]
+        outcomes.append(there() == before and again == [])
+        continue
+    break
+refused[0] = None
+after = there()
+twice = service.plan(new)["changes"]
+service.clear(quiet)
+supervisor.close()
+print(json.dumps([outcomes, before, after, twice, there()]))
+"""
+
+
+def test_a_fault_at_any_step_leaves_the_old_state(scratch: Path) -> None:
+    (scratch / "run").mkdir()
+    told = run(sys.executable, "-c", FAULTS, scratch, limit=1500).splitlines()[-1]
+    outcomes, before, after, twice, nothing = json.loads(told)
+    assert len(outcomes) >= 5
+    assert all(outcomes)
+    assert before == [{"8": [0, 1]}, ["vscsihba8-lun0", "vscsihba8-lun1"]]
+    assert after[0] == {"8": [0, 2], "9": [0]}
+    assert twice == []
+    assert nothing == [{}, []]
