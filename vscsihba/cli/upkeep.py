@@ -68,7 +68,7 @@ def _targetctl() -> Iterator[Finding]:
 
 
 def _ours_in(file: Path) -> list[str]:
-    """Return the names of our backstores that LIO's own service would make; none if that is no file of its."""
+    """Return the names of our backstores that LIO's own service would make; none if it has no such file."""
     try:
         saved: Any = json.loads(file.read_bytes())
         objects = saved["storage_objects"]
