@@ -182,7 +182,7 @@ def test_resets_with_io_under_way_lose_nothing(serve: Serve, disks: list[Path]) 
     target = serve([disks[0], f"delay:0.002|{disks[1]}"])
     fio = Fio(target.luns, flushing=True)
     count = 0
-    for _ in range(300 if SOAK else 40):
+    for _ in range(200 if SOAK else 40):
         for lun in target.luns:
             run("sg_reset", "--device", lun.sg)
             count += 1
@@ -248,3 +248,20 @@ def test_stuck_disks_are_shared_out_when_their_storage_answers(
         use(lun)
     assert first.stop() == 0
     assert second.stop() == 0
+
+
+def test_a_stuck_disk_does_not_keep_its_engine_from_ending(start: Start, flag: Path) -> None:
+    """What cannot be written is lost, and said so, as with any disk that is pulled."""
+    target = start()
+    stuck_lun, other = target.luns
+    with stuck(flag):
+        old = Sender(stuck_lun, write(OLD), data_out=OLD, timeout=5)
+        held(flag)
+        assert not old.result().good
+        use(other)
+        assert target.stop(limit=300) == 1
+        assert "its storage does not answer" in target.errors()
+        wait_until(lambda: not (stuck_lun.node.exists() or other.node.exists()), "both disks are gone")
+    again = start()
+    use(again.luns[0])
+    assert again.stop() == 0
