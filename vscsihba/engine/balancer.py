@@ -1,9 +1,17 @@
 """A thread that settles who serves what, whenever an engine or a LUN has come, changed or gone."""
 
+import logging
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
+
+from vscsihba.errors import VscsihbaError
+
+log = logging.getLogger(__name__)
+
+AGAIN: Final = 5.0
+"""Seconds until another try where settling has failed."""
 
 _CHANGED: Final = "changed"
 _END: Final = "end"
@@ -13,7 +21,8 @@ class Balancer:
     """Calls `settle` on a thread of its own after each change, until stopped.
 
     Args:
-        settle: Does it, and returns the seconds until another try is due; None if all is settled.
+        settle: Does it, and returns the seconds until another try is due; None if all is settled. Where the
+            machine refuses (a `VscsihbaError`, an OSError), it is called again in a while.
     """
 
     def __init__(self, settle: Callable[[], float | None]) -> None:
@@ -35,11 +44,19 @@ class Balancer:
         self._thread.join()
 
     def _run(self) -> None:
-        again = self._settle()
+        again = self._try()
         while True:
             try:
                 if self._events.get(timeout=again) == _END:
                     return
             except Empty:
                 pass
-            again = self._settle()
+            again = self._try()
+
+    def _try(self) -> float | None:
+        """Settle; a machine that refuses may do so no longer in a while."""
+        try:
+            return self._settle()
+        except (VscsihbaError, OSError) as error:
+            log.error("LUNs cannot be shared out: %s", error)  # noqa: TRY400 - it says all
+            return AGAIN

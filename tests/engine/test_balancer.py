@@ -1,0 +1,89 @@
+"""The thread that settles who serves what: after each change, again when asked to, and whatever fails."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from vscsihba.engine import balancer as module
+from vscsihba.engine.balancer import Balancer
+from vscsihba.errors import HostError
+
+LIMIT = 60
+
+
+class Settling:
+    """Counts, and does what the test says."""
+
+    def __init__(self, *outcomes: float | Exception | None) -> None:
+        self._outcomes = list(outcomes)
+        self._calls = threading.Semaphore(0)
+
+    def __call__(self) -> float | None:
+        self._calls.release()
+        outcome = self._outcomes.pop(0) if self._outcomes else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def happens(self) -> bool:
+        """Tell whether it is called, or was since the last question."""
+        return self._calls.acquire(timeout=LIMIT)
+
+    @property
+    def happened(self) -> bool:
+        """Whether it was called since the last question."""
+        return self._calls.acquire(blocking=False)
+
+
+@contextmanager
+def running(settling: Settling) -> Iterator[Balancer]:
+    balancer = Balancer(settling)
+    balancer.start()
+    try:
+        yield balancer
+    finally:
+        balancer.stop()
+
+
+def test_it_settles_at_the_start_and_after_each_change() -> None:
+    with running(settling := Settling()) as balancer:
+        for _ in range(3):
+            assert settling.happens()
+            balancer.changed()
+        assert settling.happens()
+    assert not settling.happened
+
+
+def test_a_change_before_the_start_is_not_forgotten() -> None:
+    balancer = Balancer(settling := Settling())
+    balancer.changed()
+    balancer.start()
+    assert settling.happens()
+    assert settling.happens()
+    balancer.stop()
+
+
+def test_what_is_not_settled_is_tried_again() -> None:
+    with running(settling := Settling(0.01, 0.01)):
+        assert all(settling.happens() for _ in range(3))
+
+
+@pytest.mark.parametrize("fault", [HostError("configfs refuses"), OSError(5, "Input/output error")])
+def test_a_failure_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    monkeypatch.setattr(module, "AGAIN", 0.01)
+    with caplog.at_level(logging.ERROR), running(settling := Settling(fault)):
+        assert settling.happens()
+        assert settling.happens()
+    assert f"LUNs cannot be shared out: {fault}" in caplog.text
+
+
+def test_nothing_is_settled_after_the_stop() -> None:
+    with running(settling := Settling()) as balancer:
+        assert settling.happens()
+    balancer.changed()
+    assert not settling.happened
