@@ -59,7 +59,7 @@ program() {
     fi
     online || options+=(--no-index)
     [ -e "${wheel[0]}" ] || wheel=("$tree")
-    "${pip[@]}" install "${options[@]}" --find-links "$tree/build/wheels" "${wheel[0]}[test]"
+    "${pip[@]}" install "${options[@]}" --find-links "$tree/build/wheels" "${wheel[0]}[encrypt,test]"
     ln -sf "$prefix/bin/vscsihba" "$prefix/bin/vscsitarget" /usr/local/bin/
     # The tests, without the package beside them: what they import is what is installed.
     mkdir "$prefix/tree"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def test_a_file_is_a_disk_until_the_signal(
     serve: "Serve", image: "MakeImage", number: signal.Signals
 ) -> None:
+    before = target_objects()
     path = image(size=8 << 20)
     target = serve([path])
     (lun,) = target.luns
@@ -27,4 +28,4 @@ def test_a_file_is_a_disk_until_the_signal(
     assert target.stop(number) == 0
     assert path.read_bytes()[:19] == b"written to the disk"
     assert not lun.node.exists()
-    assert not target_objects()
+    assert target_objects() == before
