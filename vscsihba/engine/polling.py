@@ -12,12 +12,12 @@ Knows numbers only: no clock, no ring.
 
 from typing import Final
 
-TRIAL: Final = 16
-"""Rounds (waits, and what came of them) for which the way that seems worse is tried again."""
-STRETCH: Final = 256
+TRIAL: Final = 4
+"""Rounds (some waits, and what came of them) for which the way that seems worse is tried again."""
+STRETCH: Final = 64
 """Rounds for which the way that seems better is kept before that."""
 PAUSE: Final = 0.02
-"""Seconds without a command that are the initiator's own doing, whichever way is taken."""
+"""Seconds for a round that are the initiator's own doing, whichever way is taken."""
 _GAIN: Final = 0.9
 """Looking must take this much less of the time that sleeping takes."""
 _FADING: Final = 0.5

@@ -22,6 +22,8 @@ POLL: Final = 0.001
 """Seconds to look at a ring before sleeping, at most."""
 _LOOKS: Final = 32
 """Looks at the rings between two at the clock, which may be a slow one."""
+_LAP: Final = 4
+"""Times that something was served between two looks at the clock."""
 _TURN: Final = 0.001
 """Seconds after which busy rings let the others be looked at."""
 
@@ -74,8 +76,11 @@ class Pump:
         self._epoll.register(self.mailbox, select.EPOLLIN)
         self._served: dict[int, Served] = {}
         self._hot: dict[int, Served] = {}
+        self._rings: tuple[Served, ...] = ()  # the hot ones again, so that nobody has to collect them
         self._polling = Polling(poll)
-        self._last = 0.0
+        self._lap_began = 0.0
+        self._lap_left = _LAP
+        self._lap_commands = 0
         self._unread = False
         self._running = False
         self._thread: threading.Thread | None = None
@@ -108,7 +113,7 @@ class Pump:
         """Stop serving; harmless if it was let go before. On the pump's thread only."""
         fd = served.fileno()
         if self._served.pop(fd, None) is not None:
-            self._hot.pop(fd, None)
+            self._let_cool(fd)
             self._epoll.unregister(fd)
 
     def run(self) -> None:
@@ -126,54 +131,68 @@ class Pump:
         served = self._served.get(fd)
         if served is not None and self._acknowledge(served):
             self._hot[fd] = served
+            self._rings = tuple(self._hot.values())
             self._serve(served)
+
+    def _let_cool(self, fd: int) -> None:
+        self._hot.pop(fd, None)
+        self._rings = tuple(self._hot.values())
 
     def _watch(self) -> float | None:
         """Serve the rings that were busy, as long as they are; return how long to wait for all of them."""
-        turn = self._last + _TURN
+        turn = time.monotonic() + _TURN
         while self._hot and self._running:
             if not self._look():
                 self._cool()
-            elif self._last > turn:
+            elif self._lap_began > turn:
                 return 0
         return None if self._running else 0
 
     def _look(self) -> bool:
-        """Look until something waits in a busy ring, and serve it; False if looking longer does not pay.
-
-        Nor does it with something under way on other threads: they need the interpreter's lock.
-        """
-        rings, clock = tuple(self._hot.values()), time.monotonic
-        window = 0.0 if any(served.busy for served in rings) else self._polling.window
-        until = self._last + window
-        waiting = _waiting(rings)
-        while not waiting and window and clock() < until and not self.mailbox.pending():
-            waiting = _waiting(rings, _LOOKS)
+        """Look until something waits in a busy ring, and serve it; False if looking longer does not pay."""
+        waiting = _waiting(self._rings)
+        if not waiting and self._polling.window:
+            waiting = self._stare()
         if self.mailbox.pending():  # what was posted before a command came is done before it
             self.mailbox.run()
-            waiting = _waiting(tuple(self._hot.values()))
-        self._unread = self._unread or bool(waiting)
+            waiting = _waiting(self._rings)
         for served in waiting:
             self._serve(served)
+        self._unread = self._unread or bool(waiting)
         return bool(waiting)
+
+    def _stare(self) -> Sequence[Served]:
+        """Look for as long as that may pay; return the rings in which something waits.
+
+        It does not pay with something under way on other threads: they need the interpreter's lock.
+        """
+        rings, clock, until = self._rings, time.monotonic, 0.0
+        waiting: Sequence[Served] = ()
+        while not (waiting or self.mailbox.pending() or any(served.busy for served in rings)):
+            waiting = _waiting(rings, _LOOKS)
+            if not waiting and (now := clock()) > (until := until or now + self._polling.window):
+                break
+        return waiting
 
     def _cool(self) -> None:
         """Make ready to sleep: notifications of what was served already would wake us at once."""
         for fd, served in tuple(self._hot.items()):
             if not self._unread or (self._acknowledge(served) and not served.pending()):
-                self._hot.pop(fd, None)
+                self._let_cool(fd)
         self._unread = False
 
     def _serve(self, served: Served) -> None:
-        """Let a ring answer, and count what that took."""
+        """Let a ring answer, and count what that took; not at each time, for a clock may be a slow one."""
         try:
-            count = served.serve()
+            self._lap_commands += served.serve()
         except TransportError as error:
             self._let_go(served, error)
             return
-        now = time.monotonic()
-        self._polling.note(now - self._last, count)
-        self._last = now
+        self._lap_left -= 1
+        if not self._lap_left:
+            now = time.monotonic()
+            self._polling.note(now - self._lap_began, self._lap_commands)
+            self._lap_began, self._lap_left, self._lap_commands = now, _LAP, 0
 
     def _acknowledge(self, served: Served) -> bool:
         try:
@@ -188,10 +207,10 @@ class Pump:
         served.failed(error)
 
 
-def _waiting(rings: Sequence[Served], looks: int = 1) -> list[Served]:
+def _waiting(rings: Sequence[Served], looks: int = 1) -> Sequence[Served]:
     """Look so many times at most; return the rings in which something waits."""
     for _ in range(looks):
         for ring in rings:
             if ring.pending():
-                return [served for served in rings if served.pending()]
-    return []
+                return rings if len(rings) == 1 else [served for served in rings if served.pending()]
+    return ()
