@@ -163,6 +163,17 @@ def wait_for_line(caplog: pytest.LogCaptureFixture, text: str) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_an_aborted_command_goes_no_further_once_it_is_given_up() -> None:
+    with slow_rig(medium := Held("read")) as (rig, _):
+        compared = begin(rig, medium, COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [compared])
+        assert triple(rig.loopback.wait(compared)) == GIVEN_UP
+        medium.gate.set()
+        assert rig.read(0, 1).data == bytes(512)
+        assert rig.loopback.outstanding == 0
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_reset_gives_up_writes_whose_storage_hangs_and_they_are_done_in_their_turn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

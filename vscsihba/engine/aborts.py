@@ -148,7 +148,7 @@ class Aborts:
             task.name,
             age,
         )
-        self._tasks.abandon(task)
+        self._tasks.abandon(task, stop=may_drop(task.aborted_by))
         if kept is not None:
             self._kept[task] = kept
 

@@ -35,6 +35,7 @@ class Task:
         once: It must not run twice, and has not changed the medium yet.
         aborted_by: The task management function that has ended it for its sender, if any has.
         abandoned: It was answered before it has ended.
+        stopped: It goes no further than the block operation under way.
         started: When it was taken, in seconds of CLOCK_MONOTONIC.
     """
 
@@ -48,6 +49,7 @@ class Task:
     once: bool = False
     aborted_by: str | None = None
     abandoned: bool = False
+    stopped: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @classmethod

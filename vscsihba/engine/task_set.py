@@ -140,9 +140,14 @@ class TaskSet:
         """Return those of the named commands that have not ended, begun or not."""
         return [self._commands[tag] for tag in tags if tag in self._commands]
 
-    def abandon(self, task: Task) -> None:
-        """Note that a command was answered and has not ended: it keeps its turn, and newer ones wait."""
-        task.abandoned = True
+    def abandon(self, task: Task, *, stop: bool) -> None:
+        """Note that a command was answered and has not ended: it keeps its turn, and newer ones wait.
+
+        Args:
+            task: The command.
+            stop: It ends with the block operation under way.
+        """
+        task.abandoned, task.stopped = True, stop
         self._abandoned += task not in self._waiting
 
     def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
@@ -192,6 +197,9 @@ class TaskSet:
             task.tag, task.abandoned = None, False
             self.go_on(task, value, error)
             self.start_waiting()
+        elif task.stopped:
+            task.command.close()
+            self._end(task, None)
         else:
             self._advance(task, value, error)
 
