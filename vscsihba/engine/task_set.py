@@ -194,7 +194,7 @@ class TaskSet:
             # An erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations").
             self._ended(task, None)
             self._leave(task)
-            task.tag, task.abandoned = None, False
+            task.tag, task.abandoned, task.stopped = None, False, False
             self.go_on(task, value, error)
             self.start_waiting()
         elif task.stopped:
