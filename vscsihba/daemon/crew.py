@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Final
 
+from vscsihba.daemon.asking import DEAD, Asking
 from vscsihba.daemon.roster import Member, Roster
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import LunRequest
@@ -45,6 +46,7 @@ class Crew:
         self.failures: dict[int, str] = {}
         self._id = hba_id
         self._roster = Roster(hba_id, size, start, welcome=self._welcome, mend=self._mend, found=found)
+        self._asking = Asking(hba_id, self._roster)
 
     @property
     def size(self) -> int:
@@ -140,7 +142,7 @@ class Crew:
         with self._roster.lock:
             told: list[Member] = []
             try:
-                self._tell_all("add_lun", {"request": asdict(request)}, request.lun, told)
+                self._asking.all("add_lun", {"request": asdict(request)}, request.lun, told)
             except VscsihbaError:
                 self._take_back(request.lun, told)
                 raise
@@ -160,11 +162,11 @@ class Crew:
             HostError: Its disk is in use, or the kernel refuses; it is served as before.
         """
         with self._roster.lock:
-            owner, *others = self._in_order(lun)
+            owner, *others = self._asking.in_order(lun)
             try:
                 for member in others:
                     with suppress(UsageError):  # it does not know the LUN, or it alone does
-                        self._ask(member, "remove_lun", {"lun": lun, "leave": True})
+                        self._asking.one(member, "remove_lun", {"lun": lun, "leave": True})
                 owner.ask("remove_lun", {"lun": lun, "force": force})
             except VscsihbaError:
                 self._serve_again(lun)
@@ -198,8 +200,11 @@ class Crew:
 
     def _enlarge(self, lun: int, size: int) -> bool:
         """Ask the engines, the likely owner first; tell whether the owner was among them."""
-        answers = [self._ask(member, "resize", {"lun": lun, "size": size}) for member in self._in_order(lun)]
-        return any(answer is not _DEAD and answer["owner"] for answer in answers)
+        answers = [
+            self._asking.one(member, "resize", {"lun": lun, "size": size})
+            for member in self._asking.in_order(lun)
+        ]
+        return any(answer is not DEAD and answer["owner"] for answer in answers)
 
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Have Linux treat a LUN otherwise.
@@ -208,56 +213,13 @@ class Crew:
             HostError: The kernel refuses.
         """
         with self._roster.lock:
-            self._tell_all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
+            self._asking.all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
             self.requests[lun] = replace(self.requests[lun], tuning=tuning)
 
     def describe(self, request: LunRequest) -> None:
         """Have engines that come told another description of the same disk."""
         with self._roster.lock:
             self.requests[request.lun] = request
-
-    # Asking.
-
-    def _in_order(self, lun: int) -> list[Member]:
-        """Return the engines, first the one that is to own a LUN (`vscsihba.engine.share`).
-
-        Raises:
-            UsageError, HostError: There is none, and none can be started.
-        """
-        self._roster.bury()
-        if not self._roster.members:
-            self._roster.fill()
-        members = self._roster.members
-        at = lun % len(members)
-        return members[at:] + members[:at]
-
-    def _tell_all(self, verb: str, arguments: Mapping[str, object], lun: int, told: list[Member]) -> None:
-        """Ask every engine; one that dies meanwhile is passed over, for its successor will be told.
-
-        Args:
-            verb: What.
-            arguments: Its arguments.
-            lun: What it is about.
-            told: Those that have done it are put here.
-
-        Raises:
-            UsageError, HostError: One refuses, or all of them die.
-        """
-        told.extend(
-            member for member in self._in_order(lun) if self._ask(member, verb, arguments) is not _DEAD
-        )
-        if not told:
-            raise HostError(f"every engine of HBA {self._id} ended meanwhile", cure="its log says why")
-
-    def _ask(self, member: Member, verb: str, arguments: Mapping[str, object]) -> Any:
-        """Ask an engine; `_DEAD` if it has ended meanwhile."""
-        try:
-            return member.ask(verb, arguments)
-        except HostError:
-            if member.alive:
-                raise
-            log.warning("engine %d of HBA %d ended while it was asked to %s", member.pid, self._id, verb)
-            return _DEAD
 
     # Engines that come.
 
@@ -269,7 +231,7 @@ class Crew:
     def _try(self, member: Member, request: LunRequest) -> bool:
         """Have an engine serve a LUN; note why, where it cannot."""
         try:
-            self._ask(member, "add_lun", {"request": asdict(request)})
+            self._asking.one(member, "add_lun", {"request": asdict(request)})
         except VscsihbaError as error:
             if self.failures.get(request.lun) != str(error):
                 log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
@@ -302,7 +264,3 @@ class Crew:
             member.ask("remove_lun", {"lun": lun, "leave": True})
         except UsageError:
             member.ask("remove_lun", {"lun": lun})
-
-
-_DEAD: Final = object()
-"""For the answer of an engine that has ended."""
