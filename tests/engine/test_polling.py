@@ -1,6 +1,10 @@
 """Whether looking pays is found out by trying both ways."""
 
-from vscsihba.engine.polling import PAUSE, STRETCH, TRIAL, Polling
+import pytest
+
+from vscsihba.engine.polling import PAUSE, STRETCH, TRIAL, VARIABLE, Polling, longest_look
+from vscsihba.engine.pump import Pump
+from vscsihba.errors import UsageError
 
 MOST = 0.001
 
@@ -72,3 +76,17 @@ def test_rounds_without_a_command_change_nothing() -> None:
 
 def test_never_looks_when_told_not_to() -> None:
     assert not any(serve(Polling(0), 10 * STRETCH, looking=1e-5, sleeping=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("word", "seconds"), [(None, 0.001), ("", 0.001), ("0", 0), ("250", 0.00025), ("100000", 0.1)]
+)
+def test_the_environment_says_how_long_to_look(word: str | None, seconds: float) -> None:
+    assert longest_look({} if word is None else {VARIABLE: word}) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("word", ["-1", "1ms", "100001", "1e3", "²", " 5"])
+def test_what_cannot_be_meant_is_named(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, word)
+    with pytest.raises(UsageError, match=f"{VARIABLE}={word}"):
+        Pump()

@@ -10,7 +10,16 @@ processor time.
 Knows numbers only: no clock, no ring.
 """
 
+import os
+from collections.abc import Mapping
 from typing import Final
+
+from vscsihba.errors import UsageError
+
+VARIABLE: Final = "VSCSIHBA_POLL"
+"""Of the environment: microseconds to look at most; 0 to sleep always."""
+_DEFAULT: Final = 1000
+_MOST: Final = 100_000
 
 TRIAL: Final = 4
 """Rounds (some waits, and what came of them) for which the way that seems worse is tried again."""
@@ -22,6 +31,21 @@ _GAIN: Final = 0.9
 """Looking must take this much less of the time that sleeping takes."""
 _FADING: Final = 0.5
 """What remains of older measurements after a trial of both ways."""
+
+
+def longest_look(environment: Mapping[str, str] = os.environ) -> float:
+    """Return for how many seconds a thread may look before it sleeps, as the environment has it.
+
+    Raises:
+        UsageError: It has what cannot be meant.
+    """
+    word = environment.get(VARIABLE) or str(_DEFAULT)
+    if not (word.isascii() and word.isdecimal() and int(word) <= _MOST):
+        raise UsageError(
+            f"{VARIABLE}={word} is no time to poll",
+            cure=f"set it to microseconds from 0 (never) to {_MOST}, or not at all ({_DEFAULT})",
+        )
+    return int(word) / 1e6
 
 
 class _Way:

@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _serve(hba_id: int) -> int:
     reports = Reports(failed=log.error, notice=log.info)
-    target = Target(hba_id, [], reports=reports, by=BY, end=lambda: _end(target))
     try:
+        target = Target(hba_id, [], reports=reports, by=BY, end=lambda: _end(target))
         with target:
             if _say(None) or target.status()["luns"]:
                 log.info("engine %d serves", os.getpid())

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from vscsihba.engine.mailbox import Mailbox
-from vscsihba.engine.polling import Polling
+from vscsihba.engine.polling import Polling, longest_look
 from vscsihba.errors import TransportError
 
 log = logging.getLogger(__name__)
 
-POLL: Final = 0.001
-"""Seconds to look at a ring before sleeping, at most."""
 _LOOKS: Final = 32
 """Looks at the rings between two at the clock, which may be a slow one."""
 _LAP: Final = 4
@@ -67,17 +65,21 @@ class Pump:
     All of a `Served` runs on the pump's thread; other threads reach it through `mailbox`.
 
     Args:
-        poll: Seconds to look for more commands before sleeping, at most; 0 to sleep at once.
+        poll: Seconds to look for more commands before sleeping, at most; 0 to sleep at once;
+            None for what the environment says (`vscsihba.engine.polling.longest_look`).
+
+    Raises:
+        UsageError: The environment says what cannot be meant.
     """
 
-    def __init__(self, poll: float = POLL) -> None:
+    def __init__(self, poll: float | None = None) -> None:
+        self._polling = Polling(longest_look() if poll is None else poll)
         self.mailbox = Mailbox()
         self._epoll = select.epoll()
         self._epoll.register(self.mailbox, select.EPOLLIN)
         self._served: dict[int, Served] = {}
         self._hot: dict[int, Served] = {}
         self._rings: tuple[Served, ...] = ()  # the hot ones again, so that nobody has to collect them
-        self._polling = Polling(poll)
         self._lap_began = 0.0
         self._lap_left = _LAP
         self._lap_commands = 0
