@@ -12,11 +12,11 @@ GUEST = HERE.parent / "guest"
 QBOOT = Path("/usr/share/qemu/qboot.rom")
 """A firmware that only starts kernels; under software emulation half a second faster than SeaBIOS."""
 EMULATED_CPU = "max,-erms,-fsrm"
-"""All that QEMU emulates, but for the promise that ``rep movsb`` is quick, which the kernel believes: emulated, it
-is the slowest of all ways to copy, a byte at a time. Large reads take half as long without."""
+"""All that QEMU emulates, but for the promise that ``rep movsb`` is quick, which the kernel believes:
+emulated, it is the slowest of all ways to copy, a byte at a time. Large reads take half as long without."""
 EMULATED_CLOCK = "tsc=reliable"
-"""Lets the kernel read the time from the processor. It would not, for an emulated one promises no steady rate; but
-QEMU hands out the host's. All other clocks are devices, each look at which is a system call and takes 10 us."""
+"""Lets the kernel read the time from the processor. It would not, for an emulated one promises no steady
+rate; but QEMU hands out the host's. All other clocks are devices: a look is a system call and takes 10 us."""
 GUEST_SHARE = "/run/vm-share"
 """Where guest/enter.sh finds WorkDir.share."""
 
