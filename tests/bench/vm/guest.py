@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workload", action="append", metavar="WORDS", help="only those with these words; may be repeated"
     )
-    made.add_argument("--rounds", type=int, default=5, help="times that everything is run (5)")
-    made.add_argument("--seconds", type=float, default=2, help="length of one run (2)")
+    made.add_argument("--rounds", type=int, default=3, help="times that everything is run (3)")
+    made.add_argument("--seconds", type=float, default=1.5, help="length of one run (1.5)")
     made.add_argument("--quick", action="store_true", help="the shortest form: shows that all of it works")
     return made
 
@@ -84,9 +84,8 @@ class Guest:
     def scaling(self) -> None:
         """Run several LUNs at once."""
         luns = (1, 2) if self.options.quick else (1, 2, 4, 8)
-        for _ in range(1 if self.options.quick else 3):
-            for found in scaling.throughput(self.folder, self.options.seconds, luns, (1, 2)):
-                say("scaling", found)
+        for found in scaling.throughput(self.folder, self.options.seconds, self.options.rounds, luns, (1, 2)):
+            say("scaling", found)
 
     def footprint(self) -> None:
         """Serve few LUNs and many, and see how quickly programs start."""

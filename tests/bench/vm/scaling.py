@@ -37,19 +37,20 @@ def serving(folder: Path, luns: int, engines: int = 1) -> Iterator[list[Target]]
 
 
 def throughput(
-    folder: Path, seconds: float, luns: tuple[int, ...], engines: tuple[int, ...]
+    folder: Path, seconds: float, rounds: int, luns: tuple[int, ...], engines: tuple[int, ...]
 ) -> Iterator[dict[str, Any]]:
     """Yield commands a second of 4 KiB random reads at depth 8 on each of so many LUNs at once."""
     for lun_count in luns:
         for engine_count in engines:
             with serving(folder, lun_count, engine_count) as targets:
                 disks = [lun.node for lun in targets[0].luns]
-                jobs = fio(disks, _DEPTH_8, seconds)
-            yield {
-                "luns": lun_count,
-                "engines": engine_count,
-                "iops": sum(job["read"]["iops"] for job in jobs),
-            }
+                for _ in range(rounds):
+                    jobs = fio(disks, _DEPTH_8, seconds)
+                    yield {
+                        "luns": lun_count,
+                        "engines": engine_count,
+                        "iops": sum(job["read"]["iops"] for job in jobs),
+                    }
 
 
 def footprint(folder: Path, luns: tuple[int, ...]) -> Iterator[dict[str, Any]]:
