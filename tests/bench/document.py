@@ -24,8 +24,8 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
 
 - *In the VM:* Linux {kernel}, {cpus} CPUs, clock {clock}, Python {python}. Without KVM the guest is emulated:
   all is then ten times as slow and more, and jumps about, so compare columns, not with another machine. The
-  runner gives an emulated guest the processor's own clock, since fio and others look at it several times for each
-  command, and keeps the kernel from `rep movsb`, which no emulated processor does quickly
+  runner gives an emulated guest the processor's own clock, since fio and others look at it several times for
+  each command, and keeps the kernel from `rep movsb`, which no emulated processor does quickly
   ([vagrant](../../vagrant/README.md)); both help everybody in the tables.
 - Every contestant has an image of 64 MiB with random bytes in a tmpfs of the guest, so that nobody waits for
   a device, and all are there in one boot. Rounds are outermost: every workload is run on all contestants in
@@ -38,8 +38,8 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
   Debian's package, which has no file handler: its qcow handler, which takes raw files too, stands in.
 - Whether the machine was quiet shows in the spread: of a round in which other programs had the processors,
   only the ratios mean anything, and those not much.
-- CPU time is what the kernel counts in the middle of a run: of the serving process, and of all CPUs together, fio
-  and the kernel's own threads included. In-kernel targets have no process.
+- CPU time is what the kernel counts in the middle of a run: of the serving process, and of all CPUs together,
+  fio and the kernel's own threads included. In-kernel targets have no process.
 - *Natively:* a ring in this process, the command there and back, against the bare system call on the same
   blocks and memory, both by turns in one process. Median of 60 batches of 32; the spread is the
   interquartile range.
