@@ -21,9 +21,10 @@ KINDS = ("passed", "failed", "skipped")
 INTRODUCTION = """\
 # Kernels
 
-What the tests that need a kernel have found on each; generated from their results by
+What the tests that need a kernel have found on each. The first two of these run them, the last writes this page:
 
     ./dev test --kernel 6.1 --kernel 6.12
+    sudo vagrant/ci
     .venv/bin/python -m vagrant.kernels_page
 
 A column is a kernel, a row is a file of tests. Where a row says nothing, the file was not run on that kernel.
