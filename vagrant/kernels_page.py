@@ -21,7 +21,7 @@ KINDS = ("passed", "failed", "skipped")
 INTRODUCTION = """\
 # Kernels
 
-What the tests that need a kernel have found on each. The first two of these run them, the last writes this page:
+What the tests that need a kernel have found on each. These run them, and the last writes this page:
 
     ./dev test --kernel 6.1 --kernel 6.12
     sudo vagrant/ci
