@@ -167,6 +167,22 @@ def test_every_kernel_is_run_and_the_closing_lines_come_last(
     assert "of them 3 up\n" in printed.err
 
 
+@pytest.mark.parametrize(("words", "kept"), [(["--keep"], "1"), ([], "")])
+def test_a_machine_is_kept_where_that_is_asked_for(
+    no_box: None, monkeypatch: pytest.MonkeyPatch, words: list[str], kept: str
+) -> None:
+    monkeypatch.setenv("VM_KEEP", "")
+    seen = []
+
+    def run(*_: object) -> Outcome:
+        seen.append(os.environ["VM_KEEP"])
+        return Outcome(0, [], [], None)
+
+    monkeypatch.setattr(cli, "run_machine", run)
+    assert cli.main(["--kernel", "6.1", *words]) == 0
+    assert seen == [kept]
+
+
 def test_a_kernel_that_there_is_no_machine_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         cli.main(["--kernel", "5.4"])

@@ -36,8 +36,8 @@ def entry(words: list[str]) -> tuple[str, ...]:
     return tuple(words[:2]) if words[0] == "./dev" else (words[0],)
 
 
-def test_it_starts_what_ci_starts_and_the_lane_too() -> None:
-    assert {entry(words) for words in commands()} == entries_of_ci() | {("./dev", "setup"), ("vagrant/ci",)}
+def test_it_starts_what_ci_starts() -> None:
+    assert {entry(words) for words in commands()} == entries_of_ci()
 
 
 def test_every_job_runs_on_the_kernels_that_there_are() -> None:
