@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.vm.daemon import RUNNING, Service, files, kill, seconds_until, shows, size_of
+from tests.vm.daemon import RUNNING, Service, files, kill, seconds_until, shows, size_of, vscsihba
 from tests.vm.fio import Fio
 from tests.vm.shell import run
 from tests.vm.target import target_objects
@@ -46,6 +46,23 @@ def test_deaths_under_io_lose_nothing(own_service: Service, scratch: Path) -> No
     assert service.changes("plan", document) == []
     wait = seconds_until(lambda: len(service.engines(3)) == 2, "two engines again")
     print(f"two engines again after {wait:.1f} s")
+
+
+def test_a_leg_that_was_added_stays_when_the_engine_is_replaced(own_service: Service, scratch: Path) -> None:
+    service = own_service
+    first, second, third = (scratch / f"{name}.img" for name in "abc")
+    for image in (first, second, third):
+        image.write_bytes(bytes(MiB))
+    legs = [{"handler": "file", "path": str(image)} for image in (first, second)]
+    stack = {"handler": "mirror", "path": str(scratch / "mirror"), "create": True, "legs": legs}
+    service.ask("apply", document={"version": 1, "backstores": {"m": stack}, "hbas": [shows(4, "m")]})
+    assert "leg 2 takes part" in vscsihba("mirror", "add-leg", "hba4/lun0", third)
+    (engine,) = service.engines(4)
+    kill(engine)
+    seconds_until(lambda: service.engines(4) not in ([], [engine]) and service.all_run(), "another engine")
+    assert len(service.ask("show")["backstores"]["m"]["legs"]) == 3
+    told = service.ask("act", hba=4, lun=0, layer="mirror", action="status", arguments={})
+    assert told["result"]["legs"][2]["identity"] == f"file:{third.resolve()}"
 
 
 def test_the_saved_document_comes_back_after_a_start_of_the_machine(
