@@ -79,7 +79,7 @@ def fio(disks: list[Path], workload: Workload, seconds: float) -> list[dict[str,
     """
     words = [
         *("fio", "--output-format=json", "--ioengine=libaio", "--direct=1", "--thread", "--norandommap"),
-        *("--time_based", f"--runtime={seconds}", "--randrepeat=1", *workload.options),
+        *("--time_based", f"--runtime={round(seconds * 1000)}ms", "--randrepeat=1", *workload.options),
     ]
     for disk in disks:
         words += [f"--name={disk.name}", f"--filename={disk}"]
