@@ -14,8 +14,8 @@ thread can lose at most 1/`PATIENCE` of its time that way.
 
 A processor that is taken away from us makes a write slow, too, and threads would only make
 that worse. So a slow write only arouses suspicion; for `WARY` seconds the next one is asked
-whether it slept (``ru_nvcsw`` of getrusage(2)), which costs a system call, and two more if
-it was slow again.
+whether it slept (``ru_nvcsw`` of getrusage(2)), which costs a system call, and another one if
+it was slow again. A process that is traced (strace) sleeps in every call: of its writes nothing can be told.
 """
 
 import errno
@@ -78,17 +78,20 @@ def bounded_writer(fd: int, expected: Expected) -> Mover:
     somebody needs to notice that the file has lost its end.
     """
     clock, size_of, pwritev, end = time.monotonic, os.lseek, os.pwritev, os.SEEK_END
-    resume = wary = 0.0
+    resume = wary = calm = 0.0
 
     def write_on(views: Views, offset: int, flags: int) -> int:
-        nonlocal resume, wary
+        nonlocal resume, wary, calm
         start = clock()
         if start < resume:
             raise BlockingIOError
         slept = times_slept() if start < wary else None
         done = pwritev(fd, views, offset, flags)
-        if (spent := clock() - start) > SLOW:
-            if slept is not None and has_slept(slept):
+        if (spent := clock() - start) > SLOW and start > calm:
+            if linux.is_traced():
+                calm = start + WARY
+                return done
+            if slept is not None and slept != times_slept():
                 resume = start + PATIENCE * spent
             wary = max(resume, start + spent) + WARY
         return done
@@ -99,17 +102,6 @@ def bounded_writer(fd: int, expected: Expected) -> Mover:
         return write_on(views, offset, flags)
 
     return followed_up(write, write_on)
-
-
-def has_slept(before: int) -> bool:
-    """Tell whether the one system call since `before` was counted has slept.
-
-    A process that is traced (strace) stops twice in every call, and each stop counts as a sleep. So the
-    count is taken once more: what is between those two is what happens to a call that does nothing.
-    """
-    after = times_slept()
-    time.monotonic()  # as after the call in question; where the clock is a slow one, it is a call, too
-    return after - before > 2 * (times_slept() - after)
 
 
 def times_slept() -> int:

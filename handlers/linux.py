@@ -88,6 +88,15 @@ def discard_granularity(fd: int) -> int:
     return int((queue / "discard_granularity").read_text())
 
 
+def is_traced() -> bool:
+    """Tell whether somebody traces this thread (``TracerPid`` of proc(5)), and so stops it in every call."""
+    try:
+        status = Path("/proc/thread-self/status").read_text()
+    except OSError:
+        return False
+    return "TracerPid:\t0\n" not in status
+
+
 def is_memory(fd: int) -> bool:
     """Tell whether the page cache is all the storage that a file has (tmpfs, ramfs).
 
