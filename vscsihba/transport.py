@@ -25,8 +25,6 @@ copy, and may carry some stale bytes after the length that its opcode implies.
 
 ALL: Final = -1
 """No limit to how many commands `Transport.drain` hands out."""
-ANY: Final = 1 << 62
-"""Nor to how large they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +73,10 @@ class Transport(Protocol):
             DeviceGoneError: The other side is gone for good.
         """
 
-    def drain(self, cut: Cut, accept: Accept, most: int = ALL, large: int = ANY) -> int:
+    def drain(self, cut: Cut, accept: Accept, most: int = ALL) -> int:
         """Hand out the waiting commands, in order, up to `most`; return their number.
 
-        Stops early after one of more than `large` bytes, so that its answer can be shown before the next one
-        is executed; and at a task management request, so that it is acted on before what came after
+        Stops early at a task management request, so that it is acted on before what came after
         it: take it, then drain again.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bench.road import cdb_10, serving
-from vscsihba.engine.lun import BATCH, LARGE, ServedLun
+from vscsihba.engine.lun import BATCH, ServedLun
 from vscsihba.handlers import linux
 from vscsihba.loopback import Loopback
 
@@ -73,19 +73,6 @@ def test_system_calls_a_command_at_depth(image: Path, monkeypatch: pytest.Monkey
         assert serve(loopback, served) == DEPTH / BATCH
         assert loopback.kicks - kicks == DEPTH / BATCH
         assert calls == ({"pwritev": DEPTH, "lseek": DEPTH / BATCH} if write else {"preadv": DEPTH})
-
-
-def test_a_large_command_is_answered_before_the_next_is_executed(
-    image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with counted(image, monkeypatch) as (loopback, served, _):
-        for blocks in (8, LARGE // 512, 8, LARGE // 512 + 8, 8):
-            loopback.submit(cdb_10(READ_10, 0, blocks), data_in=blocks * 512)
-        answered = []
-        while served.pending():
-            answered.append(served.serve())
-        assert answered == [4, 1]
-        assert len(loopback.answers) == 5
 
 
 def test_each_batch_asks_anew_for_the_end_of_the_file(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

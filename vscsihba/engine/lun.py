@@ -34,8 +34,6 @@ _MAY_HAVE_RUN = scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARG
 
 BATCH = 8
 """Commands that are answered with one notification, at most: the initiator goes on with them meanwhile."""
-LARGE = 64 << 10
-"""Bytes above which a command is answered with one of its own: moving so many takes longer than telling."""
 
 
 class ServedLun:
@@ -127,7 +125,7 @@ class ServedLun:
         """Answer what waits in the ring, up to a batch; see `vscsihba.engine.pump.Served`."""
         self._serving = True
         try:
-            count = self.transport.drain(self.cut, self.accept, BATCH, LARGE)
+            count = self.transport.drain(self.cut, self.accept, BATCH)
             for request in self.transport.take_management():
                 self._aborts.act(request)
             if not self._road.clear:

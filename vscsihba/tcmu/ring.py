@@ -30,7 +30,7 @@ from vscsihba.tcmu.positions import UNKNOWN, Positions
 from vscsihba.tcmu.record import BEGUN
 from vscsihba.tcmu.response import Response, ResponseWriter
 from vscsihba.tcmu.survey import Survey, survey
-from vscsihba.transport import ALL, ANY, Accept, Cut, Recovered
+from vscsihba.transport import ALL, Accept, Cut, Recovered
 
 _REQUEST = struct.Struct("=HxxI12xQ16xQQ")
 """From byte 4 of an entry: cmd_id, iov_cnt, cdb_off, iov[0].iov_base, iov[0].iov_len.
@@ -96,7 +96,7 @@ class Ring:
         """The commands handed out on the long road and not yet completed, oldest first."""
         return tuple(self._commands.views)
 
-    def drain(self, cut: Cut, accept: Accept, most: int = ALL, large: int = ANY) -> int:
+    def drain(self, cut: Cut, accept: Accept, most: int = ALL) -> int:
         """Fetch up to the head, answering in place what `cut` executes.
 
         See `vscsihba.transport.Transport.drain`. An in-place answer needs one store: the slot
@@ -129,8 +129,6 @@ class Ring:
                     views = self._data.views(memory, start, iov_cnt, cdb_off)
                     taken = sum(map(len, views))
                 left -= 1
-                if taken > large:
-                    head = after
                 if not cut(cdb_off, views, taken):
                     place = start, cdb_off, end
                     positions.completed, level = start if level else positions.completed, False
