@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vagrant.runner import tsc
 from vagrant.runner.kernels import Kernel
 from vagrant.runner.workdir import WorkDir
 
@@ -14,9 +15,6 @@ QBOOT = Path("/usr/share/qemu/qboot.rom")
 EMULATED_CPU = "max,-erms,-fsrm"
 """All that QEMU emulates, but for the promise that ``rep movsb`` is quick, which the kernel believes:
 emulated, it is the slowest of all ways to copy, a byte at a time. Large reads take half as long without."""
-EMULATED_CLOCK = "tsc=reliable"
-"""Lets the kernel read the time from the processor. It would not, for an emulated one promises no steady
-rate; but QEMU hands out the host's. All other clocks are devices: a look is a system call and takes 10 us."""
 GUEST_SHARE = "/run/vm-share"
 """Where guest/enter.sh finds WorkDir.share."""
 
@@ -37,7 +35,7 @@ class Machine:
 def kernel_options(accel: str) -> list[str]:
     """Return kernel parameters: our programs first on the init's path, and less to do under emulation."""
     path = f"{GUEST / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
-    clock = [EMULATED_CLOCK] if accel == "tcg" else []
+    clock = tsc.clock_options() if accel == "tcg" else []
     return [f"PATH={path}", "mitigations=off", "nowatchdog", "audit=0", *clock]
 
 
