@@ -99,6 +99,7 @@ class Handler(ABC):
         example: A disk made of it, as a command line or a document has it, for the help.
         workers: How many verbs may run at once, each on a thread of its own.
         never_blocks: Every verb is so quick that it runs on the thread that serves the ring.
+        volatile: What it holds is gone with the process that has opened it.
         options: What the document says about this layer.
     """
 
@@ -109,6 +110,7 @@ class Handler(ABC):
     example: ClassVar[str] = ""
     workers: int = 1
     never_blocks: bool = False
+    volatile: ClassVar[bool] = False
 
     def __init__(self, options: Options) -> None:
         self.options = options

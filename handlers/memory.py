@@ -28,6 +28,7 @@ class MemoryHandler(Handler):
     name = "memory"
     example = "memory:1GiB"
     never_blocks = True
+    volatile = True
 
     class Options(Handler.Options, kw_only=True):
         """Options of the memory handler."""

@@ -185,6 +185,22 @@ def test_backstore_that_nobody_shows_is_a_warning() -> None:
     assert warnings(read(WHOLE)) == []
 
 
+@pytest.mark.parametrize(("engines", "warned"), [(1, False), (2, True)])
+def test_memory_that_several_engines_take_turns_at_is_a_warning(engines: int, warned: bool) -> None:
+    found = read(f"""{{
+        "version": 1,
+        "backstores": {{
+            "a": {{"handler": "stats", "next": {{"handler": "memory", "size": "1MiB"}}}},
+            "b": "/b.img"
+        }},
+        "hbas": [{{"id": 3, "engines": {engines}, "luns": [
+            {{"lun": 0, "backstore": "a"}}, {{"lun": 1, "backstore": "b"}}
+        ]}}]
+    }}""")
+    said = "$.hbas[0].engines: each has its own memory, so a is lost when it goes to another one"
+    assert warnings(found) == ([said] if warned else [])
+
+
 def test_document_written_and_read_again_is_the_same() -> None:
     document = read(WHOLE)
     assert read(dump(document)) == document

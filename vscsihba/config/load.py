@@ -12,7 +12,7 @@ import msgspec
 
 from vscsihba.config.fields import check_key, read_fields, read_list, read_object, shown
 from vscsihba.config.model import SCHEMA_KEY, VERSION, BackstoreName, Document, Hba, Lun, StackDocument
-from vscsihba.config.stacks import read_stack
+from vscsihba.config.stacks import layers_of, read_stack
 from vscsihba.config.text import decode
 from vscsihba.errors import ConfigError, UsageError
 from vscsihba.handlers.options import did_you_mean
@@ -64,13 +64,25 @@ def read(value: object, base: Path, registry: Registry | None = None) -> Documen
     return Document(backstores=backstores, hbas=_hbas(keys.get("hbas", []), backstores))
 
 
-def warnings(document: Document) -> list[str]:
+def warnings(document: Document, registry: Registry | None = None) -> list[str]:
     """Return what is allowed but hardly meant, a line each."""
-    return [
+    found = [
         f"$.backstores.{name}: no LUN shows this backstore"
         for name in document.backstores
         if document.place_of(name) is None
     ]
+    for at, hba in enumerate(document.hbas):
+        names = [lun.backstore for lun in hba.luns] if hba.engines > 1 else []
+        found += [
+            f"$.hbas[{at}].engines: each has its own memory, so {name} is lost when it goes to another one"
+            for name in names
+            if _is_volatile(document.backstores[name], registry or Registry())
+        ]
+    return found
+
+
+def _is_volatile(stack: StackDocument, registry: Registry) -> bool:
+    return any(layer.kind.volatile for layer in layers_of(stack, registry, ""))
 
 
 def _check_version(found: Mapping[str, object]) -> None:
