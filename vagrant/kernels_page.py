@@ -23,7 +23,7 @@ INTRODUCTION = """\
 
 What the tests that need a kernel have found on each. These run them, and the last writes this page:
 
-    ./dev test --kernel 6.1 --kernel 6.12
+    ./dev test --kernel 6.1 --kernel 6.12 tests/vm
     sudo vagrant/ci
     .venv/bin/python -m vagrant.kernels_page
 

@@ -38,8 +38,12 @@ def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
     ("profile", "transport", "patterns", "without", "passing"),
     [
         ("512-thin", "sg", BASIC, (), 32),
-        ("512-thin", "sg", ("*",), (*SLOW, "MultipathIO", "Sanitize"), 94),
-        ("512e", "sg", ("WriteSame*.Unmap*", "*.InvalidDataOutSize"), (), 10),
+        pytest.param(
+            *("512-thin", "sg", ("*",), (*SLOW, "MultipathIO", "Sanitize"), 94), marks=pytest.mark.long
+        ),
+        pytest.param(
+            *("512e", "sg", ("WriteSame*.Unmap*", "*.InvalidDataOutSize"), (), 10), marks=pytest.mark.long
+        ),
         ("4kn", "sg", ("Read16.Simple", "Write16.Simple", "Inquiry", "ReadCapacity*", "Unmap"), (), 17),
         ("4kn", "sg", ("WriteAtomic16",), (), 5),
         ("read-only", "sg", ("ReadOnly", "Inquiry"), (), 7),
@@ -47,7 +51,7 @@ def quick(*patterns: str, without: tuple[str, ...] = ()) -> list[str]:
         # Not Reserve6: the kernel ends the session of the test before a while after its logout, and until
         # then the reservation is still held.
         ("512-thin", "iscsi", ("ProutReserve", "iSCSI*", "PrinReadKeys"), (), 17),
-        ("512-thin", "iscsi", ("*.Async", "Sanitize.Reset"), (), 3),
+        pytest.param(*("512-thin", "iscsi", ("*.Async", "Sanitize.Reset"), (), 3), marks=pytest.mark.long),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -25,6 +25,7 @@ def ended(target: Target) -> bool:
     return target.process.poll() is not None
 
 
+@pytest.mark.long
 def test_a_write_that_was_done_and_not_told_of_outlives_the_drivers_timer(
     serve: Serve, image: MakeImage, scratch: Path
 ) -> None:
@@ -77,7 +78,9 @@ def test_a_count_that_was_done_and_not_told_of_is_in_doubt_and_not_done_twice(
     assert successor.stop() == 0
 
 
-@pytest.mark.parametrize("damage", ["noise", "records", "cut", "tail"])
+@pytest.mark.parametrize(
+    "damage", ["noise", *(pytest.param(name, marks=pytest.mark.long) for name in ("records", "cut", "tail"))]
+)
 def test_a_damaged_journal_costs_time_and_nothing_else(serve: Serve, image: MakeImage, damage: str) -> None:
     """Initiators are told BUSY for all that was under way; sd sends it again."""
     disks = [image("a.img", 16 * MiB), image("b.img", 16 * MiB)]

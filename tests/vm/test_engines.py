@@ -86,6 +86,7 @@ def test_kills_with_a_survivor_lose_nothing(serve: Serve, images: list[Path]) ->
         assert engine.stop() == 0
 
 
+@pytest.mark.long
 def test_a_single_engine_restarted_by_hand_loses_nothing(serve: Serve, images: list[Path]) -> None:
     target = serve(images[:2])
     fio = Fio(target.luns)

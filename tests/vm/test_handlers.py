@@ -77,6 +77,7 @@ def test_a_filter_of_ones_own_is_gone_on_with_after_a_kill(
     assert again.stop() == 0
 
 
+@pytest.mark.long
 def test_a_stack_of_three_in_one_line(serve: Serve, image: MakeImage, scratch: Path, somewhere: Path) -> None:
     base = image("base.img")
     before = checksum(base)
@@ -100,6 +101,7 @@ def test_disks_share_a_base(serve: Serve, image: MakeImage, scratch: Path, somew
     assert target.stop() == 0
 
 
+@pytest.mark.long
 def test_dm_crypt_opens_what_was_written_through_us(
     serve: Serve, image: MakeImage, scratch: Path, somewhere: Path
 ) -> None:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.fio import Fio
 from tests.vm.shell import run
@@ -34,6 +36,7 @@ def equal() -> bool:
     return status["resync"] is None and all(leg["standing"] == "whole" for leg in status["legs"])
 
 
+@pytest.mark.long
 def test_a_leg_dies_and_is_made_equal_under_fio(image: MakeImage, serve: Serve, scratch: Path) -> None:
     a, b, c = (image(f"{name}.img", SIZE) for name in "abc")
     stack = {"handler": "mirror", "path": f"{scratch}/mirror.state", "create": True, "legs": [leg(a), leg(b)]}

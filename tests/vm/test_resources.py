@@ -55,6 +55,7 @@ def resident(pid: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
+@pytest.mark.long
 def test_many_luns_on_one_engine(serve: Serve, image: Image) -> None:
     few = serve([image(f"few{number}.img", MiB) for number in range(10)], hba=1)
     small = resident(few.process.pid)

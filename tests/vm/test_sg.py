@@ -114,6 +114,7 @@ def test_data_both_ways_is_refused(lun: Lun, scratch: Path) -> None:
     assert "Invalid command operation code" in said
 
 
+@pytest.mark.long
 def test_it_is_held_exclusively(raw: Raw, lun: Lun) -> None:
     with pytest.raises(OSError, match="busy"):  # as mount(8) and mkfs open it
         os.close(os.open(raw.disk, os.O_RDONLY | os.O_EXCL))

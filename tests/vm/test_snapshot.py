@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.shell import checksum, mounted, run
 from tests.vm.target import Lun, wait_until
@@ -79,6 +81,7 @@ class Disk:
         target.stop()
 
 
+@pytest.mark.long
 def test_moments_are_kept_merged_and_returned_to(image: MakeImage, serve: Serve, scratch: Path) -> None:
     base = image("base.img", SIZE)
     run("mkfs.ext4", "-q", str(base))

@@ -214,6 +214,7 @@ def test_a_disk_in_use_waits_out_what_its_timer_allows(start: Start, disks: list
     assert target.stop() == 0
 
 
+@pytest.mark.long
 def test_a_stuck_disk_can_be_left_to_another_engine(start: Start, disks: list[Path], flag: Path) -> None:
     """Whoever goes takes the threads that hang along; whoever comes does the write again."""
     first = start()
@@ -231,6 +232,7 @@ def test_a_stuck_disk_can_be_left_to_another_engine(start: Start, disks: list[Pa
     assert second.stop() == 0
 
 
+@pytest.mark.long
 def test_stuck_disks_are_shared_out_when_their_storage_answers(
     serve: Serve, disks: list[Path], flag: Path
 ) -> None:
@@ -250,6 +252,7 @@ def test_stuck_disks_are_shared_out_when_their_storage_answers(
     assert second.stop() == 0
 
 
+@pytest.mark.long
 def test_a_stuck_disk_does_not_keep_its_engine_from_ending(start: Start, flag: Path) -> None:
     """What cannot be written is lost, and said so, as with any disk that is pulled."""
     target = start()

@@ -41,6 +41,7 @@ def restored(file: Path) -> str:
     return json.dumps({"fabric_modules": [], "storage_objects": [made], "targets": []})
 
 
+@pytest.mark.long
 def test_targetcli_and_targetctl_see_ours_and_leave_them(
     own_service: Service, scratch: Path, bus: None
 ) -> None:

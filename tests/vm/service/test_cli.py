@@ -46,6 +46,7 @@ def test_doctor_finds_this_machine_fit() -> None:
     assert not [line for line in said if line.startswith("BAD")]
 
 
+@pytest.mark.long
 def test_without_a_service_engines_are_asked_and_left_alone(serve: Serve, image: Image, theirs: str) -> None:
     target = serve([image("a.img"), image("b.img")], hba=3, options=("--read-only",))
     status = as_json("status")

@@ -126,6 +126,7 @@ def test_a_disk_in_use_is_not_taken_away(service: Service, scratch: Path) -> Non
     assert service.changes("apply", less) == ["remove_lun", "remove_backstore"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_hundred_luns_take_no_longer_each_than_ten(service: Service, scratch: Path) -> None:
     def apply(hba: int, count: int) -> float:

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.vm.daemon import RUNNING, Service, files, kill, seconds_until, shows, size_of, vscsihba
 from tests.vm.fio import Fio
 from tests.vm.shell import run
@@ -13,6 +15,7 @@ from tests.vm.target import target_objects
 MiB = 1 << 20
 
 
+@pytest.mark.long
 def test_deaths_under_io_lose_nothing(own_service: Service, scratch: Path) -> None:
     service = own_service
     document = {
@@ -157,6 +160,7 @@ print(json.dumps([outcomes, before, after, twice, there()]))
 """
 
 
+@pytest.mark.long
 def test_a_fault_at_any_step_leaves_the_old_state(scratch: Path) -> None:
     (scratch / "run").mkdir()
     told = run(sys.executable, "-c", FAULTS, scratch, limit=1500).splitlines()[-1]

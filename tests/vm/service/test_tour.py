@@ -108,6 +108,7 @@ def follows(step: Step, shown: list[str]) -> None:
         assert re.fullmatch(pattern(expected, exact_numbers=exact), line), f"said:  {expected}\nshown: {line}"
 
 
+@pytest.mark.long
 def test_the_tour_of_the_readme_is_as_it_is_written(screen: Screen, srv: None, clean: None) -> None:
     tour = steps(README.read_text(), "Five minutes")
     assert len(tour) > 15
