@@ -37,8 +37,8 @@ SECONDS: Final = {
     "test_vscsiapi.py": 131,
     "test_vscsitarget.py": 104,
 }
-"""How long files take on an emulated machine, less their `long` tests, with another machine beside it; of files
-that are not named their length tells."""
+"""How long files take on an emulated machine, less their `long` tests, with another machine beside it; of
+files that are not named their length tells."""
 
 _SECONDS_A_BYTE: Final = 0.012
 
