@@ -90,3 +90,11 @@ def test_plots_are_drawn(findings: Findings, tmp_path: Path) -> None:
     drawn = plots.draw(findings, tmp_path)
     assert [path.name for path in drawn] == ["peers.png", "cpu.png", "scaling.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+@pytest.mark.parametrize("peer", ["nbdkit file", "nbdkit Python", "tcmu-runner", "LIO fileio"])
+def test_the_readme_says_what_was_found(peer: str) -> None:
+    found = Findings.load((document.FOLDER / "findings.json").read_text())
+    ratios = [found.ratio(workload, peer) for workload in found.workloads]
+    readme = (document.FOLDER.parents[1] / "README.md").read_text()
+    assert f"| {peer} | {min(ratios):.1f} to {max(ratios):.1f} |" in readme
