@@ -64,21 +64,22 @@ def read(value: object, base: Path, registry: Registry | None = None) -> Documen
     return Document(backstores=backstores, hbas=_hbas(keys.get("hbas", []), backstores))
 
 
-def warnings(document: Document, registry: Registry | None = None) -> list[str]:
+def warnings(document: Document) -> list[str]:
     """Return what is allowed but hardly meant, a line each."""
-    found = [
+    registry = Registry()
+    unseen = [
         f"$.backstores.{name}: no LUN shows this backstore"
         for name in document.backstores
         if document.place_of(name) is None
     ]
-    for at, hba in enumerate(document.hbas):
-        names = [lun.backstore for lun in hba.luns] if hba.engines > 1 else []
-        found += [
-            f"$.hbas[{at}].engines: each has its own memory, so {name} is lost when it goes to another one"
-            for name in names
-            if _is_volatile(document.backstores[name], registry or Registry())
-        ]
-    return found
+    parted = [
+        f"$.hbas[{at}].engines: each has its own memory, so {name} is lost when it goes to another one"
+        for at, hba in enumerate(document.hbas)
+        if hba.engines > 1
+        for name in (lun.backstore for lun in hba.luns)
+        if _is_volatile(document.backstores[name], registry)
+    ]
+    return unseen + parted
 
 
 def _is_volatile(stack: StackDocument, registry: Registry) -> bool:

@@ -40,9 +40,10 @@ def changed_meanwhile(document: Document, hba: Hba, engines: Sequence[Member]) -
 
 def _served(engine: Member) -> dict[int, StackDocument]:
     """Return what an engine's own LUNs are made of; nothing if it does not answer."""
+    registry = Registry()
     try:
         luns = engine.ask("status", {})["luns"]
-        return {lun["lun"]: canonical(lun["document"], Registry()) for lun in luns if lun["owner"]}
+        return {lun["lun"]: canonical(lun["document"], registry) for lun in luns if lun["owner"]}
     except VscsihbaError as error:
         log.warning("engine %d does not say what it serves: %s", engine.pid, error)
         return {}
