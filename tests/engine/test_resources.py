@@ -2,7 +2,10 @@
 
 import gc
 import threading
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.engine.rig import GOOD, Rig
 from vscsihba.loopback import Loopback
@@ -30,26 +33,31 @@ def resident() -> int:
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
 
 
-def test_two_hundred_lives_leave_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def lives(tmp_path: Path) -> Callable[[int], None]:
+    """Lead so many lives, on one image."""
     image = tmp_path / "a.img"
     image.write_bytes(bytes(1 << 20))
-    for _ in range(5):
-        live(image, tmp_path / "journal")
+
+    def lead(count: int) -> None:
+        for _ in range(count):
+            live(image, tmp_path / "journal")
+
+    return lead
+
+
+def test_two_hundred_lives_leave_nothing(lives: Callable[[int], None]) -> None:
+    lives(5)
     before = held()
-    for _ in range(200):
-        live(image, tmp_path / "journal")
+    lives(200)
     descriptors, threads, maps = held()
     assert (descriptors, threads) == before[:2]
     assert maps <= before[2] + 10, "the allocator may keep some"
 
 
-def test_memory_does_not_grow_with_every_life(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_every_life(lives: Callable[[int], None]) -> None:
     """What the interpreter and malloc keep for themselves is full after a while."""
-    image = tmp_path / "a.img"
-    image.write_bytes(bytes(1 << 20))
-    for _ in range(150):
-        live(image, tmp_path / "journal")
+    lives(150)
     before = resident()
-    for _ in range(300):
-        live(image, tmp_path / "journal")
+    lives(300)
     assert resident() - before < 1024, "no more than 3 KiB a life, once all caches are full"
