@@ -105,8 +105,11 @@ def test_an_engine_that_leaves_is_gone_and_leaves_no_socket(
     assert [path.name for path in tmp_path.iterdir()] == [f"engine-{os.getpid()}.sock"]
 
 
-def test_the_socket_of_a_dead_engine_is_cleared_away(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+def test_the_sockets_of_a_dead_engine_are_cleared_away(
+    tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
     joined(other)
+    (tmp_path / f"engine-{other.pid}.control").touch()
     other.kill()
     other.wait(10)
     late = Watched(tmp_path)

@@ -159,13 +159,17 @@ class Peers:
 
 
 def _connect(path: Path) -> socket.socket | None:
-    """Connect to an engine; None, and the socket's file removed, if nobody is behind it any more."""
+    """Connect to an engine; None if nobody is behind the socket any more: the files of the dead are removed.
+
+    An engine's control socket (`vscsihba.engine.owner`) is there only while this one is.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_TIMEOUT)
     try:
         connection.connect(str(path))
     except (ConnectionRefusedError, FileNotFoundError):
         connection.close()
+        path.with_suffix(".control").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         return None
     except OSError as error:
