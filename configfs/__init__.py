@@ -27,6 +27,7 @@ from vscsihba.configfs.backstores import (
     set_attribute,
     set_block,
 )
+from vscsihba.configfs.completions import complete_where_answered
 from vscsihba.configfs.devices import LunDevice, links_of, wait_for_generic, wait_for_lun, wait_for_uio
 from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.hbas import (
@@ -93,6 +94,7 @@ __all__ = [
     "apply",
     "backstore_name",
     "clear_hba",
+    "complete_where_answered",
     "create_backstore",
     "create_hba",
     "default_queue_depth",

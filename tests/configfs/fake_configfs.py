@@ -140,6 +140,8 @@ class FakeConfigfs:
             (path / "nexus").write_text("")
             (path / "transport_status").write_text("online\n")
             self._mkdir(path / "lun")
+            self._mkdir(path.parent / "param")
+            (path.parent / "param/cmd_completion_affinity").write_text("-1\n")
 
     def _remove(self) -> Any:
         fake = self

@@ -25,7 +25,10 @@ def test_begins_by_sleeping_and_then_tries_both() -> None:
 
 def test_looks_where_that_is_quicker_and_tries_sleeping_now_and_then() -> None:
     polling = Polling(MOST)
-    serve(polling, 2 * TRIAL, looking=1e-5, sleeping=1e-4)
+    serve(polling, 10 * (STRETCH + TRIAL), looking=1e-5, sleeping=1e-4)
+    while polling.window:
+        polling.note(1e-5, 1)
+    serve(polling, TRIAL, looking=1e-5, sleeping=1e-4)
     ways = serve(polling, 2 * (STRETCH + TRIAL), looking=1e-5, sleeping=1e-4)
     assert ways == ([True] * STRETCH + [False] * TRIAL) * 2
     assert polling.window == MOST
@@ -33,7 +36,7 @@ def test_looks_where_that_is_quicker_and_tries_sleeping_now_and_then() -> None:
 
 def test_sleeps_where_looking_gains_little_or_nothing() -> None:
     polling = Polling(MOST)
-    serve(polling, 2 * TRIAL, looking=9.5e-5, sleeping=1e-4)
+    serve(polling, 10 * (STRETCH + TRIAL), looking=9.5e-5, sleeping=1e-4)
     assert serve(polling, STRETCH + TRIAL, looking=9.5e-5, sleeping=1e-4).count(True) == TRIAL
 
 

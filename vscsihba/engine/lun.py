@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _MAY_HAVE_RUN = scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARGET_FAILURE).encode()
 """To the initiator of a command that must not run twice, and may have run once."""
 
-BATCH = 8
+BATCH = 16
 """Commands that are answered with one notification, at most: the initiator goes on with them meanwhile."""
 
 

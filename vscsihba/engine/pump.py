@@ -9,9 +9,10 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from vscsihba.engine.completions import Completions, fixed_place
 from vscsihba.engine.mailbox import Mailbox
 from vscsihba.engine.polling import Polling, longest_look
 from vscsihba.errors import TransportError
@@ -74,6 +75,8 @@ class Pump:
 
     def __init__(self, poll: float | None = None) -> None:
         self._polling = Polling(longest_look() if poll is None else poll)
+        self._fixed_place = fixed_place()
+        self._completions: Completions | None = None
         self.mailbox = Mailbox()
         self._epoll = select.epoll()
         self._epoll.register(self.mailbox, select.EPOLLIN)
@@ -117,6 +120,19 @@ class Pump:
         if self._served.pop(fd, None) is not None:
             self._let_cool(fd)
             self._epoll.unregister(fd)
+
+    def place(self, tell: Callable[[bool], None] | None) -> None:
+        """Find out from now on where commands are best completed, or leave that to others.
+
+        On the pump's thread only.
+
+        Args:
+            tell: See `vscsihba.engine.completions.Completions`; None: this is another engine's business.
+        """
+        if tell is None:
+            self._completions = None
+        elif self._completions is None:
+            self._completions = Completions(tell, fixed=self._fixed_place)
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -192,9 +208,15 @@ class Pump:
             return
         self._lap_left -= 1
         if not self._lap_left:
-            now = time.monotonic()
-            self._polling.note(now - self._lap_began, self._lap_commands)
-            self._lap_began, self._lap_left, self._lap_commands = now, _LAP, 0
+            self._end_lap()
+
+    def _end_lap(self) -> None:
+        now = time.monotonic()
+        spent, commands = now - self._lap_began, self._lap_commands
+        self._lap_began, self._lap_left, self._lap_commands = now, _LAP, 0
+        self._polling.note(spent, commands)
+        if self._completions is not None:
+            self._completions.note(spent, commands)
 
     def _acknowledge(self, served: Served) -> bool:
         try:

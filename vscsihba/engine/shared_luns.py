@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -191,11 +192,18 @@ class SharedLuns:
     def _settle(self) -> float | None:
         """Give up and take over LUNs as the others expect; return the seconds until another try is due."""
         with self._changing:
-            shares = share_out(self._peers.members)
+            members = self._peers.members
+            self._place_completions(eldest=min(members).pid == self._peers.me.pid)
+            shares = share_out(members)
             mine = {lun for lun, pid in shares.items() if pid == self._peers.me.pid}
             if not self._luns.settle(mine):
                 return _RETRY
             return _RETRY_FAILED if self._luns.failures else None
+
+    def _place_completions(self, *, eldest: bool) -> None:
+        """Let the eldest engine find out for all where commands are best completed: an HBA has one place."""
+        tell = partial(configfs.complete_where_answered, self.id) if eldest else None
+        self._pump.mailbox.post(partial(self._pump.place, tell))
 
     def _elsewhere(self) -> frozenset[int]:
         """Return the LUNs that another living engine can serve."""

@@ -83,6 +83,7 @@ class KernelPort:
         """Return a tenure, which goes on with what a predecessor has left of this very LUN."""
         if not request.agrees(self._run):
             self._clear(request.lun)
+        pump.mailbox.post(partial(pump.place, partial(configfs.complete_where_answered, self._id)))
         return Succession(
             partial(self._clear, request.lun),
             self._id,
