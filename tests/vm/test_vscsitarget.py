@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.vm.conftest import Serve
 from tests.vm.shell import mounted, run
 from tests.vm.target import CONFIGFS, PROGRAM, Target, target_objects, wait_until
@@ -47,6 +49,18 @@ def test_a_file_that_is_served_is_refused(serve: Serve, image: Image) -> None:
     assert done.returncode == 1
     assert str(disk) in done.stderr
     assert target_objects() == before, "nothing half-done"
+    assert target.stop() == 0
+
+
+@pytest.mark.parametrize(("word", "kernels"), [("engine", "-2"), ("sender", "-1")])
+def test_the_kernel_completes_commands_where_it_is_told(
+    serve: Serve, image: Image, monkeypatch: pytest.MonkeyPatch, word: str, kernels: str
+) -> None:
+    monkeypatch.setenv("VSCSIHBA_COMPLETE", word)
+    target = serve([image("a.img")], hba=3)
+    setting = CONFIGFS / "loopback" / wwn_of(3) / "param/cmd_completion_affinity"
+    wait_until(lambda: setting.read_text().strip() == kernels, f"{setting} to be {kernels}")
+    run("dd", "if=/dev/zero", f"of={target.luns[0].node}", "bs=64k", "count=64", "oflag=direct")
     assert target.stop() == 0
 
 
