@@ -28,6 +28,26 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
     )
 
 
+def test_help_and_wrong_words_load_nothing_that_serves() -> None:
+    for words in (["--help"], ["id=300"]):
+        program = (
+            "import atexit, sys; from vscsihba.cli.vscsitarget import main; "
+            f"atexit.register(lambda: print(*sys.modules)); main({words})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+        )
+        loaded = set(done.stdout.split())
+        assert "vscsihba.cli.entry" in loaded
+        assert not loaded & {
+            "msgspec",
+            "rtslib_fb",
+            "vscsihba.configfs",
+            "vscsihba.handlers",
+            "vscsihba.engine",
+        }
+
+
 def test_the_originals_usage_is_accepted() -> None:
     options = parse("id=255", "-files", "a.img,b.img", "-v")
     assert (options.id, options.files, options.verbose) == (255, "a.img,b.img", True)

@@ -95,11 +95,12 @@ def _size(word: str) -> int:
 
 def _serve(arguments: Sequence[str]) -> int:
     """Attach the files, serve until a signal, detach."""
-    from vscsihba.cli import disks  # noqa: PLC0415 - --help needs none of it
-    from vscsihba.engine.reports import Reports  # noqa: PLC0415 - likewise
-    from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415 - likewise
-
     options = parser().parse_args(arguments)
+    # --help, and a command line that is wrong, need none of what follows: it takes four times as long.
+    from vscsihba.cli import disks  # noqa: PLC0415
+    from vscsihba.engine.reports import Reports  # noqa: PLC0415
+    from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415
+
     wishes = disks.Wishes(options.create, options.block_size, options.physical_block_size, options.read_only)
     wanted = disks.read_disks(options.files, disks.registry_of(options.handler), wishes)
     ending = Ending()
