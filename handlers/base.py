@@ -100,6 +100,8 @@ class Handler(ABC):
         workers: How many verbs may run at once, each on a thread of its own.
         never_blocks: Every verb is so quick that it runs on the thread that serves the ring.
         volatile: What it holds is gone with the process that has opened it.
+        may_make: `check` and `open` may make, enlarge or rebase the medium where the options ask for it. The
+            stack withdraws it after the first `open` (`vscsihba.handlers.stack.Stack.forbid_making`).
         options: What the document says about this layer.
     """
 
@@ -111,6 +113,7 @@ class Handler(ABC):
     workers: int = 1
     never_blocks: bool = False
     volatile: ClassVar[bool] = False
+    may_make: bool = True
 
     def __init__(self, options: Options) -> None:
         self.options = options

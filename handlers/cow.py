@@ -71,6 +71,8 @@ class CowHandler(Transform):
         if file_path.look(path, read_only=self.options.read_only) is None:
             if not self.options.create:
                 raise UsageError(f"{path}: no such overlay", cure='make it with "create": true')
+            if not self.may_make:
+                raise file_path.lost(path, "overlay")
             file_path.demand_room(path)
 
     def open(self) -> None:
@@ -80,7 +82,7 @@ class CowHandler(Transform):
             HostError: It belongs to another base, or this one has changed.
         """
         wanted = self.options
-        if wanted.create and not os.path.lexists(wanted.path):
+        if wanted.create and self.may_make and not os.path.lexists(wanted.path):
             self._create()
         self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
         with ExitStack() as failing:
@@ -192,11 +194,11 @@ class CowHandler(Transform):
         recorded = {name: getattr(header, name) for name in found}
         if found == recorded:
             return
-        if self.options.rebase:
+        if self.options.rebase and self.may_make:
             self._overlay.replace_header(msgspec.structs.replace(header, **found))
             return
         what = "has changed" if found["base"] == header.base else f"is not {header.base}"
         raise HostError(
             f"{self.options.path}: its base {what}",
-            cure='bring the right one back, or say "rebase": true if this one is right',
+            cure='bring the right one back; if this one is right, add the LUN anew with "rebase": true',
         )

@@ -185,6 +185,11 @@ class EncryptHandler(Transform):
 
     def _create(self, secret: bytes) -> luks.Header:
         """Make a container where nothing else is."""
+        if self.options.create and not self.may_make:
+            raise HostError(
+                f"{self.next.identity} is no LUKS container any more, and only adding the LUN makes one",
+                cure="bring its content back; for a new, empty one remove the LUN and add it again",
+            )
         if not self.options.create:
             raise HostError(
                 f"{self.next.identity} is no LUKS container", cure='"create": true makes one on an empty disk'

@@ -27,6 +27,9 @@ class Leg(Protocol):
     def open(self) -> Handler:
         """Open it and return its top; see `Handler.open`."""
 
+    def forbid_making(self) -> None:
+        """Let it make no medium from now on; see `vscsihba.handlers.stack.Stack.forbid_making`."""
+
     def close(self) -> None:
         """Close it; see `Handler.close`."""
 

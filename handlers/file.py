@@ -55,7 +55,7 @@ class FileHandler(Handler):
 
     def check(self) -> None:
         """Look whether there is a file that can be a disk, or room to make it."""
-        medium = self.options.medium()
+        medium = self.options.medium(make=self.may_make)
         self.options.shape(medium)
         self.options.alignment(medium)
 
@@ -63,12 +63,12 @@ class FileHandler(Handler):
         """Make the file if asked to, lock it, and find out what it can do."""
         path, read_only = self.options.path, self.options.read_only
         if not os.path.lexists(path):
-            self.options.make()
+            self.options.make(make=self.may_make)
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         with ExitStack() as failing:
             failing.callback(self.close)
             medium = file_path.measure(self._fd, path)
-            if (enlarged := self.options.enlarged(medium)) != medium:
+            if (enlarged := self.options.enlarged(medium, make=self.may_make)) != medium:
                 self.options.shape(enlarged)
                 file_making.enlarge(self._fd, path, enlarged.size)
                 medium = enlarged

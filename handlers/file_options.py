@@ -23,8 +23,8 @@ class FileOptions(Handler.Options, kw_only=True):
     size: Annotated[
         Size | None,
         Meta(
-            description="Size of the file, such as 10GiB: one that is missing is made, "
-            "a smaller one is enlarged, a larger one is taken as it is."
+            description="Size of the file, such as 10GiB: when the LUN is added, a file that is missing "
+            "is made and a smaller one is enlarged; a larger one is taken as it is."
         ),
     ] = None
     create: Annotated[
@@ -67,14 +67,19 @@ class FileOptions(Handler.Options, kw_only=True):
         if self.size is not None and self.read_only:
             raise ValueError('a file cannot be given a "size" with "read_only"')
 
-    def medium(self) -> file_path.Medium:
+    def medium(self, *, make: bool = True) -> file_path.Medium:
         """Return what the disk will be made of, be it there or still to be made.
+
+        Args:
+            make: A file may be made or enlarged.
 
         Raises:
             UsageError: It can be no disk, or cannot be made.
         """
         medium = file_path.look(self.path, read_only=self.read_only)
         if medium is None:
+            if not make and (self.copy_of or self.size is not None):
+                raise file_path.lost(self.path)
             if self.copy_of:
                 medium = self._template()
             elif self.size is not None:
@@ -82,7 +87,7 @@ class FileOptions(Handler.Options, kw_only=True):
             else:
                 raise file_path.missing(self.path)
             file_path.demand_room(self.path)
-        return self.enlarged(medium)
+        return self.enlarged(medium, make=make)
 
     def _template(self) -> file_path.Medium:
         """Return what a missing file is to be a copy of.
@@ -97,22 +102,35 @@ class FileOptions(Handler.Options, kw_only=True):
             raise UsageError(f"{self.copy_of} is a device", cure='a "copy_of" must be a file')
         return template
 
-    def make(self) -> None:
-        """Make a file that is missing, if it was said how."""
+    def make(self, *, make: bool = True) -> None:
+        """Make a file that is missing, if it was said how.
+
+        Args:
+            make: It may be made.
+
+        Raises:
+            UsageError: It may not.
+        """
         path, size = self.path, self.size
+        if not make and (self.copy_of or size is not None):
+            raise file_path.lost(path)
         if self.copy_of:
             file_making.copy(self.copy_of, path)
         elif size is not None:
             file_making.create(path, size, self.preallocation)
 
-    def enlarged(self, medium: file_path.Medium) -> file_path.Medium:
+    def enlarged(self, medium: file_path.Medium, *, make: bool = True) -> file_path.Medium:
         """Return the medium with at least the size that was asked for.
+
+        Args:
+            medium: What there is.
+            make: A file may be enlarged; one that is smaller is taken as it is otherwise.
 
         Raises:
             UsageError: It is a device that is smaller.
         """
         size = self.size
-        if size is None or self.create or medium.size >= size:
+        if size is None or self.create or medium.size >= size or not (make or medium.is_device):
             return medium
         if medium.is_device:
             raise UsageError(

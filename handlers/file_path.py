@@ -179,6 +179,14 @@ def missing(path: str) -> UsageError:
     return UsageError(f"{path}: no such file", cure='make it, or say its "size"')
 
 
+def lost(path: str, what: str = "file") -> UsageError:
+    """Return the error for a medium that was made before and is not there now."""
+    return UsageError(
+        f"{path}: no such {what}, and only adding the LUN makes one",
+        cure="mount its file system or bring it back; for a new, empty one remove the LUN and add it again",
+    )
+
+
 def explain(path: str, error: OSError) -> VscsihbaError:
     """Turn a refusal of the system into one line about `path`."""
     match error.errno:

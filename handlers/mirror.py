@@ -93,6 +93,8 @@ class MirrorHandler(Fan):
         if file_path.look(path, read_only=False) is None:
             if not self.options.create:
                 raise UsageError(f"{path}: no such mirror", cure='make it with "create": true')
+            if not self.may_make:
+                raise file_path.lost(path, "mirror")
             file_path.demand_room(path)
             for leg in self._mirrored:
                 leg.check()
@@ -106,7 +108,7 @@ class MirrorHandler(Fan):
         """
         if len({leg.key for leg in self._mirrored}) < len(self._mirrored):
             raise UsageError("two legs of the mirror are the same")
-        if self.options.create and not os.path.lexists(self.options.path):
+        if self.options.create and self.may_make and not os.path.lexists(self.options.path):
             self._create()
         state = MirrorState(self.options.path)
         self._members = Members(self._mirrored, state, self._timeout)

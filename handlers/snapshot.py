@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.handlers import file_path
 from vscsihba.handlers.actions import Action, NoArguments, Progress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.filter import Transform
@@ -65,7 +66,9 @@ class SnapshotHandler(Transform):
     def check(self) -> None:
         """Look whether the set is there, and the snapshot in it."""
         wanted = self.options
-        check_set(Path(wanted.path), wanted.snapshot, create=wanted.create)
+        if wanted.create and not self.may_make and not (Path(wanted.path) / "manifest").exists():
+            raise file_path.lost(wanted.path, "set of snapshots")
+        check_set(Path(wanted.path), wanted.snapshot, create=wanted.create and self.may_make)
 
     def open(self) -> None:
         """Open the layers, making a set if asked to.
@@ -75,7 +78,7 @@ class SnapshotHandler(Transform):
             InUseError: Another disk has it.
         """
         wanted, directory = self.options, Path(self.options.path)
-        if wanted.create:
+        if wanted.create and self.may_make:
             create_set(directory, self.next, self.next.geometry, wanted.cluster_size)
         self._set = SnapshotSet(directory, self.next, wanted.snapshot)
 

@@ -91,7 +91,16 @@ class Stack:
             with _blamed(self.layers[-1]):
                 _ = self._top.geometry, self._top.capabilities, self._top.identity, self._top.inline
             self._opened = opened.pop_all()
+        self.forbid_making()  # a medium that is lost later must not come back empty
         return self._top
+
+    def forbid_making(self) -> None:
+        """Let no layer, and no layer of a leg, make, enlarge or rebase its medium from now on."""
+        for layer in self.layers:
+            layer.may_make = False
+            if isinstance(layer, Fan):
+                for leg in layer.legs:
+                    leg.forbid_making()
 
     def close(self) -> None:
         """Close the layers from the top down, all of them even if one fails.
@@ -111,7 +120,12 @@ class Stack:
 
 
 def build(
-    document: Document, *, registry: Registry | None = None, place: str = "$", check_between: bool = False
+    document: Document,
+    *,
+    registry: Registry | None = None,
+    place: str = "$",
+    check_between: bool = False,
+    make: bool = True,
 ) -> Stack:
     """Return the stack that `document` describes, with nothing open.
 
@@ -120,12 +134,17 @@ def build(
         registry: Where handlers come from; the built-in and installed ones by default.
         place: Where the document stands in a larger one, for the messages.
         check_between: Hold every layer to the contract and not just the top one.
+        make: The first `open` may make a medium that is missing, where the document asks for it (``create``,
+            ``size``); False for a disk that was made before: a missing medium is an error then.
 
     Raises:
         ConfigError: Something in it cannot be meant.
         HostError: A handler's package is missing.
     """
-    return _build(document, registry or Registry(), place, check_between=check_between, covered=False)
+    stack = _build(document, registry or Registry(), place, check_between=check_between, covered=False)
+    if not make:
+        stack.forbid_making()
+    return stack
 
 
 def _build(

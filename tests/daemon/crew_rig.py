@@ -19,6 +19,7 @@ class Hba:
         refuse: LUNs that cannot be served, and why.
         asked: What was asked of whom: number of the engine, verb, LUN.
         deadly: The verb on which an engine dies, once.
+        makes: For each LUN that was added, whether its medium could be made.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Hba:
         self.cannot_start: list[str] = []
         self.asked: list[tuple[int, str, int]] = []
         self.deadly: tuple[int, str] | None = None
+        self.makes: list[bool] = []
 
     def start(self, _hba_id: int) -> "FakeEngine":
         if self.cannot_start:
@@ -94,6 +96,7 @@ class FakeEngine:
     def _add_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:
         if lun in self._hba.refuse:
             raise HostError(self._hba.refuse[lun])
+        self._hba.makes.append(arguments.get("make", False))
         self.known.add(lun)
         self.stacks[lun] = arguments["request"]["document"]
         self._hba.linked.add(lun)

@@ -26,6 +26,7 @@ class Model:
         self.hbas = machine_of(document)
         self.calls = 0
         self.forced: list[bool] = []
+        self.made: list[bool] = []
         self._refuse = refuse
 
     def _count(self) -> None:
@@ -47,8 +48,14 @@ class Model:
         self._count()
         self.hbas[hba_id] = (engines, self.hbas[hba_id][1])
 
-    def add_lun(self, hba_id: int, request: LunRequest) -> None:
+    def add_lun(self, hba_id: int, request: LunRequest, *, make: bool) -> None:
         self._count()
+        self.made.append(make)
+        luns = self.hbas[hba_id][1]
+        assert request.lun not in luns
+        luns[request.lun] = request
+
+    def restore_lun(self, hba_id: int, request: LunRequest) -> None:
         luns = self.hbas[hba_id][1]
         assert request.lun not in luns
         luns[request.lun] = request

@@ -12,6 +12,7 @@ from tests.daemon.crew_rig import LIMIT, Hba
 from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
+from vscsihba.daemon import roster
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
@@ -172,6 +173,47 @@ def test_two_controllers_wait_for_each_other(world: World) -> None:
     first.join(60)
     second.join(60)
     assert world.linked == {0: {0}, 1: {0}}
+
+
+def test_only_the_change_that_adds_a_disk_makes_its_medium(world: World) -> None:
+    world.service.apply(document("a"), said)
+    makes = world.hbas[0].makes
+    assert makes == [True]
+    other = document("a")
+    other["hbas"][0]["luns"][0]["removable"] = True
+    world.service.apply(other, said, replace=True)
+    assert makes == [True, False], "the disk is another one, its medium is not"
+    grown = document("a")
+    grown["backstores"]["a"]["size"] = "4MiB"
+    world.service.apply(grown, said, replace=True)
+    assert makes == [True, False, False], "put up as it was, then enlarged"
+    assert (0, "resize", 0) in world.hbas[0].asked
+    (engine,) = world.hbas[0].living
+    engine.die()
+    wait_until(lambda: makes[3:] == [False])
+    for each in world.hbas[0].engines:
+        each.closed = False
+    world.born().resume()
+    assert not any(makes[3:])
+
+
+def test_a_disk_whose_replacement_fails_and_that_cannot_come_back_at_once_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "PAUSES", (0.01,))
+    world.service.apply(document("a"), said)
+    before = world.service.show()
+    world.hbas[0].refuse[0] = "the kernel has no memory"
+    wanted = document("b")
+    wanted["backstores"]["b"] = {"handler": "null", "size": "1MiB"}
+    with pytest.raises(HostError, match="the kernel has no memory"):
+        world.service.apply(wanted, said, "all", replace=True, force=True)
+    assert world.service.show() == before
+    told: Any = world.service.status()
+    assert told["hbas"][0]["luns"][0]["state"] == "failing: the kernel has no memory"
+    world.hbas[0].refuse.clear()
+    wait_until(lambda: world.hbas[0].linked == {0})
+    wait_until(lambda: not world.supervisor.crews[0].failures)
 
 
 def test_growing(world: World) -> None:

@@ -1,5 +1,6 @@
 """LUNs that come, grow and go, and those that a dead engine has left: on a kernel that is a folder."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partialmethod
@@ -159,10 +160,51 @@ def test_what_has_grown_meanwhile_grows_in_the_kernel(make: Make, kernel: FakeCo
     first = make()
     first.add(wanted(image), elsewhere=False)
     die(first)
+    os.truncate(image, 4 * MiB)
     second = make()
     second.add(wanted(image, size="4MiB"), elsewhere=False)
     assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={4 * MiB}\n"
     assert rescanned()
+
+
+def test_a_medium_is_made_once_by_whoever_adds_the_lun(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    image.unlink()
+    request = wanted(image, size="1MiB")
+    first = make()
+    with pytest.raises(UsageError, match="only adding the LUN makes one"):
+        first.add(request, elsewhere=False)
+    assert left(kernel) == []
+    first.add(request, elsewhere=False, make=True)
+    image.unlink()
+    die(first)
+    for successor in (make(), make()):
+        with pytest.raises(UsageError, match="only adding the LUN makes one"):
+            successor.add(request, elsewhere=False)
+        successor.known[0] = request
+        with pytest.raises(UsageError, match="only adding the LUN makes one"):
+            successor.put_up([])
+    assert not image.exists()
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+
+
+def test_a_medium_is_not_made_where_another_program_has_removed_the_lun(make: Make, image: Path) -> None:
+    image.unlink()
+    request = wanted(image, size="1MiB")
+    engine = make()
+    engine.add(request, elsewhere=False, make=True)
+    image.unlink()
+    configfs.clear_hba(3, force=True)
+    with pytest.raises(UsageError, match="only adding the LUN makes one"):
+        engine.add(request, elsewhere=False, make=True)
+    assert not image.exists()
+
+
+def test_a_file_that_has_shrunk_while_its_lun_was_away_is_not_a_disk(make: Make, image: Path) -> None:
+    with pytest.raises(
+        HostError, match=r"a\.img has only 1MiB of its 4MiB; restore it; .* truncate -s 4194304"
+    ):
+        make().add(wanted(image, size="4MiB"), elsewhere=False)
+    assert image.stat().st_size == MiB
 
 
 def test_another_disk_in_the_place_of_what_was_left(make: Make, kernel: FakeConfigfs, image: Path) -> None:
@@ -293,7 +335,7 @@ def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make,
         "create": True,
         "next": {"handler": "file", "path": str(image)},
     }
-    engine.add(LunRequest(0, stack), elsewhere=False)
+    engine.add(LunRequest(0, stack), elsewhere=False, make=True)
     with pytest.raises(HostError, match="a layer of LUN 0 has a size of its own"):
         engine.resize(0, 2 * MiB)
     assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)

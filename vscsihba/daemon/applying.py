@@ -13,6 +13,7 @@ from vscsihba.config.change import Change
 from vscsihba.config.frame_changes import AddHba, ChangeBackstore, RemoveHba, SetEngines
 from vscsihba.config.lun_changes import AddLun, RemoveLun, ReplaceLun, Resize, TuneLun
 from vscsihba.config.model import Document, Lun
+from vscsihba.config.sizes import same_but_for_size, size_of, with_size
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import VscsihbaError
@@ -32,8 +33,11 @@ class Machine(Protocol):
     def set_engines(self, hba_id: int, engines: int) -> None:
         """Have an HBA served by so many engines."""
 
-    def add_lun(self, hba_id: int, request: LunRequest) -> None:
-        """Put up a LUN."""
+    def add_lun(self, hba_id: int, request: LunRequest, *, make: bool) -> None:
+        """Put up a new LUN; its medium is made if it is missing and `make` is said."""
+
+    def restore_lun(self, hba_id: int, request: LunRequest) -> None:
+        """Put up a LUN again that was taken down; where that fails, it is failing and tried again later."""
 
     def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
         """Take down a LUN; one that is in use only by force."""
@@ -68,6 +72,7 @@ class Applying:
         self._machine = machine
         self._note = note
         self._force = force
+        self._shown = [document.backstores[lun.backstore] for hba in document.hbas for lun in hba.luns]
 
     def carry_out(self, steps: Sequence[Change], progress: Callable[[object], None]) -> None:
         """Take all steps; where one fails, take those before it back.
@@ -83,15 +88,15 @@ class Applying:
         with ExitStack() as undo:
             for number, step in enumerate(steps, 1):
                 progress({"step": number, "of": len(steps), "text": step.text})
-                self._take(step, force=self._force)
+                self._take(step)
                 undo.callback(self._take_back, step)
                 self._note(self.document)
             undo.pop_all()
 
-    def _take(self, step: Change, *, force: bool) -> None:
+    def _take(self, step: Change, *, back: bool = False) -> None:
         log.info("%s", step.text)
         after = step.carry_out(self.document)
-        self._do(step, after, force=force)
+        self._do(step, after, back=back)
         self.document = after
 
     def _take_back(self, step: Change) -> None:
@@ -99,13 +104,17 @@ class Applying:
         if not _whole(back.carry_out(self.document)):  # something before it could not be taken back
             return
         try:
-            self._take(back, force=True)
-            self._note(self.document)
+            self._take(back, back=True)
         except (VscsihbaError, OSError) as error:
             log.error("cannot take back: %s: %s", step.text, error)  # noqa: TRY400 - it says all
+            return
+        try:
+            self._note(self.document)
+        except (VscsihbaError, OSError) as error:
+            log.error("taken back, but not recorded: %s: %s", step.text, error)  # noqa: TRY400 - it says all
 
-    def _do(self, step: Change, after: Document, *, force: bool) -> None:  # noqa: C901 - one case a kind
-        machine = self._machine
+    def _do(self, step: Change, after: Document, *, back: bool) -> None:  # noqa: C901 - one case a kind
+        machine, force = self._machine, self._force or back
         match step:
             case AddHba(hba, engines):
                 machine.add_hba(hba, engines)
@@ -113,8 +122,10 @@ class Applying:
                 machine.remove_hba(hba)
             case SetEngines(hba, _, new):
                 machine.set_engines(hba, new)
+            case AddLun(hba, lun) if back:
+                machine.restore_lun(hba, _request(after, lun))
             case AddLun(hba, lun):
-                machine.add_lun(hba, _request(after, lun))
+                self._add(hba, lun, after)
             case RemoveLun(hba, lun):
                 machine.remove_lun(hba, lun.lun, force=force)
             case TuneLun(hba, _, tuned):
@@ -122,20 +133,39 @@ class Applying:
             case Resize(hba, number, new_size=size):
                 machine.enlarge(hba, _request(after, _lun(after, hba, number)), size)
             case ReplaceLun():
-                self._replace(step, after, force=force)
+                self._replace(step, after, back=back)
             case ChangeBackstore(name):
                 if (place := after.place_of(name)) is not None:
                     machine.describe(place[0], _request(after, _lun(after, *place)))
             case _:  # a backstore that no LUN shows is known, or not
                 pass
 
-    def _replace(self, step: ReplaceLun, after: Document, *, force: bool) -> None:
+    def _replace(self, step: ReplaceLun, after: Document, *, back: bool) -> None:
         """Put another LUN in the place of one; the old one comes back if the new one cannot."""
+        machine, wanted = self._machine, _request(after, step.new)
         before = _request(self.document, step.old)
-        self._machine.remove_lun(step.hba, step.old.lun, force=force)
+        machine.remove_lun(step.hba, step.old.lun, force=self._force or back)
+        if back:
+            machine.restore_lun(step.hba, wanted)
+            return
         with ExitStack() as undo:
-            undo.callback(self._machine.add_lun, step.hba, before)
-            self._machine.add_lun(step.hba, _request(after, step.new))
+            undo.callback(machine.restore_lun, step.hba, before)
+            self._add(step.hba, step.new, after)
+            undo.pop_all()
+
+    def _add(self, hba_id: int, lun: Lun, after: Document) -> None:
+        """Put up a LUN; its medium is made only if no LUN showed it before, and enlarged if one did."""
+        machine, wanted = self._machine, _request(after, lun)
+        stack = after.backstores[lun.backstore]
+        before = next((shown for shown in self._shown if same_but_for_size(stack, shown)), None)
+        size = size_of(stack)
+        if before is None or size is None or size_of(before) == size:
+            machine.add_lun(hba_id, wanted, make=before is None)
+            return
+        machine.add_lun(hba_id, LunRequest.of(lun, with_size(stack, size_of(before))), make=False)
+        with ExitStack() as undo:
+            undo.callback(machine.remove_lun, hba_id, lun.lun, force=True)
+            machine.enlarge(hba_id, wanted, size)
             undo.pop_all()
 
 

@@ -133,8 +133,12 @@ class Crew:
 
     # LUNs.
 
-    def add(self, request: LunRequest) -> None:
-        """Have a LUN served.
+    def add(self, request: LunRequest, *, make: bool = False) -> None:
+        """Have a new LUN served.
+
+        Args:
+            request: The LUN.
+            make: Its medium may be made if it is missing.
 
         Raises:
             UsageError, HostError: It cannot be; nothing of it stays.
@@ -142,11 +146,23 @@ class Crew:
         with self._roster.lock:
             told: list[Member] = []
             try:
-                self._asking.all("add_lun", {"request": asdict(request)}, request.lun, told)
+                self._asking.all("add_lun", {"request": asdict(request), "make": make}, request.lun, told)
             except VscsihbaError:
                 self._take_back(request.lun, told)
                 raise
             self.requests[request.lun] = request
+            self.failures.pop(request.lun, None)
+
+    def restore(self, request: LunRequest) -> None:
+        """Have a LUN served that was taken down; if that fails, note why, and try again later."""
+        with self._roster.lock:
+            try:
+                self.add(request, make=False)
+            except (VscsihbaError, OSError) as error:
+                log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
+                self.requests[request.lun] = request
+                self.failures[request.lun] = str(error)
+                self._roster.try_again_later()
 
     def _take_back(self, lun: int, told: list[Member]) -> None:
         """Have those that know a LUN forget it, the last of them with all that it is made of."""

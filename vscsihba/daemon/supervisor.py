@@ -142,9 +142,13 @@ class Supervisor:
         """Have an HBA served by so many engines; see `Crew.set_size`."""
         self._crews[hba_id].set_size(engines)
 
-    def add_lun(self, hba_id: int, request: LunRequest) -> None:
+    def add_lun(self, hba_id: int, request: LunRequest, *, make: bool) -> None:
         """Put up a LUN; see `Crew.add`."""
-        self._crews[hba_id].add(request)
+        self._crews[hba_id].add(request, make=make)
+
+    def restore_lun(self, hba_id: int, request: LunRequest) -> None:
+        """Put up a LUN again that was taken down; see `Crew.restore`."""
+        self._crews[hba_id].restore(request)
 
     def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
         """Take down a LUN; see `Crew.remove`."""

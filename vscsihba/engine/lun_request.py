@@ -52,13 +52,16 @@ class LunRequest:
         tuning = Tuning(**{field.name: said[field.name] for field in fields(Tuning)})
         return cls(lun.lun, stack, lun.removable, appearance, tuning)
 
-    def build(self) -> Stack:
+    def build(self, *, make: bool = False) -> Stack:
         """Return the handler stack, not open.
+
+        Args:
+            make: Opening it may make media that are missing: right while the LUN is added, and only then.
 
         Raises:
             UsageError, HostError: As `vscsihba.handlers.stack.build`.
         """
-        return build(self.document, place=f"LUN {self.lun}")
+        return build(self.document, place=f"LUN {self.lun}", make=make)
 
     def note(self, run: Path) -> None:
         """Leave a note in the run directory of what this LUN is; never half of one."""

@@ -85,7 +85,7 @@ class Luns(Ownership):
         missing = self.known.keys() - there
         for lun, request in self.known.items():
             if lun in missing or not others:
-                self._own(request)
+                self._own(request, make=lun in missing)
         configfs.create_hba(self._id)
         for lun in sorted(missing):
             self._link(lun, half_made=hba is not None and lun in hba.luns)
@@ -100,18 +100,20 @@ class Luns(Ownership):
 
     # One of them.
 
-    def add(self, request: LunRequest, *, elsewhere: bool) -> None:
+    def add(self, request: LunRequest, *, elsewhere: bool, make: bool = False) -> None:
         """Know a LUN, and have it in the kernel: adopted if it is there, made if it is not.
 
         Args:
             request: The LUN.
             elsewhere: Another living engine knows it.
+            make: Its medium may be made if it is missing, as nobody has served the LUN before.
 
         Raises:
             UsageError: It is there and another disk, or its stack cannot be meant.
             HostError: Machine or medium refuse; nothing has changed.
         """
         there = configfs.find_lun(self._id, request.lun)
+        make = make and not elsewhere and request.lun not in self.known
         if request.lun in self.known:
             if not self.known[request.lun].as_noted(self._run).is_like(request):
                 raise AnotherDiskError(self._id, request.lun)
@@ -121,9 +123,9 @@ class Luns(Ownership):
             self._forget_gone(request.lun)
             there = None
         if there is None or not there.complete:
-            self._make(request, half_made=there is not None)
+            self._make(request, half_made=there is not None, make=make)
         elif not elsewhere:
-            self._adopt(request)
+            self._adopt(request, make=make)
         elif not request.agrees(self._run):
             raise AnotherDiskError(self._id, request.lun)
         self.known[request.lun] = request
@@ -138,16 +140,16 @@ class Luns(Ownership):
         self.clear(lun)
         configfs.create_hba(self._id)
 
-    def _make(self, request: LunRequest, *, half_made: bool) -> None:
+    def _make(self, request: LunRequest, *, half_made: bool, make: bool) -> None:
         with ExitStack() as undo:
-            self._own(request)
+            self._own(request, make=make)
             undo.callback(request.forget, self._run)
             undo.callback(configfs.delete_backstore, configfs.backstore_name(self._id, request.lun))
             undo.callback(lambda: self.owned.pop(request.lun).close())
             self._link(request.lun, half_made=half_made)
             undo.pop_all()
 
-    def _adopt(self, request: LunRequest) -> None:
+    def _adopt(self, request: LunRequest, *, make: bool) -> None:
         """Go on with a LUN that nobody alive knows; make it anew if it is another disk and nobody uses it."""
         try:
             self._own_noted(request)
@@ -158,7 +160,7 @@ class Luns(Ownership):
                     cure="detach it there first",
                 ) from None
             self.clear(request.lun)
-            self._make(request, half_made=False)
+            self._make(request, half_made=False, make=make)
 
     def _link(self, lun: int, *, half_made: bool) -> None:
         if half_made:  # its making was cut short

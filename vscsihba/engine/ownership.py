@@ -107,14 +107,14 @@ class Ownership:
         if tenure.grown:
             self._announce_size(lun)
 
-    def _own(self, request: LunRequest) -> None:
-        """Become the owner of a LUN that no living engine owns.
+    def _own(self, request: LunRequest, *, make: bool = False) -> None:
+        """Become the owner of a LUN that no living engine owns; its medium is made only if that is said.
 
         Raises:
             InUseError: One does.
         """
         tenure = self._tenure(request)
-        if not tenure.open():
+        if not tenure.open(make=make):
             raise InUseError(f"LUN {request.lun} of id={self._id} is owned by another engine")
         self._take(tenure)
 

@@ -67,23 +67,28 @@ class SharedLuns:
         """The LUNs that this engine knows, as Linux sees them."""
         return list(self._disks.values())
 
-    def add(self, request: LunRequest) -> Disk:
+    def add(self, request: LunRequest, *, make: bool = False) -> Disk:
         """Know one more LUN, and return it as soon as Linux has a disk of it.
 
         A LUN that is known already and the same is left as it is.
+
+        Args:
+            request: The LUN.
+            make: Its medium may be made if it is missing. Not for a LUN that was served before: a medium
+                whose file system is not mounted must not be replaced by an empty one.
 
         Raises:
             UsageError: It is there and another disk, or its stack cannot be meant.
             HostError: Machine or medium refuse; nothing has changed.
         """
         if request.lun not in self._luns.known:
-            request.build().check()
+            request.build(make=make).check()
         with ExitStack() as undo:
             with self._changing:
                 if request.lun not in self._luns.known:
                     undo.callback(self._withdraw, request.lun)
                 with turn(self._turn):
-                    self._luns.add(request, elsewhere=request.lun in self._elsewhere())
+                    self._luns.add(request, elsewhere=request.lun in self._elsewhere(), make=make)
                 self._announce()
             # Linux takes its time; other LUNs may have to be taken over meanwhile.
             self._disks[request.lun] = self._luns.disk(request.lun)

@@ -61,7 +61,7 @@ class Target(SharedLuns):
 
     def __enter__(self) -> Self:
         for request in self._luns.known.values():
-            request.build().check()
+            request.build(make=True).check()
         configfs.prepare()
         with ExitStack() as undo:
             undo.enter_context(claim_hba(self.id, by=self.by))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vscsihba import configfs, scsi
 from vscsihba.block import Geometry
+from vscsihba.config.sizes import source_of
 from vscsihba.engine.assembly import assemble
 from vscsihba.engine.claim import try_lock
 from vscsihba.engine.layer_actions import LayerActions
@@ -29,6 +30,7 @@ from vscsihba.handlers.stack import Document, Stack
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
 from vscsihba.transport import Recovered
+from vscsihba.units import exact_size, parse_size
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +83,11 @@ class Tenure:
         self._neighbours = neighbours
         self._undo = ExitStack()
 
-    def open(self) -> bool:
+    def open(self, *, make: bool = False) -> bool:
         """Become the owner, create the backstore if there is none, and serve; False if another is the owner.
+
+        Args:
+            make: The medium may be made if it is missing: the LUN is being added.
 
         Raises:
             UsageError: The medium is not the one that the LUN was made of.
@@ -93,9 +98,11 @@ class Tenure:
             return False
         with ExitStack() as undo, ExitStack() as unmake:
             undo.callback(os.close, lock)
-            stack = self.request.build()
+            stack = self.request.build(make=make)
             medium = undo.enter_context(stack)
             identity = self.request.appearance.identity(medium.identity)
+            if not make:
+                self._check_size(stack)
             device = self._device(medium.geometry, identity)
             if self.created:
                 unmake.callback(configfs.delete_backstore, self.name)
@@ -107,6 +114,23 @@ class Tenure:
             unmake.pop_all()
             self._undo = undo.pop_all()
         return True
+
+    def _check_size(self, stack: Stack) -> None:
+        """Refuse a medium that has shrunk since its LUN was last up; of one that is up, the kernel knows more.
+
+        Raises:
+            HostError: It has less than the document says.
+        """
+        document = self.request.document
+        source = source_of(document) if isinstance(document, dict) else {}
+        size, found = source.get("size"), stack.layers[0].geometry.size
+        if size is None or source.get("create") is True or _find(self.name) is not None:
+            return
+        if found < (wanted := parse_size(str(size))):
+            raise HostError(
+                f"{stack.layers[0].identity} has only {exact_size(found)} of its {exact_size(wanted)}",
+                cure=f"restore it; if only zeroes are missing: truncate -s {wanted} it",
+            )
 
     def _serve(self, medium: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
         """Have the pump serve the ring, and go on first with what a predecessor had under way."""

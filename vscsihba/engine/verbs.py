@@ -19,9 +19,9 @@ T = TypeVar("T")
 def verbs(target: "Target", end: Callable[[], None] | None) -> dict[str, Callable[..., object]]:
     """Return the verbs of an engine by name; ``end`` is there only if it can be asked to."""
 
-    def add_lun(request: Mapping[str, Any]) -> dict[str, object]:
-        """Know one more LUN; the request is a `LunRequest` as JSON has it."""
-        disk = target.add(_converted(request, LunRequest, "a LUN"))
+    def add_lun(request: Mapping[str, Any], *, make: bool = False) -> dict[str, object]:
+        """Know one more LUN; the request is a `LunRequest` as JSON has it, `make` as in `Target.add`."""
+        disk = target.add(_converted(request, LunRequest, "a LUN"), make=make)
         return {"device": str(disk.device), "size": disk.size}
 
     def remove_lun(lun: int, *, leave: bool = False, force: bool = False) -> None:

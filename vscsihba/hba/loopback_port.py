@@ -115,7 +115,7 @@ class LoopbackHolding:
             UsageError, HostError, OSError: The stack cannot be opened.
         """
         with ExitStack() as undo:
-            medium = undo.enter_context(self._request.build())
+            medium = undo.enter_context(self._request.build(make=True))
             loopback = self._port.make(self._request.lun)
             self.served = assemble(
                 self._request,
