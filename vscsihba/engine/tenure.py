@@ -87,7 +87,8 @@ class Tenure:
         """Become the owner, create the backstore if there is none, and serve; False if another is the owner.
 
         Args:
-            make: The medium may be made if it is missing: the LUN is being added.
+            make: The medium may be made if it is missing: the LUN is being added. A LUN whose backstore is
+                there had one, so none is made for it.
 
         Raises:
             UsageError: The medium is not the one that the LUN was made of.
@@ -98,6 +99,7 @@ class Tenure:
             return False
         with ExitStack() as undo, ExitStack() as unmake:
             undo.callback(os.close, lock)
+            make = make and _find(self.name) is None
             stack = self.request.build(make=make)
             medium = undo.enter_context(stack)
             identity = self.request.appearance.identity(medium.identity)
@@ -116,7 +118,7 @@ class Tenure:
         return True
 
     def _check_size(self, stack: Stack) -> None:
-        """Refuse a medium that has shrunk since its LUN was last up; of one that is up, the kernel knows more.
+        """Refuse a medium that has shrunk since its LUN was last up; of one that is up the kernel knows more.
 
         Raises:
             HostError: It has less than the document says.

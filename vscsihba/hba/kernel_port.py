@@ -166,10 +166,10 @@ class Succession(Tenure):
         super().__init__(hba_id, request, run, pump=pump, reports=reports, neighbours=neighbours)
         self._clear = clear
 
-    def open(self) -> bool:
+    def open(self, *, make: bool = True) -> bool:
         """See `Tenure.open`."""
         try:
-            return super().open()
+            return super().open(make=make)
         except AnotherDiskError:
             self._clear()
-        return super().open()
+        return super().open(make=make)
