@@ -9,10 +9,11 @@
         +-- DeviceGoneError     the kernel removed the device
         +-- RingCorruptError    the ring does not hold what the ABI promises
         +-- JournalDamagedError what a predecessor recorded of the ring cannot be believed
+        +-- EngineFaultError    the code that serves the ring has failed
 
 Media failures are not in this tree: a handler reports them as ``OSError`` with an
-errno, like the system calls it is made of (`MediumError` adds the place). What a
-guest sends never raises: it is answered with sense data.
+errno, like the system calls it is made of (`MediumError` adds the place, `NotBegunError`
+says that nothing was tried). What a guest sends never raises: it is answered with sense data.
 
 This module knows nothing else of the package.
 """
@@ -72,6 +73,30 @@ class RingCorruptError(TransportError):
 
 class JournalDamagedError(TransportError):
     """What a predecessor recorded of a ring is damaged, or contradicts the ring."""
+
+
+class EngineFaultError(TransportError):
+    """The code that serves a ring has raised what it should not: a bug, or no memory.
+
+    Args:
+        fault: What it has raised.
+    """
+
+    def __init__(self, fault: BaseException) -> None:
+        super().__init__(
+            f"its server has failed: {type(fault).__name__}: {fault}", cure="see the engine's log"
+        )
+
+
+class NotBegunError(OSError):
+    """A block operation was not begun for want of memory or threads (EAGAIN): it may be repeated.
+
+    Args:
+        message: Which resource the machine lacks.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EAGAIN, message)
 
 
 class MediumError(OSError):

@@ -5,16 +5,20 @@ import sys
 import threading
 from functools import partial
 
+import pytest
+
 from vscsihba.engine.pump import Pump
 from vscsihba.errors import DeviceGoneError, TransportError
+from vscsihba.threads import end_process
 
 
 class Fake:
     """A ring that is served by reading its eventfd, or fails."""
 
-    def __init__(self, name: str, *, fails: bool = False) -> None:
+    def __init__(self, name: str, *, fails: bool = False, bug: Exception | None = None) -> None:
         self.name = name
         self.fails = fails
+        self.bug = bug
         self.waiting = 0
         self.busy = False
         self.event = os.eventfd(0, os.EFD_NONBLOCK)
@@ -33,6 +37,8 @@ class Fake:
             raise DeviceGoneError("gone")
 
     def serve(self) -> int:
+        if self.bug is not None:
+            raise self.bug
         self.waiting = max(0, self.waiting - 1)
         self.served.release()
         return 1
@@ -65,6 +71,45 @@ def test_a_ring_that_fails_does_not_take_others_down() -> None:
     os.eventfd_write(good.event, 1)
     assert good.served.acquire(timeout=10)
     pump.stop()
+
+
+def test_a_ring_whose_server_has_a_bug_does_not_take_others_down(caplog: pytest.LogCaptureFixture) -> None:
+    pump, good, bad = Pump(), Fake("good"), Fake("bad", bug=ValueError("a bug"))
+    pump.start()
+    for ring in (good, bad):
+        pump.mailbox.post(partial(pump.add, ring))
+        assert ring.served.acquire(timeout=10)
+    assert [str(error) for error in bad.errors] == [
+        "its server has failed: ValueError: a bug; see the engine's log"
+    ]
+    os.eventfd_write(good.event, 1)
+    assert good.served.acquire(timeout=10)
+    assert "bad: its server has failed" in caplog.text
+    pump.stop()
+
+
+def test_the_death_of_the_pump_itself_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[BaseException] = []
+    died = threading.Event()
+
+    def die(_name: str, error: BaseException) -> None:
+        told.append(error)
+        died.set()
+
+    pump = Pump(died=die)
+    bug = KeyError("a bug")
+
+    def fail() -> None:
+        raise bug
+
+    monkeypatch.setattr(pump, "_watch", fail)
+    pump.start()
+    assert died.wait(60)
+    assert told == [bug]
+
+
+def test_by_default_a_dead_pump_ends_its_process() -> None:
+    assert Pump()._died is end_process
 
 
 def test_removing_twice_is_harmless() -> None:

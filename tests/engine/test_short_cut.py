@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench.road import cdb_10, serving
 from vscsihba.engine.lun import BATCH, ServedLun
+from vscsihba.engine.mailbox import Mailbox
 from vscsihba.handlers import linux
 from vscsihba.loopback import Loopback
 
@@ -29,7 +30,7 @@ def image(tmp_path: Path) -> Path:
 @contextmanager
 def counted(
     image: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Loopback, ServedLun, Counter[str]]]:
+) -> Iterator[tuple[Loopback, ServedLun, Mailbox, Counter[str]]]:
     """Serve a file and count the calls that go to the kernel for it."""
     calls: Counter[str] = Counter()
 
@@ -46,9 +47,9 @@ def counted(
         counting(name)
     # So that the test reads from the page cache on any file system.
     monkeypatch.setattr(linux, "is_memory", lambda _fd: True)
-    with serving({"handler": "file", "path": str(image)}) as (loopback, served, _):
+    with serving({"handler": "file", "path": str(image)}) as (loopback, served, mailbox):
         calls.clear()
-        yield loopback, served, calls
+        yield loopback, served, mailbox, calls
 
 
 def serve(loopback: Loopback, served: ServedLun) -> int:
@@ -65,7 +66,7 @@ def serve(loopback: Loopback, served: ServedLun) -> int:
 @pytest.mark.parametrize("opcode", [READ_10, WRITE_10])
 def test_system_calls_a_command_at_depth(image: Path, monkeypatch: pytest.MonkeyPatch, opcode: int) -> None:
     write = opcode == WRITE_10
-    with counted(image, monkeypatch) as (loopback, served, calls):
+    with counted(image, monkeypatch) as (loopback, served, _, calls):
         for index in range(DEPTH):
             cdb = cdb_10(opcode, index * BLOCK // 512, BLOCK // 512)
             loopback.submit(cdb, data_out=bytes(BLOCK if write else 0), data_in=0 if write else BLOCK)
@@ -76,7 +77,7 @@ def test_system_calls_a_command_at_depth(image: Path, monkeypatch: pytest.Monkey
 
 
 def test_each_batch_asks_anew_for_the_end_of_the_file(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with counted(image, monkeypatch) as (loopback, served, calls):
+    with counted(image, monkeypatch) as (loopback, served, mailbox, calls):
         for _ in range(2):
             loopback.submit(cdb_10(WRITE_10, 0, 8), data_out=bytes(BLOCK))
             serve(loopback, served)
@@ -85,6 +86,6 @@ def test_each_batch_asks_anew_for_the_end_of_the_file(image: Path, monkeypatch: 
         tag = loopback.submit(cdb_10(WRITE_10, 16, 8), data_out=bytes(BLOCK))
         served.serve()
         while served.busy:
-            served._mailbox.run()
+            mailbox.run()
         assert loopback.wait(tag).status
     assert image.stat().st_size == BLOCK

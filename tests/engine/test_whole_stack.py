@@ -106,7 +106,7 @@ def test_many_commands_are_published_in_batches(image: Path) -> None:
             assert rig.loopback.answers[tag].data == content[512 * n : 512 * n + 512]
         rig.pump = type(rig.pump)()
         rig.pump.start()
-        rig.served._mailbox = rig.pump.mailbox
+        rig.served._calls._calls = rig.pump.mailbox
 
 
 def test_an_attention_takes_the_long_road_first(image: Path) -> None:

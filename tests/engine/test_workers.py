@@ -1,11 +1,15 @@
 """Threads that may block: bounded, and no reason to wait at the end."""
 
+import errno
 import select
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from vscsihba.engine.mailbox import Mailbox
 from vscsihba.engine.workers import Workers
+from vscsihba.errors import NotBegunError
 
 
 def run_until(mailbox: Mailbox, done: Callable[[], bool]) -> None:
@@ -70,3 +74,30 @@ def test_idle_threads_end_on_close() -> None:
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    mailbox, gate = Mailbox(), threading.Event()
+    got: list[Exception | None] = []
+    workers: Workers[bool] = Workers("w", 4, mailbox)
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers.submit(gate.wait, lambda _value, error: got.append(error))
+    run_until(mailbox, lambda: bool(got))
+    assert isinstance(got[0], NotBegunError)
+    assert got[0].errno == errno.EAGAIN
+    assert workers.busy == len(got) - 1
+    monkeypatch.setattr(threading.Thread, "start", real)
+    workers.submit(gate.wait, lambda _value, error: got.append(error))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers.submit(gate.wait, lambda _value, error: got.append(error))
+    assert workers.busy == 2
+    gate.set()
+    run_until(mailbox, lambda: len(got) == 3)
+    assert got[1:] == [None, None]
+    workers.close()

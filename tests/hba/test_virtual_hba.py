@@ -21,7 +21,7 @@ from tests.hba.rig import (
 )
 from vscsihba.errors import ConfigError, HostError, TransportError, UsageError
 from vscsihba.handlers.stack import build
-from vscsihba.hba import LoopbackPort, Lun, Management, Task, VirtualHba
+from vscsihba.hba import LoopbackPort, Lun, Management, Task, VirtualHba, loopback_port
 from vscsihba.scsi import Asc
 
 LEFT = (5, 0x2500)
@@ -450,6 +450,21 @@ def test_a_handler_lun_whose_device_goes_is_told() -> None:
         port.loopbacks[0].remove()
         with pytest.raises(TransportError, match="was removed"):
             hba.next_task(10)
+
+
+def test_a_serving_thread_that_dies_is_told_for_every_handler_lun(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave() -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(loopback_port, "_PATIENCE", 0.0)
+    with VirtualHba(0, port=AskingPort()) as hba:
+        for number in range(2):
+            hba.add_lun(number, handler={"handler": "memory", "size": "1MiB"}).linked.result(60)
+        assert hba._made._pump is not None
+        hba._made._pump.mailbox.post(leave)
+        for number in range(2):
+            with pytest.raises(TransportError, match=f"lun {number}: its server has failed: SystemExit"):
+                hba.next_task(60)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Final
 
-from vscsihba import scsi
+from vscsihba import scsi, threads
 from vscsihba.block import BlockOp, BlockResult, Buffer
-from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.mailbox import Calls
 from vscsihba.engine.task import Task
 from vscsihba.engine.task_set import TaskSet
 from vscsihba.errors import HostError, TransportError
@@ -51,7 +51,7 @@ class Aborts:
         unit: Is reset.
         tasks: Its commands.
         transport: Where they are answered.
-        mailbox: The pump's.
+        mailbox: The LUN's calls into the pump.
         publish: Has what was answered published soon.
         free_kept: Tells the kernel, by the number from `Transport.abandon`, that nobody uses a buffer
             any more.
@@ -64,7 +64,7 @@ class Aborts:
         tasks: TaskSet,
         *,
         transport: Transport,
-        mailbox: Mailbox,
+        mailbox: Calls,
         publish: Callable[[], None],
         free_kept: Callable[[int], None],
     ) -> None:
@@ -110,9 +110,14 @@ class Aborts:
             self._publish()
 
         self._timers = [timer for timer in self._timers if timer.is_alive()]
-        self._timers.append(timer := threading.Timer(PATIENCE, partial(self._mailbox.post, look)))
+        timer = threading.Timer(PATIENCE, partial(self._mailbox.post, look))
         timer.daemon = True
-        timer.start()
+        try:
+            threads.start(timer)
+        except OSError as error:  # then they are answered when the storage answers
+            log.warning("lun %d: aborted commands are not given up: %s", self._lun, error)
+        else:
+            self._timers.append(timer)
 
     def close(self) -> None:
         """Look no more."""

@@ -1,6 +1,7 @@
 """One logical unit being served: ring, SCSI state, medium and threads put together.
 
-All of it runs on the pump's thread except the verbs of the medium that may block.
+All of it runs on the pump's thread except the verbs of the medium that may block. An exception of a
+command is the barrier's in `task_set`; any other exception fails this unit, and no other.
 """
 
 import logging
@@ -12,16 +13,16 @@ from functools import partial
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, Resize
 from vscsihba.engine.aborts import Aborts
-from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.mailbox import GuardedCalls, Mailbox
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.perform import perform
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.short_cut import Road, make_cut
 from vscsihba.engine.task import Task
-from vscsihba.engine.task_set import TaskSet
+from vscsihba.engine.task_set import FAILED, TaskSet
 from vscsihba.engine.workers import Workers
-from vscsihba.errors import HostError, TransportError, VscsihbaError
+from vscsihba.errors import EngineFaultError, HostError, TransportError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
 from vscsihba.trace import TraceRecord
@@ -78,17 +79,18 @@ class ServedLun:
             transport.acknowledge,
             transport.pending,
         )
-        self._mailbox = mailbox
+        self._calls = GuardedCalls(mailbox, self._fail)
+        self._pump: Pump | None = None
         self._reports = reports
         self._trace = reports.trace
         self._neighbours = neighbours or Neighbours()
-        self._workers: Workers[BlockResult] = Workers(f"lun{lun}", medium.workers, mailbox)
+        self._workers: Workers[BlockResult] = Workers(f"lun{lun}", medium.workers, self._calls)
         self._tasks = TaskSet(
             lun,
             partial(perform, medium, self._neighbours.media),
             inline=medium.never_blocks,
             workers=self._workers,
-            mailbox=mailbox,
+            mailbox=self._calls,
             stats=stats,
             held=self._held,
             begun=transport.begun,
@@ -99,7 +101,7 @@ class ServedLun:
             unit,
             self._tasks,
             transport=transport,
-            mailbox=mailbox,
+            mailbox=self._calls,
             publish=self._publish_soon,
             free_kept=free_kept,
         )
@@ -113,6 +115,10 @@ class ServedLun:
 
     def begin(self, pump: Pump, recovered: Sequence[Recovered] = ()) -> None:
         """Meet the neighbours, go on with what a predecessor had under way, and be served by `pump`."""
+        self._pump = pump
+        self._calls.make(partial(self._begin, pump, recovered))
+
+    def _begin(self, pump: Pump, recovered: Sequence[Recovered]) -> None:
         self._neighbours.enter(self.lun, self.unit, self.medium)
         for command in recovered:
             if command.begun:
@@ -139,7 +145,13 @@ class ServedLun:
 
     def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
         """Take a command on the long road; see `vscsihba.transport.Accept`."""
-        self._tasks.add(Task.of(self.unit, tag, cdb, views))
+        try:
+            task = Task.of(self.unit, tag, cdb, views)
+        except Exception:  # a part of the barrier of `task_set`: it is one command that fails
+            log.exception("lun %d: command %s cannot be taken", self.lun, cdb[:1].hex())
+            self._complete(tag, FAILED)
+            return
+        self._tasks.add(task)
         self._keep_road()
 
     def failed(self, error: TransportError) -> None:
@@ -149,12 +161,20 @@ class ServedLun:
         self.failure = error
         log.error("lun %d: not served any longer: %s", self.lun, error)
         self._reports.failed(f"lun {self.lun}: {error}")
+        self._calls.post(self._publish)  # what was answered before
+
+    def _fail(self, error: Exception) -> None:
+        """Serve this unit no longer: the code that serves it has failed."""
+        log.error("lun %d: its server has failed", self.lun, exc_info=error)
+        if self._pump is not None:
+            self._pump.remove(self)
+        self.failed(error if isinstance(error, TransportError) else EngineFaultError(error))
 
     def end(self, pump: Pump, idle: Callable[[], None]) -> None:
         """Take leave of the neighbours and the pump, then `finish`."""
         self._neighbours.leave(self.lun)
         pump.remove(self)
-        self.finish(idle)
+        self._calls.make(partial(self.finish, idle))
 
     def finish(self, idle: Callable[[], None]) -> None:
         """Close the ring once no verb touches its memory any more, then call `idle`.
@@ -163,8 +183,8 @@ class ServedLun:
         """
         self._idle = idle
         self._tasks.closing = True
+        self._calls.later(self._publish)
         self._tasks.start_waiting()
-        self._mailbox.later(self._publish)
 
     def resize(self, size: int, done: Future[None]) -> None:
         """Change the capacity of the medium between two commands; initiators learn that it has changed.
@@ -174,11 +194,17 @@ class ServedLun:
             done: Told how it went: OSError or UsageError of the medium. It can be cancelled until the
                 commands before it have ended.
         """
+        self._calls.make(partial(self._add_resize, size, done))
+
+    def _add_resize(self, size: int, done: Future[None]) -> None:
         self._tasks.add(Task(None, b"", Buffer(), self._resizing(size, done), exclusive=True))
         self._keep_road()
 
     def reshape(self) -> None:
         """Let initiators learn that the medium has another size already."""
+        self._calls.make(self._reshape)
+
+    def _reshape(self) -> None:
         self.unit.resize(self.medium.geometry)
         self._keep_road()
 
@@ -226,7 +252,7 @@ class ServedLun:
         """Publish once for all that threads bring in together; what serves does so itself."""
         if not (self._serving or self._publishing):
             self._publishing = True
-            self._mailbox.later(self._publish)
+            self._calls.later(self._publish)
 
     def _held(self) -> bool:
         """Tell whether the next command, to be refused for an event, must wait for what the ring holds.
@@ -262,12 +288,17 @@ class ServedLun:
             self._show()
         except TransportError as error:
             self.failed(error)
-        if self._idle is not None and self._tasks.idle:
+        if self._idle is not None and self._ended_all:
             self._closed = True
             self._aborts.close()
             self._workers.close()
             self.transport.close()
             self._idle()
+
+    @property
+    def _ended_all(self) -> bool:
+        """Nothing is under way; after a failure, tasks may never end, and only what threads do counts."""
+        return self._tasks.idle or (self.failure is not None and not self._workers.busy)
 
     def _keep_road(self) -> None:
         """Say again whether the short cut may be taken."""

@@ -9,8 +9,48 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 log = logging.getLogger(__name__)
+
+
+class Calls(Protocol):
+    """Takes calls for the serving thread: all of them (`Mailbox`), or those of one LUN (`GuardedCalls`)."""
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the serving thread make `call` soon, in the order of posting."""
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Make `call` at the end of the round under way; for the serving thread, from within a call."""
+
+
+class GuardedCalls:
+    """The calls of one LUN into the serving thread; one that raises fails this LUN and no other.
+
+    Args:
+        calls: Makes them.
+        failed: Called, on the serving thread, with the exception of a call.
+    """
+
+    def __init__(self, calls: Calls, failed: Callable[[Exception], None]) -> None:
+        self._calls = calls
+        self._failed = failed
+
+    def post(self, call: Callable[[], None]) -> None:
+        """See `Calls.post`."""
+        self._calls.post(partial(self.make, call))
+
+    def later(self, call: Callable[[], None]) -> None:
+        """See `Calls.later`."""
+        self._calls.later(partial(self.make, call))
+
+    def make(self, call: Callable[[], None]) -> None:
+        """Make a call now."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - the barrier between LUNs
+            self._failed(error)
 
 
 class Mailbox:

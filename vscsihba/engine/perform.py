@@ -1,6 +1,7 @@
 """Block operations performed on a handler: the one place where the two vocabularies meet."""
 
 import errno
+import os
 from collections.abc import Mapping
 
 from vscsihba.block import (
@@ -22,9 +23,7 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cdb_handler import execute
 
 
-def perform(  # noqa: C901 - one case an operation
-    medium: Handler, others: Mapping[int, Handler], op: BlockOp
-) -> BlockResult:
+def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> BlockResult:
     """Do one block operation, in the calling thread, and return its answer.
 
     Args:
@@ -33,9 +32,22 @@ def perform(  # noqa: C901 - one case an operation
         op: What to do.
 
     Raises:
-        OSError: The medium failed; ENOTCONN if it is no longer there.
+        OSError: The medium failed; ENOTCONN if it is no longer there, ENOMEM if the machine has no memory
+            for the operation.
         UsageError: No disk can have the size of a `Resize`.
+        RuntimeError: The handler has called ``sys.exit``, which must not end a thread of the engine.
     """
+    try:
+        return _perform(medium, others, op)
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+    except SystemExit as error:
+        raise RuntimeError("a handler has called sys.exit") from error
+
+
+def _perform(  # noqa: C901 - one case an operation
+    medium: Handler, others: Mapping[int, Handler], op: BlockOp
+) -> BlockResult:
     match op:
         case Read(offset, views):
             medium.read(offset, views)

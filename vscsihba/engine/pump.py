@@ -3,11 +3,14 @@
 It waits on all of them at once and lets each answer what waits in it. Those that were busy
 just now are looked at again before the thread sleeps, for as long as that pays (`polling`).
 It knows what is ready, not what a command means: that is `lun`.
+
+An exception of what serves one ring fails that ring alone. One of the pump's own ends the process, so
+that another engine takes over: a dead pump serves nobody, and its process would still own everything.
 """
 
+import contextlib
 import logging
 import select
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -15,7 +18,8 @@ from typing import Final, Protocol
 from vscsihba.engine.completions import Completions, fixed_place
 from vscsihba.engine.mailbox import Mailbox
 from vscsihba.engine.polling import Polling, longest_look
-from vscsihba.errors import TransportError
+from vscsihba.errors import EngineFaultError, TransportError
+from vscsihba.threads import Died, VitalThread, end_process, start
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +72,14 @@ class Pump:
     Args:
         poll: Seconds to look for more commands before sleeping, at most; 0 to sleep at once;
             None for what the environment says (`vscsihba.engine.polling.longest_look`).
+        died: Called, on the dying thread, if the pump itself fails; by default the process ends at once.
 
     Raises:
         UsageError: The environment says what cannot be meant.
     """
 
-    def __init__(self, poll: float | None = None) -> None:
+    def __init__(self, poll: float | None = None, *, died: Died = end_process) -> None:
+        self._died = died
         self._polling = Polling(longest_look() if poll is None else poll)
         self._fixed_place = fixed_place()
         self._completions: Completions | None = None
@@ -88,13 +94,18 @@ class Pump:
         self._lap_commands = 0
         self._unread = False
         self._running = False
-        self._thread: threading.Thread | None = None
+        self._thread: VitalThread | None = None
 
     def start(self, name: str = "pump") -> None:
-        """Run the pump on a thread of its own."""
+        """Run the pump on a thread of its own.
+
+        Raises:
+            OSError: There is no room for another thread.
+        """
         self._running = True
-        self._thread = threading.Thread(target=self.run, name=name, daemon=True)
-        self._thread.start()
+        thread = VitalThread(self.run, name, died=self._died)
+        start(thread)
+        self._thread = thread
 
     def stop(self) -> None:
         """Stop and wait for the thread; what is being served stays open."""
@@ -119,7 +130,8 @@ class Pump:
         fd = served.fileno()
         if self._served.pop(fd, None) is not None:
             self._let_cool(fd)
-            self._epoll.unregister(fd)
+            with contextlib.suppress(OSError):  # it was never registered: `add` has failed
+                self._epoll.unregister(fd)
 
     def place(self, tell: Callable[[bool], None] | None) -> None:
         """Find out from now on where commands are best completed, or leave that to others.
@@ -203,7 +215,7 @@ class Pump:
         """Let a ring answer, and count what that took; not at each time, for a clock may be a slow one."""
         try:
             self._lap_commands += served.serve()
-        except TransportError as error:
+        except Exception as error:  # noqa: BLE001 - the barrier between rings
             self._let_go(served, error)
             return
         self._lap_left -= 1
@@ -221,13 +233,16 @@ class Pump:
     def _acknowledge(self, served: Served) -> bool:
         try:
             served.acknowledge()
-        except TransportError as error:
+        except Exception as error:  # noqa: BLE001 - the barrier between rings
             self._let_go(served, error)
             return False
         return True
 
-    def _let_go(self, served: Served, error: TransportError) -> None:
+    def _let_go(self, served: Served, error: Exception) -> None:
         self.remove(served)
+        if not isinstance(error, TransportError):
+            log.error("%s: its server has failed", served.name, exc_info=error)
+            error = EngineFaultError(error)
         served.failed(error)
 
 

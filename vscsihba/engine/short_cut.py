@@ -2,8 +2,8 @@
 
 It is made of the long road's own parts: the opcode table's field layout, the logical
 unit's range, the handler's inline verbs. Whatever is not plain (a flag, an attention
-pending, a page that is not cached, an error) is left untouched to the long road,
-which knows how to wait and how to refuse.
+pending, a page that is not cached, any exception of a handler) is left untouched to the
+long road, which knows how to wait and how to refuse.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVe
         try:
             if move(views, lba << shift, move_flags) != length:
                 return False
-        except OSError:  # would block, or failed: the long road tries again and says what it was
+        except (Exception, SystemExit):  # noqa: BLE001 - would block, or failed: the slow path tries again and answers
             return False
         if is_write:
             written_in = stats.batches

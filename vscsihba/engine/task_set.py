@@ -15,7 +15,7 @@ from functools import partial
 
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Elsewhere
-from vscsihba.engine.mailbox import Mailbox
+from vscsihba.engine.mailbox import Calls
 from vscsihba.engine.task import Task
 from vscsihba.engine.workers import Workers
 from vscsihba.stats import LunStats
@@ -42,7 +42,7 @@ class TaskSet:
         perform: Does one block operation, on whatever thread it is called.
         inline: No operation blocks: all are performed on the pump's thread.
         workers: Threads for those that may block.
-        mailbox: The pump's.
+        mailbox: The LUN's calls into the pump.
         stats: Where operations that go to threads are counted.
         held: Tells whether nothing may begin for now; `start_waiting` is then called again.
         begun: Called with the tag before the first change of a command that must not run twice.
@@ -56,7 +56,7 @@ class TaskSet:
         *,
         inline: bool,
         workers: Workers[BlockResult],
-        mailbox: Mailbox,
+        mailbox: Calls,
         stats: LunStats,
         held: Callable[[], bool],
         begun: Callable[[int], None],
@@ -113,16 +113,18 @@ class TaskSet:
         if self._starting:  # called from within: the loop below goes on by itself
             return
         self._starting = True
-        while self._waiting and not (self._exclusive or self._abandoned or self._held()):
-            task = self._waiting[0]
-            if (task.exclusive or task.alone) and self._running:
-                break
-            self._waiting.popleft()
-            self._running += 1
-            self._abandoned += task.abandoned
-            self._exclusive = task.exclusive
-            self._advance(task, None, None)
-        self._starting = False
+        try:
+            while self._waiting and not (self._exclusive or self._abandoned or self._held()):
+                task = self._waiting[0]
+                if (task.exclusive or task.alone) and self._running:
+                    break
+                self._waiting.popleft()
+                self._running += 1
+                self._abandoned += task.abandoned
+                self._exclusive = task.exclusive
+                self._advance(task, None, None)
+        finally:
+            self._starting = False
 
     def drop(self, tags: Iterable[int]) -> list[int]:
         """Forget those of the named commands that have not begun; return their tags."""
@@ -165,16 +167,15 @@ class TaskSet:
                     self._mailbox.post(partial(self._advance, task, value, error))
                     return
                 op = task.resume(value, error)
+            self._note_change(task, op)
+            self._stats.waits += 1
+            self._workers.submit(partial(self._perform, op), partial(self._back, task))
         except StopIteration as stop:
             self._end(task, stop.value)
         except Exception:  # the barrier: no command of a guest's ends an engine
             log.exception("lun %d: %s failed inside", self._lun, task.name)
             task.command.close()
             self._end(task, FAILED)
-        else:
-            self._note_change(task, op)
-            self._stats.waits += 1
-            self._workers.submit(partial(self._perform, op), partial(self._back, task))
 
     def _note_change(self, task: Task, op: BlockOp) -> None:
         if task.tag is not None and task.is_first_change(op):
@@ -204,11 +205,13 @@ class TaskSet:
             self._advance(task, value, error)
 
     def _end(self, task: Task, response: scsi.Response | None) -> None:
-        self._ended(task, response)
-        if task.follows:
-            self._background -= 1
-        else:
-            self._leave(task)
+        try:
+            self._ended(task, response)
+        finally:  # no count is off, whatever becomes of the answer
+            if task.follows:
+                self._background -= 1
+            else:
+                self._leave(task)
         self.start_waiting()
 
     def _leave(self, task: Task) -> None:

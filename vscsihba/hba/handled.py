@@ -6,7 +6,7 @@ Knows that somebody holds it, as an engine does, not how.
 from typing import Protocol
 
 from vscsihba.engine.lun import ServedLun
-from vscsihba.errors import InUseError
+from vscsihba.errors import InUseError, TransportError
 
 
 class Holding(Protocol):
@@ -49,6 +49,10 @@ class HandledLun:
     def failed(self) -> bool:
         """Tell whether its commands are not answered: the ring is gone, or the storage hangs."""
         return self._served.failure is not None or self._served.hung
+
+    def fail(self, error: TransportError) -> None:
+        """Note that its commands are not answered any more, and report it."""
+        self._served.failed(error)
 
     def close(self) -> None:
         """Stop serving, wait until nothing touches the ring's memory, close the stack."""

@@ -12,7 +12,7 @@ from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
-from vscsihba.errors import TransportError
+from vscsihba.errors import EngineFaultError, TransportError
 from vscsihba.handlers.stack import Document
 from vscsihba.handlers.stack_paths import absolute
 from vscsihba.hba.handled import HandledLun
@@ -45,6 +45,7 @@ class Luns:
         self._inbox = inbox
         self._links = links
         self._raw: dict[int, RawLun] = {}
+        self._handled: dict[int, HandledLun] = {}
         self._pump: Pump | None = None
         self._neighbours = Neighbours()
 
@@ -61,7 +62,7 @@ class Luns:
     def add_handled(self, number: int, document: Document) -> Lun:
         """Add a LUN that a stack of handlers serves; see likewise."""
         if self._pump is None:
-            self._pump = Pump()
+            self._pump = Pump(died=self._died)
             self._pump.start(self._name)
         holding = self._port.hold(
             LunRequest(number, absolute(document)),
@@ -69,13 +70,18 @@ class Luns:
             reports=Reports(failed=self._failed),
             neighbours=self._neighbours,
         )
-        served = HandledLun(number, holding)
+        served = self._handled[number] = HandledLun(number, holding)
         return self._keep(Lun(number, served.geometry, served.unit, self._port), served)
 
     def _keep(self, lun: Lun, served: RawLun | HandledLun) -> Lun:
         self.there[lun.number] = lun
         self._links.add(lun, served)
         return lun
+
+    def _died(self, _name: str, error: BaseException) -> None:
+        """Let the caller know that no handler's LUN is served any more: it is the caller's process."""
+        for served in tuple(self._handled.values()):
+            served.fail(EngineFaultError(error))
 
     def _failed(self, text: str) -> None:
         self._inbox.put(TransportError(text))
@@ -88,6 +94,7 @@ class Luns:
 
     def _forget(self, number: int) -> None:
         self._raw.pop(number, None)
+        self._handled.pop(number, None)
         self.there.pop(number)
 
     def leave_raw(self) -> None:
