@@ -1,7 +1,9 @@
 """A control server and its callers, the honest and the hostile."""
 
+import errno
 import json
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -257,3 +259,35 @@ def test_root_and_the_group_are_let_in() -> None:
     assert allowed(Peer(1, 1000, frozenset({1000, 0})))
     assert not allowed(Peer(1, 1000, frozenset({1000})))
     assert not root_or_group("no-such-group")(Peer(1, 1000, frozenset({1000})))
+
+
+def test_what_the_machine_lacks_for_a_moment_is_survived(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, left = selectors.EpollSelector.register, [1]
+
+    def register(selector: selectors.EpollSelector, *arguments: object) -> object:
+        if left:
+            raise OSError(errno.ENOSPC, f"no room for a watch {left.pop()}")
+        return real(selector, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(selectors.EpollSelector, "register", register)
+    with pytest.raises(HostError):
+        call(path, "greet", {"name": "Ada"}, timeout=LIMIT)
+    assert call(path, "greet", {"name": "Ada"}, timeout=LIMIT) == "hello, Ada"
+    assert "no room for a watch" in caplog.text
+
+
+def test_a_verb_for_which_there_is_no_thread_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "verb":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(HostError, match="no thread can be started"):
+            call(path, "greet", {"name": "Ada"}, timeout=LIMIT)
+    assert call(path, "greet", {"name": "Ada"}, timeout=LIMIT) == "hello, Ada"

@@ -26,14 +26,15 @@ class Hba:
         self.engines: list[FakeEngine] = []
         self.linked: set[int] = set()
         self.refuse: dict[int, str] = {}
-        self.cannot_start: list[str] = []
+        self.cannot_start: list[str | Exception] = []
         self.asked: list[tuple[int, str, int]] = []
         self.deadly: tuple[int, str] | None = None
         self.makes: list[bool] = []
 
     def start(self, _hba_id: int) -> "FakeEngine":
         if self.cannot_start:
-            raise HostError(self.cannot_start.pop(0))
+            reason = self.cannot_start.pop(0)
+            raise reason if isinstance(reason, Exception) else HostError(reason)
         self.engines.append(FakeEngine(self, len(self.engines)))
         return self.engines[-1]
 

@@ -1,5 +1,7 @@
 """The engines of an HBA: told the same, replaced when they die, asked again for what did not go."""
 
+import errno
+import selectors
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,6 +13,7 @@ from vscsihba.daemon.crew import Crew
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import HostError
+from vscsihba.threads import end_process
 
 
 @pytest.fixture
@@ -154,6 +157,31 @@ def test_a_start_that_fails_is_tried_again(hba: Hba, crew: Crew) -> None:
     hba.engines[0].die()
     until(lambda: len(hba.living) == 2)
     assert hba.cannot_start == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "no process"), MemoryError()])
+def test_a_start_that_the_machine_refuses_is_tried_again(hba: Hba, crew: Crew, error: Exception) -> None:
+    hba.cannot_start = [error] * 3
+    hba.engines[0].die()
+    until(lambda: len(hba.living) == 2)
+    assert not hba.cannot_start
+
+
+def test_watching_survives_that_no_descriptor_is_free(
+    hba: Hba, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = selectors.DefaultSelector, [1]
+
+    def selector() -> selectors.BaseSelector:
+        if left:
+            raise OSError(errno.EMFILE, f"no descriptor {left.pop()}")
+        return real()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", selector)
+    hba.engines[0].die()
+    until(lambda: len(hba.living) == 2)
+    assert not left
+    assert crew._roster._keeper._died is end_process
 
 
 def test_a_first_start_that_fails_is_an_error_and_leaves_nothing(hba: Hba) -> None:

@@ -10,6 +10,7 @@ import pytest
 from vscsihba.engine import balancer as module
 from vscsihba.engine.balancer import Balancer
 from vscsihba.errors import HostError
+from vscsihba.threads import end_process
 
 LIMIT = 60
 
@@ -71,7 +72,9 @@ def test_what_is_not_settled_is_tried_again() -> None:
         assert all(settling.happens() for _ in range(3))
 
 
-@pytest.mark.parametrize("fault", [HostError("configfs refuses"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize(
+    "fault", [HostError("configfs refuses"), OSError(5, "Input/output error"), MemoryError("too little")]
+)
 def test_a_failure_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
@@ -80,6 +83,16 @@ def test_a_failure_ends_nothing(
         assert settling.happens()
         assert settling.happens()
     assert f"LUNs cannot be shared out: {fault}" in caplog.text
+
+
+def test_a_bug_ends_the_process_that_would_take_over_nothing_any_more() -> None:
+    balancer = Balancer(Settling(KeyError("a bug")))
+    told: list[BaseException] = []
+    balancer._thread._died = lambda _name, error: told.append(error)
+    balancer.start()
+    balancer._thread.join(LIMIT)
+    assert [str(error) for error in told] == ["'a bug'"]
+    assert Balancer(Settling())._thread._died is end_process
 
 
 def test_nothing_is_settled_after_the_stop() -> None:

@@ -1,7 +1,9 @@
 """Engines of one HBA notice each other: at once, and also when one is killed."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from vscsihba.engine.peers import Peers
+from vscsihba.threads import VitalThread
 
 ENGINE = """
 import sys, time
@@ -131,3 +134,50 @@ def test_luns_that_come_and_go_are_told(tmp_path: Path, watched: Watched) -> Non
     assert watched.peers.me.luns == {9}
     peers.leave()
     watched.wait_for(0)
+
+
+def test_without_a_free_descriptor_the_others_are_watched_all_the_same(
+    tmp_path: Path, watched: Watched, other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined(other)
+    watched.wait_for(1)
+    tries = threading.Semaphore(0)
+    real = socket.socket.accept
+
+    def accept(listener: socket.socket) -> object:
+        tries.release()
+        if not other.returncode:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    with socket.socket(socket.AF_UNIX) as visitor:
+        visitor.connect(str(tmp_path / f"engine-{os.getpid()}.sock"))
+        assert all(tries.acquire(timeout=60) for _ in range(3))
+        other.kill()
+        watched.wait_for(0)
+        other.wait(60)
+    assert watched.peers._thread.is_alive()
+    assert isinstance(watched.peers._thread, VitalThread)
+
+
+@pytest.mark.parametrize("word", [b"no JSON\n", b"{}\n", b"7\n", b'{"since": 1, "pid": 2, "luns": 5}\n'])
+def test_who_says_what_is_no_word_about_an_engine_is_not_known(
+    tmp_path: Path, watched: Watched, word: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(tmp_path / f"engine-{os.getpid()}.sock"))
+        stranger.sendall(word)
+        assert watched.changed.acquire(timeout=60)
+    assert watched.peers.others == frozenset()
+    assert watched.peers._thread.is_alive()
+
+
+def test_an_engine_that_says_nonsense_later_is_forgotten(tmp_path: Path, watched: Watched) -> None:
+    with socket.socket(socket.AF_UNIX) as odd:
+        odd.connect(str(tmp_path / f"engine-{os.getpid()}.sock"))
+        odd.sendall(b'{"since": 1, "pid": 2, "luns": [0]}\n')
+        watched.wait_for(1)
+        odd.sendall(b'{"luns": 5}\n')
+        watched.wait_for(0)
+    assert watched.peers._thread.is_alive()

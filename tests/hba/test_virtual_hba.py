@@ -177,6 +177,22 @@ def test_a_link_that_fails_is_told_once_and_the_rest_goes_on() -> None:
     assert port.answers == {}, "what was not linked is not unlinked"
 
 
+def test_a_link_thread_that_dies_is_an_error_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = AskingPort()
+
+    def fail(_lun: int) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(port, "link", fail)
+    hba = VirtualHba(0, port=port)
+    hba.__enter__()
+    hba.add_lun(0, size="1MiB")
+    assert hba.next_task(60) is None
+    with pytest.raises(TransportError, match="its server has failed: KeyError"):
+        hba.close()
+    assert hba.detached
+
+
 def test_an_hba_in_this_process_has_no_disks() -> None:
     with VirtualHba(0, port=LoopbackPort()) as hba:
         lun = hba.add_lun(0, size="1MiB")

@@ -3,6 +3,9 @@
 One thread reads the requests of all connections, so that one which says nothing, or too
 much, holds up nobody; each complete request is then carried out on a thread of its own. Every
 connection has 5 seconds for its request and is let go after the answer.
+
+A machine that lacks descriptors, threads or memory for a moment is survived; if the thread dies all the
+same, its process ends: one that cannot be asked to end, or about its disks, is of no use.
 """
 
 import inspect
@@ -20,6 +23,7 @@ from vscsihba.control import wire
 from vscsihba.control.inbound import Inbound
 from vscsihba.control.peer import Allowed, Peer, root_only
 from vscsihba.errors import HostError, UsageError, VscsihbaError
+from vscsihba.threads import VitalThread, repeat, start
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,9 @@ PATIENCE: Final = 5.0
 
 _BACKLOG: Final = 128
 """Connections that wait to be accepted."""
+
+_PAUSE: Final = 0.1
+"""Seconds before another try, where the machine lacks descriptors or memory."""
 
 _AT_END: Final = 10.0
 """Seconds that `ControlServer.close` waits for verbs under way."""
@@ -74,7 +81,7 @@ class ControlServer:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._waiting: list[Inbound] = []
         self._calls: set[threading.Thread] = set()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = VitalThread(self._run, "control")
 
     def __enter__(self) -> Self:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -86,13 +93,13 @@ class ControlServer:
                 os.chown(self.path, -1, self._group)
             self.path.chmod(0o600 if self._group is None else 0o660)
             self._listener.listen(_BACKLOG)
+            self._listener.settimeout(0)
+            self._selector.register(self._listener, selectors.EVENT_READ)
+            self._selector.register(self._stop, selectors.EVENT_READ)
+            start(self._thread)
         except OSError as error:
             self._listener.close()
             raise HostError(f"cannot listen on {self.path}: {error.strerror or error}") from error
-        self._listener.settimeout(0)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._stop, selectors.EVENT_READ)
-        self._thread.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -113,17 +120,21 @@ class ControlServer:
     # The thread that reads requests.
 
     def _run(self) -> None:
-        while True:
-            for key, _ in self._selector.select(self._next_deadline()):
-                if key.fileobj == self._stop:
-                    self._close_all()
-                    return
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif key.data in self._waiting:  # not hung up on meanwhile
-                    self._read(key.data)
-            for late in [each for each in self._waiting if each.deadline <= time.monotonic()]:
-                self._refuse(late, HostError(f"no whole request within {PATIENCE:g} s"))
+        repeat(self._take_turn, f"control socket {self.path}", pause=_PAUSE)
+
+    def _take_turn(self) -> bool:
+        """Wait for connections and requests, and take them; False if the server is closed."""
+        for key, _ in self._selector.select(self._next_deadline()):
+            if key.fileobj == self._stop:
+                self._close_all()
+                return False
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.data in self._waiting:  # not hung up on meanwhile
+                self._read(key.data)
+        for late in [each for each in self._waiting if each.deadline <= time.monotonic()]:
+            self._refuse(late, HostError(f"no whole request within {PATIENCE:g} s"))
+        return True
 
     def _next_deadline(self) -> float | None:
         if not self._waiting:
@@ -145,7 +156,7 @@ class ControlServer:
             if self._waiting:
                 self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
             else:
-                time.sleep(0.1)
+                time.sleep(_PAUSE)
             return
         connection.settimeout(0)
         inbound = Inbound(connection, time.monotonic() + PATIENCE)
@@ -155,8 +166,12 @@ class ControlServer:
             return
         if len(self._waiting) >= MAX_CONNECTIONS:
             self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
+        try:
+            self._selector.register(connection, selectors.EVENT_READ, inbound)
+        except OSError:
+            connection.close()
+            raise
         self._waiting.append(inbound)
-        self._selector.register(connection, selectors.EVENT_READ, inbound)
 
     def _read(self, inbound: Inbound) -> None:
         try:
@@ -178,8 +193,13 @@ class ControlServer:
             inbound.answer(wire.encode_error(HostError("too busy", cure="try again later")))
             return
         thread = threading.Thread(target=self._carry_out, args=(inbound, line), name="verb", daemon=True)
-        self._calls.add(thread)
-        thread.start()
+        try:
+            start(thread)
+        except OSError as error:
+            log.warning("cannot carry out a request: %s", error.strerror)
+            inbound.answer(wire.encode_error(HostError("no thread can be started", cure="try again later")))
+        else:
+            self._calls.add(thread)
 
     def _refuse(self, inbound: Inbound, error: VscsihbaError) -> None:
         self._forget(inbound)

@@ -1,7 +1,9 @@
 """The roster of an HBA's engine processes: as many as there are to be, replaced when they die.
 
 A thread watches them. One that has died is replaced at once the first time, and with more patience
-each time that follows; what its successor is to do, it is told by the owner of the roster.
+each time that follows; what its successor is to do, it is told by the owner of the roster. A machine that
+lacks processes, descriptors or memory for a moment is asked again; if the thread dies all the same, its
+process ends, and the next service finds the engines that are there.
 
 Knows engines by what can be asked of them, nothing of LUNs.
 """
@@ -15,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from vscsihba.errors import VscsihbaError
+from vscsihba.threads import VitalThread, repeat, start
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class Roster:
         self._due: float | None = None
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._keeper = threading.Thread(target=self._keep, name=f"roster{hba_id}", daemon=True)
+        self._keeper = VitalThread(self._keep, f"roster{hba_id}")
 
     @property
     def members(self) -> list[Member]:
@@ -93,8 +96,12 @@ class Roster:
         return list(self._members)
 
     def watch(self) -> None:
-        """Begin to watch."""
-        self._keeper.start()
+        """Begin to watch.
+
+        Raises:
+            OSError: There is no room for another thread.
+        """
+        start(self._keeper)
 
     def fill(self) -> None:
         """Bury the dead, and have as many as there are to be.
@@ -155,12 +162,15 @@ class Roster:
     # The thread that watches.
 
     def _keep(self) -> None:
-        while True:
-            self._wait()
-            if self._closed:
-                return
+        repeat(self._take_turn, f"watching the engines of HBA {self._id}")
+
+    def _take_turn(self) -> bool:
+        """Wait for what there is to do, and do it; False if nobody is to be watched any more."""
+        self._wait()
+        if not self._closed:
             with self.lock:
                 self._tend(time.monotonic())
+        return not self._closed
 
     def _wait(self) -> None:
         """Wait for a death, for the time of another try, or for news."""
@@ -181,11 +191,12 @@ class Roster:
             self._due = None
             try:
                 self.fill()
-            except VscsihbaError as error:
-                log.error("no engine for HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
-                self.try_again_later()
-                return
-            if self._mend():
+                mended = self._mend()
+            except (VscsihbaError, OSError, MemoryError) as error:
+                text = str(error) or type(error).__name__
+                log.error("no engine for HBA %d: %s", self._id, text)  # noqa: TRY400 - it says all
+                mended = False
+            if mended:
                 self._misses = 0
             else:
                 self.try_again_later()

@@ -1,12 +1,12 @@
 """A thread that settles who serves what, whenever an engine or a LUN has come, changed or gone."""
 
 import logging
-import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
 
 from vscsihba.errors import VscsihbaError
+from vscsihba.threads import VitalThread, start
 
 log = logging.getLogger(__name__)
 
@@ -20,19 +20,25 @@ _END: Final = "end"
 class Balancer:
     """Calls `settle` on a thread of its own after each change, until stopped.
 
+    If that thread dies, of an error of our own, its process ends: it would take over nothing any more.
+
     Args:
         settle: Does it, and returns the seconds until another try is due; None if all is settled. Where the
-            machine refuses (a `VscsihbaError`, an OSError), it is called again in a while.
+            machine refuses (a `VscsihbaError`, an OSError, no memory), it is called again in a while.
     """
 
     def __init__(self, settle: Callable[[], float | None]) -> None:
         self._settle = settle
         self._events: SimpleQueue[str] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
+        self._thread = VitalThread(self._run, "balancer")
 
     def start(self) -> None:
-        """Settle now, and from now on."""
-        self._thread.start()
+        """Settle now, and from now on.
+
+        Raises:
+            OSError: There is no room for another thread.
+        """
+        start(self._thread)
 
     def changed(self) -> None:
         """Note a change; any thread may call this, also before the start."""
@@ -57,6 +63,7 @@ class Balancer:
         """Settle; a machine that refuses may do so no longer in a while."""
         try:
             return self._settle()
-        except (VscsihbaError, OSError) as error:
-            log.error("LUNs cannot be shared out: %s", error)  # noqa: TRY400 - it says all
+        except (VscsihbaError, OSError, MemoryError) as error:
+            text = str(error) or type(error).__name__
+            log.error("LUNs cannot be shared out: %s", text)  # noqa: TRY400 - it says all
             return AGAIN

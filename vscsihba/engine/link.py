@@ -41,18 +41,18 @@ class Link:
         """Say who is here, and return who is there; None if that side hangs up, it only looked.
 
         Raises:
-            HostError: It does not answer.
+            HostError: It does not answer, or not in these words.
         """
         try:
             self.tell(me)
             while not (lines := self._lines()):
                 if not self._receive():
                     return None
-        except (OSError, ValueError) as error:
+            said = json.loads(lines[0])
+            self.peer = Member(said["since"], said["pid"], frozenset(said["luns"]))
+            self._note(lines[1:])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise HostError("an engine of this HBA does not answer", cure="is it stopped?") from error
-        said = json.loads(lines[0])
-        self.peer = Member(said["since"], said["pid"], frozenset(said["luns"]))
-        self._note(lines[1:])
         return self.peer
 
     def tell(self, me: Member) -> None:
@@ -65,12 +65,15 @@ class Link:
         self._connection.sendall(json.dumps(said).encode() + b"\n")
 
     def hear(self) -> bool:
-        """Take in what has come; False if the other side is gone. `peer` is then as it said last."""
+        """Take in what has come; False if the other side is gone, or says what is no word about an engine.
+
+        `peer` is then as it said last.
+        """
         try:
             heard = self._receive()
-        except (OSError, ValueError):
+            self._note(self._lines())
+        except (OSError, ValueError, KeyError, TypeError):
             heard = False
-        self._note(self._lines())
         return heard
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vscsihba import configfs
+from vscsihba import configfs, threads
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
 from vscsihba.engine.neighbours import Neighbours
@@ -65,13 +65,15 @@ class Ownership:
         """Own a LUN no longer, as soon as what is under way there has ended; return at once.
 
         A LUN whose storage takes long so holds up no other.
+
+        Raises:
+            OSError: There is no room for a thread that waits; the LUN is still owned.
         """
-        thread = threading.Thread(
-            target=_close, args=(self.owned.pop(lun),), name=f"leave-lun{lun}", daemon=True
-        )
+        thread = threading.Thread(target=_close, args=(self.owned[lun],), name=f"leave-lun{lun}", daemon=True)
+        threads.start(thread)
+        del self.owned[lun]
         self._leavers = [leaver for leaver in self._leavers if leaver.is_alive()]
         self._leavers.append(thread)
-        thread.start()
 
     def await_leavers(self) -> None:
         """Wait for the LUNs that were given up, as long as `Tenure.close` waits."""
@@ -90,10 +92,11 @@ class Ownership:
             opened = tenure.open()
         except InUseError:  # the last owner's descriptors are being closed
             return False
-        except (VscsihbaError, OSError) as error:
-            if self.failures.get(lun) != str(error):
-                self.failures[lun] = str(error)
-                self._reports.failed(f"lun {lun}: {error}")
+        except (VscsihbaError, OSError, MemoryError) as error:
+            text = str(error) or type(error).__name__
+            if self.failures.get(lun) != text:
+                self.failures[lun] = text
+                self._reports.failed(f"lun {lun}: {text}")
             return True
         if opened:
             self._take(tenure)

@@ -4,6 +4,9 @@ Each engine listens on a Unix socket in the HBA's run directory and holds a conn
 to every other one. A connection says who is at its ends and which LUNs that knows, and
 its end is the death of one of them: the kernel closes a killed process's sockets.
 
+The thread that watches the connections survives what the machine lacks for a moment; if it dies, its
+process ends: an engine that notices nobody's death takes nothing over.
+
 Knows that engines have LUNs, not what is done about it.
 """
 
@@ -20,8 +23,12 @@ from pathlib import Path
 from vscsihba.engine.link import Link
 from vscsihba.engine.share import Member
 from vscsihba.errors import HostError
+from vscsihba.threads import VitalThread, repeat, start
 
 _TIMEOUT = 30.0
+
+_PAUSE = 0.1
+"""Seconds before another try, where the machine lacks descriptors or memory."""
 
 
 class Peers:
@@ -42,7 +49,8 @@ class Peers:
         self._selector = selectors.DefaultSelector()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._listener: socket.socket | None = None
-        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self._untold = False
+        self._thread = VitalThread(self._watch, "peers")
 
     @property
     def members(self) -> frozenset[Member]:
@@ -69,6 +77,7 @@ class Peers:
 
         Raises:
             HostError: One of them does not answer.
+            OSError: The machine lacks something.
         """
         path = self._run / f"engine-{self.me.pid}.sock"
         path.unlink(missing_ok=True)
@@ -82,7 +91,7 @@ class Peers:
         for other in self._sockets():
             if other != path and (connection := _connect(other)) is not None:
                 self._greet(connection)
-        self._thread.start()
+        start(self._thread)
 
     def announce(self, luns: frozenset[int]) -> None:
         """Let the others know which LUNs this engine knows from now on.
@@ -126,27 +135,45 @@ class Peers:
             link.close()
             return
         with self._lock:
+            try:
+                self._selector.register(link, selectors.EVENT_READ, link)
+            except OSError:
+                link.close()  # one whose death would not be noticed is not known either
+                raise
             self._links.add(link)
-            self._selector.register(link, selectors.EVENT_READ, link)
             if self.me != me:  # announced while the two were greeting each other
                 with contextlib.suppress(OSError):
                     link.tell(self.me)
 
     def _watch(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                if key.fileobj == self._stop:
-                    return
-                if key.data is None:
-                    self._admit()
-                else:
-                    self._listen_to(key.data)
-                self._changed()
+        repeat(self._take_turn, "watching the other engines", pause=_PAUSE)
+
+    def _take_turn(self) -> bool:
+        """Wait for news, take them in and tell of them; False if this engine leaves.
+
+        News that could not be taken in are there again the next time. Deaths come first: they are noticed
+        even while there is no descriptor for an engine that comes.
+        """
+        keys = [] if self._untold else [key for key, _ in self._selector.select()]
+        for key in sorted(keys, key=lambda each: each.data is None):
+            if key.fileobj == self._stop:
+                return False
+            if key.data is None:
+                self._admit()
+            else:
+                self._listen_to(key.data)
+            self._untold = True
+        if self._untold:
+            self._changed()
+        self._untold = False
+        return True
 
     def _admit(self) -> None:
         assert self._listener is not None  # noqa: S101 - registered by join
         with contextlib.suppress(BlockingIOError, HostError):
-            connection, _ = self._listener.accept()
+            connection, _ = (
+                self._listener.accept()
+            )  # EMFILE: it stays in the queue until a descriptor is free
             self._greet(connection)
 
     def _listen_to(self, link: Link) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from vscsihba.engine import privileges
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.target import Target
-from vscsihba.errors import InUseError, VscsihbaError
+from vscsihba.errors import HostError, InUseError, VscsihbaError
 from vscsihba.logs import log_in_background
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,11 @@ def _serve(hba_id: int) -> int:
                 _wait(target)
             else:
                 log.info("engine %d ends: the service that started it is gone", os.getpid())
-    except VscsihbaError as error:
+    except (VscsihbaError, OSError) as error:
         log.error("engine %d ends: %s", os.getpid(), error)  # noqa: TRY400 - it says all
-        _say(error)
-        return error.exit_code
+        told = error if isinstance(error, VscsihbaError) else HostError(str(error))
+        _say(told)
+        return told.exit_code
     return 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vscsihba import configfs, scsi
+from vscsihba import configfs, scsi, threads
 from vscsihba.block import Geometry
 from vscsihba.config.sizes import source_of
 from vscsihba.engine.assembly import assemble
@@ -182,6 +182,10 @@ class Tenure:
 
         Args:
             patience: Seconds to wait for that.
+
+        Raises:
+            OSError: The medium cannot be closed, or there is no room for a thread that waits longer: then
+                the LUN stays this process's.
         """
         if self.served is not None:
             closed = threading.Event()
@@ -191,7 +195,7 @@ class Tenure:
                     "lun %d: its storage does not answer; its commands wait for that, or for our end",
                     self.request.lun,
                 )
-                threading.Thread(target=self._close_late, args=(closed,), daemon=True).start()
+                threads.start(threading.Thread(target=self._close_late, args=(closed,), daemon=True))
                 return
         self._give_up()
 

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from vscsihba.errors import HostError, VscsihbaError
+from vscsihba.errors import EngineFaultError, HostError, VscsihbaError
 from vscsihba.hba.handled import HandledLun
 from vscsihba.hba.inbox import Inbox
 from vscsihba.hba.lun import Lun
 from vscsihba.hba.port import Port
 from vscsihba.hba.raw import RawLun
+from vscsihba.threads import VitalThread, start
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Links:
         self._added: dict[int, tuple[Lun, RawLun | HandledLun]] = {}
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"{name}-links", daemon=True)
+        self._thread = VitalThread(self._run, f"{name}-links", died=self._died)
 
     @property
     def running(self) -> bool:
@@ -59,8 +60,12 @@ class Links:
         return self._thread.ident is not None
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Begin.
+
+        Raises:
+            OSError: There is no room for another thread.
+        """
+        start(self._thread)
 
     def add(self, lun: Lun, served: RawLun | HandledLun) -> None:
         """Link a LUN soon, and take it down in the end."""
@@ -90,19 +95,26 @@ class Links:
         finally:
             self._inbox.end()
 
+    def _died(self, _name: str, error: BaseException) -> None:
+        """Let `failures` say that nothing was taken down: this is the caller's process, which goes on."""
+        self.failures.append(EngineFaultError(error))
+
     def _link(self, lun: Lun) -> None:
         if self._stopping and not self._port.is_linked(lun.number):
             return
         try:
             self._port.link(lun.number)
-        except VscsihbaError as error:
+        except (VscsihbaError, OSError, MemoryError) as error:
             lun.linked.set_exception(error)
             self._inbox.put(error)
             return
         lun.linked.set_result(None)
         if self._on_ready is not None:
             tell = partial(_tell, lun, self._on_ready)
-            threading.Thread(target=tell, name=f"{self._name}-ready{lun.number}", daemon=True).start()
+            try:
+                start(threading.Thread(target=tell, name=f"{self._name}-ready{lun.number}", daemon=True))
+            except OSError as error:
+                self._inbox.put(HostError(f"LUN {lun.number}: nobody waits for its disk: {error.strerror}"))
 
     def _remove(self, lun: Lun, then: Callable[[], None]) -> None:
         if self._stopping:  # it is taken down with the others
