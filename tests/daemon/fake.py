@@ -86,6 +86,7 @@ class FakeService:
 
     def status(self) -> object:
         return {
+            "problems": [],
             "daemon": {"pid": 800, "since": time.time() - 7384},
             "hbas": [
                 {

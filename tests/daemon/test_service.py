@@ -1,10 +1,12 @@
 """The service's verbs, with engines that are no processes."""
 
+import errno
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +15,7 @@ from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
 from vscsihba.daemon import roster
+from vscsihba.daemon import state as state_module
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
@@ -313,9 +316,163 @@ def test_a_saved_document_that_is_broken_keeps_the_service_from_nothing(
     (world.folder / "etc/config.json").write_text("{")
     (world.folder / "run/running.json").unlink()
     world.born().resume()
-    assert "what was saved cannot be known" in caplog.text
+    assert "not restored: " in caplog.text
+    assert "config.json: line 1, column 2: this is not JSON" in caplog.text
+    assert not (world.folder / "run/running.json").exists(), "what is to run is not known"
+    told: Any = world.service.status()
+    assert ["not restored: " in problem for problem in told["problems"]] == [True]
     world.service.apply(document("a"), said)
     assert world.linked == {0: {0}}
+    with pytest.raises(
+        UsageError, match=r"the saved document has what is not restored: .*; correct it there"
+    ):
+        world.service.save()
+
+
+def start_of_the_machine(world: World, saved: str) -> None:
+    (world.folder / "etc").mkdir(exist_ok=True)
+    (world.folder / "etc/config.json").write_text(saved)
+    (world.folder / "run/running.json").unlink()
+    world.born().resume()
+
+
+def test_one_bad_entry_is_failing_and_all_others_are_restored(world: World) -> None:
+    good, bad = document("a", "b", "c"), document("a", "b", "c")
+    bad["backstores"]["b"]["sise"] = 1
+    start_of_the_machine(world, json.dumps(bad))
+    assert world.linked == {0: {0, 2}}
+    told: Any = world.service.status()
+    states = {lun["lun"]: lun["state"] for lun in told["hbas"][0]["luns"]}
+    assert sorted(states) == [0, 1, 2]
+    assert states[1].startswith("failing: $.backstores.b.sise: handler memory has no option 'sise'")
+    assert told["problems"] == []
+    world.service.retry()
+    assert world.linked == {0: {0, 2}}
+    (world.folder / "etc/config.json").write_text(json.dumps(good))
+    world.service.retry()
+    assert world.linked == {0: {0, 1, 2}}
+    assert kinds(world.service.plan(good)) == []
+    assert world.hbas[0].makes == [False, False, False], "a restart makes no medium"
+
+
+def test_mending_the_file_and_restarting_helps(world: World) -> None:
+    good, bad = document("a", "b"), document("a", "b")
+    bad["hbas"][0]["luns"][1]["colour"] = "red"
+    start_of_the_machine(world, json.dumps(bad))
+    (world.folder / "etc/config.json").write_text(json.dumps(good))
+    for engine in world.hbas[0].engines:
+        engine.closed = False
+    world.born().resume()
+    assert world.linked == {0: {0, 1}}
+    assert sorted(path.name for path in (world.folder / "run").iterdir()) == ["running.json"]
+
+
+def test_mending_a_file_of_which_nothing_could_be_read_helps(world: World) -> None:
+    start_of_the_machine(world, "{")
+    world.service.apply(document("x", hba=7), said)
+    (world.folder / "etc/config.json").write_text(json.dumps(document("a")))
+    for engine in world.hbas[7].engines:
+        engine.closed = False
+    world.born().resume()
+    assert world.linked == {0: {0}, 7: {0}}
+
+
+def test_an_awaited_entry_is_given_up_when_somebody_decides_otherwise(world: World) -> None:
+    bad = document("a", "b")
+    bad["backstores"]["b"]["sise"] = 1
+    start_of_the_machine(world, json.dumps(bad))
+    world.service.apply(document("a"), said, "none")
+    assert len(world.service.awaited.unread) == 1
+    with pytest.raises(UsageError, match="the saved document has what is not restored"):
+        world.service.save()
+    world.service.apply(document("a", "b"), said)
+    assert world.service.awaited.unread == ()
+    assert world.hbas[0].makes[-1] is False, "it had a medium once"
+    world.service.clear(said)
+    (world.folder / "etc/config.json").write_text(json.dumps(document("a", "b")))
+    world.service.retry()
+    assert world.linked == {}
+
+
+def test_clearing_an_hba_ends_the_waiting_for_its_entries(world: World) -> None:
+    bad = document("a")
+    bad["backstores"]["a"]["sise"] = 1
+    start_of_the_machine(world, json.dumps(bad))
+    assert world.linked == {0: set()}
+    world.service.clear(said, 0)
+    assert world.service.awaited.unread == ()
+    told: Any = world.service.status()
+    assert told["hbas"] == []
+
+
+def test_where_what_ran_cannot_be_known_nothing_that_runs_is_taken_down(world: World) -> None:
+    world.service.apply(document("a", "b"), said)
+    world.service.apply(document("c", hba=1), said)
+    world.service.save()
+    world.service.apply(document("d", hba=2), said)
+    for hba in world.hbas.values():
+        for engine in hba.engines:
+            engine.closed = False
+    (world.folder / "run/running.json").write_text("")
+    world.born().resume()
+    assert world.linked == {0: {0, 1}, 1: {0}, 2: {0}}
+    assert [hba["id"] for hba in cast("Any", world.service.show())["hbas"]] == [0, 1]
+
+
+def test_where_nothing_can_be_recorded_nothing_is_touched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.apply(document("a"), said)
+    asked = len(world.hbas[0].asked)
+    with monkeypatch.context() as full:
+        full.setattr(state_module, "replace_file", refusing(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(HostError, match=r"running\.json: No space left on device"):
+            world.service.apply(document("a", "b"), said)
+        told: Any = world.service.status()
+        assert told["problems"][0].startswith("what runs cannot be recorded: ")
+    assert len(world.hbas[0].asked) == asked
+    world.service.retry()
+    told = world.service.status()
+    assert told["problems"] == []
+
+
+def test_an_action_that_cannot_be_recorded_says_that_it_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.apply(document("a"), said)
+    now = {"handler": "memory", "size": 2 * MiB}
+    monkeypatch.setattr(owner, "act", lambda *_words, **_options: {"result": 1, "document": now})
+    with monkeypatch.context() as full:
+        full.setattr(state_module, "replace_file", refusing(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(HostError, match=r"it is done, but cannot be recorded yet: .*Input/output error"):
+            world.service.act(hba=0, lun=0, layer="memory", action="grow", arguments={}, progress=said)
+    world.service.retry()
+    assert load(world.folder / "run/running.json").backstores["a"]["size"] == "2MiB"
+
+
+def refusing(error: OSError) -> Callable[..., None]:
+    def refuse(*_words: object) -> None:
+        raise error
+
+    return refuse
+
+
+def test_an_action_that_ends_after_its_disk_was_replaced_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.apply(document("a"), said)
+    other = document("a")
+    other["backstores"]["a"] = {"handler": "null", "size": "3MiB"}
+
+    def act(*_words: object, **_options: object) -> dict[str, object]:
+        world.service.apply(other, said, replace=True)
+        return {"result": 1, "document": {"handler": "readonly", "next": {"handler": "memory", "size": MiB}}}
+
+    monkeypatch.setattr(owner, "act", act)
+    world.service.act(hba=0, lun=0, layer="memory", action="x", arguments={}, progress=said)
+    shown: Any = world.service.show()
+    assert shown["backstores"] == other["backstores"]
+    assert world.supervisor.crews[0].requests[0].document == other["backstores"]["a"]
 
 
 def test_what_was_being_made_when_the_service_died_goes(world: World) -> None:

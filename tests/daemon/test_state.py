@@ -8,6 +8,7 @@ import pytest
 from vscsihba.config.dump import dump
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
+from vscsihba.config.salvage import Salvage
 from vscsihba.daemon.state import KEPT, State
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 
@@ -30,7 +31,7 @@ def versions(state: State) -> list[Path]:
 
 def test_nothing_is_remembered_at_first(state: State) -> None:
     assert state.running() is None
-    assert state.to_restore() == Document()
+    assert state.to_restore() == Salvage(Document())
 
 
 def test_what_runs_is_noted_and_read_again(state: State) -> None:
@@ -42,14 +43,14 @@ def test_what_runs_is_noted_and_read_again(state: State) -> None:
 
 def test_what_is_saved_is_restored(state: State) -> None:
     assert state.save(document()) == state.saved
-    assert state.to_restore() == load(state.saved) == document()
+    assert state.to_restore().document == load(state.saved) == document()
 
 
 def test_another_file_can_be_named(state: State, tmp_path: Path) -> None:
     other = tmp_path / "new" / "mine.json"
     assert state.save(document(), other) == other
     assert load(other) == document()
-    assert state.to_restore() == Document()
+    assert state.to_restore() == Salvage(Document())
 
 
 def test_the_last_ten_versions_are_kept(state: State) -> None:
@@ -69,9 +70,9 @@ def test_an_empty_document_does_not_replace_a_good_one(state: State) -> None:
     state.save(document())
     with pytest.raises(UsageError, match=r"nothing runs, and .*config\.json has 1 HBA and 1 backstore;"):
         state.save(Document())
-    assert state.to_restore() == document()
+    assert state.to_restore().document == document()
     state.save(Document(), force=True)
-    assert state.to_restore() == Document()
+    assert state.to_restore().document == Document()
     assert [load(path) for path in versions(state)] == [document()]
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vscsihba.cli.commands import parser_of
 from vscsihba.cli.entry import Parser
-from vscsihba.cli.output import Cell, print_json, print_table
+from vscsihba.cli.output import Cell, print_json, print_table, show
 from vscsihba.daemon.calls import Daemon, HbaStatus, LunStatus, NoDaemonError, Status
 from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.units import format_size
@@ -58,6 +58,8 @@ def print_status(status: Status, now: float) -> None:
         print("service: not running")
     else:
         print(f"service: running for {duration(now - daemon['since'])}, pid {daemon['pid']}")
+    for problem in status["problems"]:
+        show(Text(problem, style="bold red"))
     if status["hbas"]:
         print()
         print_table([row for hba in status["hbas"] for row in _rows(hba)], _HEADINGS, folding=_FOLDING)

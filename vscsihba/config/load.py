@@ -30,6 +30,16 @@ def load(path: Path, registry: Registry | None = None) -> Document:
         ConfigError: It is no document, or contradicts itself.
         HostError: A handler's package is missing.
     """
+    return read(decode_file(path), path.absolute().parent, registry)
+
+
+def decode_file(path: Path) -> object:
+    """Return the JSON value in a file; see `vscsihba.config.text.decode`.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ConfigError: It is broken.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MOST + 1)
@@ -37,7 +47,7 @@ def load(path: Path, registry: Registry | None = None) -> Document:
         raise UsageError(f"{path}: {error.strerror}", cure="name a document that can be read") from error
     if len(data) > _MOST:
         raise UsageError(f"{path} is larger than any document", cure="name a document")
-    return parse(data, path.absolute().parent, registry)
+    return decode(data)
 
 
 def parse(data: bytes, base: Path, registry: Registry | None = None) -> Document:

@@ -5,7 +5,7 @@ kind of change asks of the machine, and nothing of how that does it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -60,18 +60,26 @@ class Applying:
         machine: What it runs on.
         note: Told what runs, after each step.
         force: Also take away disks that are in use.
+        made: Names of backstores whose media were made before, though no LUN shows them now.
 
     Attributes:
         document: What runs by now.
     """
 
     def __init__(
-        self, document: Document, machine: Machine, note: Callable[[Document], None], *, force: bool = False
+        self,
+        document: Document,
+        machine: Machine,
+        note: Callable[[Document], None],
+        *,
+        force: bool = False,
+        made: Collection[str] = (),
     ) -> None:
         self.document = document
         self._machine = machine
         self._note = note
         self._force = force
+        self._made = made
         self._shown = [document.backstores[lun.backstore] for hba in document.hbas for lun in hba.luns]
 
     def carry_out(self, steps: Sequence[Change], progress: Callable[[object], None]) -> None:
@@ -160,7 +168,7 @@ class Applying:
         before = next((shown for shown in self._shown if same_but_for_size(stack, shown)), None)
         size = size_of(stack)
         if before is None or size is None or size_of(before) == size:
-            machine.add_lun(hba_id, wanted, make=before is None)
+            machine.add_lun(hba_id, wanted, make=before is None and lun.backstore not in self._made)
             return
         machine.add_lun(hba_id, LunRequest.of(lun, with_size(stack, size_of(before))), make=False)
         with ExitStack() as undo:

@@ -85,8 +85,9 @@ class DaemonStatus(TypedDict):
 
 
 class Status(TypedDict):
-    """Everything at a glance; `daemon` is None where none runs."""
+    """Everything at a glance; `daemon` is None where none runs, `problems` are those of no single LUN."""
 
+    problems: list[str]
     daemon: DaemonStatus | None
     hbas: list[HbaStatus]
     others: list[dict[str, Any]]

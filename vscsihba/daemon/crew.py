@@ -75,15 +75,18 @@ class Crew:
             raise
         self._roster.watch()
 
-    def resume(self, requests: Mapping[int, LunRequest]) -> None:
+    def resume(self, requests: Mapping[int, LunRequest], *, dismiss: bool = True) -> None:
         """Go on after a life of the service, or of the machine: have these LUNs served, as far as that goes.
 
-        What engines that are there know besides goes, unless it is in use.
+        Args:
+            requests: The LUNs.
+            dismiss: Other LUNs that engines know go, unless they are in use.
         """
         with self._roster.lock:
             self.requests = dict(requests)
             for member in self._roster.members:
-                self._dismiss_strangers(member)
+                if dismiss:
+                    self._dismiss_strangers(member)
                 self._welcome(member)
             try:
                 self._roster.fill()

@@ -41,6 +41,7 @@ def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
     """
     observed = configfs.observe()
     return {
+        "problems": [],
         "daemon": None,
         "hbas": [_hba(hba, run, rate) for _, hba in sorted(observed.hbas.items())],
         "others": [

@@ -25,7 +25,7 @@ def changed_meanwhile(document: Document, hba: Hba, engines: Sequence[Member]) -
         hba: One of its HBAs.
         engines: Those that serve it.
     """
-    served = {number: stack for engine in engines for number, stack in _served(engine).items()}
+    served = served_stacks(engines)
     found = {}
     for lun in hba.luns:
         stack = served.get(lun.lun)
@@ -36,6 +36,11 @@ def changed_meanwhile(document: Document, hba: Hba, engines: Sequence[Member]) -
             log.info("%s has been changed while no service ran", lun.backstore)
             found[lun.backstore] = stack
     return found
+
+
+def served_stacks(engines: Sequence[Member]) -> dict[int, StackDocument]:
+    """Return the canonical stack of each LUN that one of some engines serves, by number."""
+    return {number: stack for engine in engines for number, stack in _served(engine).items()}
 
 
 def _served(engine: Member) -> dict[int, StackDocument]:

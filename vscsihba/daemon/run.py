@@ -9,6 +9,10 @@ import os
 import select
 import signal
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -21,9 +25,13 @@ from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.errors import VscsihbaError
+from vscsihba.threads import VitalThread, repeat, start
 from vscsihba.units import counted
 
 log = logging.getLogger(__name__)
+
+_RETRY: Final = 10.0
+"""Seconds between tries to restore or record what could not be."""
 
 GROUP: Final = "vscsihba"
 """Members of this group may use the control socket, where there is such a group."""
@@ -51,7 +59,10 @@ def serve(state: State | None = None) -> None:
         service = Service(supervisor, state)
         try:
             service.resume()
-            with ControlServer(SOCKET, service.verbs(), allowed=root_or_group(GROUP), group=group_id(GROUP)):
+            with (
+                _retrying(service),
+                ControlServer(SOCKET, service.verbs(), allowed=root_or_group(GROUP), group=group_id(GROUP)),
+            ):
                 notifier.ready(_summary(service))
                 log.info("ready: %s", _summary(service))
                 while not ending.wait(notifier.interval):
@@ -61,6 +72,26 @@ def serve(state: State | None = None) -> None:
                 _take_all_down(service)
         finally:
             supervisor.close()
+
+
+@contextmanager
+def _retrying(service: Service, seconds: float = _RETRY) -> Iterator[None]:
+    """Have the service try again what has failed, now and then, while the context is entered."""
+    ended = threading.Event()
+
+    def step() -> bool:
+        if ended.wait(seconds):
+            return False
+        service.retry()
+        return True
+
+    thread = VitalThread(partial(repeat, step, "retrying"), "retry")
+    start(thread)
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class _Ending:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from vscsihba.config.awaited import Awaited
 from vscsihba.config.changes import Changes, changes
 from vscsihba.config.dump import builtins
 from vscsihba.config.load import read, warnings
@@ -25,11 +26,11 @@ from vscsihba.daemon.applying import Applying
 from vscsihba.daemon.machine import check_machine
 from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import State
-from vscsihba.daemon.status import status
+from vscsihba.daemon.status import add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.engine import owner
 from vscsihba.engine.lun_request import LunRequest
-from vscsihba.errors import InUseError, UsageError, VscsihbaError
+from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.registry import Registry
 
@@ -45,10 +46,13 @@ class Service:
 
     Attributes:
         document: What runs.
+        awaited: The saved entries that could not be restored.
     """
 
     def __init__(self, supervisor: Supervisor, state: State) -> None:
         self.document = Document()
+        self.awaited = Awaited()
+        self._unnoted: str | None = None
         self._supervisor = supervisor
         self._state = state
         self._changing = threading.Lock()
@@ -58,22 +62,72 @@ class Service:
     def resume(self) -> None:
         """Go on with what an earlier service ran; after a start of the machine, with what was saved.
 
-        A disk that cannot be served is shown as failing and tried again; the others are not kept waiting.
+        A disk that cannot be served is shown as failing and tried again, and so is a saved entry that cannot
+        be read; the others are not kept waiting.
         """
         with self._changing:
-            self.document = self._supervisor.resume(self._remembered())
-            self._state.note(self.document)
+            running, known = self._running()
+            saved = self._state.to_restore()
+            if running is None:
+                document, self.awaited = saved.document, Awaited.of(saved)
+            else:
+                document, self.awaited = self._earlier_awaited().joined(running, saved)
+            for entry in self.awaited.unread:
+                log.error("not restored: %s", entry.why)
+            self.document = self._supervisor.resume(document, dismiss=known)
+            self._record(nothing_known=running is None and not saved.readable)
 
-    def _remembered(self) -> Document:
-        for what, remembered in (("ran", self._state.running), ("was saved", self._state.to_restore)):
-            try:
-                found = remembered()
-            except VscsihbaError as error:
-                log.error("what %s cannot be known: %s", what, error)  # noqa: TRY400 - it says all
-                continue
-            if found is not None:
-                return found
-        return Document()
+    def _running(self) -> tuple[Document | None, bool]:
+        """Return what ran, None if that is not known, and whether nothing else runs on our behalf."""
+        try:
+            return self._state.running(), True
+        except VscsihbaError as error:
+            log.error("what ran cannot be known, so nothing that runs is taken down: %s", error)  # noqa: TRY400
+            return None, False
+
+    def _earlier_awaited(self) -> Awaited:
+        try:
+            return self._state.awaited()
+        except VscsihbaError as error:
+            log.error("which saved entries were not restored cannot be known: %s", error)  # noqa: TRY400
+            return Awaited()
+
+    def retry(self) -> None:
+        """Try again what has failed: restore saved entries that can be read by now, record what runs.
+
+        Does nothing while something is being changed.
+        """
+        if not (self.awaited.unread or self._unnoted) or not self._changing.acquire(blocking=False):
+            return
+        try:
+            before = self.document
+            document, awaited = self.awaited.joined(before, self._state.to_restore())
+            if document != before:
+                self._supervisor.restore(document, before)
+            self._rates.begin(_places(document) - _places(before))
+            self.document = document
+            if (document, awaited) != (before, self.awaited) or self._unnoted:
+                self.awaited = awaited
+                self._record()
+        finally:
+            self._changing.release()
+
+    def _record(self, *, nothing_known: bool = False) -> None:
+        """Note what runs and what is awaited; where that fails, it is tried again later.
+
+        Args:
+            nothing_known: What is to run is not known yet, so that nothing may be noted of it.
+        """
+        try:
+            if self.awaited.unread:
+                self._state.note_awaited(self.awaited)
+            if nothing_known:
+                return
+            self._note(self.document)
+            self._state.note_awaited(self.awaited)
+        except HostError as error:
+            self._unnoted = str(error)
+            log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def verbs(self) -> dict[str, Callable[..., object]]:
         """Return what may be asked, by name; `vscsihba.daemon.calls` says what of."""
@@ -103,7 +157,11 @@ class Service:
 
     def status(self) -> object:
         """Return how everything is."""
-        return status(self.document, self._supervisor.crews, self._rates, self._since)
+        found = status(self.document, self._supervisor.crews, self._rates, self._since)
+        add_unread(found, self.awaited.unread)
+        if self._unnoted is not None:
+            found["problems"].append(f"what runs cannot be recorded: {self._unnoted}")
+        return found
 
     # Changing.
 
@@ -130,21 +188,29 @@ class Service:
                     cure="say --replace, and the disk goes away and comes back as the other",
                 )
             self._make_so(found, progress, force=force)
+            ids = {hba.id for hba in wanted.hbas} if prune == "named" else ()
+            self._decided(Awaited() if prune == "all" else self.awaited.without(self.document, ids))
             return {**_told(found, wanted), "done": True}
 
     def save(self, path: str | None = None, *, force: bool = False) -> object:
         """Keep what runs for the next start, or in a file of one's own."""
         with self._changing:
             where = None if path is None else _absolute(path)
+            if where is None and self.awaited.unread and not force:
+                raise UsageError(
+                    f"the saved document has what is not restored: {self.awaited.unread[0].why}",
+                    cure="correct it there, or use --force to save without it",
+                )
             return {"path": str(self._state.save(self.document, where, force=force))}
 
     def clear(self, progress: Progress, hba: int | None = None, *, force: bool = False) -> object:
         """Take away an HBA, or all, with LUNs and backstores."""
         with self._changing:
-            if hba is not None and self.document.hba(hba) is None:
+            if hba is not None and self.document.hba(hba) is None and not self._awaits(hba):
                 raise UsageError(f"no HBA {hba} is the service's", cure='see "vscsihba status"')
             found = changes(self.document, _without(self.document, hba), prune="all")
             self._make_so(found, progress, force=force)
+            self._decided(Awaited() if hba is None else self.awaited.without(self.document, [hba]))
             return {**_told(found, self.document), "removed": [step.text for step in found]}
 
     def resize(self, backstore: str, size: int, progress: Progress) -> object:
@@ -174,32 +240,67 @@ class Service:
     ) -> object:
         """Have a layer of a disk do something; if its stack is another one then, that runs from now on."""
         wanted = owner.Action(hba, lun, layer, action, arguments, force)
+        before = self.document
         answer = owner.act(wanted, progress=progress)
         stack = answer.get("document")
         if isinstance(stack, str | dict):
             with self._changing:
-                self._take_note(hba, lun, canonical(stack, Registry()))
+                unchanged = self.document is before
+                now = canonical(stack, Registry()) if unchanged else self._supervisor.stack_of(hba, lun)
+                if now is not None:
+                    self._take_note(hba, lun, now)
         return answer
 
     def _make_so(self, found: Changes, progress: Progress, *, force: bool) -> None:
         """Carry changes out, all of them or none."""
         check_machine(found.target, self.document)
         self._demand_free(found, force=force)
-        applying = Applying(self.document, self._supervisor, self._note, force=force)
+        if found:
+            self._note(self.document)  # where nothing can be recorded, nothing is touched
+        saved = [entry.backstore for entry in self.awaited.unread if entry.backstore is not None]
+        applying = Applying(self.document, self._supervisor, self._note, force=force, made=saved)
         applying.carry_out(found.steps, progress)
 
     def _note(self, document: Document) -> None:
+        """Go by a document, and record it.
+
+        Raises:
+            HostError: It cannot be recorded; that is tried again later.
+        """
         self._rates.begin(_places(document) - _places(self.document))
         self.document = document
-        self._state.note(document)
+        try:
+            self._state.note(document)
+        except HostError as error:
+            self._unnoted = str(error)
+            raise
+        self._unnoted = None
+
+    def _decided(self, awaited: Awaited) -> None:
+        """Await fewer saved entries, as somebody has decided what becomes of the others."""
+        if awaited != self.awaited:
+            self.awaited = awaited
+            self._record()
+
+    def _awaits(self, hba_id: int) -> bool:
+        return any(entry.hba == hba_id for entry in self.awaited.unread)
 
     def _take_note(self, hba_id: int, number: int, stack: dict[str, Any]) -> None:
+        """Know what a LUN is made of now.
+
+        Raises:
+            HostError: It is, but that cannot be recorded yet.
+        """
         hba = self.document.hba(hba_id)
         lun = hba.lun(number) if hba is not None else None
-        if lun is not None:
-            stacks = {**self.document.backstores, lun.backstore: stack}
+        if lun is None or self.document.backstores[lun.backstore] == stack:
+            return
+        self._supervisor.describe(hba_id, LunRequest.of(lun, stack))  # or its next engine is refused
+        stacks = {**self.document.backstores, lun.backstore: stack}
+        try:
             self._note(msgspec.structs.replace(self.document, backstores=stacks))
-            self._supervisor.describe(hba_id, LunRequest.of(lun, stack))  # or its next engine is refused
+        except HostError as error:
+            raise HostError(f"it is done, but cannot be recorded yet: {error}") from error
 
     def _demand_free(self, found: Changes, *, force: bool) -> None:
         """Refuse what somebody else serves, and to take away what is in use, before anything is done.

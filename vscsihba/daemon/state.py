@@ -1,7 +1,8 @@
 """What the service remembers: what runs, for its own next life, and what was saved, for the machine's.
 
-Both are documents in files that are replaced as a whole: whenever the power goes, the old one or the new
-one is there. What is in them, and who wants it, is not known here.
+Both are documents in files that are replaced as a whole, on stable storage with their directory: whenever
+the power goes, the old one or the new one is there. A third file has the saved entries that could not be
+restored.
 """
 
 import fcntl
@@ -12,11 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from vscsihba.config.awaited import Awaited
 from vscsihba.config.dump import dump
 from vscsihba.config.load import load
 from vscsihba.config.model import Document
+from vscsihba.config.salvage import Salvage, salvage
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
-from vscsihba.handlers.durable import replace_file
+from vscsihba.handlers.durable import replace_file, sync_directory
 from vscsihba.units import counted
 
 RUN: Final = Path("/run/vscsihba")
@@ -38,6 +43,7 @@ class State:
         self.saved = saved
         self._run = run
         self._running = run / "running.json"
+        self._awaited = run / "awaited.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -82,13 +88,36 @@ class State:
         """
         _replace(self._running, dump(document))
 
-    def to_restore(self) -> Document:
-        """Return the saved document, an empty one if there is none.
+    def to_restore(self) -> Salvage:
+        """Return the saved document as far as it can be read, an empty one if there is none."""
+        return salvage(self.saved) if os.path.lexists(self.saved) else Salvage(Document())
+
+    def awaited(self) -> Awaited:
+        """Return the saved entries that could not be restored when the machine started.
 
         Raises:
-            VscsihbaError: It cannot be read, or is no document.
+            HostError: The record cannot be read.
         """
-        return load(self.saved) if self.saved.exists() else Document()
+        try:
+            return msgspec.json.decode(self._awaited.read_bytes(), type=Awaited)
+        except FileNotFoundError:
+            return Awaited()
+        except (OSError, msgspec.DecodeError) as error:
+            raise HostError(f"{self._awaited}: {error}") from error
+
+    def note_awaited(self, awaited: Awaited) -> None:
+        """Note which saved entries are not restored.
+
+        Raises:
+            HostError: That cannot be written.
+        """
+        if awaited.unread:
+            _replace(self._awaited, msgspec.json.encode(awaited).decode())
+            return
+        try:
+            self._awaited.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"{self._awaited}: {error.strerror}") from error
 
     def save(self, document: Document, path: Path | None = None, *, force: bool = False) -> Path:
         """Save a document, and keep the ten versions before it in a folder ``versions`` beside it.
@@ -102,7 +131,7 @@ class State:
             UsageError: That is what would happen without.
             HostError: It cannot be written.
         """
-        path = path or self.saved
+        path = Path(os.path.realpath(path or self.saved))  # a link stays one, its target is replaced
         text = dump(document)
         if path.exists():
             if not force:
@@ -143,6 +172,7 @@ def _keep(path: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / f"{path.stem}-{stamp}{path.suffix}").hardlink_to(path)
+        sync_directory(folder)
         for old in sorted(folder.glob(f"{path.stem}-*{path.suffix}"))[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
@@ -152,7 +182,15 @@ def _keep(path: Path) -> None:
 def _replace(path: Path, text: str) -> None:
     """Put a text in a file's place, on stable storage."""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_folder(path.parent)
         replace_file(path, text.encode())
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a directory with those above it, each on stable storage."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
+        sync_directory(folder.parent)

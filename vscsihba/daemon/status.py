@@ -5,10 +5,11 @@ of vscsitarget) is shown as it is.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vscsihba.config.frame_changes import layers
 from vscsihba.config.model import Document, Hba, Lun
+from vscsihba.config.salvage import Unread
 from vscsihba.config.sizes import size_of
 from vscsihba.daemon.calls import HbaStatus, LunStatus, Status
 from vscsihba.daemon.crew import Crew
@@ -32,7 +33,22 @@ def status(document: Document, crews: Mapping[int, Crew], rates: Rates, since: f
         crew = crews.get(hba.id)
         _complete(shown, hba, document, crew.failures if crew is not None else {})
     hbas = [hba for _, hba in sorted(there.items())]
-    return {"daemon": {"pid": os.getpid(), "since": since}, "hbas": hbas, "others": found["others"]}
+    return {**found, "daemon": {"pid": os.getpid(), "since": since}, "hbas": hbas}
+
+
+def add_unread(found: Status, unread: Iterable[Unread]) -> None:
+    """Say which saved entries are not restored, and why: LUNs where they belong, the rest as problems."""
+    hbas = {hba["id"]: hba for hba in found["hbas"]}
+    for entry in unread:
+        if entry.hba is None or entry.lun is None:
+            found["problems"].append(f"not restored: {entry.why}")
+            continue
+        hba = hbas.setdefault(entry.hba, {"id": entry.hba, "engines": [], "luns": []})
+        state = f"failing: {entry.why}"
+        hba["luns"] = [lun for lun in hba["luns"] if lun["lun"] != entry.lun]
+        hba["luns"].append(_unserved(entry.lun, entry.backstore, state))
+        hba["luns"].sort(key=lambda lun: lun["lun"])
+    found["hbas"] = [hba for _, hba in sorted(hbas.items())]
 
 
 def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[int, str]) -> None:
@@ -48,15 +64,20 @@ def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[
 
 def _missing(lun: Lun, document: Document) -> LunStatus:
     stack = document.backstores[lun.backstore]
+    found = _unserved(lun.lun, lun.backstore, "not there")
+    return {**found, "size": size_of(stack), "stack": layers(stack), "read_only": lun.read_only}
+
+
+def _unserved(number: int, backstore: str | None, state: str) -> LunStatus:
     return {
-        "lun": lun.lun,
-        "backstore": lun.backstore,
+        "lun": number,
+        "backstore": backstore,
         "device": None,
         "by_id": None,
-        "size": size_of(stack),
-        "stack": layers(stack),
+        "size": None,
+        "stack": None,
         "engine": None,
         "iops": None,
-        "state": "not there",
-        "read_only": lun.read_only,
+        "state": state,
+        "read_only": False,
     }

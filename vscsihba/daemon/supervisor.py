@@ -17,7 +17,7 @@ from vscsihba import configfs
 from vscsihba.config.model import Document, Hba, StackDocument
 from vscsihba.daemon.crew import Crew
 from vscsihba.daemon.engine import Engine
-from vscsihba.daemon.meanwhile import changed_meanwhile
+from vscsihba.daemon.meanwhile import changed_meanwhile, served_stacks
 from vscsihba.daemon.roster import Member
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.claim import RUN, holder_of
@@ -55,29 +55,48 @@ class Supervisor:
         """The crew of each HBA, by id."""
         return dict(self._crews)
 
-    def resume(self, document: Document) -> Document:
+    def resume(self, document: Document, *, dismiss: bool = True) -> Document:
         """Go on with what is to run, as far as that goes: engines that live are adopted, others started.
 
-        What is there besides was being made or removed when an earlier service ended, and goes.
+        Args:
+            document: What is to run.
+            dismiss: What is there besides was being made or removed when an earlier service ended, and goes;
+                False where that is not known.
 
         Returns:
             What is to run, with what has been changed while no service ran.
         """
         stacks = dict(document.backstores)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for changed in pool.map(partial(self._resume, document), document.hbas):
+            for changed in pool.map(partial(self._resume, document, dismiss=dismiss), document.hbas):
                 stacks |= changed
-        for hba_id in sorted(self._marks() - self._crews.keys()):
+        for hba_id in sorted(self._marks() - self._crews.keys()) if dismiss else ():
             if found := self._find(hba_id):
                 self._dismiss(hba_id, found)
         return msgspec.structs.replace(document, backstores=stacks)
 
-    def _resume(self, document: Document, hba: Hba) -> dict[str, StackDocument]:
+    def restore(self, document: Document, before: Document) -> None:
+        """Put up the LUNs that a document has besides those before; what fails is tried again later."""
+        for hba in document.hbas:
+            if hba.id not in self._crews:
+                self._resume(document, hba, dismiss=False)
+                continue
+            there = before.hba(hba.id)
+            for number, request in _requests(hba, document.backstores).items():
+                if there is None or there.lun(number) is None:
+                    self._crews[hba.id].restore(request)
+
+    def stack_of(self, hba_id: int, lun: int) -> StackDocument | None:
+        """Return what a LUN is made of, as the engine that serves it says; None if none says so."""
+        crew = self._crews.get(hba_id)
+        return None if crew is None else served_stacks(crew.members).get(lun)
+
+    def _resume(self, document: Document, hba: Hba, *, dismiss: bool) -> dict[str, StackDocument]:
         found = self._find(hba.id)
         changed = changed_meanwhile(document, hba, found)
         crew = Crew(hba.id, hba.engines, self._start, found)
         self._crews[hba.id] = crew
-        crew.resume(_requests(hba, {**document.backstores, **changed}))
+        crew.resume(_requests(hba, {**document.backstores, **changed}), dismiss=dismiss)
         return changed
 
     def _marks(self) -> set[int]:

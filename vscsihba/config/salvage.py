@@ -1,0 +1,210 @@
+"""The entries of a document that can be read, where others cannot: one bad entry takes no other disk along.
+
+The strict reader decides (`vscsihba.config.load`): an entry that it refuses is left out, with the reason,
+until it refuses nothing. Knows the places in its messages, and nothing of what is wrong there.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from vscsihba.config.load import decode_file, read
+from vscsihba.config.model import Document
+from vscsihba.errors import VscsihbaError
+from vscsihba.handlers.registry import Registry
+
+_ENTRY: Final = re.compile(r"^\$\.hbas\[(\d+)\](?:\.luns\[(\d+)\])?")
+_KEY: Final = re.compile(r"^\$\.(\w+)")
+_WHOLE: Final = ("version",)
+"""Keys without which nothing in a document can be understood."""
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """An entry of a document that cannot be read.
+
+    Attributes:
+        why: The reason, with the place in the document.
+        hba: Id of its HBA; None if it has none that can be read.
+        lun: Number of the LUN, likewise; None for a whole HBA.
+        backstore: Name of the backstore, likewise.
+    """
+
+    why: str
+    hba: int | None = None
+    lun: int | None = None
+    backstore: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """A document as far as it can be read.
+
+    Attributes:
+        document: The entries that can be read.
+        unread: The others.
+        readable: It is a document at all.
+    """
+
+    document: Document
+    unread: tuple[Unread, ...] = ()
+    readable: bool = True
+
+
+def salvage(path: Path, registry: Registry | None = None) -> Salvage:
+    """Return what can be read of the document in a file, and why the rest cannot; never raises for a bad one.
+
+    Args:
+        path: The file; relative paths in it begin where it is.
+        registry: Where handlers come from.
+    """
+    try:
+        value = decode_file(path)
+    except VscsihbaError as error:
+        return Salvage(Document(), (Unread(f"{path}: {error}"),), readable=False)
+    return salvage_value(value, path.absolute().parent, registry)
+
+
+def salvage_value(value: object, base: Path, registry: Registry | None = None) -> Salvage:
+    """Return what can be read of a decoded JSON value; see `salvage`."""
+    rest = _Rest(value)
+    registry = registry or Registry()
+    while True:
+        try:
+            return Salvage(read(rest.value, base, registry), tuple(rest.unread))
+        except VscsihbaError as error:
+            if not rest.leave_out(str(error)):
+                return Salvage(Document(), (Unread(str(error)),), readable=False)
+
+
+class _Rest:
+    """A document's value from which entries are left out one after the other.
+
+    Attributes:
+        value: What is left.
+        unread: What was left out.
+    """
+
+    def __init__(self, value: object) -> None:
+        self.value: Any = value
+        self.unread: list[Unread] = []
+        self._bad: dict[str, str] = {}
+        if not isinstance(value, Mapping):
+            return
+        self.value = dict(value)
+        if isinstance(stacks := value.get("backstores"), Mapping):
+            self.value["backstores"] = dict(stacks)
+        if isinstance(hbas := value.get("hbas"), list):
+            self.value["hbas"] = [_Placed.hba(each, at) for at, each in enumerate(hbas)]
+
+    def leave_out(self, why: str) -> bool:
+        """Leave out the entry that a message of the reader names; False if it names none."""
+        if not isinstance(self.value, dict):
+            return False
+        if (name := self._backstore_in(why)) is not None:
+            del self.value["backstores"][name]
+            self._bad[name] = why
+            if all(name != shown for shown in self._shown()):
+                self.unread.append(Unread(why, backstore=name))
+            return True
+        if (match := _ENTRY.match(why)) is not None:
+            return self._leave_out_of_hba(why, int(match[1]), match[2])
+        key = _KEY.match(why)
+        if key is None or key[1] in _WHOLE or key[1] not in self.value:
+            return False
+        del self.value[key[1]]
+        self.unread.append(Unread(why))
+        return True
+
+    def _leave_out_of_hba(self, why: str, at: int, lun_at: str | None) -> bool:
+        hba = self.value["hbas"][at]
+        if lun_at is None:
+            del self.value["hbas"][at]
+            known = _number(hba, "id")
+            luns = hba.get("luns") if isinstance(hba, Mapping) else None
+            found = [_number(lun, "lun") for lun in luns] if isinstance(luns, list) else []
+            numbers = [number for number in found if number is not None] if known is not None else []
+            why = _renumbered(why, hba)
+            self.unread += [Unread(why, known, number, _name(luns, number)) for number in numbers] or [
+                Unread(why, known)
+            ]
+            return True
+        lun = hba["luns"].pop(int(lun_at))
+        name = lun.get("backstore") if isinstance(lun, Mapping) else None
+        name = name if isinstance(name, str) else None
+        why = self._bad.get(name or "", _renumbered(why, hba, lun))
+        self.unread.append(Unread(why, _number(hba, "id"), _number(lun, "lun"), name))
+        return True
+
+    def _backstore_in(self, why: str) -> str | None:
+        """Return the backstore that a message is about, None if it is about something else."""
+        stacks = self.value.get("backstores")
+        if not isinstance(stacks, dict):
+            return None
+        places = {f"$.backstores.{name}": name for name in stacks}
+        found = [place for place in places if why.startswith((f"{place}:", f"{place}.", f"{place}["))]
+        return places[max(found, key=len)] if found else None
+
+    def _shown(self) -> list[object]:
+        """Return the names of the backstores that LUNs ask for."""
+        hbas = self.value.get("hbas")
+        luns = [
+            lun
+            for hba in (hbas if isinstance(hbas, list) else [])
+            for lun in (hba.get("luns", []) if isinstance(hba, Mapping) else [])
+        ]
+        return [lun.get("backstore") for lun in luns if isinstance(lun, Mapping)]
+
+
+class _Placed(dict[str, object]):
+    """An HBA or a LUN that knows where it stood before others were left out.
+
+    Attributes:
+        at: Its index in the list as it was written.
+    """
+
+    at: int = 0
+
+    @classmethod
+    def hba(cls, value: object, at: int) -> object:
+        """Return an HBA and its LUNs with their indices; what is no object as it is."""
+        if not isinstance(value, Mapping):
+            return value
+        found = cls(value)
+        found.at = at
+        if isinstance(luns := value.get("luns"), list):
+            found["luns"] = [cls._lun(each, number) for number, each in enumerate(luns)]
+        return found
+
+    @classmethod
+    def _lun(cls, value: object, at: int) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        found = cls(value)
+        found.at = at
+        return found
+
+
+def _renumbered(why: str, hba: object, lun: object = None) -> str:
+    """Return a message with the indices that its place has in the document as it was written."""
+    if isinstance(hba, _Placed):
+        why = re.sub(r"^\$\.hbas\[\d+\]", f"$.hbas[{hba.at}]", why)
+    if isinstance(lun, _Placed):
+        why = re.sub(r"^(\$\.hbas\[\d+\]\.luns)\[\d+\]", rf"\g<1>[{lun.at}]", why)
+    return why
+
+
+def _number(value: object, key: str) -> int | None:
+    found = value.get(key) if isinstance(value, Mapping) else None
+    return found if type(found) is int else None
+
+
+def _name(luns: object, number: int) -> str | None:
+    for lun in luns if isinstance(luns, list) else []:
+        if _number(lun, "lun") == number:
+            found = lun.get("backstore")
+            return found if isinstance(found, str) else None
+    return None
