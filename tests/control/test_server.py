@@ -8,11 +8,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vscsihba.control import ControlServer, NobodyListensError, Peer, Progress, call, root_or_group
+from vscsihba.control import client as client_module
 from vscsihba.control import server as server_module
 from vscsihba.errors import HostError, UsageError
 
@@ -291,3 +294,60 @@ def test_a_verb_for_which_there_is_no_thread_is_refused(path: Path, monkeypatch:
         with pytest.raises(HostError, match="no thread can be started"):
             call(path, "greet", {"name": "Ada"}, timeout=LIMIT)
     assert call(path, "greet", {"name": "Ada"}, timeout=LIMIT) == "hello, Ada"
+
+
+def test_its_thread_outlives_an_error_of_the_machine(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = Peer.of, [OSError(errno.ENOBUFS, "No buffer space available"), MemoryError()]
+
+    def of(connection: socket.socket) -> Peer:
+        if failures:
+            raise failures.pop(0)
+        return real(connection)
+
+    monkeypatch.setattr(Peer, "of", of)
+    for _ in range(2):
+        with pytest.raises(HostError, match=r"without an answer|reset"):
+            call(path, "greet", {"name": "you"}, timeout=LIMIT)
+    assert call(path, "greet", {"name": "you"}, timeout=LIMIT) == "hello, you"
+
+
+def test_a_server_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
+    for verb in ("listen", "bind"):
+        with monkeypatch.context() as failing:
+            failing.setattr(socket, "socket", partial(Failing, verb=verb))
+            server = ControlServer(tmp_path / "s", VERBS)
+            with pytest.raises(HostError, match=r"cannot listen on .*: No buffer space"):
+                server.__enter__()
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+class Failing(socket.socket):
+    """A socket that refuses one call."""
+
+    def __init__(self, *words: int, verb: str) -> None:
+        super().__init__(*words)
+        self._verb = verb
+
+    def listen(self, backlog: int = 0, /) -> None:
+        self._refuse("listen")
+        super().listen(backlog)
+
+    def bind(self, address: object, /) -> None:
+        self._refuse("bind")
+        super().bind(address)  # type: ignore[arg-type]
+
+    def _refuse(self, verb: str) -> None:
+        if verb == self._verb:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+def test_a_caller_without_a_descriptor_is_told_in_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_words: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(client_module, "socket", SimpleNamespace(socket=full, AF_UNIX=0, SOCK_STREAM=0))
+        with pytest.raises(HostError, match=r"cannot ask: Too many open files; try again"):
+            call(path, "greet", {"name": "you"}, timeout=LIMIT)

@@ -1,9 +1,11 @@
 """Engine processes as the service sees them: started, adopted, asked, ended, killed."""
 
+import errno
 import json
 import os
 import select
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -125,3 +127,37 @@ def test_an_engine_that_ends_without_a_word_is_told(programs: Programs) -> None:
 def test_a_process_that_is_not_there_cannot_be_watched() -> None:
     with pytest.raises(HostError, match="engine 999999999: "):
         Engine(3, 999999999, 0.0)
+
+
+def test_what_is_started_and_cannot_be_watched_is_ended(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def refuse(pid: int) -> int:
+        begun.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(HostError, match="Too many open files"):
+        Engine.start(3)
+    (pid,) = begun
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_where_no_process_can_be_started_the_reason_is_told(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_words: object, **_options: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(HostError, match="an engine cannot be started: Resource temporarily unavailable"):
+        Engine.start(3)
+
+
+def test_what_an_engine_says_first_may_be_anything(programs: Programs) -> None:
+    for said in ([1], "x", {"redy": 1}):
+        programs.be(said=said)
+        with pytest.raises(HostError, match=r"a new engine said .*, not how its start went"):
+            Engine.start(3)

@@ -386,7 +386,7 @@ def test_an_awaited_entry_is_given_up_when_somebody_decides_otherwise(world: Wor
     with pytest.raises(UsageError, match="the saved document has what is not restored"):
         world.service.save()
     world.service.apply(document("a", "b"), said)
-    assert world.service.awaited.unread == ()
+    assert not world.service.awaited.unread
     assert world.hbas[0].makes[-1] is False, "it had a medium once"
     world.service.clear(said)
     (world.folder / "etc/config.json").write_text(json.dumps(document("a", "b")))
@@ -400,7 +400,7 @@ def test_clearing_an_hba_ends_the_waiting_for_its_entries(world: World) -> None:
     start_of_the_machine(world, json.dumps(bad))
     assert world.linked == {0: set()}
     world.service.clear(said, 0)
-    assert world.service.awaited.unread == ()
+    assert not world.service.awaited.unread
     told: Any = world.service.status()
     assert told["hbas"] == []
 

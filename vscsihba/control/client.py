@@ -43,7 +43,11 @@ def call(
         NobodyListensError: No process is there.
         UsageError, HostError: As the other side said, or it does not answer.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    try:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptor is free
+        raise HostError(f"{path}: cannot ask: {error.strerror}", cure="try again") from error
+    with made as connection:
         connection.settimeout(timeout)
         _connect(connection, path)
         try:

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -77,30 +78,37 @@ class ControlServer:
         self._verbs = dict(verbs)
         self._allowed = allowed
         self._group = group
-        self._selector = selectors.DefaultSelector()
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._waiting: list[Inbound] = []
         self._calls: set[threading.Thread] = set()
         self._thread = VitalThread(self._run, "control")
 
     def __enter__(self) -> Self:
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self.path.unlink(missing_ok=True)
-            self._listener.bind(str(self.path))
-            if self._group is not None:
-                os.chown(self.path, -1, self._group)
-            self.path.chmod(0o600 if self._group is None else 0o660)
-            self._listener.listen(_BACKLOG)
-            self._listener.settimeout(0)
-            self._selector.register(self._listener, selectors.EVENT_READ)
-            self._selector.register(self._stop, selectors.EVENT_READ)
-            start(self._thread)
-        except OSError as error:
-            self._listener.close()
-            raise HostError(f"cannot listen on {self.path}: {error.strerror or error}") from error
+        with ExitStack() as undo:
+            try:
+                self._begin_listening(undo)
+            except OSError as error:
+                raise HostError(f"cannot listen on {self.path}: {error.strerror or error}") from error
+            undo.pop_all()
         return self
+
+    def _begin_listening(self, undo: ExitStack) -> None:
+        """Make the socket and begin; `undo` lets go of what was made."""
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        undo.callback(os.close, self._stop)
+        self._selector = undo.enter_context(selectors.DefaultSelector())
+        self._listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+        self._listener.bind(str(self.path))
+        undo.callback(self.path.unlink, missing_ok=True)
+        if self._group is not None:
+            os.chown(self.path, -1, self._group)
+        self.path.chmod(0o600 if self._group is None else 0o660)
+        self._listener.listen(_BACKLOG)
+        self._listener.settimeout(0)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._stop, selectors.EVENT_READ)
+        start(self._thread)
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
@@ -158,19 +166,18 @@ class ControlServer:
             else:
                 time.sleep(_PAUSE)
             return
-        connection.settimeout(0)
-        inbound = Inbound(connection, time.monotonic() + PATIENCE)
-        if not self._allowed(peer := Peer.of(connection)):
-            log.warning("refused process %d of user %d", peer.pid, peer.uid)
-            inbound.answer(_NOT_ALLOWED)
-            return
-        if len(self._waiting) >= MAX_CONNECTIONS:
-            self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
-        try:
+        with ExitStack() as failing:
+            failing.callback(connection.close)
+            connection.settimeout(0)
+            inbound = Inbound(connection, time.monotonic() + PATIENCE)
+            if not self._allowed(peer := Peer.of(connection)):
+                log.warning("refused process %d of user %d", peer.pid, peer.uid)
+                inbound.answer(_NOT_ALLOWED)
+                return
+            if len(self._waiting) >= MAX_CONNECTIONS:
+                self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
             self._selector.register(connection, selectors.EVENT_READ, inbound)
-        except OSError:
-            connection.close()
-            raise
+            failing.pop_all()
         self._waiting.append(inbound)
 
     def _read(self, inbound: Inbound) -> None:

@@ -69,16 +69,20 @@ class Engine:
         Raises:
             UsageError, HostError: As it says.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vscsihba.engine", str(hba_id)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "vscsihba.engine", str(hba_id)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except OSError as error:  # no process, memory or descriptor is free
+            raise HostError(f"an engine cannot be started: {error.strerror or error}") from error
         try:
             _await_ready(process)
+            return cls(hba_id, process.pid, time.time(), process)
         except BaseException:
             process.kill()
             process.wait()
@@ -86,7 +90,6 @@ class Engine:
         finally:
             if process.stdout is not None:
                 process.stdout.close()
-        return cls(hba_id, process.pid, time.time(), process)
 
     @classmethod
     def find(cls, hba_id: int, run: Path = RUN) -> list[Self]:
@@ -152,12 +155,13 @@ class Engine:
 
     def close(self) -> None:
         """Let go of it, and of what is left of it if it was started here and has ended."""
-        if not self.alive:
-            self._socket.unlink(missing_ok=True)
+        ended, fd = not self.alive, self._fd
+        self._fd = -1
+        os.close(fd)
         if self._process is not None:
             self._process.poll()
-        fd, self._fd = self._fd, -1
-        os.close(fd)
+        if ended:
+            self._socket.unlink(missing_ok=True)
 
     @property
     def _socket(self) -> Path:
@@ -183,6 +187,11 @@ def _await_ready(process: "subprocess.Popen[bytes]") -> None:
     line = process.stdout.readline()
     if not line:
         raise HostError("a new engine ended before it was ready", cure="the service's log says why")
-    said = json.loads(line)
-    if not said.pop("ready"):
-        raise msgspec.convert(said, Failure).to_error()
+    try:
+        said = json.loads(line)
+        ready = said.pop("ready")
+        failure = None if ready else msgspec.convert(said, Failure)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise HostError(f"a new engine said {line[:80]!r}, not how its start went") from error
+    if failure is not None:
+        raise failure.to_error()
