@@ -9,7 +9,7 @@ verbs are made of; `file_options` what can be asked of a file, `file_path` what 
 import errno
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -83,11 +83,12 @@ class FileHandler(Handler):
 
     def close(self) -> None:
         """Unlock and close the file."""
-        if self._direct is not None:
-            self._direct.close()
-            self._direct = None
+        direct, self._direct = self._direct, None
         fd, self._fd = self._fd, -1
-        os.close(fd)
+        with ExitStack() as closing:
+            closing.callback(os.close, fd)
+            if direct is not None:
+                closing.callback(direct.close)
 
     @property
     def geometry(self) -> Geometry:
@@ -139,19 +140,22 @@ class FileHandler(Handler):
     def unmap(self, offset: int, length: int) -> None:
         """Punch a hole, or discard on a device."""
         self._demand_whole(offset, length)
-        if not self._is_device:
-            linux.punch_hole(self._fd, offset, length)
-            return
-        block = self._geometry.block_size
-        start, end = -(-offset // block) * block, (offset + length) // block * block
-        if start < end:
-            linux.discard(self._fd, start, end - start)
+        with self._beside_direct_writes():
+            if not self._is_device:
+                linux.punch_hole(self._fd, offset, length)
+                return
+            block = self._geometry.block_size
+            start, end = -(-offset // block) * block, (offset + length) // block * block
+            if start < end:
+                linux.discard(self._fd, start, end - start)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Let the file system or the device do it, if it can, and write zeroes if not."""
         self._demand_whole(offset, length)
         ways = (linux.punch_hole, linux.zero_range) if may_unmap else (linux.zero_range,)
-        if not any(self._can(way, offset, length) for way in ways):
+        with self._beside_direct_writes():
+            done = any(self._can(way, offset, length) for way in ways)
+        if not done:
             super().write_zeroes(offset, length, may_unmap=may_unmap)
         if fua:
             self.flush()
@@ -180,7 +184,8 @@ class FileHandler(Handler):
             self.options.alignment(file_path.Medium(size))
             self._demand_whole(0, self._geometry.size)
             self._expected.size = min(size, self._geometry.size)
-            os.ftruncate(self._fd, size)
+            with self._beside_direct_writes():
+                os.ftruncate(self._fd, size)
             self._expected.size = size
         self._geometry = shape
 
@@ -226,6 +231,10 @@ class FileHandler(Handler):
                 return False
             raise
         return True
+
+    def _beside_direct_writes(self) -> AbstractContextManager[None]:
+        """Return a context for a change of the file that does not go through `DirectFile.write`."""
+        return nullcontext() if self._direct is None else self._direct.beside_writes()
 
     def _demand_whole(self, offset: int, length: int) -> None:
         """Refuse to touch bytes behind the end of a file that was truncated under us.

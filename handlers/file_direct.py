@@ -10,7 +10,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from queue import Empty, SimpleQueue
 
 from vscsihba.block import Buffer, Views
@@ -80,6 +80,14 @@ class DirectFile:
                     buffer.gather(first - offset, last - first)
                 )
                 transfer(lambda part, at: os.pwritev(self._fd, part, at, flags), start, [room[: end - start]])
+
+    def beside_writes(self) -> AbstractContextManager[None]:
+        """Return a context in which no write reads the rest of its sectors.
+
+        Whatever changes the file other than by `write` (zeroing, unmapping, truncation) is done in it:
+        a write that has read before the change and writes after it would undo the change.
+        """
+        return self._gate.together()
 
     def _load(self, start: int, room: memoryview) -> None:
         done = transfer(lambda part, at: os.preadv(self._fd, part, at), start, [room])

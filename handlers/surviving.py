@@ -9,10 +9,12 @@ empties. The boot is part of its name, so that it is never found after another o
 
 import fcntl
 import os
+import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 from vscsihba.block import Buffer, Views
-from vscsihba.errors import InUseError
+from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.vectored import transfer
 
 DIRECTORY = (
@@ -29,18 +31,23 @@ class Surviving:
 
     Raises:
         InUseError: Somebody has it open.
+        HostError: The directory is another user's, or others may write to it.
         OSError: The directory cannot be used.
     """
 
     def __init__(self, name: str) -> None:
-        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory()
         self._path = _path(name)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._fd)
-            raise InUseError(f"{self._path} is in use by another process or disk") from error
+        with ExitStack() as failing:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self._path, flags, 0o600)
+            failing.callback(os.close, self._fd)
+            _check_own(self._path, os.fstat(self._fd))
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InUseError(f"{self._path} is in use by another process or disk") from error
+            failing.pop_all()
 
     def get(self, at: int, views: Views) -> None:
         """Fill `views` with what was put there, and zeroes where nothing was.
@@ -69,8 +76,54 @@ class Surviving:
             self._path.unlink()
 
 
+def private_directory() -> Path:
+    """Return the directory, which nobody else can write to; it is created if it is missing.
+
+    Raises:
+        HostError: Another user created it, or others may write to it.
+        OSError: It cannot be created.
+    """
+    if not _is_private():
+        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _is_private()
+    return DIRECTORY
+
+
+def _is_private() -> bool:
+    """Return whether the directory exists; refuse one that another user can change."""
+    try:
+        status = DIRECTORY.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(status.st_mode):
+        raise HostError(f"{DIRECTORY} is not a directory", cure="remove it")
+    _check_own(DIRECTORY, status)
+    return True
+
+
+def _check_own(path: Path, status: os.stat_result) -> None:
+    """Refuse what another user can change, who would read and write our disks' data there."""
+    if status.st_uid != os.geteuid():
+        raise HostError(
+            f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who needs it",
+            cure="have that user or root remove it",
+        )
+    if status.st_mode & 0o022:
+        raise HostError(
+            f"{path} may be written by other users (mode {stat.S_IMODE(status.st_mode):03o})",
+            cure="remove it; it is created again with the right mode",
+        )
+
+
 def recall(name: str) -> bytes:
-    """Return what was put under a name since the machine started, nothing if it was forgotten."""
+    """Return what was put under a name since the machine started, nothing if it was forgotten.
+
+    Raises:
+        HostError: Another user can write to the directory.
+        OSError: It cannot be read.
+    """
+    if not _is_private():
+        return b""
     try:
         return _path(name).read_bytes()
     except FileNotFoundError:
@@ -78,8 +131,13 @@ def recall(name: str) -> bytes:
 
 
 def forget(name: str) -> None:
-    """Remove what was put under a name, if there is anything."""
-    _path(name).unlink(missing_ok=True)
+    """Remove what was put under a name, if there is anything.
+
+    Raises:
+        HostError: Another user can write to the directory.
+    """
+    if _is_private():
+        _path(name).unlink(missing_ok=True)
 
 
 def _path(name: str) -> Path:

@@ -2,6 +2,7 @@ import errno
 import os
 import time
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
 from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers import file_inline, file_path, linux
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.file_direct import DirectFile
 from vscsihba.handlers.stack import Document, build
 
 
@@ -188,6 +191,21 @@ def test_storage_is_set_aside_for_a_new_file_only(image: Path) -> None:
         build(document(image, preallocation="full"))
 
 
+def test_the_name_of_a_new_file_is_on_stable_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with build(document(tmp_path / "new.img", size=1 << 20)):
+        assert synced == [(tmp_path / "new.img").stat().st_ino, tmp_path.stat().st_ino]
+
+
 # Past the page cache
 
 
@@ -221,6 +239,39 @@ def test_direct_access_notices_a_truncated_file(image: Path) -> None:
         assert lost.value.offset == 8192
         with pytest.raises(MediumError):
             write(disk, 8192, b"x")
+
+
+@pytest.mark.parametrize("verb", ["write_zeroes", "unmap", "write"])
+def test_a_direct_write_of_less_than_a_sector_undoes_nothing_beside_it(
+    image: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """A neighbour that changes between its reading and its writing would get its old bytes back."""
+    load = DirectFile._load
+    changed = Event()
+
+    def change_then(disk: Checked) -> None:
+        if verb == "write":
+            write(disk, 0, bytes(4096))
+        elif verb == "unmap":
+            disk.unmap(0, 512)
+        else:
+            disk.write_zeroes(0, 512, may_unmap=True)
+        changed.set()
+
+    with build(document(image, direct=True)) as disk:
+        write(disk, 0, b"D" * 4096)
+        beside = Thread(target=change_then, args=(disk,))
+
+        def slow_load(direct: DirectFile, start: int, room: memoryview) -> None:
+            load(direct, start, room)
+            if not beside.ident:
+                beside.start()
+                changed.wait(0.2)  # it has to wait for us; were it let in, it would be done long before
+
+        monkeypatch.setattr(DirectFile, "_load", slow_load)
+        write(disk, 512, b"N" * 512)
+        beside.join()
+        assert read(disk, 0, 512) == bytes(512)
 
 
 def test_no_direct_access_here(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
