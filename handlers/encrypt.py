@@ -6,21 +6,23 @@ secret comes from.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
-from typing import Annotated, Literal
-
-from msgspec import Meta
+from pathlib import Path
 
 from vscsihba.block import Buffer, Capabilities, Geometry, Views
-from vscsihba.errors import HostError, UsageError
-from vscsihba.handlers import linux, luks
+from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.handlers import file_making, file_path, linux, luks
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.claims import claim_name
+from vscsihba.handlers.encrypt_options import EncryptOptions
+from vscsihba.handlers.file import FileHandler
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.gate import Gate
 from vscsihba.handlers.losses import losses_moved
-from vscsihba.handlers.luks_crypto import Kdf, Sectors, new_kdf
-from vscsihba.handlers.options import Count, Size
-from vscsihba.handlers.passphrase import PassphraseOptions
+from vscsihba.handlers.luks_crypto import Sectors
+from vscsihba.handlers.passphrase import Secret
 from vscsihba.handlers.vectored import read_bytes
 
 
@@ -31,48 +33,26 @@ class EncryptHandler(Transform):
     example = "encrypt:key_file=/etc/disk.key|/srv/disk.luks"
     workers = 64
 
-    class Options(PassphraseOptions, kw_only=True):
+    class Options(EncryptOptions, kw_only=True):
         """Options of the encrypt filter."""
-
-        create: Annotated[
-            bool,
-            Meta(description="Make a container if there is none and the beginning of the disk is zeroes."),
-        ] = False
-        luks: Annotated[Literal[1, 2], Meta(description="Version of a new container.")] = 2
-        sector_size: Annotated[
-            Literal[512, 4096], Meta(description="Sector of a new LUKS2 container in bytes; 512 is slow.")
-        ] = 4096
-        kdf: Annotated[
-            Literal["argon2id", "pbkdf2"] | None,
-            Meta(description="What slows a guesser down in a new container; argon2id, for LUKS1 pbkdf2."),
-        ] = None
-        kdf_memory: Annotated[Size, Meta(description="Memory that argon2id takes.")] = 1 << 30
-        kdf_time: Annotated[Count, Meta(description="Passes of argon2id, seconds of pbkdf2.")] = 4
-        discard: Annotated[
-            bool,
-            Meta(description="Let unmapped sectors go to the layer below; shows which ones are not used."),
-        ] = False
-
-        def __post_init__(self) -> None:
-            """Refuse what LUKS1 has not."""
-            super().__post_init__()
-            if self.luks == 1 and self.kdf == "argon2id":
-                raise ValueError("LUKS1 has no argon2id")
-
-        def new_kdf(self) -> Kdf:
-            """Return what a new key's passphrase goes through."""
-            argon2 = (self.kdf or ("argon2id" if self.luks == 2 else "pbkdf2")) == "argon2id"
-            return new_kdf(argon2=argon2, time=self.kdf_time, memory=self.kdf_memory)
 
     options: Options
 
     def __init__(self, options: Options, below: Handler) -> None:
         super().__init__(options, below)
         self._gate = Gate()
+        self._secret = Secret(options)
+        self._container = below
+        self._sectors: Sectors
 
     def check(self) -> None:
-        """Look whether the secret is there."""
-        self.options.secret()
+        """Look whether the secret is there, and the header if it is apart."""
+        self.options.check_secret()
+        path = self.options.header
+        if path and file_path.look(path, read_only=True) is None:
+            if not self.options.create:
+                raise UsageError(f"{path}: no such header", cure='"create": true makes one')
+            file_path.demand_room(path)
 
     def open(self) -> None:
         """Find the container, or make it, and unlock it.
@@ -80,21 +60,28 @@ class EncryptHandler(Transform):
         Raises:
             HostError: There is none, or it is damaged, or a package is missing.
             UsageError: The secret opens none of its keys.
+            InUseError: A disk has a copy of this container.
         """
         linux.forbid_core_dumps()
-        secret = self.options.secret()
-        header = luks.find(self.next)
-        if header is None:
-            header = self._create(secret)
-        self._unlock(header, secret)
-        size = self.next.geometry.size - header.payload if header.size is None else header.size
-        self._geometry = self._shape(size // header.sector_size * header.sector_size)
+        secret = self._secret.get()
+        with ExitStack() as failing:
+            failing.callback(self._secret.forget)
+            if self.options.header:
+                self._container = failing.enter_context(self._header_file())
+            header = luks.find(self._container) or self._create(secret)
+            luks.check_data(header, self._container, self.next)
+            failing.enter_context(self._claim(header.uuid))
+            self._unlock(header, secret)
+            failing.callback(self._wipe)  # of the key that there is then
+            size = self.next.geometry.size - header.payload if header.size is None else header.size
+            self._geometry = self._shape(size // header.sector_size * header.sector_size)
+            self._opened = failing.pop_all()
         # Then an encrypted sector that is all zeroes was never written, or was unmapped.
         self._holes = self.options.discard and self.next.capabilities.unmap_zeroes
 
     def close(self) -> None:
         """Wipe the key."""
-        self._sectors.wipe()
+        self._opened.close()
 
     @property
     def geometry(self) -> Geometry:
@@ -152,7 +139,7 @@ class EncryptHandler(Transform):
             if self._holes:
                 super().write_zeroes(offset, length, may_unmap=False)
             return
-        with losses_moved(-self._header.payload):
+        with self._gate.together(), losses_moved(-self._header.payload):
             self.next.unmap(self._header.payload + start, end - start)
         for rest, stop in ((offset, start), (end, offset + length)):
             if rest < stop and self._holes:
@@ -177,11 +164,37 @@ class EncryptHandler(Transform):
 
     def crypto_erase(self) -> None:
         """Destroy the key in all its slots, and go on with a new one under the same secret."""
-        secret = self.options.secret()
+        secret = self._secret.get()
         with self._gate.alone():
             self._sectors.wipe()
-            header = luks.replace_key(self.next, self._header, secret, self.options.new_kdf())
+            header = luks.replace_key(self._container, self._header, secret, self.options.new_kdf())
             self._unlock(header, secret)
+
+    def _claim(self, uuid: str) -> AbstractContextManager[None]:
+        """Return a context in which no other disk has this container, or a copy of it."""
+        taken = InUseError(
+            f"another disk has the LUKS container {uuid}, of which {self.next.identity} is a copy",
+            cure="give the copy a UUID of its own (cryptsetup luksUUID --uuid)",
+        )
+        shared = self.next.capabilities.read_only
+        return claim_name(f"encrypt {uuid}", shared=shared, taken=taken)
+
+    @contextmanager
+    def _header_file(self) -> Iterator[Handler]:
+        """Open the header that is apart from the data; make a file for it if there is none.
+
+        A file that was made is removed when what follows fails.
+        """
+        path, read_only = self.options.header, self.next.capabilities.read_only
+        with ExitStack() as failing:
+            if file_path.look(path, read_only=True) is None:
+                file_making.create(path, luks.DETACHED_SIZE)
+                failing.callback(Path(path).unlink)
+            file = FileHandler(FileHandler.Options(path=path, read_only=read_only))
+            file.open()
+            with closing(file):
+                yield file
+                failing.pop_all()
 
     def _create(self, secret: bytes) -> luks.Header:
         """Make a container where nothing else is."""
@@ -192,24 +205,34 @@ class EncryptHandler(Transform):
             )
         if not self.options.create:
             raise HostError(
-                f"{self.next.identity} is no LUKS container", cure='"create": true makes one on an empty disk'
+                f"{self._container.identity} is no LUKS container",
+                cure='"create": true makes one on an empty disk',
             )
-        if any(read_bytes(self.next, 0, min(4 << 20, self.next.geometry.size))):
-            raise UsageError(
-                f"{self.next.identity} is not empty, so no container is made on it",
-                cure="if nothing on it is needed, zero its first 4 MiB",
-            )
+        for disk in {self._container, self.next}:
+            if any(read_bytes(disk, 0, min(4 << 20, disk.geometry.size))):
+                raise UsageError(
+                    f"{disk.identity} is not empty, so no container is made on it",
+                    cure="if nothing on it is needed, zero its first 4 MiB",
+                )
         wanted = self.options
         return luks.format_container(
-            self.next, wanted.luks, secret, wanted.new_kdf(), sector_size=wanted.sector_size
+            self._container,
+            wanted.luks,
+            secret,
+            wanted.new_kdf(),
+            sector_size=wanted.sector_size,
+            detached=bool(wanted.header),
         )
 
     def _unlock(self, header: luks.Header, secret: bytes) -> None:
-        found = header.unlock(self.next, secret)
+        found = header.unlock(self._container, secret)
         if found is None:
-            raise UsageError(f"the secret opens no key of {self.next.identity}")
+            raise UsageError(f"the secret opens no key of {self._container.identity}")
         self._header = header
         self._sectors = Sectors(bytearray(found[1]), header.sector_size)
+
+    def _wipe(self) -> None:
+        self._sectors.wipe()
 
     def _shape(self, size: int) -> Geometry:
         below, sector = self.next.geometry, self._header.sector_size

@@ -58,7 +58,7 @@ def remove_key(disk: Handler, slot: int) -> None:
     """Destroy a key; the others still open the container.
 
     Raises:
-        UsageError: The slot holds none, or the only one.
+        UsageError: The slot holds none, or the only one that opens the data.
         HostError: The disk holds no container.
         OSError: The disk cannot be written.
     """

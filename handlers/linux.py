@@ -9,7 +9,12 @@ import ctypes
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_OWN_GROUP = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
@@ -110,6 +115,17 @@ def is_memory(fd: int) -> bool:
     return f_type in (_TMPFS_MAGIC, _RAMFS_MAGIC)
 
 
+def memory_total() -> int:
+    """Return the bytes of memory that this machine has, or that its control group allows it."""
+    return min([_meminfo("MemTotal"), *(limit for limit, _ in _group_limits())])
+
+
+def memory_available() -> int:
+    """Return the bytes of memory that can be taken without swapping, in this control group."""
+    rest = (max(0, limit - used) for limit, used in _group_limits())
+    return min([_meminfo("MemAvailable"), *rest])
+
+
 def forbid_core_dumps() -> None:
     """Keep the memory of this process out of core files and away from debuggers (prctl(2)).
 
@@ -120,6 +136,33 @@ def forbid_core_dumps() -> None:
         _PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)
     ):
         raise _error()
+
+
+def _meminfo(field: str) -> int:
+    """Return a value of /proc/meminfo (proc_meminfo(5)) in bytes."""
+    lines = _MEMINFO.read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+
+
+def _group_limits() -> Iterator[tuple[int, int]]:
+    """Yield limit and use of memory, in bytes, of this process' control group and those that hold it.
+
+    After Documentation/admin-guide/cgroup-v2.rst; there are none with version 1.
+    """
+    unified = [line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::")]
+    for name in unified:
+        group = _GROUPS / name.lstrip("/")
+        for at in (group, *group.parents):
+            limit = at / "memory.max"
+            if limit.is_file() and (most := limit.read_text().strip()) != "max":
+                # Page cache counts as used, and is given back when memory is needed.
+                used = int((at / "memory.current").read_text()) - _file_pages(at / "memory.stat")
+                yield int(most), used
+
+
+def _file_pages(statistics: Path) -> int:
+    lines = statistics.read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("active_file ", "inactive_file ")))
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.luks_crypto import STRIPES, Kdf, Pbkdf2, Sectors, derive, gather, spread
+from vscsihba.handlers.luks_crypto import KEY_SIZES, STRIPES, Kdf, Pbkdf2, Sectors, derive, gather, spread
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 MAGIC = b"LUKS\xba\xbe\x00\x01"
@@ -76,9 +76,19 @@ class Luks1:
         return [number for number, slot in enumerate(self.slots) if slot.active]
 
     @property
+    def data_slots(self) -> list[int]:
+        """The numbers of the slots whose key opens the data: in LUKS1, all that hold one."""
+        return self.used
+
+    @property
     def stripes(self) -> tuple[int, int]:
         """First byte and end of where keys are kept."""
-        return min(slot.place for slot in self.slots) * _SECTOR, self.payload
+        return min(slot.place for slot in self.slots) * _SECTOR, self.end
+
+    @property
+    def end(self) -> int:
+        """Byte behind the header and everything that belongs to it."""
+        return max(slot.place for slot in self.slots) * _SECTOR + self._stripes_size
 
     def rekeyed(self, key: bytes, digest_kdf: Pbkdf2) -> "Luks1":
         """Return a header for another volume key, with no slot used yet."""
@@ -135,7 +145,7 @@ class Luks1:
         if number not in self.used:
             raise UsageError(f"key slot {number} holds no key", cure=f"those that do: {self.used}")
         if len(self.used) == 1:
-            raise UsageError("this is the only key", cure="add another one first")
+            raise UsageError("this is the only key that opens the data", cure="add another one first")
         slot = self.slots[number]
         write_bytes(disk, slot.place * _SECTOR, os.urandom(self._stripes_size))
         disk.flush()
@@ -192,12 +202,16 @@ def decode(data: bytes) -> Luks1:
     """Return the header at the beginning of a disk, of which `data` are the first 592 bytes.
 
     Raises:
-        HostError: It is one of a kind that is not known here.
+        HostError: It is one of a kind that is not known here, or damaged.
     """
+    if len(data) < _SIZE:
+        raise HostError("the LUKS1 header is cut off", cure="restore a backup of the header")
     _, cipher, mode, hash_, payload, key_size, digest, salt, iterations, name = _HEADER.unpack_from(data)
     spec = f"{_text(cipher)}-{_text(mode)}"
     if spec != "aes-xts-plain64":
         raise HostError(f"the container is encrypted with {spec}", cure="only aes-xts-plain64 is known here")
+    if key_size not in KEY_SIZES:
+        raise HostError(f"the LUKS1 header has a key of {key_size} bytes", cure=f"known are {KEY_SIZES}")
     hash_ = _text(hash_)
     slots = []
     for number in range(_SLOTS):
@@ -217,14 +231,14 @@ def decode(data: bytes) -> Luks1:
     )
 
 
-def create(key: bytes, digest_kdf: Pbkdf2) -> Luks1:
+def create(key: bytes, digest_kdf: Pbkdf2, *, detached: bool = False) -> Luks1:
     """Return a new header for a volume key, with no slot used yet."""
     stripes = -(-len(key) * STRIPES // _SECTOR // _ALIGN) * _ALIGN
     empty = Pbkdf2(b"", digest_kdf.hash, 0)
     return Luks1(
         uuid=str(uuid.uuid4()),
         key_size=len(key),
-        payload=_PAYLOAD * _SECTOR,
+        payload=0 if detached else _PAYLOAD * _SECTOR,
         digest=derive(digest_kdf, key, _DIGEST),
         digest_kdf=digest_kdf,
         slots=tuple(

@@ -84,15 +84,37 @@ class Luks2:
         return sorted(map(int, self.json["keyslots"]))
 
     @property
+    def data_slots(self) -> list[int]:
+        """The numbers of the slots whose key opens the data; others hold keys of their own."""
+        return luks2_json.data_slots(self.json)
+
+    @property
     def key_size(self) -> int:
         """Bytes of the volume key."""
-        return int(next(iter(self.json["keyslots"].values()))["key_size"])
+        return int(self.json["keyslots"][str(self.data_slots[0])]["key_size"])
 
     @property
     def stripes(self) -> tuple[int, int]:
         """First byte and end of where keys are kept."""
         start = 2 * self.header_size
         return start, start + int(self.json["config"]["keyslots_size"])
+
+    @property
+    def end(self) -> int:
+        """Byte behind the header and everything that belongs to it."""
+        return self.stripes[1]
+
+    def check_areas(self) -> None:
+        """Refuse key slots that lie outside of the room for them, where writing one would destroy more.
+
+        Raises:
+            HostError: One does.
+        """
+        start, end = self.stripes
+        for number, slot in self.json["keyslots"].items():
+            offset, size = int(slot["area"]["offset"]), int(slot["area"]["size"])
+            if offset < start or offset + size > end:
+                raise HostError(f"key slot {number} of the LUKS2 header lies outside of the room for keys")
 
     def rekeyed(self, key: bytes, digest_kdf: Pbkdf2) -> "Luks2":
         """Return a header for another volume key, with no slot used yet."""
@@ -104,22 +126,32 @@ class Luks2:
         """Return a slot that `passphrase` opens and the volume key, None if there is none.
 
         Raises:
-            HostError: A slot is of a kind that is not known here.
+            HostError: None of those that are known here, and there is one that is not, or that this machine
+                cannot open.
             OSError: The disk cannot be read.
         """
-        for number in self.used:
-            slot = self.json["keyslots"][str(number)]
-            area, size = slot["area"], int(slot["key_size"])
-            if not luks2_json.is_known_slot(slot):
-                raise HostError(f"key slot {number} is of a kind that is not known here")
-            wrapping = derive(luks2_json.kdf_of(slot["kdf"]), passphrase, int(area["key_size"]))
-            sealed = read_bytes(disk, int(area["offset"]), luks2_json.stripes_size(size))
-            key = gather(
-                Sectors(wrapping, luks2_json.AREA_SECTOR).decrypt(sealed, 0), size, slot["af"]["hash"]
-            )
+        unknown: HostError | None = None
+        for number in self.data_slots:
+            try:
+                key = self._open_slot(disk, number, passphrase)
+            except HostError as error:
+                unknown = unknown or error
+                continue
             if self._is_volume_key(key):
                 return number, key
+        if unknown is not None:
+            raise unknown
         return None
+
+    def _open_slot(self, disk: Handler, number: int, passphrase: bytes) -> bytes:
+        """Return what a slot holds: the key, if the passphrase is the right one."""
+        slot = self.json["keyslots"][str(number)]
+        if not luks2_json.is_known_slot(slot):
+            raise HostError(f"key slot {number} is of a kind that is not known here")
+        area, size = slot["area"], int(slot["key_size"])
+        wrapping = derive(luks2_json.kdf_of(slot["kdf"]), passphrase, int(area["key_size"]))
+        sealed = read_bytes(disk, int(area["offset"]), luks2_json.stripes_size(size))
+        return gather(Sectors(wrapping, luks2_json.AREA_SECTOR).decrypt(sealed, 0), size, slot["af"]["hash"])
 
     def add_key(self, disk: Handler, key: bytes, passphrase: bytes, kdf: Kdf) -> "Luks2":
         """Seal the volume key with another passphrase in a free slot; return the new header.
@@ -138,20 +170,20 @@ class Luks2:
         slot = luks2_json.slot_json(place, len(key), hash_, kdf)
         changed = self._copy_of_json()
         changed["keyslots"][str(number)] = slot
-        changed["digests"]["0"]["keyslots"].append(str(number))
+        changed["digests"][luks2_json.data_digest(changed)]["keyslots"].append(str(number))
         return self._changed(disk, changed)
 
     def remove_key(self, disk: Handler, number: int) -> "Luks2":
         """Destroy what a slot holds; return the new header.
 
         Raises:
-            UsageError: It holds nothing, or the only key.
+            UsageError: It holds nothing, or the only key that opens the data.
             OSError: The disk cannot be written.
         """
         if number not in self.used:
             raise UsageError(f"key slot {number} holds no key", cure=f"those that do: {self.used}")
-        if len(self.used) == 1:
-            raise UsageError("this is the only key", cure="add another one first")
+        if self.data_slots == [number]:
+            raise UsageError("this is the only key that opens the data", cure="add another one first")
         changed = self._copy_of_json()
         area = changed["keyslots"].pop(str(number))["area"]
         for owner in (*changed["digests"].values(), *changed.get("tokens", {}).values()):
@@ -194,7 +226,7 @@ class Luks2:
         return _BINARY.pack(*fields, checksum).ljust(_BINARY_SIZE, b"\0") + rest
 
     def _is_volume_key(self, key: bytes) -> bool:
-        digest = self.json["digests"]["0"]
+        digest = self.json["digests"][luks2_json.data_digest(self.json)]
         wanted = base64.b64decode(digest["digest"])
         kdf = Pbkdf2(base64.b64decode(digest["salt"]), digest["hash"], int(digest["iterations"]))
         return hmac.compare_digest(derive(kdf, key, len(wanted)), wanted)
@@ -227,6 +259,8 @@ def decode(data: bytes, *, at: int) -> Luks2 | None:
     Raises:
         HostError: It is whole, and of a kind that is not known here.
     """
+    if len(data) < _BINARY_SIZE:
+        return None
     magic, size, sequence, label, algorithm, _, name, subsystem, offset, _, checksum = _BINARY.unpack_from(
         data
     )
@@ -239,12 +273,17 @@ def decode(data: bytes, *, at: int) -> Luks2 | None:
         return None
     if not hmac.compare_digest(digest, checksum[: len(digest)]):
         return None
-    json = msgspec.json.decode(data[_BINARY_SIZE:size].rstrip(b"\0"))
-    luks2_json.demand_known(json)
-    return Luks2(_text(name), sequence, size, label, subsystem, json)
+    try:
+        json = msgspec.json.decode(data[_BINARY_SIZE:size].rstrip(b"\0"))
+    except msgspec.DecodeError as error:
+        raise HostError(f"the LUKS2 header has metadata that is not understood: {error}") from error
+    luks2_json.check_known(json)
+    header = Luks2(_text(name), sequence, size, label, subsystem, json)
+    header.check_areas()
+    return header
 
 
-def create(key: bytes, digest_kdf: Pbkdf2, *, sector_size: int) -> Luks2:
+def create(key: bytes, digest_kdf: Pbkdf2, *, sector_size: int, detached: bool = False) -> Luks2:
     """Return a new header for a volume key, with no slot used yet."""
     json = luks2_json.new_json(
         key,
@@ -252,6 +291,7 @@ def create(key: bytes, digest_kdf: Pbkdf2, *, sector_size: int) -> Luks2:
         sector_size=sector_size,
         header_size=_HEADER_SIZE,
         binary_size=_BINARY_SIZE,
+        detached=detached,
     )
     return Luks2(str(uuid.uuid4()), 1, _HEADER_SIZE, b"", b"", json)
 

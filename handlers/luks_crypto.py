@@ -10,18 +10,27 @@ import errno
 import hashlib
 import os
 from time import perf_counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from vscsihba.errors import HostError
+from vscsihba.handlers import linux
 from vscsihba.handlers.optional import need
+from vscsihba.units import format_size
 
 STRIPES = 4000
 _SLACK = 15
 """Bytes that ``update_into`` wants to have behind its output, and leaves alone."""
 _UNIT = 512
 """Bytes that the tweak counts in, whatever the size of a sector."""
+KEY_SIZES = (32, 64)
+"""Bytes of the keys of AES-XTS that are known here: two of AES-128, two of AES-256."""
+_MOST_MEMORY = 4 << 30
+"""Bytes that cryptsetup lets a key derivation take at most (``DEFAULT_LUKS2_MEMORY_KB``'s limit)."""
+_MOST_ITERATIONS = (1 << 31) - 1
+"""Of PBKDF2 in OpenSSL."""
 
 
 class Sectors:
@@ -87,7 +96,7 @@ class Pbkdf2(msgspec.Struct, frozen=True, tag="pbkdf2"):
 
     salt: bytes
     hash: str
-    iterations: int
+    iterations: Annotated[int, Meta(ge=1, le=_MOST_ITERATIONS)]
 
 
 class Argon2(msgspec.Struct, frozen=True, tag="argon2id"):
@@ -101,9 +110,9 @@ class Argon2(msgspec.Struct, frozen=True, tag="argon2id"):
     """
 
     salt: bytes
-    time: int
-    memory: int
-    cpus: int
+    time: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    memory: Annotated[int, Meta(ge=8, lt=1 << 32)]
+    cpus: Annotated[int, Meta(ge=1, lt=1 << 24)]
 
 
 class Argon2i(Argon2, frozen=True, tag="argon2i"):
@@ -117,13 +126,25 @@ def derive(kdf: Kdf, passphrase: bytes, length: int) -> bytes:
     """Return `length` bytes that follow from a passphrase, slowly.
 
     Raises:
-        HostError: The package or the hash is missing.
+        HostError: The package or the hash is missing, or this machine has too little memory.
     """
     if isinstance(kdf, Pbkdf2):
         try:
             return hashlib.pbkdf2_hmac(kdf.hash, passphrase, kdf.salt, kdf.iterations, length)
-        except ValueError as error:
-            raise HostError(f"the hash {kdf.hash!r} of the encryption header is not known here") from error
+        except (ValueError, OverflowError) as error:
+            raise HostError(
+                f"the encryption header asks for {kdf.iterations} iterations of PBKDF2 "
+                f"with the hash {kdf.hash!r}: {error}"
+            ) from error
+    return _argon2(kdf, passphrase, length)
+
+
+def _argon2(kdf: Argon2, passphrase: bytes, length: int) -> bytes:
+    """Run Argon2, if this machine has the memory for it.
+
+    Without this check the kernel would end the process, which may serve other disks, when the pages are
+    touched.
+    """
     argon2: Any = need(
         "argon2.low_level",
         package="argon2-cffi",
@@ -132,10 +153,23 @@ def derive(kdf: Kdf, passphrase: bytes, length: int) -> bytes:
         user="a key with argon2",
     )
     variant = argon2.Type.I if isinstance(kdf, Argon2i) else argon2.Type.ID
-    found: bytes = argon2.hash_secret_raw(
-        passphrase, kdf.salt, kdf.time, kdf.memory, kdf.cpus, length, variant, version=19
-    )
+    wanted, available = kdf.memory << 10, linux.memory_available()
+    if wanted > available:
+        raise _too_little_memory(wanted, f"{format_size(available)} is available")
+    try:
+        found: bytes = argon2.hash_secret_raw(
+            passphrase, kdf.salt, kdf.time, kdf.memory, kdf.cpus, length, variant, version=19
+        )
+    except argon2.HashingError as error:
+        raise _too_little_memory(wanted, str(error)) from error
     return found
+
+
+def _too_little_memory(wanted: int, why: str) -> HostError:
+    return HostError(
+        f"a key derivation (argon2) takes {format_size(wanted)} of memory: {why}",
+        cure="free some memory, or give the key another derivation (cryptsetup luksConvertKey)",
+    )
 
 
 def new_kdf(*, argon2: bool, time: int, memory: int) -> Kdf:
@@ -144,15 +178,17 @@ def new_kdf(*, argon2: bool, time: int, memory: int) -> Kdf:
     Args:
         argon2: Argon2id, else PBKDF2.
         time: Passes of Argon2id; seconds that PBKDF2 takes on this machine.
-        memory: Bytes for Argon2id.
+        memory: Bytes for Argon2id at most; half of this machine's memory bounds it, as in cryptsetup.
     """
     salt = os.urandom(32)
     if argon2:
-        return Argon2(salt, max(1, time), max(32, memory >> 10), min(4, os.cpu_count() or 1))
+        bounded = min(memory, linux.memory_total() // 2, _MOST_MEMORY - 1024)
+        return Argon2(salt, max(1, time), max(32, bounded >> 10), min(4, os.cpu_count() or 1))
     trial = 20_000
     start = perf_counter()
     hashlib.pbkdf2_hmac("sha256", b"trial", salt, trial, 64)
-    return Pbkdf2(salt, "sha256", max(1000, int(trial * time / (perf_counter() - start))))
+    iterations = max(1000, int(trial * time / (perf_counter() - start)))
+    return Pbkdf2(salt, "sha256", min(iterations, _MOST_ITERATIONS))
 
 
 def spread(key: bytes, hash_: str) -> bytes:

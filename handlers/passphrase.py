@@ -5,6 +5,7 @@ file, or in a credential that systemd hands to the service.
 """
 
 import os
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from vscsihba.handlers.options import SecretPath
 
 _MOST = 8192 << 10
 """Bytes of the largest key file that cryptsetup takes."""
+_MEMORY_DEVICES = 1
+"""MEM_MAJOR (include/uapi/linux/major.h): /dev/null and the like; other character devices are terminals."""
 
 
 class PassphraseOptions(Handler.Options, kw_only=True):
@@ -38,24 +41,50 @@ class PassphraseOptions(Handler.Options, kw_only=True):
         if "/" in self.credential:
             raise ValueError("a credential has a name and no path")
 
-    def secret(self) -> bytes:
-        """Return the secret.
+    def check_secret(self) -> None:
+        """Look whether the secret is there; what gives it once only (a pipe) is not read.
 
         Raises:
             UsageError: There is no such file, or nothing in it.
             HostError: systemd gave no credentials to this process.
         """
-        path = Path(self.key_file or self.passphrase_file or self._credential())
+        if self.is_readable_again():
+            self.read_secret()
+
+    def read_secret(self) -> bytes:
+        """Read the secret.
+
+        Raises:
+            UsageError: There is no such file, or nothing in it, or too much.
+            HostError: systemd gave no credentials to this process.
+        """
+        path = self._path()
         try:
             with path.open("rb") as file:
-                found = file.read(_MOST)
+                found = file.read(_MOST + 1)
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
+        if len(found) > _MOST:
+            raise UsageError(f"{path} has more than the {_MOST} bytes that a key file may have")
         if not self.key_file:
             found = found.removesuffix(b"\n")
         if not found:
             raise UsageError(f"{path} is empty")
         return found
+
+    def is_readable_again(self) -> bool:
+        """Tell whether the secret can be read more than once: not from a pipe or a terminal."""
+        try:
+            status = self._path().stat()
+        except OSError:
+            return True
+        is_stream = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
+        return not is_stream and not (
+            stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) != _MEMORY_DEVICES
+        )
+
+    def _path(self) -> Path:
+        return Path(self.key_file or self.passphrase_file or self._credential())
 
     def _credential(self) -> str:
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -65,3 +94,32 @@ class PassphraseOptions(Handler.Options, kw_only=True):
                 cure="start it as one, with LoadCredential=",
             )
         return f"{directory}/{self.credential}"
+
+
+class Secret:
+    """The secret of one open container: read when it is needed, once if it can be read once only.
+
+    Args:
+        options: Say where it is.
+    """
+
+    def __init__(self, options: PassphraseOptions) -> None:
+        self._options = options
+        self._kept: bytes | None = None
+
+    def get(self) -> bytes:
+        """Return the secret.
+
+        Raises:
+            UsageError, HostError: As `PassphraseOptions.read_secret`.
+        """
+        if self._kept is not None:
+            return self._kept
+        found = self._options.read_secret()
+        if not self._options.is_readable_again():
+            self._kept = found
+        return found
+
+    def forget(self) -> None:
+        """Keep it no longer."""
+        self._kept = None

@@ -66,7 +66,7 @@ def uses(document: Document, registry: Registry, *, only_reads: bool = False) ->
     if kind is None:
         return
     for option, is_medium in path_options(kind.Options).items():
-        if is_medium and isinstance(path := document.get(option), str):
+        if is_medium and isinstance(path := document.get(option), str) and path:
             yield Use(path, document.get("read_only") is True)
     only_reads = only_reads and not makes_something(document)
     only_reads |= issubclass(kind, Filter) and kind.only_reads

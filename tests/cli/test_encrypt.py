@@ -1,8 +1,10 @@
 """vscsihba encrypt."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,50 @@ def test_cryptsetup_takes_both_secrets(files: Path) -> None:
     test = ["cryptsetup", "open", "--test-passphrase", str(disk), "--key-file"]
     subprocess.run([*test, str(key)], check=True)
     subprocess.run([*test, "-"], input=b"open sesame", check=True)
+
+
+def test_a_header_of_its_own(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk, key, header = files / "disk", files / "key", files / "header"
+    assert encrypt("create", disk, "--header", header, "--key-file", key, *CHEAP) == 0
+    assert disk.read_bytes() == bytes(SIZE)
+    assert encrypt("keys", header) == 0
+    assert "keys in slots: 0" in capsys.readouterr().out
+    assert encrypt("create", disk, "--header", header, "--key-file", key, *CHEAP) == 2
+    assert "is a container already" in capsys.readouterr().err
+
+
+def shell(command: str, files: Path, **streams: object) -> str:
+    """Run a line in bash, where "$V" is the program."""
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "V": f"{sys.executable} -m vscsihba"},
+        cwd=files,
+        capture_output=True,
+        text=True,
+        check=False,
+        **streams,  # type: ignore[call-overload]
+    )
+    assert "Traceback" not in done.stderr
+    return str(done.stdout + done.stderr)
+
+
+def test_secrets_that_can_be_read_once(files: Path) -> None:
+    cheap = " ".join(CHEAP)
+    assert "is a LUKS2 container" in shell(
+        f"printf 'one\n' | $V encrypt create disk --passphrase-file - {cheap}", files
+    )
+    assert "is in slot 1" in shell(
+        f"$V encrypt add-key disk --key-file <(printf one) --new-key-file <(printf two) {cheap}", files
+    )
+    assert "is in slot 2" in shell(
+        f"printf two | $V encrypt add-key disk --key-file - --new-key-file key {cheap}", files
+    )
+    assert "two secrets cannot both come from standard input" in shell(
+        f"printf two | $V encrypt add-key disk --key-file - --new-passphrase-file - {cheap}", files
+    )
+    assert "opens no key" in shell(
+        f"printf one | $V encrypt add-key disk --key-file <(printf three) --new-key-file - {cheap}", files
+    )
 
 
 def test_refusals_are_one_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

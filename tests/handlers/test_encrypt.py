@@ -3,15 +3,20 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
-from vscsihba.errors import ConfigError, HostError, UsageError
+from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers import luks
+from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.encrypt import EncryptHandler
+from vscsihba.handlers.encrypt_admin import add_key
 from vscsihba.handlers.luks2 import Luks2
+from vscsihba.handlers.luks_crypto import new_kdf
 from vscsihba.handlers.stack import Document, build
 
 pytest.importorskip("cryptography")
@@ -289,6 +294,10 @@ def test_an_erase_that_fails_leaves_no_weak_key(empty: Path, monkeypatch: pytest
 # Other programs
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def run(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -416,6 +425,329 @@ def test_a_cipher_that_is_not_known_is_told(empty: Path, key: Path) -> None:
         )  # fmt: skip
         with pytest.raises(HostError, match="encrypted with aes-cbc-essiv:sha256; only aes-xts-plain64"):
             build(encrypt(empty, create=False)).open()
+
+
+@needs_cryptsetup
+def test_opens_what_cryptsetup_has_re_encrypted(empty: Path, key: Path) -> None:
+    """Its data has a digest of another number than 0."""
+    with build(quick(empty)) as disk:
+        write(disk, 0, b"kept")
+    image = empty / "disk.img"
+    run(
+        "cryptsetup", "reencrypt", "--force-offline-reencrypt", "-q", "--key-file", key, *CHEAP, image
+    )  # fmt: skip
+    with build(encrypt(empty, create=False)) as disk:
+        handler = disk.next
+        assert isinstance(handler, EncryptHandler)
+        assert isinstance(handler._header, Luks2)
+        assert "0" not in handler._header.json["digests"]
+        assert read(disk, 0, 4) == b"kept"
+        disk.crypto_erase()
+        assert read(disk, 0, 4) != b"kept"
+    with build(image.as_posix()) as disk:
+        assert add_key(disk, SECRET, b"second", new_kdf(argon2=False, time=0, memory=0)) == 1
+    run("cryptsetup", "luksOpen", "--test-passphrase", "--key-file", key, image)
+
+
+# Headers that are apart from the data
+
+
+def apart(directory: Path, **options: object) -> dict[str, object]:
+    return quick(directory, **{"header": str(directory / "header"), **options})
+
+
+@needs_cryptsetup
+@pytest.mark.parametrize("version", ["luks1", "luks2"])
+def test_a_header_alone_is_no_disk(empty: Path, key: Path, version: str) -> None:
+    header = empty / "header"
+    run(
+        "cryptsetup", "luksFormat", "--type", version, "-q", "--key-file", key, "--header", header,
+        *(CHEAP1 if version == "luks1" else CHEAP), empty / "disk.img",
+    )  # fmt: skip
+    before = header.read_bytes()
+    with pytest.raises(HostError, match=r'detached header .* and this file as its option "header"'):
+        build({**encrypt(empty), "next": str(header)}).open()
+    with build(apart(empty, create=False)) as disk:
+        assert disk.geometry.size == 20 * MIB
+        write(disk, 0, b"kept")
+    assert header.read_bytes() == before
+    assert b"kept" not in stored(empty)
+
+
+@needs_cryptsetup
+def test_opens_data_that_cryptsetup_encrypted_with_a_header_apart(empty: Path, key: Path) -> None:
+    plain = os.urandom(4 * MIB)
+    (empty / "disk.img").write_bytes(plain)
+    run(
+        "cryptsetup", "reencrypt", "--encrypt", "--type", "luks2", "-q", "--key-file", key,
+        "--force-offline-reencrypt", "--header", empty / "header", *CHEAP, empty / "disk.img",
+    )  # fmt: skip
+    assert stored(empty) != plain
+    with build(apart(empty, create=False)) as disk:
+        assert read(disk, 0, len(plain)) == plain
+
+
+@needs_cryptsetup
+def test_cryptsetup_decrypts_what_we_wrote_with_a_header_apart(empty: Path, key: Path) -> None:
+    plain = os.urandom(20 * MIB)
+    with build(apart(empty)) as disk:
+        write(disk, 0, plain)
+    assert stored(empty) != plain
+    run(
+        "cryptsetup", "reencrypt", "--decrypt", "--force-offline-reencrypt", "-q", "--key-file", key,
+        "--header", empty / "header", empty / "disk.img",
+    )  # fmt: skip
+    assert stored(empty) == plain
+
+
+@needs_cryptsetup
+def test_a_backup_of_a_header_serves_as_one_apart(empty: Path, key: Path) -> None:
+    with build(quick(empty)) as disk:
+        write(disk, 0, b"kept")
+    run("cryptsetup", "luksHeaderBackup", empty / "disk.img", "--header-backup-file", empty / "header")
+    with (empty / "disk.img").open("r+b") as image:
+        image.write(bytes(16 * MIB))
+    with build(apart(empty, create=False)) as disk:
+        assert (disk.geometry.size, read(disk, 0, 4)) == (4 * MIB, b"kept")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_erase_changes_the_header_that_is_apart(empty: Path, version: int) -> None:
+    with build(apart(empty, luks=version)) as disk:
+        write(disk, 0, b"x" * 4096)
+        below, header = stored(empty), (empty / "header").read_bytes()
+        disk.crypto_erase()
+        assert stored(empty) == below
+        assert (empty / "header").read_bytes() != header
+        write(disk, 0, b"y" * 4096)
+    with build(apart(empty, luks=version, create=False)) as disk:
+        assert read(disk, 0, 4096) == b"y" * 4096
+
+
+def test_a_header_apart_that_cannot_be_used(empty: Path) -> None:
+    with pytest.raises(UsageError, match="header: no such header"):
+        build(apart(empty, create=False)).check()
+    with (empty / "disk.img").open("r+b") as image:
+        image.write(b"somebody's data")
+    with pytest.raises(UsageError, match="is not empty"):
+        build(apart(empty)).open()
+    assert not (empty / "header").exists()
+    os.truncate(empty / "disk.img", 0)
+    os.truncate(empty / "disk.img", MIB)
+    with build(apart(empty)), pytest.raises(InUseError, match="header is in use"):
+        build({**apart(empty), "next": {"handler": "memory", "size": MIB}}).open()
+    os.truncate(empty / "header", MIB)
+    with pytest.raises(HostError, match="the LUKS header takes 16777216 bytes"):
+        build(apart(empty)).open()
+
+
+def test_a_failed_opening_leaves_nothing_open(empty: Path) -> None:
+    with build(apart(empty)):
+        pass
+    (empty / "secret").write_bytes(b"wrong")
+    before = open_files()
+    for _ in range(3):
+        with pytest.raises(UsageError, match="opens no key"):
+            build(apart(empty)).open()
+    assert open_files() == before
+
+
+def test_a_header_whose_data_is_behind_the_end(empty: Path) -> None:
+    with build(quick(empty)):
+        pass
+    os.truncate(empty / "disk.img", 16 * MIB)
+    with pytest.raises(HostError, match="the data of the LUKS container takes 16781312 bytes"):
+        build(quick(empty)).open()
+
+
+# Several headers, and others' signatures
+
+
+def run_quietly(*command: str | Path) -> int:
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("MBR", "echo 'label: dos\n2048,2048' | sfdisk -q {0}"),
+        ("GPT", "echo 'label: gpt\n2048,2048' | sfdisk -q {0}"),
+        ("ext2/ext3/ext4", "mkfs.ext4 -q -F {0} 8192"),
+        ("swap", "head -c 4096 /dev/zero | dd of={0} conv=notrunc; mkswap -f {0}"),
+        ("XFS", "printf XFSB | dd of={0} conv=notrunc"),
+        ("MD RAID", r"printf '\374\116\053\251' | dd of={0} conv=notrunc seek=4096 bs=1"),
+    ],
+)
+def test_a_second_copy_is_not_taken_where_something_newer_is(
+    empty: Path, key: Path, name: str, command: str
+) -> None:
+    with build(quick(empty)):
+        pass
+    old, image = stored(empty), empty / "disk.img"
+    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    done = subprocess.run(command.format(image), shell=True, capture_output=True, check=False, env=path)
+    if done.returncode == 127:
+        pytest.skip(f"no {command.split(maxsplit=1)[0]} here")
+    with image.open("r+b") as file:  # it may have wiped more than it uses
+        file.seek(0x4000)
+        file.write(old[0x4000 : 0x4000 * 2])
+    with pytest.raises(HostError, match=f"has a {name} at its beginning, and only the second copy"):
+        build(quick(empty)).open()
+    if shutil.which("cryptsetup") and name not in ("XFS", "MD RAID"):  # these are not whole
+        assert run_quietly("cryptsetup", "luksOpen", "--test-passphrase", "--key-file", key, image)
+
+
+def test_a_second_copy_of_another_container_is_not_taken(empty: Path) -> None:
+    """It was left behind where a larger header had its own, and has been changed more often."""
+    with build(quick(empty)) as disk:
+        write(disk, 0, b"kept")
+    with (empty / "other.img").open("wb") as file:
+        file.truncate(20 * MIB)
+    with build({**quick(empty), "next": str(empty / "other.img")}) as disk:
+        handler = disk.next
+        assert isinstance(handler, EncryptHandler)
+        assert isinstance(handler._header, Luks2)
+        stale = replace(handler._header, sequence=99)
+    larger = replace(stale, header_size=0x80000, json={**stale.json, "keyslots": {}}).encode(second=True)
+    with (empty / "disk.img").open("r+b") as image:
+        image.seek(0x80000)
+        image.write(larger)
+    with build(quick(empty)) as disk:
+        assert read(disk, 0, 4) == b"kept"
+    with (empty / "disk.img").open("r+b") as image:
+        image.write(bytes(0x4000))
+    with pytest.raises(HostError, match="headers of several containers"):
+        build(quick(empty)).open()
+    with (empty / "disk.img").open("r+b") as image:
+        image.seek(0x4000)
+        image.write(stale.encode(second=True))
+        image.seek(0)
+        image.write(replace(stale, uuid="another", sequence=1).encode(second=False))
+    with build(str(empty / "disk.img")) as disk:
+        found = luks.find(disk)
+        assert found is not None
+        assert found.uuid == "another"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segments": {}}, "segments that are not known"),
+        ({"digests": {}}, "no digest for its data"),
+        ({"keyslots": {"0": 1}}, "metadata that is not understood: Expected `object`"),
+        ({"config": {"json_size": "12288", "keyslots_size": "x"}}, "metadata that is not understood"),
+        ({"config": {"json_size": "12288", "keyslots_size": "4096"}}, "lies outside of the room for keys"),
+    ],
+)
+def test_metadata_that_makes_no_sense(empty: Path, change: dict[str, object], message: str) -> None:
+    with build(quick(empty)) as disk:
+        handler = disk.next
+        assert isinstance(handler, EncryptHandler)
+        assert isinstance(handler._header, Luks2)
+        header = handler._header
+    with (empty / "disk.img").open("r+b") as image:
+        image.write(replace(header, json={**header.json, **change}, sequence=9).encode(second=False))
+    with pytest.raises(HostError, match=message):
+        build(quick(empty)).open()
+
+
+def test_a_disk_that_is_smaller_than_a_header(empty: Path) -> None:
+    os.truncate(empty / "disk.img", 512)
+    with pytest.raises(HostError, match="is no LUKS container"):
+        build(quick(empty, create=False)).open()
+    (empty / "disk.img").write_bytes(b"LUKS\xba\xbe\x00\x01".ljust(512, b"\0"))
+    with pytest.raises(HostError, match="the LUKS1 header is cut off"):
+        build(quick(empty)).open()
+
+
+# Copies
+
+
+def test_a_copy_is_refused_while_the_original_is_a_disk(empty: Path) -> None:
+    with build(quick(empty)):
+        pass
+    shutil.copy(empty / "disk.img", empty / "copy.img")
+    copy = {**quick(empty), "next": str(empty / "copy.img")}
+    with (
+        build(quick(empty)),
+        pytest.raises(InUseError, match=r"another disk has the LUKS container .* luksUUID"),
+    ):
+        build(copy).open()
+    with build(copy), pytest.raises(InUseError, match="another disk has"):
+        build(quick(empty)).open()
+
+
+def test_read_only_copies_may_be_open_together(empty: Path) -> None:
+    with build(quick(empty)):
+        pass
+    shutil.copy(empty / "disk.img", empty / "copy.img")
+    once, twice = (
+        {**quick(empty), "next": {"handler": "file", "path": str(empty / name), "read_only": True}}
+        for name in ("disk.img", "copy.img")
+    )
+    with build(once), build(twice):
+        pass
+
+
+# Reading, changing and writing
+
+
+@pytest.mark.parametrize("verb", ["write", "unmap"])
+def test_a_write_of_less_than_a_sector_undoes_nothing_beside_it(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    load, changed = EncryptHandler._load, Event()
+
+    def change(disk: Checked) -> None:
+        if verb == "write":
+            write(disk, 0, bytes(4096))
+        else:
+            disk.unmap(0, 4096)
+        changed.set()
+
+    with build(quick(empty, discard=True)) as disk:
+        write(disk, 0, b"D" * 4096)
+        beside = Thread(target=change, args=(disk,))
+
+        def slow_load(handler: EncryptHandler, start: int, end: int) -> memoryview:
+            found = load(handler, start, end)
+            if not beside.ident:
+                beside.start()
+                changed.wait(0.2)  # it has to wait for us; were it let in, it would be done long before
+            return found
+
+        monkeypatch.setattr(EncryptHandler, "_load", slow_load)
+        write(disk, 512, b"N" * 512)
+        beside.join()
+        assert read(disk, 0, 512) == bytes(512)
+
+
+# Secrets that can be read once
+
+
+@pytest.mark.parametrize("option", ["key_file", "passphrase_file"])
+def test_a_secret_from_a_pipe(empty: Path, option: str) -> None:
+    ours, theirs = os.pipe()
+    try:
+        os.write(theirs, SECRET)
+        os.close(theirs)
+        document = {**quick(empty, passphrase_file=""), option: f"/dev/fd/{ours}"}
+        build(document).check()
+        with build(document) as disk:
+            write(disk, 0, b"before")
+            disk.crypto_erase()
+            assert read(disk, 0, 6) != b"before"
+            write(disk, 0, b"kept")
+    finally:
+        os.close(ours)
+    with build(quick(empty)) as disk:
+        assert read(disk, 0, 4) == b"kept"
+
+
+def test_a_key_file_that_is_too_long(empty: Path) -> None:
+    (empty / "key").write_bytes(bytes((8 << 20) + 1))
+    with pytest.raises(UsageError, match="more than the 8388608 bytes"):
+        build(quick(empty, key_file=str(empty / "key"), passphrase_file="")).check()
 
 
 def test_json_of_the_header_is_kept(empty: Path) -> None:

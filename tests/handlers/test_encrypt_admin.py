@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.handlers.model import read, write
-from tests.handlers.test_encrypt import SECRET, empty, quick
+from tests.handlers.test_encrypt import CHEAP as CHEAP_OPTIONS
+from tests.handlers.test_encrypt import SECRET, empty, needs_cryptsetup, quick, run
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import luks
 from vscsihba.handlers.encrypt_admin import add_key, keys, remove_key
@@ -95,6 +96,47 @@ def test_what_is_refused(container: Path, wrong: str) -> None:
             with pytest.raises(UsageError, match="the only key"):
                 remove_key(disk, 0)
     assert opens(container, SECRET)
+
+
+def test_what_a_removed_key_was_sealed_in_is_destroyed(container: Path) -> None:
+    with build(image(container)) as disk:
+        add_key(disk, SECRET, b"second", CHEAP)
+        header = luks.find(disk)
+        assert header is not None
+        if isinstance(header, Luks2):
+            area = header.json["keyslots"]["0"]["area"]
+            start, size = int(area["offset"]), int(area["size"])
+        else:
+            start, size = header.slots[0].place * 512, header.key_size * 4000
+        before = read(disk, start, size)
+        remove_key(disk, 0)
+        after = read(disk, start, size)
+    kept = [at for at in range(0, size - 511, 512) if before[at : at + 512] == after[at : at + 512]]
+    assert all(before[at : at + 512] == bytes(512) for at in kept)  # behind the stripes
+    assert len(kept) <= 8
+
+
+@needs_cryptsetup
+def test_only_keys_that_open_the_data_count(empty: Path) -> None:
+    key, second = empty / "key", empty / "second"
+    key.write_bytes(SECRET)
+    second.write_bytes(b"second")
+    with build(quick(empty)) as disk:
+        write(disk, 0, b"kept")
+    run(
+        "cryptsetup", "luksAddKey", "--unbound", "--key-size", "256", "-q", "--key-file", key,
+        *CHEAP_OPTIONS, image(empty), second,
+    )  # fmt: skip
+    with build(image(empty)) as disk:
+        assert keys(disk) == [0, 1]
+        with pytest.raises(UsageError, match="the only key that opens the data"):
+            remove_key(disk, 0)
+        with pytest.raises(UsageError, match="opens no key"):
+            add_key(disk, b"second", b"third", CHEAP)
+        assert add_key(disk, SECRET, b"third", CHEAP) == 2
+        remove_key(disk, 1)
+        remove_key(disk, 0)
+    assert opens(empty, b"third")
 
 
 def test_argon2_is_not_for_luks1(empty: Path) -> None:

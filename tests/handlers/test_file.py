@@ -191,9 +191,7 @@ def test_storage_is_set_aside_for_a_new_file_only(image: Path) -> None:
         build(document(image, preallocation="full"))
 
 
-def test_the_name_of_a_new_file_is_on_stable_storage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_of_a_new_file_is_on_stable_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     fsync = os.fsync
 

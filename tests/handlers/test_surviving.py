@@ -87,9 +87,9 @@ def test_a_file_that_another_has_put_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_refusal_leaves_nothing_open() -> None:
     row = Surviving("one")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         with pytest.raises(InUseError, match="is in use by another process"):
             Surviving("one")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     row.close(forget=True)

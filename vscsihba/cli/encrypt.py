@@ -7,6 +7,7 @@ everybody who can list processes would see it.
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from vscsihba.cli.commands import parser_of
@@ -18,7 +19,7 @@ from vscsihba.handlers import encrypt_admin
 from vscsihba.handlers.encrypt import EncryptHandler
 from vscsihba.handlers.options import convert
 from vscsihba.handlers.passphrase import PassphraseOptions
-from vscsihba.handlers.stack import build
+from vscsihba.handlers.stack import Document, build
 from vscsihba.handlers.stack_text import parse
 from vscsihba.units import parse_size
 
@@ -27,10 +28,12 @@ _EXAMPLES: Final = """\
   vscsihba encrypt keys /srv/disk.luks                               which slots hold a key
   vscsihba encrypt add-key /srv/disk.luks --key-file /etc/disk.key --new-passphrase-file /root/words
   vscsihba encrypt remove-key /srv/disk.luks 0                       destroy the key in slot 0
+  pass show disk | vscsihba encrypt create /srv/disk.luks --passphrase-file -
 
 The container lies on a file, a block device, or a whole stack in one line (docs/handlers).
 """
 
+_STANDARD_INPUT: Final = "/dev/stdin"
 _DISK: Final = ("disk", "what the container lies on: a file, or a stack in one line")
 
 
@@ -53,6 +56,9 @@ def _verbs() -> Verbs:
     made.add_argument(
         "--sector-size", type=int, choices=(512, 4096), default=4096, help="bytes, for LUKS2 (default: 4096)"
     )
+    made.add_argument(
+        "--header", metavar="FILE", help="put the header into a file of its own, made if it is missing"
+    )
     verbs.add("keys", "tell which slots hold a key", _keys, _DISK)
     adding = verbs.add("add-key", "let another secret open the container, too", _add_key, _DISK)
     _add_secret(adding)
@@ -67,9 +73,13 @@ def _verbs() -> Verbs:
 def _add_secret(parser: Parser, new: str = "") -> None:
     ways = parser.add_mutually_exclusive_group(required=True)
     what = "the new secret" if new else "the secret"
-    ways.add_argument(f"--{new}key-file", metavar="FILE", help=f"{what} is every byte of this file")
     ways.add_argument(
-        f"--{new}passphrase-file", metavar="FILE", help=f"{what} is in this file, less a newline at its end"
+        f"--{new}key-file", metavar="FILE", help=f"{what} is every byte of this file, - for standard input"
+    )
+    ways.add_argument(
+        f"--{new}passphrase-file",
+        metavar="FILE",
+        help=f"{what} is in this file (- for standard input), less a newline at its end",
     )
     ways.add_argument(f"--{new}credential", metavar="NAME", help=f"{what} is this systemd credential")
 
@@ -91,7 +101,7 @@ def _add_kdf(parser: Parser) -> None:
 
 
 def _create(options: argparse.Namespace) -> object:
-    wanted = {
+    wanted: dict[str, object] = {
         **_secret_of(options),
         **_kdf_of(options),
         "create": True,
@@ -99,11 +109,21 @@ def _create(options: argparse.Namespace) -> object:
         "sector_size": options.sector_size,
     }
     below = parse(options.disk)
-    with build(below) as disk:
-        if encrypt_admin.version(disk):
-            raise UsageError(f"{disk.identity} is a container already", cure="add-key adds a key to it")
+    _check_no_container(below)
+    if options.header is not None:
+        header = os.path.abspath(options.header)  # noqa: PTH100 - as typed
+        wanted["header"] = header
+        if Path(header).exists():
+            _check_no_container(header)
     with build({"handler": "encrypt", **wanted, "next": below}) as made:
         return {"created": options.disk, "size": made.geometry.size}
+
+
+def _check_no_container(document: Document) -> None:
+    """Refuse to make a container where there is one."""
+    with build(document) as disk:
+        if encrypt_admin.version(disk):
+            raise UsageError(f"{disk.identity} is a container already", cure="add-key adds a key to it")
 
 
 def _keys(options: argparse.Namespace) -> object:
@@ -115,6 +135,7 @@ def _add_key(options: argparse.Namespace) -> object:
     old = convert(PassphraseOptions, _secret_of(options), place="the secret", handler="encrypt")
     new = convert(PassphraseOptions, _secret_of(options, "new_"), place="the new secret", handler="encrypt")
     kdf = _kdf_of(options)
+    _check_read_once(options)
     with build(parse(options.disk)) as disk:
         how = convert(
             EncryptHandler.Options,
@@ -122,7 +143,7 @@ def _add_key(options: argparse.Namespace) -> object:
             place="the new key",
             handler="encrypt",
         )
-        return {"slot": encrypt_admin.add_key(disk, old.secret(), new.secret(), how.new_kdf())}
+        return {"slot": encrypt_admin.add_key(disk, old.read_secret(), new.read_secret(), how.new_kdf())}
 
 
 def _remove_key(options: argparse.Namespace) -> object:
@@ -139,8 +160,19 @@ def _secret_of(options: argparse.Namespace, new: str = "") -> dict[str, object]:
     for name in ("key_file", "passphrase_file", "credential"):
         value = getattr(options, new + name)
         if value is not None:
-            found[name] = value if name == "credential" else os.path.abspath(value)  # noqa: PTH100 - as typed
+            found[name] = value if name == "credential" else _secret_path(value)
     return found
+
+
+def _secret_path(word: str) -> str:
+    return _STANDARD_INPUT if word == "-" else os.path.abspath(word)  # noqa: PTH100 - as typed
+
+
+def _check_read_once(options: argparse.Namespace) -> None:
+    """Refuse to take two secrets from standard input, which the first of them would empty."""
+    secrets = [*_secret_of(options).values(), *_secret_of(options, "new_").values()]
+    if secrets.count(_STANDARD_INPUT) > 1:
+        raise UsageError("two secrets cannot both come from standard input", cure="put one into a file")
 
 
 def _kdf_of(options: argparse.Namespace) -> dict[str, object]:

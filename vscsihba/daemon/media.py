@@ -35,7 +35,7 @@ def media_of(layers: Iterable[Layer]) -> Iterator[Medium]:
         shared = layer.document.get("read_only") is True
         for option, is_medium in path_options(layer.kind.Options).items():
             path = layer.document.get(option)
-            if is_medium and isinstance(path, str):
+            if is_medium and isinstance(path, str) and path:
                 yield Medium(layer, f"{layer.place}.{option}", Path(path), shared, key_of(Path(path)))
 
 
