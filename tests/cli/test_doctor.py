@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -230,3 +231,18 @@ def test_what_targetctl_restores_of_ours_is_a_warning(kernel: FakeConfigfs) -> N
     found = findings()["targetctl"]
     assert found.state == "warning"
     assert "has vscsihba0-lun0 in it" in found.text
+
+
+def test_a_low_limit_of_open_files_is_a_warning_that_says_what_it_allows(
+    kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 524288))
+    assert findings()["open files"] == Finding(
+        "open files", "ok", "524,288 at most (hard limit), enough for some 65,528 LUNs in each engine"
+    )
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 4096))
+    found = findings()["open files"]
+    assert (found.state, found.text) == (
+        "warning",
+        "4,096 at most (hard limit), enough for some 504 LUNs in each engine",
+    )

@@ -1,6 +1,7 @@
 """The service as a process: alone, ready when it says so, asked by its group, ended by a signal."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -33,12 +34,17 @@ except VscsihbaError as error:
 """
 
 
+def as_a_shell_allows() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
 def started(folder: Path, **environment: str) -> "subprocess.Popen[str]":
     paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=as_a_shell_allows,  # noqa: PLW1509 - nothing else runs in this process
         text=True,
         env={**os.environ, "PYTHONPATH": paths, **environment},
     )
@@ -123,3 +129,9 @@ def test_its_directory_lets_others_pass_and_its_socket_does_not(service: Running
     service.heard()
     assert (service.folder / "run").stat().st_mode & 0o777 == 0o755
     assert (service.folder / "run" / "control.sock").stat().st_mode & 0o007 == 0
+
+
+def test_it_may_have_as_many_files_open_as_the_hard_limit_allows(service: Running) -> None:
+    service.heard()
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)

@@ -1,6 +1,7 @@
 """The check-up of the machine: rights, kernel, packages. Looks, and changes nothing."""
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Final
 
 from vscsihba.cli.findings import Finding, look
 from vscsihba.configfs import paths, probe
+from vscsihba.engine.descriptors import luns_within
 from vscsihba.errors import HostError
 
 _MODULES: Final = ("target_core_mod", "target_core_user", "tcm_loop", "sd_mod")
@@ -22,6 +24,9 @@ _OPTIONAL: Final = {
 }
 """Packages that single handlers need."""
 
+_FEW: Final = 1000
+"""LUNs in an engine that a machine should allow."""
+
 RUN: Final = Path("/run/vscsihba")
 STATE: Final = Path("/var/lib/vscsihba")
 SAVED: Final = Path("/etc/vscsihba")
@@ -32,6 +37,7 @@ def rights() -> Iterator[Finding]:
     yield look("rights", probe.check_root)
     for folder in (RUN, STATE, SAVED):
         yield look(f"folder {folder}", partial(_folder, folder))
+    yield _open_files()
 
 
 def kernel() -> Iterator[Finding]:
@@ -56,6 +62,18 @@ def packages() -> Iterator[Finding]:
     for package, cure in _OPTIONAL.items():
         found = look(package, partial(_version, package))
         yield found if found.state == "ok" else Finding(package, "note", "not installed", cure)
+
+
+def _open_files() -> Finding:
+    """Return how many LUNs the limit of open files allows; each program raises it to the hard one."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    luns = luns_within(hard)
+    text = f"{hard:,} at most (hard limit), enough for some {luns:,} LUNs in each engine"
+    if luns >= _FEW:
+        return Finding("open files", "ok", text)
+    return Finding(
+        "open files", "warning", text, 'raise the hard limit: "ulimit -Hn", LimitNOFILE= of the unit'
+    )
 
 
 def _folder(folder: Path) -> str:

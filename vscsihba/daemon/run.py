@@ -24,6 +24,7 @@ from vscsihba.daemon.notify import Notifier
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
+from vscsihba.engine.descriptors import raise_limit
 from vscsihba.errors import VscsihbaError
 from vscsihba.threads import VitalThread, repeat, start
 from vscsihba.units import counted
@@ -50,6 +51,7 @@ def serve(state: State | None = None) -> None:
         HostError: This machine lacks something.
     """
     logging.getLogger("vscsihba").setLevel(logging.INFO)
+    raise_limit()
     state = state or State()
     ending = _Ending()
     notifier = Notifier()
@@ -105,7 +107,9 @@ class _Ending:
 
     def wait(self, seconds: float | None) -> bool:
         """Wait so long, or for ever; tell whether a signal has come."""
-        return bool(select.select([self._reader], [], [], seconds)[0])
+        polled = select.poll()
+        polled.register(self._reader, select.POLLIN)
+        return bool(polled.poll(None if seconds is None else seconds * 1000))
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Sequence
 
 from vscsihba.engine import privileges
+from vscsihba.engine.descriptors import raise_limit
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, VscsihbaError
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve the HBA whose id is the only argument; return the exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # for all threads: `_wait` takes them
     hba_id = int(arguments[0])
+    raise_limit()
     try:
         privileges.drop()
         listener = log_in_background(f"hba{hba_id}", logging.INFO)
