@@ -1,7 +1,7 @@
 """Users of a disk: who would lose something if it went away.
 
-Reads /proc and /sys; the disk itself is not touched, so that this answers although nobody
-serves it. Mounts of other mount namespaces are not seen, their programs are.
+The kernel is asked first whether anybody has claimed the disk (`claims`); then /proc and /sys are read for
+who that is, as far as it can be seen. So a user that hides is noticed although it cannot be named.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,9 @@ from pathlib import Path
 from signal import SIGKILL
 
 from vscsihba.configfs import paths
+from vscsihba.configfs.claims import is_claimed
 from vscsihba.configfs.hbas import find_lun
+from vscsihba.configfs.mounts import Mount, mounts, unescaped
 
 
 def users_of(disk: Path) -> list[str]:
@@ -21,20 +23,66 @@ def users_of(disk: Path) -> list[str]:
     Returns:
         Reasons to show to a person, such as ``"/dev/sda1 is mounted on /srv"``; empty if it is free.
     """
-    reasons = []
-    mounts = list(_mounts())
-    swaps = set(_swaps())
-    for device in _family(paths.SYSFS / "class" / "block" / disk.name):
-        node = paths.DEV / _node_name(device)
-        number = paths.read(device / "dev")
-        where = [
-            place for major_minor, source, place in mounts if number == major_minor or str(node) == source
-        ]
-        reasons += [f"{node} is mounted on {place}" for place in dict.fromkeys(where)]
-        if node in swaps:
-            reasons.append(f"{node} is used as swap")
-        reasons += [f"{node} is held by {_title(holder)}" for holder in paths.entries(device / "holders")]
+    claimed = is_claimed(paths.DEV / disk.name)
+    family = list(_family(paths.SYSFS / "class" / "block" / disk.name))
+    reasons = [reason for device in family for reason in _loops(device)]
+    if claimed is False:  # a loop device makes no claim, everything else does
+        return reasons
+    reasons = [*_claimants(family), *reasons]
+    if claimed and not reasons:
+        nodes = [paths.DEV / device.name for device in family]
+        programs = openers_of(*nodes)
+        who = f": {', '.join(programs)} has it open" if programs else ""
+        reasons.append(f"{paths.DEV / disk.name} is claimed for exclusive use (O_EXCL){who or _UNSEEN}")
     return reasons
+
+
+_UNSEEN = (
+    " by the kernel: a file system of a hidden mount namespace, an external journal, zfs or another target"
+)
+
+
+def _claimants(family: list[Path]) -> Iterator[str]:
+    """Yield who has claimed a disk, as far as that can be seen."""
+    mounted, swaps, targets = list(mounts()), set(_swaps()), dict(_targets())
+    for device in family:
+        node = paths.DEV / _node_name(device)
+        yield from dict.fromkeys(_mounts_of(device, node, mounted))
+        if node in swaps:
+            yield f"{node} is used as swap"
+        for holder in paths.entries(device / "holders"):
+            yield f"{node} is held by {_title(holder)}"
+        for volume in sorted((paths.SYSFS / "fs/btrfs").glob(f"*/devices/{device.name}")):
+            if not any(str(node) in mount.sources for mount in mounted):
+                yield f"{node} is part of the btrfs file system {volume.parents[1].name}"
+        if (paths.PROC / "fs/jbd2" / device.name).exists():
+            yield f"{node} is the external journal of an ext4 file system"
+        if (target := targets.get(str(node))) is not None:
+            yield f"{node} is a backstore of another target ({target})"
+
+
+def _mounts_of(device: Path, node: Path, mounted: list[Mount]) -> Iterator[str]:
+    number = paths.read(device / "dev")
+    for mount in mounted:
+        if (number is not None and number == mount.number) or str(node) in mount.sources:
+            yield f"{node} is mounted on {mount}"
+        elif str(node) in mount.further:
+            yield f"{node} belongs to the file system that is mounted on {mount}"
+
+
+def _loops(device: Path) -> Iterator[str]:
+    """Yield the loop devices that show a device."""
+    nodes = {str(paths.DEV / device.name), str(paths.DEV / _node_name(device))}
+    for file in sorted((paths.SYSFS / "block").glob("loop*/loop/backing_file")):
+        if paths.read(file) in nodes:
+            yield f"{paths.DEV / device.name} is behind {paths.DEV / file.parents[1].name}"
+
+
+def _targets() -> Iterator[tuple[str, str]]:
+    """Yield the nodes that targetcli and its like export, and the backstore of each."""
+    for directory in sorted(paths.core().glob("iblock_*/*")):
+        if node := paths.read(directory / "udev_path"):
+            yield node, f"{directory.parent.name}/{directory.name}"
 
 
 def users_of_lun(hba_id: int, lun: int) -> list[str]:
@@ -91,28 +139,12 @@ def _title(holder: Path) -> str:
     return f"{holder.name} ({mapped})" if mapped else holder.name
 
 
-def _mounts() -> Iterator[tuple[str, str, str]]:
-    """Yield ``major:minor``, source and mount point of every mount (proc(5), mountinfo)."""
-    for line in (paths.read(paths.PROC / "self" / "mountinfo") or "").splitlines():
-        left, _, right = line.partition(" - ")
-        fields, rest = left.split(" "), right.split(" ")
-        if len(fields) > 4 and len(rest) > 1:
-            yield fields[2], _unescaped(rest[1]), _unescaped(fields[4])
-
-
 def _swaps() -> Iterator[Path]:
     """Yield every swap device; dm devices by the name below /dev/mapper."""
     for line in (paths.read(paths.PROC / "swaps") or "").splitlines()[1:]:
-        node = Path(_unescaped(line.split()[0]))
+        node = Path(unescaped(line.split()[0]))
         yield paths.DEV / _node_name(paths.SYSFS / "class" / "block" / node.name)
         yield node
-
-
-def _unescaped(text: str) -> str:
-    """Undo the octal escapes of /proc: blank, tab, newline, backslash."""
-    for code, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, plain)
-    return text
 
 
 def _open_files(directory: Path) -> Iterator[Path]:

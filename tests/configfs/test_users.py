@@ -1,8 +1,16 @@
+"""Who uses a disk: asked of the kernel, and named as far as that can be seen."""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vscsihba.configfs import openers_of, paths, users_of
+from vscsihba.configfs import claims, openers_of, paths, users, users_of
+from vscsihba.configfs.claims import is_claimed
 
 SDA = Path("/dev/sda")
 
@@ -84,3 +92,142 @@ def test_openers_of_are_named(proc: Path) -> None:
     assert openers_of(SDA) == ["fio (pid 12)"]
     assert openers_of(SDA, Path("/dev/sdb")) == ["fio (pid 12)", "dd (pid 14)"]
     assert openers_of() == []
+
+
+# Those that only the kernel knows, or that hide.
+
+
+@pytest.fixture
+def kernel_says(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], None]:
+    def says(claimed: bool | None) -> None:
+        monkeypatch.setattr(users, "is_claimed", lambda _node: claimed)
+
+    return says
+
+
+def process(proc: Path, pid: int, name: str, namespace: str, *mounted: str) -> None:
+    folder = proc / str(pid)
+    (folder / "ns").mkdir(parents=True)
+    (folder / "ns/mnt").symlink_to(namespace)
+    (folder / "comm").write_text(f"{name}\n")
+    (folder / "mountinfo").write_text("".join(f"{line}\n" for line in mounted))
+
+
+def test_a_mount_in_another_namespace_is_told_with_one_of_its_processes(proc: Path) -> None:
+    mount(proc, "20 1 0:19 / /sys rw - sysfs sysfs rw")
+    (proc / "self/ns").mkdir()
+    (proc / "self/ns/mnt").symlink_to("mnt:[1]")
+    process(proc, 11, "sh", "mnt:[1]", "30 1 8:0 / /never rw - ext4 /dev/sda rw")
+    process(proc, 12, "sleep", "mnt:[2]", "30 1 8:0 / /mnt rw - ext4 /dev/sda rw")
+    process(proc, 13, "sleep", "mnt:[2]", "30 1 8:0 / /mnt rw - ext4 /dev/sda rw")
+    assert users_of(SDA) == ["/dev/sda is mounted on /mnt in the mount namespace of sleep (pid 12)"]
+
+
+def test_a_namespace_that_may_not_be_named_is_looked_into_all_the_same(proc: Path) -> None:
+    mount(proc, "20 1 0:19 / /sys rw - sysfs sysfs rw")
+    process(proc, 12, "sleep", "mnt:[2]", "30 1 8:0 / /mnt rw - ext4 /dev/sda rw")
+    (proc / "12/ns/mnt").unlink()
+    assert users_of(SDA) == ["/dev/sda is mounted on /mnt in the mount namespace of sleep (pid 12)"]
+
+
+def test_what_a_file_system_uses_besides_is_told(proc: Path) -> None:
+    mount(
+        proc,
+        "30 1 8:16 / /srv rw - xfs /dev/sdb rw,attr2,logdev=/dev/sda1,noquota",
+        "31 1 0:50 / /many rw - bcachefs /dev/sdc:/dev/sda rw",
+    )
+    assert users_of(SDA) == [
+        "/dev/sda is mounted on /many",
+        "/dev/sda1 belongs to the file system that is mounted on /srv",
+    ]
+
+
+def test_a_member_of_btrfs_is_told(proc: Path) -> None:
+    mount(proc, "30 1 0:45 / /srv rw - btrfs /dev/sdb rw")
+    (proc.parent / "sys/fs/btrfs/5-6-7/devices/sda1").mkdir(parents=True)
+    assert users_of(SDA) == ["/dev/sda1 is part of the btrfs file system 5-6-7"]
+
+
+def test_an_external_journal_is_told_and_an_internal_one_is_not(proc: Path) -> None:
+    (proc / "fs/jbd2/sda1-8").mkdir(parents=True)
+    assert users_of(SDA) == []
+    (proc / "fs/jbd2/sda").mkdir()
+    assert users_of(SDA) == ["/dev/sda is the external journal of an ext4 file system"]
+
+
+def test_a_backstore_of_another_target_is_told(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "CONFIGFS", proc.parent / "config")
+    there = proc.parent / "config/target/core/iblock_0/theirs"
+    there.mkdir(parents=True)
+    (there / "udev_path").write_text("/dev/sda\n")
+    assert users_of(SDA) == ["/dev/sda is a backstore of another target (iblock_0/theirs)"]
+
+
+def test_a_loop_device_is_told_though_it_claims_nothing(
+    proc: Path, kernel_says: Callable[[bool | None], None]
+) -> None:
+    kernel_says(False)
+    loop = proc.parent / "sys/block/loop3/loop"
+    loop.mkdir(parents=True)
+    (loop / "backing_file").write_text("/dev/sda1\n")
+    assert users_of(SDA) == ["/dev/sda1 is behind /dev/loop3"]
+
+
+def test_a_claim_of_which_nothing_is_seen_is_told(
+    proc: Path, kernel_says: Callable[[bool | None], None]
+) -> None:
+    kernel_says(True)
+    (told,) = users_of(SDA)
+    assert told.startswith(
+        "/dev/sda is claimed for exclusive use (O_EXCL) by the kernel: a file system of a hid"
+    )
+    (proc / "33/fd").mkdir(parents=True)
+    (proc / "33/comm").write_text("mkfs.ext4\n")
+    (proc / "33/fd/3").symlink_to("/dev/sda1")
+    assert users_of(SDA) == ["/dev/sda is claimed for exclusive use (O_EXCL): mkfs.ext4 (pid 33) has it open"]
+
+
+def test_a_disk_that_the_kernel_says_is_free_is_free(
+    proc: Path, kernel_says: Callable[[bool | None], None]
+) -> None:
+    mount(proc, "30 1 8:0 / /lazily-unmounted-and-gone rw - ext4 /dev/sda rw")
+    kernel_says(False)
+    assert users_of(SDA) == []
+    kernel_says(None)
+    assert len(users_of(SDA)) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "claimed"), [(errno.EBUSY, True), (errno.ENXIO, None), (errno.EACCES, None), (0, False)]
+)
+def test_the_kernels_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: int, claimed: bool | None
+) -> None:
+    asked: list[int] = []
+
+    def ask(path: Path, flags: int) -> int:
+        asked.append(flags)
+        if refusal:
+            raise OSError(refusal, os.strerror(refusal), str(path))
+        return os.dup(0)
+
+    monkeypatch.setattr(claims.stat, "S_ISBLK", lambda _mode: True)
+    with monkeypatch.context() as opening:
+        opening.setattr(os, "open", ask)
+        assert is_claimed(tmp_path) is claimed
+    assert [flags & (os.O_EXCL | os.O_NONBLOCK | os.O_ACCMODE) for flags in asked] == [
+        os.O_EXCL | os.O_NONBLOCK | os.O_RDONLY
+    ]
+
+
+def test_what_is_no_block_device_cannot_be_claimed(tmp_path: Path) -> None:
+    assert not stat.S_ISBLK(tmp_path.stat().st_mode)
+    assert is_claimed(tmp_path) is None
+    assert is_claimed(tmp_path / "none") is None
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(claims, "_ask", lambda _node: go.wait(60))
+    assert is_claimed(SDA, patience=0.01) is None
+    go.set()
