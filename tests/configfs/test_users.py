@@ -211,7 +211,7 @@ def test_the_kernels_answer(
             raise OSError(refusal, os.strerror(refusal), str(path))
         return os.dup(0)
 
-    monkeypatch.setattr(claims.stat, "S_ISBLK", lambda _mode: True)
+    monkeypatch.setattr(stat, "S_ISBLK", lambda _mode: True)
     with monkeypatch.context() as opening:
         opening.setattr(os, "open", ask)
         assert is_claimed(tmp_path) is claimed
@@ -221,7 +221,7 @@ def test_the_kernels_answer(
 
 
 def test_what_is_no_block_device_cannot_be_claimed(tmp_path: Path) -> None:
-    assert not stat.S_ISBLK(tmp_path.stat().st_mode)
+
     assert is_claimed(tmp_path) is None
     assert is_claimed(tmp_path / "none") is None
 

@@ -10,7 +10,7 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from tests.engine import test_target
 from vscsihba.cli import disks, vscsitarget
-from vscsihba.engine import process
+from vscsihba.engine import privileges, process
 from vscsihba.engine.descriptors import PER_LUN, raise_limit
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.reports import Reports
@@ -57,7 +57,7 @@ def test_an_engine_raises_it(shell: int, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse() -> None:
         raise HostError("no")
 
-    monkeypatch.setattr(process.privileges, "drop", refuse)
+    monkeypatch.setattr(privileges, "drop", refuse)
     monkeypatch.setattr(process, "_say", lambda _error: True)
     assert process.main(["3"]) == 1
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
