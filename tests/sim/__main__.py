@@ -1,0 +1,209 @@
+"""The simulator from the command line: ``./dev sim``.
+
+Runs the exhaustive lane once and random histories for the time that is left, on every processor,
+and prints each broken promise with the words that bring it about again.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from tests.sim.exhaustive import Exhaustive, Finding, parse_point
+from tests.sim.histories import Histories
+from tests.sim.layers import LAYERS
+
+MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+_CHUNK: Final = 50
+"""Histories in a row on the same process."""
+
+
+@dataclass
+class Tally:
+    """What some runs came to.
+
+    Attributes:
+        points: Fault points of the exhaustive lane.
+        histories: Of the random lane.
+        requests: Sent by initiators.
+        failed: Answered with an error.
+        virtual: Seconds of virtual time.
+        kinds: Faults by kind of call and error.
+        findings: Broken promises.
+    """
+
+    points: int = 0
+    histories: int = 0
+    requests: int = 0
+    failed: int = 0
+    virtual: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Count in what other runs came to."""
+        self.points += other.points
+        self.histories += other.histories
+        self.requests += other.requests
+        self.failed += other.failed
+        self.virtual += other.virtual
+        self.kinds.update(other.kinds)
+        self.findings += other.findings
+
+
+def exhaustive(name: str, part: int, parts: int) -> Tally:
+    """Strike every `parts`-th fault point of a layer, beginning with number `part`."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
+        lane = Exhaustive(LAYERS[name], Path(root))
+        for point in islice(lane.points(), part, None, parts):
+            tally.points += 1
+            tally.kinds[point.fault.how] += 1
+            finding = lane.strike(point)
+            if finding is not None:
+                tally.findings.append(finding)
+    return tally
+
+
+def histories(name: str, first: int, count: int, *, shrink: bool = True) -> Tally:
+    """Play some histories of a layer."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
+        lane = Histories(LAYERS[name], Path(root))
+        for seed in range(first, first + count):
+            outcome = lane.play(seed)
+            tally.histories += 1
+            tally.requests += outcome.requests
+            tally.failed += outcome.failed
+            tally.virtual += outcome.seconds
+            tally.kinds += outcome.kinds
+            if outcome.message:
+                short = lane.shrink(outcome) if shrink else outcome
+                faults = ", ".join(map(str, short.faults)) or "none"
+                tally.findings.append(
+                    Finding(name, f"seed {seed}", f"faults needed: {faults}", short.message)
+                )
+    return tally
+
+
+Job = tuple[Callable[..., Tally], str, int, int]
+"""A lane, a layer, and two numbers that say which part of it."""
+
+
+def jobs(names: list[str], processes: int, wanted: argparse.Namespace) -> Iterator[Job]:
+    """Yield the work there is, the exhaustive lane first; the random lane never ends."""
+    if wanted.lane in ("all", "exhaustive"):
+        for name in names:
+            for part in range(processes):
+                yield exhaustive, name, part, processes
+    if wanted.lane in ("all", "histories"):
+        seed = random.SystemRandom().randrange(1 << 40) if wanted.seed is None else wanted.seed
+        while True:
+            for name in names:
+                yield histories, name, seed, _CHUNK
+            seed += _CHUNK
+
+
+def run_all(names: list[str], wanted: argparse.Namespace) -> Tally:
+    """Run lanes on every processor until the time is over."""
+    end = time.monotonic() + wanted.minutes * 60
+    tally = Tally()
+    processes = wanted.jobs
+    with ProcessPoolExecutor(processes) as pool:
+        work = jobs(names, processes, wanted)
+        running = {pool.submit(*job) for job in islice(work, processes + 1)}
+        while running:
+            done = next(as_completed(running))
+            running.remove(done)
+            tally.add(done.result())
+            job = next(work, None)
+            if job is not None and (job[0] is exhaustive or time.monotonic() < end):
+                running.add(pool.submit(*job))
+    return tally
+
+
+def again(name: str, wanted: argparse.Namespace) -> Tally:
+    """Run one history or one fault point, and print its system calls if asked to."""
+    tally = Tally()
+    trace: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
+        if wanted.point:
+            finding = Exhaustive(LAYERS[name], Path(root)).strike(parse_point(wanted.point), trace)
+            tally.points = 1
+        else:
+            lane = Histories(LAYERS[name], Path(root))
+            outcome = lane.play(wanted.seed, trace=True)
+            trace, tally.histories, tally.requests = outcome.trace, 1, outcome.requests
+            found = f"faults: {', '.join(map(str, outcome.faults))}"
+            finding = (
+                Finding(name, f"seed {wanted.seed}", found, outcome.message) if outcome.message else None
+            )
+    if wanted.trace:
+        print(*trace, sep="\n")
+    tally.findings = [finding] if finding else []
+    return tally
+
+
+def show(tally: Tally) -> None:
+    """Print what the runs came to, for a reader."""
+    for finding in tally.findings:
+        print(f"\n{finding.layer}: {finding.point}: {finding.struck}\n    {finding.message}")
+        option = (
+            f"--seed {finding.point[5:]}" if finding.point.startswith("seed") else f"--point {finding.point}"
+        )
+        print(f"    again: ./dev sim {option} --trace {finding.layer}")
+    print(
+        f"\n{tally.points:,} fault points; {tally.histories:,} histories with {tally.requests:,} requests "
+        f"({tally.failed:,} failed) in {tally.virtual:,.0f} s of virtual time"
+    )
+    faults = ", ".join(f"{kind} {count:,}" for kind, count in tally.kinds.most_common())
+    print(f"{sum(tally.kinds.values()):,} faults: {faults}")
+    print(f"{len(tally.findings)} broken promises")
+
+
+def main() -> int:
+    """Run what was asked for; 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(
+        prog="./dev sim", description="deterministic simulation: every fault, one seed"
+    )
+    parser.add_argument(
+        "layers", nargs="*", metavar="LAYER", help=f"one of {', '.join(LAYERS)}; all by default"
+    )
+    parser.add_argument("--seed", type=int, help="begin with this seed; with one LAYER: only this history")
+    parser.add_argument("--point", help="only this fault point of the exhaustive lane, such as EIO@12:power")
+    parser.add_argument("--minutes", type=float, default=1.0, help="for random histories; 1 by default")
+    parser.add_argument("--lane", choices=("all", "exhaustive", "histories"), default="all")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes; all processors by default"
+    )
+    parser.add_argument(
+        "--trace", action="store_true", help="with --seed or --point: print every system call"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    wanted = parser.parse_args()
+    names = wanted.layers or list(LAYERS)
+    if unknown := sorted(set(names) - set(LAYERS)):
+        parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(LAYERS)}")
+    if wanted.point and len(names) != 1:
+        parser.error("--point needs one LAYER")
+    single = wanted.point or (wanted.seed is not None and len(names) == 1 and wanted.trace)
+    tally = again(names[0], wanted) if single else run_all(names, wanted)
+    if wanted.json:
+        print(json.dumps(tally, default=vars, indent=2))
+    else:
+        show(tally)
+    return bool(tally.findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

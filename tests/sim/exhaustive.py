@@ -1,0 +1,129 @@
+"""The exhaustive lane: every call of a short script fails once, in every way that it can fail.
+
+For each layer the script is run once to count its system calls. Then, for every call and every
+fault that this kind of call can have, it is run again on fresh media with that one fault. The run
+ends by closing the disk, by ``kill -9`` or by a power cut, in turn; then a new process opens the
+disk and everything promised has to be there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.sim.faults import DEATHS, FAULTS, Fault, OneFault
+from tests.sim.history import HistoryError
+from tests.sim.layers import Layer
+from tests.sim.runs import BrokenPromiseError, Template, make_template, run, send
+from tests.sim.scheduler import StuckError
+
+ENDS: Final = ("close", "kill", "power")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One fault of one run.
+
+    Attributes:
+        fault: What strikes which call.
+        end: How the run ends: ``close``, ``kill`` or ``power``.
+    """
+
+    fault: Fault
+    end: str
+
+    def __str__(self) -> str:
+        """Name it as the command line takes it."""
+        return f"{self.fault}:{self.end}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken promise.
+
+    Attributes:
+        layer: Whose.
+        point: What brought it about.
+        struck: The call that failed, as ``kind path``.
+        message: What is wrong.
+    """
+
+    layer: str
+    point: str
+    struck: str
+    message: str
+
+
+class _Counting:
+    """A plan that fails nothing and notes the kind of every call."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def strike(self, number: int, kind: str, path: str) -> str:
+        self.kinds.append(kind)
+        return ""
+
+
+class Exhaustive:
+    """All single faults of one layer.
+
+    Args:
+        layer: The disk.
+        root: An empty directory on a tmpfs.
+    """
+
+    def __init__(self, layer: Layer, root: Path) -> None:
+        self.layer = layer
+        self.root = root
+        self.template: Template = make_template(layer, root)
+
+    def points(self) -> list[Point]:
+        """Return every fault point of the layer's script."""
+        kinds = self._count()
+        found = []
+        for number, kind in enumerate(kinds):
+            for place, how in enumerate((*FAULTS[kind], *DEATHS)):
+                end = how if how in DEATHS else ENDS[(number + place) % len(ENDS)]
+                found.append(Point(Fault(number, how), end))
+        return found
+
+    def _count(self) -> list[str]:
+        counting = _Counting()
+        with run(self.layer, self.template, self.root, 0) as machine:
+            machine.live(send(self.layer.script), counting)
+            machine.judge()
+        return counting.kinds
+
+    def strike(self, point: Point, trace: list[str] | None = None) -> Finding | None:
+        """Run the script with one fault; return what is wrong then, None if nothing is."""
+        plan = OneFault(point.fault)
+        try:
+            with run(self.layer, self.template, self.root, point.fault.number) as machine:
+                machine.world.calls.trace = trace
+                machine.live(send(self.layer.script), plan, leave_open=point.end != "close")
+                if point.end == "power" and point.fault.how != "power":
+                    machine.history.cut_power()
+                    machine.world.cut_power()
+                machine.judge()
+        except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
+            return Finding(self.layer.name, str(point), plan.struck, f"{type(error).__name__}: {error}")
+        return None
+
+    def all(self) -> Iterator[tuple[Point, Finding | None]]:
+        """Strike every point."""
+        for point in self.points():
+            yield point, self.strike(point)
+
+
+def parse_point(text: str) -> Point:
+    """Read what `Point.__str__` wrote.
+
+    Raises:
+        ValueError: It is no point.
+    """
+    fault, end = text.split(":")
+    how, number = fault.split("@")
+    if end not in ENDS:
+        raise ValueError(text)
+    return Point(Fault(int(number), how), end)

@@ -1,0 +1,212 @@
+"""The history of a disk as its initiators saw it, and the judgement of what it returns.
+
+Every request is a `Request` with a beginning and an end in virtual time. From these follows for
+each sector which contents may be read: a content is out of date once a newer request *counts*,
+which began after the older one had ended. A request counts
+
+* while the process lives, or after ``kill -9``: when it was acknowledged;
+* after a power cut: when it was acknowledged with FUA, or before a flush began that was acknowledged.
+
+A request that failed may have happened or not, each sector for itself, and no other sector may have
+changed. When a flush fails after the kernel has lost pages, everything unflushed is in doubt, since
+the initiator was told.
+
+The contents name the request and the sector that they were written by, so that a wrong one can be
+named: stale, foreign, torn or lost.
+"""
+
+import struct
+from dataclasses import dataclass
+
+SECTOR = 512
+ZEROES = bytes(SECTOR)
+_STAMP = struct.Struct("<4sII")
+_MAGIC = b"sim\x01"
+
+
+class HistoryError(AssertionError):
+    """A disk has broken a promise."""
+
+
+def stamped(number: int, sector: int) -> bytes:
+    """Return the content of a sector that names its request and its place."""
+    return (_STAMP.pack(_MAGIC, number, sector) * (SECTOR // _STAMP.size + 1))[:SECTOR]
+
+
+def explain(content: bytes) -> str:
+    """Name a content in words."""
+    if content == ZEROES:
+        return "zeroes"
+    magic, number, sector = _STAMP.unpack_from(content)
+    if magic == _MAGIC:
+        whole = "" if content == stamped(number, sector) else " (torn)"
+        return f"request {number} of sector {sector}{whole}"
+    return f"foreign bytes {content[:8].hex()}..."
+
+
+@dataclass(eq=False)
+class Request:
+    """One request that changes sectors.
+
+    Attributes:
+        number: Counts requests.
+        first: Its first sector.
+        contents: What each of its sectors is to be; one of several, if it is not known which.
+        began: Virtual time.
+        ended: Likewise; None while it is under way.
+        acknowledged: It succeeded.
+        durable: A power cut cannot take it back.
+        doubted: Whatever it wrote was lost after it had been acknowledged, and the initiator told.
+    """
+
+    number: int
+    first: int
+    contents: list[frozenset[bytes]]
+    began: float
+    ended: float | None = None
+    acknowledged: bool = False
+    durable: bool = False
+    doubted: bool = False
+
+
+class History:
+    """What initiators did to one disk.
+
+    Args:
+        content: What the disk has at first, all of it on stable storage.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._count = 0
+        self._clock = 0
+        sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
+        first = Request(0, 0, [frozenset((each,)) for each in sectors], 0, 0, acknowledged=True, durable=True)
+        self._sectors = [[first] for _ in sectors]
+        self._open: list[Request] = []
+        self._reads: list[int] = []
+
+    @property
+    def sectors(self) -> int:
+        """How many the disk has."""
+        return len(self._sectors)
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+    def begin(self, first: int, count: int, *, zeroes: bool = False) -> Request:
+        """Note that a request is sent; a request of zeroes, or of contents that name it."""
+        number = self._count = self._count + 1
+        contents = [
+            frozenset((ZEROES if zeroes else stamped(number, sector),))
+            for sector in range(first, first + count)
+        ]
+        return self._add(number, first, contents)
+
+    def begin_restore(self, contents: list[frozenset[bytes]]) -> Request:
+        """Note that the disk is to become what `contents` has, such as a snapshot."""
+        self._count += 1
+        return self._add(self._count, 0, contents)
+
+    def _add(self, number: int, first: int, contents: list[frozenset[bytes]]) -> Request:
+        request = Request(number, first, contents, self._tick())
+        for sector in range(first, first + len(contents)):
+            self._sectors[sector].append(request)
+        self._open.append(request)
+        return request
+
+    def end(self, request: Request, *, acknowledged: bool, durable: bool = False) -> None:
+        """Note the answer to a request."""
+        request.ended = self._tick()
+        request.acknowledged, request.durable = acknowledged, acknowledged and durable
+        self._open.remove(request)
+
+    def begin_read(self) -> int:
+        """Note that a read is sent; pass what is returned to `end_read`."""
+        self._reads.append(self._tick())
+        return self._reads[-1]
+
+    def end_read(self, began: int) -> None:
+        """Note that a read was answered, and judged."""
+        if began in self._reads:
+            self._reads.remove(began)
+
+    def begin_flush(self) -> int:
+        """Note that a flush is sent; pass what is returned to `flushed`."""
+        return self._tick()
+
+    def flushed(self, began: int) -> None:
+        """Note that a flush that began at some time was acknowledged."""
+        for requests in self._sectors:
+            for request in requests:
+                if request.acknowledged and not request.doubted and (request.ended or began) < began:
+                    request.durable = True
+        self._forget()
+
+    def doubt(self) -> None:
+        """Note that the initiator was told that unflushed data may be lost."""
+        for requests in self._sectors:
+            for request in requests:
+                if not request.durable:
+                    request.doubted = True
+
+    def stop(self) -> None:
+        """Note that the process died: requests under way have ended without an answer."""
+        self._reads.clear()
+        for request in list(self._open):
+            self.end(request, acknowledged=False)
+
+    def cut_power(self) -> None:
+        """Note that the power was cut: requests count only if they were durable."""
+        self.stop()
+        for requests in self._sectors:
+            for request in requests:
+                if not request.durable:
+                    request.doubted = True
+
+    def allowed(self, sector: int, *, began: int | None = None) -> frozenset[bytes]:
+        """Return the contents that a sector may have, for a read that began at some time."""
+        now = self._clock if began is None else began
+        requests = self._sectors[sector]
+        counting = [
+            each.began
+            for each in requests
+            if each.acknowledged and not each.doubted and each.ended is not None and each.ended <= now
+        ]
+        newest = max(counting, default=-1)
+        found: set[bytes] = set()
+        for request in requests:
+            if request.ended is None or request.ended >= newest:
+                found |= request.contents[sector - request.first]
+        return frozenset(found)
+
+    def contents(self) -> list[frozenset[bytes]]:
+        """Return what each sector may have now."""
+        return [self.allowed(sector) for sector in range(self.sectors)]
+
+    def check(self, first: int, content: bytes, *, began: int | None = None, where: str = "the disk") -> None:
+        """Judge what was read from a sector on.
+
+        Raises:
+            HistoryError: A sector has a content that it must not have.
+        """
+        for at in range(0, len(content), SECTOR):
+            sector, found = first + at // SECTOR, content[at : at + SECTOR]
+            allowed = self.allowed(sector, began=began)
+            if found not in allowed:
+                raise HistoryError(
+                    f"{where}: sector {sector} has {explain(found)}; "
+                    f"allowed are {', '.join(sorted(map(explain, allowed)))}"
+                )
+
+    def _forget(self) -> None:
+        """Forget requests that no crash can bring back, and no read under way may return."""
+        oldest = min(self._reads, default=self._clock)
+        for sector, requests in enumerate(self._sectors):
+            counting = (
+                each.began for each in requests if each.durable and each.ended and each.ended <= oldest
+            )
+            newest = max(counting, default=-1)
+            kept = [each for each in requests if each.ended is None or each.ended >= newest]
+            if len(kept) < len(requests):
+                self._sectors[sector] = kept

@@ -1,0 +1,167 @@
+"""An initiator: sends requests to a disk, notes them in the history, and checks what it reads."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.sim.history import SECTOR, History
+from tests.sim.world import World
+from vscsihba.errors import VscsihbaError
+from vscsihba.handlers import actions
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.stack import Stack
+
+FAILURES = (OSError, MemoryError, RuntimeError, VscsihbaError)
+"""What a verb may fail with; RuntimeError comes from a thread that cannot start. Anything else is a bug."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request, in sectors, or a time to wait, or an action of a layer.
+
+    Attributes:
+        verb: ``read``, ``write``, ``write_fua``, ``write_zeroes``, ``unmap``, ``flush``, ``wait`` (`count`
+            seconds), or the name of an action.
+        first: The first sector.
+        count: Sectors.
+        argument: Of an action.
+    """
+
+    verb: str
+    first: int = 0
+    count: int = 0
+    argument: str = ""
+
+    def __str__(self) -> str:
+        """Name it for messages."""
+        return f"{self.verb} {self.argument or f'{self.first}+{self.count}'}"
+
+
+class Initiator:
+    """One sender of requests.
+
+    Args:
+        world: The machine.
+        stack: The layers of the disk, for actions.
+        disk: The open stack.
+        history: Where everything is noted; several initiators may share it.
+
+    Attributes:
+        failed: How many requests were answered with an error.
+        sent: How many were answered at all.
+    """
+
+    def __init__(self, world: World, stack: Stack, disk: Handler, history: History) -> None:
+        self.world = world
+        self.stack = stack
+        self.disk = disk
+        self.history = history
+        self.sent = self.failed = 0
+        self.snapshots: dict[str, list[frozenset[bytes]]] = {}
+
+    def send(self, steps: Sequence[Step]) -> None:
+        """Send requests, each when the one before was answered."""
+        for step in steps:
+            self.perform(step)
+
+    def perform(self, step: Step) -> bool:
+        """Send a request; return whether it succeeded."""
+        losses = self.world.storage.losses
+        try:
+            self._do(step)
+        except FAILURES:
+            self.failed += 1
+            if self.world.storage.losses > losses:
+                self.history.doubt()
+            return False
+        finally:
+            self.sent += 1
+        return True
+
+    def _do(self, step: Step) -> None:
+        match step.verb:
+            case "read":
+                self._read(step)
+            case "write" | "write_fua" | "write_zeroes" | "unmap":
+                self._change(step)
+            case "flush":
+                began = self.history.begin_flush()
+                self.disk.flush()
+                self.history.flushed(began)
+            case "wait":
+                self.world.scheduler.wait(lambda: False, step.count)
+            case _:
+                self._act(step)
+
+    def _read(self, step: Step) -> None:
+        self._read_and_judge(step.first, step.count, "the disk")
+
+    def _change(self, step: Step) -> None:
+        offset, length = step.first * SECTOR, step.count * SECTOR
+        fua = step.verb == "write_fua"
+        zeroes = step.verb in ("write_zeroes", "unmap")
+        request = self.history.begin(step.first, step.count, zeroes=zeroes)
+        acknowledged = False
+        try:
+            if step.verb == "unmap":
+                self.disk.unmap(offset, length)
+            elif step.verb == "write_zeroes":
+                self.disk.write_zeroes(offset, length, may_unmap=bool(step.first % 2))
+            else:
+                data = b"".join(next(iter(content)) for content in request.contents)
+                self.disk.write(offset, [memoryview(data)], fua=fua)
+            acknowledged = True
+        finally:
+            if not self.world.scheduler.current.process.dead:  # else the death has ended it
+                self.history.end(request, acknowledged=acknowledged, durable=fua)
+
+    def _act(self, step: Step) -> None:
+        request = None
+        if step.verb == "take":
+            self.snapshots[step.argument] = self.history.contents()
+        elif step.verb == "roll_back" and step.argument in self.snapshots:
+            request = self.history.begin_restore(self.snapshots[step.argument])
+        acknowledged = False
+        began = self.history.begin_flush()
+        try:
+            arguments = {"name": step.argument} if step.argument else {}
+            actions.ask(self.stack.layers[-1], step.verb, arguments)
+            acknowledged = True
+        finally:
+            if request is not None and not self.world.scheduler.current.process.dead:
+                self.history.end(request, acknowledged=acknowledged, durable=True)
+        if step.verb == "take":
+            self.history.flushed(began)
+
+    def check_all(self, where: str) -> None:
+        """Read all of the disk and judge it.
+
+        Raises:
+            HistoryError: It has broken a promise.
+        """
+        self._read_and_judge(0, self.history.sectors, where)
+
+    def _read_and_judge(self, first: int, count: int, where: str) -> None:
+        began = self.history.begin_read()
+        try:
+            room = bytearray(b"\xa5") * (count * SECTOR)
+            self.disk.read(first * SECTOR, [memoryview(room)])
+            self.history.check(first, bytes(room), began=began, where=where)
+        finally:
+            self.history.end_read(began)
+
+
+def random_steps(luck: random.Random, sectors: int, count: int, verbs: Sequence[str]) -> list[Step]:
+    """Choose requests that overlap often, with times to wait between them."""
+    found = []
+    for _ in range(count):
+        verb = luck.choice(verbs)
+        if verb == "wait":
+            found.append(Step(verb, count=luck.choice([0, 1, 6, 12])))
+        elif verb == "flush":
+            found.append(Step(verb))
+        else:
+            length = luck.choice([1, 1, 3, 8, 16, luck.randrange(1, sectors)])
+            first = luck.choice([0, 7, 8, sectors // 2, luck.randrange(sectors)])
+            found.append(Step(verb, first, min(length, sectors - first)))
+    return found

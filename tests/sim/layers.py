@@ -1,0 +1,263 @@
+"""The disks under test: one small disk for each handler that keeps state, and a short script for each.
+
+A layer's media are made once by the real code, unsimulated, and put back before every run. The
+scripts are short, for every one of their system calls is made to fail in turn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.sim.history import SECTOR
+from tests.sim.initiator import Step
+from vscsihba.handlers.stack import Document, build
+
+SIZE: Final = 256 << 10
+"""Bytes of a disk: four regions of a mirror, 64 clusters of an overlay, 512 sectors."""
+SECTORS: Final = SIZE // SECTOR
+
+
+def _content(seed: int) -> bytes:
+    """Return a content in which every sector differs."""
+    return b"".join(bytes([seed, at % 251, at // 251, 7]) * (SECTOR // 4) for at in range(SECTORS))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A disk of one kind.
+
+    Attributes:
+        name: What the command line calls it.
+        make: Makes the media in an empty directory.
+        document: The disk made of them.
+        script: A few requests that reach all of its states.
+        verbs: What random initiators choose from.
+        audit: Compares the media after a quiet end; raises AssertionError.
+        settle: Virtual seconds after which everything is equal and at rest.
+    """
+
+    name: str
+    make: Callable[[Path], None]
+    document: Callable[[Path], Document]
+    script: tuple[Step, ...]
+    verbs: tuple[str, ...]
+    audit: Callable[[Path], None] = lambda _root: None
+    settle: float = 0.0
+
+
+_PLAIN: Final = (
+    Step("write", 3, 2),
+    Step("read", 0, 8),
+    Step("write", 120, 24),
+    Step("flush"),
+    Step("write_fua", 130, 3),
+    Step("unmap", 8, 24),
+    Step("write", 9, 1),
+    Step("read", 0, 40),
+    Step("write_zeroes", 121, 3),
+    Step("flush"),
+    Step("write", 3, 1),
+    Step("read", 0, SECTORS),
+)
+_VERBS: Final = (
+    "write",
+    "write",
+    "write",
+    "write_fua",
+    "read",
+    "read",
+    "flush",
+    "unmap",
+    "write_zeroes",
+    "wait",
+)
+
+
+def _image(name: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        (root / name).write_bytes(_content(1))
+
+    return make
+
+
+def _opened_once(document: Callable[[Path], Document], *images: str) -> Callable[[Path], None]:
+    """Make images, then what the document makes beside them when it is first opened."""
+
+    def make(root: Path) -> None:
+        for name in images:
+            _image(name)(root)
+        with build(document(root)):
+            pass
+
+    return make
+
+
+# A plain file
+
+
+def _file(root: Path) -> Document:
+    return {"handler": "file", "path": str(root / "disk.img")}
+
+
+def _direct(root: Path) -> Document:
+    return {"handler": "file", "path": str(root / "disk.img"), "direct": True}
+
+
+# Overlays
+
+
+def _base(root: Path) -> Document:
+    return {"handler": "file", "path": str(root / "base.img"), "read_only": True}
+
+
+def _cow(root: Path, *, create: bool = False) -> Document:
+    path = str(root / "over.cow")
+    return {"handler": "cow", "path": path, "create": create, "cluster_size": 4096, "next": _base(root)}
+
+
+def _snapshot(root: Path, *, create: bool = False) -> Document:
+    path = str(root / "set")
+    return {"handler": "snapshot", "path": path, "create": create, "cluster_size": 4096, "next": _base(root)}
+
+
+_SNAPSHOT_SCRIPT: Final = (
+    Step("write", 3, 2),
+    Step("take", argument="one"),
+    Step("write", 0, 12),
+    Step("take", argument="two"),
+    Step("write_fua", 130, 3),
+    Step("roll_back", argument="one"),
+    Step("write", 9, 1),
+    Step("read", 0, SECTORS),
+    Step("delete", argument="two"),
+    Step("flush"),
+    Step("delete", argument="one"),
+    Step("read", 0, SECTORS),
+)
+
+
+# Caches
+
+
+def _cache(mode: str) -> Callable[[Path], Document]:
+    def document(root: Path) -> Document:
+        return {
+            "handler": "cache",
+            "size": 4 * 4096,
+            "mode": mode,
+            "next": {"handler": "file", "path": str(root / "disk.img")},
+        }
+
+    return document
+
+
+# Encryption
+
+
+def _encrypt(version: str, *, create: bool = False) -> Callable[[Path], Document]:
+    def document(root: Path) -> Document:
+        return {
+            "handler": "encrypt",
+            "passphrase_file": str(root / "secret"),
+            **({"create": True, "luks": int(version[-1]), "kdf": "pbkdf2", "kdf_time": 0} if create else {}),
+            "next": {"handler": "file", "path": str(root / "disk.img")},
+        }
+
+    return document
+
+
+def _make_encrypted(version: str, header: int) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        (root / "secret").write_bytes(b"correct horse\n")
+        with (root / "disk.img").open("wb") as file:
+            file.truncate(header + SIZE)
+        with build(_encrypt(version, create=True)(root)):
+            pass
+
+    return make
+
+
+# Mirrors
+
+
+def _mirror(root: Path, *, create: bool = False) -> Document:
+    return {
+        "handler": "mirror",
+        "path": str(root / "mirror.state"),
+        "create": create,
+        "region_size": 65536,
+        "retry": 5,
+        "legs": [{"handler": "file", "path": str(root / f"{name}.img")} for name in "ab"],
+    }
+
+
+def _make_mirror(root: Path) -> None:
+    import time  # noqa: PLC0415
+
+    for name in "ab":
+        _image(f"{name}.img")(root)
+    with build(_mirror(root, create=True)) as disk:
+        status = _status_of(disk)
+        while set(status()) != {"whole"}:
+            time.sleep(0.005)
+        disk.flush()
+
+
+def _status_of(disk: object) -> Callable[[], list[str]]:
+    below = getattr(disk, "next")  # noqa: B009
+    return lambda: [leg.standing for leg in below.status()]
+
+
+def _audit_mirror(root: Path) -> None:
+    legs = [(root / f"{name}.img").read_bytes()[:SIZE] for name in "ab"]
+    differing = [
+        at // SECTOR
+        for at in range(0, SIZE, SECTOR)
+        if legs[0][at : at + SECTOR] != legs[1][at : at + SECTOR]
+    ]
+    assert not differing, f"the legs of the mirror differ for good in sectors {differing[:8]}..."
+
+
+_MIRROR_SCRIPT: Final = (
+    Step("write", 3, 2),
+    Step("read", 0, 8),
+    Step("write", 120, 24),
+    Step("flush"),
+    Step("wait", count=6),
+    Step("write_fua", 130, 3),
+    Step("flush"),
+    Step("unmap", 8, 24),
+    Step("wait", count=12),
+    Step("write", 300, 1),
+    Step("flush"),
+    Step("write", 3, 1),
+    Step("read", 0, SECTORS),
+)
+
+
+LAYERS: Final = {
+    layer.name: layer
+    for layer in (
+        Layer("file", _image("disk.img"), _file, _PLAIN, _VERBS),
+        Layer("direct", _image("disk.img"), _direct, _PLAIN, _VERBS),
+        Layer("cow", _opened_once(lambda root: _cow(root, create=True), "base.img"), _cow, _PLAIN, _VERBS),
+        Layer(
+            "snapshot",
+            _opened_once(lambda root: _snapshot(root, create=True), "base.img"),
+            _snapshot,
+            _SNAPSHOT_SCRIPT,
+            _VERBS,
+        ),
+        Layer("write-through", _image("disk.img"), _cache("write-through"), _PLAIN, _VERBS),
+        Layer("write-back", _image("disk.img"), _cache("write-back"), _PLAIN, _VERBS),
+        Layer(
+            "luks1",
+            _make_encrypted("luks1", 2 << 20),
+            _encrypt("luks1"),
+            tuple(step for step in _PLAIN if step.verb != "unmap"),
+            tuple(verb for verb in _VERBS if verb != "unmap"),
+        ),
+        Layer("mirror", _make_mirror, _mirror, _MIRROR_SCRIPT, _VERBS, _audit_mirror, settle=60.0),
+    )
+}

@@ -1,0 +1,162 @@
+"""One run of a disk on a simulated machine: lives with faults, then one without, then the verdict."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.sim.faults import NoFaults, Plan
+from tests.sim.history import SECTOR, History
+from tests.sim.initiator import FAILURES, Initiator, Step
+from tests.sim.layers import SECTORS, Layer
+from tests.sim.world import Life, World
+from vscsihba.handlers.stack import build
+from vscsihba.handlers.vectored import read_bytes
+
+
+@dataclass(frozen=True)
+class Template:
+    """The media of a layer as they are before every run.
+
+    Attributes:
+        tree: The files.
+        content: What the disk reads as.
+    """
+
+    tree: dict[str, bytes | None]
+    content: bytes
+
+
+def make_template(layer: Layer, root: Path) -> Template:
+    """Make the media of a layer in an empty directory, and read the disk once."""
+    layer.make(root)
+    with build(layer.document(root)) as disk:
+        content = read_bytes(disk, 0, SECTORS * SECTOR)
+    tree = {str(path): None if path.is_dir() else path.read_bytes() for path in sorted(root.rglob("*"))}
+    return Template({path: found for path, found in tree.items() if "/run/" not in path}, content)
+
+
+class BrokenPromiseError(AssertionError):
+    """A run has ended as no run must; the message says how, and how to see it again."""
+
+
+@dataclass
+class Run:
+    """A machine with one disk, and what is known of its history.
+
+    Attributes:
+        world: The machine.
+        layer: The disk's kind.
+        history: What initiators did.
+        failed: How many requests were answered with an error.
+    """
+
+    world: World
+    layer: Layer
+    history: History
+    sent: int = 0
+    failed: int = 0
+    opened: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def live(self, work: Callable[[Initiator], None], plan: Plan, *, leave_open: bool = False) -> Life:
+        """Open the disk in a process of its own, work with it, and close it; faults are as the plan says.
+
+        Args:
+            work: What initiators do.
+            plan: Which calls fail.
+            leave_open: Die in the end instead of closing.
+
+        Raises:
+            BrokenPromiseError: It failed in a way that nothing may fail.
+        """
+        losses = self.world.storage.losses
+
+        def body() -> None:
+            stack = build(self.layer.document(self.world.root), check_between=True)
+            self.opened = False
+            try:
+                disk = stack.open()
+            except FAILURES as error:
+                self.notes.append(f"open failed: {error!r}")
+                return
+            self.opened = True
+            initiator = Initiator(self.world, stack, disk, self.history)
+            work(initiator)
+            self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
+            if leave_open:
+                self.world.scheduler.current.process.dead = True
+            try:
+                stack.close()
+            except FAILURES as error:
+                self.notes.append(f"close failed: {error!r}")
+                if self.world.storage.losses > losses:
+                    self.history.doubt()
+
+        before = len(self.world.scheduler.failures)
+        with self.world.faults(plan):
+            life = self.world.start(body)
+            self.world.scheduler.wait(lambda: life.ended or life.process.dead)
+        power = self.world.power_is_cut
+        if not life.process.dead:
+            self.world.scheduler.wait(lambda: False, 1.0)  # for what is closed in the background
+            self._demand_nothing_open(life)
+        life.end()
+        if power:
+            self.history.cut_power()
+            self.world.cut_power()
+        else:
+            self.history.stop()
+        if life.error is not None:
+            raise BrokenPromiseError(f"a process ended with {life.error!r}") from life.error
+        for name, error in self.world.scheduler.failures[before:]:
+            raise BrokenPromiseError(f"thread {name} ended with {error!r}") from error
+        return life
+
+    def _demand_nothing_open(self, life: Life) -> None:
+        left = [
+            path.removeprefix(self.world.storage.root) for path in self.world.calls.opened_by(life.process)
+        ]
+        if left:
+            raise BrokenPromiseError(f"descriptors are left open: {sorted(set(left))}")
+
+    def judge(self) -> None:
+        """Open the disk without a fault: all that was promised is there, it works, and its media agree.
+
+        Raises:
+            BrokenPromiseError, HistoryError: Not so.
+        """
+
+        def work(initiator: Initiator) -> None:
+            initiator.check_all("after the faults")
+            for step in (
+                Step("write", 0, 9),
+                Step("write", SECTORS - 3, 3),
+                Step("flush"),
+                Step("read", 0, 16),
+            ):
+                if not initiator.perform(step):
+                    raise BrokenPromiseError(f"{step} fails although nothing is broken any more")
+            if self.layer.settle:
+                self.world.scheduler.wait(lambda: False, self.layer.settle)
+                initiator.check_all("after settling")
+
+        self.live(work, NoFaults())
+        if not self.opened:
+            raise BrokenPromiseError(f"the disk does not open any more: {self.notes[-1]}")
+        with self.world.untouched():
+            self.layer.audit(self.world.root)
+
+
+@contextmanager
+def run(layer: Layer, template: Template, root: Path, seed: int, *, switch: float = 0.0) -> Iterator[Run]:
+    """Start a machine whose files are those of the template."""
+    world = World(root, seed, switch=switch)
+    world.storage.put(template.tree)
+    with world:
+        yield Run(world, layer, History(template.content))
+
+
+def send(script: Sequence[Step]) -> Callable[[Initiator], None]:
+    """Return work for `Run.live`: a script."""
+    return lambda initiator: initiator.send(script)

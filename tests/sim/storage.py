@@ -1,0 +1,240 @@
+"""Storage of a simulated machine: which bytes and names are there after the power was cut.
+
+The page cache is real: files on a tmpfs, so that a process that was killed leaves them as they are.
+Beside them this module keeps what the medium has. A write is *pending* until its file is synced, a
+name until its directory is synced. A power cut keeps any subset of what is pending: of a write each
+piece of 512 or 4096 bytes for itself, a creation, a rename or an unlink as a whole.
+
+It knows inodes and paths, no descriptors and no system call.
+"""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """A change of a file that the medium may not have yet.
+
+    Attributes:
+        offset: Where, in bytes.
+        data: The new bytes; none for a change of the length.
+        size: The new length, -1 if the change has bytes.
+        sure: The change is on stable storage already.
+    """
+
+    offset: int
+    data: bytes
+    size: int = -1
+    sure: bool = False
+
+    def apply(self, content: bytearray) -> None:
+        """Make the change."""
+        if self.size >= 0:
+            content.extend(bytes(max(0, self.size - len(content))))
+            del content[self.size :]
+        else:
+            _put(content, self.offset, self.data)
+
+
+@dataclass(eq=False)
+class Inode:
+    """A file as the medium knows it.
+
+    Attributes:
+        safe: Content on stable storage, as of the last sync.
+        pending: What has changed since, in order.
+        lost: The page cache has bytes that no sync will ever write.
+        is_directory: It has no content of its own.
+    """
+
+    safe: bytearray = field(default_factory=bytearray)
+    pending: list[Change] = field(default_factory=list)
+    lost: bool = False
+    is_directory: bool = False
+
+    def sync(self) -> None:
+        """Put everything on stable storage."""
+        for change in self.pending:
+            change.apply(self.safe)
+        self.pending.clear()
+
+    def lose(self) -> bytes:
+        """Forget what is pending, as a kernel does whose write-back failed; return what the medium has."""
+        self.pending = [change for change in self.pending if change.sure]
+        self.lost = True
+        return self.cached()
+
+    def cached(self) -> bytes:
+        """Return what the page cache has, unless something was lost."""
+        found = bytearray(self.safe)
+        for change in self.pending:
+            change.apply(found)
+        return bytes(found)
+
+    def after_power_cut(self, luck: random.Random) -> bytes:
+        """Return what is safe and, of the rest, what the luck has."""
+        found = bytearray(self.safe)
+        chance, unit = luck.choice([0.0, 0.2, 0.5, 0.8, 1.0]), luck.choice([512, 4096])
+        for change in self.pending:
+            if change.sure or change.size >= 0:
+                if change.sure or luck.random() < chance:
+                    change.apply(found)
+                continue
+            offset, data = change.offset, change.data
+            at = 0
+            while at < len(data):
+                count = min(unit - (offset + at) % unit, len(data) - at)
+                if luck.random() < chance:
+                    _put(found, offset + at, data[at : at + count])
+                at += count
+        return bytes(found)
+
+
+class Storage:
+    """All files below a directory.
+
+    Args:
+        root: The directory, on a tmpfs; what is there is on stable storage.
+        volatile: Paths below it that a restart of the machine empties, such as ``/run``.
+
+    Attributes:
+        losses: How often a sync has failed and left pages that will never be written.
+    """
+
+    def __init__(self, root: Path, volatile: tuple[str, ...] = ()) -> None:
+        self.root = str(root)
+        self.losses = 0
+        self._volatile = tuple(os.path.join(self.root, name) for name in volatile)  # noqa: PTH118
+        self._names: dict[str, Inode] = {}
+        self._scan()
+        self._safe_names = dict(self._names)
+        self._pending: list[tuple[str, list[tuple[str, Inode | None]]]] = []
+
+    def inode(self, path: str) -> Inode | None:
+        """Return what a path names now."""
+        return self._names.get(path)
+
+    def name(self, path: str, inode: Inode | None, *, gone: str = "") -> None:
+        """Note that a path names something else from now on, nothing if None.
+
+        Args:
+            path: Absolute.
+            inode: What it names.
+            gone: Another path that names nothing from the same moment on, for a rename.
+        """
+        changes = [(path, inode), *([(gone, None)] if gone else [])]
+        for each, now in changes:
+            if now is None:
+                self._names.pop(each, None)
+            else:
+                self._names[each] = now
+        self._pending.append((os.path.dirname(path), changes))  # noqa: PTH120
+
+    def sync_directory(self, path: str) -> None:
+        """Put the names in a directory on stable storage."""
+        kept = []
+        for directory, changes in self._pending:
+            if directory == path:
+                _rename(self._safe_names, changes)
+            else:
+                kept.append((directory, changes))
+        self._pending = kept
+
+    def demand_all_seen(self) -> None:
+        """Compare the page cache with the files: a difference was made by a call that nobody simulates.
+
+        Raises:
+            AssertionError: There is one.
+        """
+        for path, inode in self._names.items():
+            if inode.is_directory or inode.lost or path.startswith(self._volatile):
+                continue
+            found = Path(path).read_bytes()
+            assert found == inode.cached(), f"the simulator missed a change of {path}"
+
+    def cut_power(self, luck: random.Random) -> None:
+        """Make the files what a power cut leaves of them."""
+        self.demand_all_seen()
+        names = dict(self._safe_names)
+        chance = luck.choice([0.0, 0.5, 1.0])
+        for _, changes in self._pending:
+            if luck.random() < chance:
+                _rename(names, changes)
+        # One content for each file, however many names it has.
+        contents: dict[int, bytes] = {}
+        for inode in names.values():
+            if not inode.is_directory and id(inode) not in contents:
+                contents[id(inode)] = inode.after_power_cut(luck)
+        self.put({path: None if inode.is_directory else contents[id(inode)] for path, inode in names.items()})
+
+    def put(self, tree: dict[str, bytes | None]) -> None:
+        """Make the files exactly these, all of them safe; a path with None is a directory."""
+        for entry in os.scandir(self.root):
+            (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+        for path in sorted(tree):
+            content = tree[path]
+            if path.startswith(self._volatile) or not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120
+                continue
+            if content is None:
+                os.mkdir(path, 0o700)  # noqa: PTH102
+            else:
+                write_file(path, content)
+        for path in self._volatile:
+            os.makedirs(path, 0o700)  # noqa: PTH103
+        self._names = {
+            path: Inode(is_directory=True) if content is None else Inode(bytearray(content))
+            for path, content in tree.items()
+            if os.path.lexists(path) and not path.startswith(self._volatile)
+        }
+        self._names |= {path: Inode(is_directory=True) for path in self._volatile}
+        self._safe_names, self._pending = dict(self._names), []
+
+    def tree(self) -> dict[str, bytes | None]:
+        """Return every file as it is now, for `put`."""
+        return {
+            path: None if inode.is_directory else Path(path).read_bytes()
+            for path, inode in self._names.items()
+        }
+
+    def _scan(self) -> None:
+        nodes: dict[int, Inode] = {}
+        for folder, folders, files in os.walk(self.root):
+            for name in folders:
+                self._names[f"{folder}/{name}"] = Inode(is_directory=True)
+            for name in files:
+                path = f"{folder}/{name}"
+                number = os.stat(path).st_ino  # noqa: PTH116
+                if number not in nodes:
+                    nodes[number] = Inode(bytearray(Path(path).read_bytes()))
+                self._names[path] = nodes[number]
+
+
+def write_file(path: str, content: bytes, *, real_open: Callable[..., int] = os.open) -> None:
+    """Write a file, with holes where it is zeroes."""
+    fd = real_open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.ftruncate(fd, len(content))
+        for at in range(0, len(content), 4096):
+            piece = content[at : at + 4096]
+            if piece.count(0) != len(piece):
+                os.pwrite(fd, piece, at)
+    finally:
+        os.close(fd)
+
+
+def _rename(names: dict[str, Inode], changes: list[tuple[str, Inode | None]]) -> None:
+    for path, inode in changes:
+        if inode is None:
+            names.pop(path, None)
+        else:
+            names[path] = inode
+
+
+def _put(content: bytearray, offset: int, data: bytes) -> None:
+    content.extend(bytes(max(0, offset + len(data) - len(content))))
+    content[offset : offset + len(data)] = data
