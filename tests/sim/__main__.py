@@ -121,14 +121,14 @@ def run_all(names: list[str], wanted: argparse.Namespace) -> Tally:
     processes = wanted.jobs
     with ProcessPoolExecutor(processes) as pool:
         work = jobs(names, processes, wanted)
-        running = {pool.submit(*job) for job in islice(work, processes + 1)}
+        running = {pool.submit(job[0], *job[1:]) for job in islice(work, processes + 1)}
         while running:
             done = next(as_completed(running))
             running.remove(done)
             tally.add(done.result())
             job = next(work, None)
             if job is not None and (job[0] is exhaustive or time.monotonic() < end):
-                running.add(pool.submit(*job))
+                running.add(pool.submit(job[0], *job[1:]))
     return tally
 
 

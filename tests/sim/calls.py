@@ -125,7 +125,7 @@ class Calls:
         if isinstance(path, int) or path is None:
             return ""
         text = os.fspath(path)
-        return text if isinstance(text, str) and text.startswith(self._root) else ""
+        return text if isinstance(text, str) and f"{text}/".startswith(self._root) else ""
 
     # Descriptors.
 
@@ -139,8 +139,8 @@ class Calls:
         if not ours:
             return int(_real("open")(path, flags, mode, dir_fd=dir_fd))
         self.enter("open", ours)
-        real = os.path.realpath(ours)
         fd = int(_real("open")(path, flags & ~os.O_DIRECT, mode))
+        real = str(_real("readlink")(f"/proc/self/fd/{fd}"))
         inode = self._storage.inode(real)
         if inode is None and flags & os.O_CREAT and self._ours(real):
             inode = Inode()
@@ -362,9 +362,9 @@ class Calls:
 
 
 def _shortened(views: Sequence[Any], part: float) -> list[memoryview]:
-    """Return the first sectors of a scatter list, at least one byte and not all of it."""
+    """Return the first sectors of a scatter list, at least one."""
     length = sum(map(len, views))
-    left = max(1, int(length * part) // 512 * 512) if length > 512 else max(1, length // 2)
+    left = max(512, int(length * part) // 512 * 512)
     kept = []
     for view in views:
         if left > 0:

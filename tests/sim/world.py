@@ -19,7 +19,7 @@ from typing import Any, Self
 from tests.sim import scheduler as sim
 from tests.sim.calls import Calls, patched
 from tests.sim.faults import NoFaults, Plan
-from tests.sim.scheduler import Process, Scheduler
+from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Storage
 from vscsihba.handlers import lanes, surviving
 
@@ -43,7 +43,9 @@ class Life:
     def _run(self) -> None:
         try:
             self._body()
-        except Exception as error:  # noqa: BLE001 - the driver judges what ends a process
+        except Killed:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the driver judges what ends a process
             self.error = error
         self.ended = True
 

@@ -1,0 +1,44 @@
+"""Every call of a short script fails in every way, for each layer; nothing promised is lost."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.sim.exhaustive import Exhaustive, parse_point
+from tests.sim.histories import Histories
+from tests.sim.layers import LAYERS
+
+HELD = ("file", "luks1")
+"""Layers of which every fault point holds."""
+
+FIXED_SEEDS = range(40)
+NEW_SEEDS = 20
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_every_call_may_fail_once(name: str, root: Path) -> None:
+    lane = Exhaustive(LAYERS[name], root)
+    findings = [finding for _, finding in lane.all() if finding is not None]
+    shown = [f"./dev sim --point {each.point} --trace {name}: {each.struck}: {each.message}" for each in findings]
+    assert not findings, "\n".join(shown[:5])
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_random_histories_keep_every_promise(name: str, root: Path) -> None:
+    lane = Histories(LAYERS[name], root)
+    new = random.SystemRandom().randrange(1 << 40)
+    for seed in (*FIXED_SEEDS, *range(new, new + NEW_SEEDS)):
+        outcome = lane.play(seed)
+        assert not outcome.message, f"./dev sim --seed {seed} --trace {name}: {outcome.message}"
+
+
+def test_one_seed_is_one_history(root: Path) -> None:
+    lane = Histories(LAYERS["cow"], root)
+    for seed in range(5):
+        assert lane.play(seed, trace=True).trace == lane.play(seed, trace=True).trace
+
+
+def test_a_point_is_read_as_it_is_printed() -> None:
+    for text in ("EIO@12:power", "kill@0:kill", "short@3:close"):
+        assert str(parse_point(text)) == text
