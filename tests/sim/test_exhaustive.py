@@ -20,7 +20,9 @@ NEW_SEEDS = 20
 def test_every_call_may_fail_once(name: str, root: Path) -> None:
     lane = Exhaustive(LAYERS[name], root)
     findings = [finding for _, finding in lane.all() if finding is not None]
-    shown = [f"./dev sim --point {each.point} --trace {name}: {each.struck}: {each.message}" for each in findings]
+    shown = [
+        f"./dev sim --point {each.point} --trace {name}: {each.struck}: {each.message}" for each in findings
+    ]
     assert not findings, "\n".join(shown[:5])
 
 
