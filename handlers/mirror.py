@@ -1,16 +1,16 @@
 """mirror: the same data on several legs; the disk goes on as long as one of them does.
 
 A write goes to every leg, a read to one of them. A leg that fails, or does not answer in
-time, is dropped, reported, and noted as behind before the write that it missed is answered.
+time, is dropped, reported, and recorded as out before the write that it missed is answered.
 When it is back, it is made equal where that is needed, while the disk is in use
-(`mirror_sync`). What has to be remembered is in a file of its own (`mirror_state`), so that
-each leg holds the disk's data and nothing else.
+(`mirror_sync`). Which leg has all the data is recorded in a mark behind the data of each
+leg (`mirror_mark`) and in the state file, which also has the dirty region log (`mirror_state`).
 
-This module knows the verbs; `mirror_members` knows which leg is asked and which is dropped.
+This module knows the verbs; `mirror_members` knows which leg is asked and which is dropped,
+`mirror_start` how a mirror is opened.
 """
 
-import errno
-import os
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -18,18 +18,21 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Views
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import UsageError
 from vscsihba.handlers import file_path
 from vscsihba.handlers.actions import Action, NoArguments
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.mirror_leg import LegStatus, MirrorLeg, Standing
-from vscsihba.handlers.mirror_members import Members
-from vscsihba.handlers.mirror_state import Header, LegRecord, MirrorState, create_state
+from vscsihba.handlers.mirror_mark import enlarge
+from vscsihba.handlers.mirror_metadata import MOST_LEGS
+from vscsihba.handlers.mirror_start import Wanted, open_members
 from vscsihba.handlers.mirror_sync import Progress, Synchroniser
 from vscsihba.handlers.options import MediumPath, Options, Seconds
 from vscsihba.handlers.stack import build
 from vscsihba.handlers.vectored import read_bytes
+
+log = logging.getLogger(__name__)
 
 _SPREAD = 1 << 20
 """Bytes that are read from one leg before the next one's turn, so that each can read ahead."""
@@ -39,6 +42,7 @@ class NewLeg(Options):
     """A leg to be added."""
 
     leg: Annotated[str | dict[str, Any], Meta(description="What the leg is: a path or a document.")]
+    overwrite: Annotated[bool, Meta(description="It need not be empty.")] = False
 
 
 class OneLeg(Options):
@@ -61,11 +65,25 @@ class MirrorHandler(Fan):
         """Options of the mirror."""
 
         path: Annotated[
-            MediumPath, Meta(description="The file that remembers which leg has what.", min_length=1)
+            MediumPath,
+            Meta(
+                description="The state file: a copy of what the legs' marks say, and the dirty region log.",
+                min_length=1,
+            ),
         ]
         create: Annotated[
-            bool, Meta(description="Make it if it is missing, with the data of the first leg for all.")
+            bool,
+            Meta(
+                description="Make the file if it is missing: from the marks of the legs if they have any, "
+                "else for a new mirror with the data of the first leg."
+            ),
         ] = False
+        overwrite: Annotated[
+            bool, Meta(description="In a new mirror, the legs after the first one need not be empty.")
+        ] = False
+        decide: Annotated[
+            str, Meta(description="The leg that has all the data, as a refusal to open has offered it.")
+        ] = ""
         region_size: Annotated[
             Literal[65536, 131072, 262144, 524288, 1048576, 2097152, 4194304],
             Meta(description="Bytes that are made equal at once, in a new mirror."),
@@ -88,13 +106,20 @@ class MirrorHandler(Fan):
         self._changing = threading.Lock()
 
     def check(self) -> None:
-        """Look whether the state file is there; for a new mirror, whether every leg can open."""
+        """Look whether the state file is there; for one to be made, whether every leg can open."""
         path = self.options.path
         if file_path.look(path, read_only=False) is None:
             if not self.options.create:
-                raise UsageError(f"{path}: no such mirror", cure='make it with "create": true')
+                raise UsageError(
+                    f"{path}: no such mirror",
+                    cure='say "create": true: it makes a new mirror, or this file from the marks of the legs',
+                )
             if not self.may_make:
-                raise file_path.lost(path, "mirror")
+                raise UsageError(
+                    f"{path}: no such state file of a mirror, and only adding the LUN makes one",
+                    cure="mount its file system or bring it back; "
+                    "to have it made from the marks of the legs, remove the LUN and add it again",
+                )
             file_path.demand_room(path)
             for leg in self._mirrored:
                 leg.check()
@@ -103,36 +128,40 @@ class MirrorHandler(Fan):
         """Open the legs that can be opened, and begin to make equal what may differ.
 
         Raises:
-            UsageError: Two legs are the same.
-            HostError: No leg that has all the data can be opened.
+            UsageError: Two legs are the same, or those of a new mirror do not fit.
+            HostError: No leg that has all the data can be opened, or the marks do not say which has.
+            OSError: Which legs are used cannot be recorded.
         """
-        if len({leg.key for leg in self._mirrored}) < len(self._mirrored):
-            raise UsageError("two legs of the mirror are the same")
-        if self.options.create and self.may_make and not os.path.lexists(self.options.path):
-            self._create()
-        state = MirrorState(self.options.path)
-        self._members = Members(self._mirrored, state, self._timeout)
+        said = self.options
+        may_create = said.create and self.may_make
+        wanted = Wanted(said.path, may_create, said.region_size, said.overwrite, said.decide, self._timeout)
+        self._members = open_members(self._mirrored, wanted)
         try:
-            for leg in self._mirrored:
-                self._members.admit(leg)
-            self._demand_whole()
-            self._members.record()
-            self._geometry = self._shape(state.header.size)
+            self._geometry = self._shape(self._members.metadata.size)
+            self._sync = Synchroniser(self._members, said.retry or None)
+            self._sync.start()
         except BaseException:
             self._close_all()
             raise
-        self._sync = Synchroniser(self._members, self.options.retry or None)
-        self._sync.start()
 
     def close(self) -> None:
         """Flush every leg, and note that nothing may differ if that is so."""
         self._sync.stop()
         try:
             self._members.everywhere(lambda disk: disk.flush())
-            if self._members.complete and not self._members.unsettled:
-                self._members.state.clear()
+            self._end_session()
         finally:
             self._close_all()
+
+    def _end_session(self) -> None:
+        """Record the end of the session; where that fails, more is copied later, and nothing is lost."""
+        members = self._members
+        try:
+            if members.complete and not members.unsettled:
+                members.state.clear()
+            members.keep()
+        except OSError as error:
+            log.warning("mirror %s: the end of the session is not recorded: %s", members.metadata.uuid, error)
 
     @property
     def geometry(self) -> Geometry:
@@ -155,7 +184,7 @@ class MirrorHandler(Fan):
     @property
     def identity(self) -> str:
         """The mirror's own name, whichever its legs are."""
-        return f"mirror:{self._members.state.header.uuid}"
+        return f"mirror:{self._members.metadata.uuid}"
 
     @property
     def inline(self) -> InlineVerbs:
@@ -178,44 +207,64 @@ class MirrorHandler(Fan):
         """Return what is known of each leg."""
         return [leg.status for leg in self._members.legs]
 
-    def add_leg(self, leg: Leg) -> int:
+    def add_leg(self, leg: Leg, *, overwrite: bool = False) -> int:
         """Let another leg take part, all of which is written; return its number.
 
+        Args:
+            leg: The leg.
+            overwrite: It need not be empty.
+
         Raises:
-            UsageError: It cannot be opened, does not fit, or takes part already.
+            UsageError: It cannot be opened, does not fit, is not empty, or takes part already.
         """
         with self._changing:
             new = MirrorLeg(leg, self._number)
-            if new.key in {other.key for other in self._members.legs}:
+            new.overwrite = overwrite
+            if new.document in {other.document for other in self._members.legs}:
                 raise UsageError("this leg is part of the mirror already")
-            if not self._members.admit(new):
+            if len(self._members.legs) >= MOST_LEGS:
+                raise UsageError(f"a mirror has at most {MOST_LEGS} legs")
+            if not self._members.add(new):
                 raise UsageError(f"the new leg cannot be used: {new.error}")
             self._number += 1
             self.legs = [*self.legs, leg]
-            self._members.legs = [*self._members.legs, new]
-            self._members.record()
         self._sync.ask()
         return new.number
 
     def remove_leg(self, number: int) -> None:
-        """Let a leg take part no more.
+        """Let a leg take part no more, and remove its mark if it is there.
 
         Raises:
             UsageError: There is none of that number, or no other one has all the data.
+            OSError: That cannot be recorded; the leg takes part still.
         """
         with self._changing:
-            found = {leg.number: leg for leg in self._members.legs}.get(number)
-            if found is None:
-                raise UsageError(f"the mirror has no leg {number}")
+            found = self._leg(number)
             if self._members.standing(Standing.WHOLE) == [found]:
                 raise UsageError(
                     f"{found} is the only one that has all the data", cure="wait until another one has"
                 )
             place = self._members.legs.index(found)
+            self._members.remove(found)
             self.legs = self.legs[:place] + self.legs[place + 1 :]
-            self._members.legs = [leg for leg in self._members.legs if leg is not found]
-            self._members.record()
-        found.drop(OSError(errno.ENODEV, "it was removed"))
+
+    def overwrite(self, number: int) -> None:
+        """Let all of a leg that is gone be written, whatever is on it.
+
+        Raises:
+            UsageError: There is none of that number, or it is in use.
+        """
+        found = self._leg(number)
+        if found.standing is not Standing.GONE:
+            raise UsageError(f"{found} is in use", cure="only a leg that is gone can be overwritten")
+        found.overwrite = True
+        self._sync.ask()
+
+    def _leg(self, number: int) -> MirrorLeg:
+        found = {leg.number: leg for leg in self._members.legs}.get(number)
+        if found is None:
+            raise UsageError(f"the mirror has no leg {number}", cure="see the status")
+        return found
 
     def retry(self) -> None:
         """Try the legs that are gone now."""
@@ -226,13 +275,19 @@ class MirrorHandler(Fan):
         return {
             "status": Action("tell what is known of each leg", NoArguments, lambda _, __: self._told()),
             "retry": Action("try the legs that are gone now", NoArguments, lambda _, __: self.retry()),
-            "add_leg": Action(
-                "let another leg take part", NewLeg, lambda new, _: self.add_leg(build(new.leg, place="leg"))
+            "add_leg": Action("let another leg take part", NewLeg, self._add),
+            "overwrite": Action(
+                "let all of a leg that is gone be written, whatever is on it",
+                OneLeg,
+                lambda old, _: self.overwrite(old.number),
             ),
             "remove_leg": Action(
                 "let a leg take part no more", OneLeg, lambda old, _: self.remove_leg(old.number)
             ),
         }
+
+    def _add(self, new: NewLeg, _progress: object) -> int:
+        return self.add_leg(build(new.leg, place="leg"), overwrite=new.overwrite)
 
     def _told(self) -> dict[str, object]:
         progress = self.progress
@@ -252,9 +307,10 @@ class MirrorHandler(Fan):
 
     def flush(self) -> None:
         """Flush every leg."""
+        # Asked for before: what becomes equal or is written during the flush may not be flushed by it.
+        idle = self._members.idle_regions()
         self._members.everywhere(lambda disk: disk.flush())
-        if self._members.complete:
-            self._members.state.settle()
+        self._members.forget(idle)
 
     def unmap(self, offset: int, length: int) -> None:
         """Make it zeroes on every leg, and holes where there can be."""
@@ -277,26 +333,38 @@ class MirrorHandler(Fan):
     def resize(self, size: int) -> None:
         """Resize every leg; what is new is made equal."""
         shape = self._shape(size)
-        state, before = self._members.state, self._geometry.size
-        with self._members.fitting, self._members.passing(*self._regions(0, max(size, before))):
-            self._members.everywhere(lambda disk: _resize(disk, before, size))
-            state.update(size=size)
-            self._geometry = shape
+        members, before = self._members, self._geometry.size
+        with members.fitting, members.passing(*self._regions(0, max(size, before))):
             if size > before:
-                self._members.unsettled.update(range(*self._regions(before, size - before)))
-                self._sync.ask()
+                self._enlarge(before, size)
+            members.keep(size=size)
+            self._geometry = shape
+            if size < before:
+                members.shrink(size)
+
+    def _enlarge(self, before: int, size: int) -> None:
+        """Enlarge every leg; where they may differ then, they are made equal."""
+        members = self._members
+        first, last = self._regions(before, size - before)
+        # The last region of the smaller disk may be clean, and is written to; those behind it will be dirty.
+        with members.state.writing(first, min(last, members.metadata.regions)):
+            members.everywhere(lambda disk: enlarge(disk, before, size))
+        members.unsettled.update(range(first, last))
+        self._sync.ask()
 
     def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
-        """Change a range of every leg; if that fails, they may differ there."""
+        """Change a range of every leg; if that fails in any way, they may differ there."""
         first, last = self._regions(offset, length)
+        done = False
         # In this order: a leg that joins from now on finds the regions dirty.
         with self._members.state.writing(first, last), self._members.passing(first, last):
             try:
                 self._members.everywhere(verb)
-            except OSError:
-                self._members.unsettled.update(range(first, last))
-                self._sync.ask()
-                raise
+                done = True
+            finally:
+                if not done:
+                    self._members.unsettled.update(range(first, last))
+                    self._sync.ask()
 
     def _readers(self, offset: int, length: int) -> list[MirrorLeg]:
         """Return the legs to read from, in the order to try them."""
@@ -308,7 +376,7 @@ class MirrorHandler(Fan):
 
     def _regions(self, offset: int, length: int) -> tuple[int, int]:
         """Return the first region that a range touches, and the one after the last."""
-        size = self._members.state.header.region_size
+        size = self._members.metadata.region_size
         return offset // size, -(-(offset + length) // size)
 
     def _shape(self, size: int) -> Geometry:
@@ -318,52 +386,7 @@ class MirrorHandler(Fan):
             size, block_size=block, physical_block_size=max(shape.physical_block_size for shape in shapes)
         )
 
-    def _create(self) -> None:
-        """Make the state file: the first leg has all the data, the others have none of it."""
-        shapes = []
-        for leg in self._mirrored:
-            disk = leg.open(self._timeout)
-            if disk is None:
-                raise HostError(f"{leg} of the new mirror cannot be opened: {leg.error}")
-            shapes.append(disk.geometry)
-            leg.standing = Standing.WHOLE
-            leg.close()
-        if any(shape.size < shapes[0].size for shape in shapes):
-            raise UsageError("a leg of the new mirror is smaller than the first one", cure="enlarge it")
-        records = tuple(
-            LegRecord(key=leg.key, identity=leg.identity, whole=leg.number == 0) for leg in self._mirrored
-        )
-        create_state(
-            self.options.path,
-            Header(size=shapes[0].size, region_size=self.options.region_size, legs=records),
-        )
-
-    def _demand_whole(self) -> None:
-        if not self._members.standing(Standing.WHOLE):
-            reasons = "; ".join(f"{leg}: {leg.error or 'it is behind'}" for leg in self._mirrored)
-            raise HostError(
-                f"{self.options.path}: no leg that has all the data can be opened ({reasons})",
-                cure="bring one back",
-            )
-
     def _close_all(self) -> None:
         for leg in self._members.legs:
             leg.close()
         self._members.state.close()
-
-
-def _resize(disk: Handler, before: int, size: int) -> None:
-    """Give a leg a new size, or be content with one that is larger; what is new becomes zeroes.
-
-    Raises:
-        OSError: It is too small, and cannot grow.
-    """
-    if disk.geometry.size != size:
-        try:
-            disk.resize(size)
-        except OSError:
-            if disk.geometry.size < size:
-                raise
-    if size > before:
-        # A larger leg may have anything there.
-        disk.write_zeroes(before, size - before, may_unmap=True)

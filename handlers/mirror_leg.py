@@ -1,6 +1,5 @@
 """One leg of a mirror: a stack that may have all the data, be behind, be gone, or hang."""
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -14,7 +13,10 @@ from vscsihba.block import Capabilities, Geometry, Views
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Leg
-from vscsihba.handlers.lanes import Lanes, Outcome
+from vscsihba.handlers.lanes import Lanes, Outcome, attempt
+from vscsihba.handlers.mirror_assembly import Candidate, Verdict
+from vscsihba.handlers.mirror_mark import FoundMark, is_empty, read_mark, write_mark
+from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, State, digest, short
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ class Standing(Enum):
     """It cannot be used."""
 
 
+_STATES: dict[Standing, State] = {Standing.WHOLE: "in", Standing.BEHIND: "behind", Standing.GONE: "out"}
+
+
 @dataclass(frozen=True, slots=True)
 class LegStatus:
     """What is known of a leg, for those who look.
@@ -44,12 +49,16 @@ class LegStatus:
         identity: Of its medium; empty if it was never open.
         standing: ``whole``, ``behind`` or ``gone``.
         error: Why it is gone.
+        uuid: Of the leg, as its mark has it; empty if it is not known.
+        marked: It carries a mark, so another medium in its place is noticed.
     """
 
     number: int
     identity: str
     standing: str
     error: str
+    uuid: str = ""
+    marked: bool = False
 
 
 class MirrorLeg:
@@ -63,27 +72,31 @@ class MirrorLeg:
         number: Where it stands, for messages.
 
     Attributes:
-        key: Tells it from the other legs, today and after a restart.
+        uuid: Names it, once that is known.
+        event: The event count in its mark; 0 if it has none.
+        marked_size: Capacity of the disk when its mark was written, in bytes.
+        has_room: It is large enough for a mark.
         identity: Of its medium, once it was open.
         standing: What it is good for.
         error: Why it is gone.
         geometry: Its shape, once it was open.
         capabilities: What it can do, once it was open.
+        overwrite: Whatever is on its medium may be overwritten, the next time that it is opened.
     """
 
     def __init__(self, stack: Leg, number: int) -> None:
-        text = msgspec.json.encode(stack.document, order="sorted")
-        self.key = hashlib.sha256(text).hexdigest()[:16]
         self.number = number
-        self.identity = self.error = ""
+        self.uuid = self.identity = self.error = ""
+        self.event = self.marked_size = 0
+        self.has_room = False
         self.standing = Standing.GONE
         self.geometry = Geometry(512)
         self.capabilities = Capabilities()
+        self.overwrite = False
         self._stack = stack
         self._lanes: Lanes | None = None
         self._inline = InlineVerbs()
         self._inline_use = threading.Lock()
-        self._closing: threading.Thread | None = None
 
     def __str__(self) -> str:
         """Name the leg as people know it."""
@@ -92,7 +105,26 @@ class MirrorLeg:
     @property
     def status(self) -> LegStatus:
         """What is known of it."""
-        return LegStatus(self.number, self.identity, self.standing.value, self.error)
+        return LegStatus(
+            self.number, self.identity, self.standing.value, self.error, self.uuid, self.event > 0
+        )
+
+    @property
+    def document(self) -> bytes:
+        """What describes it, the same for the same words."""
+        return msgspec.json.encode(self._stack.document, order="sorted")
+
+    def entry(self, state: State | None = None) -> LegEntry:
+        """Return what the metadata say of it, now or with another state."""
+        return LegEntry(
+            uuid=self.uuid,
+            state=state or _STATES[self.standing],
+            event=self.event,
+            until=self.event,
+            size=self.marked_size,
+            identity="" if self.event else digest(self.identity),
+            name=short(self.identity),
+        )
 
     def check(self) -> None:
         """Look whether it can open; see `Handler.check`."""
@@ -101,25 +133,77 @@ class MirrorLeg:
     def open(self, timeout: float | None) -> Handler | None:
         """Try to open the leg; return it, or None and remember why not.
 
-        What it is good for then is for others to say.
+        What it is good for then is for others to say. A leg that opens too late is closed as soon as it has.
         """
-        if self._closing is not None:
-            self._closing.join(timeout)
-            if self._closing.is_alive():
-                self.error = "what it was asked last has not ended yet"
-                return None
-            self._closing = None
-        self._lanes = Lanes(f"leg{self.number}", self._stack.workers)
-        try:
-            self._disk = self._lanes.submit(self._stack.open).get(timeout)
-        except (VscsihbaError, OSError) as error:
-            self.error = str(error)
-            self._lanes.close()
+        if self._lanes is not None and not self._lanes.join(timeout):
+            self.error = "what it was asked last has not ended yet"
             return None
-        self.identity, self.error = self._disk.identity, ""
-        self.geometry, self.capabilities = self._disk.geometry, self._disk.capabilities
-        self._inline = self._disk.inline
-        return self._disk
+        self._lanes = lanes = Lanes(f"leg{self.number}", self._stack.workers)
+        opened: list[Handler] = []
+
+        def open_stack() -> str:
+            try:
+                opened.append(self._stack.open())
+            except VscsihbaError as error:
+                return str(error)
+            return ""
+
+        def close_stack() -> None:
+            if opened:
+                self._close_stack()
+
+        self._at_end = close_stack
+        try:
+            self.error = lanes.submit(open_stack).get(timeout)
+            if opened:
+                self._disk = opened[0]
+                return lanes.submit(self._look).get(timeout)
+        except OSError as error:
+            self.error = str(error)
+        lanes.close(close_stack)
+        return None
+
+    def _look(self) -> Handler:
+        """Ask the stack what it is, on a thread of the leg's."""
+        disk = self._disk
+        self.identity, self.error = disk.identity, ""
+        self.geometry, self.capabilities = disk.geometry, disk.capabilities
+        self._inline = disk.inline
+        return disk
+
+    def candidate(self, metadata: Metadata | None, timeout: float | None) -> Candidate:
+        """Return what has to be known of the open leg to judge it.
+
+        Args:
+            metadata: What is known of the mirror, if anything is.
+            timeout: Seconds to wait for the leg; None for ever.
+
+        Raises:
+            OSError: Its mark cannot be read.
+        """
+
+        def empty() -> bool:
+            return self.submit(
+                lambda disk: is_empty(disk, disk.geometry.size if metadata is None else metadata.size)
+            ).get(timeout)
+
+        sizes = () if metadata is None else metadata.sizes
+        mark: FoundMark = self.submit(lambda disk: read_mark(disk, sizes)).get(timeout)
+        return Candidate(str(self), self.identity, mark, empty, self.overwrite)
+
+    def take(self, verdict: Verdict) -> None:
+        """Believe what was judged of the leg."""
+        self.uuid, self.event, self.marked_size = verdict.uuid, verdict.event, verdict.size
+        self.overwrite = False
+
+    def begin_mark(self, metadata: Metadata) -> Outcome[None]:
+        """Let one of the leg's threads write its mark.
+
+        Raises:
+            OSError: It was dropped.
+        """
+        own = msgspec.structs.replace(metadata, leg=self.uuid)
+        return self.submit(lambda disk: write_mark(disk, own))
 
     def submit(self, verb: Callable[[Handler], T]) -> Outcome[T]:
         """Let one of the leg's threads do something with it.
@@ -143,13 +227,16 @@ class MirrorLeg:
         finally:
             self._inline_use.release()
 
-    def drop(self, error: Exception) -> None:
+    def drop(self, error: Exception | str) -> None:
         """Use the leg no more, because of `error`, and close it when what it was asked has ended."""
         self.standing, self.error = Standing.GONE, str(error)
         if self._lanes is not None:
-            self._lanes.close()
-            self._closing = threading.Thread(target=self._close, name=f"leg{self.number}-close", daemon=True)
-            self._closing.start()
+            self._lanes.close(self._at_end)
+
+    def wait_until_closed(self) -> None:
+        """Wait until a leg that was dropped is closed, but not for one that hangs."""
+        if self._lanes is not None:
+            self._lanes.join(_PATIENCE)
 
     def close(self) -> None:
         """Close the leg, once what it was asked has ended; one that hangs is left to the kernel.
@@ -157,23 +244,28 @@ class MirrorLeg:
         Raises:
             OSError: As the stack's close.
         """
-        if self._closing is not None:
-            self._closing.join(_PATIENCE)
-        elif self.standing is not Standing.GONE and self._lanes is not None:
-            self.standing = Standing.GONE
-            self._lanes.close()
-            self._forget_inline()
-            if self._lanes.join(_PATIENCE):
-                self._stack.close()
-            else:
-                log.error("%s hangs, and is left open", self)
+        self.standing = Standing.GONE
+        if self._lanes is None:
+            return
+        failures: list[OSError] = []
 
-    def _close(self) -> None:
-        assert self._lanes is not None  # noqa: S101  # it was open
+        def close_stack() -> None:
+            try:
+                self._forget_inline()
+                attempt(self._stack.close)
+            except OSError as error:
+                failures.append(error)
+
+        self._lanes.close(close_stack)
+        if not self._lanes.join(_PATIENCE):
+            log.error("%s hangs, and is left open", self)
+        if failures:
+            raise failures[0]
+
+    def _close_stack(self) -> None:
         self._forget_inline()
-        self._lanes.join()
         try:
-            self._stack.close()
+            attempt(self._stack.close)
         except OSError as error:
             log.warning("%s: closing it failed: %s", self, error)
 

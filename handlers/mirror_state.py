@@ -1,17 +1,16 @@
-"""What a mirror remembers: its legs, and where they may differ.
+"""The state file of a mirror: a copy of its metadata, and the dirty region log.
 
-A file of its own says of each leg whether it has all the data, and of each region of the disk
-whether it is *dirty*: written since the legs were last known to be equal there. A region
-is dirty on stable storage before any leg is written to, so after a crash, or when a leg comes back,
-only the dirty ones have to be made equal. A part of the map that is damaged counts as dirty.
+A region of the disk is *dirty* from before any leg is written to until all legs are known to be equal
+there, on stable storage. So after a crash, or when a leg comes back, only the dirty regions
+have to be made equal. A part of the log that is damaged counts as dirty.
 
-This module knows the file, not the legs.
+This module knows the file, not the legs. docs/formats/mirror.md describes it to the byte.
 """
 
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,58 +20,39 @@ from vscsihba.errors import HostError
 from vscsihba.handlers import sectors, superblock
 from vscsihba.handlers.durable import sync_directory
 from vscsihba.handlers.file import FileHandler
+from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, decode, digest, encode, short
 from vscsihba.handlers.sectors import PER_SECTOR
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 _MAGIC = b"VSCSIMIR"
 _KIND = "mirror"
-_VERSION = 1
 _PERIOD = 5.0
 """Seconds; a region that was not written for one or two of them is forgotten. Noting it anew takes a sync."""
 
 
-class LegRecord(msgspec.Struct, frozen=True):
-    """What is known of one leg.
-
-    Attributes:
-        key: Tells which one in the document it is.
-        identity: Of its medium.
-        whole: It has all the data.
-    """
+class _LegOf1(msgspec.Struct, frozen=True):
+    """A leg, as version 1 of the format has it."""
 
     key: str
     identity: str
     whole: bool
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the mirror.
+class _HeaderOf1(msgspec.Struct, frozen=True, kw_only=True):
+    """The header of version 1, when legs had no marks."""
 
-    Attributes:
-        version: Of this format.
-        uuid: Names it.
-        size: Capacity in bytes.
-        region_size: Bytes of a region.
-        legs: Those that it has, or has lost.
-    """
-
-    version: int = _VERSION
-    uuid: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
+    version: int
+    uuid: str
     size: int
     region_size: int
-    legs: tuple[LegRecord, ...]
-
-    @property
-    def regions(self) -> int:
-        """Regions of the disk."""
-        return -(-self.size // self.region_size)
+    legs: tuple[_LegOf1, ...]
 
 
 class MirrorState:
     """The state file, open and locked.
 
     Attributes:
-        header: What it says of the mirror.
+        metadata: The copy that it has.
 
     Raises:
         UsageError, InUseError: The file cannot be opened.
@@ -80,20 +60,20 @@ class MirrorState:
     """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._store = FileHandler(FileHandler.Options(path=path))
         self._store.open()
         try:
-            self._superblock = superblock.Superblock(self._store, _MAGIC, _KIND)
-            self.header = _decode(self._superblock.text)
+            self.metadata = _metadata_of(superblock.Superblock(self._store, _MAGIC, _KIND).text)
             self._dirty = bytearray()
-            for number in range(-(-self.header.regions // PER_SECTOR)):
+            for number in range(-(-self.metadata.regions // PER_SECTOR)):
                 self._dirty += self._load(number)
         except BaseException as error:
             self._store.close()
             if isinstance(error, HostError):
                 raise HostError(f"{path}: {error.message}", cure=error.cure) from error
             raise
-        del self._dirty[self.header.regions :]
+        del self._dirty[self.metadata.regions :]
         self._recent = bytearray(len(self._dirty))
         self._earlier = bytearray(len(self._dirty))
         self._period_began = time.monotonic()
@@ -137,29 +117,55 @@ class MirrorState:
                 self._writing.remove(under_way)
                 self._recent[first:last] = b"\1" * len(under_way)
 
-    def settle(self) -> None:
-        """Forget regions that were not written for a while.
+    def mark_all(self) -> None:
+        """Let every region be dirty, on stable storage.
 
-        To be called when every leg has flushed, all of them since `settle` was last called.
-        A region that stays dirty by mistake does no harm, so this is not synced.
+        Raises:
+            OSError: That cannot be noted.
+        """
+        with self.writing(0, len(self._dirty)):
+            pass
+
+    def idle(self, unequal: Container[int]) -> list[int]:
+        """Begin a new period if it is time, and return the regions that could be forgotten after a flush.
+
+        Args:
+            unequal: Regions that are not made equal yet.
+
+        Returns:
+            Regions that are equal on all legs, and were not written for a period.
+        """
+        if time.monotonic() < self._period_began + _PERIOD:
+            return []
+        with self._lock:
+            found = [region for region in self.dirty() if self._is_idle(region) and region not in unequal]
+            self._recent, self._earlier = bytearray(len(self._dirty)), self._recent
+            self._period_began = time.monotonic()
+        return found
+
+    def forget(self, regions: list[int], unequal: Container[int]) -> None:
+        """Let regions that `idle` has returned be dirty no more, unless something has happened to them since.
+
+        To be called when every leg has flushed after that call. A region that stays dirty by mistake does
+        no harm, so this is not synced.
 
         Raises:
             OSError: The file cannot be written.
         """
-        if time.monotonic() < self._period_began + _PERIOD:
-            return
         with self._saving:
             with self._lock:
-                idle = [region for region in self.dirty() if self._is_idle(region)]
-                for region in idle:
+                equal = [
+                    region
+                    for region in regions
+                    if region < len(self._dirty) and self._is_idle(region, since=1) and region not in unequal
+                ]
+                for region in equal:
                     self._dirty[region] = 0
-                self._recent, self._earlier = bytearray(len(self._dirty)), self._recent
-                self._period_began = time.monotonic()
-            for number in {region // PER_SECTOR for region in idle}:
+            for number in {region // PER_SECTOR for region in equal}:
                 self._save(number * PER_SECTOR, number * PER_SECTOR + 1, self._dirty)
 
     def clear(self) -> None:
-        """Forget every region: all legs are equal, and will not be written to any more.
+        """Forget every region: all legs are equal and flushed, and will not be written to any more.
 
         Raises:
             OSError: The file cannot be written.
@@ -168,33 +174,33 @@ class MirrorState:
             self._save(0, len(self._dirty), bytearray(len(self._dirty)))
             self._store.flush()
 
-    def update(self, *, size: int | None = None, legs: tuple[LegRecord, ...] | None = None) -> None:
-        """Keep a new size, or what is known of the legs, on stable storage.
+    def save(self, metadata: Metadata) -> None:
+        """Put a new copy of the metadata on stable storage.
 
-        The map grows with the disk, and what is new is dirty.
+        The log grows with the disk, and what is new is dirty.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: It cannot be written; the old copy counts then, or the new one.
         """
         with self._saving:
-            header = msgspec.structs.replace(
-                self.header, size=size or self.header.size, legs=self.header.legs if legs is None else legs
-            )
-            have, want = len(self._dirty), header.regions
+            have, want = len(self._dirty), metadata.regions
             if want > have:
-                self._store.resize(max(self._store.geometry.size, _file_size(want)))
-                with self._lock:
-                    self._dirty.extend(b"\1" * (want - have))
-                    self._recent.extend(bytes(want - have))
-                    self._earlier.extend(bytes(want - have))
-                self._save(have, want, self._dirty)
-            if header != self.header:
-                self._superblock.replace(msgspec.json.encode(header))
-                self.header = header
+                self._grow(have, want)
+            # Read anew: after a failure, the slot that can be read must not be written to.
+            superblock.Superblock(self._store, _MAGIC, _KIND).replace(encode(metadata))
+            self.metadata = metadata
             if want < have:
                 with self._lock:
                     for row in (self._dirty, self._recent, self._earlier):
                         del row[want:]
+
+    def _grow(self, have: int, want: int) -> None:
+        self._store.resize(max(self._store.geometry.size, _file_size(want)))
+        with self._lock:
+            self._dirty.extend(b"\1" * (want - have))
+            self._recent.extend(bytes(want - have))
+            self._earlier.extend(bytes(want - have))
+        self._save(have, want, self._dirty)
 
     def _begin(self, regions: range) -> bool:
         """Note that regions are being written, if all are dirty already."""
@@ -204,13 +210,14 @@ class MirrorState:
             self._writing.append(regions)
             return True
 
-    def _is_idle(self, region: int) -> bool:
-        written = self._recent[region] or self._earlier[region]
+    def _is_idle(self, region: int, *, since: int = 2) -> bool:
+        """Tell whether a region is not being written, and was not for 1 or 2 periods."""
+        written = self._recent[region] or (since > 1 and self._earlier[region])
         return not written and not any(region in regions for regions in self._writing)
 
     def _load(self, number: int) -> bytes:
         states = sectors.decode(
-            number, read_bytes(self._store, _place(number), sectors.SECTOR), self.header.uuid
+            number, read_bytes(self._store, _place(number), sectors.SECTOR), self.metadata.uuid
         )
         return b"\1" * PER_SECTOR if states is None or max(states) > 1 else states
 
@@ -218,10 +225,10 @@ class MirrorState:
         """Write the sectors with the regions from `first` to before `last` as `dirty` has them."""
         for number in range(first // PER_SECTOR, (last - 1) // PER_SECTOR + 1):
             states = dirty[number * PER_SECTOR : (number + 1) * PER_SECTOR]
-            write_bytes(self._store, _place(number), sectors.encode(number, states, self.header.uuid))
+            write_bytes(self._store, _place(number), sectors.encode(number, states, self.metadata.uuid))
 
 
-def create_state(path: str, header: Header) -> None:
+def create_state(path: str, metadata: Metadata) -> None:
     """Make a state file in which every region is dirty.
 
     After a crash it is there as a whole or not at all.
@@ -229,14 +236,14 @@ def create_state(path: str, header: Header) -> None:
     Raises:
         UsageError, HostError: The system refuses to make a file there.
     """
-    new = Path(path + ".new")
+    new = Path(f"{path}.{metadata.uuid}.new")  # nobody else's file has this name
     new.unlink(missing_ok=True)
-    store = FileHandler(FileHandler.Options(path=str(new), create=True, size=_file_size(header.regions)))
+    store = FileHandler(FileHandler.Options(path=str(new), create=True, size=_file_size(metadata.regions)))
     store.open()
     try:
-        for number in range(-(-header.regions // PER_SECTOR)):
-            write_bytes(store, _place(number), sectors.encode(number, b"\1" * PER_SECTOR, header.uuid))
-        superblock.create(store, msgspec.json.encode(header), _MAGIC, _KIND)
+        for number in range(-(-metadata.regions // PER_SECTOR)):
+            write_bytes(store, _place(number), sectors.encode(number, b"\1" * PER_SECTOR, metadata.uuid))
+        superblock.create(store, encode(metadata), _MAGIC, _KIND)
         new.replace(path)
         sync_directory(Path(path).parent)
     except BaseException:
@@ -246,14 +253,38 @@ def create_state(path: str, header: Header) -> None:
         store.close()
 
 
-def _decode(text: bytes) -> Header:
-    fields = msgspec.json.decode(text)
-    if fields.get("version") != _VERSION:
-        raise HostError(
-            f"the mirror is of version {fields.get('version')}, known is {_VERSION}",
-            cure="open it with a newer release",
-        )
-    return msgspec.convert(fields, Header)
+def _metadata_of(text: bytes) -> Metadata:
+    """Return the metadata of a state file, also of one of version 1.
+
+    Raises:
+        HostError: They cannot be understood.
+    """
+    try:
+        old = msgspec.json.decode(text, type=_HeaderOf1)
+    except msgspec.MsgspecError:
+        return decode(text)
+    return _migrated(old) if old.version == 1 else decode(text)
+
+
+def _migrated(old: _HeaderOf1) -> Metadata:
+    """Return the metadata that version 1 amounts to: legs without marks, known by their media's names."""
+    return Metadata(
+        uuid=old.uuid,
+        event=0,
+        session="",
+        size=old.size,
+        region_size=old.region_size,
+        legs=tuple(
+            LegEntry(
+                uuid=str(uuid.uuid4()),
+                state="in" if leg.whole else "behind",
+                event=0,
+                identity=digest(leg.identity),
+                name=short(leg.identity),
+            )
+            for leg in old.legs
+        ),
+    )
 
 
 def _place(number: int) -> int:

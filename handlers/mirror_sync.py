@@ -8,9 +8,11 @@ from time to time, less often each time it fails.
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.lanes import attempt
 from vscsihba.handlers.mirror_leg import Standing
 from vscsihba.handlers.mirror_members import Members
 from vscsihba.handlers.vectored import read_bytes, write_bytes
@@ -74,8 +76,8 @@ class Synchroniser:
 
     def _run(self) -> None:
         while True:
-            while not self._stopping and self._has_work() and self._copy():
-                pass
+            # Whatever goes wrong, the thread goes on: without it no leg would ever come back.
+            self._guarded(self._copy_all)
             with self._wake:
                 if not (self._stopping or self._asked):
                     waits = self._has_work() or (self._retry and self._members.standing(Standing.GONE))
@@ -84,23 +86,36 @@ class Synchroniser:
                 self._asked = False
                 if self._stopping:
                     return
-            self._bring_back()
+            self._guarded(self._bring_back)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            attempt(work)
+        except OSError as error:
+            log.warning("mirror %s: making the legs equal failed: %s", self._members.metadata.uuid, error)
+
+    def _copy_all(self) -> None:
+        while not self._stopping and self._has_work() and self._copy():
+            pass
 
     def _has_work(self) -> bool:
         return bool(self._members.unsettled or self._members.standing(Standing.BEHIND))
 
     def _bring_back(self) -> None:
-        """Try every leg that is gone."""
-        for leg in self._members.standing(Standing.GONE):
-            try:
-                if self._members.admit(leg):
-                    self._members.record()
-                    log.info("mirror %s: %s is back", self._members.state.header.uuid, leg)
-            except OSError as error:
-                leg.drop(error)
+        """Try every leg that is gone, and record a drop that could not be recorded."""
+        members = self._members
+        if members.record.is_due:
+            members.keep()
+        for leg in members.standing(Standing.GONE):
+            if members.admit(leg):
+                log.info("mirror %s: %s is back", members.metadata.uuid, leg)
 
     def _copy(self) -> bool:
-        """Copy everything that may differ; return whether that could be done."""
+        """Copy everything that may differ; return whether that was done to the end.
+
+        Raises:
+            OSError: It cannot be done.
+        """
         members, behind = self._members, self._members.standing(Standing.BEHIND)
         regions = members.state.dirty() if behind else sorted(members.unsettled)
         try:
@@ -109,21 +124,18 @@ class Synchroniser:
                     return False
                 self.progress = Progress(done, len(regions))
                 with members.alone_in(region):
-                    if region < members.state.header.regions:  # else the disk was made smaller
+                    if region < members.metadata.regions:  # else the disk was made smaller
                         self._copy_region(region)
                     members.unsettled.discard(region)
             members.everywhere(_flush)
             members.promote(behind)
-        except OSError as error:
-            log.warning("mirror %s: making the legs equal failed: %s", members.state.header.uuid, error)
-            return False
         finally:
             self.progress = None
         return True
 
     def _copy_region(self, region: int) -> None:
         """Write a region of the first leg that has all the data to every other leg."""
-        members, header = self._members, self._members.state.header
+        members, header = self._members, self._members.metadata
         offset = region * header.region_size
         length = min(header.region_size, header.size - offset)
         data = members.from_one(

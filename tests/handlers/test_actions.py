@@ -140,7 +140,7 @@ def test_a_mirrors_legs_come_and_go_and_the_document_with_them(image: Path, tmp_
         write(disk, 0, b"on three legs")
         ask(stack.layer("mirror"), "remove_leg", {"number": 0})
         changed = stack.document
-    assert third.read_bytes() == other.read_bytes() == image.read_bytes()
+    assert third.read_bytes()[:SIZE] == other.read_bytes()[:SIZE] == image.read_bytes()[:SIZE]
     assert changed == {**document, "next": {**document["next"], "legs": [str(other), str(third)]}}  # type: ignore[dict-item]
     with build(changed) as disk:
         assert read(disk, 0, 13) == b"on three legs"

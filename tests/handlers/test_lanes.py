@@ -11,7 +11,7 @@ PATIENCE = 10
 def test_results_and_failures_come_back() -> None:
     lanes = Lanes("test", 2)
     assert lanes.submit(lambda: 42).get(PATIENCE) == 42
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(OSError, match="ZeroDivisionError: integer division"):
         lanes.submit(lambda: 1 // 0).get(PATIENCE)
     lanes.close()
     lanes.join()

@@ -1,0 +1,148 @@
+"""The metadata of a mirror: which legs it has, and which of them have all the data.
+
+Every leg carries a copy (`mirror_mark`), and the state file another one (`mirror_state`). Each change
+has a higher event count than the one before. Copies are counted as votes: two for each leg that is in,
+one for the state file. A change counts once more than half of the votes of the metadata before it
+have it on stable storage, so any two such majorities have a copy in common.
+
+This module knows the text of a copy, not where it is stored. docs/formats/mirror.md describes it.
+"""
+
+import hashlib
+from collections.abc import Container
+from typing import Literal
+
+import msgspec
+
+from vscsihba.errors import HostError
+
+VERSION = 2
+MOST_LEGS = 16
+"""Legs whose entries are sure to fit into one copy."""
+_LONGEST_NAME = 60
+
+State = Literal["in", "behind", "out"]
+"""``in``: the leg has all the data; ``behind``: it is being made equal; ``out``: it is not used."""
+
+
+class LegEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One leg, as a copy of the metadata describes it.
+
+    Attributes:
+        uuid: Of the leg.
+        state: Whether it has all the data.
+        event: The last event count known to be in the leg's own mark; 0 if it has no mark yet.
+        until: The last event count that may be in the mark of a leg that is out.
+        size: Capacity of the disk when that mark was written, in bytes: the mark lies behind that.
+        identity: Digest of the identity of a medium without a mark (event 0); else empty.
+        name: Identity of the medium, cut short; for messages only.
+    """
+
+    uuid: str
+    state: State
+    event: int
+    until: int = 0
+    size: int = 0
+    identity: str = ""
+    name: str = ""
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """One copy of a mirror's metadata.
+
+    Attributes:
+        version: Of this format.
+        uuid: Of the mirror.
+        leg: UUID of the leg that carries this copy; empty in the state file.
+        event: Event count of the last change.
+        state_event: The last event count known to be in the state file.
+        session: UUID of the opening of the mirror that made the change.
+        size: Capacity in bytes.
+        region_size: Bytes of a region of the dirty region log.
+        legs: All legs, in use or not.
+    """
+
+    version: int = VERSION
+    uuid: str
+    leg: str = ""
+    event: int
+    state_event: int = 0
+    session: str
+    size: int
+    region_size: int
+    legs: tuple[LegEntry, ...]
+
+    @property
+    def regions(self) -> int:
+        """Regions of the disk."""
+        return -(-self.size // self.region_size)
+
+    @property
+    def votes(self) -> int:
+        """Votes of all copies."""
+        return 1 + 2 * len(self.voters)
+
+    @property
+    def voters(self) -> frozenset[str]:
+        """UUIDs of the legs that are in and carry a mark."""
+        return frozenset(leg.uuid for leg in self.legs if leg.state == "in" and leg.event > 0)
+
+    @property
+    def members(self) -> frozenset[str]:
+        """UUIDs of the legs that are in."""
+        return frozenset(leg.uuid for leg in self.legs if leg.state == "in")
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """The capacities behind which marks may lie, in bytes."""
+        return frozenset({self.size, *(leg.size for leg in self.legs if leg.event)})
+
+    def entry(self, uuid: str) -> LegEntry | None:
+        """Return the entry of a leg, None if the mirror has no such leg."""
+        return next((leg for leg in self.legs if leg.uuid == uuid), None)
+
+    def is_majority(self, legs: Container[str], *, state_file: bool) -> bool:
+        """Tell whether some legs, with or without the state file, have more than half of the votes."""
+        return 2 * (2 * sum(leg in legs for leg in self.voters) + state_file) > self.votes
+
+    def agrees(self, other: "Metadata") -> bool:
+        """Tell whether another copy says the same."""
+        return (self.event, self.session, self.members) == (other.event, other.session, other.members)
+
+
+def encode(metadata: Metadata) -> bytes:
+    """Return the text of a copy."""
+    return msgspec.json.encode(metadata)
+
+
+def decode(text: bytes) -> Metadata:
+    """Return what a copy says.
+
+    Raises:
+        HostError: A later release has written it, or it makes no sense.
+    """
+    try:
+        fields = msgspec.json.decode(text, type=dict)
+        if fields.get("version") != VERSION:
+            raise HostError(
+                f"the mirror is of version {fields.get('version')}, known is {VERSION}",
+                cure="open it with a newer release",
+            )
+        return msgspec.convert(fields, Metadata)
+    except msgspec.MsgspecError as error:
+        raise HostError(
+            f"the metadata of the mirror makes no sense: {error}", cure="restore it from a copy"
+        ) from error
+
+
+def digest(identity: str) -> str:
+    """Return the digest of a medium's identity that an entry without a mark has."""
+    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def short(identity: str) -> str:
+    """Return the end of a medium's identity, as printable text of at most 60 bytes."""
+    printable = "".join(
+        letter if letter.isprintable() and letter not in '"\\' else "?" for letter in identity
+    )
+    return printable.encode(errors="replace")[-_LONGEST_NAME:].decode(errors="ignore")
