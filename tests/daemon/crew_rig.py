@@ -121,5 +121,8 @@ class FakeEngine:
             raise HostError(self._hba.refuse[lun])
         return {"owner": owner is self}
 
+    def _end(self, _lun: int, _arguments: object) -> None:
+        return
+
     def _tune_lun(self, _lun: int, _arguments: object) -> None:
         return

@@ -16,6 +16,7 @@ from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
 from vscsihba.daemon import roster
 from vscsihba.daemon import state as state_module
+from vscsihba.daemon.run import take_all_down
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
@@ -524,3 +525,12 @@ def test_its_verbs_answer_on_a_socket(world: World) -> None:
         assert sorted(world.service.verbs()) == [
             "act", "apply", "clear", "plan", "resize", "save", "show", "status",
         ]  # fmt: skip
+
+
+def test_when_the_machine_goes_down_what_is_in_use_is_served_until_it_is_free(world: World) -> None:
+    world.service.apply(document("a"), said)
+    world.service.apply(document("b", hba=1), said)
+    world.used[0, 0] = "/dev/sda is mounted on /mnt"
+    take_all_down(world.service)
+    assert world.linked == {0: {0}}
+    assert world.hbas[0].asked[-1][1] == "end"

@@ -20,6 +20,7 @@ def test_the_unit_names_the_program_and_protects_what_it_can() -> None:
     assert service["Type"] == "notify"
     assert service["KillMode"] == "process", "engines go on without the service"
     assert service["NoNewPrivileges"] == "yes"
+    assert unit["Unit"]["Before"] == "remote-fs-pre.target", "file systems are unmounted before it stops"
     assert "@" not in service_unit.text(Path("/opt/x/bin/vscsihba"))
 
 

@@ -130,6 +130,16 @@ class Crew:
                 raise
         self._roster.close()
 
+    def end_when_free(self) -> None:
+        """Have the engines end as soon as none of the disks is in use, and let go of them."""
+        members = self.members
+        self._roster.size = 0  # none is replaced
+        for member in members:
+            try:
+                member.ask("end", {"when_free": True})
+            except VscsihbaError as error:
+                log.error("engine %d of HBA %d: %s", member.pid, self._id, error)  # noqa: TRY400 - it says all
+
     def close(self) -> None:
         """Let go of the engines: they go on."""
         self._roster.close()

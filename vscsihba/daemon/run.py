@@ -71,7 +71,7 @@ def serve(state: State | None = None) -> None:
                     notifier.alive(_summary(service))
                 notifier.stopping()
             if _machine_goes_down():
-                _take_all_down(service)
+                take_all_down(service)
         finally:
             supervisor.close()
 
@@ -133,10 +133,11 @@ def _machine_goes_down() -> bool:
     return done.stdout.strip() == "stopping"
 
 
-def _take_all_down(service: Service) -> None:
-    """End all disks, as far as they are not in use; what runs stays noted as saved, for the next start."""
+def take_all_down(service: Service) -> None:
+    """End all disks, those that are in use once they are free; the saved document stays as it is."""
     for hba in service.document.hbas:
         try:
             service.clear(lambda _step: None, hba.id)
         except VscsihbaError as error:
-            log.warning("HBA %d goes down with the machine: %s", hba.id, error)
+            log.warning("HBA %d is served until its disks are free: %s", hba.id, error)
+            service.end_when_free(hba.id)

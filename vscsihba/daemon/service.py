@@ -213,6 +213,10 @@ class Service:
             self._decided(Awaited() if hba is None else self.awaited.without(self.document, [hba]))
             return {**_told(found, self.document), "removed": [step.text for step in found]}
 
+    def end_when_free(self, hba_id: int) -> None:
+        """Have the engines of an HBA end as soon as none of its disks is in use, without this service."""
+        self._supervisor.end_when_free(hba_id)
+
     def resize(self, backstore: str, size: int, progress: Progress) -> object:
         """Enlarge a backstore to `size` bytes."""
         with self._changing:

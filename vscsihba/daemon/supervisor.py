@@ -157,6 +157,10 @@ class Supervisor:
         self._crews[hba_id].end()
         del self._crews[hba_id]
 
+    def end_when_free(self, hba_id: int) -> None:
+        """Have the engines of an HBA end as soon as none of its disks is in use; see `Crew.end_when_free`."""
+        self._crews[hba_id].end_when_free()
+
     def set_engines(self, hba_id: int, engines: int) -> None:
         """Have an HBA served by so many engines; see `Crew.set_size`."""
         self._crews[hba_id].set_size(engines)

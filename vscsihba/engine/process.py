@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 from vscsihba.engine import privileges
 from vscsihba.engine.descriptors import raise_limit
 from vscsihba.engine.reports import Reports
+from vscsihba.engine.shutdown import end_when_free, outlive_shutdown
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, VscsihbaError
 from vscsihba.logs import log_in_background
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # for all threads: `_wait` takes them
     hba_id = int(arguments[0])
     raise_limit()
+    outlive_shutdown()
     try:
         privileges.drop()
         listener = log_in_background(f"hba{hba_id}", logging.INFO)
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(hba_id: int) -> int:
     reports = Reports(failed=log.error, notice=log.info)
     try:
-        target = Target(hba_id, [], reports=reports, by=BY, end=lambda: _end(target))
+        target = Target(hba_id, [], reports=reports, by=BY, end=lambda **how: _end(target, **how))
         with target:
             if _say(None) or target.status()["luns"]:
                 log.info("engine %d serves", os.getpid())
@@ -60,12 +63,19 @@ def _serve(hba_id: int) -> int:
     return 0
 
 
-def _end(target: Target) -> None:
+def _end(target: Target, *, when_free: bool = False) -> None:
     """Be asked to end.
+
+    Args:
+        target: The HBA.
+        when_free: Wait until no disk is in use that would go: the machine goes down.
 
     Raises:
         InUseError: A disk would go that is in use.
     """
+    if when_free:
+        end_when_free(target.users, partial(os.kill, os.getpid(), signal.SIGTERM))
+        return
     if users := target.users():
         raise InUseError(f"id={target.id} is in use: {users[0]}", cure="end that first")
     os.kill(os.getpid(), signal.SIGTERM)

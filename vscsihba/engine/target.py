@@ -37,7 +37,8 @@ class Target(SharedLuns):
         requests: The LUNs that this engine knows.
         reports: Who is told of commands, failures and events.
         by: Which program this is; only engines of one program share an HBA.
-        end: Called when another process asks this one to end; None: it cannot be asked.
+        end: Called when another process asks this one to end, with ``when_free=True`` if it is to wait until
+            no disk is in use; None: it cannot be asked.
 
     Raises:
         UsageError: A stack or a number cannot be meant; nothing was changed.
@@ -51,7 +52,7 @@ class Target(SharedLuns):
         *,
         reports: Reports,
         by: str = "vscsitarget",
-        end: Callable[[], None] | None = None,
+        end: Callable[..., None] | None = None,
     ) -> None:
         super().__init__(hba_id, requests, run_directory(hba_id), reports=reports)
         self.since = time.time()

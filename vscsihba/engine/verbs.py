@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def verbs(target: "Target", end: Callable[[], None] | None) -> dict[str, Callable[..., object]]:
+def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callable[..., object]]:
     """Return the verbs of an engine by name; ``end`` is there only if it can be asked to."""
 
     def add_lun(request: Mapping[str, Any], *, make: bool = False) -> dict[str, object]:
