@@ -52,6 +52,8 @@ class EncryptHandler(Transform):
         if path and file_path.look(path, read_only=True) is None:
             if not self.options.create:
                 raise UsageError(f"{path}: no such header", cure='"create": true makes one')
+            if not self.may_make:
+                raise file_path.lost(path)
             file_path.demand_room(path)
 
     def open(self) -> None:
@@ -188,6 +190,8 @@ class EncryptHandler(Transform):
         path, read_only = self.options.header, self.next.capabilities.read_only
         with ExitStack() as failing:
             if file_path.look(path, read_only=True) is None:
+                if not self.may_make:
+                    raise file_path.lost(path)
                 file_making.create(path, luks.DETACHED_SIZE)
                 failing.callback(Path(path).unlink)
             file = FileHandler(FileHandler.Options(path=path, read_only=read_only))

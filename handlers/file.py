@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
-from vscsihba.block import Capabilities, ExtentStatus, Geometry, Space, Views
+from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Space, Views
 from vscsihba.errors import MediumError
 from vscsihba.handlers import file_making, file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
@@ -49,6 +49,7 @@ class FileHandler(Handler):
         super().__init__(options)
         self._shared = options.read_only if shared is None else shared
         self._fd = -1
+        self._padding = 0
         self._is_device = False
         self._syncs = Syncs(options.path)
         self._direct: DirectFile | None = None
@@ -62,18 +63,20 @@ class FileHandler(Handler):
     def open(self) -> None:
         """Make the file if asked to, lock it, and find out what it can do."""
         path, read_only = self.options.path, self.options.read_only
-        if not os.path.lexists(path):
+        if not os.path.exists(path):  # noqa: PTH110 - a link to a file that is missing counts as missing
             self.options.make(make=self.may_make)
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         with ExitStack() as failing:
             failing.callback(self.close)
             medium = file_path.measure(self._fd, path)
+            self.options.check_format(medium)
             if (enlarged := self.options.enlarged(medium, make=self.may_make)) != medium:
                 self.options.shape(enlarged)
                 file_making.enlarge(self._fd, path, enlarged.size)
                 medium = enlarged
             self._is_device = medium.is_device
             self._geometry = self.options.shape(medium)
+            self._padding = self._geometry.size - medium.size
             self._capabilities = self._ask(medium)
             self._expected = Expected(0 if medium.is_device else medium.size)
             if self.options.direct:
@@ -103,7 +106,7 @@ class FileHandler(Handler):
     @property
     def identity(self) -> str:
         """The path without symbolic links."""
-        return "file:" + os.path.realpath(self.options.path)
+        return "file:" + file_path.in_utf8(os.path.realpath(self.options.path))
 
     @property
     def inline(self) -> InlineVerbs:
@@ -116,7 +119,10 @@ class FileHandler(Handler):
             self._direct.read(offset, views)
             return
         done = transfer(partial(self._preadv, flags=0), offset, views)
-        if done < sum(map(len, views)):
+        wanted = sum(map(len, views))
+        if done < wanted and self._is_padding(offset + done, offset + wanted):
+            Buffer(views).zero(done)
+        elif done < wanted:
             raise MediumError(offset + done, f"{self.options.path} ends at byte {offset + done}")
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
@@ -197,15 +203,14 @@ class FileHandler(Handler):
         """
         file_path.lock(self._fd, self.options.path, shared=shared)
 
+    def _is_padding(self, start: int, end: int) -> bool:
+        """Tell whether a range lies in the part of the last block that the file does not have."""
+        return start >= self._geometry.size - self._padding and end <= self._geometry.size
+
     def _ask(self, medium: file_path.Medium) -> Capabilities:
         """Ask file system or device what it can do."""
         read_only = self.options.read_only
-        if medium.is_device:
-            can_unmap = medium.unmap_granularity > 0
-        else:
-            # Behind the end there is nothing, so this changes nothing. Where nothing may be tried, the holes
-            # are there to be seen, and nobody will make one.
-            can_unmap = read_only or self._can(linux.punch_hole, medium.size, medium.unmap_granularity)
+        can_unmap = medium.unmap_granularity > 0 if medium.is_device else read_only or self._can_punch(medium)
         return Capabilities(
             read_only=read_only,
             flush=not read_only,
@@ -215,6 +220,19 @@ class FileHandler(Handler):
             rotational=medium.rotational,
             unmap_granularity=medium.unmap_granularity if can_unmap else 0,
         )
+
+    def _can_punch(self, medium: file_path.Medium) -> bool:
+        """Try to punch a hole where there is nothing, which changes nothing.
+
+        That is behind the end; in a file of the largest size that its file system has, it is a hole.
+        """
+        try:
+            return self._can(linux.punch_hole, medium.size, medium.unmap_granularity)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+        hole = os.lseek(self._fd, 0, os.SEEK_HOLE)
+        return hole < medium.size and self._can(linux.punch_hole, hole, 1)
 
     def _ask_inline(self) -> InlineVerbs:
         """Find out which verbs never block; past the page cache, all of them do."""
@@ -245,7 +263,7 @@ class FileHandler(Handler):
         if self._is_device:
             return
         end = os.lseek(self._fd, 0, os.SEEK_END)
-        if end < offset + length:
+        if end + self._padding < offset + length:
             raise MediumError(max(offset, end), f"{self.options.path} was truncated to {end} bytes")
 
     def _preadv(self, views: Views, offset: int, flags: int) -> int:

@@ -3,6 +3,7 @@
 Knows the options and how they go together with a medium; nothing is opened here but a template.
 """
 
+import os
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -49,6 +50,13 @@ class FileOptions(Handler.Options, kw_only=True):
             "time nor room where the file system can let both share storage (reflink)."
         ),
     ] = ""
+    format: Annotated[
+        Literal["raw"] | None,
+        Meta(
+            description="Serve the bytes as they are, even if they look like an image of another format "
+            "(qcow2, vmdk, ...), which is refused otherwise."
+        ),
+    ] = None
     direct: Annotated[
         bool, Meta(description="Go past the page cache (O_DIRECT), in units of 4096 bytes on files.")
     ] = False
@@ -86,8 +94,21 @@ class FileOptions(Handler.Options, kw_only=True):
                 medium = file_path.Medium(self.size)
             else:
                 raise file_path.missing(self.path)
-            file_path.demand_room(self.path)
+            file_path.demand_room(os.path.realpath(self.path))
+        self.check_format(medium)
         return self.enlarged(medium, make=make)
+
+    def check_format(self, medium: file_path.Medium) -> None:
+        """Refuse a medium that holds an image of another format than raw, unless that was asked for.
+
+        Raises:
+            UsageError: It does.
+        """
+        if medium.image_format and self.format is None:
+            raise UsageError(
+                f"{self.path} is an image of the format {medium.image_format}, not raw",
+                cure='convert it (qemu-img convert -O raw), or use "format": "raw" to serve it as it is',
+            )
 
     def _template(self) -> file_path.Medium:
         """Return what a missing file is to be a copy of.
@@ -111,7 +132,7 @@ class FileOptions(Handler.Options, kw_only=True):
         Raises:
             UsageError: It may not.
         """
-        path, size = self.path, self.size
+        path, size = os.path.realpath(self.path), self.size
         if not make and (self.copy_of or size is not None):
             raise file_path.lost(path)
         if self.copy_of:
@@ -141,7 +162,8 @@ class FileOptions(Handler.Options, kw_only=True):
 
     def shape(self, medium: file_path.Medium) -> Geometry:
         """Return the shape of the disk, with the block sizes that were asked for."""
-        return medium.geometry(self.path, self.block_size, self.physical_block_size)
+        padded = self.read_only and not medium.is_device
+        return medium.geometry(self.path, self.block_size, self.physical_block_size, padded=padded)
 
     def alignment(self, medium: file_path.Medium) -> int:
         """Return what direct requests have to be aligned to.
@@ -154,6 +176,6 @@ class FileOptions(Handler.Options, kw_only=True):
             raise UsageError(
                 f"{self.path}: the size {medium.size} is no multiple of the {alignment} that "
                 "direct access needs",
-                cure="enlarge it a little",
+                cure='leave "direct" out' if self.read_only else "enlarge it a little",
             )
         return alignment

@@ -7,6 +7,7 @@ done with the descriptor afterwards is not this module's business.
 import errno
 import fcntl
 import os
+import shlex
 import stat
 import struct
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from pathlib import Path
 from vscsihba.block import Geometry
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers import linux
+from vscsihba.handlers.image_formats import image_format
 
 _PAGE = 4096
 """The page cache writes a file in these; anything smaller is read, changed and written."""
@@ -33,6 +35,7 @@ class Medium:
         optimal_io: The transfer that it likes best, in bytes, 0 if it has no wish.
         unmap_granularity: Bytes below which deallocating frees nothing.
         rotational: Seeks cost.
+        image_format: The format of a disk image that is not raw; empty if it seems to be raw.
     """
 
     size: int
@@ -42,17 +45,32 @@ class Medium:
     optimal_io: int = 0
     unmap_granularity: int = 0
     rotational: bool = False
+    image_format: str = ""
 
-    def geometry(self, path: str, block_size: int | None, physical_block_size: int | None) -> Geometry:
+    def geometry(
+        self, path: str, block_size: int | None, physical_block_size: int | None, *, padded: bool = False
+    ) -> Geometry:
         """Return the shape of the disk, with the block sizes that a person may have asked for.
+
+        Args:
+            path: For messages.
+            block_size: Logical block in bytes; None for the medium's.
+            physical_block_size: Physical block in bytes; None for the medium's.
+            padded: Let the last block be one that the medium has in part only.
 
         Raises:
             UsageError: The size does not suit a disk, or not these blocks.
         """
         logical = block_size or self.block_size
+        whole = -(-self.size // logical) * logical
+        if whole != self.size and not padded:
+            raise UsageError(
+                f"{path}: the size {self.size} is no multiple of the block size {logical}",
+                cure=_cure_for_size(path, whole, is_device=self.is_device),
+            )
         try:
             return Geometry(
-                size=self.size,
+                size=whole,
                 block_size=logical,
                 physical_block_size=physical_block_size or max(self.physical_block_size, logical),
                 optimal_io=0 if self.optimal_io % logical else self.optimal_io,
@@ -70,16 +88,19 @@ def measure(fd: int, path: str) -> Medium:
     status = os.fstat(fd)
     demand_kind(status.st_mode, path)
     if stat.S_ISREG(status.st_mode):
-        return Medium(status.st_size, unmap_granularity=status.st_blksize)
+        found = image_format(fd, status.st_size)
+        return Medium(status.st_size, unmap_granularity=status.st_blksize, image_format=found)
     logical, physical, optimal = linux.block_sizes(fd)
+    size = os.lseek(fd, 0, os.SEEK_END)
     return Medium(
-        size=os.lseek(fd, 0, os.SEEK_END),
+        size=size,
         is_device=True,
         block_size=logical,
         physical_block_size=physical,
         optimal_io=optimal,
         unmap_granularity=linux.discard_granularity(fd),
         rotational=linux.is_rotational(fd),
+        image_format=image_format(fd, size),
     )
 
 
@@ -161,6 +182,15 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
         raise HostError(f"{path} cannot be locked: {error.strerror}") from error
 
 
+def in_utf8(path: str) -> str:
+    """Return a path as it is, or one that is not valid UTF-8 as the hexadecimal digits of its bytes."""
+    raw = os.fsencode(path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.hex()
+
+
 def demand_room(path: str) -> None:
     """Refuse a name for which no file can be made.
 
@@ -198,6 +228,12 @@ def explain(path: str, error: OSError) -> VscsihbaError:
             return InUseError(f"{path} is in use: it is mounted, or another device is made of it")
         case _:
             return HostError(f"{path}: {error.strerror}")
+
+
+def _cure_for_size(path: str, whole: int, *, is_device: bool) -> str:
+    if is_device:
+        return 'use a smaller "block_size"'
+    return f'enlarge it (truncate -s {whole} {shlex.quote(path)}), or use "read_only": true'
 
 
 def _not_writable(path: str) -> UsageError:

@@ -68,10 +68,28 @@ def convert(kind: type[O], document: Mapping[str, object], *, place: str, handle
     for field in fields:
         if field.required and field.encode_name not in document:
             raise ConfigError(place, f"handler {handler} needs the option {field.encode_name!r}")
+    _check_text(document, place)
     try:
         return msgspec.convert(_with_sizes(kind, document, place), kind)
     except msgspec.ValidationError as error:
         raise _refused(kind, document, place, error) from error
+
+
+def _check_text(document: Mapping[str, object], place: str) -> None:
+    """Refuse text that no JSON document can hold, such as a file's name that is not UTF-8.
+
+    Raises:
+        ConfigError: There is some.
+    """
+    for key, value in document.items():
+        try:
+            str(value).encode() if isinstance(value, str) else None
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{place}.{key}",
+                f"{value!a} is not valid UTF-8",
+                cure="rename it, or make a symbolic link to it",
+            ) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -49,6 +49,12 @@ class ExtentStatus:
     zero: bool
 
 
+_MOST_RATIO = 1 << 15
+"""Logical blocks in a physical one that READ CAPACITY(16) can tell of: its exponent has 4 bits (SBC-4)."""
+_MOST_SIZE = (1 << 63) - 1
+"""Bytes that a file offset can have (``loff_t``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The shape of a medium.
@@ -56,7 +62,8 @@ class Geometry:
     Attributes:
         size: Capacity in bytes, a multiple of `block_size`.
         block_size: Logical block length in bytes, a power of two from 512 to 4096.
-        physical_block_size: What the medium writes at once, a power-of-two multiple of `block_size`.
+        physical_block_size: What the medium writes at once, a power-of-two multiple of `block_size`, at most
+            2^15 of them.
         optimal_io: Bytes of the transfer that the medium likes best, 0 if it has no wish.
     """
 
@@ -79,6 +86,13 @@ class Geometry:
                 f"physical block size {self.physical_block_size} is no power-of-two multiple "
                 f"of the block size {self.block_size}"
             )
+        if ratio > _MOST_RATIO:
+            raise UsageError(
+                f"physical block size {self.physical_block_size} is more than {_MOST_RATIO} logical blocks "
+                f"of {self.block_size}"
+            )
+        if self.size > _MOST_SIZE:
+            raise UsageError(f"the size {self.size} is larger than Linux can address, 8 EiB less one block")
         if self.size <= 0:
             raise UsageError("the size is 0", cure="give the medium at least one block")
         if self.size % self.block_size:

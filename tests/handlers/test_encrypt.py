@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, open_files, read, write
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers import luks
 from vscsihba.handlers.checked import Checked
@@ -294,10 +294,6 @@ def test_an_erase_that_fails_leaves_no_weak_key(empty: Path, monkeypatch: pytest
 # Other programs
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def run(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -527,6 +523,11 @@ def test_an_erase_changes_the_header_that_is_apart(empty: Path, version: int) ->
 def test_a_header_apart_that_cannot_be_used(empty: Path) -> None:
     with pytest.raises(UsageError, match="header: no such header"):
         build(apart(empty, create=False)).check()
+    stack = build(apart(empty))
+    stack.forbid_making()
+    with pytest.raises(UsageError, match="header: no such file, and only adding the LUN makes one"):
+        stack.open()
+    assert not (empty / "header").exists()
     with (empty / "disk.img").open("r+b") as image:
         image.write(b"somebody's data")
     with pytest.raises(UsageError, match="is not empty"):

@@ -1,5 +1,7 @@
 import errno
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -7,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, open_files, read, write
 from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers import file_inline, file_path, linux
 from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.file import FileHandler
 from vscsihba.handlers.file_direct import DirectFile
 from vscsihba.handlers.stack import Document, build
 
@@ -202,6 +205,153 @@ def test_the_name_of_a_new_file_is_on_stable_storage(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", note)
     with build(document(tmp_path / "new.img", size=1 << 20)):
         assert synced == [(tmp_path / "new.img").stat().st_ino, tmp_path.stat().st_ino]
+
+
+# Images of other formats
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="no qemu-img here")
+@pytest.mark.parametrize(
+    ("format_", "options", "name"),
+    [
+        ("qcow2", "compat=0.10", "qcow2"),
+        ("qcow2", "compat=1.1", "qcow2"),
+        ("qcow", "", "qcow"),
+        ("qed", "", "qed"),
+        ("vdi", "", "vdi"),
+        ("vhdx", "", "vhdx"),
+        ("vmdk", "", "vmdk"),
+        ("vpc", "subformat=dynamic", r"vpc \(VHD\)"),
+        ("vpc", "subformat=fixed", r"vpc \(VHD\)"),
+        ("parallels", "", "parallels"),
+    ],
+)
+def test_an_image_of_another_format_is_refused(tmp_path: Path, format_: str, options: str, name: str) -> None:
+    path = tmp_path / "image"
+    made = subprocess.run(
+        ["qemu-img", "create", "-q", "-f", format_, *(["-o", options] if options else []), path, "16M"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    os.truncate(path, -(-path.stat().st_size // 512) * 512)
+    before = path.read_bytes()
+    message = rf"image is an image of the format {name}, not raw; convert it .* use \"format\": \"raw\""
+    for read_only in (False, True):
+        with pytest.raises(UsageError, match=message):
+            build(document(path, read_only=read_only)).check()
+    with pytest.raises(UsageError, match="not raw"):
+        build(document(tmp_path / "copy", copy_of=str(path))).check()
+    assert path.read_bytes() == before
+    with build(document(path, format="raw")) as disk:
+        assert read(disk, 0, 512) == before[:512]
+
+
+def test_an_image_that_takes_the_place_of_the_one_that_was_checked_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(bytes(1 << 20))
+    handler = FileHandler(FileHandler.Options(path=str(path)))
+    handler.check()
+    path.write_bytes(b"QFI\xfb\0\0\0\3" + bytes((1 << 20) - 8))
+    before = open_files()
+    with pytest.raises(UsageError, match="not raw"):
+        handler.open()
+    assert open_files() == before
+
+
+def test_a_raw_image_is_taken_for_nothing_else(tmp_path: Path) -> None:
+    """Whatever its boot code says."""
+    path = tmp_path / "a.img"
+    path.write_bytes((b"\xeb\x63\x90" + b"GRUB \0" * 80).ljust(510, b"\0") + b"\x55\xaa" + bytes(4096 - 512))
+    with build(document(path)):
+        pass
+
+
+# Names and sizes
+
+
+def test_a_link_to_a_file_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("there.img")
+    with build(document(tmp_path / "link", size=1 << 20)) as disk:
+        write(disk, 0, b"kept")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there.img").read_bytes()[:4] == b"kept"
+    (tmp_path / "lost").symlink_to("nowhere/there.img")
+    with pytest.raises(UsageError, match="there is no directory"):
+        build(document(tmp_path / "lost", size=1 << 20)).check()
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.img")
+    Path(path).write_bytes(bytes(4096))
+    with pytest.raises(ConfigError, match=r"'.*udcff.img' is not valid UTF-8; rename it, or make a symbolic"):
+        build(document(Path(path)))
+    (tmp_path / "link.img").symlink_to(path)
+    with build(document(tmp_path / "link.img")) as disk:
+        disk.identity.encode()
+        first = disk.identity
+    other = os.fsdecode(os.fsencode(tmp_path) + b"/\xfe.img")
+    Path(other).write_bytes(bytes(4096))
+    (tmp_path / "other.img").symlink_to(other)
+    with build(document(tmp_path / "other.img")) as disk:
+        assert disk.identity != first
+
+
+def test_the_last_block_of_an_image_of_odd_size(tmp_path: Path) -> None:
+    path = tmp_path / "a disk.img"
+    path.write_bytes(b"x" * 1000)
+    with pytest.raises(UsageError, match=r"size 1000 .* enlarge it \(truncate -s 1024 '.*a disk.img'\), or"):
+        build(document(path)).check()
+    with build(document(path, read_only=True)) as disk:
+        assert disk.geometry.size == 1024
+        assert read(disk, 0, 1024) == b"x" * 1000 + bytes(24)
+        assert read(disk, 999, 25) == b"x" + bytes(24)
+        assert read(disk, 1000, 8) == bytes(8)
+        assert sum(status.extent.length for status in disk.extents(0, 1024)) == 1024
+        os.truncate(path, 600)
+        with pytest.raises(MediumError) as lost:
+            read(disk, 512, 512)
+        assert lost.value.offset == 600
+    assert path.read_bytes() == b"x" * 600
+    with pytest.raises(UsageError, match='leave "direct" out'):
+        build(document(path, read_only=True, direct=True)).check()
+
+
+def test_a_file_of_the_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing may be behind the end, even a hole."""
+    path = tmp_path / "a.img"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    punch = linux.punch_hole
+
+    def bounded(fd: int, offset: int, length: int) -> None:
+        if offset + length > 1 << 20:
+            raise OSError(errno.EFBIG, "File too large")
+        punch(fd, offset, length)
+
+    monkeypatch.setattr(linux, "punch_hole", bounded)
+    with build(document(path)) as disk:
+        assert disk.capabilities.unmap
+        write(disk, 0, b"x" * (1 << 20))
+        disk.flush()
+    with build(document(path)) as disk:
+        assert not disk.capabilities.unmap
+        assert read(disk, 0, 1 << 20) == b"x" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"physical_block_size": 1 << 25}, "more than 32768 logical blocks of 512"),
+        ({"size": "16EiB"}, "larger than Linux can address"),
+        ({"size": "8EiB"}, "larger than Linux can address"),
+        ({"size": 1 << 70}, "larger than Linux can address"),
+    ],
+)
+def test_shapes_that_no_disk_has(image: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises((UsageError, ConfigError), match=message):
+        build(document(image, **options)).check()
 
 
 # Past the page cache
