@@ -209,6 +209,10 @@ def test_a_failure_that_its_sender_takes_for_done_is_logged(caplog: pytest.LogCa
         medium.gate.set()
         assert rig.loopback.wait(write).status != GOOD
         assert "WRITE(10) has failed after a LOGICAL UNIT RESET, so its sender may take it" in caplog.text
+        medium.fault = None
+        while triple(answer := rig.run(FLUSH)) == RESET:
+            pass
+        assert triple(answer) == (4, 0x0C, 0), "the next flush reports what its sender takes for done"
 
 
 def test_patience_is_not_about_whoever_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:

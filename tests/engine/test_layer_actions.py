@@ -83,7 +83,8 @@ def test_the_end_ends_what_is_under_way_and_waits_for_it(stack: Stack) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     assert Acting.began.wait(20)
-    actions.end()
+    actions.stop()
+    assert actions.wait(60)
     thread.join(20)
     assert [str(error) for error in failures] == [
         "the LUN is being given up by the engine that served it; ask again"

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.engine.rig import CHECK_CONDITION, GOOD, rw10
+from tests.engine.rig import CHECK_CONDITION, GOOD, rw10, triple
 from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.engine import tenure as module
@@ -25,7 +26,7 @@ from vscsihba.engine.reports import Reports
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.unit_state import UnitState
 from vscsihba.handlers.stack import Document
-from vscsihba.loopback import Loopback
+from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
 from vscsihba.transport import Transport
 
@@ -67,7 +68,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     kernel = Kernel(tmp_path)
     monkeypatch.setattr(module, "TcmuTransport", kernel.attach)
     monkeypatch.setattr(module, "UnitState", partial(UnitState, directory=tmp_path / "units"))
-    monkeypatch.setattr(Tenure, "_device", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(Tenure, "_device", lambda *_, **__: SimpleNamespace())
     monkeypatch.setattr(configfs, "reset_ring", kernel.reset)
     yield kernel
     kernel.loopback.close()
@@ -168,3 +169,141 @@ def test_what_cannot_be_believed_is_begun_anew(
         tenure.close()
     assert kernel.resets == 1
     assert "its commands are answered BUSY and come again" in caplog.text
+
+
+CLOSING = """
+from vscsihba.block import Geometry
+from vscsihba.handlers.base import Handler
+
+class Closing(Handler):
+    name = "closing"
+    error = None
+    at_close = None
+
+    @property
+    def geometry(self):
+        return Geometry(1 << 20)
+
+    def read(self, offset, views):
+        for view in views:
+            view[:] = bytes(len(view))
+
+    def write(self, offset, views, *, fua=False):
+        pass
+
+    def flush(self):
+        pass
+
+    def close(self):
+        if Closing.at_close is not None:
+            Closing.at_close()
+        if Closing.error is not None:
+            raise Closing.error
+"""
+FLUSH = bytes([0x35]) + bytes(9)
+LOST = (4, 0x0C, 0)
+
+
+@pytest.fixture
+def closing(tmp_path: Path) -> Document:
+    """A disk whose last flush the test decides on."""
+    (tmp_path / "closing.py").write_text(CLOSING)
+    return {"handler": str(tmp_path / "closing.py")}
+
+
+def layer_of(tenure: Tenure) -> Any:
+    assert tenure.stack is not None
+    return type(tenure.stack.layers[0])
+
+
+def flush(kernel: Kernel) -> Answer:
+    """Flush, after the unit attentions."""
+    for _ in range(5):
+        kernel.loopback.wait(kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512))
+    return kernel.loopback.wait(kernel.loopback.submit(FLUSH))
+
+
+def test_a_last_flush_that_fails_is_reported_by_the_next_owner(
+    kernel: Kernel, closing: Document, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with kernel.engine(closing) as first, kernel.engine(closing) as second:
+        assert first.open()
+        assert flush(kernel).status == GOOD
+        layer_of(first).error = OSError(5, "Input/output error")
+        with pytest.raises(OSError, match="Input/output error"):
+            first.close()
+        assert second.open()
+        assert triple(flush(kernel)) == LOST
+        assert "the last flush of process" in caplog.text
+        second.close()
+    with kernel.engine(closing) as third:
+        assert third.open(), "who has told nobody for long enough tells again"
+        assert triple(flush(kernel)) == LOST
+        third.close()
+    assert (tmp_path / "lun0.unflushed").exists()
+
+
+def test_an_owner_that_is_killed_in_its_last_flush_leaves_a_record(
+    kernel: Kernel, closing: Document, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    with kernel.engine(closing) as first, kernel.engine(closing) as second:
+        assert first.open()
+        layer = layer_of(first)
+        layer.at_close = lambda: seen.append((tmp_path / "lun0.unflushed").read_text())
+        first.close()
+        assert "ended in its last flush" in seen[0]
+        assert not (tmp_path / "lun0.unflushed").exists()
+        layer.at_close = None
+        (tmp_path / "lun0.unflushed").write_text(seen[0])  # as if it had been killed there
+        assert second.open()
+        assert triple(flush(kernel)) == LOST
+        second.close()
+
+
+def test_a_record_is_gone_once_every_user_of_the_disk_was_told(
+    kernel: Kernel, closing: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vscsihba.scsi.failed_flush.WINDOW", -1)
+    (tmp_path / "lun0.unflushed").write_text("it broke")
+    with kernel.engine(closing) as engine:
+        assert engine.open()
+        assert triple(flush(kernel)) == LOST
+        assert (tmp_path / "lun0.unflushed").exists(), "the answer may not have arrived"
+        assert flush(kernel).status == GOOD
+        assert not (tmp_path / "lun0.unflushed").exists()
+        engine.close()
+    assert not (tmp_path / "lun0.unflushed").exists()
+
+
+def test_a_last_flush_that_does_not_return_is_not_waited_for(
+    kernel: Kernel, closing: Document, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    with kernel.engine(closing) as first, kernel.engine(closing) as second:
+        assert first.open()
+        layer_of(first).at_close = lambda: gate.wait(60)
+        first.close(patience=0)
+        assert "its storage does not answer" in caplog.text
+        assert not first.ended
+        assert not second.open()
+        gate.set()
+        wait_for(second.open)
+        assert first.ended
+        second.close()
+
+
+def test_an_action_that_does_not_end_is_not_waited_for(
+    kernel: Kernel, disk: Document, caplog: pytest.LogCaptureFixture
+) -> None:
+    with kernel.engine(disk) as first:
+        assert first.open()
+        assert first.actions is not None
+        first.actions._running += 1
+        actions = first.actions
+        first.close(patience=0)
+        assert "its storage does not answer" in caplog.text
+        with actions._idle:
+            actions._running -= 1
+            actions._idle.notify_all()
+        wait_for(lambda: first.ended)

@@ -90,7 +90,7 @@ def test_stop_without_flush() -> None:
 def test_eject_that_cannot_flush_keeps_the_medium() -> None:
     disk = Disk(removable=True)
     disk.faults[Flush] = OSError(errno.EIO, "lost")
-    assert disk.run(EJECT).condition == (SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)
+    assert disk.run(EJECT).condition == (SenseKey.HARDWARE_ERROR, Asc.WRITE_ERROR)
     assert disk.run(READY).good
 
 
@@ -106,7 +106,7 @@ def test_allowing_removal_flushes_first() -> None:
 def test_stop_that_cannot_flush_fails() -> None:
     disk = Disk()
     disk.faults[Flush] = OSError(errno.EIO, "lost")
-    assert disk.run("1b 00 00 00 00 00").condition == (SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)
+    assert disk.run("1b 00 00 00 00 00").condition == (SenseKey.HARDWARE_ERROR, Asc.WRITE_ERROR)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,8 @@ class Aborts:
                 task.aborted_by,
                 scsi.describe_sense(response.sense) if response.sense else scsi.status_name(response.status),
             )
+            if self._unit.stores(task.cdb):
+                self._unit.failed_flush.note(f"{task.name} failed after a {task.aborted_by}")
         if (kept := self._kept.pop(task, None)) is not None:
             self._free(kept)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vscsihba import scsi
+from vscsihba.engine.flush_record import FlushRecord
 from vscsihba.engine.lun import ServedLun
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.mailbox import Mailbox
@@ -26,6 +27,7 @@ def assemble(
     reports: Reports,
     neighbours: Neighbours,
     state: UnitState | None = None,
+    record: FlushRecord | None = None,
     target_core: bool = False,
     free_kept: Callable[[int], None] = lambda _number: None,
 ) -> ServedLun:
@@ -40,6 +42,7 @@ def assemble(
         reports: Who is told of commands and failures.
         neighbours: The units of its HBA that the same pump serves.
         state: What the unit keeps for its next life; without, it keeps nothing.
+        record: Of failed flushes that initiators do not know of; without, it is kept in memory only.
         target_core: Linux's target core is in front of the ring.
         free_kept: See `ServedLun`.
 
@@ -54,7 +57,7 @@ def assemble(
         identity,
         stats=stats,
         target_core=target_core,
-        **_unit_options(request, state),
+        **_unit_options(request, state, record),
     )
     return ServedLun(
         request.lun,
@@ -69,9 +72,16 @@ def assemble(
     )
 
 
-def _unit_options(request: LunRequest, state: UnitState | None) -> dict[str, Any]:
+def _unit_options(request: LunRequest, state: UnitState | None, record: FlushRecord | None) -> dict[str, Any]:
     """Return what the request and the unit's earlier lives say of it."""
-    kept = {"saved_state": state.load(), "on_save": state.save} if state else {}
+    kept: dict[str, Any] = {"saved_state": state.load(), "on_save": state.save} if state else {}
+    if record is not None:
+        kept["failed_flush"] = scsi.FailedFlush(
+            pending=record.reason is not None,
+            record=record.write,
+            forget=record.forget,
+            clock=lambda: time.monotonic_ns() // 1_000_000,
+        )
     return {
         "removable": request.removable,
         "clock": lambda: time.time_ns() // 1_000_000,

@@ -1,8 +1,8 @@
 """What the layers of a LUN's stack are asked to do while it is served: snapshots, legs of a mirror.
 
 An action belongs to the time for which this process owns the LUN: when that ends, actions
-under way are told to end, by their progress, and waited for. All that they do can be
-interrupted and done again (`vscsihba.handlers.actions`).
+under way are told to end, by their progress, and the stack stays open until they have. All that
+they do can be interrupted and done again (`vscsihba.handlers.actions`).
 """
 
 import threading
@@ -38,7 +38,7 @@ class LayerActions:
     Any thread may call it; several actions may be under way.
 
     Args:
-        stack: Open until after `end`.
+        stack: Open until `wait` has returned True after `stop`.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -93,11 +93,15 @@ class LayerActions:
                 self._running -= 1
                 self._idle.notify_all()
 
-    def end(self) -> None:
-        """Let no more actions begin, have those under way end, and wait for them."""
+    def stop(self) -> None:
+        """Let no more actions begin, and have those under way end; return at once."""
         with self._idle:
             self._ended = True
-            self._idle.wait_for(lambda: not self._running)
+
+    def wait(self, patience: float | None = None) -> bool:
+        """Wait for the actions under way; False if one has not ended within `patience` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._running, patience)
 
     @property
     def _size(self) -> int:

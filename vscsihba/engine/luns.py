@@ -204,7 +204,7 @@ class Luns(Ownership):
     def _forget(self, lun: int) -> None:
         """Remove what stood in the run directory for a LUN."""
         self.owned.pop(lun, None)
-        for kind in ("json", "journal", "lock"):
+        for kind in ("json", "journal", "unflushed", "lock"):
             (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
     def clear(self, lun: int) -> None:
@@ -261,7 +261,7 @@ class Luns(Ownership):
             steps.callback(farewell)
             for lun in self.owned.keys() - going:
                 steps.callback(self.owned[lun].close)
-        hanging = ", ".join(str(tenure.request.lun) for tenure in ended if tenure.served is not None)
+        hanging = ", ".join(str(tenure.request.lun) for tenure in ended if not tenure.ended)
         if hanging:
             raise HostError(
                 f"the storage of LUN {hanging} of id={self._id} does not answer: what it was sent is lost"

@@ -89,7 +89,7 @@ class Ownership:
             return True
         tenure = self._tenure(self.known[lun].as_noted(self._run))
         try:
-            opened = tenure.open()
+            opened = tenure.open(adopt=True)
         except InUseError:  # the last owner's descriptors are being closed
             return False
         except (VscsihbaError, OSError, MemoryError) as error:

@@ -7,6 +7,7 @@ again in an order that lets the next engine go on. One owner a LUN: a lock file 
 import logging
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from vscsihba.block import Geometry
 from vscsihba.config.sizes import source_of
 from vscsihba.engine.assembly import assemble
 from vscsihba.engine.claim import try_lock
+from vscsihba.engine.flush_record import FlushRecord
 from vscsihba.engine.layer_actions import LayerActions
 from vscsihba.engine.lun import ServedLun
 from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
@@ -56,6 +58,7 @@ class Tenure:
         stack: The layers of the medium; None before `open` and after `close`.
         served: What the pump serves; None before `open` and after `close`.
         actions: What its layers can be asked to do; None likewise.
+        ended: Nothing of it is open: not opened yet, or given up.
     """
 
     def __init__(
@@ -72,23 +75,26 @@ class Tenure:
         self.served: ServedLun | None = None
         self.actions: LayerActions | None = None
         self.created = self.grown = False
+        self.ended = True
         self.stack: Stack | None = None
         self._id = hba_id
         self.name = configfs.backstore_name(hba_id, request.lun)
         self._run = run
         self._lock = run / f"lun{request.lun}.lock"
         self._journal = run / f"lun{request.lun}.journal"
+        self._record = FlushRecord(request.lun, run / f"lun{request.lun}.unflushed")
         self._pump = pump
         self._reports = reports
         self._neighbours = neighbours
         self._undo = ExitStack()
 
-    def open(self, *, make: bool = False) -> bool:
+    def open(self, *, make: bool = False, adopt: bool = False) -> bool:
         """Become the owner, create the backstore if there is none, and serve; False if another is the owner.
 
         Args:
             make: The medium may be made if it is missing: the LUN is being added. A LUN whose backstore is
                 there had one, so none is made for it.
+            adopt: The backstore must be there: the LUN is served by one engine after the other.
 
         Raises:
             UsageError: The medium is not the one that the LUN was made of.
@@ -99,20 +105,26 @@ class Tenure:
             return False
         with ExitStack() as undo, ExitStack() as unmake:
             undo.callback(os.close, lock)
+            self._record.load()
+            undo.push(self._record.end)
             make = make and _find(self.name) is None
             stack = self.request.build(make=make)
             medium = undo.enter_context(stack)
+            undo.callback(self._record.begin)
             identity = self.request.appearance.identity(medium.identity)
             if not make:
                 self._check_size(stack)
-            device = self._device(medium.geometry, identity)
+            device = self._device(medium.geometry, identity, adopt=adopt)
             if self.created:
                 unmake.callback(configfs.delete_backstore, self.name)
+                self._record.forget()
+            elif self._record.reason is not None:
+                log.error("lun %d: %s: the next flush will report it", self.request.lun, self._record.reason)
             self.request.note(self._run)
             self.served = self._serve(medium, identity, self._transport(device))
             self.actions = LayerActions(stack)
-            undo.callback(self.actions.end)
             self.stack = stack
+            self.ended = False
             unmake.pop_all()
             self._undo = undo.pop_all()
         return True
@@ -148,6 +160,7 @@ class Tenure:
                 reports=self._reports,
                 neighbours=self._neighbours,
                 state=UnitState(identity.serial),
+                record=self._record,
                 target_core=True,
                 free_kept=partial(configfs.free_kept_buf, self.name),
             )
@@ -177,36 +190,41 @@ class Tenure:
     def close(self, patience: float = _PATIENCE) -> None:
         """Finish what is under way, answer it, and give the LUN up; its commands wait for the next owner.
 
-        Where a verb does not return, the LUN stays this process's until that ends: the next owner must
-        not be overtaken by it. It is given up then, or with the process.
+        Where a verb, an action of a layer or the last flush does not return, the LUN stays this process's
+        until that ends: the next owner must not be overtaken by it. It is given up then, or with the process.
 
         Args:
             patience: Seconds to wait for that.
 
         Raises:
-            OSError: The medium cannot be closed, or there is no room for a thread that waits longer: then
-                the LUN stays this process's.
+            OSError: The medium could not be closed; the LUN is given up, and its next owner knows that
+                acknowledged data may be lost. Or there is no room for another thread; nothing has changed.
         """
+        closing = Closing(self._wait, self._give_up)
+        threads.start(threading.Thread(target=closing.run, name=f"close-{self.name}", daemon=True))
+        if not closing.done(patience):
+            log.error(
+                "lun %d: its storage does not answer; its commands wait for that, or for our end",
+                self.request.lun,
+            )
+
+    def _wait(self) -> None:
+        """Wait for what is under way; nothing new begins."""
+        if self.actions is not None:
+            self.actions.stop()
         if self.served is not None:
             closed = threading.Event()
             self._pump.mailbox.post(partial(self.served.end, self._pump, closed.set))
-            if not closed.wait(patience):
-                log.error(
-                    "lun %d: its storage does not answer; its commands wait for that, or for our end",
-                    self.request.lun,
-                )
-                threads.start(threading.Thread(target=self._close_late, args=(closed,), daemon=True))
-                return
-        self._give_up()
-
-    def _close_late(self, closed: threading.Event) -> None:
-        closed.wait()
-        log.warning("lun %d: its storage has answered; it is given up", self.request.lun)
-        self._give_up()
+            closed.wait()
+        if self.actions is not None:
+            self.actions.wait()
 
     def _give_up(self) -> None:
         self.served = self.actions = self.stack = None
-        self._undo.close()
+        try:
+            self._undo.close()
+        finally:
+            self.ended = True
 
     @property
     def answers(self) -> bool:
@@ -218,13 +236,15 @@ class Tenure:
         self.request = replace(self.request, document=document)
         self.request.note(self._run)
 
-    def _device(self, geometry: Geometry, identity: scsi.Identity) -> UioDevice:
-        """Return the uio device of the backstore, which is made if it is not there.
+    def _device(self, geometry: Geometry, identity: scsi.Identity, *, adopt: bool) -> UioDevice:
+        """Return the uio device of the backstore, which is made if it is not there and not to be adopted.
 
         Where the medium has grown since (its owner died meanwhile, or nobody served it), it grows too.
         """
         found = _find(self.name)
         self.created = found is None
+        if found is None and adopt:
+            raise HostError(f"another program has removed the backstore {self.name}", cure="remove the LUN")
         if found is None:
             found = configfs.create_backstore(
                 configfs.BackstoreSpec(
@@ -248,6 +268,54 @@ class Tenure:
         if device is None:
             raise HostError(f"backstore {self.name} has no uio device", cure="see dmesg for the reason")
         return device
+
+
+class Closing:
+    """The closing of a LUN on a thread of its own, whose starter need not wait for its end.
+
+    Args:
+        wait: Waits for what is under way, for as long as that takes.
+        close: Closes everything.
+    """
+
+    def __init__(self, wait: Callable[[], None], close: Callable[[], None]) -> None:
+        self._wait = wait
+        self._close = close
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._left = False
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        """Wait, and close; a failure is the starter's if it waits, else a line in the log."""
+        try:
+            self._wait()
+            self._close()
+        except Exception as error:  # noqa: BLE001 - carried to the starter
+            self._error = error
+        with self._lock:
+            self._ended.set()
+            if not self._left:
+                return
+        if self._error is not None:
+            log.error("given up late: %s", self._error)
+        else:
+            log.warning("the storage has answered; the LUN is given up")
+
+    def done(self, patience: float) -> bool:
+        """Wait for the end; False if it has not come within so many seconds.
+
+        Raises:
+            OSError: Something could not be closed.
+        """
+        self._ended.wait(patience)
+        with self._lock:
+            if not self._ended.is_set():
+                self._left = True
+                return False
+        if self._error is not None:
+            raise self._error
+        return True
 
 
 def _find(name: str) -> configfs.Backstore | None:

@@ -76,7 +76,7 @@ class KernelPort:
 
     def _forget(self, *luns: int) -> None:
         for lun in luns:
-            for kind in ("json", "journal", "lock"):
+            for kind in ("json", "journal", "unflushed", "lock"):
                 (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
     def hold(self, request: LunRequest, pump: Pump, *, reports: Reports, neighbours: Neighbours) -> Tenure:
@@ -166,10 +166,10 @@ class Succession(Tenure):
         super().__init__(hba_id, request, run, pump=pump, reports=reports, neighbours=neighbours)
         self._clear = clear
 
-    def open(self, *, make: bool = True) -> bool:
+    def open(self, *, make: bool = True, adopt: bool = False) -> bool:
         """See `Tenure.open`."""
         try:
-            return super().open(make=make)
+            return super().open(make=make, adopt=adopt)
         except AnotherDiskError:
             self._clear()
-        return super().open(make=make)
+        return super().open(make=make, adopt=adopt)

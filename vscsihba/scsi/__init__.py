@@ -11,6 +11,7 @@ from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import lookup
 from vscsihba.scsi.command import Command, Data, Medium
 from vscsihba.scsi.describe import describe, describe_sense, status_name
+from vscsihba.scsi.failed_flush import FailedFlush
 from vscsihba.scsi.identity import Identity
 from vscsihba.scsi.logical_unit import LogicalUnit
 from vscsihba.scsi.opcodes import SHORT_CUTS, TABLE
@@ -24,6 +25,7 @@ __all__ = [
     "Asc",
     "Command",
     "Data",
+    "FailedFlush",
     "Identity",
     "LogicalUnit",
     "Medium",

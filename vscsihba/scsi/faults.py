@@ -8,9 +8,10 @@ import errno
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Read
-from vscsihba.errors import MediumError
+from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Flush, Read
+from vscsihba.errors import MediumError, NotBegunError
 from vscsihba.scsi.asc import Asc
+from vscsihba.scsi.failed_flush import LOST, FailedFlush
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
 Result = TypeVar("Result")
@@ -52,6 +53,8 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
         operation: What it had been asked for.
         block_size: Logical block length in bytes, for the INFORMATION field.
     """
+    if isinstance(operation, Flush) and not isinstance(fault, NotBegunError):
+        return _of_flush(fault)
     if fault.errno == errno.EIO:
         lba = fault.offset // block_size if isinstance(fault, MediumError) else None
         asked = operation.operation if isinstance(operation, Elsewhere) else operation
@@ -65,13 +68,34 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
     return Sense(*SENSE_OF_ERRNO.get(fault.errno or 0, unknown))
 
 
+def _of_flush(fault: OSError) -> Sense:
+    """Return sense data with which Linux does not send the flush again.
+
+    A medium reports a failed flush once, so the second one would be answered with GOOD. A write that failed
+    may be sent again: its data comes with it.
+    """
+    key, asc = SENSE_OF_ERRNO.get(fault.errno or 0, (LOST.key, LOST.asc))
+    return Sense(key, asc) if key is SenseKey.DATA_PROTECT else LOST
+
+
 def translate(
-    steps: Generator[BlockOp, BlockResult, Result], block_size: int, notice: Callable[[BlockOp], None]
+    steps: Generator[BlockOp, BlockResult, Result],
+    block_size: int,
+    notice: Callable[[BlockOp], None],
+    flushes: FailedFlush,
+    *,
+    reports: bool,
 ) -> Generator[BlockOp, BlockResult, Result]:
     """Run `steps`; an OSError thrown in by the driver reaches them as CheckCondition.
 
-    So a command sees failures in SCSI's terms, and may still recover from one. `notice` is
-    called with each operation before it is done.
+    So a command sees failures in SCSI's terms, and may still recover from one.
+
+    Args:
+        steps: Of a command.
+        block_size: Logical block length in bytes.
+        notice: Called with each operation before it is done.
+        flushes: Told of flushes that fail without those who flush knowing.
+        reports: The command's sender learns that acknowledged data is lost if its flush fails.
     """
     try:
         operation = next(steps)
@@ -80,9 +104,13 @@ def translate(
             try:
                 answer = yield operation
             except OSError as fault:
+                flush = isinstance(operation, Flush) and not isinstance(fault, NotBegunError)
+                if flush and not reports:
+                    flushes.note(f"a flush failed: {fault}")
                 operation = steps.throw(CheckCondition(sense_of(fault, operation, block_size)))
             else:
-                operation = steps.send(answer)
+                lost = flushes.report() if isinstance(operation, Flush) else None
+                operation = steps.throw(CheckCondition(lost)) if lost else steps.send(answer)
     except StopIteration as stop:
         result: Result = stop.value
         return result

@@ -24,6 +24,7 @@ from vscsihba.scsi.cdb import decode, lookup
 from vscsihba.scsi.command import Command, Data, Medium, Tally
 from vscsihba.scsi.copy_manager import CopyOperations
 from vscsihba.scsi.counters import Counters
+from vscsihba.scsi.failed_flush import FailedFlush
 from vscsihba.scsi.faults import Result, translate
 from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
@@ -43,6 +44,9 @@ from vscsihba.stats import LunStats
 
 _CHANGED = (Medium.WRITABLE, Medium.RENEWED)
 """What a command wants of the medium if it is to change it."""
+
+_SYNCHRONIZE_CACHE = (0x35, 0x91)
+"""Operation codes of the commands whose senders rely on a flush."""
 
 
 class LogicalUnit:
@@ -65,6 +69,7 @@ class LogicalUnit:
         saved_state: What `on_save` was once called with, if it ever was.
         on_save: Called with what is to be kept for the unit's next life, before the status is sent.
         clock: Tells the time in milliseconds since 1970.
+        failed_flush: Knows whether acknowledged data was lost in an earlier life.
 
     Attributes (plain, as the engine reads them for each command):
         blocks: Capacity in logical blocks.
@@ -96,6 +101,7 @@ class LogicalUnit:
         saved_state: bytes = b"",
         on_save: Callable[[bytes], None] | None = None,
         clock: Callable[[], int] = lambda: 0,
+        failed_flush: FailedFlush | None = None,
     ) -> None:
         self.capabilities = capabilities
         self.identity = identity
@@ -104,6 +110,7 @@ class LogicalUnit:
         self.removable = removable
         self.product = Product(vendor, product, revision)
         self.timestamp = Timestamp(clock)
+        self.failed_flush = failed_flush or FailedFlush(clock=clock)
         self.peers: Mapping[int, LogicalUnit] = {}
         self._on_save = on_save
         self._max_transfer = max_transfer
@@ -170,7 +177,11 @@ class LogicalUnit:
             decoded = decode(cdb, self.table)
             self._admit(decoded.command)
             outcome = decoded.command.run(self, decoded, buffer)
-            response = outcome if isinstance(outcome, Response) else (yield from self._translated(outcome))
+            if isinstance(outcome, Response):
+                response = outcome
+            else:
+                reports = decoded.command.opcode in _SYNCHRONIZE_CACHE
+                response = yield from self._translated(outcome, reports=reports)
             if self._watching and decoded.command.medium in _CHANGED:
                 yield from self._translated(self.look_at_space())
         except CheckCondition as condition:
@@ -182,14 +193,19 @@ class LogicalUnit:
         return response
 
     def _translated(
-        self, steps: Generator[BlockOp, BlockResult, Result]
+        self, steps: Generator[BlockOp, BlockResult, Result], *, reports: bool = False
     ) -> Generator[BlockOp, BlockResult, Result]:
-        return translate(steps, self.block_size, self.notice)
+        return translate(steps, self.block_size, self.notice, self.failed_flush, reports=reports)
 
     def repeatable(self, cdb: bytes) -> bool:
         """Tell whether running a command twice does no harm; a crash may leave that in doubt."""
         row = lookup(cdb)
         return row is None or row.repeatable
+
+    def stores(self, cdb: bytes) -> bool:
+        """Tell whether GOOD for a command says that the medium has something, be it in a volatile cache."""
+        row = lookup(cdb)
+        return row is not None and (row.medium in _CHANGED or row.opcode in _SYNCHRONIZE_CACHE)
 
     def caches(self, cdb: bytes) -> bool:
         """Tell whether a command is a write that may be said to be done before the medium has it (WCE=1)."""

@@ -70,7 +70,10 @@ def synchronize_cache(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | 
 
 
 def flush(lu: LogicalUnit, *, later: bool) -> Response | Steps:
-    """Flush the cache before the status, or after it; then a failure is a deferred error."""
+    """Flush the cache before the status, or after it; then a failure is a deferred error.
+
+    Initiators may pass over that, so the next flush reports it too (`vscsihba.scsi.failed_flush`).
+    """
     return Response(background=deferring(lu.defer, _flush())) if later else answered(_flush())
 
 

@@ -1,0 +1,79 @@
+"""The record, in the HBA's run directory, of a flush that has failed or that nobody has seen end.
+
+It is written before a LUN's last flush begins and removed when that has succeeded, both while the LUN is
+still owned. So the next owner knows of a failure also where its predecessor was killed in between: it then
+cannot know that the flush was good, and tells the initiators (`vscsihba.scsi.failed_flush`). The directory is
+gone after a reboot, and so is the data in volatile caches.
+"""
+
+import logging
+import os
+from pathlib import Path
+from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+
+class FlushRecord:
+    """The record of one LUN, for its owner.
+
+    Args:
+        lun: For log lines.
+        path: Of the file.
+
+    Attributes:
+        reason: Why acknowledged data may be lost; None if nothing is known to be, or initiators know.
+    """
+
+    def __init__(self, lun: int, path: Path) -> None:
+        self._lun = lun
+        self._path = path
+        self.reason: str | None = None
+
+    def load(self) -> None:
+        """Read the record of the last owner.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        try:
+            self.reason = self._path.read_text(errors="replace").strip() or "an unknown reason"
+        except FileNotFoundError:
+            self.reason = None
+
+    def begin(self) -> None:
+        """Record that the last flush of this owner begins."""
+        if self.reason is None:
+            self._write(f"process {os.getpid()} ended in its last flush")
+
+    def end(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Record how the last flush has ended; called as an exit of a context that flushes."""
+        if error is not None:
+            self.write(f"the last flush of process {os.getpid()} failed: {error}")
+        elif self.reason is None:
+            self._remove()
+
+    def write(self, reason: str) -> None:
+        """Record that a flush has failed."""
+        self.reason = reason
+        log.error("lun %d: acknowledged data may be lost: %s", self._lun, reason)
+        self._write(reason)
+
+    def forget(self) -> None:
+        """Remove the record: initiators know."""
+        self.reason = None
+        self._remove()
+
+    def _write(self, reason: str) -> None:
+        try:
+            self._path.write_text(reason + "\n")
+        except OSError as error:  # an empty file is a record too
+            log.error("lun %d: %s: %s", self._lun, self._path, error.strerror)  # noqa: TRY400 - it says all
+
+    def _remove(self) -> None:
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("lun %d: %s: %s", self._lun, self._path, error.strerror)  # noqa: TRY400 - it says all
