@@ -9,10 +9,12 @@ The module knows which function of Python makes which call; `faults` knows what 
 import errno
 import fcntl
 import io
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any, Final
@@ -23,16 +25,32 @@ from tests.sim.storage import Change, Inode, Storage
 from vscsihba.handlers import linux
 
 _NOT_ON_TMPFS: Final = os.RWF_NOWAIT | getattr(os, "RWF_HIPRI", 0)
+_BY_DESCRIPTOR: Final = (
+    *("open", "close", "preadv", "pread", "pwritev", "pwrite", "read", "write", "ftruncate"),
+    *("posix_fallocate", "lseek", "fstat", "fstatvfs", "copy_file_range", "link", "mkdir"),
+)
+_FIRST: Final = 1 << 20
+"""The first descriptor number of a simulated process; the kernel's are smaller."""
+_numbers: Final = itertools.count(_FIRST)
 _OPEN_AGAIN: Final = re.compile(r"/(?:proc/self|dev)/fd/(\d+)")
 
 
+@dataclass(frozen=True, slots=True)
 class Descriptor:
-    """An open file of a simulated process."""
+    """An open file of a simulated process.
 
-    def __init__(self, path: str, inode: Inode | None, process: Process) -> None:
-        self.path = path
-        self.inode = inode
-        self.process = process
+    Attributes:
+        fd: The kernel's number for it. The process has another one, which is never used twice: what a
+            dead process leaves behind may close its files once more, when its memory is collected.
+        path: Of the file.
+        inode: The file, as the storage knows it.
+        process: Whose it is.
+    """
+
+    fd: int
+    path: str
+    inode: Inode | None
+    process: Process
 
 
 class Calls:
@@ -98,8 +116,7 @@ class Calls:
     def close_all(self, process: Process) -> None:
         """Close what a dead process had open, as the kernel does."""
         for fd in [fd for fd, file in self._open.items() if file.process is process]:
-            del self._open[fd]
-            _real("close")(fd)
+            _real("close")(self._open.pop(fd).fd)
 
     def opened_by(self, process: Process) -> list[str]:
         """Return the paths of the descriptors that a process has open."""
@@ -147,17 +164,17 @@ class Calls:
             self._storage.name(real, inode)
         if inode is not None and flags & os.O_TRUNC and inode.cached():
             inode.pending.append(Change(0, b"", 0))
-        self._open[fd] = Descriptor(real, inode, self._scheduler.current.process)
-        return fd
+        number = next(_numbers)
+        self._open[number] = Descriptor(fd, real, inode, self._scheduler.current.process)
+        return number
 
     def close(self, fd: int) -> None:
         file = self._open.get(fd)
         if file is None:
-            _real("close")(fd)
+            _close_unless_dead(fd)
             return
         how = self.enter("close", file.path)
-        del self._open[fd]
-        _real("close")(fd)
+        _real("close")(self._open.pop(fd).fd)
         if how:
             raise OSError(getattr(errno, how), "simulated", file.path)
 
@@ -167,13 +184,13 @@ class Calls:
             return int(_real("preadv")(fd, views, offset, flags))
         if self.enter("read", file.path) == SHORT:
             views = _shortened(views, self._scheduler.luck.random())
-        return int(_real("preadv")(fd, views, offset, flags & ~_NOT_ON_TMPFS))
+        return int(_real("preadv")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         file = self._open.get(fd)
         if file is not None and self.enter("read", file.path) == SHORT:
             length = max(1, length // 2)
-        return bytes(_real("pread")(fd, length, offset))
+        return bytes(_real("pread")(file.fd if file else fd, length, offset))
 
     def pwritev(self, fd: int, views: Sequence[Any], offset: int, flags: int = 0) -> int:
         file = self._open.get(fd)
@@ -181,7 +198,7 @@ class Calls:
             return int(_real("pwritev")(fd, views, offset, flags))
         if self.enter("write", file.path) == SHORT:
             views = _shortened(views, self._scheduler.luck.random())
-        done = int(_real("pwritev")(fd, views, offset, flags & ~_NOT_ON_TMPFS))
+        done = int(_real("pwritev")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
         if file.inode is not None:
             data = b"".join(views)[:done]
             file.inode.pending.append(Change(offset, data, sure=bool(flags & (os.RWF_DSYNC | os.RWF_SYNC))))
@@ -196,15 +213,15 @@ class Calls:
         file = self._open.get(fd)
         if file is not None:
             self.enter("read", file.path)
-        return bytes(_real("read")(fd, length))
+        return bytes(_real("read")(file.fd if file else fd, length))
 
     def write(self, fd: int, data: Any) -> int:
         file = self._open.get(fd)
         if file is None:
             return int(_real("write")(fd, data))
-        offset = os.lseek(fd, 0, os.SEEK_CUR)
+        offset = _real("lseek")(file.fd, 0, os.SEEK_CUR)
         done = self.pwritev(fd, [data], offset)
-        _real("lseek")(fd, offset + done, os.SEEK_SET)
+        _real("lseek")(file.fd, offset + done, os.SEEK_SET)
         return done
 
     def sync(self, name: str, fd: int) -> None:
@@ -224,15 +241,15 @@ class Calls:
             self.enter("truncate", file.path)
             if file.inode is not None:
                 file.inode.pending.append(Change(0, b"", size))
-        _real("ftruncate")(fd, size)
+        _real("ftruncate")(file.fd if file else fd, size)
 
     def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
         file = self._open.get(fd)
         if file is not None:
             self.enter("allocate", file.path)
-        _real("posix_fallocate")(fd, offset, length)
+        _real("posix_fallocate")(file.fd if file else fd, offset, length)
         if file is not None and file.inode is not None:
-            size = _real("fstat")(fd).st_size
+            size = _real("fstat")(file.fd).st_size
             if size > len(file.inode.cached()):
                 file.inode.pending.append(Change(0, b"", size))
 
@@ -241,42 +258,49 @@ class Calls:
         file = self._open.get(fd)
         if file is not None:
             self.enter("hole", file.path)
-        _real(name)(fd, offset, length)
+        _real(name)(file.fd if file else fd, offset, length)
         if file is not None and file.inode is not None:
             # Behind the end it only asks whether the file system can do it.
-            count = max(0, min(offset + length, _real("fstat")(fd).st_size) - offset)
+            count = max(0, min(offset + length, _real("fstat")(file.fd).st_size) - offset)
             file.inode.pending.append(Change(offset, bytes(count)))
 
     def lseek(self, fd: int, offset: int, how: int) -> int:
         file = self._open.get(fd)
         if file is not None and how not in (os.SEEK_CUR, os.SEEK_SET):
             self.enter("seek", file.path)
-        return int(_real("lseek")(fd, offset, how))
+        return int(_real("lseek")(file.fd if file else fd, offset, how))
 
     def fstat(self, fd: int) -> os.stat_result:
         file = self._open.get(fd)
         if file is not None:
             self.enter("stat", file.path)
-        found: os.stat_result = _real("fstat")(fd)
+        found: os.stat_result = _real("fstat")(file.fd if file else fd)
+        return found
+
+    def fstatvfs(self, fd: int) -> os.statvfs_result:
+        file = self._open.get(fd)
+        if file is not None:
+            self.enter("stat", file.path)
+        found: os.statvfs_result = _real("fstatvfs")(file.fd if file else fd)
         return found
 
     def fcntl(self, fd: int, request: int, argument: Any = 0) -> Any:
         file = self._open.get(fd)
         if file is not None and request in (fcntl.F_OFD_SETLK, fcntl.F_SETLK):
             self.enter("lock", file.path)
-        return _real("fcntl")(fd, request, argument)
+        return _real("fcntl")(file.fd if file else fd, request, argument)
 
     def flock(self, fd: int, operation: int) -> None:
         file = self._open.get(fd)
         if file is not None:
             self.enter("lock", file.path)
-        _real("flock")(fd, operation)
+        _real("flock")(file.fd if file else fd, operation)
 
     def ioctl(self, fd: int, request: int, *rest: Any) -> Any:
         file = self._open.get(fd)
         if file is not None:
             self.enter("clone", file.path)
-        return _real("ioctl")(fd, request, *rest)
+        return _real("ioctl")(file.fd if file else fd, request, *rest)
 
     def copy_file_range(self, source: int, target: int, count: int, *rest: Any, **more: Any) -> int:
         file = self._open.get(target)
@@ -328,7 +352,9 @@ class Calls:
             self._storage.name(ours, Inode(is_directory=True))
 
     def io_open(self, file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if ours := self._ours(file):
+        if isinstance(file, int) and file in self._open:  # the file object closes it
+            file = self._open.pop(file).fd
+        elif ours := self._ours(file):
             self.enter("open", ours)
             if set(mode) & set("wax+"):
                 raise AssertionError(f"{ours} is written through a Python file, which is not simulated")
@@ -336,8 +362,7 @@ class Calls:
 
     def patches(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield module, name and replacement of each function."""
-        for name in ("open", "close", "preadv", "pread", "pwritev", "pwrite", "read", "write", "ftruncate",
-                     "posix_fallocate", "lseek", "fstat", "copy_file_range", "link", "mkdir"):  # fmt: skip
+        for name in _BY_DESCRIPTOR:
             yield os, name, getattr(self, name)
         for name in ("fsync", "fdatasync"):
             yield os, name, partial(self.sync, name)
@@ -379,6 +404,15 @@ _REAL: Final[dict[str, Callable[..., Any]]] = {
     **{name: getattr(linux, name) for name in ("punch_hole", "zero_range")},
     "io_open": io.open,
 }
+
+
+def _close_unless_dead(fd: int) -> None:
+    """``os.close`` outside of a machine: what is left of dead processes has nothing to close any more."""
+    if fd < _FIRST:
+        _real("close")(fd)
+
+
+os.close = _close_unless_dead
 
 
 def _real(name: str) -> Callable[..., Any]:

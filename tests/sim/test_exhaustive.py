@@ -9,7 +9,7 @@ from tests.sim.exhaustive import Exhaustive, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
 
-HELD = ("file", "luks1")
+HELD = ("file", "direct", "cow", "luks1")
 """Layers of which every fault point holds."""
 
 FIXED_SEEDS = range(40)

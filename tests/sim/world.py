@@ -4,6 +4,7 @@ The machine runs processes one after the other or at once; each is a function of
 uses the real code. It can kill a process, cut the power, and be used again after both.
 """
 
+import gc
 import logging
 import os
 import random
@@ -85,6 +86,7 @@ class World:
         self._patched = patched(self._patches())
 
     def __enter__(self) -> Self:
+        gc.disable()  # what dead processes have left must not run, and unlink files, in a later life
         self._patched.__enter__()
         return self
 
@@ -95,6 +97,7 @@ class World:
             if fiber is not self.scheduler.driver:
                 self.reap(fiber.process)
         self._patched.__exit__(kind, error, traceback)
+        gc.enable()
 
     def start(self, body: Callable[[], object], name: str = "engine") -> Life:
         """Start a process."""
