@@ -195,8 +195,8 @@ def _mirror(root: Path, *, create: bool = False) -> Document:
 def _make_mirror(root: Path) -> None:
     import time  # noqa: PLC0415
 
-    for name in "ab":
-        _image(f"{name}.img")(root)
+    _image("a.img")(root)
+    (root / "b.img").write_bytes(bytes(SIZE))
     with build(_mirror(root, create=True)) as disk:
         status = _status_of(disk)
         while set(status()) != {"whole"}:

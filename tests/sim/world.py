@@ -157,6 +157,7 @@ class World:
         for name in ("Lock", "RLock", "Condition", "Event"):
             yield threading, name, partial(getattr(sim, name), scheduler)
         yield threading, "Thread", partial(sim.Thread, scheduler)
+        yield threading, "current_thread", lambda: scheduler.current
         yield sim.Thread, "refuse", staticmethod(self._refuse_thread)
         yield lanes, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
         yield time, "monotonic", partial(sim.monotonic, scheduler)
