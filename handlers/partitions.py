@@ -4,6 +4,7 @@ Knows GPT (UEFI specification, "GUID Partition Table") with its two copies, and 
 chain of logical partitions. It reads through a handler and knows nothing of what is inside.
 """
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.vectored import read_bytes
+
+log = logging.getLogger(__name__)
 
 _MBR_SIGNATURE = b"\x55\xaa"
 _PROTECTIVE = 0xEE
@@ -28,6 +31,12 @@ _GPT_ENTRY = struct.Struct("<16s16xQQ")
 """Type (zeroes: unused), first and last block."""
 _MOST_TABLE = 1 << 20
 """Bytes of a table that somebody could have meant; 128 entries have 16 KiB."""
+
+
+_BLOCK_SIZES = (512, 1024, 2048, 4096)
+"""Bytes of the blocks that a table may count in."""
+_Table = tuple[bytes, int]
+"""The entries, and the bytes of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +121,55 @@ def _entries(block: bytes) -> list[tuple[int, int, int]]:
 
 def _gpt(disk: Handler) -> Iterator[tuple[int, Partition]]:
     """Yield the partitions of the first copy that is whole."""
-    table = _gpt_table(disk, 1) or _gpt_table(disk, disk.geometry.blocks - 1)
-    if table is None:
-        raise UsageError("both copies of the partition table (GPT) are damaged")
+    table, block_size = _gpt_of_some_size(disk)
     entries, size = table
     for number, at in enumerate(range(0, len(entries), size), start=1):
         kind, first, last = _GPT_ENTRY.unpack_from(entries, at)
         if any(kind) and first <= last:
-            yield number, _partition(disk, first, last - first + 1)
+            yield number, Partition(first * block_size, (last - first + 1) * block_size)
 
 
-def _gpt_table(disk: Handler, lba: int) -> tuple[bytes, int] | None:
-    """Return the entries and the size of each, as the header at a block says; None if it is not whole."""
-    block = _block(disk, lba)
+def _gpt_of_some_size(disk: Handler) -> tuple[_Table, int]:
+    """Return the table and the bytes of the blocks that it counts in.
+
+    These are the disk's own. An image of a disk with others has been made elsewhere, or is shown with
+    another block size here; then the one size with which there is a table is taken.
+
+    Raises:
+        UsageError: There is no table that is whole, or there are several.
+    """
+    own = disk.geometry.block_size
+    if (table := _gpt_of(disk, own)) is not None:
+        return table, own
+    found = {size: table for size in _BLOCK_SIZES if (table := _gpt_of(disk, size)) is not None}
+    if not found:
+        raise UsageError(
+            "both copies of the partition table (GPT) are damaged, in blocks of "
+            f"{', '.join(map(str, _BLOCK_SIZES))} bytes",
+            cure='say where by "offset" and "length"',
+        )
+    sizes = " and ".join(map(str, found))
+    if len(found) > 1:
+        raise UsageError(
+            f"there are partition tables (GPT) in blocks of {sizes} bytes",
+            cure='set the "block_size" of the disk below to the right one',
+        )
+    log.info("%s has a partition table (GPT) in blocks of %s bytes, not %d", disk.identity, sizes, own)
+    ((size, table),) = found.items()
+    return table, size
+
+
+def _gpt_of(disk: Handler, block_size: int) -> _Table | None:
+    """Return the first copy that is whole, if the table counts in blocks of `block_size` bytes."""
+    last = disk.geometry.size // block_size - 1
+    return _gpt_table(disk, 1, block_size) or _gpt_table(disk, last, block_size)
+
+
+def _gpt_table(disk: Handler, lba: int, block_size: int) -> _Table | None:
+    """Return the table that the header at a block tells of; None if it is not whole."""
+    if not 0 < lba < disk.geometry.size // block_size:
+        return None
+    block = read_bytes(disk, lba * block_size, block_size)
     signature, length, checksum, own, _, _, _, place, count, size, table_checksum = _GPT_HEADER.unpack_from(
         block
     )
@@ -132,7 +177,7 @@ def _gpt_table(disk: Handler, lba: int) -> tuple[bytes, int] | None:
         return None
     if zlib.crc32(block[:16] + bytes(4) + block[20:length]) != checksum:
         return None
-    start, total = place * disk.geometry.block_size, count * size
+    start, total = place * block_size, count * size
     if size < 128 or size % 8 or not 0 < total <= _MOST_TABLE or start + total > disk.geometry.size:
         return None
     entries = read_bytes(disk, start, total)

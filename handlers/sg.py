@@ -2,27 +2,24 @@
 
 The device answers for itself: its name, its serial number, its capacity and its sense data
 are what initiators see. `sg_device` knows how such a device is found and held, `sg_io` how a
-command is sent, `sg_cdb` what a CDB does not say of itself.
+command is sent, `sg_cdb` what a CDB does not say of itself, `sg_timeouts` how long it may take.
 """
 
 import errno
 import os
+from dataclasses import replace
 from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.block import Buffer, Executed, Geometry, Views
+from vscsihba.block import Buffer, Capabilities, Executed, Geometry, Views
 from vscsihba.handlers import sg_device, sg_io
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cdb_handler import CdbHandler
 from vscsihba.handlers.options import MediumPath, Positive
 from vscsihba.handlers.sg_cdb import Direction, direction_of, length_of
 from vscsihba.handlers.sg_device import SgDevice
-
-_LONG = frozenset({0x01, 0x04, 0x07, 0x11, 0x19, 0x1B, 0x1D, 0x2B, 0x48, 0x91, 0x92, 0xA5, 0xA6})
-"""REWIND, FORMAT UNIT, REASSIGN BLOCKS or INITIALIZE ELEMENT STATUS, SPACE(6), ERASE(6), START STOP UNIT
-or LOAD UNLOAD, SEND DIAGNOSTIC, LOCATE(10), SANITIZE, SPACE(16), LOCATE(16), MOVE MEDIUM, EXCHANGE MEDIUM."""
-_LONG_TIMEOUT = 24 * 3600.0
+from vscsihba.handlers.sg_timeouts import timeout_of
 
 _BLOCK_LIMITS = bytes((0x12, 0x01, 0xB0))
 """The beginning of an INQUIRY for the page that says how much one command may move."""
@@ -42,8 +39,8 @@ class SgHandler(CdbHandler):
         timeout: Annotated[
             Positive,
             Meta(
-                description="Seconds that the device may take for a command; formatting, "
-                "self-tests and the motions of tapes and robots may take a day."
+                description="Seconds that the device may take for a command, at least. Tapes, burners and "
+                "robots may take longer, and formatting, self-tests and the motions of a tape a day."
             ),
         ] = 25.0
 
@@ -78,6 +75,11 @@ class SgHandler(CdbHandler):
         return self._device.geometry
 
     @property
+    def capabilities(self) -> Capabilities:
+        """Whole CDBs, for a device of its type."""
+        return replace(super().capabilities, device_type=self._device.type)
+
+    @property
     def identity(self) -> str:
         """The device's own identification."""
         return f"sg:{self._device.identity}"
@@ -92,7 +94,7 @@ class SgHandler(CdbHandler):
         direction = direction_of(command, self._device.type)
         if direction is Direction.BOTH:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        timeout = _LONG_TIMEOUT if command[0] in _LONG else self.options.timeout
+        timeout = timeout_of(command, self._device.type, self.options.timeout)
         outcome = sg_io.send(self._device.fd, command, views, direction, timeout)
         data_in = outcome.moved if direction is Direction.IN else None
         if data_in is not None and command.startswith(_BLOCK_LIMITS):

@@ -118,6 +118,7 @@ class Capabilities:
         unmap_granularity: Bytes below which an unmap frees nothing.
         crypto_erase: The medium can be made unreadable by destroying its key.
         whole_cdbs: `Execute` is all that it does: commands go to a device that answers for itself.
+        device_type: PERIPHERAL DEVICE TYPE of such a device (SPC-5 "INQUIRY").
         atomic_write: Bytes that one `Write` stores wholly or not at all, whatever dies meanwhile.
     """
 
@@ -130,6 +131,7 @@ class Capabilities:
     unmap_granularity: int = 0
     crypto_erase: bool = False
     whole_cdbs: bool = False
+    device_type: int = 0
     atomic_write: int = 0
 
 

@@ -89,6 +89,18 @@ def test_read_only_puts_a_protection_on_top(here: Path) -> None:
     }
 
 
+def test_a_block_device_keeps_its_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_block_device", lambda path: str(path) == "/dev/nvme0n1")
+    device = {"handler": "file", "path": "/dev/nvme0n1", "read_only": False}
+    assert document("/dev/nvme0n1") == device
+    assert document("/dev/nvme0n1", Wishes(block_size=512)) == {**device, "block_size": 512}
+    assert document("/dev/nvme0n1", Wishes(physical_block_size=4096)) == {
+        **device,
+        "physical_block_size": 4096,
+    }
+    assert document("offset:1MiB|/dev/nvme0n1") == {"handler": "offset", "offset": "1MiB", "next": device}
+
+
 def test_block_sizes_go_to_the_lowest_layer_that_says_nothing() -> None:
     wishes = Wishes(block_size=4096)
     assert document("log|memory:1MiB", wishes) == {

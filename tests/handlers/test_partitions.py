@@ -4,7 +4,9 @@ import json
 import shutil
 import struct
 import subprocess
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -120,3 +122,65 @@ def test_a_table_of_4096_byte_blocks(image: Path) -> None:
     _entry(blocks, 0, 0, 0x83, 1, 2)
     image.write_bytes(bytes(blocks) + bytes(4096 * 10 - len(blocks) % 4096))
     assert found(image, block_size=4096) == {1: Partition(4096, 8192)}
+
+
+def in_blocks(size: int, partitions: list[tuple[int, int]], disk: int) -> dict[int, bytes]:
+    """Return the blocks of a GPT by their places in bytes, as UEFI's specification has them."""
+    packed = (
+        struct.pack("<16s16sQQ", b"\1" * 16, b"\2" * 16, first, last).ljust(128, b"\0")
+        for first, last in partitions
+    )
+    entries = b"".join(packed).ljust(128 * 128, b"\0")
+    last = disk // size - 1
+    table_blocks = -(-len(entries) // size)
+
+    def header(own: int, other: int, table: int) -> bytes:
+        usable = (2 + table_blocks, last - table_blocks - 1)
+        fields = (b"EFI PART", 0x10000, 92, 0, 0, own, other, *usable, b"\3" * 16)
+        rest = (table, 128, 128, zlib.crc32(entries))
+        plain = struct.pack("<8sIIIIQQQQ16sQIII", *fields, *rest)
+        return plain[:16] + struct.pack("<I", zlib.crc32(plain)) + plain[20:]
+
+    mbr = bytes(446) + struct.pack("<B3xB3xII", 0, 0xEE, 1, last) + bytes(48) + b"\x55\xaa"
+    backup = last - table_blocks
+    return {
+        0: mbr,
+        size: header(1, last, 2),
+        2 * size: entries,
+        backup * size: entries,
+        last * size: header(last, 1, backup),
+    }
+
+
+def write_blocks(file: BinaryIO, blocks: dict[int, bytes]) -> None:
+    for place, data in blocks.items():
+        file.seek(place)
+        file.write(data)
+
+
+@pytest.mark.parametrize("size", [1024, 2048, 4096])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_table_that_counts_in_other_blocks(
+    image: Path, caplog: pytest.LogCaptureFixture, size: int, damaged: bool
+) -> None:
+    with image.open("r+b") as file:
+        write_blocks(file, in_blocks(size, [(256, 511), (1024, 2047)], SIZE))
+    if damaged:
+        damage(image, size)
+    said = {1: Partition(256 * size, 256 * size), 2: Partition(1024 * size, 1024 * size)}
+    with caplog.at_level("INFO"):
+        assert found(image) == said
+    assert f"in blocks of {size} bytes, not 512" in caplog.text
+    assert found(image, block_size=size) == said
+    with build({"handler": "offset", "partition": 2, "next": str(image)}) as disk:
+        assert disk.geometry.size == 1024 * size
+
+
+def test_tables_in_blocks_of_two_sizes(image: Path) -> None:
+    with image.open("r+b") as file:
+        write_blocks(file, in_blocks(4096, [(256, 511)], SIZE))
+        behind = {place: data for place, data in in_blocks(2048, [(9, 9)], SIZE).items() if place > SIZE // 2}
+        write_blocks(file, behind)
+    with pytest.raises(UsageError, match=r"in blocks of 2048 and 4096 bytes; set the \"block_size\""):
+        found(image)
+    assert found(image, block_size=4096) == {1: Partition(1 << 20, 1 << 20)}

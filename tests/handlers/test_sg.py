@@ -13,6 +13,8 @@ from tests.scsi.disk import Disk
 from vscsihba.block import Geometry
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.sg_cdb import Direction, direction_of
+from vscsihba.handlers.sg_device import SgDevice
+from vscsihba.handlers.sg_timeouts import timeout_of
 from vscsihba.handlers.stack import build
 from vscsihba.scsi import TABLE, Data
 
@@ -126,6 +128,42 @@ def test_timeouts(device: FakeSg) -> None:
         assert device.commands[-1][3] == 2500
         disk.execute(bytes([0x1D, 4, *bytes(4)]), [])
         assert device.commands[-1][3] == 24 * 3600 * 1000
+
+
+@pytest.mark.parametrize(
+    ("device_type", "code", "seconds"),
+    [
+        (0x00, 0x28, 25),
+        (0x00, 0x91, 25),
+        (0x00, 0x04, 86400),
+        (0x01, 0x08, 2940),
+        (0x01, 0x10, 2940),
+        (0x01, 0x88, 2940),
+        (0x01, 0x01, 86400),
+        (0x01, 0x91, 86400),
+        (0x01, 0x93, 86400),
+        (0x05, 0x28, 25),
+        (0x05, 0x2A, 1800),
+        (0x05, 0x35, 1800),
+        (0x05, 0x5B, 86400),
+        (0x05, 0xA1, 86400),
+        (0x08, 0xB8, 600),
+        (0x08, 0xA5, 86400),
+    ],
+)
+def test_timeouts_by_the_type_of_the_device(device_type: int, code: int, seconds: int) -> None:
+    assert timeout_of(bytes([code, *bytes(15)]), device_type, 25) == seconds
+    assert timeout_of(bytes([code, *bytes(15)]), device_type, 5000) == max(seconds, 5000)
+
+
+def test_the_type_is_the_devices_own(device: FakeSg, monkeypatch: pytest.MonkeyPatch) -> None:
+    with build(DOCUMENT) as disk:
+        assert disk.capabilities.device_type == 0
+    monkeypatch.setattr(SgDevice, "_ask", lambda *_, **__: b"\x01" + bytes(251))
+    with build(DOCUMENT) as disk:
+        assert disk.capabilities.device_type == 1
+        disk.execute(bytes([0x08, *bytes(5)]), [])
+    assert device.commands[-1][3] == 2940 * 1000
 
 
 def test_more_pieces_than_the_kernel_takes(monkeypatch: pytest.MonkeyPatch) -> None:

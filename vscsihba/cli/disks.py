@@ -131,14 +131,21 @@ def _with_bottom(
 
 def _file(path: str, wishes: Wishes, *, read_only: bool) -> Document:
     """Return the document of a plain path."""
-    block_size = wishes.block_size or 512
     document: dict[str, object] = {
         "handler": "file",
         "path": path,
-        "block_size": block_size,
-        "physical_block_size": wishes.physical_block_size or block_size,
+        **_blocks(path, wishes),
         "read_only": read_only,
     }
     if wishes.create is not None and not read_only and not Path(path).exists():
         document |= {"create": True, "size": wishes.create}
     return document
+
+
+def _blocks(path: str, wishes: Wishes) -> dict[str, object]:
+    """Return the block sizes of a plain path: those that were asked for, else 512; a device has its own."""
+    if Path(path).is_block_device():
+        sizes = {"block_size": wishes.block_size, "physical_block_size": wishes.physical_block_size}
+        return {option: size for option, size in sizes.items() if size is not None}
+    block_size = wishes.block_size or 512
+    return {"block_size": block_size, "physical_block_size": wishes.physical_block_size or block_size}

@@ -63,14 +63,14 @@ def parser() -> Parser:
         metavar="BYTES",
         type=int,
         choices=(512, 1024, 2048, 4096),
-        help="logical block length: 512 (default), 1024, 2048 or 4096",
+        help="logical block length: 512, 1024, 2048 or 4096 (default: 512, or a block device's)",
     )
     made.add_argument(
         "--physical-block-size",
         metavar="BYTES",
         type=int,
         choices=(512, 1024, 2048, 4096),
-        help="physical block length, at least the logical one (default: the same)",
+        help="physical block length, at least the logical one (default: the same, or a block device's)",
     )
     made.add_argument("--read-only", action="store_true", help="refuse every write")
     made.add_argument("--removable", action="store_true", help="a removable medium, which can be ejected")

@@ -12,28 +12,40 @@ from vscsihba.scsi.logical_unit import LogicalUnit
 from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.sense import Sense, SenseKey
 
+_DISKS = frozenset({0x00, 0x0E, 0x14})
+"""PERIPHERAL DEVICE TYPEs of disks, whose blocks can be written any number of times (SPC-5 "INQUIRY")."""
 _REPEATABLE = frozenset(
     {
         0x00,  # TEST UNIT READY
         0x12,  # INQUIRY
         0x1A,  # MODE SENSE(6)
-        0x25,  # READ CAPACITY(10)
-        0x28,  # READ(10)
-        0x2A,  # WRITE(10)
-        0x35,  # SYNCHRONIZE CACHE(10)
-        0x4D,  # LOG SENSE
         0x5A,  # MODE SENSE(10)
-        0x88,  # READ(16)
-        0x8A,  # WRITE(16)
-        0x9E,  # READ CAPACITY(16) and other questions
         0xA0,  # REPORT LUNS
-        0xA8,  # READ(12)
-        0xAA,  # WRITE(12)
     }
 )
-"""Operation codes that do no harm when a crash leaves in doubt whether the device has had them, and
-that mean the same to every kind of device. WRITE(6) is not one: a tape has it.
-(On a tape, 91h moves.)"""
+"""Operation codes that do no harm to any device when a crash leaves in doubt whether it has had them."""
+_REPEATABLE_BY_DISKS = _REPEATABLE | {
+    0x08,  # READ(6)
+    0x0A,  # WRITE(6)
+    0x25,  # READ CAPACITY(10)
+    0x28,  # READ(10)
+    0x2A,  # WRITE(10)
+    0x35,  # SYNCHRONIZE CACHE(10)
+    0x4D,  # LOG SENSE
+    0x88,  # READ(16)
+    0x8A,  # WRITE(16)
+    0x91,  # SYNCHRONIZE CACHE(16)
+    0x9E,  # READ CAPACITY(16) and other questions
+    0xA8,  # READ(12)
+    0xAA,  # WRITE(12)
+}
+"""Operation codes that do no harm to a disk either. A tape moves with each READ and WRITE of whatever
+length, and with 91h; a burner and a write-once disk write a block once; LOG SENSE clears flags of tapes
+and changers."""
+_SHORTEST = 6
+"""Bytes of a CDB."""
+_LOG_SENSE, _TAPE_ALERT = 0x4D, 0x2E
+"""The page TapeAlert is cleared by reading it (SSC-5 "TapeAlert log page")."""
 
 
 class PassThroughUnit(LogicalUnit):
@@ -58,8 +70,11 @@ class PassThroughUnit(LogicalUnit):
         return response
 
     def repeatable(self, cdb: bytes) -> bool:
-        """Tell whether a command may be sent to any device twice."""
-        return cdb[:1] != b"" and cdb[0] in _REPEATABLE
+        """Tell whether a command may be sent to a device of this type twice."""
+        if len(cdb) < _SHORTEST or (cdb[0] == _LOG_SENSE and cdb[2] & 0x3F == _TAPE_ALERT):
+            return False
+        is_disk = self.capabilities.device_type in _DISKS
+        return cdb[0] in (_REPEATABLE_BY_DISKS if is_disk else _REPEATABLE)
 
     def caches(self, cdb: bytes) -> bool:  # noqa: ARG002 - whatever it is
         """Tell that nothing is known of the device's cache."""
