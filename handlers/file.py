@@ -8,6 +8,7 @@ verbs are made of; `file_options` what can be asked of a file, `file_path` what 
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -17,6 +18,7 @@ from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Space, 
 from vscsihba.errors import MediumError
 from vscsihba.handlers import file_making, file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.block_identity import block_identity
 from vscsihba.handlers.file_direct import DirectFile
 from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
@@ -51,6 +53,7 @@ class FileHandler(Handler):
         self._fd = -1
         self._padding = 0
         self._is_device = False
+        self._identity = ""
         self._syncs = Syncs(options.path)
         self._direct: DirectFile | None = None
 
@@ -75,6 +78,7 @@ class FileHandler(Handler):
                 file_making.enlarge(self._fd, path, enlarged.size)
                 medium = enlarged
             self._is_device = medium.is_device
+            self._identity = self._name()
             self._geometry = self.options.shape(medium)
             self._padding = self._geometry.size - medium.size
             self._capabilities = self._ask(medium)
@@ -105,8 +109,8 @@ class FileHandler(Handler):
 
     @property
     def identity(self) -> str:
-        """The path without symbolic links."""
-        return "file:" + file_path.in_utf8(os.path.realpath(self.options.path))
+        """The path of a file without symbolic links; of a device what `block_identity` finds."""
+        return self._identity
 
     @property
     def inline(self) -> InlineVerbs:
@@ -202,6 +206,14 @@ class FileHandler(Handler):
             InUseError: Somebody reads it.
         """
         file_path.lock(self._fd, self.options.path, shared=shared)
+
+    def _name(self) -> str:
+        """Return a text that names the medium."""
+        status = os.fstat(self._fd)
+        lasting = block_identity(status.st_rdev) if stat.S_ISBLK(status.st_mode) else None
+        if lasting is not None:
+            return f"block:{lasting}"
+        return "file:" + file_path.in_utf8(os.path.realpath(self.options.path))
 
     def _is_padding(self, start: int, end: int) -> bool:
         """Tell whether a range lies in the part of the last block that the file does not have."""

@@ -298,6 +298,17 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
         assert disk.identity != first
 
 
+def test_a_device_is_named_by_what_it_reports(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vscsihba.handlers.file.stat.S_ISBLK", lambda _: True)
+    monkeypatch.setattr("vscsihba.handlers.file.block_identity", lambda _: "wwid:naa.5001")
+    handler = FileHandler(FileHandler.Options(path=str(image)))
+    handler._fd = os.open(image, os.O_RDONLY)
+    assert handler._name() == "block:wwid:naa.5001"
+    monkeypatch.setattr("vscsihba.handlers.file.block_identity", lambda _: None)
+    assert handler._name() == f"file:{image}"
+    os.close(handler._fd)
+
+
 def test_the_last_block_of_an_image_of_odd_size(tmp_path: Path) -> None:
     path = tmp_path / "a disk.img"
     path.write_bytes(b"x" * 1000)

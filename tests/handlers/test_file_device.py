@@ -102,3 +102,19 @@ def test_takes_the_new_size_of_a_device_and_no_other(device: str, tmp_path: Path
         subprocess.run(["losetup", "--set-capacity", device], check=True)
         disk.resize(2 * SIZE)
         assert not any(read(disk, 2 * SIZE - 512, 512))
+
+
+def test_identity_is_not_the_kernels_name(device: str, tmp_path: Path) -> None:
+    with build(device) as disk:
+        first = disk.identity
+    assert first.startswith("block:")
+    other = tmp_path / "link"
+    other.symlink_to(device)
+    with build(str(other)) as disk:
+        assert disk.identity == first
+    again = attach(tmp_path / "a.img")
+    try:
+        with build(again) as disk:
+            assert disk.identity == first
+    finally:
+        detach(again)

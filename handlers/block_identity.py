@@ -1,0 +1,104 @@
+"""Identity of a block device: a text that names the medium, whatever the kernel calls it today.
+
+``sdb`` and ``dm-3`` are handed out in the order in which devices turn up, so another disk may have the name
+after the next start. The names taken here are the device's own (an identification that it reports, the UUID
+of a mapping) and come from sysfs, which is there without udev; where the kernel does not tell, from udev's
+database.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_SYS: Final = Path("/sys/dev/block")
+_UDEV: Final = Path("/run/udev/data")
+"""One file a device, ``b<major>:<minor>``, with lines ``E:KEY=VALUE`` and ``S:link`` (udev's database)."""
+
+
+def block_identity(device: int, *, sys: Path = _SYS, udev: Path = _UDEV) -> str | None:
+    """Return what names the medium of a block device, None if nothing lasting does.
+
+    Args:
+        device: Its number (``st_rdev``).
+        sys: Where sysfs lists block devices.
+        udev: Where udev keeps its database.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    home = (sys / number).resolve()
+    database = _database(udev / f"b{number}")
+    if (home / "partition").exists():
+        return _of_partition(home, database, udev)
+    return _of_whole(home, database)
+
+
+def _of_whole(home: Path, database: dict[str, list[str]]) -> str | None:
+    """Return the identity of a disk, an array or a mapping."""
+    for way in _WAYS:
+        if (found := way(home)) is not None:
+            return found
+    for key in ("MD_UUID", "ID_WWN_WITH_EXTENSION", "ID_SERIAL"):
+        if key in database:
+            return f"udev:{key}:{database[key][0]}"
+    links = [link for link in database.get("S", ()) if link.startswith(("disk/by-id/", "zvol/"))]
+    return f"udev:{min(links)}" if links else None
+
+
+def _of_partition(home: Path, database: dict[str, list[str]], udev: Path) -> str | None:
+    """Return the identity of a partition: the disk's and where it begins, else its UUID in the table."""
+    disk = _text(home.parent / "dev")
+    whole = _of_whole(home.parent, _database(udev / f"b{disk}"))
+    start = _text(home / "start")
+    if whole is not None and start is not None:
+        return f"{whole}:partition@{start}"
+    event = _text(home / "uevent") or ""
+    uuids = [line.partition("=")[2] for line in event.splitlines() if line.startswith("PARTUUID=")]
+    uuids += database.get("ID_PART_ENTRY_UUID", [])
+    return f"partuuid:{uuids[0]}" if uuids else None
+
+
+def _of_mapping(home: Path) -> str | None:
+    """Of device-mapper: LVM, multipath, dm-crypt and others give each mapping a UUID, else it has a name."""
+    if uuid := _text(home / "dm" / "uuid"):
+        return f"dm-uuid:{uuid}"
+    name = _text(home / "dm" / "name")
+    return None if name is None else f"dm-name:{name}"
+
+
+def _of_array(home: Path) -> str | None:
+    uuid = _text(home / "md" / "uuid")
+    return None if uuid is None else f"md-uuid:{uuid}"
+
+
+def _of_loop(home: Path) -> str | None:
+    file = _text(home / "loop" / "backing_file")
+    return None if file is None else f"loop:{_text(home / 'loop' / 'offset') or 0}:{file}"
+
+
+def _of_disk(home: Path) -> str | None:
+    """Of a disk: its world wide identification (SCSI, NVMe), its serial number (virtio), its CID (MMC)."""
+    for name in ("wwid", "device/wwid", "serial", "device/cid"):
+        if found := _text(home / name):
+            return f"{Path(name).name}:{' '.join(found.split())}"
+    return None
+
+
+_WAYS: Final[tuple[Callable[[Path], str | None], ...]] = (_of_mapping, _of_array, _of_loop, _of_disk)
+
+
+def _text(path: Path) -> str | None:
+    """Return what a file of sysfs says; None if it says nothing, or there is none."""
+    try:
+        return path.read_bytes().strip(b"\0 \n").decode(errors="backslashreplace") or None
+    except OSError:
+        return None
+
+
+def _database(path: Path) -> dict[str, list[str]]:
+    """Return udev's entries for a device: properties by name, links under ``S``."""
+    found: dict[str, list[str]] = {}
+    for line in (_text(path) or "").splitlines():
+        kind, _, rest = line.partition(":")
+        key, _, value = rest.partition("=") if kind == "E" else (kind, "", rest)
+        found.setdefault(key, []).append(value)
+    return found
