@@ -168,6 +168,14 @@ class Handler(ABC):
         return f"{self.name}:{options_.dump(self.options)}"
 
     @property
+    def place(self) -> str:
+        """A text that is another one when another medium has come in the place of this one, under its name.
+
+        It holds for as long as the machine runs. By default nothing is known of that.
+        """
+        return ""
+
+    @property
     def inline(self) -> InlineVerbs:
         """The verbs that never block, if there are any; asked for once, after `open`.
 

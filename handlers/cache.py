@@ -4,12 +4,16 @@
 a write when the cache has it, and a flush when everything is below and flushed there; so
 it is honest, and only what lies between two flushes gets faster.
 
+The cache is never needed: what its storage cannot hold, because it is full or fails, is read
+and written below.
+
 This module decides what is fetched and written back when; `cache_slots` holds the blocks.
 The layer below is slow, so nothing waits for it under the lock: a fetch whose blocks were
 written meanwhile is stale, and not kept.
 """
 
 import hashlib
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,11 +25,13 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from vscsihba.block import Buffer, Capabilities, Geometry, Views
-from vscsihba.errors import UsageError
+from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.cache_slots import Slots, waiting
+from vscsihba.handlers.cache_slots import check_waiting, clean_slots, dirty_slots, no_slots
 from vscsihba.handlers.filter import Filter, Transform
 from vscsihba.handlers.options import Size
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 1 << 20
 _MAKE_ROOM = 64
@@ -76,6 +82,7 @@ class CacheHandler(Transform):
         self._block = options.block_size
         self._back = options.mode == "write-back"
         self._lock = threading.Lock()
+        self._changed_below = threading.Condition(self._lock)
         self._writing_back = threading.Lock()
         self._fetches: list[_Under] = []
         self._writes: list[_Under] = []
@@ -85,24 +92,37 @@ class CacheHandler(Transform):
 
         Raises:
             UsageError: Such writes are waiting, and would be lost with these options.
+            HostError: Such writes are waiting for another medium than this one.
+            InUseError: The disk has a cache in another process.
         """
-        disk = self.next.identity
+        disk, about = self.next.identity, hashlib.sha256(self.next.place.encode()).hexdigest().encode()
         # A cache has the identity of what it caches, so one on another needs a name of its own.
         key = f"{_caches(self.next)} {disk}"
         name = f"cache-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
-        size, left = waiting(name)
-        if left and (not self._back or self.next.capabilities.read_only or size != self._block):
-            raise UsageError(
-                f"writes to {disk} are waiting in its cache",
-                cure=f'open it once for writing with "mode": "write-back" and "block_size": {size}',
-            )
-        # What is only read may be in several caches at once.
-        self._slots = Slots(
-            name if self._back else f"cache-{uuid.uuid4()}", self._block, self.options.size // self._block
-        )
+        back = self._back and not self.next.capabilities.read_only
+        count = self.options.size // self._block
+        try:
+            waiting = check_waiting(name, about=about, block_size=self._block if back else None)
+        except (UsageError, HostError) as error:
+            raise type(error)(f"{disk}: {error.message}", cure=error.cure) from error
+        try:
+            if self._back:
+                self._slots = dirty_slots(name, self._block, count, about=about)
+            else:
+                # What is only read may be in several caches at once.
+                self._slots = clean_slots(f"cache-{uuid.uuid4()}", self._block, count)
+        except OSError as error:
+            if waiting:
+                raise
+            log.warning("%s has no cache, requests go past it: %s", disk, error)
+            self._slots = no_slots(self._block)
 
     def close(self) -> None:
-        """Write back what is dirty."""
+        """Write back what is dirty.
+
+        Raises:
+            OSError: Something did not get below; it is kept for the next one to open the disk.
+        """
         try:
             if self._dirty():
                 self.flush()
@@ -157,15 +177,14 @@ class CacheHandler(Transform):
         missing: list[tuple[int, int]] = []
         with self._lock:
             for block, within, at, count in self._pieces(offset, buffer.length):
-                slot = self._slots.find(block)
-                if slot is not None:
-                    self._slots.read(slot, within, buffer.take(at, count))
-                elif missing and missing[-1][1] == block:
+                if self._read_held(block, within, buffer.take(at, count)):
+                    continue
+                if missing and missing[-1][1] == block:
                     missing[-1] = (missing[-1][0], block + 1)
                 else:
                     missing.append((block, block + 1))
         for first, last in missing:
-            content = self._fetch(first, last)
+            content, _ = self._fetch(first, last)
             start = max(offset, first * self._block)
             buffer.scatter(content[start - first * self._block :], start - offset)
 
@@ -210,7 +229,7 @@ class CacheHandler(Transform):
         self.flush()
         smaller, larger = sorted((size, self.geometry.size))
         # The last block may be cut short by the old end or by the new one.
-        with self._writing_back, self._changing_below(smaller // self._block, -(-larger // self._block)):
+        with self._past_the_cache(smaller // self._block, -(-larger // self._block)):
             self.next.resize(size)
 
     def _in_whole_blocks(
@@ -252,9 +271,31 @@ class CacheHandler(Transform):
         """Bytes of a block; the last one of the disk may be cut short."""
         return min(self._block, self.geometry.size - block * self._block)
 
-    def _fetch(self, first: int, last: int) -> memoryview:
-        """Read blocks from below, keep them unless somebody writes to them meanwhile, and return them."""
-        start, size = first * self._block, self._block
+    def _read_held(self, block: int, within: int, views: Views) -> bool:
+        """Read a part of a block that is held; return False if it has to be read below.
+
+        Raises:
+            OSError: It is only here, and cannot be read.
+        """
+        slot = self._slots.find(block)
+        if slot is None:
+            return False
+        try:
+            self._slots.read(slot, within, views)
+        except OSError:
+            if self._slots.is_dirty(block, block + 1):
+                raise
+            self._slots.drop_clean(block, block + 1)
+            return False
+        return True
+
+    def _fetch(self, first: int, last: int) -> tuple[memoryview, bool]:
+        """Read blocks from below, and keep them unless somebody writes to them meanwhile.
+
+        Returns:
+            Their content, and whether there was room for them.
+        """
+        start, size, room = first * self._block, self._block, True
         content = memoryview(bytearray(min(last * size, self.geometry.size) - start))
         with self._lock:
             fetch = _Under(first, last, stale=any(write.meets(first, last) for write in self._writes))
@@ -263,29 +304,47 @@ class CacheHandler(Transform):
             self.next.read(start, [content])
             with self._lock:
                 for block in range(first, last) if not fetch.stale else ():
-                    slot = self._slots.make(block) if self._slots.find(block) is None else None
-                    if slot is not None:
-                        self._slots.fill(slot, content[block * size - start :][:size])
+                    if self._slots.find(block) is None:
+                        room = self._slots.hold(block, content[block * size - start :][:size]) and room
         finally:
             with self._lock:
                 self._fetches.remove(fetch)
-        return content
+        return content, room
 
     def _keep(self, block: int, within: int, data: bytes) -> None:
         """Write a part of a block into the cache, with what is around it from below."""
         whole = len(data) == self._length(block)
         while True:
             with self._lock:
-                slot = self._slots.find(block) or (self._slots.make(block) if whole else None)
-                if slot is not None:
-                    self._spoil_fetches(block, block + 1)
-                    self._slots.change(slot, block, within, memoryview(data))
-                    return
-                has_room = self._slots.has_room
-            if not has_room:
+                while any(write.meets(block, block + 1) for write in self._writes):
+                    self._changed_below.wait()
+                kept = self._kept(block, within, memoryview(data), whole=whole)
+                full = self._slots.all_dirty
+            if kept:
+                return
+            if kept is None and full:
                 self._make_room()
-            elif not whole:
-                self._fetch(block, block + 1)
+            elif kept is False or not self._fetch(block, block + 1)[1]:
+                break
+        with self._past_the_cache(block, block + 1):
+            self.next.write(block * self._block + within, [memoryview(data)])
+
+    def _kept(self, block: int, within: int, data: memoryview, *, whole: bool) -> bool | None:
+        """Change a block in the cache.
+
+        Returns:
+            Whether that was done; None if room has to be made first, or the block fetched.
+        """
+        self._spoil_fetches(block, block + 1)
+        if self._slots.find(block) is not None:
+            try:
+                self._slots.change(block, within, data)
+            except OSError:
+                return False
+            return True
+        if not whole or self._slots.all_dirty:
+            return None
+        return self._slots.hold_dirty(block, data)
 
     def _make_room(self) -> None:
         """Write some blocks back if all are dirty."""
@@ -321,17 +380,47 @@ class CacheHandler(Transform):
 
     @contextmanager
     def _changing_below(self, first: int, last: int) -> Iterator[None]:
-        """Forget blocks, and keep none that is fetched before this has ended."""
-        write = _Under(first, last)
+        """Forget blocks when this has ended well, and keep none that is fetched before it has ended."""
         with self._lock:
-            self._writes.append(write)
-            self._spoil_fetches(first, last)
-            self._slots.drop(first, last)
+            write = self._begin_below(first, last)
         try:
             yield
-        finally:
             with self._lock:
-                self._writes.remove(write)
+                self._slots.drop(first, last)
+        finally:
+            self._end_below(write)
+
+    @contextmanager
+    def _past_the_cache(self, first: int, last: int) -> Iterator[None]:
+        """Change blocks below, none of which is dirty then, and keep none that is fetched meanwhile.
+
+        Raises:
+            OSError: One that is dirty could not be written back; nothing has changed.
+        """
+        with self._writing_back:
+            while True:
+                with self._lock:
+                    if not self._slots.is_dirty(first, last):
+                        write = self._begin_below(first, last)
+                        break
+                    dirty = [block for block in self._slots.dirty if first <= block < last]
+                self._write_back(dirty)
+            try:
+                yield
+            finally:
+                self._end_below(write)
+
+    def _begin_below(self, first: int, last: int) -> _Under:
+        write = _Under(first, last)
+        self._writes.append(write)
+        self._spoil_fetches(first, last)
+        self._slots.drop_clean(first, last)
+        return write
+
+    def _end_below(self, write: _Under) -> None:
+        with self._lock:
+            self._writes.remove(write)
+            self._changed_below.notify_all()
 
     def _spoil_fetches(self, first: int, last: int) -> None:
         for fetch in self._fetches:

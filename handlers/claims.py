@@ -7,21 +7,25 @@ number and one NAA designator, and multipath would take them for two paths to on
 import fcntl
 import hashlib
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vscsihba.errors import InUseError
 from vscsihba.handlers.surviving import private_directory
 
+_LOCK = "hhqqi4x"  # struct flock of linux/fcntl.h
+
 
 @contextmanager
-def claim_name(name: str, *, shared: bool, taken: InUseError) -> Iterator[None]:
+def claim_name(name: str, *, shared: bool, taken: InUseError, place: str = "") -> Iterator[None]:
     """Have a name while the context is entered; the end of the process ends the claim as well.
 
     Args:
         name: Any text.
         shared: Others that share it may have it too.
         taken: Raised when another disk has the name.
+        place: Of several that share it, those at another place are refused.
 
     Raises:
         InUseError: `taken`.
@@ -34,6 +38,25 @@ def claim_name(name: str, *, shared: bool, taken: InUseError) -> Iterator[None]:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise taken from error
+        if shared and not _is_alone(fd, place):
+            raise taken
         yield
     finally:
         os.close(fd)
+
+
+def _is_alone(fd: int, place: str) -> bool:
+    """Lock a byte that stands for the place; return whether no other place's byte is locked.
+
+    Locked first and looked around then: of two that come at once both may be refused, never none.
+    """
+    own = int.from_bytes(hashlib.sha256(place.encode()).digest()[:7], "big")
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_range(fcntl.F_RDLCK, own, 1))
+    around = [_byte_range(fcntl.F_WRLCK, 0, own)] if own else []
+    around.append(_byte_range(fcntl.F_WRLCK, own + 1, 0))
+    found = [struct.unpack(_LOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, each)) for each in around]
+    return all(kind == fcntl.F_UNLCK for kind, *_ in found)
+
+
+def _byte_range(kind: int, first: int, length: int) -> bytes:
+    return struct.pack(_LOCK, kind, os.SEEK_SET, first, length, 0)

@@ -9,23 +9,25 @@ one disk.
 """
 
 import os
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers import file_path
 from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.claims import claim_name
 from vscsihba.handlers.cow_disk import BelowHandler, CowDisk
 from vscsihba.handlers.cow_format import Header
 from vscsihba.handlers.cow_inline import inline_verbs
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import MediumPath, Size
-from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
+from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay, place
 
 
 class CowHandler(Transform):
@@ -82,19 +84,26 @@ class CowHandler(Transform):
             HostError: It belongs to another base, or this one has changed.
         """
         wanted = self.options
-        if wanted.create and self.may_make and not os.path.lexists(wanted.path):
-            self._create()
-        self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
-        with ExitStack() as failing:
-            failing.callback(self.close)
+        with ExitStack() as failing, ExitStack() as opened:
+            if wanted.create and self.may_make and not Path(wanted.path).exists():
+                self._create()
+                failing.callback(os.unlink, os.path.realpath(wanted.path))
+            self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
+            opened.callback(self._overlay.close)
+            opened.enter_context(self._claim())
             self._demand_base()
             self._disk = CowDisk(self._overlay, BelowHandler(self.next))
             self._geometry = self._shape(self._overlay.header.size)
+            self._opened = opened.pop_all()
             failing.pop_all()
 
     def close(self) -> None:
-        """Flush the overlay and let go of it."""
-        self._overlay.close()
+        """Flush the overlay and let go of it.
+
+        Raises:
+            OSError: The flush failed; it is let go of all the same.
+        """
+        self._opened.close()
 
     @property
     def geometry(self) -> Geometry:
@@ -109,7 +118,7 @@ class CowHandler(Transform):
             read_only=read_only,
             flush=not read_only,
             unmap=not read_only,
-            unmap_zeroes=not read_only,
+            in_place=False,
             extents=True,
             rotational=self.next.capabilities.rotational,
             unmap_granularity=0 if read_only else self._overlay.cluster_size,
@@ -119,6 +128,11 @@ class CowHandler(Transform):
     def identity(self) -> str:
         """The overlay's own name, wherever its file goes."""
         return f"cow:{self._overlay.header.uuid}"
+
+    @property
+    def place(self) -> str:
+        """Where the overlay is."""
+        return self._overlay.store.place
 
     @property
     def inline(self) -> InlineVerbs:
@@ -140,8 +154,8 @@ class CowHandler(Transform):
         self._overlay.flush()
 
     def unmap(self, offset: int, length: int) -> None:
-        """Make it zeroes, which take no storage."""
-        self._disk.write_zeroes(offset, length)
+        """Make whole clusters zeroes, which take no storage; parts of them may stay what they were."""
+        self._disk.unmap(offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Make it zeroes, which take no storage."""
@@ -158,6 +172,17 @@ class CowHandler(Transform):
         shape = self._shape(size)
         self._disk.resize(size)
         self._geometry = shape
+
+    def _claim(self) -> AbstractContextManager[None]:
+        """Have the overlay's name for this file alone."""
+        path = self.options.path
+        taken = InUseError(
+            f"{path} is a copy of an overlay that is in use, with the same uuid",
+            cure=f'give it its own, while no disk uses it: "vscsihba cow renew-uuid {path}"',
+        )
+        return claim_name(
+            self.identity, shared=self.options.read_only, taken=taken, place=place(self._overlay)
+        )
 
     def _create(self) -> None:
         base = self.next.geometry

@@ -3,6 +3,7 @@
 Each takes the path of the overlay, which is locked meanwhile.
 """
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from vscsihba.handlers.actions import Progress, quiet
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import DATA, ZERO
 from vscsihba.handlers.overlay import Overlay
-from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay
+from vscsihba.handlers.overlay_file import digest, open_overlay
 
 _AT_ONCE = 1 << 20
 
@@ -83,18 +84,17 @@ def commit(path: str, base: Handler, *, progress: Progress = quiet) -> None:
     overlay = open_overlay(path, read_only=False)
     try:
         header = overlay.header
+        _demand_base(overlay, base)
         if not header.committing:
-            _demand_base(overlay, base)
             overlay.replace_header(msgspec.structs.replace(header, committing=True))
         if base.geometry.size != header.size:
             _resize(overlay, base)
         _copy(overlay, base, progress)
         base.flush()
-        create_overlay(
-            path,
+        overlay.clear(
             msgspec.structs.replace(
-                header, base_size=header.size, base_digest=digest(base), committing=False, session=""
-            ),
+                overlay.header, base_size=header.size, base_digest=digest(base), committing=False
+            )
         )
     finally:
         overlay.close()
@@ -113,19 +113,48 @@ def discard(path: str) -> None:
         if overlay.header.committing:
             raise UsageError(f"{path}: a commit into its base was interrupted", cure="commit it again")
         size = max(overlay.header.size, overlay.header.base_size)
-        create_overlay(path, msgspec.structs.replace(overlay.header, size=size, session=""))
+        overlay.clear(msgspec.structs.replace(overlay.header, size=size))
+    finally:
+        overlay.close()
+
+
+def recover(path: str, *, take: bool) -> None:
+    """Settle what becomes of writes that a killed process has left, where that is not clear.
+
+    Args:
+        path: The overlay.
+        take: They are for this file, and go into it; else it is a copy, and is used without them.
+    """
+    open_overlay(path, read_only=False, recover=take).close()
+
+
+def renew_uuid(path: str) -> str:
+    """Give an overlay, which is a copy of another one, a uuid of its own, and return it.
+
+    Its disk has another serial number and NAA name from then on.
+    """
+    overlay = open_overlay(path, read_only=False)
+    try:
+        header = msgspec.structs.replace(
+            overlay.header, uuid=str(uuid.uuid4()), map_uuid=overlay.header.map_name
+        )
+        overlay.replace_header(header)
+        return header.uuid
     finally:
         overlay.close()
 
 
 def _demand_base(overlay: Overlay, base: Handler) -> None:
+    """Make sure that it is the right base; after an interrupted commit its content is not what it was."""
     header = overlay.header
-    if (base.identity, base.geometry.size, digest(base)) != (
-        header.base,
-        header.base_size,
-        header.base_digest,
-    ):
-        raise UsageError(f"{base.identity} is not the base of the overlay, or has changed")
+    same = base.identity == header.base
+    if not header.committing:
+        same = same and (base.geometry.size, digest(base)) == (header.base_size, header.base_digest)
+    if not same:
+        raise UsageError(
+            f"{base.identity} is not the base of the overlay, or has changed",
+            cure=f"its base is {header.base}",
+        )
 
 
 def _resize(overlay: Overlay, base: Handler) -> None:

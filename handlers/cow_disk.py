@@ -7,6 +7,7 @@ the rest. This module knows neither files nor options.
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -76,6 +77,21 @@ class CowDisk:
         with self._allocating:
             self._zero(offset, offset + length)
 
+    def unmap(self, offset: int, length: int) -> None:
+        """Make whole clusters zeroes; of those that are only partly concerned, give back storage at most.
+
+        So it never takes storage, and the parts read as zeroes or as what they were.
+        """
+        size, end = self.overlay.cluster_size, offset + length
+        first = -(-offset // size)
+        last = self.overlay.header.clusters if end == self.size else end // size
+        parts = [(offset, end)] if first > last else [(offset, first * size), (last * size, end)]
+        with self._allocating:
+            self.overlay.free(first, last)
+            for start, stop in parts:
+                if start < stop and self.overlay.is_all(DATA, start, stop - start):
+                    self.overlay.release(start, stop - start)
+
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Tell what the overlay has, and what is said below of the rest."""
         return list(islice(self._extents(offset, length), _EXTENTS_AT_ONCE))
@@ -83,9 +99,15 @@ class CowDisk:
     def resize(self, size: int) -> None:
         """Give the disk a new size, whatever is below."""
         with self._allocating:
-            if size < self.size:
-                self._zero(size, self.size)
+            before = self.size
+            cluster = self.overlay.cluster_size
+            if size > before and (self.below.size > before or self.overlay.is_all(DATA, before - 1, 1)):
+                # Behind the end, the last cluster may have what a larger disk had there.
+                self._zero_part(before, min(size, -(-before // cluster) * cluster))
             self.overlay.resize(size)
+            if size < before:
+                with suppress(OSError):  # the disk has its size; storage that is not given back is no harm
+                    self.overlay.free(-(-size // cluster), -(-before // cluster))
 
     def pull(self, below: Overlay, number: int) -> None:
         """Take over a cluster of the overlay directly below, if this one does not have its own.

@@ -20,7 +20,9 @@ from vscsihba.errors import HostError
 from vscsihba.handlers import sectors, superblock
 
 MAGIC = b"VSCSICOW"
-VERSION = 1
+VERSION = 2
+_KNOWN = (1, 2)
+"""Version 2 has `map_uuid` and `clearing`; a file of version 1 becomes one when it is opened for writing."""
 SECTORS_PER_GROUP = 8
 PER_GROUP = sectors.PER_SECTOR * SECTORS_PER_GROUP
 MAP_BLOCK = sectors.SECTOR * SECTORS_PER_GROUP
@@ -42,6 +44,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         base_digest: Hash of samples of its content.
         committing: A commit into the base has begun and not ended.
         session: Names what a killed process may have left in `surviving`.
+        map_uuid: The uuid that the checksums of the map cover; empty if that is `uuid`.
+        clearing: No cluster is stored, whatever the map says: forgetting them was begun and not ended.
     """
 
     version: int = VERSION
@@ -53,6 +57,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     base_digest: str
     committing: bool = False
     session: str = ""
+    map_uuid: str = ""
+    clearing: bool = False
+
+    @property
+    def map_name(self) -> str:
+        """The name that the checksums of the map cover."""
+        return self.map_uuid or self.uuid
 
     @property
     def clusters(self) -> int:
@@ -72,12 +83,12 @@ def decode_header(text: bytes) -> Header:
         HostError: It is of a version that is not known here.
     """
     fields = msgspec.json.decode(text)
-    if fields.get("version") != VERSION:
+    if fields.get("version") not in _KNOWN:
         raise HostError(
             f"the overlay is of version {fields.get('version')}, known is {VERSION}",
             cure="open it with a newer release",
         )
-    return msgspec.convert(fields, Header)
+    return msgspec.convert({**fields, "version": VERSION}, Header)
 
 
 def place_of_sector(number: int, cluster_size: int) -> int:

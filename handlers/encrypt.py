@@ -79,7 +79,7 @@ class EncryptHandler(Transform):
             self._geometry = self._shape(size // header.sector_size * header.sector_size)
             self._opened = failing.pop_all()
         # Then an encrypted sector that is all zeroes was never written, or was unmapped.
-        self._holes = self.options.discard and self.next.capabilities.unmap_zeroes
+        self._holes = self.options.discard and self.next.capabilities.unmap
 
     def close(self) -> None:
         """Wipe the key."""
@@ -98,9 +98,10 @@ class EncryptHandler(Transform):
         return replace(
             super().capabilities,
             unmap=unmap,
-            unmap_zeroes=unmap and self._holes,
+            unmap_zeroes=unmap and below.unmap_zeroes,
             unmap_granularity=below.unmap_granularity if unmap else 0,
-            crypto_erase=not below.read_only,
+            # Where a write leaves the bytes of before in a layer below, the key stays there.
+            crypto_erase=not below.read_only and below.in_place,
         )
 
     @property
@@ -138,18 +139,18 @@ class EncryptHandler(Transform):
         size = self._header.sector_size
         start, end = -(-offset // size) * size, (offset + length) // size * size
         if start >= end:
-            if self._holes:
+            if self.next.capabilities.unmap_zeroes:
                 super().write_zeroes(offset, length, may_unmap=False)
             return
         with self._gate.together(), losses_moved(-self._header.payload):
             self.next.unmap(self._header.payload + start, end - start)
         for rest, stop in ((offset, start), (end, offset + length)):
-            if rest < stop and self._holes:
+            if rest < stop and self.next.capabilities.unmap_zeroes:
                 super().write_zeroes(rest, stop - rest, may_unmap=False)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Write zeroes, encrypted like everything else, unless they may be holes."""
-        if may_unmap and self._holes and self.next.capabilities.unmap:
+        if may_unmap and self.capabilities.unmap_zeroes:
             self.unmap(offset, length)
             if fua:
                 self.flush()

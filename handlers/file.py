@@ -113,6 +113,13 @@ class FileHandler(Handler):
         return self._identity
 
     @property
+    def place(self) -> str:
+        """The inode with its generation, the sequence number of a device: no other file or disk has it."""
+        if self._is_device:
+            return str(linux.disk_sequence(self._fd))
+        return f"{self.status().st_ino}:{linux.inode_generation(self._fd)}"
+
+    @property
     def inline(self) -> InlineVerbs:
         """Reads from the page cache, and writes to it."""
         return self._inline
@@ -218,6 +225,10 @@ class FileHandler(Handler):
     def _is_padding(self, start: int, end: int) -> bool:
         """Tell whether a range lies in the part of the last block that the file does not have."""
         return start >= self._geometry.size - self._padding and end <= self._geometry.size
+
+    def status(self) -> os.stat_result:
+        """Return what fstat(2) says of the open file."""
+        return os.fstat(self._fd)
 
     def _ask(self, medium: file_path.Medium) -> Capabilities:
         """Ask file system or device what it can do."""

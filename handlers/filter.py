@@ -31,6 +31,11 @@ class Filter(Handler):
         self.workers = min(type(self).workers, below.workers)
         self.never_blocks = type(self).never_blocks and below.never_blocks
 
+    @property
+    def place(self) -> str:
+        """The place of the layer below."""
+        return self.next.place
+
 
 class PassThrough(Filter):
     """A filter that leaves the bytes alone: it watches, delays, refuses or shares out.
@@ -118,6 +123,7 @@ class Transform(Filter):
             read_only=below.read_only,
             flush=below.flush,
             rotational=below.rotational,
+            in_place=below.in_place,
         )
 
     @property

@@ -6,6 +6,7 @@ they are good for is the caller's knowledge. Constants are from ``linux/falloc.h
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -31,6 +32,10 @@ _BLKDISCARD = 0x1277
 _BLKIOOPT = 0x1279
 _BLKPBSZGET = 0x127B
 _BLKROTATIONAL = 0x127E
+
+# _IOR(0x12, 128, __u64), _IOR('v', 1, long); the kernel puts an int there.
+_BLKGETDISKSEQ = 0x80081280
+_FS_IOC_GETVERSION = 0x80087601
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -58,6 +63,21 @@ def zero_range(fd: int, offset: int, length: int) -> None:
             is not aligned to the blocks of a device.
     """
     _fallocate(fd, _FALLOC_FL_ZERO_RANGE | _FALLOC_FL_KEEP_SIZE, offset, length)
+
+
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Set storage aside for a range; its bytes and the size of the file stay.
+
+    A file system that cannot, such as ramfs, is left as it is.
+
+    Raises:
+        OSError: ENOSPC if there is no room.
+    """
+    try:
+        _fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, length)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
 
 
 def discard(fd: int, offset: int, length: int) -> None:
@@ -91,6 +111,24 @@ def discard_granularity(fd: int) -> int:
     if queue is None or int((queue / "discard_max_bytes").read_text()) == 0:
         return 0
     return int((queue / "discard_granularity").read_text())
+
+
+def disk_sequence(fd: int) -> int:
+    """Return a number that no other disk has had since boot (BLKGETDISKSEQ), 0 if there is none."""
+    try:
+        (value,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETDISKSEQ, bytes(8)))
+    except OSError:
+        return 0
+    return int(value)
+
+
+def inode_generation(fd: int) -> int:
+    """Return what tells a file from an earlier one with its inode number, 0 if that is not known."""
+    try:
+        (value,) = struct.unpack("I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4])
+    except OSError:
+        return 0
+    return int(value)
 
 
 def is_traced() -> bool:

@@ -178,6 +178,7 @@ class MirrorHandler(Fan):
             unmap_zeroes=True,
             extents=True,
             rotational=any(leg.rotational for leg in legs),
+            in_place=all(leg.in_place for leg in legs),
             unmap_granularity=max(leg.unmap_granularity for leg in legs),
         )
 

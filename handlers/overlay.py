@@ -17,7 +17,7 @@ This module knows the file (through a handler, its *store*) and no base.
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import msgspec
 
@@ -30,6 +30,7 @@ from vscsihba.handlers.cow_format import (
     DATA,
     MAGIC,
     PER_GROUP,
+    SECTORS_PER_GROUP,
     ZERO,
     Header,
     decode_header,
@@ -39,11 +40,14 @@ from vscsihba.handlers.cow_format import (
     place_of_sector,
 )
 from vscsihba.handlers.losses import losses_moved
+from vscsihba.handlers.overlay_note import Place, note_of
 from vscsihba.handlers.sectors import PER_SECTOR
-from vscsihba.handlers.surviving import Surviving, forget, recall
+from vscsihba.handlers.surviving import Surviving, forget
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 _KIND = "overlay"
+_LONGEST_LOOK = 1 << 20
+"""Clusters that are looked at before another thread can have its turn."""
 
 
 class Overlay:
@@ -54,6 +58,9 @@ class Overlay:
 
     Args:
         store: An open handler with the file's bytes.
+        place: Where the file is.
+        recover: Take over (True) or leave alone (False) what a killed process has left, where it is not clear
+            for which file; None raises then.
 
     Attributes:
         header: What the overlay says of itself.
@@ -63,29 +70,37 @@ class Overlay:
         HostError: It is no overlay, or is damaged.
     """
 
-    def __init__(self, store: Handler) -> None:
+    def __init__(self, store: Handler, place: Place, *, recover: bool | None = None) -> None:
         self.store = store
+        self._place = place
         self._superblock = superblock.Superblock(store, MAGIC, _KIND)
         self.header = decode_header(self._superblock.text)
         self.states = bytearray()
         self._dirty: set[int] = set()
         self._changing = threading.Lock()
         self._flushing = threading.Lock()
-        self._surviving: Surviving | None = None
+        self._beginning = threading.Lock()
+        self._note: Surviving | None = None
+        self._taken_over = ""
         self._load_states()
-        self._recall_states()
+        self._recall_states(recover=recover)
 
     def begin(self) -> None:
         """Make ready for writing.
 
         Raises:
-            OSError: As the store's.
+            OSError: As the store's, or there is no room for a note; nothing has changed.
         """
-        before, session = self.header.session, str(uuid.uuid4())
-        self.replace_header(msgspec.structs.replace(self.header, session=session))
-        if before:
-            forget(before)
-        self._surviving = Surviving(session)
+        session = str(uuid.uuid4())
+        note = Surviving(session, about=self._place.encode())
+        with ExitStack() as failing:
+            failing.callback(note.close, forget=True)
+            self.replace_header(msgspec.structs.replace(self.header, session=session, clearing=False))
+            failing.pop_all()
+        self._note = note
+        if self._taken_over:
+            forget(self._taken_over)
+            self._taken_over = ""
 
     def end(self) -> None:
         """Flush, and be done with writing until `begin`.
@@ -94,23 +109,33 @@ class Overlay:
             OSError: The flush failed; writing goes on.
         """
         self.flush()
-        surviving, self._surviving = self._surviving, None
-        if surviving is not None:
-            surviving.close(forget=True)
+        note, self._note = self._note, None
+        if note is not None:
+            note.close(forget=True)
 
     def close(self) -> None:
         """Flush, and close the store in any case.
 
         Raises:
-            OSError: The flush failed.
+            OSError: The flush failed; what it had to keep is there for the next to open the overlay.
         """
-        try:
-            if self._surviving is not None:
+        with ExitStack() as closing:
+            closing.callback(self.store.close)
+            if self._note is not None:
+                closing.callback(self._leave_note)
                 self.end()
-        finally:
-            if self._surviving is not None:
-                self._surviving.close(forget=False)
-            self.store.close()
+
+    def abandon(self) -> None:
+        """Close the store and keep nothing of what was not flushed: the overlay is not needed any more."""
+        with ExitStack() as closing:
+            closing.callback(self.store.close)
+            note, self._note = self._note, None
+            if note is not None:
+                note.close(forget=True)
+
+    def _leave_note(self) -> None:
+        if self._note is not None:
+            self._note.close(forget=False)
 
     @property
     def cluster_size(self) -> int:
@@ -123,9 +148,7 @@ class Overlay:
         while offset < end:
             first, last = offset // size, -(-end // size)
             state = self.states[first]
-            others = (self.states.find(other, first, last) for other in (BASE, DATA, ZERO) if other != state)
-            border = min((found for found in others if found >= 0), default=last)
-            stop = min(border * size, end)
+            stop = min(self._end_of_run(state, first, last) * size, end)
             yield state, Extent(offset, stop - offset)
             offset = stop
 
@@ -166,25 +189,58 @@ class Overlay:
         """Give the clusters from `first` to before `last` a new state, for the next flush to keep.
 
         Raises:
-            OSError: There is no room to let it survive this process; nothing has changed.
+            OSError: There is no room to let it survive this process; nothing has changed. After another
+                failure than that some of the clusters may have it, the first ones.
         """
         if first < last:
+            note = self._note or self._begun()
             with self._changing:
-                if self._surviving is not None:
-                    self._surviving.put(first, bytes([state + 1]) * (last - first))
-                self.states[first:last] = bytes([state]) * (last - first)
-                self._dirty.update(range(first // PER_SECTOR, (last - 1) // PER_SECTOR + 1))
+                note.reserve(first, last - first)
+                while first < last:
+                    # Memory never says other than the note, even if only a part of it could be put there.
+                    count = note.put_some(first, bytes([state + 1]) * (last - first))
+                    self.states[first : first + count] = bytes([state]) * count
+                    self._dirty.update(range(first // PER_SECTOR, (first + count - 1) // PER_SECTOR + 1))
+                    first += count
 
     def free(self, first: int, last: int) -> None:
-        """Make the clusters from `first` to before `last` read as zeroes, and give back their storage."""
+        """Make the clusters from `first` to before `last` read as zeroes, and give back their storage.
+
+        Raises:
+            OSError: As `mark`'s; of several groups of clusters the first ones may be zeroes then.
+        """
         for at in range(first, last, PER_GROUP):
             stop = min(last, at + PER_GROUP)
             stored = [run for state, run in self._cluster_runs(at, stop) if state == DATA]
             self.mark(at, stop, ZERO)
-            if self.store.capabilities.unmap:
-                for run in stored:
-                    for place, _, count in self._places(run.offset, run.length):
-                        self.store.unmap(place, count)
+            for run in stored:
+                self.release(run.offset, run.length)
+
+    def release(self, offset: int, length: int) -> None:
+        """Give back the storage of a range whose bytes nobody needs, as far as that is possible."""
+        if self.store.capabilities.unmap:
+            for place, _, count in self._places(offset, length):
+                with suppress(OSError):  # storage that could not be given back is no harm
+                    self.store.unmap(place, count)
+
+    def clear(self, header: Header) -> None:
+        """Forget every cluster, and have a new header; after a crash that is done, or nothing is.
+
+        Raises:
+            OSError: As the store's; the overlay is what it was, or holds nothing.
+        """
+        wanted = file_size(header.clusters, header.cluster_size)
+        if self.store.geometry.size < wanted:
+            self.store.resize(wanted)
+        stored = [run for state, run in self.runs(0, self.header.size) if state == DATA]
+        self.replace_header(msgspec.structs.replace(header, session="", clearing=True))
+        note, self._note = self._note, None
+        if note is not None:
+            note.close(forget=True)
+        self._forget_states()
+        self.replace_header(msgspec.structs.replace(self.header, clearing=False))
+        for run in stored:
+            self.release(run.offset, run.length)
 
     def flush(self) -> None:
         """Put contents on stable storage, and then the states that speak of them.
@@ -215,42 +271,93 @@ class Overlay:
         """Give the disk a new size; clusters that are added read as zeroes.
 
         Raises:
-            OSError: The store cannot grow.
+            OSError: The store cannot grow; the disk has the size that it had.
         """
-        header = msgspec.structs.replace(self.header, size=size)
-        before, after = self.header.clusters, header.clusters
-        if after > before:
-            wanted = file_size(after, self.cluster_size)
+        before, header = self.header, msgspec.structs.replace(self.header, size=size)
+        if header.clusters > before.clusters:
+            wanted = file_size(header.clusters, self.cluster_size)
             if self.store.geometry.size < wanted:
                 self.store.resize(wanted)
             with self._changing:
-                self.states.extend(bytes(max(0, after - len(self.states))))
-            self.mark(before, after, ZERO)
+                self.states.extend(bytes(max(0, header.clusters - len(self.states))))
+            self.mark(before.clusters, header.clusters, ZERO)
         self.replace_header(header)
 
     def replace_header(self, header: Header) -> None:
-        """Keep a new header on stable storage, with everything written before."""
+        """Keep a new header on stable storage, with everything written before.
+
+        Raises:
+            OSError: As the store's; the header is what it was.
+        """
         self.flush()
         self._superblock.replace(encode_header(header))
         self.header = header
+
+    def _begun(self) -> Surviving:
+        """Return the note that states go to; begin if a former attempt to do so has failed."""
+        with self._beginning:
+            if self._note is None:
+                self.begin()
+            assert self._note is not None  # noqa: S101  # `begin` has made it
+            return self._note
+
+    def _end_of_run(self, state: int, first: int, last: int) -> int:
+        """Return the first cluster after `first` that has another state, `last` if there is none before.
+
+        The work is proportional to the run, even where one of the other states is nowhere.
+        """
+        others = [other for other in (BASE, DATA, ZERO) if other != state]
+        at, window = first + 1, 64
+        while at < last:
+            stop = border = min(last, at + window)
+            for other in others:
+                found = self.states.find(other, at, border)
+                border = border if found < 0 else found
+            if border < stop:
+                return border
+            at, window = stop, min(4 * window, _LONGEST_LOOK)
+        return last
 
     def _load_states(self) -> None:
         header = self.header
         if self.store.geometry.size < file_size(header.clusters, header.cluster_size):
             raise HostError("the overlay is cut short", cure="restore it from a copy")
-        for number in range(-(-header.clusters // PER_SECTOR)):
-            sector = read_bytes(self.store, place_of_sector(number, header.cluster_size), sectors.SECTOR)
-            states = sectors.decode(number, sector, header.uuid)
-            if states is None or max(states) > ZERO:
-                raise HostError(
-                    f"the overlay is damaged in map sector {number}", cure="restore it from a copy"
+        if header.clearing:
+            self._forget_states()
+            return
+        for group in range(-(-header.clusters // PER_GROUP)):
+            first = group * SECTORS_PER_GROUP
+            count = min(SECTORS_PER_GROUP, -(-header.clusters // PER_SECTOR) - first)
+            block = read_bytes(
+                self.store, place_of_sector(first, header.cluster_size), count * sectors.SECTOR
+            )
+            for number in range(count):
+                self.states += self._decode(
+                    first + number, block[number * sectors.SECTOR :][: sectors.SECTOR]
                 )
-            self.states += states
         del self.states[header.clusters :]
 
-    def _recall_states(self) -> None:
+    def _decode(self, number: int, sector: bytes) -> bytes:
+        states = sectors.decode(number, sector, self.header.map_name)
+        if states is None or max(states) > ZERO:
+            raise HostError(f"the overlay is damaged in map sector {number}", cure="restore it from a copy")
+        return states
+
+    def _forget_states(self) -> None:
+        """Hold no cluster in memory; the next flush puts that on stable storage."""
+        with self._changing:
+            self.states = bytearray(self.header.clusters)
+            self._dirty.update(range(-(-self.header.clusters // PER_SECTOR)))
+
+    def _recall_states(self, *, recover: bool | None) -> None:
         """Take over the states that a killed process had not flushed: each plus one, 0 if none."""
-        found = recall(self.header.session)[: len(self.states)] if self.header.session else b""
+        note = note_of(self.header.session, self._place, recover=recover)
+        if note is None:
+            return
+        self._taken_over = self.header.session
+        if self.header.clearing:
+            return
+        found = note.content[: len(self.states)]
         for start in range(0, len(found), PER_SECTOR):
             part = found[start : start + PER_SECTOR]
             if any(part):
@@ -261,7 +368,7 @@ class Overlay:
 
     def _sector(self, number: int) -> bytes:
         states = self.states[number * PER_SECTOR : (number + 1) * PER_SECTOR]
-        return sectors.encode(number, states, self.header.uuid)
+        return sectors.encode(number, states, self.header.map_name)
 
     def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
         size = self.cluster_size
@@ -284,6 +391,6 @@ def format_overlay(store: Handler, header: Header) -> None:
         OSError: As the store's.
     """
     for number in range(-(-header.clusters // PER_SECTOR)):
-        sector = sectors.encode(number, b"", header.uuid)
+        sector = sectors.encode(number, b"", header.map_name)
         write_bytes(store, place_of_sector(number, header.cluster_size), sector)
     superblock.create(store, encode_header(header), MAGIC, _KIND)

@@ -1,41 +1,48 @@
-"""Overlay files: making, opening and replacing them, and telling one base from another."""
+"""Overlay files: making, opening and sharing them, and telling one base from another."""
 
 import hashlib
+import os
+import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from vscsihba.block import Extent
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers import file_making
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import Header, file_size
-from vscsihba.handlers.durable import sync_directory
 from vscsihba.handlers.file import FileHandler
 from vscsihba.handlers.overlay import Overlay, format_overlay
+from vscsihba.handlers.overlay_note import place_of
+from vscsihba.handlers.reflink import publish
 
 _HEAD = 1 << 20
 _SAMPLES = 64
 _SAMPLE = 4096
 
 
-def open_overlay(path: str, *, read_only: bool, frozen: bool = False) -> Overlay:
+def open_overlay(path: str, *, read_only: bool, frozen: bool = False, recover: bool | None = None) -> Overlay:
     """Open and lock an overlay file; closing the overlay lets go of it.
 
     Args:
         path: The file.
         read_only: It will never be written.
         frozen: It will not be written before `thaw`; others may read it.
+        recover: Take over (True) or leave alone (False) what a killed process has left, where it is not clear
+            for which file; None raises then.
 
     Raises:
         UsageError, InUseError: The file cannot be opened.
         HostError: It is no overlay, or is damaged.
+        OSError: There is no room for the note of a writer.
     """
     store = FileHandler(FileHandler.Options(path=path, read_only=read_only), shared=read_only or frozen)
     store.open()
     with ExitStack() as failing:
         failing.callback(store.close)
         try:
-            overlay = Overlay(store)
+            overlay = Overlay(store, place_of(path, store.status()), recover=recover)
         except HostError as error:
             raise HostError(f"{path}: {error.message}", cure=error.cure) from error
         if not (read_only or frozen):
@@ -44,14 +51,30 @@ def open_overlay(path: str, *, read_only: bool, frozen: bool = False) -> Overlay
     return overlay
 
 
-def freeze(overlay: Overlay) -> None:
-    """Be done with writing to an overlay, and let others read it.
+def place(overlay: Overlay) -> str:
+    """Return a text that names the file of an overlay while the machine runs, by whatever path."""
+    status = _file(overlay).status()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def share(overlay: Overlay) -> None:
+    """Let others read an overlay that is not written any more.
 
     Raises:
-        OSError: The flush failed; writing goes on.
+        HostError: The system has no locks left; nothing has changed.
     """
-    overlay.end()
     _file(overlay).share(shared=True)
+
+
+def freeze(overlay: Overlay) -> None:
+    """Be done with writing to an overlay, and let others read it, even if the flush fails.
+
+    Raises:
+        OSError: The flush failed.
+    """
+    with ExitStack() as sharing:
+        sharing.callback(share, overlay)
+        overlay.end()
 
 
 def thaw(overlay: Overlay) -> None:
@@ -69,25 +92,37 @@ def _file(overlay: Overlay) -> FileHandler:
 
 
 def create_overlay(path: str, header: Header) -> None:
-    """Make an overlay file in which nothing is stored, in place of one that may be there.
+    """Make an overlay file in which nothing is stored, where there is no file yet.
 
-    After a crash there is the new file or what was there before.
+    After a crash it is there as a whole, or not at all; a file ``overlay-*.part`` beside it may be
+    left, which nobody needs.
+
+    Args:
+        path: Its name; a symbolic link to a file that is missing makes that file.
+        header: What it says of itself.
 
     Raises:
-        UsageError, HostError: The system refuses to make a file there.
-        OSError: There is no room for its map.
+        UsageError, HostError: The system refuses to make a file there, or there is one.
+        OSError: There is no room for its map; nothing is left of it then.
     """
-    new = Path(path + ".new")
-    new.unlink(missing_ok=True)
-    size = file_size(header.clusters, header.cluster_size)
-    store = FileHandler(FileHandler.Options(path=str(new), create=True, size=size))
-    store.open()
-    with closing(store), ExitStack() as failing:
-        failing.callback(new.unlink, missing_ok=True)
-        format_overlay(store, header)
-        new.replace(path)
-        sync_directory(Path(path).parent)
-        failing.pop_all()
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f"overlay-{uuid.uuid4().hex}.part")
+    file_making.create(str(part), file_size(header.clusters, header.cluster_size))
+    with ExitStack() as finally_:
+        finally_.callback(_remove, part)
+        store = FileHandler(FileHandler.Options(path=str(part)))
+        store.open()
+        with closing(store):
+            format_overlay(store, header)
+        try:
+            publish(part, target)
+        except FileExistsError as error:
+            raise UsageError(f"{path}: there is a file of that name", cure="choose another name") from error
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # what stays is a file that nobody needs
+        path.unlink()
 
 
 def digest(base: Handler) -> str:

@@ -37,6 +37,7 @@ class ReadonlyHandler(Transform):
             unmap_zeroes=below.unmap_zeroes,
             extents=below.extents,
             rotational=below.rotational,
+            in_place=below.in_place,
             unmap_granularity=below.unmap_granularity,
         )
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import struct
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from vscsihba.handlers.durable import sync_directory
@@ -98,16 +99,34 @@ def copy_file(source: int, path: Path) -> bool:
         if not shared:
             _copy_data(source, target)
         os.fsync(target)
-        _publish(part, path)
-        sync_directory(path.parent)
+        publish(part, path)
     finally:
         os.close(target)
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a file that nobody needs
+            part.unlink(missing_ok=True)
     return shared
 
 
-def _publish(part: Path, path: Path) -> None:
-    """Give a file its name, unless that is taken."""
+def publish(part: Path, path: Path) -> None:
+    """Give a file that is on stable storage its name, which is on stable storage then, too.
+
+    Args:
+        part: Another name in the same directory, which may stay.
+        path: The name.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: The system refused; the file does not have the name then.
+    """
+    _link(part, path)
+    with ExitStack() as failing:
+        failing.callback(path.unlink)
+        sync_directory(path.parent)
+        failing.pop_all()
+
+
+def _link(part: Path, path: Path) -> None:
+    """Give a file another name, unless that is taken."""
     try:
         path.hardlink_to(part)
     except OSError as error:

@@ -101,7 +101,7 @@ class SnapshotHandler(Transform):
             read_only=not writable,
             flush=writable,
             unmap=writable,
-            unmap_zeroes=writable,
+            in_place=False,
             extents=True,
             rotational=self.next.capabilities.rotational,
             unmap_granularity=self._set.manifest.cluster_size if writable else 0,
@@ -112,6 +112,11 @@ class SnapshotHandler(Transform):
         """The name of the set, and of the layer if it is a snapshot."""
         whole = f"snapshot:{self._set.manifest.uuid}"
         return f"{whole}:{self._set.layers.names[0]}" if self.options.snapshot else whole
+
+    @property
+    def place(self) -> str:
+        """Where the directory is."""
+        return str(Path(self.options.path).stat().st_ino)
 
     @property
     def inline(self) -> InlineVerbs:
@@ -144,8 +149,9 @@ class SnapshotHandler(Transform):
                 self._set.disk.overlay.flush()
 
     def unmap(self, offset: int, length: int) -> None:
-        """Make it zeroes, which take no storage."""
-        self.write_zeroes(offset, length, may_unmap=True)
+        """Make whole clusters zeroes, which take no storage; parts of them may stay what they were."""
+        with self._set.gate.together():
+            self._set.disk.unmap(offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Make it zeroes, which take no storage."""

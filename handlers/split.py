@@ -74,8 +74,14 @@ class SplitHandler(Fan):
             unmap_zeroes=all(leg.unmap_zeroes for leg in legs),
             extents=any(leg.extents for leg in legs),
             rotational=any(leg.rotational for leg in legs),
+            in_place=all(leg.in_place for leg in legs),
             unmap_granularity=max(leg.unmap_granularity for leg in legs),
         )
+
+    @property
+    def place(self) -> str:
+        """The places of the legs."""
+        return "+".join(part.place for part in self._parts)
 
     @property
     def identity(self) -> str:

@@ -9,6 +9,7 @@ that and the text, so that a slot that was torn is known for one, and the other 
 
 import struct
 import zlib
+from contextlib import ExitStack, suppress
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.base import Handler
@@ -52,15 +53,27 @@ class Superblock:
     def replace(self, text: bytes) -> None:
         """Put a new text on stable storage; everything written before it is there then, too.
 
+        One that fails is taken back, and the next one goes to the same slot: the other slot holds
+        the text that counts.
+
         Raises:
-            OSError: As the store's; the old one counts then, or the new one.
+            OSError: As the store's; the old one counts then. After a power cut the new one may count,
+                if the store failed after it had taken it.
         """
-        slot = encode(self._sequence + 1, text, self._magic, self._kind)
+        sequence = self._sequence + 1
+        slot = encode(sequence, text, self._magic, self._kind)
         self._store.flush()
-        self._sequence += 1
-        self._store.write(self._sequence % SLOTS * SLOT, [memoryview(slot)])
-        self._store.flush()
-        self.text = text
+        with ExitStack() as failing:
+            failing.callback(self._take_back, sequence)
+            self._store.write(sequence % SLOTS * SLOT, [memoryview(slot)])
+            self._store.flush()
+            failing.pop_all()
+        self._sequence, self.text = sequence, text
+
+    def _take_back(self, sequence: int) -> None:
+        """Make a slot that may have been written one that does not count."""
+        with suppress(OSError):
+            self._store.write(sequence % SLOTS * SLOT, [memoryview(bytes(SLOT))])
 
 
 def create(store: Handler, text: bytes, magic: bytes, kind: str) -> None:

@@ -5,22 +5,41 @@ initiator never hears of it. So whatever was acknowledged has to be in the kerne
 hands, not only in ours. What must not be on stable storage yet, because the data that
 it speaks of may not be there, waits here: in a file of a directory that a reboot
 empties. The boot is part of its name, so that it is never found after another one.
+
+A file begins with a page that says which medium its bytes are about, and is locked for as
+long as the process lives that puts bytes into it (docs/formats/notes.md). This module knows
+neither what the bytes mean nor how a medium is told from another one.
 """
 
+import errno
 import fcntl
+import logging
 import os
 import stat
+import struct
+import zlib
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from vscsihba.block import Buffer, Views
+from vscsihba.block import Views
 from vscsihba.errors import HostError, InUseError
+from vscsihba.handlers import linux
 from vscsihba.handlers.vectored import transfer
+
+log = logging.getLogger(__name__)
 
 DIRECTORY = (
     Path("/run/vscsihba") if os.geteuid() == 0 else Path(f"/dev/shm/vscsihba-{os.geteuid()}")  # noqa: S108  # a tmpfs
 )
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+MAGIC = b"VSCSINOT"
+HEAD = 4096
+"""Bytes before the content: the page that says what it is about."""
+_HEAD = struct.Struct("<8sII")
+_PAGE = 4096
+_LOCK = "hhqqi4x"  # struct flock of linux/fcntl.h
 
 
 class Surviving:
@@ -28,52 +47,139 @@ class Surviving:
 
     Args:
         name: Unique for ever, such as a UUID.
+        about: Names the medium of the bytes, up to 4,080 bytes; a file that is there keeps what it says.
+
+    Attributes:
+        about: What the file says of its medium; None in a file of a release before this page was there.
 
     Raises:
-        InUseError: Somebody has it open.
+        InUseError: Another process or disk has it open.
         HostError: The directory is another user's, or others may write to it.
-        OSError: The directory cannot be used.
+        OSError: The directory cannot be used; nothing has changed.
     """
 
-    def __init__(self, name: str) -> None:
-        private_directory()
-        self._path = _path(name)
+    def __init__(self, name: str, *, about: bytes = b"") -> None:
+        self.path = _path(name)
+        self._fd = _open_locked(self.path)
         with ExitStack() as failing:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags, 0o600)
             failing.callback(os.close, self._fd)
-            _check_own(self._path, os.fstat(self._fd))
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InUseError(f"{self._path} is in use by another process or disk") from error
+            if os.fstat(self._fd).st_size == 0:
+                failing.callback(self.path.unlink, missing_ok=True)
+                self._begin(about)
+            self._start, self.about = _head(self._fd)
             failing.pop_all()
 
     def get(self, at: int, views: Views) -> None:
-        """Fill `views` with what was put there, and zeroes where nothing was.
+        """Fill `views` with bytes that were put there.
+
+        Raises:
+            OSError: They cannot be read; EIO if nothing was put there, or somebody has cut the file short.
+        """
+        done = transfer(lambda part, offset: os.preadv(self._fd, part, offset), self._start + at, views)
+        if done < sum(map(len, views)):
+            raise OSError(errno.EIO, f"{self.path} ends at byte {self._start + at + done}")
+
+    def content(self) -> bytes:
+        """Return everything that was put there.
 
         Raises:
             OSError: It cannot be read.
         """
-        done = transfer(lambda part, offset: os.preadv(self._fd, part, offset), at, views)
-        Buffer(views).zero(done)
+        return _content(self._fd, self._start)
+
+    def reserve(self, at: int, length: int) -> None:
+        """Set memory aside for a range, so that putting bytes there does not fail for lack of it.
+
+        A range inside one page needs no memory set aside: it is put as a whole or not at all.
+
+        Raises:
+            OSError: There is none; the bytes are what they were.
+        """
+        start = self._start + at
+        if length > 0 and start // _PAGE != (start + length - 1) // _PAGE:
+            linux.allocate(self._fd, start, length)
 
     def put(self, at: int, data: bytes | memoryview) -> None:
         """Store bytes; once this returns, they survive.
 
         Raises:
-            OSError: There is no room. A mapping would end the process instead.
+            OSError: There is no room; nothing has changed. A mapping would end the process instead.
         """
-        rest = memoryview(data)
-        while rest:
-            done = os.pwrite(self._fd, rest, at)
-            rest, at = rest[done:], at + done
+        self.reserve(at, len(data))
+        done = 0
+        while done < len(data):
+            done += self.put_some(at + done, memoryview(data)[done:])
+
+    def put_some(self, at: int, data: bytes | memoryview) -> int:
+        """Store as many bytes as one system call does; return how many that were, one at least.
+
+        Raises:
+            OSError: There is no room; nothing has changed.
+        """
+        done = os.pwrite(self._fd, data, self._start + at)
+        if data and not done:
+            raise OSError(errno.EIO, f"{self.path} takes no more bytes")
+        return done
 
     def close(self, *, forget: bool) -> None:
         """Close the file, and remove it if nothing in it is needed any more."""
-        os.close(self._fd)
         if forget:
-            self._path.unlink()
+            _remove(self.path)
+        os.close(self._fd)
+
+    def _begin(self, about: bytes) -> None:
+        head = MAGIC + struct.pack("<II", zlib.crc32(about), len(about)) + about
+        page = memoryview(head.ljust(HEAD, b"\0"))
+        transfer(lambda part, offset: os.pwritev(self._fd, part, offset), 0, [page])
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A row of bytes that a process has left.
+
+    Attributes:
+        path: The file.
+        about: What it says of its medium; None in a file of a release before this was noted.
+        content: Its bytes.
+        in_use: A living process has it open: it has left nothing yet.
+    """
+
+    path: Path
+    about: bytes | None
+    content: bytes
+    in_use: bool
+
+
+def recall(name: str) -> Recalled | None:
+    """Return what was put under a name since the machine started, None if it was forgotten.
+
+    Raises:
+        HostError: Another user can write to the directory.
+        OSError: It cannot be read.
+    """
+    if not _is_private():
+        return None
+    path = _path(name)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        _check_own(path, os.fstat(fd))
+        start, about = _head(fd)
+        return Recalled(path, about, _content(fd, start), in_use=_is_locked(fd))
+    finally:
+        os.close(fd)
+
+
+def forget(name: str) -> None:
+    """Remove what was put under a name, if there is anything; a file that stays is never found again.
+
+    Raises:
+        HostError: Another user can write to the directory.
+    """
+    if _is_private():
+        _remove(_path(name))
 
 
 def private_directory() -> Path:
@@ -87,6 +193,30 @@ def private_directory() -> Path:
         DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
         _is_private()
     return DIRECTORY
+
+
+def _open_locked(path: Path) -> int:
+    """Open a file for oneself alone."""
+    while True:
+        fd = _open_private(path)
+        with ExitStack() as failing:
+            failing.callback(os.close, fd)
+            if not _try_lock(fd):
+                raise InUseError(f"{path} is in use by another process or disk")
+            if os.fstat(fd).st_nlink:  # else its last holder has removed it since it was opened here
+                failing.pop_all()
+                return fd
+
+
+def _open_private(path: Path) -> int:
+    """Open a file that nobody else can write to; it is created if it is missing."""
+    private_directory()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with ExitStack() as failing:
+        failing.callback(os.close, fd)
+        _check_own(path, os.fstat(fd))
+        failing.pop_all()
+    return fd
 
 
 def _is_private() -> bool:
@@ -108,36 +238,56 @@ def _check_own(path: Path, status: os.stat_result) -> None:
             f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who needs it",
             cure="have that user or root remove it",
         )
-    if status.st_mode & 0o022:
+    # In a sticky directory others can make files of their own, and every file is checked itself.
+    if status.st_mode & 0o022 and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
         raise HostError(
             f"{path} may be written by other users (mode {stat.S_IMODE(status.st_mode):03o})",
             cure="remove it; it is created again with the right mode",
         )
 
 
-def recall(name: str) -> bytes:
-    """Return what was put under a name since the machine started, nothing if it was forgotten.
+def _head(fd: int) -> tuple[int, bytes | None]:
+    """Return where the content of a file begins, and what the file says of its medium."""
+    page = os.pread(fd, HEAD, 0)
+    if len(page) < HEAD or not page.startswith(MAGIC):
+        return 0, None
+    _, crc, length = _HEAD.unpack_from(page)
+    about = page[_HEAD.size : _HEAD.size + length]
+    if zlib.crc32(about) != crc:
+        raise OSError(errno.EIO, "the head of a file of notes is damaged")
+    return HEAD, about
 
-    Raises:
-        HostError: Another user can write to the directory.
-        OSError: It cannot be read.
-    """
-    if not _is_private():
-        return b""
+
+def _content(fd: int, start: int) -> bytes:
+    size = os.fstat(fd).st_size - start
+    room = bytearray(max(0, size))
+    done = (
+        transfer(lambda part, offset: os.preadv(fd, part, offset), start, [memoryview(room)]) if room else 0
+    )
+    return bytes(room[:done])
+
+
+def _try_lock(fd: int) -> bool:
+    """Lock a file for as long as its open file description lives; return False if another one has it."""
     try:
-        return _path(name).read_bytes()
-    except FileNotFoundError:
-        return b""
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
 
 
-def forget(name: str) -> None:
-    """Remove what was put under a name, if there is anything.
+def _is_locked(fd: int) -> bool:
+    asked = struct.pack(_LOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    return bool(struct.unpack(_LOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
-    Raises:
-        HostError: Another user can write to the directory.
-    """
-    if _is_private():
-        _path(name).unlink(missing_ok=True)
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s stays until the machine restarts: %s", path, error.strerror)
 
 
 def _path(name: str) -> Path:

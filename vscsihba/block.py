@@ -119,6 +119,8 @@ class Capabilities:
         crypto_erase: The medium can be made unreadable by destroying its key.
         whole_cdbs: `Execute` is all that it does: commands go to a device that answers for itself.
         device_type: PERIPHERAL DEVICE TYPE of such a device (SPC-5 "INQUIRY").
+        in_place: A write takes the place of what was there; False where the bytes of before stay in a layer
+            below, as under an overlay.
         atomic_write: Bytes that one `Write` stores wholly or not at all, whatever dies meanwhile.
     """
 
@@ -132,6 +134,7 @@ class Capabilities:
     crypto_erase: bool = False
     whole_cdbs: bool = False
     device_type: int = 0
+    in_place: bool = True
     atomic_write: int = 0
 
 

@@ -12,6 +12,7 @@ that kills itself at one of these calls, as ``kill -9`` would.
 import contextlib
 import os
 import random
+import shutil
 import signal
 import stat
 import traceback
@@ -65,22 +66,42 @@ class Promises:
 
     Args:
         content: What the disk has when it is opened, all of it safe.
+        unmap_zeroes: Unmapped sectors are zeroes; else each may be that or what it was.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, *, unmap_zeroes: bool = True) -> None:
         self.now = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
         self.allowed = [{sector} for sector in self.now]
+        self.unmap_zeroes = unmap_zeroes
+        self.unmapped: set[int] = set()
 
     def wrote(self, first: int, data: bytes) -> None:
         """Note a write that has begun: from now on, a crash may leave it or not."""
         for number, at in enumerate(range(0, len(data), SECTOR), start=first):
             self.now[number] = data[at : at + SECTOR]
             self.allowed[number].add(self.now[number])
+            self.unmapped.discard(number)
+
+    def unmaps(self, first: int, count: int) -> None:
+        """Note an unmap that has begun."""
+        if self.unmap_zeroes:
+            self.wrote(first, bytes(count * SECTOR))
+            return
+        for number in range(first, first + count):
+            self.allowed[number].add(ZEROES)
+            self.unmapped.add(number)
 
     def keep(self, first: int, count: int) -> None:
         """Note that what some sectors have now is safe."""
         for number in range(first, first + count):
-            self.allowed[number] = {self.now[number]}
+            self.allowed[number] = {self.now[number]} | ({ZEROES} if number in self.unmapped else set())
+
+    def readable(self) -> list[set[bytes]]:
+        """Return for each sector what it may read as now."""
+        return [
+            {sector} | ({ZEROES} if number in self.unmapped else set())
+            for number, sector in enumerate(self.now)
+        ]
 
     def begun(self, step: Step) -> None:
         """Note that a request that only some handlers know has begun."""
@@ -111,12 +132,12 @@ def perform(disk: Checked, step: Step, promises: Promises) -> None:
             disk.write(offset, [memoryview(data)], fua=fua)
             if fua:
                 promises.keep(step.first, count)
-        case "write_zeroes" | "unmap":
+        case "write_zeroes":
             promises.wrote(step.first, bytes(length))
-            if step.verb == "unmap":
-                disk.unmap(offset, length)
-            else:
-                disk.write_zeroes(offset, length, may_unmap=bool(step.seed % 2))
+            disk.write_zeroes(offset, length, may_unmap=bool(step.seed % 2))
+        case "unmap":
+            promises.unmaps(step.first, count)
+            disk.unmap(offset, length)
         case "flush":
             disk.flush()
             promises.keep(0, len(promises.now))
@@ -132,12 +153,11 @@ class PowerCutError(BaseException):
     """The power is gone: nothing that happens now reaches a file."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _File:
-    """One file as the storage knows it: what is safe, and what is under way."""
+    """One file as the storage knows it: what is safe, and what is under way. A directory has neither."""
 
-    path: Path
-    safe: bytearray
+    safe: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes, bool]] = field(default_factory=list)
 
     def sync(self) -> None:
@@ -164,7 +184,10 @@ def _put(content: bytearray, offset: int, data: bytes) -> None:
 
 
 class Power:
-    """A record of the system calls that change files in a directory.
+    """A record of the system calls that change files and names in a directory.
+
+    A name is safe when its directory was synced; of what was done to the names of a directory since then, a
+    power cut leaves a part, the first ones.
 
     Args:
         directory: Where the files are.
@@ -173,16 +196,18 @@ class Power:
 
     def __init__(self, directory: Path, lasts: int) -> None:
         self.left = lasts
-        self.files: dict[int, _File] = {
-            path.stat().st_ino: _File(path, bytearray(path.read_bytes()))
-            for path in directory.rglob("*")
-            if path.is_file()
-        }
+        self.directory = directory
+        self.files: dict[int, _File] = {}
+        self.names: dict[Path, _File] = {}
+        self.changes: list[tuple[Path, dict[Path, _File | None]]] = []
+        for path in directory.rglob("*"):
+            self.names[path] = _File(bytearray(path.read_bytes() if path.is_file() else b""))
+            self.files[path.stat().st_ino] = self.names[path]
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """Record from here on; everything in the package goes through these functions."""
-        rename, remove = Path.replace, Path.unlink
+        rename, remove, make, link = Path.replace, Path.unlink, Path.mkdir, Path.hardlink_to
         with ExitStack() as patches:
             for module, name, fake in (
                 (os, "pwritev", partial(self.pwritev, os.pwritev)),
@@ -193,6 +218,8 @@ class Power:
                 (linux, "zero_range", partial(self.freed, linux.zero_range)),
                 (Path, "replace", lambda path, target: self.renamed(rename, path, target)),
                 (Path, "unlink", lambda path, missing_ok=False: self.removed(remove, path, missing_ok)),
+                (Path, "mkdir", lambda path, *args, **options: self.made(make, path, *args, **options)),
+                (Path, "hardlink_to", lambda path, target: self.linked(link, path, target)),
             ):
                 patches.enter_context(mock.patch.object(module, name, fake))
             yield
@@ -209,20 +236,46 @@ class Power:
     def file(self, fd: int) -> _File:
         inode = os.fstat(fd).st_ino
         if inode not in self.files:
-            self.files[inode] = _File(Path(f"/proc/self/fd/{fd}").readlink(), bytearray())
+            self.files[inode] = _File()
+            self.named({Path(f"/proc/self/fd/{fd}").readlink(): self.files[inode]})
         return self.files[inode]
+
+    def named(self, change: dict[Path, _File | None]) -> None:
+        """Note what has been done to names of one directory."""
+        ((parent, *others),) = (list({path.parent for path in change}),)
+        assert not others
+        if parent.is_relative_to(self.directory):
+            self.changes.append((parent, change))
 
     def pwritev(
         self, real: Callable[..., int], fd: int, views: Sequence[Any], offset: int, flags: int = 0
     ) -> int:
-        self.call()
-        self.file(fd).pending.append((offset, b"".join(views), bool(flags & os.RWF_DSYNC)))
+        if stat.S_ISREG(os.fstat(fd).st_mode) and self._is_ours(fd):
+            self.call()
+            self.file(fd).pending.append((offset, b"".join(views), bool(flags & os.RWF_DSYNC)))
         return real(fd, views, offset, flags)
+
+    def _is_ours(self, fd: int) -> bool:
+        return Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(self.directory)
 
     def sync(self, fd: int) -> None:
         self.call()
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             self.file(fd).sync()
+            return
+        synced = Path(f"/proc/self/fd/{fd}").readlink()
+        for parent, change in self.changes:
+            if parent == synced:
+                self.apply(self.names, change)
+        self.changes = [each for each in self.changes if each[0] != synced]
+
+    @staticmethod
+    def apply(names: dict[Path, _File], change: dict[Path, _File | None]) -> None:
+        for path, file in change.items():
+            if file is None:
+                names.pop(path, None)
+            else:
+                names[path] = file
 
     def ftruncate(self, real: Callable[[int, int], None], fd: int, size: int) -> None:
         self.call()
@@ -241,25 +294,51 @@ class Power:
         self.call()
         file = self.files[path.stat().st_ino]
         assert not file.pending, f"{path} is renamed before it is synced"
-        self.files = {inode: other for inode, other in self.files.items() if other.path != Path(target)}
-        file.path = Path(target)
+        self.named({path: None, Path(target): file})
         return real(path, target)
 
-    def removed(self, real: Callable[..., None], path: Path, missing_ok: bool) -> None:
-        if path.exists():
+    def linked(self, real: Callable[[Path, Any], None], path: Path, target: Any) -> None:
+        self.call()
+        file = self.files[Path(target).stat().st_ino]
+        assert not file.pending, f"{target} is linked before it is synced"
+        real(path, target)
+        self.named({path: file})
+
+    def made(self, real: Callable[..., None], path: Path, *args: Any, **options: Any) -> None:
+        there = path.exists()
+        if not there and path.is_relative_to(self.directory):
             self.call()
-            self.files.pop(path.stat().st_ino, None)
+        real(path, *args, **options)
+        if not there:
+            self.files[path.stat().st_ino] = _File()
+            self.named({path: self.files[path.stat().st_ino]})
+
+    def removed(self, real: Callable[..., None], path: Path, missing_ok: bool) -> None:
+        if path.exists() and path.is_relative_to(self.directory):
+            self.call()
+            self.named({path: None})
+            if path.stat().st_nlink == 1:
+                self.files.pop(path.stat().st_ino, None)
         real(path, missing_ok=missing_ok)
 
     def leave(self, directory: Path, seed: int) -> None:
         """Put the files there as the power cut leaves them."""
         luck = random.Random(seed)
+        names = dict(self.names)
+        for parent in sorted({parent for parent, _ in self.changes}):
+            changes = [change for where, change in self.changes if where == parent]
+            for change in changes[: luck.randint(0, len(changes))]:
+                self.apply(names, change)
+        directories = [path for path in directory.rglob("*") if path.is_dir()]
         for path in directory.rglob("*"):
             if path.is_file():
                 path.unlink()
-        for file in sorted(self.files.values(), key=lambda file: file.path):
-            if file.path.is_relative_to(directory):
-                file.path.write_bytes(file.after_power_cut(luck))
+        for path, file in sorted(names.items(), key=lambda item: item[0]):
+            if path not in directories:
+                path.write_bytes(file.after_power_cut(luck))
+        for path in sorted(directories, reverse=True):
+            if path not in names:
+                shutil.rmtree(path)
 
 
 def cut_power(

@@ -78,7 +78,7 @@ def tripwired() -> Minimal:
 
 
 # What `Transform` may ask of the layer below by itself: facts, never bytes.
-FACTS = {"capabilities", "identity"}
+FACTS = {"capabilities", "identity", "place"}
 
 
 @pytest.mark.parametrize("verb", sorted(verbs() - FACTS))
@@ -103,7 +103,7 @@ def test_pass_through_passes_every_verb_down() -> None:
 
 def test_transform_delegates_nothing_but_facts() -> None:
     own = {name for name in vars(Transform) if not name.startswith("_")}
-    assert own == FACTS | {"write", "flush"}
+    assert own == FACTS - {"place"} | {"write", "flush"}
     assert {"write", "flush", "read", "geometry"} <= Transform.__abstractmethods__
 
 

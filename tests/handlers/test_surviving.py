@@ -8,22 +8,28 @@ from vscsihba.handlers import surviving
 from vscsihba.handlers.surviving import Surviving, forget, recall
 
 
+def content(name: str) -> bytes:
+    found = recall(name)
+    assert found is not None
+    return found.content
+
+
 def test_is_there_until_it_is_forgotten() -> None:
     row = Surviving("one")
     row.put(3, b"abc")
     row.put(1, b"x")
     row.close(forget=False)
-    assert recall("one") == b"\0x\0abc"
+    assert content("one") == b"\0x\0abc"
     forget("one")
     forget("one")
-    assert recall("one") == b""
+    assert recall("one") is None
 
 
 def test_is_forgotten_when_it_was_closed_properly() -> None:
     row = Surviving("one")
     row.put(0, b"abc")
     row.close(forget=True)
-    assert recall("one") == b""
+    assert recall("one") is None
 
 
 def test_is_not_found_after_another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +38,7 @@ def test_is_not_found_after_another_boot(tmp_path: Path, monkeypatch: pytest.Mon
     row.close(forget=False)
     (tmp_path / "boot_id").write_text("another\n")
     monkeypatch.setattr(surviving, "_BOOT_ID", tmp_path / "boot_id")
-    assert recall("one") == b""
+    assert recall("one") is None
 
 
 def test_what_cannot_be_stored_is_an_error() -> None:
@@ -57,7 +63,7 @@ def test_a_directory_that_others_can_change_is_refused(
     with pytest.raises(HostError, match="is not a directory"):
         Surviving("one")
     directory.unlink()
-    assert recall("one") == b""
+    assert recall("one") is None
     assert not directory.exists()
     Surviving("one").close(forget=True)
     assert directory.stat().st_mode & 0o777 == 0o700
