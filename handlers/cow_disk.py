@@ -101,8 +101,8 @@ class CowDisk:
         with self._allocating:
             before = self.size
             cluster = self.overlay.cluster_size
-            if size > before and (self.below.size > before or self.overlay.is_all(DATA, before - 1, 1)):
-                # Behind the end, the last cluster may have what a larger disk had there.
+            if size > before:
+                # Behind the end, the last cluster may have what a larger disk had there, or one below has.
                 self._zero_part(before, min(size, -(-before // cluster) * cluster))
             self.overlay.resize(size)
             if size < before:
