@@ -5,6 +5,7 @@
     |   +-- ConfigError         ... at a place inside a document
     +-- HostError               this machine lacks something, or refuses it (exit code 1)
     |   +-- InUseError          somebody else holds what was asked for
+    |   +-- SandboxError        the sandbox cannot be made (exit code 125, as env(1) has it)
     +-- TransportError          a ring cannot be served
         +-- DeviceGoneError     the kernel removed the device
         +-- RingCorruptError    the ring does not hold what the ABI promises
@@ -57,6 +58,12 @@ class HostError(VscsihbaError):
 
 class InUseError(HostError):
     """Somebody else holds what was asked for."""
+
+
+class SandboxError(HostError):
+    """The sandbox cannot be made on this machine, or its command was not started."""
+
+    exit_code = 125
 
 
 class TransportError(VscsihbaError):

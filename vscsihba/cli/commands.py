@@ -68,6 +68,9 @@ _TABLE = {
         "cow": "look at an overlay, commit it into its base, discard it",
         "encrypt": "make a LUKS container, change its keys",
     },
+    "the sandbox": {
+        "sandbox": "run a command on a real kernel with virtual disks, without root",
+    },
     "the machine": {
         "handlers": "list what disks can be made of, with options and examples",
         "schema": "print the JSON Schema of the document",

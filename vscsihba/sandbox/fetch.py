@@ -1,0 +1,206 @@
+"""Fetching User-Mode Linux without root: apt downloads the package, which is unpacked in the user's cache.
+
+A version that this machine's own suites do not have comes from another suite of the same archive, with the C
+library that it is linked against where this machine's is older.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from vscsihba.errors import SandboxError
+from vscsihba.sandbox import kernels, xstate
+
+PACKAGE: Final = "user-mode-linux"
+SUITES: Final = MappingProxyType({"6.1": "bookworm", "6.12": "trixie"})
+"""Debian's suite for each version."""
+KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_LOADER: Final = "lib64/ld-linux-x86-64.so.2"
+_LINES: Final = 3
+
+Say = Callable[[str], None]
+
+
+def fetch(version: str | None, say: Say, cache: Path | None = None) -> kernels.Kernel:
+    """Bring a kernel into the cache unless it is there, and return it.
+
+    Args:
+        version: Such as ``6.12``; None for the one of this machine's suites.
+        say: Called with each step.
+        cache: The user's cache by default.
+
+    Raises:
+        SandboxError: It cannot be fetched; the message has apt's reason.
+    """
+    cache = cache or kernels.cache_folder()
+    _need_programs()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as name:
+            apt = _Apt(Path(name), say)
+            if not _is_cached(version, cache):
+                _bring_kernel(version, apt, cache)
+            if xstate.is_needed() and xstate.compiler(cache) is None:
+                apt.unpack(["tcc"], Path(name) / "tcc")
+                _move(Path(name) / "tcc", cache / "tcc")
+    except OSError as error:
+        place = error.filename or cache
+        raise SandboxError(f"{place}: {error.strerror}", cure="make room, or set XDG_CACHE_HOME") from error
+    return kernels.choose(version, cache=cache)
+
+
+def _is_cached(version: str | None, cache: Path) -> bool:
+    nowhere = cache / ".none"
+    try:
+        kernels.choose(version, root=nowhere, cache=cache)
+    except SandboxError:
+        return False
+    return True
+
+
+def _bring_kernel(version: str | None, apt: "_Apt", cache: Path) -> None:
+    if version is not None:
+        suite = next((suite for known, suite in SUITES.items() if known == version), None)
+        if suite is None:
+            known = " and ".join(SUITES)
+            raise SandboxError(f"Linux {version} cannot be fetched", cure=f"Debian has {known}")
+        apt.use_suite(suite)
+    root = apt.folder / "root"
+    apt.unpack([PACKAGE], root)
+    image = root / "usr/bin/linux.uml"
+    if _needs_newer_libc(image):
+        _bring_libc(image, apt, root)
+    (modules,) = (root / "usr/lib/uml/modules").iterdir()
+    _move(root, cache / modules.name)
+    _set_loader_place(cache / modules.name)
+
+
+def _bring_libc(image: Path, apt: "_Apt", root: Path) -> None:
+    """Give a kernel the C library of its own suite, beside it."""
+    apt.unpack(["libc6", "patchelf"], root / "libc")
+    shutil.copy2(image, image.with_suffix(".packaged"))
+
+
+def _set_loader_place(root: Path) -> None:
+    """Write the place of its C library into a kernel that came with one; done where it stays."""
+    image = root / "usr/bin/linux.uml"
+    libc = root / "libc"
+    if not libc.exists():
+        return
+    (loader,) = libc.glob("usr/lib64/ld-linux-x86-64.so.2") or libc.glob(_LOADER)
+    libraries = next(libc.glob("usr/lib/x86_64-linux-gnu"), libc / "lib/x86_64-linux-gnu")
+    environ = {**os.environ, "LD_LIBRARY_PATH": ""}
+    _run(
+        [
+            str(libc / "usr/bin/patchelf"),
+            "--set-interpreter",
+            str(loader),
+            "--set-rpath",
+            str(libraries),
+            str(image),
+        ],
+        "patchelf",
+        environ,
+    )
+
+
+def _needs_newer_libc(image: Path) -> bool:
+    done = subprocess.run([str(image), "--version"], capture_output=True, text=True, check=False)
+    return done.returncode != 0 and "GLIBC_" in done.stderr
+
+
+def _need_programs() -> None:
+    for program, package in {"apt-get": "apt", "dpkg-deb": "dpkg"}.items():
+        if shutil.which(program) is None:
+            raise SandboxError(
+                f"--fetch needs {program}, which only Debian and Ubuntu have (package {package})",
+                cure="unpack Debian's user-mode-linux yourself, and name its linux.uml with --kernel",
+            )
+
+
+def _move(folder: Path, place: Path) -> None:
+    """Move a finished folder into the cache; another process may have been quicker."""
+    try:
+        folder.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+
+
+def _run(command: Sequence[str], name: str, environ: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environ
+    )
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines()[-_LINES:]
+        raise SandboxError(
+            f"{name} failed: {' '.join(lines) or done.returncode}", cure="see that the archive is reachable"
+        )
+    return done.stdout
+
+
+class _Apt:
+    """apt with package lists of its own, so that it needs no root and changes nothing on this machine."""
+
+    def __init__(self, folder: Path, say: Say) -> None:
+        self.folder = folder
+        self._say = say
+        self._updated = False
+        for name in ("lists/partial", "cache/archives/partial", "packages"):
+            (folder / name).mkdir(parents=True)
+        self._options = [
+            *("-q", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"),
+            *(
+                "-o",
+                "Acquire::Languages=none",
+                "-o",
+                "APT::Update::Error-Mode=any",
+                "-o",
+                "APT::Sandbox::User=",
+            ),
+        ]
+
+    def use_suite(self, suite: str) -> None:
+        """Take packages of a suite of Debian's from now on, of the archive that this machine uses."""
+        listed = _run(
+            ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"], "apt-get indextargets"
+        )
+        archives = re.findall(r"^Debian (\S+/debian/?)$", listed, re.MULTILINE)
+        mirror = os.environ.get("VM_MIRROR") or (archives[0] if archives else None)
+        if mirror is None:
+            raise SandboxError(
+                f"this machine's package sources have no Debian archive to take {suite} from",
+                cure="set VM_MIRROR to the address of one",
+            )
+        sources = self.folder / "sources.list"
+        sources.write_text(f"deb [signed-by={KEYS}] {mirror} {suite} main\n")
+        self._options += ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"]
+
+    def unpack(self, packages: Sequence[str], root: Path) -> None:
+        """Download packages and unpack them below a folder."""
+        if not self._updated:
+            self._say("reading package lists")
+            _run(["apt-get", *self._options, "update"], "apt-get update")
+            self._updated = True
+        self._say(f"downloading {' '.join(packages)}")
+        place = self.folder / "packages"
+        for file in place.iterdir():
+            file.unlink()
+        self._download(packages, place)
+        for file in sorted(place.glob("*.deb")):
+            _run(["dpkg-deb", "--extract", str(file), str(root)], "dpkg-deb")
+
+    def _download(self, packages: Sequence[str], place: Path) -> None:
+        done = subprocess.run(
+            ["apt-get", *self._options, "download", *packages],
+            cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines()[-_LINES:]
+            raise SandboxError(f"apt-get download failed: {' '.join(lines)}")

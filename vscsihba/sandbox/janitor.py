@@ -1,0 +1,111 @@
+"""The process between launcher and kernel: starts the kernel, and leaves nothing of it behind.
+
+Started as a bare script: ``janitor.py FOLDER[:FOLDER...] [--preload=FILE] COMMAND ...``. Its standard
+input is a pipe that the launcher holds: when the launcher ends, however that happens, the pipe ends, and
+the janitor ends the kernel's processes and removes the folders. Should the janitor itself be killed, the
+kernel gets SIGKILL (PR_SET_PDEATHSIG), and the launcher does the rest with the same functions.
+
+User-Mode Linux traces a process of its own for each process of the guest. If the kernel's main process dies
+first, these go on without a tracer, and their system calls reach this machine. So they are ended before
+it, and at once when it has died. They are found by their session, which is the janitor's.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+PR_SET_PDEATHSIG = 1
+LIMIT = 10.0
+"""Seconds after which processes that do not end are left to the system."""
+
+
+def session_members(session: int) -> Iterator[tuple[int, str]]:
+    """Yield pid and state of the processes of a session, those that wait to be reaped left out."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 - a bare script that starts in 15 ms
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - likewise
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+            yield int(name), fields[0].decode()
+
+
+def end_session(session: int, main: int | None) -> None:
+    """End every process of a session but this one: the guest's processes first, then the kernel's `main`."""
+    if main is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(main, signal.SIGSTOP)
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        alive = [pid for pid, _state in session_members(session)]
+        others = [pid for pid in alive if pid != main]
+        for pid in others or alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not alive:
+            return
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.002)
+
+
+def remove(folders: list[str]) -> None:
+    """Remove the folders of a run with all that is in them."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(command: list[str], environ: dict[str, str]) -> int:
+    """Start the kernel, which dies with this process, and return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.execve(command[0], command, environ)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(125)
+
+
+def main() -> int:
+    """Run the kernel until it or the launcher ends, then clean up."""
+    folders, command, environ = sys.argv[1].split(":"), sys.argv[2:], dict(os.environ)
+    if command[0].startswith("--preload="):
+        environ["LD_PRELOAD"] = command.pop(0).removeprefix("--preload=")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    kernel = start(command, environ)
+    status = None
+    while status is None:
+        ready, _, _ = select.select([0, reader], [], [])
+        if 0 in ready and not os.read(0, 1):
+            break
+        with contextlib.suppress(BlockingIOError):
+            os.read(reader, 64)
+        pid, found = os.waitpid(kernel, os.WNOHANG)
+        if pid:
+            status = found
+    end_session(os.getsid(0), None if status is not None else kernel)
+    remove(folders)
+    return 0 if status is None else abs(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

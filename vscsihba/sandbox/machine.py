@@ -1,0 +1,185 @@
+"""User-Mode Linux as a process: its command line, its files, its janitor, and its end.
+
+Knows which descriptors carry what; not what is said on them.
+"""
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from vscsihba.errors import SandboxError
+from vscsihba.sandbox import folders, janitor, xstate
+from vscsihba.sandbox.kernels import Kernel, choose
+from vscsihba.sandbox.plan import FOLDER, Plan
+
+HERE: Final = Path(__file__).resolve().parent
+JANITOR_LIMIT: Final = 20.0
+"""Seconds for the janitor's work, most of which is removing files."""
+_HIDDEN: Final = ("/dev", "/proc", "/run", "/sys")
+"""Folders of this machine that the sandbox has in another form, or not at all."""
+
+
+class Machine:
+    """A User-Mode Linux that is started when the context is entered, and gone after it.
+
+    Args:
+        plan: What is to be run.
+        terminal: Rows and columns of the command's terminal; None for pipes.
+
+    Attributes:
+        kernel: The kernel that was chosen.
+        line: The socket that is the guest's first serial line.
+        console: The pipe with the kernel's messages.
+        janitor: The process that ends when everything has ended.
+    """
+
+    def __init__(self, plan: Plan, terminal: tuple[int, int] | None) -> None:
+        self.kernel = choose(plan.kernel)
+        _check_visible(HERE, "the package vscsihba")
+        self._plan, self._terminal = plan, terminal
+        self._preload = xstate.library() if xstate.is_needed() else None
+
+    def __enter__(self) -> Self:
+        folder = folders.make_folder(self._plan.memory)
+        self._folders = [folder]
+        try:
+            scratch = self._make_scratch(folder) if self._plan.scratch else None
+            self._write_files(folder, scratch=scratch is not None)
+            self._start(folder, scratch)
+        except BaseException:
+            janitor.remove([str(folder) for folder in self._folders])
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lifeline)
+        try:
+            self.janitor.wait(JANITOR_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.janitor.kill()
+            self.janitor.wait()
+        # All of this has been done already, unless the janitor was killed.
+        janitor.end_session(self.janitor.pid, None)
+        janitor.remove([str(folder) for folder in self._folders])
+        self.line.close()
+        os.close(self.console)
+
+    def _make_scratch(self, folder: Path) -> Path:
+        """Make a sparse image with an ext4."""
+        place = folders.make_disk_folder(folder)
+        self._folders.append(place)
+        image = place / "scratch.img"
+        with image.open("xb") as file:
+            file.truncate(self._plan.scratch)
+        made = subprocess.run(
+            ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(image)],
+            env={**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise SandboxError(
+                f"no scratch file system: {made.stderr.strip()}", cure="choose another --scratch"
+            )
+        return image
+
+    def _write_files(self, folder: Path, *, scratch: bool) -> None:
+        plan = self._plan
+        settings = {
+            "modules": self.kernel.modules,
+            "python": sys.executable,
+            "agent": HERE / "agent.py",
+            "guest": HERE / "guest",
+            "scratch": "/dev/ubda" if scratch else "",
+        }
+        text = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items())
+        (folder / "settings").write_text(text)
+        run = {
+            "command": list(plan.command),
+            "environ": dict(plan.environ),
+            "cwd": str(plan.cwd),
+            "terminal": self._terminal,
+            "writable": [str(path) for path in plan.writable],
+            "steps": [
+                {
+                    "name": step.name,
+                    "command": list(step.command),
+                    "ready": step.ready,
+                    "log": f"{FOLDER}/step-{number}.log",
+                }
+                for number, step in enumerate(plan.preparations)
+            ],
+        }
+        (folder / "run.json").write_text(json.dumps(run))
+        for name, content in plan.files.items():
+            (folder / name).write_text(content)
+
+    def _start(self, folder: Path, scratch: Path | None) -> None:
+        self.line, guest_line = socket.socketpair()
+        self.console, console = os.pipe()
+        lifeline, self._lifeline = os.pipe()
+        keeper = [sys.executable, "-I", "-S", str(HERE / "janitor.py"), ":".join(map(str, self._folders))]
+        if self._preload is not None:
+            keeper.append(f"--preload={self._preload}")
+        command = command_line(self.kernel, self._plan, folder, scratch, guest_line.fileno())
+        try:
+            self.janitor = subprocess.Popen(
+                [*keeper, *command],
+                stdin=lifeline,
+                stdout=console,
+                stderr=console,
+                pass_fds=[guest_line.fileno()],
+                env={"TMPDIR": str(folder), "PATH": os.environ.get("PATH", os.defpath)},
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._lifeline)
+            os.close(self.console)
+            self.line.close()
+            raise
+        finally:
+            os.close(lifeline)
+            os.close(console)
+            guest_line.close()
+
+
+def command_line(kernel: Kernel, plan: Plan, folder: Path, scratch: Path | None, line: int) -> list[str]:
+    """Return the command that boots a kernel.
+
+    Args:
+        kernel: The kernel.
+        plan: Memory size and how much the kernel says.
+        folder: The run's private folder on this machine.
+        scratch: Image of the scratch disk.
+        line: Descriptor that becomes the first serial line.
+    """
+    return [
+        str(kernel.image),
+        f"mem={plan.memory >> 20}M",
+        *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
+        *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line}"),
+        *([] if scratch is None else [f"ubda={scratch}"]),
+        *(f"uml_dir={folder}", "umid=uml", "panic=-1", "nowatchdog", "audit=0"),
+        f"loglevel={7 if plan.verbose else 5}",
+        *("init=/bin/sh", "--", str(HERE / "guest/init.sh"), str(folder)),
+    ]
+
+
+def _check_visible(path: Path, name: str) -> None:
+    for folder in _HIDDEN:
+        if path.is_relative_to(folder):
+            raise SandboxError(
+                f"{name} is in {path}, and the sandbox has a {folder} of its own",
+                cure="install it elsewhere",
+            )
