@@ -7,7 +7,7 @@ import re
 import pytest
 
 from vscsihba import errors
-from vscsihba.errors import ConfigError, MediumError, UsageError, VscsihbaError
+from vscsihba.errors import ConfigError, MediumError, SandboxError, UsageError, VscsihbaError
 
 TREE = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, VscsihbaError)]
 
@@ -28,7 +28,8 @@ def test_cure_follows_the_message() -> None:
 
 @pytest.mark.parametrize("error", TREE, ids=lambda error: error.__name__)
 def test_exit_code_says_whose_fault_it_is(error: type[VscsihbaError]) -> None:
-    assert error.exit_code == (2 if issubclass(error, UsageError) else 1)
+    known = {SandboxError: 125}
+    assert error.exit_code == known.get(error, 2 if issubclass(error, UsageError) else 1)
 
 
 def test_config_error_names_the_place() -> None:

@@ -23,7 +23,7 @@ from vscsihba.units import parse_size
 _EXAMPLES: Final = """\
   vscsihba sandbox --disk memory:64MiB                            a shell with /dev/sda
   vscsihba sandbox --disk memory:64MiB -- mkfs.ext4 /dev/sda      one command
-  vscsihba sandbox --disk 'error:after=100|memory:64MiB' -- ./my-test /dev/sda
+  vscsihba sandbox --disk 'delay:seconds=2|memory:64MiB' -- ./my-test /dev/sda
   vscsihba sandbox --disks disks.json --writable . -- make check
   vscsihba sandbox --fetch                                        get the kernel, without root
 

@@ -13,6 +13,7 @@ import os
 import pathlib
 import pty
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -136,7 +137,12 @@ class Child:
         self._terminal = run["terminal"]
         self.outputs: dict[int, int] = {}
         self.input: int | None
-        command, environ = run["command"], run["environ"]
+        (program, *arguments), environ = run["command"], run["environ"]
+        # With a path, an unreadable folder in it would make "permission denied" of "not found".
+        found = shutil.which(program, path=environ.get("PATH", os.defpath))
+        command = [found or program, *arguments]
+        if found is None and "/" not in program:
+            raise NotStartedError(f"{program}: command not found", NOT_FOUND)
         try:
             os.chdir(run["cwd"])
         except OSError as error:
@@ -145,9 +151,9 @@ class Child:
         try:
             self.process = starter(command, environ)
         except FileNotFoundError as error:
-            raise NotStartedError(f"{command[0]}: command not found", NOT_FOUND) from error
+            raise NotStartedError(f"{program}: {error.strerror}", NOT_FOUND) from error
         except OSError as error:
-            raise NotStartedError(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE) from error
+            raise NotStartedError(f"{program}: {error.strerror}", NOT_EXECUTABLE) from error
 
     def _on_pipes(self, command: list[str], environ: dict[str, str]) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from vscsihba.errors import SandboxError
-from vscsihba.sandbox import kernels, xstate
+from vscsihba.sandbox import kernels, ptrace_library
 
 PACKAGE: Final = "user-mode-linux"
 SUITES: Final = MappingProxyType({"6.1": "bookworm", "6.12": "trixie"})
@@ -46,7 +46,7 @@ def fetch(version: str | None, say: Say, cache: Path | None = None) -> kernels.K
             apt = _Apt(Path(name), say)
             if not _is_cached(version, cache):
                 _bring_kernel(version, apt, cache)
-            if xstate.is_needed() and xstate.compiler(cache) is None:
+            if ptrace_library.is_needed() and ptrace_library.compiler(cache) is None:
                 apt.unpack(["tcc"], Path(name) / "tcc")
                 _move(Path(name) / "tcc", cache / "tcc")
     except OSError as error:

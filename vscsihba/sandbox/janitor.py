@@ -6,8 +6,10 @@ the janitor ends the kernel's processes and removes the folders. Should the jani
 kernel gets SIGKILL (PR_SET_PDEATHSIG), and the launcher does the rest with the same functions.
 
 User-Mode Linux traces a process of its own for each process of the guest. If the kernel's main process dies
-first, these go on without a tracer, and their system calls reach this machine. So they are ended before
-it, and at once when it has died. They are found by their session, which is the janitor's.
+first, these go on without a tracer, and their system calls reach this machine. ptrace.c prevents that where
+there is a C compiler; in any case they are ended before the kernel, and at once when it has died. They are
+found by their session: the kernel begins one of its own, so it is the janitor's at first, and the kernel's
+from then on.
 """
 
 import contextlib
@@ -18,15 +20,17 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PID_FILE = "kernel.pid"
+"""File in the first folder that has the kernel's pid."""
 LIMIT = 10.0
 """Seconds after which processes that do not end are left to the system."""
 
 
-def session_members(session: int) -> Iterator[tuple[int, str]]:
-    """Yield pid and state of the processes of a session, those that wait to be reaped left out."""
+def members(sessions: Collection[int]) -> Iterator[int]:
+    """Yield the processes of sessions but this one, those that wait to be reaped left out."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - a bare script that starts in 15 ms
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -35,28 +39,43 @@ def session_members(session: int) -> Iterator[tuple[int, str]]:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
-            yield int(name), fields[0].decode()
+        if int(fields[3]) in sessions and fields[0] not in (b"Z", b"X"):
+            yield int(name)
 
 
-def end_session(session: int, main: int | None) -> None:
-    """End every process of a session but this one: the guest's processes first, then the kernel's `main`."""
-    if main is not None:
+def end_processes(janitor: int, kernel: int | None) -> None:
+    """End every process of a run but this one: the guest's processes first, then the kernel's main process.
+
+    Args:
+        janitor: Pid of the janitor.
+        kernel: Pid of the kernel; None if it was not started.
+    """
+    sessions = {janitor} if kernel is None else {janitor, kernel}
+    if kernel is not None and kernel in set(members(sessions)):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(main, signal.SIGSTOP)
+            os.kill(kernel, signal.SIGSTOP)
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
-        alive = [pid for pid, _state in session_members(session)]
-        others = [pid for pid in alive if pid != main]
+        alive = list(members(sessions))
+        others = [pid for pid in alive if pid != kernel]
         for pid in others or alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not alive:
-            return
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        if not alive:
+            return
         time.sleep(0.002)
+
+
+def kernel_pid(folder: str) -> int | None:
+    """Return the pid of the kernel of a run, None if it was not started."""
+    try:
+        with open(os.path.join(folder, PID_FILE)) as file:  # noqa: PTH118, PTH123 - likewise
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
 
 
 def remove(folders: list[str]) -> None:
@@ -65,12 +84,14 @@ def remove(folders: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(command: list[str], environ: dict[str, str]) -> int:
+def start(command: list[str], environ: dict[str, str], pid_file: str) -> int:
     """Start the kernel, which dies with this process, and return its pid."""
     pid = os.fork()
     if pid:
         return pid
     try:
+        with open(pid_file, "w") as file:  # noqa: PTH123 - likewise
+            file.write(str(os.getpid()))
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
@@ -88,10 +109,12 @@ def main() -> int:
         environ["LD_PRELOAD"] = command.pop(0).removeprefix("--preload=")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    # What the kernel's process leaves becomes a child of this one, and is reaped.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    kernel = start(command, environ)
+    kernel = start(command, environ, os.path.join(folders[0], PID_FILE))  # noqa: PTH118 - likewise
     status = None
     while status is None:
         ready, _, _ = select.select([0, reader], [], [])
@@ -102,7 +125,7 @@ def main() -> int:
         pid, found = os.waitpid(kernel, os.WNOHANG)
         if pid:
             status = found
-    end_session(os.getsid(0), None if status is not None else kernel)
+    end_processes(os.getpid(), kernel)
     remove(folders)
     return 0 if status is None else abs(os.waitstatus_to_exitcode(status))
 

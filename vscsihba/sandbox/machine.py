@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from vscsihba.errors import SandboxError
-from vscsihba.sandbox import folders, janitor, xstate
+from vscsihba.sandbox import folders, janitor, ptrace_library
 from vscsihba.sandbox.kernels import Kernel, choose
 from vscsihba.sandbox.plan import FOLDER, Plan
 
@@ -43,7 +43,7 @@ class Machine:
         self.kernel = choose(plan.kernel)
         _check_visible(HERE, "the package vscsihba")
         self._plan, self._terminal = plan, terminal
-        self._preload = xstate.library() if xstate.is_needed() else None
+        self._preload = ptrace_library.library()
 
     def __enter__(self) -> Self:
         folder = folders.make_folder(self._plan.memory)
@@ -60,6 +60,7 @@ class Machine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        kernel = janitor.kernel_pid(str(self._folders[0]))
         os.close(self._lifeline)
         try:
             self.janitor.wait(JANITOR_LIMIT)
@@ -67,7 +68,7 @@ class Machine:
             self.janitor.kill()
             self.janitor.wait()
         # All of this has been done already, unless the janitor was killed.
-        janitor.end_session(self.janitor.pid, None)
+        janitor.end_processes(self.janitor.pid, kernel)
         janitor.remove([str(folder) for folder in self._folders])
         self.line.close()
         os.close(self.console)

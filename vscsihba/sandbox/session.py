@@ -128,12 +128,18 @@ class _Session:
         line, console = self._machine.line, self._machine.console
         self._selector.register(line, selectors.EVENT_READ, self._from_agent)
         self._selector.register(console, selectors.EVENT_READ, self._from_kernel)
-        while self._code is None:
-            events = self._selector.select(self._time_left())
-            for key, _mask in events:
-                key.data()
-            if self._code is None and not events and self._time_left() == 0:
-                self._code = self._time_is_over()
+        # A killed kernel can leave processes that hold the line open; the janitor's end is the end of all.
+        janitor = os.pidfd_open(self._machine.janitor.pid)
+        try:
+            self._selector.register(janitor, selectors.EVENT_READ, self._janitor_ended)
+            while self._code is None:
+                events = self._selector.select(self._time_left())
+                for key, _mask in events:
+                    key.data()
+                if self._code is None and not events and self._time_left() == 0:
+                    self._code = self._time_is_over()
+        finally:
+            os.close(janitor)
         return self._code
 
     # Time
@@ -168,6 +174,15 @@ class _Session:
             raise self._ended()
         for kind, payload in self._decoder.feed(data):
             self._take(kind, payload)
+
+    def _janitor_ended(self) -> None:
+        """Take the last frames that the kernel has sent; without an exit code among them, raise."""
+        self._machine.line.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._code is None:
+                self._from_agent()
+        if self._code is None:
+            raise self._ended()
 
     def _take(self, kind: int, payload: bytes) -> None:
         if kind == frames.OUTPUT:

@@ -1,6 +1,7 @@
-"""The library that lets User-Mode Linux run on processors with AMX: whether it is needed, and its making.
+"""The library that is preloaded into User-Mode Linux: its making, and whether a machine can do without it.
 
-xstate.c says what it does. It is compiled once into the user's cache.
+ptrace.c says what it does. It is compiled once into the user's cache. Without a C compiler, a run goes on
+without it unless the processor needs it.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Final
 from vscsihba.errors import SandboxError
 from vscsihba.sandbox.kernels import cache_folder
 
-SOURCE: Final = Path(__file__).resolve().with_name("xstate.c")
+SOURCE: Final = Path(__file__).resolve().with_name("ptrace.c")
 COMPILERS: Final = ("cc", "gcc", "clang", "tcc")
 _FLAGS: Final = ("-shared", "-fPIC", "-nostdlib")
 
@@ -35,17 +36,19 @@ def compiler(cache: Path | None = None) -> str | None:
     return str(fetched) if fetched.exists() else None
 
 
-def library(cache: Path | None = None) -> Path:
-    """Return the compiled library, made if it is not in the cache yet.
+def library(cache: Path | None = None) -> Path | None:
+    """Return the compiled library, made if it is not in the cache yet; None if this machine can do without.
 
     Raises:
-        SandboxError: There is no C compiler, or it fails.
+        SandboxError: This processor needs it, and there is no C compiler, or it fails.
     """
     cache = cache or cache_folder()
-    made = cache / f"xstate-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
+    made = cache / f"ptrace-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
     if made.exists():
         return made
     program = compiler(cache)
+    if program is None and not is_needed():
+        return None
     if program is None:
         raise SandboxError(
             "on this processor (AMX), User-Mode Linux needs a library, and there is no C compiler to make it",
