@@ -28,7 +28,7 @@ def test_cure_follows_the_message() -> None:
 
 @pytest.mark.parametrize("error", TREE, ids=lambda error: error.__name__)
 def test_exit_code_says_whose_fault_it_is(error: type[VscsihbaError]) -> None:
-    known = {SandboxError: 125}
+    known: dict[type[VscsihbaError], int] = {SandboxError: 125}
     assert error.exit_code == known.get(error, 2 if issubclass(error, UsageError) else 1)
 
 

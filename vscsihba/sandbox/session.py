@@ -177,7 +177,7 @@ class _Session:
 
     def _janitor_ended(self) -> None:
         """Take the last frames that the kernel has sent; without an exit code among them, raise."""
-        self._machine.line.setblocking(False)
+        os.set_blocking(self._machine.line.fileno(), False)
         with contextlib.suppress(BlockingIOError):
             while self._code is None:
                 self._from_agent()
