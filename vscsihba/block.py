@@ -256,7 +256,17 @@ class Executed:
     data_in: int | None = None
 
 
-BlockOp = MediumOp | Elsewhere | Execute
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Put what the unit keeps for its next life on stable storage, in place of what it kept before.
+
+    Answered with None.
+    """
+
+    state: bytes
+
+
+BlockOp = MediumOp | Elsewhere | Execute | Keep
 BlockResult = list[ExtentStatus] | Space | Executed | None
 
 

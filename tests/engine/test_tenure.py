@@ -145,7 +145,7 @@ def test_what_a_unit_keeps_is_found_by_the_serial_number_that_is_wanted(
         assert engine.open()
         assert engine.served is not None
         assert engine.served.unit.identity.serial == "MY-DISK-7"
-        engine.served.unit.save()
+        engine.served._tasks._perform(engine.served.unit.keep())
         engine.close()
     assert [path.name for path in (tmp_path / "units").iterdir()] == ["MY-DISK-7.json"]
 

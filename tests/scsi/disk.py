@@ -1,6 +1,6 @@
 """A logical unit on a bytearray, and a driver that performs its block operations."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from vscsihba.block import (
     ExtentStatus,
     Flush,
     Geometry,
+    Keep,
     Read,
     Space,
     Unmap,
@@ -90,6 +91,8 @@ class Disk:
         geometry = Geometry(blocks * block_size, block_size, physical)
         identity = options.pop("identity", None) or Identity.derive(str(options.pop("name", "test")))
         assert isinstance(identity, Identity)
+        on_save = options.pop("on_save", None)
+        self._on_save: Callable[[bytes], None] = on_save if callable(on_save) else lambda _state: None
         self.lu = LogicalUnit(geometry, capabilities, identity, **options)  # type: ignore[arg-type]
         self.medium = bytearray(blocks * block_size)
         self.holes: set[int] = set()
@@ -126,7 +129,8 @@ class Disk:
         try:
             operation = next(steps)
             while True:
-                self.operations.append(operation)
+                if not isinstance(operation, Keep):
+                    self.operations.append(operation)
                 try:
                     answer = self.perform(operation)
                 except OSError as fault:
@@ -156,6 +160,8 @@ class Disk:
                 return self.peers[lun].perform(there)
             case AskSpace():
                 return self.space
+            case Keep(state):
+                self._on_save(state)
             case CryptoErase():
                 self.medium[:] = b"\x5c" * len(self.medium)
             case _:

@@ -7,7 +7,17 @@ from collections.abc import Generator
 import pytest
 
 from tests.scsi.disk import ALL, BLOCK, Answer, Disk, everything, invalid_field
-from vscsihba.block import BlockOp, BlockResult, Buffer, Capabilities, CryptoErase, Flush, Write, WriteZeroes
+from vscsihba.block import (
+    BlockOp,
+    BlockResult,
+    Buffer,
+    Capabilities,
+    CryptoErase,
+    Flush,
+    Keep,
+    Write,
+    WriteZeroes,
+)
 from vscsihba.scsi import TABLE, Asc, Response, SenseKey
 
 READY, SENSE, READ = "00" * 6, "03 00 00 00 ff 00", "28 00 00000000 00 0001 00"
@@ -263,9 +273,9 @@ def test_erasure_that_is_cut_off_has_failed_in_the_next_life() -> None:
         (FORMAT, Asc.FORMAT_COMMAND_FAILED),
     ):
         kept: list[bytes] = []
-        cut_off = everything(on_save=kept.append)
-        next(cut_off.lu.execute(bytes.fromhex(cdb), Buffer()), None)
-        again = everything(saved_state=kept[-1], on_save=kept.append)
+        operation = next(everything().lu.execute(bytes.fromhex(cdb), Buffer()))
+        assert isinstance(operation, Keep), "the note comes before the first change"
+        again = everything(saved_state=operation.state, on_save=kept.append)
         assert again.run(READ).condition == (SenseKey.MEDIUM_ERROR, failure)
         assert again.run(cdb, out=b"").good
         assert again.run(READ).good
@@ -280,12 +290,39 @@ def test_erasure_that_failed_may_be_given_up_in_the_next_life_if_that_was_agreed
     assert everything(saved_state=kept[-1]).run(READ).good
 
 
+def test_erasure_whose_end_cannot_be_noted_has_failed() -> None:
+    left = [1]
+
+    def full(_state: bytes) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, "no room")
+        left.pop()
+
+    disk = everything(on_save=full)
+    assert disk.run(FORMAT, out=b"").condition == (SenseKey.MEDIUM_ERROR, Asc.FORMAT_COMMAND_FAILED)
+    assert disk.run(READ).condition == (SenseKey.MEDIUM_ERROR, Asc.FORMAT_COMMAND_FAILED)
+
+
+def test_failure_mode_is_not_left_without_a_note_of_it() -> None:
+    kept: list[bytes] = []
+
+    def keep(state: bytes) -> None:
+        if len(kept) == 1:
+            raise OSError(errno.ENOSPC, "no room")
+        kept.append(state)
+
+    disk = everything(on_save=keep)
+    assert not fail(disk, "48 22 00000000 00 0000 00").good
+    assert not disk.run(EXIT).good
+    assert disk.run(READ).condition == (SenseKey.MEDIUM_ERROR, Asc.SANITIZE_COMMAND_FAILED)
+
+
 def test_erasure_does_not_begin_without_a_note_of_it() -> None:
     def full(_state: bytes) -> None:
         raise OSError(errno.ENOSPC, "no room")
 
     disk = everything(on_save=full)
-    with pytest.raises(OSError, match="no room"):
-        disk.run(BLOCK_ERASE, out=b"")
+    answer = disk.run(BLOCK_ERASE, out=b"")
+    assert answer.condition == (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
     assert disk.operations == []
     assert disk.run(READ).good

@@ -1,5 +1,6 @@
 """Timestamp, identifying information, task management functions, security protocols."""
 
+import errno
 import struct
 
 import pytest
@@ -62,6 +63,15 @@ def test_identifying_information_is_kept() -> None:
     assert asked(again, 2) == b"the cellar\0"
     assert name(again, 2, b"").good
     assert asked(again, 2) == b""
+
+
+def test_identifying_information_that_cannot_be_kept_is_as_before() -> None:
+    def full(_state: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    disk = Disk(on_save=full)
+    assert not name(disk, 0, b"new").good
+    assert asked(disk, 0) == b""
 
 
 def test_identifying_information_types() -> None:

@@ -1,5 +1,6 @@
 """MODE SELECT, and what its settings do."""
 
+import errno
 import json
 import struct
 
@@ -8,7 +9,7 @@ import pytest
 from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field
 from vscsihba.block import Capabilities, Flush, Write
 from vscsihba.errors import UsageError
-from vscsihba.scsi import Asc, SenseKey
+from vscsihba.scsi import TABLE, Asc, SenseKey
 from vscsihba.scsi.mode_pages import CACHING, CONTROL, PAGES, PageKey
 
 WRITE = "2a 00 00000000 00 0001 00"
@@ -164,6 +165,38 @@ def test_mode_select_saved_values_survive() -> None:
     again = Disk(saved_state=kept[0])
     assert again.lu.write_through
     assert not again.lu.mode_pages.descriptor_sense
+
+
+def test_mode_select_that_cannot_be_saved_changes_nothing() -> None:
+    def full(_state: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no room", "/var/lib")
+
+    disk = Disk(on_save=full)
+    for pages in (NO_CACHE, D_SENSE, SWP):
+        answer = select(disk, pages, save=True)
+        assert answer.condition == (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+    for control in (0, 3):
+        assert sense(disk, CACHING, control=control)[2] == 0x04
+    assert not disk.lu.write_through
+    assert disk.lu.writable
+    assert not disk.lu.mode_pages.descriptor_sense
+
+
+def test_mode_select_whose_flush_fails_keeps_the_cache() -> None:
+    kept: list[bytes] = []
+    disk = Disk(on_save=kept.append)
+    disk.faults[Flush] = OSError(errno.EIO, "lost")
+    assert not select(disk, NO_CACHE, save=True).good
+    assert not disk.lu.write_through
+    assert sense(disk, CACHING)[2] == 0x04
+    assert kept == []
+    disk.faults.clear()
+    assert not select(disk, NO_CACHE).good, "nobody flushes after it, so it reports what was lost"
+
+
+@pytest.mark.parametrize("opcode", [0x15, 0x55])
+def test_mode_select_runs_alone(opcode: int) -> None:
+    assert TABLE[opcode, None].exclusive
 
 
 def test_reset_brings_saved_values_back() -> None:

@@ -68,13 +68,18 @@ def assemble(
         stats=stats,
         reports=reports,
         neighbours=neighbours,
+        keep=_keep_nothing if state is None else state.save,
         free_kept=free_kept,
     )
 
 
+def _keep_nothing(_state: bytes) -> None:
+    """Keep nothing: the unit has no next life."""
+
+
 def _unit_options(request: LunRequest, state: UnitState | None, record: FlushRecord | None) -> dict[str, Any]:
     """Return what the request and the unit's earlier lives say of it."""
-    kept: dict[str, Any] = {"saved_state": state.load(), "on_save": state.save} if state else {}
+    kept: dict[str, Any] = {"saved_state": state.load()} if state else {}
     if record is not None:
         kept["failed_flush"] = scsi.FailedFlush(
             pending=record.reason is not None,

@@ -4,6 +4,7 @@ All of it runs on the pump's thread except the verbs of the medium that may bloc
 command is the barrier's in `task_set`; any other exception fails this unit, and no other.
 """
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -11,15 +12,15 @@ from concurrent.futures import Future
 from functools import partial
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Buffer, Resize
+from vscsihba.block import BlockOp, BlockResult, Buffer, MediumOp, Resize
 from vscsihba.engine.aborts import Aborts
 from vscsihba.engine.mailbox import GuardedCalls, Mailbox
-from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.neighbours import Done, Neighbours
 from vscsihba.engine.perform import perform
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.short_cut import Road, make_cut
-from vscsihba.engine.task import Task
+from vscsihba.engine.task import Task, visiting
 from vscsihba.engine.task_set import FAILED, TaskSet
 from vscsihba.engine.workers import Workers
 from vscsihba.errors import EngineFaultError, HostError, TransportError, VscsihbaError
@@ -49,6 +50,7 @@ class ServedLun:
         stats: Counters, the same that `unit` reports from.
         reports: Who is told of commands (the short cut is then not taken) and failures.
         neighbours: The units of its HBA that are served by the same pump.
+        keep: Stores what the unit keeps for its next life, on a thread that may block.
         free_kept: Tells the kernel, by the number from `Transport.abandon`, that nobody uses a buffer
             any more.
     """
@@ -64,6 +66,7 @@ class ServedLun:
         stats: LunStats,
         reports: Reports,
         neighbours: Neighbours | None = None,
+        keep: Callable[[bytes], None] = lambda _state: None,
         free_kept: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self.lun = lun
@@ -87,7 +90,9 @@ class ServedLun:
         self._workers: Workers[BlockResult] = Workers(f"lun{lun}", medium.workers, self._calls)
         self._tasks = TaskSet(
             lun,
-            partial(perform, medium, self._neighbours.media),
+            partial(perform, medium, keep=keep),
+            self._neighbours.visit,
+            self._visit_self,
             inline=medium.never_blocks,
             workers=self._workers,
             mailbox=self._calls,
@@ -119,7 +124,7 @@ class ServedLun:
         self._calls.make(partial(self._begin, pump, recovered))
 
     def _begin(self, pump: Pump, recovered: Sequence[Recovered]) -> None:
-        self._neighbours.enter(self.lun, self.unit, self.medium)
+        self._neighbours.enter(self.lun, self.unit, self.visit)
         for command in recovered:
             if command.begun:
                 self.transport.complete(command.tag, scsi.Status.CHECK_CONDITION, _MAY_HAVE_RUN)
@@ -162,6 +167,7 @@ class ServedLun:
         log.error("lun %d: not served any longer: %s", self.lun, error)
         self._reports.failed(f"lun {self.lun}: {error}")
         self._calls.post(self._publish)  # what was answered before
+        self._tasks.drop_visits(OSError(errno.ENOTCONN, f"LUN {self.lun} has failed"))
 
     def _fail(self, error: Exception) -> None:
         """Serve this unit no longer: the code that serves it has failed."""
@@ -185,6 +191,22 @@ class ServedLun:
         self._tasks.closing = True
         self._calls.later(self._publish)
         self._tasks.start_waiting()
+
+    def visit(self, operation: MediumOp, done: Done) -> None:
+        """Do a block operation of another unit's command, as this unit's work; see `neighbours.Visit`."""
+        if self.failure is not None:
+            done(None, OSError(errno.ENOTCONN, f"LUN {self.lun} has failed"))
+        else:
+            self._calls.make(partial(self._take_visit, operation, self.unit.notice, done))
+
+    def _visit_self(self, operation: MediumOp, done: Done) -> None:
+        """Do a block operation of a command of this unit that was answered: it was noticed before."""
+        self._take_visit(operation, _unnoticed, done)
+
+    def _take_visit(self, operation: MediumOp, notice: Callable[[MediumOp], None], done: Done) -> None:
+        task = Task(None, b"", Buffer(), visiting(operation, notice, done))
+        self._tasks.visit(task, done)
+        self._keep_road()
 
     def resize(self, size: int, done: Future[None]) -> None:
         """Change the capacity of the medium between two commands; initiators learn that it has changed.
@@ -319,3 +341,7 @@ class ServedLun:
             length=task.buffer.length,
             seconds=time.monotonic() - task.started,
         )
+
+
+def _unnoticed(_operation: MediumOp) -> None:
+    """Tell nobody: it was told before."""

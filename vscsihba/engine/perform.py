@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from vscsihba.block import (
     AskSpace,
@@ -13,6 +13,7 @@ from vscsihba.block import (
     Execute,
     Extents,
     Flush,
+    Keep,
     Read,
     Resize,
     Unmap,
@@ -23,22 +24,25 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cdb_handler import execute
 
 
-def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> BlockResult:
+def _keep_nothing(_state: bytes) -> None:
+    """Keep nothing: the unit has no next life."""
+
+
+def perform(medium: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_nothing) -> BlockResult:
     """Do one block operation, in the calling thread, and return its answer.
 
     Args:
         medium: Of the logical unit that asks.
-        others: The media of its HBA, by LUN.
-        op: What to do.
+        op: What to do. Work `Elsewhere` is for the other unit's task set.
+        keep: Stores the state of a `Keep`.
 
     Raises:
-        OSError: The medium failed; ENOTCONN if it is no longer there, ENOMEM if the machine has no memory
-            for the operation.
+        OSError: The medium failed; ENOMEM if the machine has no memory for the operation.
         UsageError: No disk can have the size of a `Resize`.
         RuntimeError: The handler has called ``sys.exit``, which must not end a thread of the engine.
     """
     try:
-        return _perform(medium, others, op)
+        return _perform(medium, op, keep)
     except MemoryError as error:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except SystemExit as error:
@@ -46,7 +50,7 @@ def perform(medium: Handler, others: Mapping[int, Handler], op: BlockOp) -> Bloc
 
 
 def _perform(  # noqa: C901 - one case an operation
-    medium: Handler, others: Mapping[int, Handler], op: BlockOp
+    medium: Handler, op: BlockOp, keep: Callable[[bytes], None]
 ) -> BlockResult:
     match op:
         case Read(offset, views):
@@ -69,9 +73,8 @@ def _perform(  # noqa: C901 - one case an operation
             return medium.space()
         case Execute(cdb, views):
             return execute(medium, cdb, views)
-        case Elsewhere(lun, operation):
-            other = others.get(lun)
-            if other is None:
-                raise OSError(errno.ENOTCONN, f"LUN {lun} is no longer served here")
-            return perform(other, others, operation)
+        case Keep(state):
+            keep(state)
+        case Elsewhere(lun, _):
+            raise OSError(errno.ENOTCONN, f"LUN {lun} is not served here")
     return None

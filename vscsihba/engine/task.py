@@ -1,7 +1,8 @@
 """One SCSI command on its way through an engine."""
 
+import errno
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from vscsihba import scsi
@@ -12,6 +13,7 @@ from vscsihba.block import (
     CryptoErase,
     Elsewhere,
     Execute,
+    MediumOp,
     Unmap,
     Write,
     WriteZeroes,
@@ -80,3 +82,26 @@ class Task:
         first = self.once and isinstance(op, _CHANGES)
         self.once = self.once and not first
         return first
+
+
+def visiting(
+    operation: MediumOp,
+    notice: Callable[[MediumOp], None],
+    done: Callable[[BlockResult, Exception | None], None],
+) -> Generator[BlockOp, BlockResult, None]:
+    """Do one block operation for a command that is not of this unit, or has been answered.
+
+    Args:
+        operation: What to do.
+        notice: Told of it when it begins.
+        done: Called once it has begun and then ended, whatever ends it, with its result or its error.
+    """
+    answer: tuple[BlockResult, Exception | None]
+    answer = None, OSError(errno.ENOTCONN, "the operation was not finished")
+    try:
+        notice(operation)
+        answer = (yield operation), None
+    except OSError as error:
+        answer = None, error
+    finally:
+        done(*answer)

@@ -5,6 +5,10 @@ ended, and keeps newer ones waiting until it has; one that only begins alone (FO
 keeps them waiting until it has begun. So does one that was answered before it has ended
 (`abandon`): it may change the medium until then, and nothing newer may be overtaken by that.
 
+A block operation of a command of another unit, or of one that was answered, is a *visit*. It overlaps no
+exclusive command and begins nothing while one is abandoned, but overtakes those that only wait: the
+command that it belongs to may be what they wait for, here or on the other unit.
+
 Everything here runs on the pump's thread; only the verbs of the medium run on threads.
 """
 
@@ -14,8 +18,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Elsewhere
+from vscsihba.block import BlockOp, BlockResult, Elsewhere, Execute, Keep, MediumOp
 from vscsihba.engine.mailbox import Calls
+from vscsihba.engine.neighbours import Done
 from vscsihba.engine.task import Task
 from vscsihba.engine.workers import Workers
 from vscsihba.stats import LunStats
@@ -40,6 +45,8 @@ class TaskSet:
     Args:
         lun: For log lines.
         perform: Does one block operation, on whatever thread it is called.
+        elsewhere: Has a block operation done on the medium of another LUN, and calls back.
+        visit: Has one done on the own medium as a visit (`TaskSet.visit`), and calls back.
         inline: No operation blocks: all are performed on the pump's thread.
         workers: Threads for those that may block.
         mailbox: The LUN's calls into the pump.
@@ -53,6 +60,8 @@ class TaskSet:
         self,
         lun: int,
         perform: Perform,
+        elsewhere: Callable[[int, MediumOp, Done], None],
+        visit: Callable[[MediumOp, Done], None],
         *,
         inline: bool,
         workers: Workers[BlockResult],
@@ -65,6 +74,8 @@ class TaskSet:
         self.closing = False
         self._lun = lun
         self._perform = perform
+        self._elsewhere = elsewhere
+        self._visit = visit
         self._inline = inline
         self._workers = workers
         self._mailbox = mailbox
@@ -73,6 +84,7 @@ class TaskSet:
         self._begun = begun
         self._ended = ended
         self._waiting: deque[Task] = deque()
+        self._visits: deque[tuple[Task, Done]] = deque()
         self._commands: dict[int, Task] = {}
         self._running = self._background = self._abandoned = 0
         self._exclusive = self._starting = False
@@ -80,7 +92,8 @@ class TaskSet:
     @property
     def idle(self) -> bool:
         """Nothing is under way, and nothing waits."""
-        return not (self._running or self._background or self._abandoned or self._waiting)
+        waiting = self._waiting or self._visits
+        return not (self._running or self._background or self._abandoned or waiting)
 
     @property
     def clear(self) -> bool:
@@ -99,6 +112,18 @@ class TaskSet:
         self._waiting.append(task)
         self.start_waiting()
 
+    def visit(self, task: Task, done: Done) -> None:
+        """Take in a visit: a task without a tag that does one block operation and calls `done`."""
+        self._visits.append((task, done))
+        self.start_waiting()
+
+    def drop_visits(self, error: OSError) -> None:
+        """Begin none of the visits that wait: the unit has failed."""
+        while self._visits:
+            task, done = self._visits.popleft()
+            task.command.close()
+            done(None, error)
+
     def go_on(self, work: Task, value: BlockResult = None, error: Exception | None = None) -> None:
         """Take in what is left to do of a command that was answered; commands come before it.
 
@@ -109,22 +134,31 @@ class TaskSet:
         self._mailbox.post(partial(self._advance, work, value, error))
 
     def start_waiting(self) -> None:
-        """Begin with waiting commands, in order, as far as exclusive ones allow."""
+        """Begin with visits and waiting commands, in order, as far as exclusive ones allow."""
         if self._starting:  # called from within: the loop below goes on by itself
             return
         self._starting = True
         try:
-            while self._waiting and not (self._exclusive or self._abandoned or self._held()):
-                task = self._waiting[0]
-                if (task.exclusive or task.alone) and self._running:
-                    break
-                self._waiting.popleft()
+            while (task := self._next()) is not None:
                 self._running += 1
                 self._abandoned += task.abandoned
                 self._exclusive = task.exclusive
                 self._advance(task, None, None)
         finally:
             self._starting = False
+
+    def _next(self) -> Task | None:
+        """Take the next task that may begin now, None if none may."""
+        if self._exclusive or self._abandoned:
+            return None
+        if self._visits:
+            return self._visits.popleft()[0]
+        if not self._waiting or self._held():
+            return None
+        task = self._waiting[0]
+        if (task.exclusive or task.alone) and self._running:
+            return None
+        return self._waiting.popleft()
 
     def drop(self, tags: Iterable[int]) -> list[int]:
         """Forget those of the named commands that have not begun; return their tags."""
@@ -160,22 +194,32 @@ class TaskSet:
             return
         try:
             op = task.resume(value, error)
-            while self._inline and not isinstance(op, Elsewhere):
+            while self._inline and not (task.follows or isinstance(op, Elsewhere | Keep)):
                 self._note_change(task, op)
                 value, error = self._perform_here(op)
-                if task.follows:  # commands first
-                    self._mailbox.post(partial(self._advance, task, value, error))
-                    return
                 op = task.resume(value, error)
             self._note_change(task, op)
-            self._stats.waits += 1
-            self._workers.submit(partial(self._perform, op), partial(self._back, task))
+            self._submit(task, op)
         except StopIteration as stop:
             self._end(task, stop.value)
         except Exception:  # the barrier: no command of a guest's ends an engine
             log.exception("lun %d: %s failed inside", self._lun, task.name)
             task.command.close()
             self._end(task, FAILED)
+
+    def _submit(self, task: Task, op: BlockOp) -> None:
+        """Have a block operation done on another thread, or by another unit, or in its turn among visits."""
+        self._stats.waits += 1
+        if isinstance(op, Elsewhere):
+            self._elsewhere(op.lun, op.operation, partial(self._post_back, task))
+        elif task.follows and not isinstance(op, Keep | Execute):
+            self._visit(op, partial(self._post_back, task))
+        else:
+            self._workers.submit(partial(self._perform, op), partial(self._back, task))
+
+    def _post_back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
+        """Go on with a task soon, by a call of this unit's own; commands come before it."""
+        self._mailbox.post(partial(self._back, task, value, error))
 
     def _note_change(self, task: Task, op: BlockOp) -> None:
         if task.tag is not None and task.is_first_change(op):

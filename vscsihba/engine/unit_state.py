@@ -1,12 +1,15 @@
 """What a logical unit keeps for its next life, in a file of its own named after its serial number."""
 
 import hashlib
+import logging
 import re
 from pathlib import Path
 from typing import Final
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.durable import replace_file
+
+log = logging.getLogger(__name__)
 
 STATE = Path("/var/lib/vscsihba/units")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -40,10 +43,14 @@ class UnitState:
         """Replace what was saved: the old or the new is there afterwards, never a part.
 
         Raises:
-            OSError: It cannot be stored.
+            OSError: It cannot be stored; the log says why, since sense data cannot.
         """
-        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        replace_file(self._path, state)
+        try:
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            replace_file(self._path, state)
+        except OSError as error:
+            log.error("%s: the state of a unit cannot be kept: %s", self._path, error.strerror)  # noqa: TRY400
+            raise
 
 
 def _file_name(serial: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import Protocol, TypeVar
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Buffer, Flush
+from vscsihba.block import BlockOp, BlockResult, Buffer, Flush, Keep
 from vscsihba.engine.perform import perform
 from vscsihba.handlers.base import Handler
 
@@ -57,7 +57,7 @@ def _run(steps: Generator[BlockOp, BlockResult, T], medium: Handler | None) -> T
 
 def _perform(operation: BlockOp, medium: Handler | None) -> BlockResult:
     if medium is not None:
-        return perform(medium, {}, operation)
-    if isinstance(operation, Flush):
+        return perform(medium, operation)
+    if isinstance(operation, Flush | Keep):
         return None
     raise OSError(errno.EIO, "there is no medium")

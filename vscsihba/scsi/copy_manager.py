@@ -145,7 +145,9 @@ def copy(source: Place, destination: Place, length: int, operation: CopyOperatio
     try:
         for piece in _pieces(source, destination, length):
             views = [scratch[: piece.length]]
+            source.check(length, writing=False)  # it may have been ejected, or resized, since the last piece
             yield source.there(Read(source.offset + piece.offset, views))
+            destination.check(length, writing=True)
             yield destination.there(Write(destination.offset + piece.offset, views, fua=fua))
             operation.copied += piece.length
     except CheckCondition as condition:

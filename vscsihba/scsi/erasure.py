@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Extent, Flush, Write, WriteZeroes
-from vscsihba.scsi.response import Background, Response, Steps, answered, quietly
+from vscsihba.scsi.response import GOOD, Background, Response, Steps, quietly
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
 if TYPE_CHECKING:
@@ -20,36 +20,40 @@ _ZEROES_AT_ONCE = 64 << 20
 _BYTES_AT_ONCE = 1 << 20
 
 
-def erase(lu: LogicalUnit, erasure: Erasure, work: Background, *, immed: bool) -> Response | Steps:
+def erase(lu: LogicalUnit, erasure: Erasure, work: Background, *, immed: bool) -> Steps:
     """Do `work` on the whole medium, before the status or after it.
 
     From here on until the end the medium is not ready; after a failure it stays so, and every
     command will learn of it. An end of the engine is a failure too: so the unit keeps a note.
 
     Raises:
-        OSError: The note cannot be kept; nothing was erased.
+        CheckCondition: The note cannot be kept; nothing was erased.
     """
     before, lu.readiness.erasure = lu.readiness.erasure, erasure
-    try:
-        lu.save()
-    except OSError:
-        lu.readiness.erasure = before
-        raise
     lu.refresh()
+    try:
+        yield lu.keep(erasure=erasure)
+    except CheckCondition:
+        lu.readiness.erasure = before
+        lu.refresh()
+        raise
     job = _job(lu, erasure, work)
-    return Response(background=quietly(job)) if immed else answered(job)
+    if immed:
+        return Response(background=quietly(job))
+    yield from job
+    return GOOD
 
 
 def _job(lu: LogicalUnit, erasure: Erasure, work: Background) -> Background:
     try:
         yield from work
         yield Flush()
+        yield lu.keep(erasure=None)
     except CheckCondition as condition:
         erasure.failed = True
         raise CheckCondition(Sense(SenseKey.MEDIUM_ERROR, erasure.failure)) from condition
     lu.readiness.erasure = None
     lu.refresh()
-    lu.save()
 
 
 def zero(lu: LogicalUnit, erasure: Erasure, *, may_unmap: bool) -> Background:

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Flush, Read
+from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Flush, Keep, Read
 from vscsihba.errors import MediumError, NotBegunError
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.failed_flush import LOST, FailedFlush
@@ -16,6 +16,7 @@ from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
 Result = TypeVar("Result")
 
+_UNKNOWN = (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
 _AWAY = (SenseKey.NOT_READY, Asc.LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY)
 
 SENSE_OF_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
@@ -55,6 +56,8 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
     """
     if isinstance(operation, Flush) and not isinstance(fault, NotBegunError):
         return _of_flush(fault)
+    if isinstance(operation, Keep) and not isinstance(fault, NotBegunError):
+        return Sense(*_UNKNOWN)  # it says nothing of the medium
     if fault.errno == errno.EIO:
         lba = fault.offset // block_size if isinstance(fault, MediumError) else None
         asked = operation.operation if isinstance(operation, Elsewhere) else operation
@@ -64,8 +67,7 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
             Asc.UNRECOVERED_READ_ERROR if reading else Asc.WRITE_ERROR,
             information=lba,
         )
-    unknown = (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
-    return Sense(*SENSE_OF_ERRNO.get(fault.errno or 0, unknown))
+    return Sense(*SENSE_OF_ERRNO.get(fault.errno or 0, _UNKNOWN))
 
 
 def _of_flush(fault: OSError) -> Sense:
@@ -85,6 +87,7 @@ def translate(
     flushes: FailedFlush,
     *,
     reports: bool,
+    relies: bool,
 ) -> Generator[BlockOp, BlockResult, Result]:
     """Run `steps`; an OSError thrown in by the driver reaches them as CheckCondition.
 
@@ -96,6 +99,7 @@ def translate(
         notice: Called with each operation before it is done.
         flushes: Told of flushes that fail without those who flush knowing.
         reports: The command's sender learns that acknowledged data is lost if its flush fails.
+        relies: A flush of this command must not succeed while an earlier failure is not reported.
     """
     try:
         operation = next(steps)
@@ -109,7 +113,7 @@ def translate(
                     flushes.note(f"a flush failed: {fault}")
                 operation = steps.throw(CheckCondition(sense_of(fault, operation, block_size)))
             else:
-                lost = flushes.report() if isinstance(operation, Flush) else None
+                lost = flushes.report() if relies and isinstance(operation, Flush) else None
                 operation = steps.throw(CheckCondition(lost)) if lost else steps.send(answer)
     except StopIteration as stop:
         result: Result = stop.value

@@ -8,6 +8,7 @@ operations, on which thread and when, is not known here; nor which initiator spe
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
+from types import EllipsisType
 
 from vscsihba.block import (
     BlockOp,
@@ -17,6 +18,7 @@ from vscsihba.block import (
     Elsewhere,
     Execute,
     Geometry,
+    Keep,
 )
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.buffers import Buffers
@@ -30,10 +32,10 @@ from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
 from vscsihba.scsi.maintenance import Timestamp
-from vscsihba.scsi.mode_pages import ModePages
+from vscsihba.scsi.mode_pages import ModePages, PageKey
 from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.pending import Pending
-from vscsihba.scsi.readiness import Readiness
+from vscsihba.scsi.readiness import Erasure, Readiness
 from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import Outcome, SelfTest, abort
@@ -46,7 +48,10 @@ _CHANGED = (Medium.WRITABLE, Medium.RENEWED)
 """What a command wants of the medium if it is to change it."""
 
 _SYNCHRONIZE_CACHE = (0x35, 0x91)
-"""Operation codes of the commands whose senders rely on a flush."""
+"""Operation codes of the commands whose senders learn from a failure that acknowledged data is lost."""
+
+_RELYING = (*_SYNCHRONIZE_CACHE, 0x15, 0x55)
+"""Operation codes of the commands after which nobody flushes older writes: also MODE SELECT with WCE=0."""
 
 
 class LogicalUnit:
@@ -66,8 +71,7 @@ class LogicalUnit:
         max_transfer: Bytes that the transport moves in one command.
         target_core: Linux's target core is in front, and answers some commands itself.
         variable_length: READ(32) and its like are there, although type 2 protection is not.
-        saved_state: What `on_save` was once called with, if it ever was.
-        on_save: Called with what is to be kept for the unit's next life, before the status is sent.
+        saved_state: The state of the last `Keep`, if there ever was one.
         clock: Tells the time in milliseconds since 1970.
         failed_flush: Knows whether acknowledged data was lost in an earlier life.
 
@@ -99,7 +103,6 @@ class LogicalUnit:
         target_core: bool = False,
         variable_length: bool = False,
         saved_state: bytes = b"",
-        on_save: Callable[[bytes], None] | None = None,
         clock: Callable[[], int] = lambda: 0,
         failed_flush: FailedFlush | None = None,
     ) -> None:
@@ -112,7 +115,6 @@ class LogicalUnit:
         self.timestamp = Timestamp(clock)
         self.failed_flush = failed_flush or FailedFlush(clock=clock)
         self.peers: Mapping[int, LogicalUnit] = {}
-        self._on_save = on_save
         self._max_transfer = max_transfer
         self._hardware_protected = read_only or capabilities.read_only
         features = offered(
@@ -180,8 +182,10 @@ class LogicalUnit:
             if isinstance(outcome, Response):
                 response = outcome
             else:
-                reports = decoded.command.opcode in _SYNCHRONIZE_CACHE
-                response = yield from self._translated(outcome, reports=reports)
+                opcode = decoded.command.opcode
+                response = yield from self._translated(
+                    outcome, reports=opcode in _SYNCHRONIZE_CACHE, relies=opcode in _RELYING
+                )
             if self._watching and decoded.command.medium in _CHANGED:
                 yield from self._translated(self.look_at_space())
         except CheckCondition as condition:
@@ -193,9 +197,10 @@ class LogicalUnit:
         return response
 
     def _translated(
-        self, steps: Generator[BlockOp, BlockResult, Result], *, reports: bool = False
+        self, steps: Generator[BlockOp, BlockResult, Result], *, reports: bool = False, relies: bool = False
     ) -> Generator[BlockOp, BlockResult, Result]:
-        return translate(steps, self.block_size, self.notice, self.failed_flush, reports=reports)
+        flushes = self.failed_flush
+        return translate(steps, self.block_size, self.notice, flushes, reports=reports, relies=relies)
 
     def repeatable(self, cdb: bytes) -> bool:
         """Tell whether running a command twice does no harm; a crash may leave that in doubt."""
@@ -217,10 +222,11 @@ class LogicalUnit:
         return writes and not (self.write_through or decoded.get("fua"))
 
     def notice(self, operation: BlockOp) -> None:
-        """Let the tokens know what is about to change, here or on another unit."""
+        """Let the tokens know what is about to change, here or on another unit that is still there."""
         if isinstance(operation, Elsewhere):
-            self.peers[operation.lun].notice(operation.operation)
-        elif self.tokens and not isinstance(operation, Execute):
+            if (peer := self.peers.get(operation.lun)) is not None:
+                peer.notice(operation.operation)
+        elif self.tokens and not isinstance(operation, Execute | Keep):
             self.tokens.notice(operation)
             self.refresh()
 
@@ -287,15 +293,25 @@ class LogicalUnit:
 
     # The commands' side.
 
-    def save(self) -> None:
-        """Hand out what is to be kept: saved mode pages, identifying information, an unfinished erasure.
+    def keep(
+        self,
+        *,
+        saved: Mapping[PageKey, bytes] | None = None,
+        information: dict[int, bytes] | None = None,
+        erasure: Erasure | EllipsisType | None = ...,
+    ) -> Keep:
+        """Return the operation that records the unit's state with a change, to be made once it is recorded.
 
-        Raises:
-            OSError: It cannot be kept.
+        Args:
+            saved: Saved mode pages.
+            information: Identifying information.
+            erasure: A format or sanitize that has not come to a good end.
         """
-        if self._on_save is not None:
-            kept = Kept(self.identifying_information, self.readiness.erasure)
-            self._on_save(encode_state(self.mode_pages, kept))
+        kept = Kept(
+            self.identifying_information if information is None else information,
+            self.readiness.erasure if erasure is ... else erasure,
+        )
+        return Keep(encode_state(self.mode_pages.saved if saved is None else saved, kept))
 
     def look_at_space(self) -> Generator[BlockOp, BlockResult, None]:
         """Ask the medium what room is left; initiators are told if it has fallen below their threshold."""

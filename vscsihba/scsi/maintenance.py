@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vscsihba.block import Buffer
     from vscsihba.scsi.command import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
+    from vscsihba.scsi.response import Steps
 
 IDENTIFYING_INFORMATION = {0b0000000: 64, 0b0000010: 256}
 """INFORMATION TYPE (plain and text) and its MAXIMUM LENGTH in bytes."""
@@ -88,8 +89,8 @@ def report_identifying_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) ->
     return data_in(buffer, struct.pack(">xxH", len(body)) + body, cdb["allocation_length"])
 
 
-def set_identifying_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """SET IDENTIFYING INFORMATION: SPC-5; kept for the unit's next life, too."""
+def set_identifying_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
+    """SET IDENTIFYING INFORMATION: SPC-5; kept for the unit's next life before it is in force."""
     kind, length = cdb["information_type"], cdb["parameter_list_length"]
     if kind not in IDENTIFYING_INFORMATION:
         raise cdb.invalid("information_type")
@@ -98,8 +99,9 @@ def set_identifying_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Re
     information = buffer.gather(0, length)
     if kind == _TEXT and information and (information[-1] or information.count(0) > 1):
         raise invalid_parameter(max(information.find(0), 0))
-    lu.identifying_information[kind] = information
-    lu.save()
+    known = {**lu.identifying_information, kind: information}
+    yield lu.keep(information=known)
+    lu.identifying_information = known
     return GOOD
 
 

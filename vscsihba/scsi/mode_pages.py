@@ -142,7 +142,7 @@ class ModePages:
     @property
     def write_cache_enabled(self) -> bool:
         """WCE: written data may stay in a volatile cache."""
-        return bool(self.current[CACHING][2] & 0x04)
+        return write_cache_enabled(self.current[CACHING])
 
     @property
     def descriptor_sense(self) -> bool:
@@ -166,3 +166,8 @@ class ModePages:
         if page is None or not reporting or not page[16] & 0x80:
             return None
         return int.from_bytes(page[20:24], "big")
+
+
+def write_cache_enabled(page: bytes) -> bool:
+    """Return WCE of a Caching page."""
+    return bool(page[2] & 0x04)

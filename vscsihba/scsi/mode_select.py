@@ -1,6 +1,8 @@
 """MODE SELECT: the settings as the initiator wants them.
 
-All of a parameter list is checked before any of it is put in force.
+All of a parameter list is checked before any of it is put in force, and put in force when it is saved: a
+MODE SELECT that fails has changed nothing. No other command runs meanwhile (the opcode table has it as
+exclusive), so that every write after a change of WCE goes by the new value, and the flush has all before it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Flush
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.mode_pages import PAGES, ModePages, PageKey
+from vscsihba.scsi.mode_pages import CACHING, PAGES, ModePages, PageKey, write_cache_enabled
 from vscsihba.scsi.response import GOOD, Steps
 from vscsihba.scsi.sense import illegal_request, invalid_parameter
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from vscsihba.block import Buffer
     from vscsihba.scsi.command import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
+
+
+_WRITE_CACHE = b"\0\0\x04"
+"""The head of a Caching page with WCE=1."""
 
 
 def mode_select(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
@@ -34,14 +40,14 @@ def mode_select(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
     parameters = buffer.gather(0, length)
     pages = _parse_pages(lu.mode_pages, parameters, _parse_header(lu, cdb, parameters))
-    had_cache = lu.mode_pages.write_cache_enabled
-    lu.mode_pages.current |= pages
-    if cdb["sp"]:
-        lu.mode_pages.saved |= pages
-        lu.save()
-    lu.refresh()
-    if had_cache and not lu.mode_pages.write_cache_enabled:
+    if lu.mode_pages.write_cache_enabled and not write_cache_enabled(pages.get(CACHING, _WRITE_CACHE)):
         yield Flush()
+    if cdb["sp"]:
+        saved = lu.mode_pages.saved | pages
+        yield lu.keep(saved=saved)
+        lu.mode_pages.saved = saved
+    lu.mode_pages.current |= pages
+    lu.refresh()
     return GOOD
 
 

@@ -97,7 +97,7 @@ _ROWS = (
     Command(
         0x15, None, "MODE SELECT(6)", 6,
         "pf=1.4 rtd=1.1! sp=1.0 parameter_list_length=4",
-        mode_select, _OUT,
+        mode_select, _OUT, exclusive=True,
     ),
     Command(0x16, None, "RESERVE(6)", 6, "", answered_before, needs=Feature.TARGET_CORE),
     Command(0x17, None, "RELEASE(6)", 6, "", answered_before, needs=Feature.TARGET_CORE),
@@ -217,7 +217,7 @@ _ROWS = (
     Command(
         0x55, None, "MODE SELECT(10)", 10,
         "pf=1.4 rtd=1.1! sp=1.0 parameter_list_length=7-8",
-        mode_select, _OUT,
+        mode_select, _OUT, exclusive=True,
     ),
     Command(
         0x5A, None, "MODE SENSE(10)", 10,
@@ -394,7 +394,7 @@ _ROWS = (
     Command(
         0xA4, 0x06, "SET IDENTIFYING INFORMATION", 12,
         "parameter_list_length=6-9 information_type=10.7-10.1",
-        set_identifying_information, _OUT,
+        set_identifying_information, _OUT, exclusive=True,
     ),
     Command(
         0xA4, 0x0F, "SET TIMESTAMP", 12,

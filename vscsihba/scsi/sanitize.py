@@ -63,16 +63,16 @@ def sanitize_cryptographic_erase(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> 
     return erase(lu, _erasure(lu, cdb), work(), immed=bool(cdb["immed"]))
 
 
-def sanitize_exit_failure_mode(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:
+def sanitize_exit_failure_mode(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Steps:
     """SANITIZE, EXIT FAILURE MODE: SBC-4; only a sanitize that allowed it (AUSE=1) can be given up."""
     erasure = lu.readiness.erasure
     if erasure is None:
         return GOOD
     if not erasure.may_exit:
         raise cdb.invalid("service_action")
+    yield lu.keep(erasure=None)
     lu.readiness.erasure = None
     lu.refresh()
-    lu.save()
     return GOOD
 
 

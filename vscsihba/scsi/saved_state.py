@@ -4,11 +4,12 @@ A small JSON document, so that a person can read it too. Does not know where it 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vscsihba.errors import UsageError
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.mode_pages import PAGES, ModePages
+from vscsihba.scsi.mode_pages import PAGES, ModePages, PageKey
 from vscsihba.scsi.readiness import Erasure
 
 _FAILURES = {"format": Asc.FORMAT_COMMAND_FAILED, "sanitize": Asc.SANITIZE_COMMAND_FAILED}
@@ -27,11 +28,9 @@ class Kept:
     erasure: Erasure | None = None
 
 
-def encode_state(mode_pages: ModePages, kept: Kept) -> bytes:
-    """Return the state as bytes."""
-    pages = {
-        f"{page:02x}/{subpage:02x}": values.hex() for (page, subpage), values in mode_pages.saved.items()
-    }
+def encode_state(saved: Mapping[PageKey, bytes], kept: Kept) -> bytes:
+    """Return saved mode pages, and the rest of what is kept, as bytes."""
+    pages = {f"{page:02x}/{subpage:02x}": values.hex() for (page, subpage), values in saved.items()}
     named = {str(kind): value.hex() for kind, value in kept.information.items()}
     document: dict[str, object] = {"mode_pages": pages, "identifying_information": named}
     if kept.erasure is not None:

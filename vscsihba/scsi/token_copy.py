@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vscsihba.block import Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.block_range import check_range
-from vscsihba.scsi.copy_manager import CopyOperation, aborted
+from vscsihba.scsi.copy_manager import CopyOperation, Place, aborted
 from vscsihba.scsi.response import GOOD, Response, answered, quietly
 from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request, invalid_parameter
 from vscsihba.scsi.token_source import MADE_TYPES, TokenSource, find_source
@@ -140,6 +140,7 @@ def _write_token(
             if not whole:
                 return
             scratch[filled:whole] = bytes(whole - filled)
+            Place(lu, None, offset).check(whole, writing=True)  # the work may go on after the status
             yield Write(offset, [scratch[:whole]], fua=lu.write_through)
             operation.copied += whole
 
@@ -156,6 +157,7 @@ def _then_delete(work: Background, source: TokenSource, value: bytes) -> Backgro
 def _write_zeroes(lu: LogicalUnit, ranges: list[Extent], operation: CopyOperation) -> Background:
     for extent in ranges:
         if extent.length:
+            Place(lu, None, extent.offset).check(extent.length, writing=True)
             yield WriteZeroes(extent, may_unmap=lu.capabilities.unmap, fua=lu.write_through)
             operation.copied += extent.length
 

@@ -53,6 +53,7 @@ class TokenSource:
     def fill(self, into: memoryview) -> Generator[BlockOp, BlockResult, int]:
         """Read on, as far as there is room and data; return the number of bytes."""
         filled = 0
+        self.place.check(0, writing=False)
         for part in self.token.slices(self.position, len(into)):
             yield from self._read(part, into[filled : filled + part.length])
             filled += part.length
