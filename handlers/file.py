@@ -66,11 +66,13 @@ class FileHandler(Handler):
     def open(self) -> None:
         """Make the file if asked to, lock it, and find out what it can do."""
         path, read_only = self.options.path, self.options.read_only
-        if not os.path.exists(path):  # noqa: PTH110 - a link to a file that is missing counts as missing
-            self.options.make(make=self.may_make)
+        # A link to a file that is missing counts as missing.
+        made = not os.path.exists(path) and self.options.make(make=self.may_make)  # noqa: PTH110
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         with ExitStack() as failing:
             failing.callback(self.close)
+            if made:
+                failing.callback(os.unlink, os.path.realpath(path))
             medium = file_path.measure(self._fd, path)
             self.options.check_format(medium)
             if (enlarged := self.options.enlarged(medium, make=self.may_make)) != medium:

@@ -5,6 +5,7 @@ this module's business.
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from vscsihba.handlers import file_path, reflink
@@ -29,15 +30,17 @@ def create(path: str, size: int, preallocation: str = "none") -> None:
     except OSError as error:
         raise file_path.explain(path, error) from error
     try:
-        os.ftruncate(fd, size)
-        if preallocation == "reserve":
-            os.posix_fallocate(fd, 0, size)
-        elif preallocation == "full":
-            _write_full(fd, size)
-        os.fsync(fd)
-        sync_directory(Path(path).parent)
+        with ExitStack() as failing:
+            failing.callback(Path(path).unlink)
+            os.ftruncate(fd, size)
+            if preallocation == "reserve":
+                os.posix_fallocate(fd, 0, size)
+            elif preallocation == "full":
+                _write_full(fd, size)
+            os.fsync(fd)
+            sync_directory(Path(path).parent)
+            failing.pop_all()
     except OSError as error:
-        Path(path).unlink()
         raise file_path.explain(path, error) from error
     finally:
         os.close(fd)
@@ -66,9 +69,13 @@ def enlarge(fd: int, path: str, size: int) -> None:
     Raises:
         HostError: The file system cannot hold it; nothing has changed.
     """
+    before = os.fstat(fd).st_size
     try:
-        os.ftruncate(fd, size)
-        os.fsync(fd)
+        with ExitStack() as failing:
+            failing.callback(os.ftruncate, fd, before)
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+            failing.pop_all()
     except OSError as error:
         raise file_path.explain(path, error) from error
 

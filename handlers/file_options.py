@@ -123,8 +123,8 @@ class FileOptions(Handler.Options, kw_only=True):
             raise UsageError(f"{self.copy_of} is a device", cure='a "copy_of" must be a file')
         return template
 
-    def make(self, *, make: bool = True) -> None:
-        """Make a file that is missing, if it was said how.
+    def make(self, *, make: bool = True) -> bool:
+        """Make a file that is missing, if it was said how; return whether it was made.
 
         Args:
             make: It may be made.
@@ -139,6 +139,7 @@ class FileOptions(Handler.Options, kw_only=True):
             file_making.copy(self.copy_of, path)
         elif size is not None:
             file_making.create(path, size, self.preallocation)
+        return bool(self.copy_of) or size is not None
 
     def enlarged(self, medium: file_path.Medium, *, make: bool = True) -> file_path.Medium:
         """Return the medium with at least the size that was asked for.

@@ -433,6 +433,42 @@ def test_a_direct_write_of_less_than_a_sector_undoes_nothing_beside_it(
         assert read(disk, 0, 512) == bytes(512)
 
 
+def test_a_file_that_was_made_goes_when_the_disk_cannot_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UsageError("there is no direct access here")
+
+    monkeypatch.setattr("vscsihba.handlers.file.DirectFile", refuse)
+    before = open_files()
+    with pytest.raises(UsageError, match="no direct access"):
+        build(document(tmp_path / "new.img", size=1 << 20, direct=True)).open()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old.img").write_bytes(bytes(1 << 20))
+    with pytest.raises(UsageError, match="no direct access"):
+        build(document(tmp_path / "old.img", size=1 << 20, direct=True)).open()
+    assert list(tmp_path.iterdir()) == [tmp_path / "old.img"]
+    assert open_files() == before
+
+
+def test_a_file_that_cannot_be_made_or_enlarged_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    old = tmp_path / "old.img"
+    old.write_bytes(bytes(4096))
+    monkeypatch.setattr(os, "fsync", broken)
+    before = open_files()
+    for path in (tmp_path / "new.img", old):
+        with pytest.raises(HostError, match="Input/output error"):
+            build(document(path, size=8192)).open()
+    assert open_files() == before
+    assert list(tmp_path.iterdir()) == [old]
+    assert old.stat().st_size == 4096
+
+
 def test_no_direct_access_here(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.open
 

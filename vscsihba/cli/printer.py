@@ -92,7 +92,7 @@ class Printer:
                 if self._lines.empty():
                     sys.stdout.flush()
             sys.stdout.flush()
-        except (BrokenPipeError, ValueError):  # nobody reads any more
+        except (OSError, ValueError):  # nobody reads any more, or there is no room for more
             self._discard()
 
     def _discard(self) -> None:
