@@ -175,6 +175,10 @@ class Handler(ABC):
         """
         return ""
 
+    def is_known_as(self, identity: str) -> bool:
+        """Tell whether an identity that was recorded once, maybe by an earlier version, names this medium."""
+        return identity == self.identity
+
     @property
     def inline(self) -> InlineVerbs:
         """The verbs that never block, if there are any; asked for once, after `open`.

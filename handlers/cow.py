@@ -212,12 +212,14 @@ class CowHandler(Transform):
                 f"{self.options.path}: a commit into its base was interrupted", cure="commit it again"
             )
         found = {
-            "base": below.identity,
+            "base": header.base if below.is_known_as(header.base) else below.identity,
             "base_size": below.geometry.size,
             "base_digest": digest(below),
         }
         recorded = {name: getattr(header, name) for name in found}
         if found == recorded:
+            if header.base != below.identity and not self.options.read_only:  # as earlier versions named it
+                self._overlay.replace_header(msgspec.structs.replace(header, base=below.identity))
             return
         if self.options.rebase and self.may_make:
             self._overlay.replace_header(msgspec.structs.replace(header, **found))

@@ -147,7 +147,8 @@ def renew_uuid(path: str) -> str:
 def _demand_base(overlay: Overlay, base: Handler) -> None:
     """Make sure that it is the right base; after an interrupted commit its content is not what it was."""
     header = overlay.header
-    same = base.identity == header.base
+    # After an interrupted commit there is no digest to tell by, so only the lasting name will do.
+    same = base.identity == header.base if header.committing else base.is_known_as(header.base)
     if not header.committing:
         same = same and (base.geometry.size, digest(base)) == (header.base_size, header.base_digest)
     if not same:

@@ -180,7 +180,7 @@ class EncryptHandler(Transform):
             cure="give the copy a UUID of its own (cryptsetup luksUUID --uuid)",
         )
         shared = self.next.capabilities.read_only
-        return claim_name(f"encrypt {uuid}", shared=shared, taken=taken)
+        return claim_name(f"encrypt {uuid}", shared=shared, taken=taken, place=self.next.place)
 
     @contextmanager
     def _header_file(self) -> Iterator[Handler]:

@@ -114,6 +114,10 @@ class FileHandler(Handler):
         """The path of a file without symbolic links; of a device what `block_identity` finds."""
         return self._identity
 
+    def is_known_as(self, identity: str) -> bool:
+        """Know a device by its path as well, which earlier versions have recorded."""
+        return super().is_known_as(identity) or (self._is_device and identity == self._path_identity())
+
     @property
     def place(self) -> str:
         """The inode with its generation, the sequence number of a device: no other file or disk has it."""
@@ -220,8 +224,9 @@ class FileHandler(Handler):
         """Return a text that names the medium."""
         status = os.fstat(self._fd)
         lasting = block_identity(status.st_rdev) if stat.S_ISBLK(status.st_mode) else None
-        if lasting is not None:
-            return f"block:{lasting}"
+        return self._path_identity() if lasting is None else f"block:{lasting}"
+
+    def _path_identity(self) -> str:
         return "file:" + file_path.in_utf8(os.path.realpath(self.options.path))
 
     def _is_padding(self, start: int, end: int) -> bool:

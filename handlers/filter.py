@@ -58,6 +58,10 @@ class PassThrough(Filter):
         """The identity of the layer below: it is the same medium."""
         return self.next.identity
 
+    def is_known_as(self, identity: str) -> bool:
+        """Ask the layer below: it is the same medium."""
+        return self.next.is_known_as(identity)
+
     @property
     def inline(self) -> InlineVerbs:
         """The inline verbs of the layer below; of those that this class wants to see, its own if any."""
@@ -130,6 +134,13 @@ class Transform(Filter):
     def identity(self) -> str:
         """This filter's name and the identity of the layer below."""
         return f"{self.name}:{self.next.identity}"
+
+    def is_known_as(self, identity: str) -> bool:
+        """Ask the layer below, if what comes before its identity is the same."""
+        before = self.identity.removesuffix(self.next.identity)
+        if before == self.identity or not identity.startswith(before):
+            return super().is_known_as(identity)
+        return self.next.is_known_as(identity.removeprefix(before))
 
     @abstractmethod
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from vscsihba.block import Geometry
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import snapshot_manifest as manifest_
@@ -76,6 +78,8 @@ class SnapshotSet:
         lineage = self.manifest.lineage(layer)
         self.switch(Layers(directory, lineage, base, read_only=bool(snapshot)))
         if not snapshot:
+            if self.manifest.base != base.identity:  # an earlier version has recorded another name
+                self.save(msgspec.structs.replace(self.manifest, base=base.identity))
             self._remove_strangers()
 
     @property
@@ -187,12 +191,9 @@ class SnapshotSet:
 
     def _demand_base(self) -> None:
         found, base = self.manifest, self.base
-        if (found.base, found.base_size, found.base_digest) != (
-            base.identity,
-            base.geometry.size,
-            digest(base),
-        ):
-            what = "has changed" if found.base == base.identity else f"is not {found.base}"
+        known = base.is_known_as(found.base)
+        if not known or (found.base_size, found.base_digest) != (base.geometry.size, digest(base)):
+            what = "has changed" if known else f"is not {found.base}"
             raise HostError(f"{self.directory}: the base of the snapshots {what}", cure="bring it back")
 
     def _remove_strangers(self) -> None:

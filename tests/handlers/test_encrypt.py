@@ -678,16 +678,16 @@ def test_a_copy_is_refused_while_the_original_is_a_disk(empty: Path) -> None:
         build(quick(empty)).open()
 
 
-def test_read_only_copies_may_be_open_together(empty: Path) -> None:
+def test_readers_share_a_container_and_not_a_copy(empty: Path) -> None:
     with build(quick(empty)):
         pass
     shutil.copy(empty / "disk.img", empty / "copy.img")
-    once, twice = (
+    original, copy = (
         {**quick(empty), "next": {"handler": "file", "path": str(empty / name), "read_only": True}}
         for name in ("disk.img", "copy.img")
     )
-    with build(once), build(twice):
-        pass
+    with build(original), build(original), pytest.raises(InUseError, match="another disk has"):
+        build(copy).open()
 
 
 # Reading, changing and writing

@@ -307,6 +307,42 @@ def test_a_device_is_named_by_what_it_reports(image: Path, monkeypatch: pytest.M
     monkeypatch.setattr("vscsihba.handlers.file.block_identity", lambda _: None)
     assert handler._name() == f"file:{image}"
     os.close(handler._fd)
+    handler._identity, handler._is_device = "block:wwid:naa.5001", True
+    assert handler.is_known_as(f"file:{image}")
+    assert not handler.is_known_as("file:/dev/sdx")
+    handler._is_device = False
+    assert not handler.is_known_as(f"file:{image}")
+
+
+def test_an_overlay_takes_over_the_name_that_its_base_has_now(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its base is a device that was recorded by its path; from then on it may have another path."""
+    cow = {"handler": "cow", "path": str(tmp_path / "a.cow"), "create": True, "next": str(image)}
+    snapshot = {"handler": "snapshot", "path": str(tmp_path / "set"), "create": True, "next": str(image)}
+    inside = {"handler": "offset", "offset": 4096, "next": str(image)}
+    window = {**cow, "path": str(tmp_path / "b.cow"), "next": inside}
+    for document_ in (cow, snapshot, window):
+        with build(document_) as disk:
+            write(disk, 0, b"kept")
+    monkeypatch.setattr(FileHandler, "_name", lambda handler: "block:" + Path(handler.options.path).name[:1])
+    monkeypatch.setattr(
+        FileHandler,
+        "is_known_as",
+        lambda handler, name: name in (handler.identity, handler._path_identity()),
+    )
+    elsewhere = tmp_path / "another.img"
+    for document_ in (cow, snapshot, window):
+        with build(document_) as disk:
+            assert read(disk, 0, 4) == b"kept"
+    image.rename(elsewhere)
+    for document_ in (cow, snapshot):
+        with build({**document_, "next": str(elsewhere)}) as disk:
+            assert read(disk, 0, 4) == b"kept"
+    with build({**window, "next": {"handler": "offset", "offset": 4096, "next": str(elsewhere)}}) as disk:
+        assert read(disk, 0, 4) == b"kept"
+    with pytest.raises(HostError, match="its base is not"):
+        build({**window, "next": {"handler": "offset", "offset": 8192, "next": str(elsewhere)}}).open()
 
 
 def test_the_last_block_of_an_image_of_odd_size(tmp_path: Path) -> None:

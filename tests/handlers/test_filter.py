@@ -78,7 +78,7 @@ def tripwired() -> Minimal:
 
 
 # What `Transform` may ask of the layer below by itself: facts, never bytes.
-FACTS = {"capabilities", "identity", "place"}
+FACTS = {"capabilities", "identity", "is_known_as", "place"}
 
 
 @pytest.mark.parametrize("verb", sorted(verbs() - FACTS))
