@@ -18,7 +18,8 @@ class Outcome(Generic[T]):
 
     def __init__(self, job: Callable[[], T]) -> None:
         self._job = job
-        self._done = threading.Event()
+        self._pending = threading.Lock()  # held until it is done; much cheaper than an Event
+        self._pending.acquire()
         self._error: BaseException | None = None
         self._result: list[T] = []
 
@@ -28,7 +29,12 @@ class Outcome(Generic[T]):
             self._result.append(self._job())
         except BaseException as error:  # noqa: BLE001  # whatever it is, whoever asked must not wait
             self._error = error
-        self._done.set()
+        self._pending.release()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended, one way or the other."""
+        return not self._pending.locked()
 
     def get(self, timeout: float | None) -> T:
         """Wait for the result.
@@ -39,8 +45,9 @@ class Outcome(Generic[T]):
                 (ENOMEM for a MemoryError, else EIO).
             BaseException: What the request raised, if it is no Exception.
         """
-        if not self._done.wait(timeout):
+        if not self._pending.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:.1f} seconds")
+        self._pending.release()
         error = self._error
         if error is None:
             return self._result[0]

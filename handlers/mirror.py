@@ -159,7 +159,8 @@ class MirrorHandler(Fan):
         try:
             if members.complete and not members.unsettled:
                 members.state.clear()
-            members.keep()
+            for _ in range(2):  # as at the beginning: a copy of a leg that was made meanwhile is older then
+                members.keep()
         except OSError as error:
             log.warning("mirror %s: the end of the session is not recorded: %s", members.metadata.uuid, error)
 
@@ -355,6 +356,7 @@ class MirrorHandler(Fan):
 
     def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
         """Change a range of every leg; if that fails in any way, they may differ there."""
+        self._members.demand_answers()
         first, last = self._regions(offset, length)
         done = False
         # In this order: a leg that joins from now on finds the regions dirty.

@@ -229,8 +229,14 @@ def _unmarked(leg: Candidate, metadata: Metadata) -> LegEntry | None:
 
 
 def _alone(mark: Metadata) -> Metadata:
-    """Return a copy of which the leg that carries it is the only one that has all the data."""
+    """Return a copy of which the leg that carries it is the only one that has all the data.
+
+    The others may have gone their own way: no mark that they have counts.
+    """
     legs = tuple(
-        msgspec.structs.replace(leg, state="in" if leg.uuid == mark.leg else "behind") for leg in mark.legs
+        msgspec.structs.replace(leg, state="in")
+        if leg.uuid == mark.leg
+        else msgspec.structs.replace(leg, state="out", event=mark.event + 1, until=0)
+        for leg in mark.legs
     )
     return msgspec.structs.replace(mark, legs=legs)

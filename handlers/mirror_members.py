@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.gate import Gate
-from vscsihba.handlers.lanes import attempt
+from vscsihba.handlers.lanes import Outcome, attempt
 from vscsihba.handlers.mirror_assembly import Verdict, judge
 from vscsihba.handlers.mirror_leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror_mark import erase_mark, length_with_mark, make_room, shrink
@@ -61,6 +62,7 @@ class Members:
         self.fitting = threading.Lock()
         self._lock = threading.RLock()
         self._admitting = threading.Lock()
+        self._unanswered: list[tuple[MirrorLeg, Outcome[object]]] = []
         self._gates = [Gate() for _ in range(_GATES)]
 
     def standing(self, *wanted: Standing) -> list[MirrorLeg]:
@@ -100,7 +102,8 @@ class Members:
         outcomes = []
         for leg in asked:
             try:
-                outcomes.append((leg, leg.submit(verb)))
+                # Whatever goes wrong here, what was handed to other legs has to be waited for.
+                outcomes.append((leg, attempt(partial(leg.submit, verb))))
             except OSError as error:
                 failures[leg] = error
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -110,9 +113,30 @@ class Members:
             except OSError as error:
                 failures[leg] = error
         if failures:
+            with self._lock:
+                self._unanswered += [(leg, outcome) for leg, outcome in outcomes if not outcome.is_done]
             self.judge(asked if sure is None else [*asked, sure], failures)
         if self.record.is_due:
             self.keep()
+
+    def demand_answers(self) -> None:
+        """Refuse to change anything while a leg that is in use may still do what it was given up for.
+
+        Else that could land after what is newer.
+
+        Raises:
+            OSError: Such a leg has not answered yet.
+        """
+        if not self._unanswered:
+            return
+        with self._lock:
+            self._unanswered = [
+                (leg, outcome)
+                for leg, outcome in self._unanswered
+                if not outcome.is_done and leg.standing is not Standing.GONE
+            ]
+            if self._unanswered:
+                raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
 
     def from_one(self, legs: Iterable[MirrorLeg], verb: Callable[[Handler], T]) -> T:
         """Let the first leg that can do something; drop those that could not.

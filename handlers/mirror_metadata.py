@@ -17,8 +17,9 @@ import msgspec
 from vscsihba.errors import HostError
 
 VERSION = 2
-MOST_LEGS = 16
-"""Legs whose entries are sure to fit into one copy."""
+MOST_LEGS = 8
+MOST_ENTRIES = 14
+"""Entries of legs, and of legs that are known no more, that are sure to fit into one copy."""
 _LONGEST_NAME = 60
 
 State = Literal["in", "behind", "out"]

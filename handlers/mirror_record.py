@@ -12,7 +12,7 @@ import msgspec
 
 from vscsihba.handlers.lanes import Outcome, attempt
 from vscsihba.handlers.mirror_leg import MirrorLeg, Standing
-from vscsihba.handlers.mirror_metadata import LegEntry, Metadata
+from vscsihba.handlers.mirror_metadata import MOST_ENTRIES, LegEntry, Metadata
 from vscsihba.handlers.mirror_state import MirrorState
 
 
@@ -145,6 +145,7 @@ class Record:
         """Return the entries of legs that are not known here, while some leg is not known yet.
 
         Once every leg has all the data, what the others have missed is forgotten, and so are they.
+        Those for which there is no room are forgotten before: they are written only if that is said.
         """
         if all(entry.state == "in" for entry in entries) and all(leg.uuid for leg in legs):
             return []
@@ -155,4 +156,4 @@ class Record:
             )
             for entry in self.metadata.legs
             if entry.uuid not in known
-        ]
+        ][: MOST_ENTRIES - len(entries)]

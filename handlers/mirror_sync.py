@@ -118,6 +118,7 @@ class Synchroniser:
         """
         members, behind = self._members, self._members.standing(Standing.BEHIND)
         regions = members.state.dirty() if behind else sorted(members.unsettled)
+        members.demand_answers()
         try:
             for done, region in enumerate(regions):
                 if self._stopping:

@@ -6,15 +6,18 @@ found after a crash: what it had at the last flush, or anything written to it si
 `cut_power` runs a handler on real files, keeps a record of every system call that changes
 one, stops at any of them, and makes files as a power cut might leave them: of what was not
 synced each sector for itself may be there or not. `kill` runs a handler in a child process
-that kills itself at one of these calls, as ``kill -9`` would.
+that kills itself at one of these calls, as ``kill -9`` would. `live` is one life of a disk in a row
+of several: media can be absent or fail in it, and it can end in a power cut or in good order.
 """
 
 import contextlib
+import errno
 import os
 import random
 import shutil
 import signal
 import stat
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +31,7 @@ from unittest import mock
 from hypothesis import strategies as st
 
 from tests.handlers.model import read
+from vscsihba.errors import VscsihbaError
 from vscsihba.handlers import linux, surviving
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.stack import Document, build
@@ -74,6 +78,7 @@ class Promises:
         self.allowed = [{sector} for sector in self.now]
         self.unmap_zeroes = unmap_zeroes
         self.unmapped: set[int] = set()
+        self.unknown: set[int] = set()
 
     def wrote(self, first: int, data: bytes) -> None:
         """Note a write that has begun: from now on, a crash may leave it or not."""
@@ -81,6 +86,7 @@ class Promises:
             self.now[number] = data[at : at + SECTOR]
             self.allowed[number].add(self.now[number])
             self.unmapped.discard(number)
+            self.unknown.discard(number)
 
     def unmaps(self, first: int, count: int) -> None:
         """Note an unmap that has begun."""
@@ -94,7 +100,18 @@ class Promises:
     def keep(self, first: int, count: int) -> None:
         """Note that what some sectors have now is safe."""
         for number in range(first, first + count):
-            self.allowed[number] = {self.now[number]} | ({ZEROES} if number in self.unmapped else set())
+            if number not in self.unknown:
+                self.allowed[number] = {self.now[number]} | ({ZEROES} if number in self.unmapped else set())
+
+    def failed(self, step: Step) -> None:
+        """Note that a request has failed: a sector that it was to change has any of the allowed contents."""
+        if step.verb != "flush":
+            last = min(step.first + step.count, len(self.now))
+            self.unknown.update(range(step.first, last))
+
+    def crashed(self) -> None:
+        """Note a crash: which of the allowed contents a sector has is not known from now on."""
+        self.unknown = {number for number, allowed in enumerate(self.allowed) if len(allowed) > 1}
 
     def readable(self) -> list[set[bytes]]:
         """Return for each sector what it may read as now."""
@@ -192,10 +209,12 @@ class Power:
     Args:
         directory: Where the files are.
         lasts: How many calls happen before the power is cut.
+        broken: Tells for a file whether every call on it fails now.
     """
 
-    def __init__(self, directory: Path, lasts: int) -> None:
+    def __init__(self, directory: Path, lasts: int, broken: Callable[[Path], bool] = lambda _: False) -> None:
         self.left = lasts
+        self.broken = broken
         self.directory = directory
         self.files: dict[int, _File] = {}
         self.names: dict[Path, _File] = {}
@@ -210,6 +229,7 @@ class Power:
         rename, remove, make, link = Path.replace, Path.unlink, Path.mkdir, Path.hardlink_to
         with ExitStack() as patches:
             for module, name, fake in (
+                (os, "preadv", partial(self.preadv, os.preadv)),
                 (os, "pwritev", partial(self.pwritev, os.pwritev)),
                 (os, "fdatasync", self.sync),
                 (os, "fsync", self.sync),
@@ -247,11 +267,22 @@ class Power:
         if parent.is_relative_to(self.directory):
             self.changes.append((parent, change))
 
+    def demand_sound(self, fd: int) -> None:
+        if self.broken(Path(f"/proc/self/fd/{fd}").readlink()):
+            raise OSError(errno.EIO, "Input/output error of a broken medium")
+
+    def preadv(
+        self, real: Callable[..., int], fd: int, views: Sequence[Any], offset: int, flags: int = 0
+    ) -> int:
+        self.demand_sound(fd)
+        return real(fd, views, offset, flags)
+
     def pwritev(
         self, real: Callable[..., int], fd: int, views: Sequence[Any], offset: int, flags: int = 0
     ) -> int:
         if stat.S_ISREG(os.fstat(fd).st_mode) and self._is_ours(fd):
             self.call()
+            self.demand_sound(fd)
             self.file(fd).pending.append((offset, b"".join(views), bool(flags & os.RWF_DSYNC)))
         return real(fd, views, offset, flags)
 
@@ -261,6 +292,9 @@ class Power:
     def sync(self, fd: int) -> None:
         self.call()
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            if self.broken(Path(f"/proc/self/fd/{fd}").readlink()):
+                self.file(fd).pending.clear()  # as the kernel does: the pages are clean, and not stored
+            self.demand_sound(fd)
             self.file(fd).sync()
             return
         synced = Path(f"/proc/self/fd/{fd}").readlink()
@@ -279,12 +313,14 @@ class Power:
 
     def ftruncate(self, real: Callable[[int, int], None], fd: int, size: int) -> None:
         self.call()
+        self.demand_sound(fd)
         real(fd, size)
         safe = self.file(fd).safe
         safe.extend(bytes(max(0, size - len(safe))))
         del safe[size:]
 
     def freed(self, real: Callable[[int, int, int], None], fd: int, offset: int, length: int) -> None:
+        self.demand_sound(fd)
         real(fd, offset, length)
         if offset < os.fstat(fd).st_size:  # else it is only asked whether it can be done
             self.call()
@@ -379,6 +415,76 @@ def cut_power(
         build(document, check_between=True) as disk,
     ):
         promises.check(read(disk, 0, disk.geometry.size))
+
+
+# Several lives
+
+
+@dataclass(frozen=True)
+class Life:
+    """What happens while a disk is open once.
+
+    Attributes:
+        todo: The requests.
+        lasts: After how many system calls the power is cut; None if the disk is closed in good order.
+        seed: The luck of what was not synced.
+        absent: Names of files that are not there.
+        broken: Names of files on which every call fails, from the first request with the number `breaks` on.
+        breaks: The number of that request.
+    """
+
+    todo: Sequence[Step] = ()
+    lasts: int | None = None
+    seed: int = 0
+    absent: frozenset[str] = frozenset()
+    broken: frozenset[str] = frozenset()
+    breaks: int = 0
+
+
+def live(directory: Path, document: Document, promises: Promises, life: Life) -> bool:
+    """Let a disk live once; a request that fails promises nothing.
+
+    Args:
+        directory: Holds the files of the disk, and nothing else.
+        document: The disk.
+        promises: What it may read as; from before, and noted on.
+        life: What happens.
+
+    Returns:
+        Whether it could be opened; a disk may refuse that.
+    """
+    away = [directory / name for name in life.absent if (directory / name).exists()]
+    for path in away:
+        path.rename(f"{path}.away")
+    begun: list[Step] = []
+    power = Power(
+        directory,
+        sys.maxsize if life.lasts is None else life.lasts,
+        lambda path: len(begun) > life.breaks and path.name in life.broken,
+    )
+    opened = cut = False
+    with contextlib.suppress(VscsihbaError, OSError), power.on():
+        try:
+            with build(document, check_between=True) as disk:
+                opened = True
+                promises.check(read(disk, 0, disk.geometry.size))
+                for step in life.todo:
+                    begun.append(step)
+                    try:
+                        perform(disk, step, promises)
+                    except OSError:
+                        promises.failed(step)
+                if life.lasts is not None:
+                    power.left = 0
+                    power.call()
+        except PowerCutError:
+            cut = True
+    if cut:
+        power.leave(directory, life.seed)
+        promises.crashed()
+    for path in away:
+        Path(f"{path}.away").rename(path)
+    return opened
 
 
 # The process
