@@ -13,11 +13,12 @@ import sys
 from vscsihba.cli.ending import Ending
 from vscsihba.errors import HostError
 ending = Ending()
-for word in sys.argv[1:]:
+left = sys.argv[1:]
+for word in tuple(left):
     ending.failed(word)
 print("ready", flush=True)
 try:
-    ending.wait()
+    ending.wait(lambda: left.pop() and not left)
 except HostError as error:
     print(error)
     sys.exit(1)
@@ -52,7 +53,23 @@ def test_a_signal_ends_it(number: signal.Signals) -> None:
     assert process.wait(timeout=10) == 0
 
 
-def test_a_failure_ends_it_with_an_error() -> None:
-    process = start("lun 0: the ring is gone")
-    assert rest_of(process) == "lun 0: the ring is gone\n"
+def test_the_failure_of_the_last_thing_ends_it_with_an_error() -> None:
+    process = start("lun 0: the ring is gone", "lun 1: the ring is gone")
+    assert rest_of(process) == "lun 1: the ring is gone\n"
     assert process.wait(timeout=10) == 1
+
+
+def test_a_failure_that_leaves_something_ends_nothing() -> None:
+    program = PROGRAM.replace("lambda: left.pop() and not left", "lambda: print('told', flush=True)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *["lun 0: failed"] * 3],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        assert [stdout.readline() for _ in range(4)] == ["ready\n"] + ["told\n"] * 3
+        process.send_signal(signal.SIGTERM)
+        assert stdout.read() == "asked to end\n"
+    assert process.wait(timeout=60) == 0

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from tests.engine.rig import rw10
 from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.configfs import observer, paths
-from vscsihba.engine import tenure
+from vscsihba.engine import ownership, tenure
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.luns import Luns
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
-from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.errors import DeviceGoneError, HostError, InUseError, UsageError
+from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Loopback
 
 MiB = 1 << 20
@@ -421,3 +422,74 @@ def test_hbas_are_looked_at_one_lun_at_a_time(
     monkeypatch.setattr(observer, "observe", observe)
     engine.add(wanted(image), elsewhere=False)
     engine.remove(0)
+
+
+def failing(engine: Luns, lun: int, error: Exception) -> None:
+    """Let the code that serves a LUN fail."""
+    served = engine.owned[lun].served
+    assert served is not None
+    engine._pump.mailbox.post(partial(served._fail, error))
+    until(lambda: engine.owned[lun].failed)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_lun_that_fails_is_opened_again_and_the_others_stay(
+    make: Make, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(MiB))
+    engine = make()
+    for lun, name in enumerate(("a", "b")):
+        engine.add(LunRequest(lun, str(tmp_path / name)), elsewhere=False)
+    first, other = engine.owned[0], engine.owned[1]
+    failing(engine, 0, KeyError("a bug"))
+    assert engine.failing
+    assert not engine.lost
+    assert "KeyError" in engine.status(0)["failure"]
+    engine.settle({0, 1})
+    assert engine.owned[0] is first, "not at once: it may fail again and again"
+    monkeypatch.setattr(ownership, "RETRY", 0.0)
+    until(lambda: engine.settle({0, 1}) and engine.owned.get(0) not in (None, first))
+    assert engine.owned[1] is other
+    assert not engine.failing
+    answers = [rings[-1].wait(rings[-1].submit(rw10(0x28, 0, 1), data_in=512)) for _ in range(4)]
+    assert answers[-1].status == 0
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+def test_what_cannot_come_back_is_lost_and_not_tried_again(
+    make: Make, tmp_path: Path, volatile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "RETRY", 0.0)
+    (tmp_path / "a").write_bytes(bytes(MiB))
+    engine = make()
+    legs = [{"handler": "memory", "size": MiB} for _ in range(2)]
+    document: Document = {"handler": "split", "legs": legs} if volatile else str(tmp_path / "a")
+    engine.add(LunRequest(0, document), elsewhere=False)
+    tenure_before = engine.owned[0]
+    failing(engine, 0, KeyError("a bug") if volatile else DeviceGoneError("another program removed it"))
+    assert engine.lost
+    assert not engine.failing
+    assert engine.settle({0})
+    assert engine.owned[0] is tenure_before, "its memory is still there"
+
+
+def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(
+    make: Make, kernel: FakeConfigfs, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(MiB))
+    engine, other = make(), make()
+    engine.add(LunRequest(0, str(tmp_path / "a")), elsewhere=False)
+    other.add(LunRequest(0, str(tmp_path / "a")), elsewhere=True)
+    die(engine)
+    configfs.unlink_lun(3, 0, served=False)
+    configfs.delete_backstore(configfs.backstore_name(3, 0))
+    assert other.settle({0})
+    assert "another program has removed the backstore" in other.failures[0]
+    assert not other.owned

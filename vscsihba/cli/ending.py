@@ -1,4 +1,4 @@
-"""What ends a program that runs in the foreground: a signal, or a failure told by a thread.
+"""What ends a program that runs in the foreground: a signal, or the failure of all that it serves.
 
 A signal that comes just before the main thread begins to wait on a lock is not noticed
 there until the next one (the handler runs, but nothing ends the wait). So signals are
@@ -9,10 +9,14 @@ is what the main thread waits on.
 import os
 import select
 import signal
-from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from vscsihba.errors import HostError
+
+_FAILURE = b"\0"
+"""In the pipe; a signal is there as its number."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -21,27 +25,33 @@ class Ending:
     """Waits for what ends the program; made by the main thread, before others are started."""
 
     def __init__(self) -> None:
-        self._failures: deque[str] = deque()
+        self._failure = ""
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, _note)
 
     def failed(self, text: str) -> None:
-        """Have the program end with an error; any thread may call this."""
-        self._failures.append(text)
-        os.write(self._writer, b"\0")
+        """Note a failure, which may be the last one; any thread may call this."""
+        self._failure = text
+        with suppress(BlockingIOError):  # then many wait to be read
+            os.write(self._writer, _FAILURE)
 
-    def wait(self) -> None:
+    def wait(self, over: Callable[[], bool]) -> None:
         """Wait for a signal.
 
+        Args:
+            over: Tells, after a failure, that nothing is left to go on with.
+
         Raises:
-            HostError: A failure came first.
+            HostError: A failure came first, after which nothing is left.
         """
-        select.select([self._reader], [], [])
-        os.read(self._reader, 1)
-        if self._failures:
-            raise HostError(self._failures.popleft())
+        while True:
+            select.select([self._reader], [], [])
+            if os.read(self._reader, 1) != _FAILURE:
+                return
+            if over():
+                raise HostError(self._failure)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

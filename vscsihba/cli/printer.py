@@ -63,6 +63,10 @@ class Printer:
         """Say what a person should know."""
         self.line("notice", text, notice=text)
 
+    def failed(self, text: str) -> None:
+        """Say that a disk is not served for now, while the others are."""
+        self.line("failed", f"id={self._id} failed: {text}", failure=text)
+
     def in_use(self, users: list[str]) -> None:
         """Say why the disks are not detached yet."""
         text = f"id={self._id} still in use: {'; '.join(users)}"

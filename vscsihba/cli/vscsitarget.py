@@ -1,7 +1,8 @@
 """The original's command: ``vscsitarget id=<0..255> -files <file1,file2,...> [-v]``.
 
 Makes each file, or stack of handlers, a disk of the HBA, prints a line for each that is ready, and serves
-in the foreground until a signal ends it. This module reads words and prints lines;
+in the foreground until a signal ends it. A disk that fails is reported and tried again; the others are served
+on, and only with the last of them the program ends. This module reads words and prints lines;
 what they mean is `vscsihba.cli.disks`' business, the work `vscsihba.engine.target`'s.
 """
 
@@ -26,7 +27,8 @@ examples:
   vscsitarget id=0 --handler mine.py -files mine:size=1GiB           a handler of one's own
 
 Ctrl-C or SIGTERM detaches the disks and ends; while one is mounted, a second one is needed.
-exit codes: 0 detached, 1 the machine refused, 2 wrong usage
+A disk that fails is reported, and tried again every few seconds; the others are served on.
+exit codes: 0 detached, 1 the machine refused or took every disk away, 2 wrong usage
 """
 
 
@@ -111,15 +113,19 @@ def _serve(arguments: Sequence[str]) -> int:
     ]
     with ExitStack() as stack:
         printer = stack.enter_context(Printer(options.id, as_json=options.json))
-        reports = Reports(
-            trace=printer.trace if options.verbose else None, failed=ending.failed, notice=printer.notice
-        )
+
+        def failed(text: str) -> None:
+            printer.failed(text)
+            ending.failed(text)
+
+        trace = printer.trace if options.verbose else None
+        reports = Reports(trace=trace, failed=failed, notice=printer.notice)
         target = stack.enter_context(Target(options.id, requests, reports=reports))
         for disk in target.disks:
             named = wanted[disk.lun]
             printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)
-        ending.wait()
+        ending.wait(lambda: target.lost)
         if users := target.users():
             printer.in_use(users)
-            ending.wait()
+            ending.wait(lambda: target.lost)
     return 0

@@ -6,9 +6,10 @@ a LUN while it is owned is here too: it grows, is treated otherwise, is asked ho
 
 import logging
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vscsihba import configfs, threads
 from vscsihba.engine.appearance import Tuning
@@ -22,6 +23,9 @@ from vscsihba.engine.tuning import tune
 from vscsihba.errors import InUseError, VscsihbaError
 
 log = logging.getLogger(__name__)
+
+RETRY: Final = 5.0
+"""Seconds between tries to serve a LUN that has failed, or whose medium cannot be opened."""
 
 
 class Ownership:
@@ -53,13 +57,38 @@ class Ownership:
     def settle(self, mine: set[int]) -> bool:
         """Own `mine` of the known LUNs and no others; False if one of them is not free yet.
 
-        One that cannot be served stands in `failures`, and is tried again each time.
+        One that cannot be served stands in `failures`, and is tried again each time. One that has failed
+        while it was served is given up and taken over again, as a successor would do.
         """
+        for lun in sorted(self._restartable()):
+            self._reports.notice(f"lun {lun}: it is opened again")
+            self.give_up(lun)
         for lun in sorted(self.owned.keys() - mine):
             self.give_up(lun)
         self.failures = {lun: text for lun, text in self.failures.items() if lun in mine}
         settled = [self.take_over(lun) for lun in sorted(mine & self.known.keys())]
         return all(settled)
+
+    def _restartable(self) -> set[int]:
+        """Return the LUNs that have failed, and that have been served, or tried, for long enough."""
+        now = time.monotonic()
+        return {
+            lun
+            for lun, tenure in self.owned.items()
+            if tenure.failed and not tenure.lost and now - tenure.since >= RETRY
+        }
+
+    @property
+    def failing(self) -> bool:
+        """Tell whether a LUN is to be tried again."""
+        failed = any(tenure.failed and not tenure.lost for tenure in tuple(self.owned.values()))
+        return bool(self.failures) or failed
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether every known LUN has failed for good."""
+        tenures = [self.owned.get(lun) for lun in tuple(self.known)]
+        return bool(tenures) and all(tenure is not None and tenure.lost for tenure in tenures)
 
     def give_up(self, lun: int) -> None:
         """Own a LUN no longer, as soon as what is under way there has ended; return at once.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from vscsihba.engine.balancer import Balancer
 from vscsihba.engine.claim import turn
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.luns import Disk, Luns
+from vscsihba.engine.ownership import RETRY
 from vscsihba.engine.peers import Peers
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
@@ -25,9 +27,6 @@ from vscsihba.errors import InUseError, UsageError
 
 _RETRY: Final = 0.05
 """Seconds between looks at a LUN whose last owner has not let go yet."""
-
-_RETRY_FAILED: Final = 5.0
-"""Seconds between tries to serve a LUN whose medium cannot be opened."""
 
 _PATIENCE: Final = 30.0
 """Seconds for other engines to let go of a LUN that is to be removed."""
@@ -56,11 +55,23 @@ class SharedLuns:
         self._run = run
         self._turn = run / "turn.lock"
         self._pump = Pump()
-        self._luns = Luns(hba_id, run, pump=self._pump, reports=reports)
+        self._reports = reports
+        watched = replace(reports, failed=self._failed)
+        self._luns = Luns(hba_id, run, pump=self._pump, reports=watched)
         self._luns.known = {request.lun: request for request in requests}
         self._disks: dict[int, Disk] = {}
         self._balancer = Balancer(self._settle)
         self._changing = threading.Lock()
+
+    def _failed(self, text: str) -> None:
+        """Report that a LUN is not served, and have it tried again."""
+        self._reports.failed(text)
+        self._balancer.changed()
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether every LUN that this engine knows has failed for good."""
+        return self._luns.lost
 
     @property
     def disks(self) -> list[Disk]:
@@ -203,7 +214,7 @@ class SharedLuns:
             mine = {lun for lun, pid in shares.items() if pid == self._peers.me.pid}
             if not self._luns.settle(mine):
                 return _RETRY
-            return _RETRY_FAILED if self._luns.failures else None
+            return RETRY if self._luns.failing else None
 
     def _place_completions(self, *, eldest: bool) -> None:
         """Let the eldest engine find out for all where commands are best completed: an HBA has one place."""

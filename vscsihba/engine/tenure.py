@@ -7,6 +7,7 @@ again in an order that lets the next engine go on. One owner a LUN: a lock file 
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,8 +27,9 @@ from vscsihba.engine.neighbours import Neighbours
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.unit_state import UnitState
-from vscsihba.errors import HostError, JournalDamagedError, RingCorruptError
+from vscsihba.errors import DeviceGoneError, HostError, JournalDamagedError, RingCorruptError
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.fan import Fan
 from vscsihba.handlers.stack import Document, Stack
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
@@ -59,6 +61,7 @@ class Tenure:
         served: What the pump serves; None before `open` and after `close`.
         actions: What its layers can be asked to do; None likewise.
         ended: Nothing of it is open: not opened yet, or given up.
+        since: When it was made, in seconds of CLOCK_MONOTONIC.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Tenure:
         self.actions: LayerActions | None = None
         self.created = self.grown = False
         self.ended = True
+        self.since = time.monotonic()
         self.stack: Stack | None = None
         self._id = hba_id
         self.name = configfs.backstore_name(hba_id, request.lun)
@@ -227,6 +231,19 @@ class Tenure:
             self.ended = True
 
     @property
+    def failed(self) -> bool:
+        """Tell whether the ring is served no longer, because of the ring or of the code that served it."""
+        return self.served is not None and self.served.failure is not None
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether a failure is final: the device is gone, or what the medium holds would go with it."""
+        served, stack = self.served, self.stack
+        if served is None or stack is None or served.failure is None:
+            return False
+        return isinstance(served.failure, DeviceGoneError) or _is_volatile(stack)
+
+    @property
     def answers(self) -> bool:
         """Tell whether commands are answered: the LUN is served, ring and storage work."""
         return self.served is not None and self.served.failure is None and not self.served.hung
@@ -268,6 +285,14 @@ class Tenure:
         if device is None:
             raise HostError(f"backstore {self.name} has no uio device", cure="see dmesg for the reason")
         return device
+
+
+def _is_volatile(stack: Stack) -> bool:
+    """Tell whether a layer, or one of a leg, forgets what it holds when it is closed."""
+    legs = [leg for layer in stack.layers if isinstance(layer, Fan) for leg in layer.legs]
+    return any(layer.volatile for layer in stack.layers) or any(
+        isinstance(leg, Stack) and _is_volatile(leg) for leg in legs
+    )
 
 
 class Closing:
