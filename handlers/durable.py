@@ -5,7 +5,7 @@ import secrets
 from contextlib import ExitStack
 from pathlib import Path
 
-from vscsihba.handlers.vectored import transfer
+from vscsihba.handlers.vectored import store
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -23,7 +23,7 @@ def replace_file(path: Path, content: bytes) -> None:
     with ExitStack() as failing:
         failing.callback(private.unlink, missing_ok=True)
         try:
-            transfer(lambda views, at: os.pwritev(fd, views, at), 0, [memoryview(content)])
+            store(lambda views, at: os.pwritev(fd, views, at), 0, [memoryview(content)])
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -24,7 +24,7 @@ from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
 from vscsihba.handlers.file_options import FileOptions
 from vscsihba.handlers.file_sync import Syncs
-from vscsihba.handlers.vectored import transfer
+from vscsihba.handlers.vectored import store, transfer
 
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
 
@@ -149,7 +149,7 @@ class FileHandler(Handler):
         if self._direct is not None:
             write: Callable[[], object] = partial(self._direct.write, offset, views, flags=flags)
         else:
-            write = partial(transfer, partial(self._pwritev, flags=flags), offset, views)
+            write = partial(store, partial(self._pwritev, flags=flags), offset, views)
         if fua:
             self._syncs.run(write)
         else:
@@ -207,10 +207,18 @@ class FileHandler(Handler):
             self.options.alignment(file_path.Medium(size))
             self._demand_whole(0, self._geometry.size)
             self._expected.size = min(size, self._geometry.size)
-            with self._beside_direct_writes():
-                os.ftruncate(self._fd, size)
+            self._set_size(size)
             self._expected.size = size
         self._geometry = shape
+
+    def _set_size(self, size: int) -> None:
+        """Give the file a size that a crash does not take back, since others record it then."""
+        with ExitStack() as failing, self._beside_direct_writes():
+            if size > self._geometry.size:
+                failing.callback(os.ftruncate, self._fd, self._geometry.size)
+            os.ftruncate(self._fd, size)
+            self.flush()
+            failing.pop_all()
 
     def share(self, *, shared: bool) -> None:
         """Let others read the file as well, or keep them away again; for a file that is written at times.

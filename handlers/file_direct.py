@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from vscsihba.block import Buffer, Views
 from vscsihba.errors import MediumError, UsageError
 from vscsihba.handlers.gate import Gate
-from vscsihba.handlers.vectored import transfer
+from vscsihba.handlers.vectored import store, transfer
 
 DIRECT_ALIGNMENT = 4096
 """What every file system takes, in bytes."""
@@ -79,7 +79,7 @@ class DirectFile:
                 Buffer([room[first - start : last - start]]).scatter(
                     buffer.gather(first - offset, last - first)
                 )
-                transfer(lambda part, at: os.pwritev(self._fd, part, at, flags), start, [room[: end - start]])
+                store(lambda part, at: os.pwritev(self._fd, part, at, flags), start, [room[: end - start]])
 
     def beside_writes(self) -> AbstractContextManager[None]:
         """Return a context in which no write reads the rest of its sectors.

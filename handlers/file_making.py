@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vscsihba.handlers import file_path, reflink
 from vscsihba.handlers.durable import sync_directory
-from vscsihba.handlers.vectored import transfer
+from vscsihba.handlers.vectored import store
 
 
 def create(path: str, size: int, preallocation: str = "none") -> None:
@@ -84,4 +84,4 @@ def _write_full(fd: int, size: int) -> None:
     zeroes = memoryview(bytes(1 << 20))
     for offset in range(0, size, len(zeroes)):
         piece = zeroes[: size - offset]
-        transfer(lambda part, at: os.pwritev(fd, part, at), offset, [piece])
+        store(lambda part, at: os.pwritev(fd, part, at), offset, [piece])

@@ -7,8 +7,11 @@ on-disk format, section 2.4). This module knows no header.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -18,6 +21,7 @@ from msgspec import Meta
 from vscsihba.errors import HostError
 from vscsihba.handlers import linux
 from vscsihba.handlers.optional import need
+from vscsihba.handlers.surviving import private_directory
 from vscsihba.units import format_size
 
 STRIPES = 4000
@@ -153,16 +157,33 @@ def _argon2(kdf: Argon2, passphrase: bytes, length: int) -> bytes:
         user="a key with argon2",
     )
     variant = argon2.Type.I if isinstance(kdf, Argon2i) else argon2.Type.ID
-    wanted, available = kdf.memory << 10, linux.memory_available()
-    if wanted > available:
-        raise _too_little_memory(wanted, f"{format_size(available)} is available")
-    try:
-        found: bytes = argon2.hash_secret_raw(
-            passphrase, kdf.salt, kdf.time, kdf.memory, kdf.cpus, length, variant, version=19
-        )
-    except argon2.HashingError as error:
-        raise _too_little_memory(wanted, str(error)) from error
+    wanted = kdf.memory << 10
+    with _one_at_a_time():
+        available = linux.memory_available()
+        if wanted > available:
+            raise _too_little_memory(wanted, f"{format_size(available)} is available")
+        try:
+            found: bytes = argon2.hash_secret_raw(
+                passphrase, kdf.salt, kdf.time, kdf.memory, kdf.cpus, length, variant, version=19
+            )
+        except argon2.HashingError as error:
+            raise _too_little_memory(wanted, str(error)) from error
     return found
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one thread of one process take the memory for a derivation, as cryptsetup does with its own.
+
+    Engines that open their disks at once would each find the memory available, and take it together.
+    """
+    path = private_directory() / "argon2.lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _too_little_memory(wanted: int, why: str) -> HostError:

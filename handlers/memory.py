@@ -7,12 +7,15 @@ import errno
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from typing import Annotated
 
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
+from vscsihba.errors import InUseError
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.claims import claim_name
 from vscsihba.handlers.options import BlockSize, Size
 from vscsihba.units import format_size
 
@@ -55,12 +58,21 @@ class MemoryHandler(Handler):
         self._shape(self.options.size)
 
     def open(self) -> None:
-        """Begin with zeroes."""
+        """Begin with zeroes.
+
+        Raises:
+            InUseError: Another disk has the label, and so the same identity.
+        """
         self._geometry = self._shape(self.options.size)
+        with ExitStack() as opened:
+            if self.options.label:
+                opened.enter_context(self._claim())
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Forget everything."""
         self._pages.clear()
+        self._opened.close()
 
     @property
     def geometry(self) -> Geometry:
@@ -148,6 +160,11 @@ class MemoryHandler(Handler):
         if size < self._geometry.size:
             self.unmap(size, self._geometry.size - size)
         self._geometry = shape
+
+    def _claim(self) -> AbstractContextManager[None]:
+        label = self.options.label
+        taken = InUseError(f"another memory disk has the label {label!r}", cure="give each disk its own")
+        return claim_name(self.identity, shared=False, taken=taken)
 
     def _shape(self, size: int) -> Geometry:
         block = self.options.block_size

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vscsihba.handlers.durable import sync_directory
 from vscsihba.handlers.file_extents import holes_and_data
-from vscsihba.handlers.vectored import transfer
+from vscsihba.handlers.vectored import store
 
 # linux/fs.h; _IOW(0x94, 9, int), _IOW(0x94, 13, struct file_clone_range).
 _FICLONE = 0x40049409
@@ -172,5 +172,5 @@ def _in_kernel(source: int, source_offset: int, count: int, target: int, target_
 def _by_hand(source: int, source_offset: int, count: int, target: int, target_offset: int) -> int:
     """Read and write a part; return how many bytes that were."""
     data = os.pread(source, min(count, _BY_HAND), source_offset)
-    transfer(lambda views, at: os.pwritev(target, views, at), target_offset, [memoryview(data)])
+    store(lambda views, at: os.pwritev(target, views, at), target_offset, [memoryview(data)])
     return len(data)

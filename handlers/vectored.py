@@ -4,6 +4,7 @@ preadv(2) and pwritev(2) take at most IOV_MAX views at once and may stop short; 
 module turns them into "all, or up to the end". It knows views, not where they go.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Protocol
@@ -40,6 +41,18 @@ def transfer(move: Callable[[Views, int], int], offset: int, views: Views) -> in
             break
         done += moved
     return done
+
+
+def store(move: Callable[[Views, int], int], offset: int, views: Views) -> None:
+    """Move all bytes of `views` to a medium.
+
+    Raises:
+        OSError: What `move` raised; EIO if it stopped before the end.
+    """
+    wanted = sum(map(len, views))
+    done = transfer(move, offset, views)
+    if done < wanted:
+        raise OSError(errno.EIO, f"only {done} of {wanted} bytes were stored at byte {offset}")
 
 
 def tail(views: Views, start: int) -> list[memoryview]:

@@ -12,7 +12,7 @@ from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.stack import build
 
-FACTS = {"geometry", "capabilities", "identity", "inline", "space", "place"}
+FACTS = {"geometry", "capabilities", "identity", "is_known_as", "inline", "space", "place"}
 
 
 class Recorder(Around):

@@ -401,6 +401,53 @@ def test_shapes_that_no_disk_has(image: Path, options: dict[str, object], messag
         build(document(image, **options)).check()
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_write_that_stops_short_is_no_success(
+    image: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    pwritev = os.pwritev
+    left = [1]
+
+    def short(fd: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
+        if not left[0]:
+            return 0
+        left[0] -= 1
+        return pwritev(fd, [views[0][:512]], offset, flags)
+
+    with build(document(image, direct=direct)) as disk:
+        monkeypatch.setattr(os, "pwritev", short)
+        with pytest.raises(OSError, match="only 512 of 8192 bytes were stored at byte 4096"):
+            write(disk, 4096, b"x" * 8192)
+        monkeypatch.undo()
+
+
+def test_a_new_size_is_on_stable_storage(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    truncate, sync = os.ftruncate, os.fdatasync
+
+    def truncated(fd: int, size: int) -> None:
+        done.append(size)
+        truncate(fd, size)
+
+    def synced(fd: int) -> None:
+        done.append("synced")
+        sync(fd)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with build(document(image)) as disk:
+        monkeypatch.setattr(os, "ftruncate", truncated)
+        monkeypatch.setattr(os, "fdatasync", synced)
+        disk.resize(2 << 20)
+        disk.resize(1 << 20)
+        assert done == [2 << 20, "synced", 1 << 20, "synced"]
+        monkeypatch.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            disk.resize(4 << 20)
+        assert disk.geometry.size == image.stat().st_size == 1 << 20
+
+
 # Past the page cache
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import os
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -111,3 +112,25 @@ def test_memory_of_the_control_group_counts(tmp_path: Path, monkeypatch: pytest.
     assert linux.memory_available() == 34 << 20
     (tmp_path / "self").write_text("1:memory:/a\n")
     assert linux.memory_available() > 64 << 20
+
+
+def test_derivations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that begin at once would both find the memory that is there for one."""
+    argon2 = pytest.importorskip("argon2.low_level")
+    real, inside, most = argon2.hash_secret_raw, [0], [0]
+
+    def slow(*arguments: object, **keywords: object) -> bytes:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        Event().wait(0.05)  # so that the others come meanwhile
+        inside[0] -= 1
+        return bytes(real(*arguments, **keywords))
+
+    monkeypatch.setattr(argon2, "hash_secret_raw", slow)
+    kdf = Argon2(bytes(32), 1, 8, 1)
+    threads = [Thread(target=derive, args=(kdf, b"x", 32)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]

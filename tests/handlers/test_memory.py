@@ -5,6 +5,7 @@ import pytest
 
 from tests.handlers.model import KIB, DiskModel, as_tests, read, write
 from vscsihba.block import Space
+from vscsihba.errors import InUseError
 from vscsihba.handlers.memory import PAGE
 from vscsihba.handlers.stack import Document, build
 
@@ -70,3 +71,12 @@ def test_room_is_what_the_limit_leaves() -> None:
         assert disk.space() == Space(available=3 * PAGE, used=PAGE)
     with build({"handler": "memory", "size": "1MiB"}) as disk:
         assert disk.space() is None
+
+
+def test_a_label_is_one_disks_at_a_time() -> None:
+    """Two would have one serial number and one NAA designator."""
+    document = {"handler": "memory", "size": 1 << 20, "label": "scratch"}
+    with build(document), pytest.raises(InUseError, match="another memory disk has the label 'scratch'"):
+        build(document).open()
+    with build(document):
+        pass
