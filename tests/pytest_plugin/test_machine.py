@@ -8,6 +8,7 @@ from vscsihba import configfs
 from vscsihba.errors import HostError, InUseError
 from vscsihba.hba import LoopbackPort, VirtualHba
 from vscsihba.pytest_plugin import machine
+from vscsihba.sandbox.surroundings import INSIDE
 
 
 class Port(LoopbackPort):
@@ -64,3 +65,23 @@ def test_all_ids_are_in_use(taken: set[int], log: list[str]) -> None:
     with pytest.raises(HostError, match="all 256 HBA ids are in use"), machine.free_hba():
         pass
     assert log == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "reason"),
+    [
+        (None, "only root can make virtual disks; run it with sudo, or run pytest --vscsi-sandbox"),
+        ("1", "only root can make virtual disks; run it with sudo"),
+    ],
+)
+def test_the_reason_names_the_sandbox_outside_of_it(
+    monkeypatch: pytest.MonkeyPatch, inside: str | None, reason: str
+) -> None:
+    def refuse() -> None:
+        raise HostError("only root can make virtual disks", cure="run it with sudo")
+
+    monkeypatch.setattr(configfs, "prepare", refuse)
+    monkeypatch.delenv(INSIDE, raising=False)
+    if inside is not None:
+        monkeypatch.setenv(INSIDE, inside)
+    assert machine.missing.__wrapped__() == reason

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from vscsihba.cli.commands import PROGRAM, parser_of
 from vscsihba.cli.entry import Parser
 from vscsihba.errors import SandboxError, UsageError, VscsihbaError
 from vscsihba.sandbox import Plan, run_plan
-from vscsihba.sandbox.plan import DEFAULT_MEMORY, LEAST_MEMORY, MIB
-from vscsihba.sandbox.surroundings import INSIDE, disk_service, environment, writable_folder
+from vscsihba.sandbox.plan import DEFAULT_MEMORY
+from vscsihba.sandbox.surroundings import INSIDE, disk_service, environment, memory_size, writable_folder
+from vscsihba.sandbox.terminal import Waiting
 from vscsihba.units import parse_size
 
 _EXAMPLES: Final = """\
@@ -50,7 +51,9 @@ def parser() -> Parser:
         "--scratch", metavar="SIZE", type=_size, default=0,
         help="mount an ext4 of this size on /run/scratch, with O_DIRECT, holes and discard",
     )  # fmt: skip
-    made.add_argument("--memory", metavar="SIZE", type=_size, default=DEFAULT_MEMORY, help="memory (1GiB)")
+    made.add_argument(
+        "--memory", metavar="SIZE", type=memory_size, default=DEFAULT_MEMORY, help="memory (1GiB)"
+    )
     made.add_argument("--timeout", metavar="SECONDS", type=float, help="end everything after this time")
     made.add_argument(
         "--env", metavar="NAME=VALUE", action="append", default=[],
@@ -81,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     if INSIDE in os.environ:
         raise SandboxError("this is a sandbox already", cure="run the command itself")
     plan = _plan(options, words[at + 1 :] or [os.environ.get("SHELL") or "/bin/sh"])
-    with _Waiting(quiet=options.verbose) as waiting:
+    with Waiting(quiet=options.verbose) as waiting:
         report = run_plan(plan, on_ready=waiting.over)
     if options.json:
         print(json.dumps(asdict(report)), file=sys.stderr)
@@ -94,10 +97,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _plan(options: Any, command: Sequence[str]) -> Plan:
-    if options.memory < LEAST_MEMORY:
-        raise UsageError(
-            f"--memory {options.memory // MIB}MiB is too little for Linux", cure="give at least 128MiB"
-        )
     if options.timeout is not None and not options.timeout > 0:
         raise UsageError("--timeout must be more than 0", cure="give seconds, such as --timeout 60")
     try:
@@ -143,24 +142,3 @@ def _size(word: str) -> int:
         return parse_size(word)
     except UsageError as error:
         raise UsageError(str(error)) from error
-
-
-class _Waiting:
-    """A line on the terminal while the kernel boots, taken away when the command starts."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        if self._shown:
-            print("starting the sandbox ...", end="", file=sys.stderr, flush=True)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.over()
-
-    def over(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            self._shown = False
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

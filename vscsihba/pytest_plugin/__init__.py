@@ -6,8 +6,8 @@
             ...
 
 pytest loads this file at every start, whether a test asks for a disk or not: so the rest of the
-package is imported only where a fixture is used. Knows the fixtures' lives; what a disk does is
-known in `disk`, which HBAs are free in `machine`.
+package is imported only where a fixture or the sandbox is used. Knows the fixtures' lives; what a disk
+does is known in `disk`, which HBAs are free in `machine`, how a session gets into the sandbox in `sandbox`.
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,55 @@ if TYPE_CHECKING:
     from vscsihba.pytest_plugin.disk import MakeDisk
 
 REQUIRED = "--vscsi-required"
+SANDBOX = "--vscsi-sandbox"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our option to pytest's."""
-    parser.getgroup("vscsihba", "virtual SCSI disks").addoption(
+    group = parser.getgroup("vscsihba", "virtual SCSI disks")
+    group.addoption(
         REQUIRED,
         action="store_true",
         help="let tests that need a virtual SCSI disk fail, not be skipped, where there can be none",
     )
+    group.addoption(
+        SANDBOX,
+        action="store_true",
+        help="run the session in User-Mode Linux, where every user has virtual SCSI disks",
+    )
+    group.addoption(f"{SANDBOX}-memory", metavar="SIZE", help="memory of the sandbox (1GiB)")
+    group.addoption(
+        f"{SANDBOX}-scratch", metavar="SIZE",
+        help="let tmp_path lie on an ext4 of this size, with O_DIRECT, holes and discard",
+    )  # fmt: skip
+    group.addoption(
+        f"{SANDBOX}-writable", metavar="DIR", action="append", default=[],
+        help="write this folder's files through, beside those that pytest's options name; "
+        "may be given several times",
+    )  # fmt: skip
+    group.addoption(
+        f"{SANDBOX}-timeout", metavar="SECONDS", type=float, help="end the session after this time"
+    )
+    group.addoption(f"{SANDBOX}-kernel", metavar="VERSION", help="6.1 or 6.12, or the path of a linux.uml")
+    group.addoption(f"{SANDBOX}-verbose", action="store_true", help="show the messages of its kernel")
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Run the session in the sandbox where that is asked for, and end this process's part with its exit code.
+
+    This is before output is captured, conftest.py is loaded, coverage is measured, or a worker is started.
+
+    Raises:
+        SystemExit: The session has run; the only way to end pytest from here with an exit code.
+        pytest.UsageError: The sandbox cannot be made.
+    """
+    if early_config.known_args_namespace.vscsi_sandbox:
+        from vscsihba.pytest_plugin import sandbox  # noqa: PLC0415 - see above
+
+        if sandbox.is_wanted(early_config):
+            raise SystemExit(sandbox.run_session(early_config))
+    yield
 
 
 @pytest.fixture

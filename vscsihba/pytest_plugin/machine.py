@@ -3,6 +3,7 @@
 Knows the kernel's objects through `configfs`; nothing of tests.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -10,6 +11,7 @@ from functools import cache
 from vscsihba import configfs
 from vscsihba.errors import HostError, InUseError
 from vscsihba.hba import VirtualHba
+from vscsihba.sandbox.surroundings import INSIDE
 
 IDS = range(255, -1, -1)
 """HBA ids in the order in which they are tried: people count from 0."""
@@ -21,7 +23,7 @@ def missing() -> str | None:
     try:
         configfs.prepare()
     except HostError as error:
-        return str(error)
+        return str(error) if INSIDE in os.environ else f"{error}, or run pytest --vscsi-sandbox"
     return None
 
 

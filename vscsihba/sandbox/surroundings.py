@@ -15,7 +15,8 @@ from vscsihba.config.model import VERSION, Document
 from vscsihba.errors import UsageError
 from vscsihba.handlers.stack import Document as Stack
 from vscsihba.handlers.stack_text import parse
-from vscsihba.sandbox.plan import FOLDER, SCRATCH, Preparation
+from vscsihba.sandbox.plan import FOLDER, LEAST_MEMORY, MIB, SCRATCH, Preparation
+from vscsihba.units import parse_size
 
 INSIDE: Final = "VSCSIHBA_SANDBOX"
 """Variable that is set inside the sandbox."""
@@ -42,25 +43,44 @@ def environment(*, scratch: bool) -> dict[str, str]:
     return {**kept, **added, **({"VSCSIHBA_SCRATCH": SCRATCH} if scratch else {})}
 
 
-def writable_folder(name: str) -> Path:
+def memory_size(text: str) -> int:
+    """Return the bytes of the sandbox's memory.
+
+    Raises:
+        UsageError: It is no size, or too little for Linux.
+    """
+    size = parse_size(text)
+    if size < LEAST_MEMORY:
+        raise UsageError(
+            f"--memory {size // MIB}MiB is too little for Linux",
+            cure=f"give at least {LEAST_MEMORY // MIB}MiB",
+        )
+    return size
+
+
+def writable_folder(name: str, what: str = "--writable") -> Path:
     """Return the absolute path of a folder that is to be written through.
+
+    Args:
+        name: Of the folder.
+        what: Begins the message of a failure, before the name.
 
     Raises:
         UsageError: It is no folder, or not one that the sandbox shares with this machine.
     """
     path = Path(name)
     if not path.is_dir():
-        raise UsageError(f"--writable {name}: no such folder", cure="make it first")
+        raise UsageError(f"{what} {name}: no such folder", cure="make it first")
     path = path.resolve()
     for hidden in _HIDDEN:
         if path.is_relative_to(hidden):
             raise UsageError(
-                f"--writable {name}: the sandbox has a {hidden} of its own", cure="use another folder"
+                f"{what} {name}: the sandbox has a {hidden} of its own", cure="use another folder"
             )
     if path == Path("/"):
-        raise UsageError("--writable /: the root cannot be written through", cure="name the folders")
+        raise UsageError(f"{what} /: the root cannot be written through", cure="name the folders")
     if "," in str(path):
-        raise UsageError(f"--writable {name}: a comma in the name", cure="use another folder")
+        raise UsageError(f"{what} {name}: a comma in the name", cure="use another folder")
     return path
 
 

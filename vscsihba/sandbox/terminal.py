@@ -1,4 +1,4 @@
-"""The terminal of the caller: its size, and raw mode while a command in the sandbox uses it."""
+"""The terminal of the caller: its size, raw mode for a command in the sandbox, a line while that boots."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
+from typing import Self
 
 
 def is_interactive() -> bool:
@@ -35,3 +36,28 @@ def raw() -> Iterator[None]:
     finally:
         sys.stdout.flush()
         termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+class Waiting:
+    """A line on the terminal while the kernel boots, taken away when the command starts."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._show("starting the sandbox ...")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.over()
+
+    def over(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            self._shown = False
+            self._show("\r\033[K")
+
+    def _show(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
