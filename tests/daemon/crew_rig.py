@@ -51,6 +51,8 @@ class FakeEngine:
         self.since = time.time()
         self.known: set[int] = set()
         self.stacks: dict[int, object] = {}
+        self.requests: dict[int, Mapping[str, Any]] = {}
+        self.tunings: dict[int, object] = {}
         self.closed = False
         self._hba = hba
         self._reader, self._writer = os.pipe()
@@ -92,14 +94,17 @@ class FakeEngine:
 
     def _how(self, lun: int) -> dict[str, object]:
         owner = self._hba.living[lun % len(self._hba.living)]
-        return {"owner": owner is self, "document": self.stacks.get(lun)}
+        more = {key: self.requests[lun][key] for key in ("removable", "appearance") if lun in self.requests}
+        return {"owner": owner is self, "document": self.stacks.get(lun), **more}
 
     def _add_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:
         if lun in self._hba.refuse:
             raise HostError(self._hba.refuse[lun])
         self._hba.makes.append(arguments.get("make", False))
         self.known.add(lun)
+        self.requests[lun] = arguments["request"]
         self.stacks[lun] = arguments["request"]["document"]
+        self.tunings[lun] = arguments["request"]["tuning"]
         self._hba.linked.add(lun)
 
     def _remove_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:
@@ -124,5 +129,5 @@ class FakeEngine:
     def _end(self, _lun: int, _arguments: object) -> None:
         return
 
-    def _tune_lun(self, _lun: int, _arguments: object) -> None:
-        return
+    def _tune_lun(self, lun: int, arguments: Mapping[str, Any]) -> None:
+        self.tunings[lun] = arguments["tuning"]

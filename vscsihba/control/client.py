@@ -18,6 +18,10 @@ class NobodyListensError(HostError):
     """No process is behind a control socket."""
 
 
+class NoAnswerError(HostError):
+    """A request was sent, and no answer came: what was asked for may be done, or not."""
+
+
 def call(
     path: Path,
     verb: str,
@@ -41,6 +45,7 @@ def call(
 
     Raises:
         NobodyListensError: No process is there.
+        NoAnswerError: What was asked for may be done, or not.
         UsageError, HostError: As the other side said, or it does not answer.
     """
     try:
@@ -62,10 +67,10 @@ def call(
                     if progress is not None:
                         progress(answer.progress)
         except TimeoutError as error:
-            raise HostError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
+            raise NoAnswerError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
         except OSError as error:
-            raise HostError(f"{path}: {error.strerror or error}") from error
-    raise HostError(f"{path}: ended without an answer to {verb!r}", cure="its log says why")
+            raise NoAnswerError(f"{path}: {error.strerror or error}") from error
+    raise NoAnswerError(f"{path}: ended without an answer to {verb!r}", cure="its log says why")
 
 
 def _connect(connection: socket.socket, path: Path) -> None:

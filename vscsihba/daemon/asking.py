@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon.roster import Member, Roster
 from vscsihba.errors import HostError
 
@@ -48,12 +49,19 @@ class Asking:
             verb: What.
             arguments: Its arguments.
             lun: What it is about.
-            told: Those that have done it are put here.
+            told: Those that have done it are put here, and one that may have, since it did not answer.
 
         Raises:
             UsageError, HostError: One refuses, or all of them die.
         """
-        told.extend(member for member in self.in_order(lun) if self.one(member, verb, arguments) is not DEAD)
+        for member in self.in_order(lun):
+            try:
+                answer = self.one(member, verb, arguments)
+            except NoAnswerError:
+                told.append(member)
+                raise
+            if answer is not DEAD:
+                told.append(member)
         if not told:
             raise HostError(f"every engine of HBA {self._id} ended meanwhile", cure="its log says why")
 

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from vscsihba.daemon.asking import DEAD, Asking
 from vscsihba.daemon.roster import Member, Roster
-from vscsihba.engine.appearance import Tuning
+from vscsihba.engine.appearance import Appearance, Tuning
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import HostError, UsageError, VscsihbaError
 
@@ -84,13 +86,14 @@ class Crew:
         """
         with self._roster.lock:
             self.requests = dict(requests)
+            for member in self._roster.members if dismiss else ():
+                self._dismiss_strangers(member)
             for member in self._roster.members:
-                if dismiss:
-                    self._dismiss_strangers(member)
                 self._welcome(member)
             try:
+                self._roster.shrink(self.size)
                 self._roster.fill()
-            except VscsihbaError as error:
+            except (VscsihbaError, OSError) as error:
                 log.error("no engine for HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
                 self._roster.try_again_later()
             if self.failures:
@@ -178,7 +181,7 @@ class Crew:
                 self._roster.try_again_later()
 
     def _take_back(self, lun: int, told: list[Member]) -> None:
-        """Have those that know a LUN forget it, the last of them with all that it is made of."""
+        """Have those that may know a LUN forget it, the last of them with all that it is made of."""
         while told:
             member = told.pop()
             with suppress(VscsihbaError):  # why the LUN cannot be matters more
@@ -242,7 +245,13 @@ class Crew:
             HostError: The kernel refuses.
         """
         with self._roster.lock:
-            self._asking.all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
+            before = self.requests[lun].tuning
+            try:
+                self._asking.all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
+            except VscsihbaError:
+                with suppress(VscsihbaError):
+                    self._asking.all("tune_lun", {"lun": lun, "tuning": asdict(before)}, lun, [])
+                raise
             self.requests[lun] = replace(self.requests[lun], tuning=tuning)
 
     def describe(self, request: LunRequest) -> None:
@@ -280,12 +289,35 @@ class Crew:
     def _dismiss_strangers(self, member: Member) -> None:
         """Have an engine forget LUNs that nobody wants: the service ended while it changed something."""
         try:
-            known = {lun["lun"] for lun in member.ask("status", {})["luns"]}
-            for lun in known - self.requests.keys():
-                log.warning("LUN %d of HBA %d was being made, or removed, and goes", lun, self._id)
-                self._dismiss(member, lun)
+            strangers = [lun["lun"] for lun in member.ask("status", {})["luns"] if not self._is_wanted(lun)]
         except VscsihbaError as error:
             log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+            return
+        for lun in strangers:
+            log.warning("LUN %d of HBA %d was being made, removed or replaced, and goes", lun, self._id)
+            try:
+                self._dismiss(member, lun)
+            except VscsihbaError as error:
+                log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+
+    def _is_wanted(self, known: Mapping[str, Any]) -> bool:
+        """Tell whether a LUN that an engine knows is one of those that are wanted, and the same disk.
+
+        Args:
+            known: As the engine's status tells it; engines of older versions tell less.
+        """
+        wanted = self.requests.get(known["lun"])
+        if wanted is None or known["document"] is None:
+            return wanted is not None
+        appearance = known.get("appearance", asdict(wanted.appearance))
+        return wanted.is_like(
+            LunRequest(
+                wanted.lun,
+                known["document"],
+                known.get("removable", wanted.removable),
+                msgspec.convert(appearance, Appearance),
+            )
+        )
 
     def _dismiss(self, member: Member, lun: int) -> None:
         """Have an engine forget a LUN, and take it down if no other knows it."""

@@ -33,6 +33,9 @@ _START: Final = 300.0
 _QUICK: Final = 30.0
 """Seconds for an engine to say how it is."""
 
+_LAST_WORD: Final = 1.0
+"""Seconds for a process to end after its connection has."""
+
 _LONG: Final = 300.0
 """Seconds for a change to be made: the kernel waits for storage."""
 
@@ -139,7 +142,11 @@ class Engine:
             HostError: A disk that would go is in use, or it does not end.
         """
         if self.alive:
-            call(self._socket, "end", timeout=_QUICK)
+            try:
+                call(self._socket, "end", timeout=_QUICK)
+            except HostError:  # it may have ended before it could answer
+                if not _readable(self._fd, _LAST_WORD):
+                    raise
             if not _readable(self._fd, _LONG):
                 raise HostError(
                     f"engine {self.pid} of HBA {self.hba_id} does not end", cure="is storage stuck?"

@@ -17,22 +17,24 @@ from vscsihba.handlers.registry import Registry
 log = logging.getLogger(__name__)
 
 
-def changed_meanwhile(document: Document, hba: Hba, engines: Sequence[Member]) -> dict[str, StackDocument]:
+def changed_meanwhile(
+    document: Document, hba: Hba, engines: Sequence[Member], cut_off: Document
+) -> dict[str, StackDocument]:
     """Return the backstores of an HBA that are made of something else by now, by name.
 
     Args:
         document: What ran when the last service ended.
         hba: One of its HBAs.
         engines: Those that serve it.
+        cut_off: What changes were to lead to that the last service did not finish: no disk of it is meant.
     """
+    others = [*document.backstores.values(), *cut_off.backstores.values()]
     served = served_stacks(engines)
     found = {}
     for lun in hba.luns:
         stack = served.get(lun.lun)
         # Where it is that of another backstore, the last service ended while it replaced the disk.
-        if stack is not None and not any(
-            same_but_for_size(stack, each) for each in document.backstores.values()
-        ):
+        if stack is not None and not any(same_but_for_size(stack, each) for each in others):
             log.info("%s has been changed while no service ran", lun.backstore)
             found[lun.backstore] = stack
     return found

@@ -67,6 +67,7 @@ class Service:
         """
         with self._changing:
             running, known = self._running()
+            running, cut_off = self._before_cut_off(running)
             saved = self._state.to_restore()
             if running is None:
                 document, self.awaited = saved.document, Awaited.of(saved)
@@ -74,7 +75,7 @@ class Service:
                 document, self.awaited = self._earlier_awaited().joined(running, saved)
             for entry in self.awaited.unread:
                 log.error("not restored: %s", entry.why)
-            self.document = self._supervisor.resume(document, dismiss=known)
+            self.document = self._supervisor.resume(document, dismiss=known, cut_off=cut_off)
             self._record(nothing_known=running is None and not saved.readable)
 
     def _running(self) -> tuple[Document | None, bool]:
@@ -84,6 +85,21 @@ class Service:
         except VscsihbaError as error:
             log.error("what ran cannot be known, so nothing that runs is taken down: %s", error)  # noqa: TRY400
             return None, False
+
+    def _before_cut_off(self, running: Document | None) -> tuple[Document | None, Document]:
+        """Return what is to run where changes were cut off, and what they were to lead to.
+
+        They are taken back, unless all of them had been done.
+        """
+        try:
+            unfinished = self._state.unfinished()
+        except VscsihbaError as error:
+            log.error("which changes were cut off cannot be known: %s", error)  # noqa: TRY400 - it says all
+            return running, Document()
+        if running is None or unfinished is None or unfinished[1] == running:
+            return running, Document()
+        log.warning("changes were cut off when the service ended, and are taken back")
+        return unfinished
 
     def _earlier_awaited(self) -> Awaited:
         try:
@@ -125,6 +141,7 @@ class Service:
                 return
             self._note(self.document)
             self._state.note_awaited(self.awaited)
+            self._state.end()
         except HostError as error:
             self._unnoted = str(error)
             log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
@@ -259,11 +276,24 @@ class Service:
         """Carry changes out, all of them or none."""
         check_machine(found.target, self.document)
         self._demand_free(found, force=force)
-        if found:
-            self._note(self.document)  # where nothing can be recorded, nothing is touched
+        if not found:
+            return
         saved = [entry.backstore for entry in self.awaited.unread if entry.backstore is not None]
         applying = Applying(self.document, self._supervisor, self._note, force=force, made=saved)
-        applying.carry_out(found.steps, progress)
+        self._note(self.document)  # where nothing can be recorded, nothing is touched
+        try:
+            self._state.begin(self.document, found.target)
+            applying.carry_out(found.steps, progress)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Note that changes have ended; where that fails, it is tried again later."""
+        try:
+            self._state.end()
+        except HostError as error:
+            self._unnoted = str(error)
+            log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def _note(self, document: Document) -> None:
         """Go by a document, and record it.

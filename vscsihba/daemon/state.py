@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from vscsihba.config.awaited import Awaited
-from vscsihba.config.dump import dump
-from vscsihba.config.load import load
+from vscsihba.config.dump import builtins, dump
+from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.config.salvage import Salvage, salvage
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
@@ -44,6 +44,7 @@ class State:
         self._run = run
         self._running = run / "running.json"
         self._awaited = run / "awaited.json"
+        self._changing = run / "changing.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -87,6 +88,45 @@ class State:
             HostError: It cannot be written.
         """
         _replace(self._running, dump(document))
+
+    def begin(self, before: Document, target: Document) -> None:
+        """Note that changes begin, so that a later life takes them back if they are cut off.
+
+        Args:
+            before: What runs.
+            target: What is to run after all of them.
+
+        Raises:
+            HostError: It cannot be written.
+        """
+        text = msgspec.json.encode({"before": builtins(before), "target": builtins(target)}).decode()
+        _replace(self._changing, text)
+
+    def end(self) -> None:
+        """Note that changes have ended: all are done and noted, or all taken back.
+
+        Raises:
+            HostError: It cannot be written.
+        """
+        try:
+            self._changing.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"{self._changing}: {error.strerror}") from error
+
+    def unfinished(self) -> tuple[Document, Document] | None:
+        """Return what ran before changes that were cut off, and what they were to lead to; None if none were.
+
+        Raises:
+            VscsihbaError: The note cannot be read.
+        """
+        try:
+            noted = msgspec.json.decode(self._changing.read_bytes(), type=dict[str, Any])
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise HostError(f"{self._changing}: {error}") from error
+        before, target = (read(noted.get(name), Path("/")) for name in ("before", "target"))
+        return before, target
 
     def to_restore(self) -> Salvage:
         """Return the saved document as far as it can be read, an empty one if there is none."""

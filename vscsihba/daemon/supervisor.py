@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 8
 """HBAs that are gone on with at once: one whose storage does not answer keeps not all others waiting."""
 
+_NOTHING: Final = Document()
+
 
 class Supervisor:
     """The crews of all HBAs.
@@ -55,20 +57,22 @@ class Supervisor:
         """The crew of each HBA, by id."""
         return dict(self._crews)
 
-    def resume(self, document: Document, *, dismiss: bool = True) -> Document:
+    def resume(self, document: Document, *, dismiss: bool = True, cut_off: Document = _NOTHING) -> Document:
         """Go on with what is to run, as far as that goes: engines that live are adopted, others started.
 
         Args:
             document: What is to run.
             dismiss: What is there besides was being made or removed when an earlier service ended, and goes;
                 False where that is not known.
+            cut_off: What changes were to lead to that are taken back.
 
         Returns:
             What is to run, with what has been changed while no service ran.
         """
         stacks = dict(document.backstores)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for changed in pool.map(partial(self._resume, document, dismiss=dismiss), document.hbas):
+            resume = partial(self._resume, document, dismiss=dismiss, cut_off=cut_off)
+            for changed in pool.map(resume, document.hbas):
                 stacks |= changed
         for hba_id in sorted(self._marks() - self._crews.keys()) if dismiss else ():
             if found := self._find(hba_id):
@@ -91,9 +95,11 @@ class Supervisor:
         crew = self._crews.get(hba_id)
         return None if crew is None else served_stacks(crew.members).get(lun)
 
-    def _resume(self, document: Document, hba: Hba, *, dismiss: bool) -> dict[str, StackDocument]:
+    def _resume(
+        self, document: Document, hba: Hba, *, dismiss: bool, cut_off: Document = _NOTHING
+    ) -> dict[str, StackDocument]:
         found = self._find(hba.id)
-        changed = changed_meanwhile(document, hba, found)
+        changed = changed_meanwhile(document, hba, found, cut_off)
         crew = Crew(hba.id, hba.engines, self._start, found)
         self._crews[hba.id] = crew
         crew.resume(_requests(hba, {**document.backstores, **changed}), dismiss=dismiss)

@@ -7,7 +7,7 @@ a LUN while it is owned is here too: it grows, is treated otherwise, is asked ho
 import logging
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -224,6 +224,8 @@ class Ownership:
             "lun": lun,
             "owner": served is not None,
             "document": self.known[lun].document,
+            "removable": self.known[lun].removable,
+            "appearance": asdict(self.known[lun].appearance),
             "failure": self.failures.get(lun),
         }
         if served is not None:

@@ -1,0 +1,383 @@
+"""A document applied where the Nth call fails, for every N: all of it or nothing, and all tell the truth.
+
+Calls are those to engines, their starts and ends, and the system calls that write the state files. Each is
+refused, or done with its answer lost, or the last before the service is killed (before it, or after it) and
+another life goes on.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from tests.daemon.crew_rig import FakeEngine, Hba
+from tests.daemon.test_service import World, said
+from vscsihba import threads
+from vscsihba.config.load import load, read
+from vscsihba.config.model import Document
+from vscsihba.control.client import NoAnswerError
+from vscsihba.daemon import roster
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.errors import HostError, VscsihbaError
+
+WRITING = (
+    "open",
+    "pwrite",
+    "pwritev",
+    "write",
+    "fsync",
+    "rename",
+    "replace",
+    "unlink",
+    "link",
+    "mkdir",
+    "ftruncate",
+)
+"""System calls of which a failure is tried, as far as they concern the state files."""
+
+
+_QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where syncing takes no time."""
+
+
+class KilledError(BaseException):
+    """The service is killed; nothing of it runs any more."""
+
+
+class Faults:
+    """Counts the calls of the service's main thread, and has one fail.
+
+    Attributes:
+        count: Calls until now.
+        seen: What they were.
+    """
+
+    def __init__(self, at: int = -1, kind: str = "") -> None:
+        self.count = 0
+        self.seen: list[str] = []
+        self.dead = False
+        self.dies: Callable[[], None] = lambda: None
+        self._at, self._kind = at, kind
+
+    def call(self, name: str, act: Callable[[], Any], error: Exception) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return act()
+        if self.dead:
+            raise KilledError
+        self.count += 1
+        self.seen.append(name)
+        if self.count - 1 != self._at:
+            return act()
+        if self._kind.startswith("killed"):
+            self.dead = True
+            self.dies()
+        if self._kind in ("lost", "killed after"):
+            act()
+        if self.dead:
+            raise KilledError
+        raise error
+
+
+class Rig:
+    """A world whose calls can fail."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = World(folder)
+        self.world.service.resume()
+        for hba_id in (0, 1, 7):  # the marks by which engines of a dead service are found
+            (folder / f"run/hba{hba_id}").mkdir()
+        self.faults = Faults()
+        self._monkeypatch = monkeypatch
+
+    def fail(self, faults: Faults) -> None:
+        """Have calls counted and fail from now on."""
+        self.faults = faults
+        faults.dies = self.forget_engines
+        patch, folder = self._monkeypatch, str(self.world.folder)
+        real_ask, real_start, real_end = FakeEngine.ask, Hba.start, FakeEngine.end
+
+        def ask(engine: FakeEngine, verb: str, arguments: Any) -> Any:
+            error = NoAnswerError("no answer") if faults._kind == "lost" else HostError("refused")
+            return faults.call(f"{verb} of {engine.pid}", lambda: real_ask(engine, verb, arguments), error)
+
+        def start(hba: Hba, hba_id: int) -> FakeEngine:
+            before = len(hba.engines)
+            try:
+                engine: FakeEngine = faults.call(
+                    "start", lambda: real_start(hba, hba_id), HostError("no process")
+                )
+            except HostError:
+                for each in hba.engines[before:]:  # `Engine.start` kills what it has started then
+                    each.close()
+                raise
+            return engine
+
+        def end(engine: FakeEngine) -> None:
+            faults.call("end", lambda: real_end(engine), HostError("does not end"))
+
+        patch.setattr(FakeEngine, "ask", ask)
+        patch.setattr(Hba, "start", start)
+        if faults._kind != "lost":  # `Engine.end` looks whether it has ended
+            patch.setattr(FakeEngine, "end", end)
+        for name in WRITING:
+            real = getattr(os, name)
+
+            def system(*words: Any, name: str = name, real: Any = real, **options: Any) -> Any:
+                if not _concerns(words, folder):
+                    return real(*words, **options)
+                return faults.call(
+                    name, lambda: real(*words, **options), OSError(5, f"Input/output error ({name})")
+                )
+
+            patch.setattr(os, name, system)
+
+    def heal(self) -> None:
+        """Have no call fail any more."""
+        self._monkeypatch.undo()
+        hurry(self._monkeypatch)
+
+    def next_life(self) -> None:
+        """Have another service go on after the death of the one before."""
+        self.let_go()
+        for hba in self.world.hbas.values():
+            for engine in hba.engines:
+                engine.closed = engine.closed and not engine.alive
+        self.world.born().resume()
+
+    def forget_engines(self) -> None:
+        """Have the threads of the service see no engine any more."""
+        for crew in self.world.supervisor.crews.values():
+            crew._roster._members = []
+            crew._roster._closed = True
+
+    def let_go(self) -> None:
+        """Have the threads of the service end, and leave its engines alone."""
+        self.forget_engines()
+        self.world.supervisor.close()
+
+    def close(self) -> None:
+        """Have service and engines end."""
+        self.let_go()
+        for engine in [engine for hba in self.world.hbas.values() for engine in hba.living]:
+            engine.closed = False
+            engine.close()
+
+    # What is true.
+
+    def served(self) -> Any:
+        """Return what engines serve, and how many there are of each HBA."""
+        found: dict[int, Any] = {}
+        for hba_id, hba in self.world.hbas.items():
+            living = hba.living
+            if living:
+                requests = [
+                    {lun: _plain(engine.requests[lun], engine.tunings[lun]) for lun in sorted(engine.known)}
+                    for engine in living
+                ]
+                assert all(each == requests[0] for each in requests), "every engine knows every LUN"
+                assert set(requests[0]) == hba.linked
+                found[hba_id] = len(living), requests[0]
+        return found
+
+    def told(self, document: Document) -> Any:
+        """Return the same as a document has it."""
+        return {
+            hba.id: (
+                hba.engines,
+                {
+                    lun.lun: _plain(
+                        asdict(request := LunRequest.of(lun, document.backstores[lun.backstore])),
+                        asdict(request.tuning),
+                    )
+                    for lun in hba.luns
+                },
+            )
+            for hba in document.hbas
+        }
+
+    def check_truth(self) -> None:
+        """Hold everything that tells what runs against what runs."""
+        service = self.world.service
+        crews = self.world.supervisor.crews
+        _until(lambda: not any(crew.failures for crew in crews.values()))
+        assert [crew.failures for crew in crews.values() if crew.failures] == []
+        service.retry()
+        status: Any = service.status()
+        assert status["problems"] == []
+        _until(lambda: self._agrees(service.document))
+        assert self.served() == self.told(service.document)
+        assert load(self.world.folder / "run/running.json") == service.document
+        assert read(service.show(), Path("/")) == service.document
+        assert not (self.world.folder / "run/changing.json").exists()
+        left = [
+            path.name for path in (self.world.folder / "run").iterdir() if path.name.startswith("running")
+        ]
+        assert left == ["running.json"]
+
+    def _agrees(self, document: Document) -> bool:
+        try:
+            return bool(self.served() == self.told(document))
+        except AssertionError:
+            return False
+
+
+def _concerns(words: tuple[Any, ...], folder: str) -> bool:
+    """Tell whether a system call is about a state file: by its path, or by its descriptor."""
+    first = words[0]
+    if isinstance(first, int):
+        try:
+            first = os.readlink(f"/proc/self/fd/{first}")  # noqa: PTH115
+        except OSError:
+            return False
+    return str(first).startswith(folder)
+
+
+def _plain(request: Any, tuning: Any) -> Any:
+    """Return what matters of a LUN: a source's size may be more than the document says after a failure."""
+    document = {key: value for key, value in request["document"].items() if key != "size"}
+    return document, request["removable"], request["appearance"], tuning
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
+
+
+def memory(size: str = "1MiB", **options: object) -> dict[str, object]:
+    return {"handler": "memory", "size": size, **options}
+
+
+BEFORE: dict[str, Any] = {
+    "version": 1,
+    "backstores": {"a": memory(), "b": memory(label="b"), "c": memory(label="c"), "d": memory(label="d")},
+    "hbas": [
+        {
+            "id": 0,
+            "engines": 2,
+            "luns": [
+                {"lun": 0, "backstore": "a"},
+                {"lun": 1, "backstore": "b"},
+                {"lun": 2, "backstore": "c"},
+            ],
+        },
+        {"id": 1, "luns": [{"lun": 0, "backstore": "d"}]},
+    ],
+}
+
+AFTER: dict[str, Any] = {
+    "version": 1,
+    "backstores": {
+        "a": memory("2MiB"),
+        "b": memory(label="another"),
+        "c": memory(label="c"),
+        "e": memory(label="e"),
+        "f": memory(label="f"),
+    },
+    "hbas": [
+        {
+            "id": 0,
+            "engines": 1,
+            "luns": [
+                {"lun": 0, "backstore": "a", "queue_depth": 8},
+                {"lun": 1, "backstore": "b"},
+                {"lun": 3, "backstore": "c", "serial": "S"},
+                {"lun": 4, "backstore": "e"},
+            ],
+        },
+        {"id": 7, "engines": 2, "luns": [{"lun": 0, "backstore": "f"}]},
+    ],
+}
+"""Grows, tunes, replaces, moves, adds and removes LUNs; adds and removes HBAs, and engines."""
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(roster, "repeat", partial(threads.repeat, pause=0.001))
+
+
+@pytest.fixture
+def rigs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
+    made: list[Rig] = []
+
+    def new() -> Rig:
+        hurry(monkeypatch)
+        folder = Path(stack.enter_context(TemporaryDirectory(dir=_QUICK)))
+        made.append(Rig(folder, monkeypatch))
+        made[-1].world.service.apply(BEFORE, said)
+        return made[-1]
+
+    with ExitStack() as stack:
+        yield new
+        for rig in made:
+            rig.close()
+
+
+def apply(rig: Rig) -> None:
+    rig.world.service.apply(AFTER, said, "all", replace=True)
+
+
+def calls_of(rig: Rig) -> list[str]:
+    """Return the calls that applying makes where none fails."""
+    rig.fail(counting := Faults())
+    apply(rig)
+    rig.heal()
+    rig.check_truth()
+    assert rig.world.service.document == read(AFTER, Path("/"))
+    return counting.seen
+
+
+@pytest.mark.parametrize("kind", ["refused", "lost"])
+def test_a_call_that_fails_leaves_all_or_nothing(rigs: Callable[[], Rig], kind: str) -> None:
+    calls = calls_of(rigs())
+    assert len(calls) > 100
+    before, after = read(BEFORE, Path("/")), read(AFTER, Path("/"))
+    for number, name in enumerate(calls):
+        rig = rigs()
+        rig.fail(Faults(number, kind))
+        failed = None
+        try:
+            apply(rig)
+        except VscsihbaError as error:
+            failed = error
+        rig.heal()
+        where = f"call {number}, {name}, {kind}: {failed}"
+        assert rig.world.service.document == (after if failed is None else before), where
+        try:
+            rig.check_truth()
+        except AssertionError as error:
+            raise AssertionError(where) from error
+        rig.close()
+
+
+@pytest.mark.parametrize("kind", ["killed before", "killed after"])
+def test_a_service_that_is_killed_at_a_call_leaves_all_or_nothing(rigs: Callable[[], Rig], kind: str) -> None:
+    calls = calls_of(rigs())
+    before, after = read(BEFORE, Path("/")), read(AFTER, Path("/"))
+    outcomes = set()
+    for number, name in enumerate(calls):
+        rig = rigs()
+        rig.fail(Faults(number, kind))
+        with pytest.raises(KilledError):
+            apply(rig)
+        rig.heal()
+        rig.next_life()
+        where = f"call {number}, {name}, {kind}"
+        assert rig.world.service.document in (before, after), where
+        outcomes.add(rig.world.service.document == after)
+        try:
+            rig.check_truth()
+        except AssertionError as error:
+            raise AssertionError(where) from error
+        rig.close()
+    assert outcomes == {False, True}
