@@ -95,6 +95,22 @@ def test_a_bug_ends_the_process_that_would_take_over_nothing_any_more() -> None:
     assert Balancer(Settling())._thread._died is end_process
 
 
+def test_what_hangs_is_not_waited_for_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    gate, settling = threading.Event(), threading.Event()
+
+    def settle() -> None:
+        settling.set()
+        assert gate.wait(LIMIT)
+
+    balancer = Balancer(settle)
+    balancer.start()
+    assert settling.wait(LIMIT)
+    balancer.stop(patience=0)
+    assert "is not waited for" in caplog.text
+    gate.set()
+    balancer._thread.join(LIMIT)
+
+
 def test_nothing_is_settled_after_the_stop() -> None:
     with running(settling := Settling()) as balancer:
         assert settling.happens()

@@ -1,6 +1,7 @@
 """An engine from its coming to its going, and what it is asked meanwhile: on a kernel that is a folder."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial, partialmethod
 from pathlib import Path
@@ -15,7 +16,7 @@ from vscsihba import configfs
 from vscsihba.control import call
 from vscsihba.engine import target as target_module
 from vscsihba.engine import tenure
-from vscsihba.engine.claim import claim_hba, run_directory
+from vscsihba.engine.claim import claim_hba, run_directory, try_lock
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.luns import Disk, Luns
 from vscsihba.engine.reports import Reports
@@ -190,3 +191,72 @@ def test_it_can_be_asked_to_end_only_where_that_is_meant(
     target.__exit__()
     with Target(3, [], reports=Reports()), pytest.raises(UsageError, match="unknown verb 'end'"):
         ask("end")
+
+
+def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    resizing, gate, settled = threading.Event(), threading.Event(), threading.Semaphore(0)
+    real, real_settle = Luns.resize, Luns.settle
+
+    def resize(luns: Luns, lun: int, size: int) -> bool:
+        resizing.set()
+        assert gate.wait(LIMIT)
+        return real(luns, lun, size)
+
+    def settle(luns: Luns, mine: set[int]) -> bool:
+        settled.release()
+        return real_settle(luns, mine)
+
+    monkeypatch.setattr(Luns, "resize", resize)
+    monkeypatch.setattr(Luns, "settle", settle)
+    thread = threading.Thread(target=target.resize, args=(0, 2 * MiB))
+    thread.start()
+    try:
+        assert resizing.wait(LIMIT)
+        target.add(LunRequest(1, {"handler": "memory", "size": MiB}))
+        assert settled.acquire(timeout=LIMIT), "LUNs are taken over meanwhile"
+        target.remove(1)
+        removing = threading.Thread(target=target.remove, args=(0,))
+        removing.start()
+        assert target._luns.busy == {0}
+        assert 0 in target._luns.owned, "but the LUN itself is waited for"
+    finally:
+        gate.set()
+        thread.join(LIMIT)
+    removing.join(LIMIT)
+    assert not target.disks
+
+
+def test_a_lun_that_is_changed_is_not_given_up(target: Target) -> None:
+    target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    with target._holding(0):
+        target._luns.settle(set())
+        assert 0 in target._luns.owned
+    target._luns.settle(set())
+    assert 0 not in target._luns.owned
+
+
+def test_an_engine_ends_though_another_changes_the_hba_for_ever(
+    kernel: FakeConfigfs, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(target_module, "_PATIENCE", 0.0)
+    with Target(3, [], reports=Reports()) as target:
+        target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+        fd = try_lock(run / "hba3" / "turn.lock")
+        assert fd is not None
+    os.close(fd)
+    assert "id=3 is left as it is" in caplog.text
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+    assert not list((run / "hba3").glob("*.sock"))
+
+
+def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
+    target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    target._luns.owned.pop(0).close()
+    target._luns.leaving = True
+    assert target._luns.take_over(0)
+    assert not target._luns.owned
+    assert target._luns.settle({0})
+    assert not target._luns.owned

@@ -13,6 +13,9 @@ log = logging.getLogger(__name__)
 AGAIN: Final = 5.0
 """Seconds until another try where settling has failed."""
 
+PATIENCE: Final = 30.0
+"""Seconds to wait at the end for a LUN that is being opened."""
+
 _CHANGED: Final = "changed"
 _END: Final = "end"
 
@@ -44,10 +47,12 @@ class Balancer:
         """Note a change; any thread may call this, also before the start."""
         self._events.put(_CHANGED)
 
-    def stop(self) -> None:
-        """Settle no more, and wait for what is under way."""
+    def stop(self, patience: float = PATIENCE) -> None:
+        """Settle no more, and wait up to `patience` seconds for what is under way: its storage may hang."""
         self._events.put(_END)
-        self._thread.join()
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            log.error("a LUN that is being opened has not answered for %g s, and is not waited for", patience)
 
     def _run(self) -> None:
         again = self._try()

@@ -5,6 +5,7 @@ All of them are flock(2) locks, which die with the process that holds them.
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 from vscsihba.errors import HostError, InUseError
 
 RUN = Path("/run/vscsihba")
+
+_PAUSE = 0.05
+"""Seconds between tries to lock what another process has locked."""
 
 
 def run_directory(hba_id: int, run: Path = RUN) -> Path:
@@ -90,15 +94,42 @@ def _holder(fd: int) -> tuple[int, str]:
     return int(pid) if pid.isascii() and pid.isdigit() else 0, text[16:48].strip()
 
 
+class LockedError(InUseError):
+    """Another process has kept a lock for too long."""
+
+
 @contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Wait for the lock `path` and hold it while the context is entered."""
+def turn(path: Path, *, patience: float | None = None) -> Iterator[None]:
+    """Wait for the lock `path` and hold it while the context is entered.
+
+    Args:
+        path: Of the lock file, made if missing.
+        patience: Seconds to wait; None waits for ever.
+
+    Raises:
+        LockedError: Another process has not released it by then.
+    """
     fd = _open(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        if patience is None:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        else:
+            _lock_within(fd, patience, path)
         yield
     finally:
         os.close(fd)
+
+
+def _lock_within(fd: int, patience: float, path: Path) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise LockedError(f"{path} is locked by another engine for {patience:g} s") from None
+            time.sleep(_PAUSE)
 
 
 def try_lock(path: Path) -> int | None:

@@ -41,12 +41,16 @@ class Ownership:
         known: What this engine can serve, by LUN.
         owned: What it does serve.
         failures: Why LUNs that it should own are not served, by LUN.
+        busy: LUNs that another thread changes just now: `settle` leaves them as they are.
+        leaving: The engine ends: nothing is taken over any more.
     """
 
     def __init__(self, hba_id: int, run: Path, *, pump: Pump, reports: Reports) -> None:
         self.known: dict[int, LunRequest] = {}
         self.owned: dict[int, Tenure] = {}
         self.failures: dict[int, str] = {}
+        self.busy: set[int] = set()
+        self.leaving = False
         self._id = hba_id
         self._run = run
         self._pump = pump
@@ -60,13 +64,15 @@ class Ownership:
         One that cannot be served stands in `failures`, and is tried again each time. One that has failed
         while it was served is given up and taken over again, as a successor would do.
         """
-        for lun in sorted(self._restartable()):
+        if self.leaving:
+            return True
+        for lun in sorted(self._restartable() - self.busy):
             self._reports.notice(f"lun {lun}: it is opened again")
             self.give_up(lun)
-        for lun in sorted(self.owned.keys() - mine):
+        for lun in sorted(self.owned.keys() - mine - self.busy):
             self.give_up(lun)
         self.failures = {lun: text for lun, text in self.failures.items() if lun in mine}
-        settled = [self.take_over(lun) for lun in sorted(mine & self.known.keys())]
+        settled = [self.take_over(lun) for lun in sorted((mine & self.known.keys()) - self.busy)]
         return all(settled)
 
     def _restartable(self) -> set[int]:
@@ -74,7 +80,7 @@ class Ownership:
         now = time.monotonic()
         return {
             lun
-            for lun, tenure in self.owned.items()
+            for lun, tenure in tuple(self.owned.items())
             if tenure.failed and not tenure.lost and now - tenure.since >= RETRY
         }
 
@@ -127,7 +133,9 @@ class Ownership:
                 self.failures[lun] = text
                 self._reports.failed(f"lun {lun}: {text}")
             return True
-        if opened:
+        if opened and self.leaving:  # it took so long to open that nobody has waited
+            _close(tenure)
+        elif opened:
             self._take(tenure)
         return opened
 

@@ -5,8 +5,8 @@ Knows who is there and whose turn it is. What putting up and taking down a LUN i
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class SharedLuns:
         self._luns.known = {request.lun: request for request in requests}
         self._disks: dict[int, Disk] = {}
         self._balancer = Balancer(self._settle)
-        self._changing = threading.Lock()
+        self._changing = threading.Condition(threading.Lock())
 
     def _failed(self, text: str) -> None:
         """Report that a LUN is not served, and have it tried again."""
@@ -95,7 +95,7 @@ class SharedLuns:
         if request.lun not in self._luns.known:
             request.build(make=make).check()
         with ExitStack() as undo:
-            with self._changing:
+            with self._holding(request.lun):
                 if request.lun not in self._luns.known:
                     undo.callback(self._withdraw, request.lun)
                 with turn(self._turn):
@@ -108,7 +108,7 @@ class SharedLuns:
 
     def _withdraw(self, lun: int) -> None:
         """Undo a failed `add` as far as it has come."""
-        with self._changing:
+        with self._holding(lun):
             if lun not in self._luns.known:
                 return
             with turn(self._turn):
@@ -131,17 +131,17 @@ class SharedLuns:
             InUseError: Its disk is in use, or another engine serves it.
             HostError: The kernel refuses.
         """
-        with self._changing:
+        with self._holding(lun):
             if not force and (users := configfs.users_of_lun(self.id, lun)):
                 raise InUseError(
                     f"LUN {lun} of id={self.id} is in use: {users[0]}", cure="end that, or force it"
                 )
             self._await(lambda: lun not in self._elsewhere(), lun, "another engine serves it")
+            self._await(lambda: self._is_mine(lun), lun, "its last owner does not let go")
             with turn(self._turn):
                 self._disks.pop(lun, None)
                 try:
                     if lun in self._luns.known:
-                        self._await(lambda: self._luns.take_over(lun), lun, "its last owner does not let go")
                         self._luns.remove(lun)
                     else:
                         self._luns.clear(lun)
@@ -154,7 +154,7 @@ class SharedLuns:
         Raises:
             UsageError: This engine knows no such LUN, or no other does.
         """
-        with self._changing:
+        with self._holding(lun):
             self._demand(lun)
             if lun not in self._elsewhere():
                 raise UsageError(f"no other engine of id={self.id} knows LUN {lun}", cure="remove it")
@@ -171,7 +171,7 @@ class SharedLuns:
             UsageError: This engine knows no such LUN, or it would shrink.
             HostError, OSError: Machine or medium refuse; the size is as before.
         """
-        with self._changing:
+        with self._holding(lun):
             self._demand(lun)
             owned = self._luns.resize(lun, size)
             self._disks[lun] = self._luns.disk(lun)
@@ -184,9 +184,27 @@ class SharedLuns:
             UsageError: This engine knows no such LUN.
             HostError: The kernel refuses.
         """
-        with self._changing:
+        with self._holding(lun):
             self._demand(lun)
             self._luns.tune(lun, tuning)
+
+    @contextmanager
+    def _holding(self, lun: int) -> Iterator[None]:
+        """Let nobody else change a LUN while the context is entered; other LUNs are taken over meanwhile."""
+        with self._changing:
+            self._changing.wait_for(lambda: lun not in self._luns.busy)
+            self._luns.busy.add(lun)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._luns.busy.discard(lun)
+                self._changing.notify_all()
+            self._balancer.changed()
+
+    def _is_mine(self, lun: int) -> bool:
+        """Take over a LUN that this engine knows; True if there is none."""
+        return lun not in self._luns.known or self._luns.take_over(lun)
 
     def _demand(self, lun: int) -> None:
         if lun not in self._luns.known:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from vscsihba import configfs
 from vscsihba.control import ControlServer, Progress
 from vscsihba.engine.acting import act
-from vscsihba.engine.claim import claim_hba, run_directory, turn
+from vscsihba.engine.claim import LockedError, claim_hba, run_directory, turn
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.engine.luns import Disk
 from vscsihba.engine.peers import Peers
@@ -25,6 +25,9 @@ from vscsihba.engine.verbs import verbs
 from vscsihba.errors import HostError
 
 log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 60.0
+"""Seconds for another engine to end its change of the HBA, when this one is to leave."""
 
 __all__ = ["Disk", "LunRequest", "Target"]
 
@@ -77,7 +80,7 @@ class Target(SharedLuns):
                 self._peers.join()
             self._luns.created |= known  # from now on, what nobody else knows goes with us
             self._balancer.start()
-            undo.callback(self._balancer.stop)
+            undo.callback(self._stop_balancing)
             undo.enter_context(self._server)
             self._undo = undo.pop_all()
         return self
@@ -134,9 +137,22 @@ class Target(SharedLuns):
             progress=progress,
         )
 
+    def _stop_balancing(self) -> None:
+        """Take nothing over any more."""
+        self._luns.leaving = True
+        self._balancer.stop()
+
     def _leave(self) -> None:
-        with turn(self._turn):
-            self._luns.depart(self._elsewhere(), self._peers.leave, last=not self._peers.others)
+        """Take down what nobody else knows, and leave the rest to the others.
+
+        Where another engine changes the HBA and does not end, all is left as it is: as after a death.
+        """
+        try:
+            with turn(self._turn, patience=_PATIENCE):
+                self._luns.depart(self._elsewhere(), self._peers.leave, last=not self._peers.others)
+        except LockedError as error:
+            log.error("id=%d is left as it is: %s", self.id, error)  # noqa: TRY400 - it says all
+            self._peers.leave()
 
 
 def _reread(disk: Disk) -> None:
