@@ -13,6 +13,7 @@ This module knows the verbs; `mirror_members` knows which leg is asked and which
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -390,6 +391,7 @@ class MirrorHandler(Fan):
         )
 
     def _close_all(self) -> None:
-        for leg in self._members.legs:
-            leg.close()
-        self._members.state.close()
+        with ExitStack() as closing:
+            closing.callback(self._members.state.close)
+            for leg in reversed(self._members.legs):
+                closing.callback(leg.close)

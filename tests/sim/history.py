@@ -168,6 +168,8 @@ class History:
         """Return the contents that a sector may have, for a read that began at some time."""
         now = self._clock if began is None else began
         requests = self._sectors[sector]
+        if len(requests) == 1:
+            return requests[0].contents[sector - requests[0].first]
         counting = [
             each.began
             for each in requests
@@ -203,6 +205,8 @@ class History:
         """Forget requests that no crash can bring back, and no read under way may return."""
         oldest = min(self._reads, default=self._clock)
         for sector, requests in enumerate(self._sectors):
+            if len(requests) == 1:
+                continue
             counting = (
                 each.began for each in requests if each.durable and each.ended and each.ended <= oldest
             )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.sim.faults import NoFaults, Plan
@@ -70,37 +71,15 @@ class Run:
         Raises:
             BrokenPromiseError: It failed in a way that nothing may fail.
         """
-        losses = self.world.storage.losses
-
-        def body() -> None:
-            stack = build(self.layer.document(self.world.root), check_between=True)
-            self.opened = False
-            try:
-                disk = stack.open()
-            except FAILURES as error:
-                self.notes.append(f"open failed: {error!r}")
-                return
-            self.opened = True
-            initiator = Initiator(self.world, stack, disk, self.history)
-            work(initiator)
-            self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
-            if leave_open:
-                self.world.scheduler.current.process.dead = True
-            try:
-                stack.close()
-            except FAILURES as error:
-                self.notes.append(f"close failed: {error!r}")
-                if self.world.storage.losses > losses:
-                    self.history.doubt()
-
         before = len(self.world.scheduler.failures)
         with self.world.faults(plan):
-            life = self.world.start(body)
+            life = self.world.start(partial(self._use, work, leave_open=leave_open))
             self.world.scheduler.wait(lambda: life.ended or life.process.dead)
         power = self.world.power_is_cut
+        left: list[str] = []
         if not life.process.dead:
             self.world.scheduler.wait(lambda: False, 1.0)  # for what is closed in the background
-            self._demand_nothing_open(life)
+            left = self.world.calls.opened_by(life.process)
         life.end()
         if power:
             self.history.cut_power()
@@ -111,14 +90,33 @@ class Run:
             raise BrokenPromiseError(f"a process ended with {life.error!r}") from life.error
         for name, error in self.world.scheduler.failures[before:]:
             raise BrokenPromiseError(f"thread {name} ended with {error!r}") from error
+        if left:
+            shown = sorted({path.removeprefix(self.world.storage.root) for path in left})
+            raise BrokenPromiseError(f"descriptors are left open: {shown}")
         return life
 
-    def _demand_nothing_open(self, life: Life) -> None:
-        left = [
-            path.removeprefix(self.world.storage.root) for path in self.world.calls.opened_by(life.process)
-        ]
-        if left:
-            raise BrokenPromiseError(f"descriptors are left open: {sorted(set(left))}")
+    def _use(self, work: Callable[[Initiator], None], *, leave_open: bool) -> None:
+        """Be the process."""
+        stack = build(self.layer.document(self.world.root), check_between=True)
+        self.opened = False
+        try:
+            disk = stack.open()
+        except FAILURES as error:
+            self.notes.append(f"open failed: {error!r}")
+            return
+        self.opened = True
+        losses = self.world.storage.losses
+        initiator = Initiator(self.world, stack, disk, self.history)
+        work(initiator)
+        self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
+        if leave_open:
+            self.world.scheduler.current.process.dead = True
+        try:
+            stack.close()
+        except FAILURES as error:
+            self.notes.append(f"close failed: {error!r}")
+            if self.world.storage.losses > losses:
+                self.history.doubt()
 
     def judge(self) -> None:
         """Open the disk without a fault: all that was promised is there, it works, and its media agree.

@@ -9,7 +9,7 @@ from tests.sim.exhaustive import Exhaustive, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
 
-HELD = ("file", "direct", "cow", "luks1")
+HELD = ("file", "direct", "write-through", "luks1", "mirror")
 """Layers of which every fault point holds."""
 ALWAYS_HELD = ("file", "direct", "luks1")
 """Layers of which random histories, with many faults, hold too."""

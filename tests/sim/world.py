@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,16 @@ from tests.sim.faults import NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Storage
 from vscsihba.handlers import lanes, surviving
+
+
+def _hook_that_ignores_death(hook: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Return an ``unraisablehook`` that is silent about generators of dead processes."""
+
+    def ignore_death(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Killed):
+            hook(unraisable)
+
+    return ignore_death
 
 
 class Life:
@@ -157,6 +168,7 @@ class World:
         for name in ("Lock", "RLock", "Condition", "Event"):
             yield threading, name, partial(getattr(sim, name), scheduler)
         yield threading, "Thread", partial(sim.Thread, scheduler)
+        yield sys, "unraisablehook", _hook_that_ignores_death(sys.unraisablehook)
         yield threading, "current_thread", lambda: scheduler.current
         yield sim.Thread, "refuse", staticmethod(self._refuse_thread)
         yield lanes, "SimpleQueue", partial(sim.SimpleQueue, scheduler)

@@ -1,0 +1,81 @@
+"""Files that are replaced or made as a whole: after a crash at any call, the old one or the new one.
+
+They are what saved unit state, documents of the service and new media rely on.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.sim.faults import DEATHS, FAULTS, Fault, OneFault
+from tests.sim.world import World
+from vscsihba.handlers import file_making, overlay_file
+from vscsihba.handlers.cow_format import Header
+from vscsihba.handlers.durable import replace_file
+
+OLD, NEW = b"old" * 3000, b"new" * 3000
+
+
+def replaced(root: Path) -> None:
+    replace_file(root / "file", NEW)
+
+
+def made(root: Path) -> None:
+    file_making.create(str(root / "file"), len(NEW))
+
+
+def overlaid(root: Path) -> None:
+    header = Header(uuid="u", size=1 << 20, cluster_size=4096, base="b", base_size=1 << 20, base_digest="d")
+    overlay_file.create_overlay(str(root / "file"), header)
+
+
+def strike(
+    root: Path, act: Callable[[Path], None], before: bytes | None, fault: Fault
+) -> tuple[object, bool, str]:
+    """Do something with one fault and cut the power; return what is there, and whether it was done."""
+    world = World(root, fault.number)
+    world.storage.put({} if before is None else {str(root / "file"): before})
+    plan, done = OneFault(fault), []
+    with world:
+
+        def body() -> None:
+            act(root)
+            done.append(True)
+
+        with world.faults(plan):
+            world.start(body).wait()
+        world.cut_power()
+    found = (root / "file").read_bytes() if (root / "file").exists() else None
+    return found, bool(done), plan.struck
+
+
+@pytest.mark.parametrize("act", [replaced, made, overlaid])
+def test_done_is_done_whatever_the_power_cut_leaves(root: Path, act: Callable[[Path], None]) -> None:
+    whole = set()
+    for seed in range(30):
+        found, done, _ = strike(root, act, OLD if act is replaced else None, Fault(1_000_000 + seed, "EIO"))
+        assert done
+        whole.add(found)
+    assert len(whole) == 1
+    assert whole.pop() not in (OLD, None, b"")
+
+
+@pytest.mark.parametrize("act", [replaced, made, overlaid])
+def test_a_fault_at_any_call_leaves_the_old_or_the_new(root: Path, act: Callable[[Path], None]) -> None:
+    before = OLD if act is replaced else None
+    (new,) = {strike(root, act, before, Fault(1_000_000, "EIO"))[0]}
+    number, struck = 0, "something"
+    while struck:
+        for how in (*sorted({each for every in FAULTS.values() for each in every} - {"thread"}), *DEATHS):
+            found, done, struck = strike(root, act, before, Fault(number, how))
+            assert found == new if done and how not in DEATHS else found in (before, new, *_begun(act)), (
+                f"{how}@{number}"
+            )
+        number += 1
+    assert number > 4
+
+
+def _begun(act: Callable[[Path], None]) -> list[bytes]:
+    """Return what else may be there when making a file was cut short: nobody was told that it is there."""
+    return [b"", bytes(len(NEW))] if act is made else []
