@@ -36,7 +36,27 @@ from vscsihba.handlers.actions import Action
 Mover = Callable[[Views, int, int], int]
 """Moves bytes as preadv(2) and pwritev(2) do: ``(views, offset, flags) -> bytes moved``."""
 
-_follow_ups: WeakKeyDictionary[Mover, Mover] = WeakKeyDictionary()
+
+def _nothing() -> None:
+    """End a batch of which nothing is to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedWrite:
+    """An inline write in three parts, for a caller that executes several writes in a row.
+
+    Attributes:
+        first: The first write of a batch.
+        rest: Those after it; called only if `first` has succeeded in the same batch.
+        end: Called once after the last of them, before anything else is done. It never raises.
+    """
+
+    first: Mover
+    rest: Mover
+    end: Callable[[], object] = _nothing
+
+
+_batched: WeakKeyDictionary[Mover, BatchedWrite] = WeakKeyDictionary()
 
 _ZEROES = memoryview(bytes(64 << 10))
 _ZEROES_AT_ONCE = 16 * len(_ZEROES)
@@ -68,24 +88,23 @@ class InlineVerbs:
     write_limit: int = 0
 
 
-def followed_up(write: Mover, follow_up: Mover) -> Mover:
-    """Return `write`, having noted that what it looks at first need not be looked at again at once.
+def note_batched(write: Mover, parts: BatchedWrite) -> Mover:
+    """Return `write`, having noted the parts of which a batch of such writes can be made.
 
     Args:
-        write: An inline write.
-        follow_up: The same without that look, for whoever has just called `write` with success, and
-            does so again before anything else.
+        write: An inline write that is complete in itself.
+        parts: The same for a batch, in which some checks are needed once only.
     """
-    _follow_ups[write] = follow_up
+    _batched[write] = parts
     return write
 
 
-def follow_up(write: Mover) -> Mover:
-    """Return what `followed_up` has noted of an inline write, else the write itself.
+def batched(write: Mover) -> BatchedWrite:
+    """Return what `note_batched` has noted of an inline write, else the write itself as all the parts.
 
     A filter that puts a function of its own around the write has none, and is never passed by.
     """
-    return _follow_ups.get(write, write)
+    return _batched.get(write) or BatchedWrite(write, write)
 
 
 class Handler(ABC):

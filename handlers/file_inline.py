@@ -8,14 +8,19 @@ storage. Elsewhere every read goes to a thread.
 as long as the copy: 2 us for 4 KiB, where a trip to a thread costs 33 us. They block
 when the kernel throttles a writer of too much dirty data (balance_dirty_pages in
 ``mm/page-writeback.c``: naps of 10 to 200 ms), or when somebody else holds the inode.
-Nothing tells so in advance. So the clock does: an inline write that took longer than
-`SLOW` sends those that follow to threads for `PATIENCE` times as long, and the serving
-thread can lose at most 1/`PATIENCE` of its time that way.
+Nothing tells so in advance. So the clock does: inline writes that took longer than
+`SLOW` send those that follow to threads for `PATIENCE` times as long, and the serving
+thread can lose at most 1/`PATIENCE` of its time that way. The clock is read before and after a
+batch of writes, and after each `STRIDE` bytes in between: where reading it is a system call (User-Mode
+Linux, a machine whose clock source the vDSO cannot read), two readings cost more than a write of 4 KiB.
 
-A processor that is taken away from us makes a write slow, too, and threads would only make
-that worse. So a slow write only arouses suspicion; for `WARY` seconds the next one is asked
-whether it slept (``ru_nvcsw`` of getrusage(2)), which costs a system call, and another one if
-it was slow again. A process that is traced (strace) sleeps in every call: of its writes nothing can be told.
+A processor that is taken away from us makes writes slow, too, and threads would only make
+that worse. So slow writes only arouse suspicion; for `WARY` seconds the next ones are asked
+whether they slept (``ru_nvcsw`` of getrusage(2)), which costs a system call, and another one if
+they were slow again. A process that is traced (strace) sleeps in every call: of its writes
+nothing can be told.
+
+tmpfs has no writeback that could be throttled, so its writes are not timed at all.
 """
 
 import errno
@@ -27,13 +32,15 @@ from functools import partial
 
 from vscsihba.block import Views
 from vscsihba.handlers import linux
-from vscsihba.handlers.base import InlineVerbs, Mover, followed_up
+from vscsihba.handlers.base import BatchedWrite, InlineVerbs, Mover, note_batched
 
 SLOW = 0.005
-"""Seconds from which on a write has surely waited for something."""
+"""Seconds from which on a few writes have surely waited for something."""
 PATIENCE = 50
 WARY = 1.0
 """Seconds for which writes are looked at closely after a slow one."""
+STRIDE = 128 << 10
+"""Bytes of a batch after which the clock is read again."""
 WRITE_LIMIT = 1 << 20
 """Bytes: a tenth of a millisecond. Threads would not speed that up, for a file has one writer at a time."""
 
@@ -74,34 +81,100 @@ def bounded_writer(fd: int, expected: Expected) -> Mover:
 
     It also leaves a file alone that has become shorter than `expected`: writing behind
     its end would bring the lost bytes back as zeroes. lseek(2) is the cheapest way to ask, and
-    once for each batch is enough (`vscsihba.handlers.base.follow_up`): it takes less than
+    once for each batch is enough (`vscsihba.handlers.base.BatchedWrite`): it takes less than
     somebody needs to notice that the file has lost its end.
     """
-    clock, size_of, pwritev, end = time.monotonic, os.lseek, os.pwritev, os.SEEK_END
-    resume = wary = calm = 0.0
+    return _untimed_writer(fd, expected) if linux.is_memory(fd) else _timed_writer(fd, expected)
 
-    def write_on(views: Views, offset: int, flags: int) -> int:
-        nonlocal resume, wary, calm
-        start = clock()
-        if start < resume:
-            raise BlockingIOError
-        slept = times_slept() if start < wary else None
-        done = pwritev(fd, views, offset, flags)
-        if (spent := clock() - start) > SLOW and start > calm:
-            if linux.is_traced():
-                calm = start + WARY
-                return done
-            if slept is not None and slept != times_slept():
-                resume = start + PATIENCE * spent
-            wary = max(resume, start + spent) + WARY
-        return done
+
+def _untimed_writer(fd: int, expected: Expected) -> Mover:
+    """Return the writer of a file whose writes are never throttled."""
+    size_of, pwritev, end = os.lseek, os.pwritev, os.SEEK_END
 
     def write(views: Views, offset: int, flags: int) -> int:
         if size_of(fd, 0, end) < expected.size:
             raise BlockingIOError
-        return write_on(views, offset, flags)
+        return pwritev(fd, views, offset, flags)
 
-    return followed_up(write, write_on)
+    return note_batched(write, BatchedWrite(write, partial(pwritev, fd)))
+
+
+def _timed_writer(fd: int, expected: Expected) -> Mover:
+    """Return the writer of a file whose writes may be throttled."""
+    size_of, pwritev, end = os.lseek, os.pwritev, os.SEEK_END
+    watch = _Watch()
+
+    def first(views: Views, offset: int, flags: int) -> int:
+        if size_of(fd, 0, end) < expected.size:
+            raise BlockingIOError
+        watch.begin()
+        return rest(views, offset, flags)
+
+    def rest(views: Views, offset: int, flags: int) -> int:
+        if watch.blocked:
+            raise BlockingIOError
+        done = pwritev(fd, views, offset, flags)
+        watch.left -= done
+        if watch.left <= 0:
+            watch.judge()
+            watch.go_on()
+        return done
+
+    def write(views: Views, offset: int, flags: int) -> int:
+        done = first(views, offset, flags)
+        watch.judge()
+        return done
+
+    return note_batched(write, BatchedWrite(first, rest, watch.judge))
+
+
+class _Watch:
+    """Find out whether the inline writes of a file block.
+
+    Attributes:
+        blocked: They do: no more of them in this batch.
+        left: Bytes until the clock must be read again.
+    """
+
+    __slots__ = ("_began", "_calm", "_clock", "_now", "_resume", "_slept", "_wary", "blocked", "left")
+
+    def __init__(self) -> None:
+        self.blocked = False
+        self.left = 0
+        self._clock = time.monotonic
+        self._began = self._now = self._resume = self._wary = self._calm = 0.0
+        self._slept: int | None = None
+
+    def begin(self) -> None:
+        """Begin a batch.
+
+        Raises:
+            BlockingIOError: It is too early for inline writes again.
+        """
+        self._now = self._clock()
+        if self._now < self._resume:
+            raise BlockingIOError
+        self.blocked = False
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Take the time of the writes that follow from the last reading of the clock on."""
+        self._began = now = self._now
+        self.left = STRIDE
+        self._slept = times_slept() if now < self._wary else None
+
+    def judge(self) -> None:
+        """Draw conclusions from the time that the writes since `begin` or `go_on` have taken."""
+        began = self._began
+        self._now = now = self._clock()
+        if (spent := now - began) <= SLOW or began <= self._calm:
+            return
+        if linux.is_traced():
+            self._calm = began + WARY
+            return
+        if self._slept is not None and self._slept != times_slept():
+            self._resume, self.blocked = began + PATIENCE * spent, True
+        self._wary = max(self._resume, now) + WARY
 
 
 def times_slept() -> int:

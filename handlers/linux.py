@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,8 +145,10 @@ def is_memory(fd: int) -> bool:
     """Tell whether the page cache is all the storage that a file has (tmpfs, ramfs).
 
     ``f_type`` comes first in ``struct statfs`` and is a long, but for s390, where the
-    answer is then no, which is the safe one.
+    answer is then no, which is the safe one. A device node may lie in a tmpfs, its storage does not.
     """
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return False
     buffer = ctypes.create_string_buffer(512)
     if _libc.fstatfs(fd, buffer):
         raise _error()

@@ -85,7 +85,14 @@ def test_never_looks_when_told_not_to() -> None:
     ("word", "seconds"), [(None, 0.001), ("", 0.001), ("0", 0), ("250", 0.00025), ("100000", 0.1)]
 )
 def test_the_environment_says_how_long_to_look(word: str | None, seconds: float) -> None:
-    assert longest_look({} if word is None else {VARIABLE: word}) == pytest.approx(seconds)
+    environment = {} if word is None else {VARIABLE: word}
+    assert longest_look(environment, processors=2) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("word", "seconds"), [(None, 0), ("", 0), ("50", 5e-5)])
+def test_nobody_looks_on_the_only_processor_unless_told_to(word: str | None, seconds: float) -> None:
+    environment = {} if word is None else {VARIABLE: word}
+    assert longest_look(environment, processors=1) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("word", ["-1", "1ms", "100001", "1e3", "²", " 5"])

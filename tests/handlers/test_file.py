@@ -12,6 +12,7 @@ import pytest
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, open_files, read, write
 from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers import file_inline, file_path, linux
+from vscsihba.handlers.base import Mover, batched
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.file import FileHandler
 from vscsihba.handlers.file_direct import DirectFile
@@ -769,6 +770,12 @@ def test_inline_read_elsewhere_goes_to_a_thread(image: Path, monkeypatch: pytest
         assert file_inline.read_flags(file.fileno()) == 0
 
 
+def timed_writer(fd: int, monkeypatch: pytest.MonkeyPatch) -> Mover:
+    """Return the inline write of a file that may block, whatever file system the test runs on."""
+    monkeypatch.setattr(linux, "is_memory", lambda _fd: False)
+    return file_inline.bounded_writer(fd, file_inline.Expected(0))
+
+
 @pytest.mark.parametrize("sleeps", [True, False])
 def test_inline_writes_pause_while_they_block(
     image: Path, monkeypatch: pytest.MonkeyPatch, *, sleeps: bool
@@ -787,7 +794,7 @@ def test_inline_writes_pause_while_they_block(
     monkeypatch.setattr(os, "pwritev", pwritev)
     monkeypatch.setattr(file_inline, "times_slept", lambda: slept)
     with image.open("r+b") as file:
-        inline = file_inline.bounded_writer(file.fileno(), file_inline.Expected(0))
+        inline = timed_writer(file.fileno(), monkeypatch)
         views = [memoryview(b"x")]
         assert inline(views, 0, 0) == 1
         cost = 0.2
@@ -826,10 +833,47 @@ def test_inline_writes_of_a_traced_process_go_on(image: Path, monkeypatch: pytes
     monkeypatch.setattr(file_inline, "times_slept", slept)
     monkeypatch.setattr(linux, "is_traced", lambda: True)
     with image.open("r+b") as file:
-        inline = file_inline.bounded_writer(file.fileno(), file_inline.Expected(0))
+        inline = timed_writer(file.fileno(), monkeypatch)
         for _ in range(20):
             assert inline([memoryview(b"x")], 0, 0) == 1
     assert not calls
+
+
+def test_a_batch_of_writes_is_judged_at_its_end_and_within(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No write of a batch can block unnoticed, and a batch that blocks is not completed inline."""
+    now, slept = 100.0, 7
+
+    def pwritev(fd: int, views: Any, offset: int, flags: int) -> int:
+        nonlocal now, slept
+        now += 0.2
+        slept += 1
+        return len(views[0])
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(file_inline, "times_slept", lambda: slept)
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    with image.open("r+b") as file:
+        parts = batched(timed_writer(file.fileno(), monkeypatch))
+        small, large = [memoryview(b"x")], [memoryview(bytes(file_inline.STRIDE))]
+        for _ in range(2):  # the first batch arouses suspicion, the second one is asked whether it slept
+            assert parts.first(small, 0, 0) == 1
+            assert parts.rest(small, 0, 0) == 1
+            parts.end()
+        with pytest.raises(BlockingIOError):
+            parts.rest(small, 0, 0)
+        with pytest.raises(BlockingIOError):
+            parts.first(small, 0, 0)
+        now += 0.4 * file_inline.PATIENCE
+        assert parts.first(large, 0, 0) == len(large[0])
+        with pytest.raises(BlockingIOError):
+            parts.rest(small, 0, 0)
+
+
+def test_a_device_node_in_a_tmpfs_is_no_memory() -> None:
+    with Path("/dev/null").open("rb") as node:
+        assert not linux.is_memory(node.fileno())
 
 
 def test_nobody_traces_this_test() -> None:

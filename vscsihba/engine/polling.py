@@ -30,17 +30,24 @@ _GAIN: Final = 0.9
 """Looking must take less than this part of the time that sleeping takes."""
 
 
-def longest_look(environment: Mapping[str, str] = os.environ) -> float:
+def longest_look(environment: Mapping[str, str] = os.environ, processors: int | None = None) -> float:
     """Return for how many seconds a thread may look before it sleeps, as the environment has it.
+
+    Args:
+        environment: May have `VARIABLE`.
+        processors: Of this machine, None to count them. On the only one, nobody can send a command while the
+            engine looks for it.
 
     Raises:
         UsageError: It has what cannot be meant.
     """
-    word = environment.get(VARIABLE) or str(_DEFAULT)
+    processors = processors or os.cpu_count() or 1
+    word = environment.get(VARIABLE) or str(_DEFAULT if processors > 1 else 0)
     if not (word.isascii() and word.isdecimal() and int(word) <= _MOST):
         raise UsageError(
             f"{VARIABLE}={word} is no time to poll",
-            cure=f"set it to microseconds from 0 (never) to {_MOST}, or not at all ({_DEFAULT})",
+            cure=f"set it to microseconds from 0 (never) to {_MOST}, or not at all ({_DEFAULT};"
+            " 0 with one processor)",
         )
     return int(word) / 1e6
 

@@ -6,10 +6,11 @@ pending, a page that is not cached, any exception of a handler) is left untouche
 long road, which knows how to wait and how to refuse.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from vscsihba.handlers.base import InlineVerbs, follow_up
+from vscsihba.handlers.base import InlineVerbs, Mover, batched
 from vscsihba.scsi import SHORT_CUTS, LogicalUnit
 from vscsihba.stats import LunStats
 from vscsihba.transport import Cut
@@ -30,19 +31,29 @@ class Road:
     blocks: int = 0
 
 
-def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVerbs, stats: LunStats) -> Cut:
-    """Return the short cut of one logical unit; see `vscsihba.transport.Cut`.
+class ShortCut(NamedTuple):
+    """The short cut of one logical unit.
+
+    Attributes:
+        cut: Executes one command; see `vscsihba.transport.Cut`.
+        end: To be called after each batch, before `stats.batches` is counted on. It never raises.
+    """
+
+    cut: Cut
+    end: Callable[[], None]
+
+
+def make_cut(
+    memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVerbs, stats: LunStats
+) -> ShortCut:
+    """Return the short cut of one logical unit.
 
     A closure, because every name in it is then a local one: this runs once a command.
     """
-    limit = unit.max_transfer_blocks * unit.block_size
-    read = (inline.read or _refuse, inline.read_flags, limit)
-    write = (inline.write or _refuse, inline.write_flags, min(limit, inline.write_limit))
-    plain: list[tuple[Any, ...] | None] = [None] * 256
-    for opcode, (unpack_from, is_write) in SHORT_CUTS.items():
-        plain[opcode] = (unpack_from, *(write if is_write else read), is_write)
+    parts = batched(inline.write or _refuse)
+    plain = _plain(unit, inline, parts.first)
     shift = unit.block_size.bit_length() - 1
-    write_on = follow_up(write[0])
+    write_on, end_writes = parts.rest, parts.end
     written_in = -1
 
     def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
@@ -77,7 +88,22 @@ def make_cut(memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVe
             stats.read_bytes += length
         return True
 
-    return cut
+    def end() -> None:
+        if stats.batches == written_in:
+            end_writes()
+
+    return ShortCut(cut, end)
+
+
+def _plain(unit: LogicalUnit, inline: InlineVerbs, write: Mover) -> list[tuple[Any, ...] | None]:
+    """Return for each opcode of the short cut how its CDB is read, and what moves its bytes."""
+    limit = unit.max_transfer_blocks * unit.block_size
+    reads = (inline.read or _refuse, inline.read_flags, limit)
+    writes = (write, inline.write_flags, min(limit, inline.write_limit))
+    plain: list[tuple[Any, ...] | None] = [None] * 256
+    for opcode, (unpack_from, is_write) in SHORT_CUTS.items():
+        plain[opcode] = (unpack_from, *(writes if is_write else reads), is_write)
+    return plain
 
 
 def _refuse(_views: Any, _offset: int, _flags: int) -> int:
