@@ -8,8 +8,7 @@ import fcntl
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 from vscsihba.errors import InUseError
 from vscsihba.handlers.surviving import private_directory
@@ -17,31 +16,46 @@ from vscsihba.handlers.surviving import private_directory
 _LOCK = "hhqqi4x"  # struct flock of linux/fcntl.h
 
 
-@contextmanager
-def claim_name(name: str, *, shared: bool, taken: InUseError, place: str = "") -> Iterator[None]:
-    """Have a name while the context is entered; the end of the process ends the claim as well.
+class NameClaim:
+    """A name, for as long as the context is entered; the end of the process ends the claim as well.
 
     Args:
         name: Any text.
         shared: Others that share it may have it too.
         taken: Raised when another disk has the name.
         place: Of several that share it, those at another place are refused.
-
-    Raises:
-        InUseError: `taken`.
-        HostError, OSError: The directory for claims cannot be used.
     """
-    path = private_directory() / f"claim.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise taken from error
-        if shared and not _is_alone(fd, place):
-            raise taken
-        yield
-    finally:
+
+    def __init__(self, name: str, *, shared: bool, taken: InUseError, place: str = "") -> None:
+        self._name = name
+        self._shared = shared
+        self._taken = taken
+        self._place = place
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        """Have the name.
+
+        Raises:
+            InUseError: Another disk has it.
+            HostError, OSError: The directory for claims cannot be used.
+        """
+        path = private_directory() / f"claim.{hashlib.sha256(self._name.encode()).hexdigest()[:32]}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with ExitStack() as failing:
+            failing.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise self._taken from error
+            if self._shared and not _is_alone(fd, self._place):
+                raise self._taken
+            failing.pop_all()
+        self._fd = fd
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        fd, self._fd = self._fd, -1
         os.close(fd)
 
 

@@ -21,7 +21,7 @@ from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers import file_path
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.claims import claim_name
+from vscsihba.handlers.claims import NameClaim
 from vscsihba.handlers.cow_disk import BelowHandler, CowDisk
 from vscsihba.handlers.cow_format import Header
 from vscsihba.handlers.cow_inline import inline_verbs
@@ -180,7 +180,7 @@ class CowHandler(Transform):
             f"{path} is a copy of an overlay that is in use, with the same uuid",
             cure=f'give it its own, while no disk uses it: "vscsihba cow renew-uuid {path}"',
         )
-        return claim_name(
+        return NameClaim(
             self.identity, shared=self.options.read_only, taken=taken, place=place(self._overlay)
         )
 

@@ -12,8 +12,9 @@ from itertools import islice
 from typing import Protocol
 
 from vscsihba.block import Buffer, Extent, ExtentStatus, Views
+from vscsihba.errors import MediumError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.cow_format import BASE, DATA, ZERO
+from vscsihba.handlers.cow_format import BASE, DATA, LOST, ZERO
 from vscsihba.handlers.overlay import Overlay
 
 _EXTENTS_AT_ONCE = 1024
@@ -60,6 +61,8 @@ class CowDisk:
                 self.overlay.read(run.offset, parts)
             elif state == BASE:
                 self._read_below(run.offset, parts)
+            elif state == LOST:
+                raise MediumError(run.offset, "a flush has failed that was to store this")
             else:
                 Buffer(parts).zero()
 

@@ -29,6 +29,8 @@ MAP_BLOCK = sectors.SECTOR * SECTORS_PER_GROUP
 
 BASE, DATA, ZERO = 0, 1, 2
 """States of a cluster: as the base has it; as stored here; all zeroes."""
+LOST = 3
+"""A state in memory only: stored here since the last flush, and the one after that has failed."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from vscsihba.block import Buffer, Capabilities, Geometry, Views
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers import file_making, file_path, linux, luks
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.claims import claim_name
+from vscsihba.handlers.claims import NameClaim
 from vscsihba.handlers.encrypt_options import EncryptOptions
 from vscsihba.handlers.file import FileHandler
 from vscsihba.handlers.filter import Transform
@@ -180,7 +180,7 @@ class EncryptHandler(Transform):
             cure="give the copy a UUID of its own (cryptsetup luksUUID --uuid)",
         )
         shared = self.next.capabilities.read_only
-        return claim_name(f"encrypt {uuid}", shared=shared, taken=taken, place=self.next.place)
+        return NameClaim(f"encrypt {uuid}", shared=shared, taken=taken, place=self.next.place)
 
     @contextmanager
     def _header_file(self) -> Iterator[Handler]:

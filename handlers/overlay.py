@@ -14,6 +14,7 @@ them there.
 This module knows the file (through a handler, its *store*) and no base.
 """
 
+import errno
 import threading
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import (
     BASE,
     DATA,
+    LOST,
     MAGIC,
     PER_GROUP,
     SECTORS_PER_GROUP,
@@ -64,7 +66,7 @@ class Overlay:
 
     Attributes:
         header: What the overlay says of itself.
-        states: The state of each cluster: `BASE`, `DATA` or `ZERO`.
+        states: The state of each cluster: `BASE`, `DATA` or `ZERO`; `LOST` after a flush that has failed.
 
     Raises:
         HostError: It is no overlay, or is damaged.
@@ -82,6 +84,7 @@ class Overlay:
         self._beginning = threading.Lock()
         self._note: Surviving | None = None
         self._taken_over = ""
+        self._any_lost = False
         self._load_states()
         self._recall_states(recover=recover)
 
@@ -255,12 +258,39 @@ class Overlay:
                 changed = {number: self._sector(number) for number in dirty}
             with ExitStack() as failing:
                 failing.callback(self._mark_again, dirty)
-                self.store.flush()
+                self._flush_contents(dirty)
                 for number, sector in sorted(changed.items()):
                     write_bytes(self.store, place_of_sector(number, self.cluster_size), sector)
                 if changed:
                     self.store.flush()
                 failing.pop_all()
+
+    def _flush_contents(self, dirty: set[int]) -> None:
+        """Flush the store. If that fails, what it was given since the last flush may be gone.
+
+        A cluster that was stored since then may have lost what it had of the base as well, which nobody has
+        written, so it is not read any more. The next to open the overlay finds it as it was at the last flush.
+        """
+        try:
+            self.store.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                for number in dirty:
+                    with suppress(OSError, HostError):  # the flush has failed, and that is what is told
+                        self._lose(number)
+            raise
+
+    def _lose(self, number: int) -> None:
+        """Give those clusters of a map sector the state `LOST` that were stored since the last flush."""
+        place = place_of_sector(number, self.cluster_size)
+        kept = self._decode(number, read_bytes(self.store, place, sectors.SECTOR))
+        with self._changing:
+            for cluster, state in enumerate(kept, number * PER_SECTOR):
+                if state == BASE and self.states[cluster : cluster + 1] == bytes([DATA]):
+                    self._any_lost = True
+                    self.states[cluster] = LOST
+                    if self._note is not None:
+                        self._note.put(cluster, b"\0")
 
     def _mark_again(self, dirty: set[int]) -> None:
         """Keep for the next flush what this one may not have stored."""
@@ -306,7 +336,8 @@ class Overlay:
 
         The work is proportional to the run, even where one of the other states is nowhere.
         """
-        others = [other for other in (BASE, DATA, ZERO) if other != state]
+        known = (BASE, DATA, ZERO, LOST) if self._any_lost else (BASE, DATA, ZERO)
+        others = [other for other in known if other != state]
         at, window = first + 1, 64
         while at < last:
             stop = border = min(last, at + window)
@@ -368,6 +399,8 @@ class Overlay:
 
     def _sector(self, number: int) -> bytes:
         states = self.states[number * PER_SECTOR : (number + 1) * PER_SECTOR]
+        if self._any_lost:
+            states = states.replace(bytes([LOST]), bytes([BASE]))
         return sectors.encode(number, states, self.header.map_name)
 
     def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
