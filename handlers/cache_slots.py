@@ -69,9 +69,11 @@ class Slots:
 
     def close(self) -> None:
         """Give the room back; what is dirty is kept for the next process."""
-        for file in (self._data, self._notes):
-            if file is not None:
-                file.close(forget=not self._dirty)
+        forget = not self._dirty
+        with ExitStack() as closing:
+            for file in (self._data, self._notes):
+                if file is not None:
+                    closing.callback(file.close, forget=forget)
 
     @property
     def has_room(self) -> bool:

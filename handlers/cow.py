@@ -9,7 +9,7 @@ one disk.
 """
 
 import os
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,7 +90,8 @@ class CowHandler(Transform):
                 failing.callback(os.unlink, os.path.realpath(wanted.path))
             self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
             opened.callback(self._overlay.close)
-            opened.enter_context(self._claim())
+            self._name = self._claim()
+            opened.enter_context(self._name)
             self._demand_base()
             self._disk = CowDisk(self._overlay, BelowHandler(self.next))
             self._geometry = self._shape(self._overlay.header.size)
@@ -173,7 +174,7 @@ class CowHandler(Transform):
         self._disk.resize(size)
         self._geometry = shape
 
-    def _claim(self) -> AbstractContextManager[None]:
+    def _claim(self) -> NameClaim:
         """Have the overlay's name for this file alone."""
         path = self.options.path
         taken = InUseError(

@@ -15,7 +15,7 @@ from msgspec import Meta
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
 from vscsihba.errors import InUseError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.claims import claim_name
+from vscsihba.handlers.claims import NameClaim
 from vscsihba.handlers.options import BlockSize, Size
 from vscsihba.units import format_size
 
@@ -164,7 +164,7 @@ class MemoryHandler(Handler):
     def _claim(self) -> AbstractContextManager[None]:
         label = self.options.label
         taken = InUseError(f"another memory disk has the label {label!r}", cure="give each disk its own")
-        return claim_name(self.identity, shared=False, taken=taken)
+        return NameClaim(self.identity, shared=False, taken=taken)
 
     def _shape(self, size: int) -> Geometry:
         block = self.options.block_size

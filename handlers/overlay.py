@@ -84,7 +84,9 @@ class Overlay:
         self._beginning = threading.Lock()
         self._note: Surviving | None = None
         self._taken_over = ""
+        self._fresh: set[int] = set()
         self._any_lost = False
+        self._broken = False
         self._load_states()
         self._recall_states(recover=recover)
 
@@ -202,6 +204,9 @@ class Overlay:
                 while first < last:
                     # Memory never says other than the note, even if only a part of it could be put there.
                     count = note.put_some(first, bytes([state + 1]) * (last - first))
+                    if state == DATA:
+                        some = range(first, first + count)
+                        self._fresh.update(cluster for cluster in some if self.states[cluster] == BASE)
                     self.states[first : first + count] = bytes([state]) * count
                     self._dirty.update(range(first // PER_SECTOR, (first + count - 1) // PER_SECTOR + 1))
                     first += count
@@ -254,42 +259,43 @@ class Overlay:
         with self._flushing:
             with self._changing:
                 dirty, self._dirty = self._dirty, set()
+                fresh, self._fresh = self._fresh, set()
                 # Copies: what is marked from now on has contents that this flush may not cover.
                 changed = {number: self._sector(number) for number in dirty}
             with ExitStack() as failing:
                 failing.callback(self._mark_again, dirty)
-                self._flush_contents(dirty)
+                self._flush_store(fresh)
                 for number, sector in sorted(changed.items()):
                     write_bytes(self.store, place_of_sector(number, self.cluster_size), sector)
                 if changed:
-                    self.store.flush()
+                    self._flush_store(set())
                 failing.pop_all()
 
-    def _flush_contents(self, dirty: set[int]) -> None:
+    def _flush_store(self, fresh: set[int]) -> None:
         """Flush the store. If that fails, what it was given since the last flush may be gone.
 
         A cluster that was stored since then may have lost what it had of the base as well, which nobody has
-        written, so it is not read any more. The next to open the overlay finds it as it was at the last flush.
+        written, so it is not read any more. Whoever opens the overlay next finds it as of the last flush.
+        The first failure says all: no flush succeeds after it, and none is tried.
         """
         try:
             self.store.flush()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                for number in dirty:
-                    with suppress(OSError, HostError):  # the flush has failed, and that is what is told
-                        self._lose(number)
+            with self._changing:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    self._fresh |= fresh
+                elif not self._broken:
+                    self._broken = True
+                    self._lose(fresh)
             raise
 
-    def _lose(self, number: int) -> None:
-        """Give those clusters of a map sector the state `LOST` that were stored since the last flush."""
-        place = place_of_sector(number, self.cluster_size)
-        kept = self._decode(number, read_bytes(self.store, place, sectors.SECTOR))
-        with self._changing:
-            for cluster, state in enumerate(kept, number * PER_SECTOR):
-                if state == BASE and self.states[cluster : cluster + 1] == bytes([DATA]):
-                    self._any_lost = True
-                    self.states[cluster] = LOST
-                    if self._note is not None:
+    def _lose(self, fresh: set[int]) -> None:
+        for cluster in fresh:
+            if self.states[cluster] == DATA:
+                self._any_lost = True
+                self.states[cluster] = LOST
+                if self._note is not None:
+                    with suppress(OSError):  # the flush has failed, and that is what is told
                         self._note.put(cluster, b"\0")
 
     def _mark_again(self, dirty: set[int]) -> None:

@@ -1,11 +1,13 @@
 """The layers of a disk with snapshots, opened, one on the other."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow_disk import Below, BelowHandler, CowDisk
 from vscsihba.handlers.cow_inline import inline_verbs
+from vscsihba.handlers.overlay import Overlay
 from vscsihba.handlers.overlay_file import open_overlay
 
 
@@ -61,13 +63,13 @@ class Layers:
         self.names.insert(0, name)
         self._disks.insert(0, disk)
 
-    def take_out(self, name: str) -> None:
-        """Close a layer that is needed no more by the one that lies on it."""
+    def take_out(self, name: str) -> Overlay:
+        """Take out a layer that is needed no more by the one that lies on it; return it for closing."""
         at = self.names.index(name)
         disk = self._disks.pop(at)
         del self.names[at]
         self._disks[at - 1].below = disk.below
-        disk.overlay.close()
+        return disk.overlay
 
     def close(self) -> None:
         """Close every layer, all of them even if one fails.
@@ -75,14 +77,20 @@ class Layers:
         Raises:
             OSError: The topmost one could not be flushed.
         """
-        failures = []
-        for disk in self._disks:
-            try:
-                disk.overlay.close()
-            except OSError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        with ExitStack() as closing:
+            for disk in reversed(self._disks):
+                closing.callback(disk.overlay.close)
+
+    def abandon(self) -> None:
+        """Close every layer, the topmost one with no care for what it has: it is needed no more.
+
+        Raises:
+            OSError: A file could not be closed.
+        """
+        with ExitStack() as closing:
+            for disk in reversed(self._disks[1:]):
+                closing.callback(disk.overlay.close)
+            closing.callback(self.top.overlay.abandon)
 
 
 def layer_path(directory: Path, name: str) -> Path:

@@ -6,6 +6,7 @@ disk of its own is locked, and left for another time.
 """
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vscsihba.errors import InUseError
@@ -46,7 +47,8 @@ def tidy(whole: "SnapshotSet", progress: Progress) -> None:
             log.info("layer %s is kept: %s", layer, error)
             busy.add(layer)
         else:
-            layer_path(whole.directory, layer).unlink()
+            with suppress(OSError):  # the next one to open the set removes it
+                layer_path(whole.directory, layer).unlink()
 
 
 def _merge_here(whole: "SnapshotSet", layer: str, above: str, progress: Progress) -> None:
@@ -62,8 +64,10 @@ def _merge_here(whole: "SnapshotSet", layer: str, above: str, progress: Progress
             freeze(disk.overlay)
     whole.save(whole.manifest.without_layer(layer))
     with whole.gate.alone():
-        whole.layers.take_out(layer)
+        out = whole.layers.take_out(layer)
         whole.switch(whole.layers)
+    with suppress(OSError):  # nothing was written to it
+        out.close()
 
 
 def _merge_elsewhere(whole: "SnapshotSet", layer: str, above: str, progress: Progress) -> None:
@@ -83,8 +87,9 @@ def _merge_elsewhere(whole: "SnapshotSet", layer: str, above: str, progress: Pro
 def _pull(disk: CowDisk, below: Overlay, progress: Progress) -> None:
     """Take over everything that a disk still needs of the overlay directly below."""
     count = min(below.header.clusters, disk.overlay.header.clusters)
-    for number in range(count):
-        if below.states[number] != BASE:
+    size = below.cluster_size
+    for state, run in below.runs(0, min(count * size, below.header.size)):
+        for number in range(run.offset // size, -(-run.end // size)) if state != BASE else ():
             disk.pull(below, number)
             progress(number + 1, count)
     disk.overlay.flush()

@@ -9,29 +9,37 @@ This module knows what is done to the set; `snapshot_manifest` what it consists 
 """
 
 import logging
+import re
 import threading
-from contextlib import suppress
+import uuid
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from vscsihba.block import Geometry
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers import snapshot_manifest as manifest_
 from vscsihba.handlers.actions import Progress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.claims import NameClaim
 from vscsihba.handlers.cow_disk import CowDisk
 from vscsihba.handlers.cow_format import Header
 from vscsihba.handlers.durable import sync_directory
 from vscsihba.handlers.gate import Gate
 from vscsihba.handlers.overlay import Overlay
-from vscsihba.handlers.overlay_file import create_overlay, digest, freeze, open_overlay
+from vscsihba.handlers.overlay_file import create_overlay, digest, open_overlay, share, thaw
 from vscsihba.handlers.snapshot_layers import Layers, layer_path
 from vscsihba.handlers.snapshot_manifest import Manifest
 from vscsihba.handlers.snapshot_merge import tidy
 
 log = logging.getLogger(__name__)
+
+_LEFT_OVER = re.compile(
+    r"(?P<layer>[0-9a-f]{32})\.layer(\.new)?|overlay-[0-9a-f]{32}\.part|\.manifest\.[0-9a-f]{16}"
+)
+"""Files that only this module makes in the directory, with the layer that they are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +81,20 @@ class SnapshotSet:
         self.gate = Gate()
         self.manifest = manifest_.load(_file(directory))
         self._changing = threading.Lock()
-        self._demand_base()
+        self._check_base()
         layer = self.manifest.layer_of(snapshot) if snapshot else self.manifest.active
         lineage = self.manifest.lineage(layer)
-        self.switch(Layers(directory, lineage, base, read_only=bool(snapshot)))
-        if not snapshot:
-            if self.manifest.base != base.identity:  # an earlier version has recorded another name
-                self.save(msgspec.structs.replace(self.manifest, base=base.identity))
-            self._remove_strangers()
+        with ExitStack() as opened:
+            self.switch(Layers(directory, lineage, base, read_only=bool(snapshot)))
+            opened.callback(self._close_layers)
+            opened.enter_context(self._claim(layer if snapshot else ""))
+            if not self._is_current(snapshot, lineage):  # from now on it cannot change
+                raise InUseError(f"{directory} was changed while it was opened", cure="try again")
+            if not snapshot:
+                if self.manifest.base != base.identity:  # an earlier version has recorded another name
+                    self.save(msgspec.structs.replace(self.manifest, base=base.identity))
+                self._remove_strangers()
+            self._opened = opened.pop_all()
 
     @property
     def disk(self) -> CowDisk:
@@ -93,7 +107,7 @@ class SnapshotSet:
         Raises:
             OSError: The flush failed.
         """
-        self.layers.close()
+        self._opened.close()
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return what snapshots there are, the oldest first."""
@@ -102,20 +116,17 @@ class SnapshotSet:
 
     def take(self, name: str) -> None:
         """Make a snapshot; see `vscsihba.handlers.snapshot.SnapshotHandler.take`."""
-        with self._changing:
+        with self._changing, ExitStack() as failing:
             layer = manifest_.new_name()
             changed = self.manifest.taken(name, layer)
+            failing.callback(self._remove_layer, layer)
             new = self._new_layer(layer, self.disk.size)
-            try:
-                with self.gate.alone():
-                    self._end_active(changed)
-                    self.layers.put_on_top(layer, CowDisk(new, self.disk))
-                    self.switch(self.layers)
-            except BaseException:
-                if self.manifest is not changed:
-                    new.close()
-                    layer_path(self.directory, layer).unlink()
-                raise
+            failing.callback(new.abandon)
+            with self.gate.alone():
+                self._end_active(changed)
+                self.layers.put_on_top(layer, CowDisk(new, self.disk))
+                self.switch(self.layers)
+            failing.pop_all()
 
     def roll_back(self, name: str, *, progress: Progress = quiet) -> None:
         """Go back to a snapshot; see `vscsihba.handlers.snapshot.SnapshotHandler.roll_back`."""
@@ -123,20 +134,34 @@ class SnapshotSet:
             layer = manifest_.new_name()
             changed = self.manifest.rolled_back(name, layer)
             lineage = changed.lineage(layer)
-            self._new_layer(layer, self._size_of(lineage[1])).close()
-            after, before = Layers(self.directory, lineage, self.base, read_only=False), self.layers
-            with self.gate.alone():
-                self.save(changed)
-                self.switch(after)
-            with suppress(OSError):  # what could not be flushed is given up anyway
-                before.close()
-            tidy(self, progress)
+            before = self.layers
+            with ExitStack() as failing:
+                failing.callback(self._remove_layer, layer)
+                self._new_layer(layer, self._size_of(lineage[1])).close()
+                after = Layers(self.directory, lineage, self.base, read_only=False)
+                failing.callback(after.abandon)
+                with self.gate.alone():
+                    self.save(changed)
+                    self.switch(after)
+                failing.pop_all()
+            try:
+                before.abandon()
+                tidy(self, progress)
+            except (
+                OSError
+            ) as error:  # the disk is what it was; that something is left over is no failure of that
+                log.warning("%s: layers that nothing needs are kept: %s", self.directory, error)
 
     def delete(self, name: str, *, progress: Progress = quiet) -> None:
         """Delete a snapshot; see `vscsihba.handlers.snapshot.SnapshotHandler.delete`."""
         with self._changing:
             self.save(self.manifest.without(name))
-            tidy(self, progress)
+            try:
+                tidy(self, progress)
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"snapshot {name} is deleted, but its layer is kept: {error.strerror}"
+                ) from error
 
     def tidy(self, *, progress: Progress = quiet) -> None:
         """Merge and remove what nothing needs; see `vscsihba.handlers.snapshot.SnapshotHandler.tidy`."""
@@ -154,13 +179,19 @@ class SnapshotSet:
         Raises:
             OSError: That failed; the one before counts.
         """
-        try:
+        with ExitStack() as failing:
+            failing.callback(self._put_back)
             changed.save(_file(self.directory))
-        except OSError:
-            # It may be there, and only the directory could not be synced.
-            if manifest_.load(_file(self.directory)) != changed:
-                raise
+            failing.pop_all()
         self.manifest = changed
+
+    def _put_back(self) -> None:
+        """Have the manifest that counts in the place of one that was not saved with success."""
+        try:
+            if manifest_.load(_file(self.directory)) != self.manifest:
+                self.manifest.save(_file(self.directory))
+        except (OSError, VscsihbaError) as error:
+            log.warning("%s: which manifest a crash will leave is open: %s", self.directory, error)
 
     def _end_active(self, changed: Manifest) -> None:
         """Be done with the active layer, and put on stable storage that another one is.
@@ -170,12 +201,37 @@ class SnapshotSet:
         """
         overlay = self.disk.overlay
         overlay.end()
-        try:
+        with ExitStack() as failing:
+            failing.callback(self._go_on_with, overlay)
+            share(overlay)
             self.save(changed)
-        except BaseException:
-            overlay.begin()
-            raise
-        freeze(overlay)
+            failing.pop_all()
+
+    def _go_on_with(self, overlay: Overlay) -> None:
+        """Keep the active layer for this disk alone; it begins anew with the next cluster that it stores."""
+        try:
+            thaw(overlay)
+        except HostError as error:
+            log.warning("%s: the active layer can be read by others: %s", self.directory, error)
+
+    def _remove_layer(self, name: str) -> None:
+        """Remove the file of a layer that was not put to use, unless a manifest may name it."""
+        with suppress(OSError, VscsihbaError):  # a file that stays is removed when the set is opened
+            if name not in manifest_.load(_file(self.directory)).layers:
+                layer_path(self.directory, name).unlink(missing_ok=True)
+
+    def _close_layers(self) -> None:
+        self.layers.close()
+
+    def _claim(self, layer: str) -> NameClaim:
+        """Have the name of the set, or of a snapshot in it, for this directory alone."""
+        taken = InUseError(
+            f"{self.directory} is a copy of a set of snapshots that is in use, with the same uuid",
+            cure=f'give it its own, while no disk uses it: "vscsihba snapshot renew-uuid {self.directory}"',
+        )
+        where = self.directory.stat()
+        name = f"snapshot:{self.manifest.uuid}:{layer}"
+        return NameClaim(name, shared=bool(layer), taken=taken, place=f"{where.st_dev}:{where.st_ino}")
 
     def _new_layer(self, name: str, size: int) -> Overlay:
         """Make a layer in which nothing is stored, and open it."""
@@ -189,20 +245,28 @@ class SnapshotSet:
         overlay.close()
         return overlay.header.size
 
-    def _demand_base(self) -> None:
+    def _check_base(self) -> None:
         found, base = self.manifest, self.base
         known = base.is_known_as(found.base)
         if not known or (found.base_size, found.base_digest) != (base.geometry.size, digest(base)):
             what = "has changed" if known else f"is not {found.base}"
             raise HostError(f"{self.directory}: the base of the snapshots {what}", cure="bring it back")
 
+    def _is_current(self, snapshot: str, lineage: list[str]) -> bool:
+        """Tell whether the manifest says the same now that the layers are locked."""
+        now = manifest_.load(_file(self.directory))
+        if not snapshot:
+            return now == self.manifest
+        return snapshot in now.snapshots and now.lineage(now.snapshots[snapshot].layer) == lineage
+
     def _remove_strangers(self) -> None:
         """Remove what a crash left behind: layers that the manifest does not know."""
-        known = {layer_path(self.directory, layer) for layer in self.manifest.layers}
-        for path in self.directory.glob("*.layer*"):
-            if path not in known:
+        for path in self.directory.iterdir():
+            found = _LEFT_OVER.fullmatch(path.name)
+            if found is not None and found["layer"] not in self.manifest.layers:
                 log.info("%s is removed: nothing needs it", path)
-                path.unlink()
+                with suppress(OSError):  # the next one to open the set tries again
+                    path.unlink()
 
 
 def check_set(directory: Path, snapshot: str, *, create: bool) -> None:
@@ -227,21 +291,53 @@ def create_set(directory: Path, base: Handler, shape: Geometry, cluster_size: in
     Raises:
         OSError: There is no room.
     """
-    if _file(directory).exists():
-        return
-    directory.mkdir(mode=0o700, exist_ok=True)
-    sync_directory(directory.parent)
-    layer = manifest_.new_name()
-    new = Manifest(
-        base=base.identity,
-        base_size=shape.size,
-        base_digest=digest(base),
-        cluster_size=cluster_size,
-        layers={layer: manifest_.BASE},
-        active=layer,
-    )
-    create_overlay(str(layer_path(directory, layer)), _header(new, shape.size))
-    new.save(_file(directory))
+    with ExitStack() as failing:
+        if not directory.exists():
+            directory.mkdir(mode=0o700)
+            failing.callback(_remove_directory, directory)
+        elif _file(directory).exists():
+            sync_directory(directory)  # whoever has made it may have failed to do so
+            failing.pop_all()
+            return
+        sync_directory(directory.parent)
+        layer = manifest_.new_name()
+        new = Manifest(
+            base=base.identity,
+            base_size=shape.size,
+            base_digest=digest(base),
+            cluster_size=cluster_size,
+            layers={layer: manifest_.BASE},
+            active=layer,
+        )
+        create_overlay(str(layer_path(directory, layer)), _header(new, shape.size))
+        failing.callback(layer_path(directory, layer).unlink)
+        failing.callback(_file(directory).unlink, missing_ok=True)
+        new.save(_file(directory))
+        failing.pop_all()
+
+
+def renew_uuid(directory: Path) -> str:
+    """Give a set, which is a copy of another one, a uuid of its own, and return it.
+
+    Its disk and its snapshots have other serial numbers and NAA names from then on.
+
+    Raises:
+        UsageError, HostError: There is no such set, or a disk uses it.
+        OSError: The manifest cannot be replaced.
+    """
+    found = manifest_.load(_file(directory))
+    active = open_overlay(str(layer_path(directory, found.active)), read_only=False)
+    try:
+        changed = msgspec.structs.replace(found, uuid=str(uuid.uuid4()))
+        changed.save(_file(directory))
+    finally:
+        active.close()
+    return changed.uuid
+
+
+def _remove_directory(directory: Path) -> None:
+    with suppress(OSError):  # somebody has put something there
+        directory.rmdir()
 
 
 def _header(manifest: Manifest, size: int) -> Header:

@@ -63,7 +63,7 @@ class Surviving:
         self._fd = _open_locked(self.path)
         with ExitStack() as failing:
             failing.callback(os.close, self._fd)
-            if os.fstat(self._fd).st_size == 0:
+            if _is_empty(self._fd):
                 failing.callback(self.path.unlink, missing_ok=True)
                 self._begin(about)
             self._start, self.about = _head(self._fd)
@@ -248,9 +248,11 @@ def _check_own(path: Path, status: os.stat_result) -> None:
 
 def _head(fd: int) -> tuple[int, bytes | None]:
     """Return where the content of a file begins, and what the file says of its medium."""
-    page = os.pread(fd, HEAD, 0)
-    if len(page) < HEAD or not page.startswith(MAGIC):
+    page = _read(fd, HEAD, 0)
+    if not page.startswith(MAGIC):
         return 0, None
+    if len(page) < HEAD:
+        return HEAD, b""
     _, crc, length = _HEAD.unpack_from(page)
     about = page[_HEAD.size : _HEAD.size + length]
     if zlib.crc32(about) != crc:
@@ -258,12 +260,22 @@ def _head(fd: int) -> tuple[int, bytes | None]:
     return HEAD, about
 
 
+def _is_empty(fd: int) -> bool:
+    """Tell whether a file has nothing yet: its maker may have been killed before the head was whole."""
+    page = _read(fd, HEAD, 0)
+    return not page or (len(page) < HEAD and page.startswith(MAGIC[: len(page)]))
+
+
 def _content(fd: int, start: int) -> bytes:
-    size = os.fstat(fd).st_size - start
-    room = bytearray(max(0, size))
-    done = (
-        transfer(lambda part, offset: os.preadv(fd, part, offset), start, [memoryview(room)]) if room else 0
-    )
+    return _read(fd, os.fstat(fd).st_size - start, start)
+
+
+def _read(fd: int, length: int, offset: int) -> bytes:
+    """Return so many bytes of a file, fewer if it ends before."""
+    room = bytearray(max(0, length))
+    if not room:
+        return b""
+    done = transfer(lambda part, at: os.preadv(fd, part, at), offset, [memoryview(room)])
     return bytes(room[:done])
 
 

@@ -176,6 +176,7 @@ class _File:
 
     safe: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes, bool]] = field(default_factory=list)
+    is_directory: bool = False
 
     def sync(self) -> None:
         for offset, data, _ in self.pending:
@@ -220,7 +221,8 @@ class Power:
         self.names: dict[Path, _File] = {}
         self.changes: list[tuple[Path, dict[Path, _File | None]]] = []
         for path in directory.rglob("*"):
-            self.names[path] = _File(bytearray(path.read_bytes() if path.is_file() else b""))
+            content = bytearray(path.read_bytes() if path.is_file() else b"")
+            self.names[path] = _File(content, is_directory=path.is_dir())
             self.files[path.stat().st_ino] = self.names[path]
 
     @contextmanager
@@ -346,7 +348,7 @@ class Power:
             self.call()
         real(path, *args, **options)
         if not there:
-            self.files[path.stat().st_ino] = _File()
+            self.files[path.stat().st_ino] = _File(is_directory=True)
             self.named({path: self.files[path.stat().st_ino]})
 
     def removed(self, real: Callable[..., None], path: Path, missing_ok: bool) -> None:
@@ -365,16 +367,15 @@ class Power:
             changes = [change for where, change in self.changes if where == parent]
             for change in changes[: luck.randint(0, len(changes))]:
                 self.apply(names, change)
-        directories = [path for path in directory.rglob("*") if path.is_dir()]
-        for path in directory.rglob("*"):
-            if path.is_file():
-                path.unlink()
+        for path in directory.iterdir():
+            (shutil.rmtree if path.is_dir() else os.unlink)(path)
         for path, file in sorted(names.items(), key=lambda item: item[0]):
-            if path not in directories:
+            if not path.parent.is_dir():
+                continue  # the directory was lost, and its files with it
+            if file.is_directory:
+                path.mkdir()
+            else:
                 path.write_bytes(file.after_power_cut(luck))
-        for path in sorted(directories, reverse=True):
-            if path not in names:
-                shutil.rmtree(path)
 
 
 def cut_power(

@@ -330,7 +330,7 @@ def abandon(disk: Checked) -> None:
     assert isinstance(handler, CowHandler)
     handler._overlay._leave_note()
     handler._overlay.store.close()
-    handler._opened.pop_all()
+    handler._name.__exit__()
 
 
 def test_readers_see_what_a_killed_process_had_not_flushed(base: Path) -> None:

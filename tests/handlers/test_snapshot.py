@@ -329,10 +329,20 @@ def test_a_damaged_manifest_is_told(base: Path) -> None:
 def test_what_a_crash_left_behind_is_removed(base: Path) -> None:
     with build(snapshot(base)):
         pass
-    for name in ("stranger.layer", "half.layer.new"):
+    before = set((base / "set").iterdir())
+    for name in ("0" * 32 + ".layer", f"overlay-{'1' * 32}.part", f".manifest.{'2' * 16}"):
         (base / "set" / name).write_bytes(b"x")
     with build(snapshot(base)):
-        assert layers(base) == 1
+        assert set((base / "set").iterdir()) == before
+
+
+def test_a_file_of_somebody_else_stays_in_the_directory(base: Path) -> None:
+    with build(snapshot(base)):
+        pass
+    (base / "set" / "notes.layer").write_bytes(b"somebody's only copy")
+    with build(snapshot(base)):
+        pass
+    assert (base / "set" / "notes.layer").read_bytes() == b"somebody's only copy"
 
 
 def test_a_set_that_is_not_there(base: Path) -> None:

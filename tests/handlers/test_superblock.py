@@ -3,9 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.handlers.model import write
+from vscsihba.block import Views
 from vscsihba.errors import HostError
 from vscsihba.handlers import superblock
 from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.stack import build
 from vscsihba.handlers.superblock import Superblock
 
@@ -48,3 +50,50 @@ def test_too_long_a_text_changes_nothing() -> None:
 def test_a_store_that_is_too_small() -> None:
     with build({"handler": "memory", "size": 4096}) as disk, pytest.raises(HostError, match="it is no thing"):
         Superblock(disk, MAGIC, "thing")
+
+
+class Failing(MemoryHandler):
+    """A store of which writes may fail by half."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryHandler.Options(size=8192, label="failing"))
+        self.fails = False
+        self.open()
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        data = b"".join(views)
+        super().write(offset, [memoryview(data[:20] if self.fails else data)])
+        if self.fails:
+            raise OSError(5, "broken")
+
+
+def test_failure_after_failure_leaves_the_slot_alone_that_counts() -> None:
+    store = Failing()
+    superblock.create(store, b"first", MAGIC, "thing")
+    block = Superblock(store, MAGIC, "thing")
+    for _ in range(3):
+        store.fails = True
+        with pytest.raises(OSError, match="broken"):
+            block.replace(b"second")
+        assert Superblock(store, MAGIC, "thing").text == block.text == b"first"
+    store.fails = False
+    block.replace(b"third")
+    assert Superblock(store, MAGIC, "thing").text == b"third"
+
+
+def test_one_that_could_not_be_flushed_is_taken_back() -> None:
+    store = Failing()
+    superblock.create(store, b"first", MAGIC, "thing")
+    block = Superblock(store, MAGIC, "thing")
+    outcomes = iter([False, True])
+
+    def flush() -> None:
+        if next(outcomes, False):
+            raise OSError(5, "broken")
+
+    store.flush = flush  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="broken"):
+        block.replace(b"second")
+    assert Superblock(store, MAGIC, "thing").text == block.text == b"first"
+    block.replace(b"third")
+    assert Superblock(store, MAGIC, "thing").text == b"third"

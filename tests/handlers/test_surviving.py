@@ -1,10 +1,12 @@
+import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from vscsihba.errors import HostError, InUseError
-from vscsihba.handlers import surviving
+from vscsihba.handlers import linux, surviving
 from vscsihba.handlers.surviving import Surviving, forget, recall
 
 
@@ -99,3 +101,70 @@ def test_a_refusal_leaves_nothing_open() -> None:
             Surviving("one")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     row.close(forget=True)
+
+
+def test_what_does_not_fit_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    row = Surviving("one")
+    row.put(4000, b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(linux, "allocate", full)
+        with pytest.raises(OSError, match="No space"):
+            row.put(4000, bytes(200))
+        row.put(0, b"within a page")
+    assert row.content()[4000:] == b"before"
+    row.close(forget=True)
+
+
+def test_what_was_not_put_there_is_no_zeroes() -> None:
+    row = Surviving("one")
+    row.put(0, b"abc")
+    with pytest.raises(OSError, match="ends at byte"):
+        row.get(0, [memoryview(bytearray(4))])
+    row.close(forget=True)
+
+
+def test_it_is_told_whether_somebody_still_uses_it() -> None:
+    row = Surviving("one", about=b"a medium")
+    for in_use in (True, False):
+        found = recall("one")
+        assert found is not None
+        assert (found.in_use, found.about) == (in_use, b"a medium")
+        if in_use:
+            row.close(forget=False)
+
+
+def test_a_read_that_stops_short_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Surviving("one", about=b"a medium")
+    row.put(0, b"abc" * 1000)
+    row.close(forget=False)
+    real = os.preadv
+
+    def short(fd: int, views: Sequence[memoryview], offset: int) -> int:
+        return real(fd, [memoryview(views[0])[:700]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    assert content("one") == b"abc" * 1000
+
+
+def test_a_file_of_an_earlier_release_has_no_head() -> None:
+    row = Surviving("one")
+    path = row.path
+    row.close(forget=False)
+    path.write_bytes(b"\0\2\3")
+    found = recall("one")
+    assert found is not None
+    assert (found.about, found.content) == (None, b"\0\2\3")
+    row = Surviving("one")
+    row.put(1, b"x")
+    row.close(forget=False)
+    assert path.read_bytes() == b"\0x\3"
+
+
+def test_a_sticky_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    monkeypatch.setattr(surviving, "DIRECTORY", tmp_path / "shared")
+    Surviving("one").close(forget=True)

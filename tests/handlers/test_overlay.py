@@ -1,0 +1,553 @@
+"""Overlays under faults: copies of them, notes of killed processes, failures half way, older versions."""
+
+import errno
+import itertools
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.handlers.crash import Power
+from tests.handlers.model import KIB, read, write
+from tests.handlers.test_cow import CONTENT, SIZE, abandon, cow, notes
+from vscsihba.errors import HostError, InUseError, MediumError, UsageError
+from vscsihba.handlers import cow_admin, cow_format, linux, superblock, surviving
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.cow import CowHandler
+from vscsihba.handlers.cow_format import BASE, DATA, ZERO
+from vscsihba.handlers.overlay import Overlay
+from vscsihba.handlers.overlay_file import open_overlay
+from vscsihba.handlers.stack import build
+from vscsihba.handlers.surviving import Surviving
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base.img").write_bytes(CONTENT[:SIZE])
+    return tmp_path
+
+
+def handler_of(disk: Checked) -> CowHandler:
+    assert isinstance(disk.next, CowHandler)
+    return disk.next
+
+
+def overlay_of(disk: Checked) -> Overlay:
+    return handler_of(disk)._overlay
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def broken(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def copied(base: Path) -> dict[str, object]:
+    """Copy the overlay as it is, and return a disk of the copy."""
+    shutil.copy(base / "over.cow", base / "copy.cow")
+    return cow(base, path=str(base / "copy.cow"), create=False)
+
+
+# Copies
+
+
+def test_a_copy_of_an_overlay_in_use_is_refused_until_it_has_its_own_uuid(base: Path) -> None:
+    with build(cow(base)) as disk:
+        document = copied(base)
+        with pytest.raises(InUseError, match=r'same uuid; .* "vscsihba cow renew-uuid .*copy\.cow"'):
+            build(document).open()
+        cow_admin.renew_uuid(str(base / "copy.cow"))
+        with build(document) as copy:
+            assert copy.identity != disk.identity
+
+
+def test_copies_that_are_only_read_are_refused_as_well(base: Path) -> None:
+    with build(cow(base)):
+        pass
+    copy = {**copied(base), "read_only": True}
+    reader = cow(base, create=False, read_only=True)
+    with build(reader), build(reader), pytest.raises(InUseError, match="same uuid"):
+        build(copy).open()
+    with build(copy):
+        pass
+
+
+def test_a_new_uuid_keeps_the_content_and_the_map(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"mine")
+    uuid = cow_admin.renew_uuid(str(base / "over.cow"))
+    for _ in range(2):
+        with build(cow(base)) as disk:
+            assert disk.identity == f"cow:{uuid}"
+            assert read(disk, 0, 5) == b"mine" + CONTENT[4:5]
+            write(disk, 128 * KIB, b"more")
+
+
+def test_a_copy_of_a_live_overlay_leaves_the_notes_of_the_original_alone(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"flushed")
+    disk.flush()
+    document = copied(base)
+    write(disk, 128 * KIB, b"acknowledged")
+    cow_admin.renew_uuid(str(base / "copy.cow"))
+    with build(document) as copy:
+        assert read(copy, 0, 7) == b"flushed"
+        assert read(copy, 128 * KIB, 12) == CONTENT[128 * KIB :][:12]
+    abandon(disk)
+    with build(cow(base, create=False)) as disk:
+        assert read(disk, 128 * KIB, 12) == b"acknowledged"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_copy_does_not_take_what_a_killed_process_left_for_the_original(
+    base: Path, read_only: bool
+) -> None:
+    disk = build(cow(base)).open()
+    document = copied(base)
+    write(disk, 0, b"acknowledged")
+    abandon(disk)
+    with build({**document, "read_only": read_only}) as copy:
+        assert read(copy, 0, 12) == CONTENT[:12]
+    with build(cow(base, create=False)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+
+
+def test_a_file_that_was_moved_on_its_file_system_keeps_its_notes(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"acknowledged")
+    abandon(disk)
+    (base / "over.cow").rename(base / "moved.cow")
+    with build(cow(base, path=str(base / "moved.cow"), create=False)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+
+
+@pytest.mark.parametrize("take", [True, False])
+def test_notes_of_which_it_is_not_clear_whose_they_are(
+    base: Path, take: bool, own_surviving_directory: Path
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"acknowledged")
+    abandon(disk)
+    document = copied(base)
+    (base / "over.cow").unlink()
+    for refused in (document, {**document, "read_only": True}):
+        with pytest.raises(
+            HostError, match=r'writes that a killed process .* "vscsihba cow recover .*copy\.cow"'
+        ):
+            build(refused).open()
+    assert len(notes(own_surviving_directory)) == 1
+    cow_admin.recover(str(base / "copy.cow"), take=take)
+    with build(document) as disk:
+        assert read(disk, 0, 12) == (b"acknowledged" if take else CONTENT[:12])
+    assert len(notes(own_surviving_directory)) == (0 if take else 1)
+
+
+def test_notes_of_an_earlier_release_are_taken_over(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"acknowledged")
+    note = overlay_of(disk)._note
+    assert note is not None
+    states = note.content()
+    abandon(disk)
+    note.path.write_bytes(states)
+    with build(cow(base)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+
+
+# Failures
+
+
+def test_an_unmap_for_which_there_is_no_room_changes_nothing(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (base / "base.img").open("r+b") as file:
+        file.truncate(64 << 20)
+    document = cow(base, cluster_size=4096)
+    disk = build(document).open()
+    write(disk, 4050 * 4096, b"1" * 4 * 4096)
+    disk.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(linux, "allocate", full)
+        with pytest.raises(OSError, match="No space"):
+            disk.unmap(4032 * 4096, 4032 * 4096)
+    assert read(disk, 4050 * 4096, 4) == b"1111"
+    write(disk, 4050 * 4096, b"2" * 4096)
+    disk.flush()
+    abandon(disk)
+    with build(document) as disk:
+        assert read(disk, 4050 * 4096, 4) == b"2222"
+        assert read(disk, 4051 * 4096, 4) == b"1111"
+
+
+def test_a_note_that_is_put_in_part_says_what_memory_says(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = cow(base, cluster_size=4096)
+    disk = build(document).open()
+    real, calls = os.pwrite, itertools.count()
+
+    def half(fd: int, data: Any, offset: int) -> int:
+        if next(calls):
+            broken()
+        return real(fd, memoryview(data)[: len(data) // 2], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", half)
+        with pytest.raises(OSError, match="error"):
+            disk.write_zeroes(0, 16 * 4096, may_unmap=True)
+    states = bytes(overlay_of(disk).states[:16])
+    assert states == bytes([ZERO]) * 8 + bytes([BASE]) * 8
+    write(disk, 4096, b"acknowledged")
+    abandon(disk)
+    with build(document) as disk:
+        assert read(disk, 4096, 12) == b"acknowledged"
+        assert bytes(overlay_of(disk).states[2:16]) == states[2:]
+
+
+def test_a_cluster_that_a_failed_flush_may_have_lost_is_not_read(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"safe")
+    disk.flush()
+    write(disk, 128 * KIB, b"perhaps lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError, match="error"):
+            disk.flush()
+    assert read(disk, 0, 4) == b"safe"
+    for offset in (128 * KIB, 192 * KIB - 512):
+        with pytest.raises(MediumError, match="a flush has failed"):
+            read(disk, offset, 512)
+    write(disk, 128 * KIB, b"x" * 64 * KIB)
+    assert read(disk, 128 * KIB, 3) == b"xxx"
+    write(disk, 64 * KIB, b"acknowledged")
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, 64 * KIB, 12) == b"acknowledged"
+        assert read(disk, 128 * KIB, 3) == b"xxx"
+
+
+def test_a_cluster_that_was_lost_is_as_the_base_has_it_for_the_next_process(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 128 * KIB, b"lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError, match="error"):
+            disk.flush()
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, 128 * KIB, 512) == CONTENT[128 * KIB :][:512]
+
+
+def test_a_resize_that_fails_changes_nothing(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with build(cow(base)) as disk:
+        write(disk, SIZE - 512, b"at the end")
+        for size in (64 * KIB, 1 << 20):
+            with monkeypatch.context() as patch:
+                patch.setattr(superblock.Superblock, "replace", full)
+                with pytest.raises(OSError, match="No space"):
+                    disk.resize(size)
+            assert disk.geometry.size == SIZE
+            assert read(disk, SIZE - 512, 10) == b"at the end"
+        disk.resize(1 << 20)
+        assert not any(read(disk, SIZE, (1 << 20) - SIZE))
+
+
+def test_what_was_cut_off_reads_as_zeroes_when_it_is_back(base: Path) -> None:
+    for size in (SIZE - 512, 65 * KIB, 64 * KIB):
+        with build(cow(base, path=str(base / f"{size}.cow"))) as disk:
+            write(disk, SIZE - 600, b"x" * 600)
+            disk.resize(size)
+            disk.resize(SIZE + 512)
+            assert not any(read(disk, size, SIZE + 512 - size))
+
+
+@pytest.mark.parametrize("missing", ["the note", "the header", "the base"])
+def test_an_open_that_fails_leaves_nothing(
+    base: Path, missing: str, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+) -> None:
+    with build(cow(base)):
+        pass
+    before = sorted(base.iterdir()), len(list(Path("/proc/self/fd").iterdir()))
+    document = cow(base)
+    with monkeypatch.context() as patch:
+        if missing == "the note":
+            patch.setattr(os, "pwritev", full)
+        elif missing == "the header":
+            patch.setattr(superblock.Superblock, "replace", full)
+        else:
+            document["next"] = {"handler": "null", "size": SIZE}
+        with pytest.raises((OSError, HostError)):
+            build(document).open()
+    assert (sorted(base.iterdir()), len(list(Path("/proc/self/fd").iterdir()))) == before
+    assert notes(own_surviving_directory) == []
+    with build(cow(base)):
+        pass
+
+
+def test_making_an_overlay_touches_no_other_file(base: Path) -> None:
+    (base / "over.cow.new").write_bytes(b"somebody's only copy")
+    with build(cow(base)):
+        pass
+    assert (base / "over.cow.new").read_bytes() == b"somebody's only copy"
+    assert sorted(path.name for path in base.iterdir()) == ["base.img", "over.cow", "over.cow.new"]
+
+
+def test_an_overlay_that_is_made_and_not_opened_is_gone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Overlay, "begin", full)
+        with pytest.raises(OSError, match="No space"):
+            build(cow(base)).open()
+    assert [path.name for path in base.iterdir()] == ["base.img"]
+
+
+def test_a_link_to_an_overlay_stays_one(base: Path) -> None:
+    (base / "volume").mkdir()
+    (base / "over.cow").symlink_to(base / "volume" / "real.cow")
+    with build(cow(base)) as disk:
+        write(disk, 0, b"mine")
+    assert cow_admin.status(str(base / "volume" / "real.cow")).stored == 64 * KIB
+    cow_admin.discard(str(base / "over.cow"))
+    with build(cow(base)) as disk:
+        write(disk, 0, b"mine")
+    with build(str(base / "base.img")) as target:
+        cow_admin.commit(str(base / "over.cow"), target)
+    assert (base / "over.cow").is_symlink()
+    assert cow_admin.status(str(base / "volume" / "real.cow")).stored == 0
+    assert (base / "base.img").read_bytes() == b"mine" + CONTENT[4:SIZE]
+
+
+def test_an_interrupted_commit_goes_on_with_its_own_base_only(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"mine")
+    overlay = open_overlay(str(base / "over.cow"), read_only=False)
+    overlay.replace_header(msgspec.structs.replace(overlay.header, committing=True))
+    overlay.close()
+    shutil.copy(base / "base.img", base / "other.img")
+    with (
+        build(str(base / "other.img")) as target,
+        pytest.raises(UsageError, match=r"is not the base .*base\.img"),
+    ):
+        cow_admin.commit(str(base / "over.cow"), target)
+    assert (base / "other.img").read_bytes() == CONTENT[:SIZE]
+
+
+def test_a_discard_that_is_killed_forgets_everything_or_nothing(base: Path, tmp_path: Path) -> None:
+    outcomes = set()
+    for at in itertools.count():
+        where = tmp_path / str(at)
+        where.mkdir()
+        (where / "base.img").write_bytes(CONTENT[:SIZE])
+        with build(cow(where)) as disk:
+            write(disk, 0, b"mine")
+            disk.unmap(64 * KIB, 64 * KIB)
+        child = os.fork()
+        if child == 0:
+            power = Power(where, at)
+            power.cut = lambda: os._exit(9)  # type: ignore[method-assign]
+            with power.on():
+                cow_admin.discard(str(where / "over.cow"))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        with build(cow(where, create=False)) as disk:
+            found = read(disk, 0, SIZE)
+        assert found in (
+            CONTENT[:SIZE],
+            b"mine" + CONTENT[4 : 64 * KIB] + bytes(64 * KIB) + CONTENT[128 * KIB : SIZE],
+        )
+        outcomes.add(found[:4])
+        shutil.rmtree(where)
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+    assert outcomes == {b"mine", CONTENT[:4]}
+
+
+def test_what_is_committed_or_discarded_gives_its_storage_back(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"x" * SIZE)
+    assert (base / "over.cow").stat().st_blocks * 512 > SIZE
+    cow_admin.discard(str(base / "over.cow"))
+    assert (base / "over.cow").stat().st_blocks * 512 < 64 * KIB
+
+
+# Two requests at once
+
+
+class Watched:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self, waiting: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._waiting = waiting
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._waiting.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("other", ["write", "unmap", "pull"])
+def test_two_requests_for_one_new_cluster_lose_neither(base: Path, other: str, tmp_path: Path) -> None:
+    with build(cow(base)) as disk, build(cow(base, path=str(tmp_path / "below.cow"))) as below:
+        whole = handler_of(disk)._disk
+        write(below, 0, b"p" * 64 * KIB)
+        settled = threading.Event()
+        whole._allocating = Watched(settled)  # type: ignore[assignment]
+        real = whole._content
+
+        def second() -> None:
+            if other == "pull":
+                whole.pull(overlay_of(below), 0)
+            elif other == "write":
+                write(disk, 8192, b"second")
+            else:
+                disk.write_zeroes(0, 64 * KIB, may_unmap=True)
+            settled.set()
+
+        thread = threading.Thread(target=second)
+
+        def content(start: int, end: int) -> list[memoryview]:
+            found = real(start, end)
+            if not thread.ident:
+                thread.start()
+                settled.wait()  # the second one is done, or waits for this one
+            return found
+
+        whole._content = content  # type: ignore[method-assign]
+        write(disk, 0, b"first")
+        thread.join()
+        if other == "unmap":
+            assert not any(read(disk, 0, 64 * KIB))
+        else:
+            assert read(disk, 0, 5) == b"first"
+            assert read(disk, 8192, 6) == (b"second" if other == "write" else CONTENT[8192:8198])
+
+
+# Discards and extents
+
+
+def test_discards_smaller_than_a_cluster_take_no_storage(base: Path) -> None:
+    with (base / "base.img").open("r+b") as file:
+        file.truncate(8 << 20)
+    with build(cow(base)) as disk:
+        assert not disk.capabilities.unmap_zeroes
+        before = (base / "over.cow").stat().st_blocks
+        for offset in range(0, 8 << 20, 128 * KIB):
+            disk.unmap(offset + 16 * KIB, 96 * KIB)
+        disk.flush()
+        assert (base / "over.cow").stat().st_blocks <= before + 8
+        assert read(disk, 128 * KIB, 16 * KIB) == CONTENT[128 * KIB :][: 16 * KIB]
+
+
+def test_a_part_of_a_cluster_that_is_stored_gives_its_storage_back(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"x" * 64 * KIB)
+        disk.flush()
+        before = (base / "over.cow").stat().st_blocks
+        disk.unmap(16 * KIB, 32 * KIB)
+        assert (base / "over.cow").stat().st_blocks <= before - 64
+        assert read(disk, 0, 64 * KIB) == b"x" * 16 * KIB + bytes(32 * KIB) + b"x" * 16 * KIB
+
+
+class Counted(bytearray):
+    """States that count how many of them were looked at."""
+
+    looked = 0
+
+    def find(self, sub: Any, start: Any = 0, end: Any = 0) -> int:
+        found = super().find(sub, start, end)
+        self.looked += (end if found < 0 else found) - start
+        return found
+
+
+def test_extents_take_time_for_what_they_return_only(base: Path) -> None:
+    with build(cow(base, size="4GiB", cluster_size=4096)) as disk:
+        overlay = overlay_of(disk)
+        states = Counted(len(overlay.states))
+        states[0:4096:2] = bytes([DATA]) * 2048
+        overlay.states = states
+        found = disk.extents(0, 4 << 30)
+        assert len(found) == 1024
+        assert states.looked < 64 * 2 * 1024
+
+
+@given(
+    states=st.lists(
+        st.tuples(st.sampled_from([BASE, DATA, ZERO]), st.integers(1, 400)), min_size=1, max_size=12
+    )
+)
+def test_runs_are_cut_where_the_state_changes(states: list[tuple[int, int]]) -> None:
+    overlay = Overlay.__new__(Overlay)
+    overlay.states = bytearray(b"".join(bytes([state]) * count for state, count in states))
+    overlay._any_lost = False
+    overlay.header = cow_format.Header(
+        size=len(overlay.states) * 4096, cluster_size=4096, base="", base_size=0, base_digest=""
+    )
+    found = [(state, run.length // 4096) for state, run in overlay.runs(0, overlay.header.size)]
+    assert found == [(state, len(list(group))) for state, group in itertools.groupby(overlay.states)]
+
+
+def test_a_key_that_stays_in_the_base_cannot_be_destroyed(base: Path) -> None:
+    encrypted = {
+        "handler": "encrypt",
+        "passphrase_file": str(base / "secret"),
+        "kdf": "pbkdf2",
+        "kdf_time": 0,
+    }
+    (base / "secret").write_bytes(b"correct horse\n")
+    with (base / "base.img").open("wb") as file:
+        file.truncate(32 << 20)
+    with build({**encrypted, "create": True, "next": str(base / "base.img")}) as disk:
+        assert disk.capabilities.crypto_erase
+    with build({**encrypted, "next": cow(base)}) as disk:
+        assert not disk.capabilities.crypto_erase
+
+
+# Versions
+
+
+def test_an_overlay_of_version_1_becomes_one_of_version_2(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old(header: cow_format.Header) -> bytes:
+        fields = msgspec.to_builtins(header)
+        del fields["map_uuid"], fields["clearing"]
+        return msgspec.json.encode({**fields, "version": 1})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vscsihba.handlers.overlay.encode_header", old)
+        with build(cow(base)) as disk:
+            write(disk, 0, b"mine")
+    with build(cow(base, create=False, read_only=True)) as disk:
+        assert read(disk, 0, 5) == b"mine" + CONTENT[4:5]
+    assert b'"version":1' in (base / "over.cow").read_bytes()[:8192]
+    with build(cow(base)) as disk:
+        assert read(disk, 0, 5) == b"mine" + CONTENT[4:5]
+    newest = max((base / "over.cow").read_bytes()[at : at + 4096][16:] for at in (0, 4096))
+    assert b'"version":2' in newest
+
+
+def test_a_note_is_about_a_file_and_locked_by_its_process(base: Path) -> None:
+    with build(cow(base)) as disk:
+        session = overlay_of(disk).header.session
+        found = surviving.recall(session)
+        assert found is not None
+        assert found.in_use
+        assert msgspec.json.decode(found.about or b"")["inode"] == (base / "over.cow").stat().st_ino
+        with pytest.raises(InUseError):
+            Surviving(session)
+    assert surviving.recall(session) is None
