@@ -12,6 +12,7 @@ The layer below is slow, so nothing waits for it under the lock: a fetch whose b
 written meanwhile is stale, and not kept.
 """
 
+import errno
 import hashlib
 import logging
 import threading
@@ -323,7 +324,8 @@ class CacheHandler(Transform):
             if kept:
                 return
             if kept is None and full:
-                self._make_room()
+                if not self._make_room():
+                    break
             elif kept is False or not self._fetch(block, block + 1)[1]:
                 break
         with self._past_the_cache(block, block + 1):
@@ -346,17 +348,20 @@ class CacheHandler(Transform):
             return None
         return self._slots.hold_dirty(block, data)
 
-    def _make_room(self) -> None:
-        """Write some blocks back if all are dirty."""
+    def _make_room(self) -> bool:
+        """Write some blocks back if all are dirty; return False if that makes no room."""
         with self._writing_back:
             with self._lock:
                 blocks = [] if self._slots.has_room else self._slots.dirty[:_MAKE_ROOM]
-            self._write_back(blocks)
+            return self._write_back(blocks)
 
-    def _write_back(self, blocks: list[int], *, fua: bool = False, flush: bool = False) -> None:
+    def _write_back(self, blocks: list[int], *, fua: bool = False, flush: bool = False) -> bool:
         """Write dirty blocks below; one at a time does so, or an older content might come last.
 
         They are clean once that has succeeded, with `flush` the flush too.
+
+        Returns:
+            False if they are below and stay dirty, for that could not be noted.
         """
         versions: dict[int, int] = {}
         for run in _runs(blocks, _AT_ONCE // self._block):
@@ -371,8 +376,8 @@ class CacheHandler(Transform):
         if flush:
             self.next.flush()
         with self._lock:
-            for block, version in versions.items():
-                self._slots.clean(block, version)
+            noted = [self._slots.clean(block, version) for block, version in versions.items()]
+        return all(noted)
 
     def _dirty(self) -> list[int]:
         with self._lock:
@@ -404,7 +409,8 @@ class CacheHandler(Transform):
                         write = self._begin_below(first, last)
                         break
                     dirty = [block for block in self._slots.dirty if first <= block < last]
-                self._write_back(dirty)
+                if not self._write_back(dirty):
+                    raise OSError(errno.EIO, "the list of dirty blocks cannot be changed")
             try:
                 yield
             finally:

@@ -161,17 +161,22 @@ class Slots:
             self.drop_clean(block, block + 1)
             raise
 
-    def clean(self, block: int, version: int) -> None:
-        """Note that the layer below has a block, unless it was changed since that `version`."""
+    def clean(self, block: int, version: int) -> bool:
+        """Note that the layer below has a block, unless it was changed since that `version`.
+
+        Returns:
+            False if that could not be noted. It stays dirty and is written below once more, which is no harm.
+        """
         slot = self._dirty.get(block)
         if slot is None or slot.version != version:
-            return
+            return True
         try:
             self._note(slot, 0)
         except OSError as error:
-            self._tell(error)  # it stays dirty and is written below once more, which is no harm
-            return
+            self._tell(error)
+            return False
         self._clean[block] = self._dirty.pop(block)
+        return True
 
     def drop_clean(self, first: int, last: int) -> None:
         """Forget the blocks from `first` to before `last` that the layer below has, too."""

@@ -1,3 +1,5 @@
+import errno
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
 from vscsihba.block import Views
-from vscsihba.errors import ConfigError, InUseError, UsageError
+from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+from vscsihba.handlers import linux
 from vscsihba.handlers.cache import CacheHandler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.stack import Document, build
+from vscsihba.handlers.surviving import Surviving
 
 SIZE = 320 * KIB
 CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)
@@ -336,3 +340,274 @@ def test_nothing_is_left_behind(tmp_path: Path, own_surviving_directory: Path) -
 def test_a_cache_smaller_than_a_block(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="smaller than one of its blocks"):
         build(cache(tmp_path, size=4095))
+
+
+# Storage that fails
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the storage of caches take so many more writes, and none after them."""
+    left, real = [1 << 30], os.pwrite
+
+    def pwrite(fd: int, data: Any, offset: int) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    return lambda writes: left.__setitem__(0, writes)
+
+
+def content_of(below: Below, offset: int, length: int) -> bytes:
+    room = bytearray(length)
+    MemoryHandler.read(below, offset, [memoryview(room)])
+    return bytes(room)
+
+
+def test_reads_go_past_a_cache_that_is_full(
+    through: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    MemoryHandler.write(below, 0, [memoryview(CONTENT)[:SIZE]])
+    full(3)
+    for _ in range(2):
+        for offset in range(0, SIZE, 4096):
+            assert read(through, offset, 4096) == CONTENT[offset : offset + 4096]
+
+
+def test_a_full_cache_keeps_what_is_used_most(
+    through: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    for block in (0, 1):
+        read(through, block * 4096, 1)
+
+    class OnlyTwo(Surviving):
+        """A file for which there is memory for two blocks."""
+
+        def put(self, at: int, data: bytes | memoryview) -> None:
+            if at >= 2 * 4096:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().put(at, data)
+
+    handler = through.next
+    assert isinstance(handler, CacheHandler)
+    assert handler._slots._data is not None
+    handler._slots._data.__class__ = OnlyTwo
+    for block in (0, 5, 5, 0, 6, 0):
+        read(through, block * 4096, 1)
+    below.asked.clear()
+    for block in (0, 6):
+        read(through, block * 4096, 1)
+    assert below.asked == []
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_writes_go_past_a_cache_that_is_full(
+    behind: Checked, below: Below, full: Callable[[int], None], writes: int
+) -> None:
+    MemoryHandler.write(below, 0, [memoryview(b"D" * 16384)])
+    full(writes)
+    write(behind, 4096, b"N" * 512)
+    write(behind, 0, b"W" * 4096)
+    assert read(behind, 0, 8192) == b"W" * 4096 + b"N" * 512 + b"D" * 3584
+    full(1 << 30)
+    write(behind, 4096 + 1024, b"M" * 512)
+    behind.flush()
+    assert content_of(below, 0, 12288) == (
+        b"W" * 4096 + b"N" * 512 + b"D" * 512 + b"M" * 512 + b"D" * 2560 + b"D" * 4096
+    )
+
+
+def test_a_dirty_block_that_cannot_be_changed_is_written_below_first(
+    behind: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(behind, 0, b"a" * 4096)
+    real = Surviving.put
+
+    def put(file: Surviving, at: int, data: bytes | memoryview) -> None:
+        if file.path.suffix == ".data":
+            raise OSError(errno.EIO, "broken")
+        real(file, at, data)
+
+    monkeypatch.setattr(Surviving, "put", put)
+    write(behind, 512, b"b" * 512)
+    assert content_of(below, 0, 4096) == b"a" * 512 + b"b" * 512 + b"a" * 3072
+    assert read(behind, 0, 4096) == content_of(below, 0, 4096)
+
+
+def test_a_list_that_cannot_be_changed_ends_in_an_error_or_past_the_cache(
+    behind: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    for block in range(16):
+        write(behind, block * 4096, bytes([block + 1]) * 4096)
+    full(0)
+    with pytest.raises(OSError, match="list of dirty blocks"):
+        write(behind, 512, b"b" * 512)
+    write(behind, 20 * 4096, b"x" * 4096)
+    assert content_of(below, 20 * 4096, 4096) == b"x" * 4096
+    behind.flush()
+    assert read(behind, 4096, 4096) == content_of(below, 4096, 4096) == b"\2" * 4096
+
+
+def test_a_cache_that_cannot_be_made_lets_everything_past(
+    below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for mode in ("write-through", "write-back"):
+        handler = on(below, mode=mode)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwritev", refuse)
+            handler.open()
+        disk = Checked(handler)
+        disk.open()
+        write(disk, 100, mode.encode())
+        assert read(disk, 100, len(mode)) == mode.encode() == content_of(below, 100, len(mode))
+        disk.flush()
+        handler.close()
+
+
+def test_a_cache_that_fails_to_open_leaves_nothing(
+    below: Below, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+) -> None:
+    real, calls = os.pwritev, iter([True, False])
+
+    def once(*arguments: Any) -> int:
+        if not next(calls, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, "pwritev", once)
+    handler = on(below, mode="write-back")
+    handler.open()
+    handler.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not any(path.stat().st_size > 4096 + 8 for path in own_surviving_directory.iterdir())
+
+
+def test_a_block_that_cannot_be_read_is_read_below(
+    through: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    read(through, 0, 4096)
+    MemoryHandler.write(below, 0, [memoryview(b"below")])
+    monkeypatch.setattr(Surviving, "get", broken)
+    assert read(through, 0, 5) == b"below"
+
+
+def test_a_dirty_block_that_cannot_be_read_is_an_error(
+    behind: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    write(behind, 0, b"x" * 4096)
+    with monkeypatch.context() as patch:
+        patch.setattr(Surviving, "get", broken)
+        with pytest.raises(OSError, match="broken"):
+            read(behind, 0, 5)
+        with pytest.raises(OSError, match="broken"):
+            behind.flush()
+    behind.flush()
+    assert read(behind, 0, 1) == b"x"
+
+
+def test_a_block_that_is_changed_while_it_is_written_back_stays_dirty(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"old" * 1000 + b"." * 1096)
+    real = below.write
+
+    def overtaken(offset: int, views: Views, *, fua: bool = False) -> None:
+        real(offset, views, fua=fua)
+        below.write = real  # type: ignore[method-assign]
+        write(behind, 0, b"new")
+
+    below.write = overtaken  # type: ignore[method-assign]
+    behind.flush()
+    assert read(behind, 0, 6) == b"newold"
+    behind.flush()
+    assert content_of(below, 0, 6) == b"newold"
+
+
+def test_an_unmap_that_fails_below_forgets_nothing(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"kept" * 1024)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    below.unmap = refuse  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="broken"):
+        behind.unmap(0, 4096)
+    assert read(behind, 0, 4) == b"kept"
+    behind.flush()
+    assert content_of(below, 0, 4) == b"kept"
+
+
+def test_an_unmap_that_cannot_be_noted_forgets_nothing(
+    behind: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    write(behind, 0, b"kept" * 1024)
+    full(0)
+    with pytest.raises(OSError, match="No space"):
+        behind.unmap(0, 4096)
+    full(1 << 30)
+    assert read(behind, 0, 4) == b"kept"
+    behind.flush()
+    assert content_of(below, 0, 4) == b"kept"
+
+
+def test_a_write_waits_for_an_unmap_of_its_block(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"old" * 1000 + bytes(1096))
+    thread = threading.Thread(target=write, args=(behind, 0, b"n" * 4096))
+    real = below.unmap
+
+    def slow(offset: int, length: int) -> None:
+        thread.start()
+        thread.join(0.05)
+        real(offset, length)
+
+    below.unmap = slow  # type: ignore[method-assign]
+    behind.unmap(0, 4096)
+    thread.join()
+    assert read(behind, 0, 4096) == b"n" * 4096
+    behind.flush()
+    assert content_of(below, 0, 4096) == b"n" * 4096
+
+
+# Another medium
+
+
+def test_writes_for_another_medium_are_not_written_to_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux, "inode_generation", lambda fd: os.fstat(fd).st_ino % 1000)
+    abandoned(tmp_path)
+    (tmp_path / "disk.img").rename(tmp_path / "right.img")
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    for document in (cache(tmp_path), back(tmp_path)):
+        with pytest.raises(HostError, match="for another medium that this one has taken the place of"):
+            build(document).open()
+    (tmp_path / "right.img").rename(tmp_path / "disk.img")
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+
+
+def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    stack = build(back(tmp_path))
+    read(stack.open(), 0, 4096)
+    handler = stack.layers[1]
+    assert isinstance(handler, CacheHandler)
+    for file in (handler._slots._data, handler._slots._notes):
+        assert file is not None
+        file.close(forget=False)
+    stack.layers[0].close()
+    (tmp_path / "disk.img").unlink()
+    (tmp_path / "other").write_bytes(b"z" * SIZE)
+    (tmp_path / "other").rename(tmp_path / "disk.img")
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 4) == b"zzzz"
