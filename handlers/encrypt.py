@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vscsihba.block import Buffer, Capabilities, Geometry, Views
-from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers import file_making, file_path, linux, luks
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.claims import NameClaim
@@ -166,12 +166,23 @@ class EncryptHandler(Transform):
         self._geometry = shape
 
     def crypto_erase(self) -> None:
-        """Destroy the key in all its slots, and go on with a new one under the same secret."""
-        secret = self._secret.get()
+        """Destroy the key in all its slots, and go on with a new one under the same secret.
+
+        What can fail without a write (the secret, the memory for the key derivation) is done before anything
+        is destroyed.
+
+        Raises:
+            OSError: EIO for these, and nothing has changed; or a write failed, and the key is destroyed.
+        """
         with self._gate.alone():
+            try:
+                kdf = self.options.new_kdf(self._header.version)
+                new = luks.new_key(self._header, self._secret.get(), kdf)
+            except VscsihbaError as error:
+                raise OSError(errno.EIO, str(error)) from error
             self._sectors.wipe()
-            header = luks.replace_key(self._container, self._header, secret, self.options.new_kdf())
-            self._unlock(header, secret)
+            self._header = luks.replace_key(self._container, self._header, new)
+            self._sectors = Sectors(bytearray(new.key), self._header.sector_size)
 
     def _claim(self, uuid: str) -> AbstractContextManager[None]:
         """Return a context in which no other disk has this container, or a copy of it."""
@@ -224,7 +235,7 @@ class EncryptHandler(Transform):
             self._container,
             wanted.luks,
             secret,
-            wanted.new_kdf(),
+            wanted.new_kdf(wanted.luks),
             sector_size=wanted.sector_size,
             detached=bool(wanted.header),
         )

@@ -49,7 +49,7 @@ def add_key(disk: Handler, secret: bytes, new_secret: bytes, kdf: Kdf) -> int:
     found = header.unlock(disk, secret)
     if found is None:
         raise UsageError(f"the secret opens no key of {disk.identity}")
-    changed = header.add_key(disk, found[1], new_secret, kdf)
+    changed = header.add_key(disk, header.seal(found[1], new_secret, kdf))
     (slot,) = set(changed.used) - set(header.used)
     return slot
 

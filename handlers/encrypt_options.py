@@ -46,7 +46,11 @@ class EncryptOptions(PassphraseOptions, kw_only=True):
         if self.luks == 1 and self.kdf == "argon2id":
             raise ValueError("LUKS1 has no argon2id")
 
-    def new_kdf(self) -> Kdf:
-        """Return the key derivation of a new key, with a new salt."""
-        argon2 = (self.kdf or ("argon2id" if self.luks == 2 else "pbkdf2")) == "argon2id"
+    def new_kdf(self, luks: int) -> Kdf:
+        """Return the key derivation of a new key, with a new salt.
+
+        Args:
+            luks: Version of the container that gets it; version 1 has pbkdf2 only.
+        """
+        argon2 = luks == 2 and self.kdf != "pbkdf2"
         return new_kdf(argon2=argon2, time=self.kdf_time, memory=self.kdf_memory)

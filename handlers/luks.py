@@ -1,6 +1,7 @@
 """LUKS: which kind of container a disk holds, and making a new one."""
 
 import os
+from dataclasses import dataclass
 from typing import Literal
 
 from vscsihba.errors import HostError
@@ -8,7 +9,7 @@ from vscsihba.handlers import luks1, luks2
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.luks1 import Luks1
 from vscsihba.handlers.luks2 import Luks2
-from vscsihba.handlers.luks_crypto import Kdf, Pbkdf2
+from vscsihba.handlers.luks_crypto import Kdf, Pbkdf2, SealedKey
 from vscsihba.handlers.signatures import find_signature
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
@@ -142,12 +143,40 @@ def format_container(
         raise HostError(
             f"a LUKS{version} header takes {-(-taken >> 20)} MiB{behind}", cure="use a larger disk"
         )
+    sealed = header.seal(key, passphrase, kdf)
     # Stripes of an earlier container must not be found any more.
     disk.write_zeroes(0, taken, may_unmap=False)
-    return header.add_key(disk, key, passphrase, kdf)
+    return header.add_key(disk, sealed)
 
 
-def replace_key(disk: Handler, header: Header, passphrase: bytes, kdf: Kdf) -> Header:
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """Another volume key for a container, before anything of it is written.
+
+    Attributes:
+        header: The header with this key, and no slot used yet.
+        key: The key.
+        sealed: The same as a slot keeps it.
+    """
+
+    header: Header
+    key: bytes
+    sealed: SealedKey
+
+
+def new_key(header: Header, passphrase: bytes, kdf: Kdf) -> NewKey:
+    """Return a new volume key for a container.
+
+    Raises:
+        UsageError: Its version of LUKS has no such key derivation.
+        HostError: This machine has too little memory for it.
+    """
+    key = os.urandom(header.key_size)
+    changed = header.rekeyed(key, _digest_kdf())
+    return NewKey(changed, key, changed.seal(key, passphrase, kdf))
+
+
+def replace_key(disk: Handler, header: Header, new: NewKey) -> Header:
     """Destroy the key of a container in every slot, and give it a new one; return the new header.
 
     When this is interrupted, the container may have no key that anything opens.
@@ -160,8 +189,7 @@ def replace_key(disk: Handler, header: Header, passphrase: bytes, kdf: Kdf) -> H
         # Random bytes, since zeroes might become a hole and leave the old ones where they are.
         write_bytes(disk, at, os.urandom(min(_AT_ONCE, end - at)))
     disk.flush()
-    key = os.urandom(header.key_size)
-    return header.rekeyed(key, _digest_kdf()).add_key(disk, key, passphrase, kdf)
+    return new.header.add_key(disk, new.sealed)
 
 
 def _digest_kdf() -> Pbkdf2:

@@ -14,7 +14,17 @@ from typing import ClassVar
 
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.luks_crypto import KEY_SIZES, STRIPES, Kdf, Pbkdf2, Sectors, derive, gather, spread
+from vscsihba.handlers.luks_crypto import (
+    KEY_SIZES,
+    STRIPES,
+    Kdf,
+    Pbkdf2,
+    SealedKey,
+    Sectors,
+    derive,
+    gather,
+    spread,
+)
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 MAGIC = b"LUKS\xba\xbe\x00\x01"
@@ -115,25 +125,34 @@ class Luks1:
                 return number, key
         return None
 
-    def add_key(self, disk: Handler, key: bytes, passphrase: bytes, kdf: Kdf) -> "Luks1":
-        """Seal the volume key with another passphrase in a free slot; return the new header.
+    def seal(self, key: bytes, passphrase: bytes, kdf: Kdf) -> SealedKey:
+        """Return the volume key sealed with a passphrase.
 
         Raises:
-            UsageError: All slots are used, or LUKS1 has no such key derivation.
-            OSError: The disk cannot be written.
+            UsageError: LUKS1 has no such key derivation.
         """
         if not isinstance(kdf, Pbkdf2):
             raise UsageError("LUKS1 has no argon2", cure="use pbkdf2, or LUKS2")
         kdf = replace_hash(kdf, self.digest_kdf.hash)
+        stripes = spread(key, kdf.hash).ljust(self._stripes_size, b"\0")
+        sealed = Sectors(derive(kdf, passphrase, self.key_size), _SECTOR).encrypt(stripes, 0)
+        return SealedKey(kdf, len(key), bytes(sealed))
+
+    def add_key(self, disk: Handler, key: SealedKey) -> "Luks1":
+        """Put a sealed key into a free slot; return the new header.
+
+        Raises:
+            UsageError: All slots are used.
+            OSError: The disk cannot be written.
+        """
+        assert isinstance(key.kdf, Pbkdf2)  # noqa: S101 - by `seal`
         free = [number for number, slot in enumerate(self.slots) if not slot.active]
         if not free:
             raise UsageError("all eight key slots are used", cure="remove a key first")
         place = self.slots[free[0]].place
-        stripes = spread(key, kdf.hash).ljust(self._stripes_size, b"\0")
-        sealed = Sectors(derive(kdf, passphrase, self.key_size), _SECTOR).encrypt(stripes, 0)
-        write_bytes(disk, place * _SECTOR, sealed)
+        write_bytes(disk, place * _SECTOR, key.stripes)
         disk.flush()
-        return self._with_slot(disk, free[0], Slot(active=True, kdf=kdf, place=place))
+        return self._with_slot(disk, free[0], Slot(active=True, kdf=key.kdf, place=place))
 
     def remove_key(self, disk: Handler, number: int) -> "Luks1":
         """Destroy what a slot holds; return the new header.

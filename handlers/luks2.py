@@ -22,7 +22,7 @@ from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers import luks2_json
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.luks2_json import Json
-from vscsihba.handlers.luks_crypto import Kdf, Pbkdf2, Sectors, derive, gather, spread
+from vscsihba.handlers.luks_crypto import Kdf, Pbkdf2, SealedKey, Sectors, derive, gather, spread
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 MAGICS = (b"LUKS\xba\xbe\x00\x02", b"SKUL\xba\xbe\x00\x02")
@@ -34,6 +34,8 @@ _BINARY_SIZE = 4096
 _CHECKSUM_AT = 448
 _HEADER_SIZE = 0x4000
 _SLOTS = 32
+_SPREAD_HASH = "sha256"
+"""With which the stripes of a new key are spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,21 +155,25 @@ class Luks2:
         sealed = read_bytes(disk, int(area["offset"]), luks2_json.stripes_size(size))
         return gather(Sectors(wrapping, luks2_json.AREA_SECTOR).decrypt(sealed, 0), size, slot["af"]["hash"])
 
-    def add_key(self, disk: Handler, key: bytes, passphrase: bytes, kdf: Kdf) -> "Luks2":
-        """Seal the volume key with another passphrase in a free slot; return the new header.
+    def seal(self, key: bytes, passphrase: bytes, kdf: Kdf) -> SealedKey:
+        """Return the volume key sealed with a passphrase."""
+        size = len(key)
+        stripes = spread(key, _SPREAD_HASH).ljust(luks2_json.stripes_size(size), b"\0")
+        sealed = Sectors(derive(kdf, passphrase, size), luks2_json.AREA_SECTOR).encrypt(stripes, 0)
+        return SealedKey(kdf, size, bytes(sealed))
+
+    def add_key(self, disk: Handler, key: SealedKey) -> "Luks2":
+        """Put a sealed key into a free slot; return the new header.
 
         Raises:
             UsageError: There is no room for another one.
             OSError: The disk cannot be written.
         """
-        place, hash_ = self._free_area(len(key)), "sha256"
-        sealed = Sectors(derive(kdf, passphrase, len(key)), luks2_json.AREA_SECTOR).encrypt(
-            spread(key, hash_).ljust(luks2_json.stripes_size(len(key)), b"\0"), 0
-        )
-        write_bytes(disk, place, sealed)
+        place = self._free_area(key.size)
+        write_bytes(disk, place, key.stripes)
         disk.flush()
         number = next(number for number in range(_SLOTS) if number not in self.used)
-        slot = luks2_json.slot_json(place, len(key), hash_, kdf)
+        slot = luks2_json.slot_json(place, key.size, _SPREAD_HASH, key.kdf)
         changed = self._copy_of_json()
         changed["keyslots"][str(number)] = slot
         changed["digests"][luks2_json.data_digest(changed)]["keyslots"].append(str(number))

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -126,6 +127,21 @@ class Argon2i(Argon2, frozen=True, tag="argon2i"):
 Kdf = Pbkdf2 | Argon2 | Argon2i
 
 
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A key as a slot keeps it.
+
+    Attributes:
+        kdf: What the passphrase goes through.
+        size: Bytes of the key.
+        stripes: The key, spread and encrypted, in whole sectors.
+    """
+
+    kdf: Kdf
+    size: int
+    stripes: bytes
+
+
 def derive(kdf: Kdf, passphrase: bytes, length: int) -> bytes:
     """Return `length` bytes that follow from a passphrase, slowly.
 
@@ -203,7 +219,7 @@ def new_kdf(*, argon2: bool, time: int, memory: int) -> Kdf:
     """
     salt = os.urandom(32)
     if argon2:
-        bounded = min(memory, linux.memory_total() // 2, _MOST_MEMORY - 1024)
+        bounded = min(memory, linux.memory_total() // 2, _MOST_MEMORY)
         return Argon2(salt, max(1, time), max(32, bounded >> 10), min(4, os.cpu_count() or 1))
     trial = 20_000
     start = perf_counter()

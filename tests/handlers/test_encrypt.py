@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, open_files, read, write
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
-from vscsihba.handlers import luks
+from vscsihba.handlers import linux, luks
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.encrypt import EncryptHandler
 from vscsihba.handlers.encrypt_admin import add_key
@@ -289,6 +290,36 @@ def test_an_erase_that_fails_leaves_no_weak_key(empty: Path, monkeypatch: pytest
             write(disk, 0, b"x")
         with pytest.raises(OSError, match="key of this disk was destroyed"):
             read(disk, 0, 4096)
+
+
+def test_an_erase_of_luks1_needs_no_option(empty: Path) -> None:
+    with build(quick(empty, luks=1)) as disk:
+        write(disk, 0, b"kept")
+    document = {**encrypt(empty, create=False), "kdf_time": 0}
+    with build(document) as disk:
+        disk.crypto_erase()
+        assert read(disk, 0, 4) != b"kept"
+    with build(document):
+        pass
+
+
+@pytest.mark.parametrize("missing", ["memory", "secret"])
+def test_an_erase_that_cannot_begin_changes_nothing(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    with build(encrypt(empty)) as disk:
+        write(disk, 0, b"kept")
+        before = stored(empty)
+        if missing == "memory":
+            monkeypatch.setattr(linux, "memory_available", lambda: 1024)
+        else:
+            (empty / "secret").rename(empty / "elsewhere")
+        with pytest.raises(OSError, match=r"of memory|secret: No such file") as refused:
+            disk.crypto_erase()
+        assert refused.value.errno == errno.EIO
+        assert stored(empty) == before
+        assert read(disk, 0, 4) == b"kept"
+        write(disk, 0, b"more")
 
 
 # Other programs

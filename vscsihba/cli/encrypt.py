@@ -143,7 +143,9 @@ def _add_key(options: argparse.Namespace) -> object:
             place="the new key",
             handler="encrypt",
         )
-        return {"slot": encrypt_admin.add_key(disk, old.read_secret(), new.read_secret(), how.new_kdf())}
+        return {
+            "slot": encrypt_admin.add_key(disk, old.read_secret(), new.read_secret(), how.new_kdf(how.luks))
+        }
 
 
 def _remove_key(options: argparse.Namespace) -> object:
