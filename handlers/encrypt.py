@@ -44,6 +44,7 @@ class EncryptHandler(Transform):
         self._secret = Secret(options)
         self._container = below
         self._sectors: Sectors
+        self._header: luks.Header
 
     def check(self) -> None:
         """Look whether the secret is there, and the header if it is apart."""
