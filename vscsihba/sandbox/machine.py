@@ -17,6 +17,7 @@ from vscsihba.errors import SandboxError
 from vscsihba.sandbox import folders, janitor, ptrace_library
 from vscsihba.sandbox.kernels import Kernel, choose
 from vscsihba.sandbox.plan import FOLDER, Plan
+from vscsihba.sandbox.programs import check_programs
 
 HERE: Final = Path(__file__).resolve().parent
 JANITOR_LIMIT: Final = 20.0
@@ -43,6 +44,7 @@ class Machine:
         self.kernel = choose(plan.kernel)
         _check_visible(HERE, "the package vscsihba")
         self._plan, self._terminal = plan, terminal
+        check_programs()
         self._preload = ptrace_library.library()
 
     def __enter__(self) -> Self:
