@@ -14,7 +14,7 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from vscsihba import configfs
 from vscsihba.cli import vscsitarget
-from vscsihba.engine import ownership, tenure
+from vscsihba.engine import ownership, reclaim, tenure
 from vscsihba.engine import target as target_module
 from vscsihba.engine.claim import claim_hba, run_directory
 from vscsihba.engine.luns import Disk, Luns
@@ -40,6 +40,7 @@ class Machine:
         monkeypatch.setattr(target_module, "claim_hba", partial(claim_hba, run=run))
         monkeypatch.setattr(target_module, "run_directory", partial(run_directory, run=run))
         monkeypatch.setattr(configfs, "prepare", lambda: None)
+        monkeypatch.setattr(reclaim, "protect", lambda: None)
         monkeypatch.setattr(configfs, "users_of", lambda _disk: [])
         monkeypatch.setattr(Luns, "disk", lambda _luns, lun: Disk(lun, Path(f"/dev/sd{lun}"), 1 << 20))
 

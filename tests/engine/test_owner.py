@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from vscsihba import configfs
 from vscsihba.control import ControlServer
 from vscsihba.control.server import Progress
 from vscsihba.engine.owner import Action, act
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import HostError, InUseError, UsageError
 
 
 class Engine:
@@ -38,6 +39,26 @@ def test_the_owner_is_found(tmp_path: Path) -> None:
     assert second.asked == [
         {"layer": "snapshot", "action": "take", "arguments": {"name": "x"}, "force": False}
     ]
+
+
+@pytest.mark.parametrize("fault", [None, HostError("it is gone"), InUseError("a partition is in use")])
+def test_partitions_that_the_owner_may_not_read_again_are_read_again_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    reread: list[Path] = []
+
+    def read_again(disk: Path) -> None:
+        reread.append(disk)
+        if fault is not None:
+            raise fault
+
+    monkeypatch.setattr(configfs, "reread_partitions", read_again)
+    said = {"owner": True, "result": 5, "document": None, "reread": "/dev/sdq"}
+    with ControlServer(tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: said}):
+        answer = act(Action(3, 0, "snapshot", "revert", {}), run=tmp_path)
+    assert answer == {"owner": True, "result": 5, "document": None}
+    assert reread == [Path("/dev/sdq")]
+    assert (str(fault) in caplog.text) == (fault is not None)
 
 
 def test_a_handover_is_waited_for(tmp_path: Path) -> None:

@@ -260,3 +260,18 @@ def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
     assert not target._luns.owned
     assert target._luns.settle({0})
     assert not target._luns.owned
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [(None, None), (InUseError("in use"), None), (HostError("Permission denied"), "/dev/sd4")],
+)
+def test_partitions_that_an_engine_may_not_read_again_are_left_to_who_has_asked(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception | None, asked: str | None
+) -> None:
+    def read_again(_disk: Path) -> None:
+        if fault is not None:
+            raise fault
+
+    monkeypatch.setattr(configfs, "reread_partitions", read_again)
+    assert target_module._reread(Disk(4, Path("/dev/sd4"), MiB)) == asked

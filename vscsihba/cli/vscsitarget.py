@@ -100,11 +100,13 @@ def _serve(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     # --help, and a command line that is wrong, need none of what follows: it takes four times as long.
     from vscsihba.cli import disks  # noqa: PLC0415
+    from vscsihba.engine import reclaim  # noqa: PLC0415
     from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
     from vscsihba.engine.reports import Reports  # noqa: PLC0415
     from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415
 
     raise_limit()
+    reclaim.protect()
     wishes = disks.Wishes(options.create, options.block_size, options.physical_block_size, options.read_only)
     wanted = disks.read_disks(options.files, disks.registry_of(options.handler), wishes)
     ending = Ending()

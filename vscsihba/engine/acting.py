@@ -15,7 +15,7 @@ def act(
     *,
     users: Callable[[], list[str]],
     reshaped: Callable[[], None],
-    disturbed: Callable[[], None],
+    disturbed: Callable[[], str | None],
     progress: Progress,
 ) -> dict[str, object]:
     """Have a layer of an owned LUN do something.
@@ -27,11 +27,12 @@ def act(
         arguments: Of the action.
         users: Tells who would see the disk change under them; whoever there is must go first.
         reshaped: Called when the LUN has another size or another stack.
-        disturbed: Called when its content is another one.
+        disturbed: Called when its content is another one; returns the disk whose partition table the caller
+            is to read again, None if that has been done.
         progress: Told ``{"done": n, "of": m}``.
 
     Returns:
-        ``owner``, ``result`` and ``document``, as `vscsihba.engine.owner.act` hands them on.
+        ``owner``, ``result``, ``document`` and ``reread``, as `vscsihba.engine.owner.act` takes them.
 
     Raises:
         UsageError: There is no such action, or the arguments cannot be meant.
@@ -49,6 +50,5 @@ def act(
         tenure.take_note(outcome.document)
     if outcome.document is not None or outcome.size is not None:
         reshaped()
-    if disturbs:
-        disturbed()
-    return {"owner": True, "result": outcome.result, "document": outcome.document}
+    reread = disturbed() if disturbs else None
+    return {"owner": True, "result": outcome.result, "document": outcome.document, "reread": reread}

@@ -4,15 +4,19 @@ Every engine answers on a control socket of its own; one that does not own the L
 a LUN is handed over nobody owns it, so everybody is asked again for a while.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vscsihba import configfs
 from vscsihba.control import NobodyListensError, call
 from vscsihba.engine.claim import RUN, run_directory
 from vscsihba.errors import HostError, UsageError
+
+log = logging.getLogger(__name__)
 
 PATIENCE: Final = 15.0
 """Seconds for a handover, after which a LUN counts as served by nobody."""
@@ -56,6 +60,9 @@ def act(
 ) -> dict[str, Any]:
     """Have a layer of a LUN's stack do something, in the engine that serves it.
 
+    Where the content of the disk is another one then, Linux reads its partition table again. An engine of the
+    service may not ask for that (`vscsihba.engine.privileges`), so this process does.
+
     Args:
         wanted: What.
         progress: Told ``{"done": n, "of": m}``.
@@ -74,6 +81,7 @@ def act(
         answers = []
         for answer in _answers(wanted, progress, run):
             if answer["owner"]:
+                _reread(answer.pop("reread", None))
                 return answer
             answers.append(answer)
         if not any(answer["known"] for answer in answers):
@@ -82,6 +90,16 @@ def act(
         if time.monotonic() > deadline:
             raise HostError(f"no engine of {hba} serves LUN {wanted.lun}", cure='see "vscsihba status"')
         time.sleep(0.1)
+
+
+def _reread(disk: str | None) -> None:
+    """Let Linux look at the partitions of a disk again, as far as it can."""
+    if disk is None:
+        return
+    try:
+        configfs.reread_partitions(Path(disk))
+    except HostError as error:
+        log.warning("%s", error)
 
 
 def _answers(wanted: Action, progress: Callable[[Any], None] | None, run: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Sequence
 from functools import partial
 
-from vscsihba.engine import privileges
+from vscsihba.engine import privileges, reclaim
 from vscsihba.engine.descriptors import raise_limit
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.shutdown import end_when_free, outlive_shutdown
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # for all threads: `_wait` takes them
     hba_id = int(arguments[0])
     raise_limit()
+    reclaim.protect()  # while it may
     outlive_shutdown()
     try:
         privileges.drop()

@@ -22,7 +22,7 @@ from vscsihba.engine.peers import Peers
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.shared_luns import SharedLuns
 from vscsihba.engine.verbs import verbs
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, InUseError
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +155,12 @@ class Target(SharedLuns):
             self._peers.leave()
 
 
-def _reread(disk: Disk) -> None:
-    """Let Linux look at the partitions again, as far as it can."""
+def _reread(disk: Disk) -> str | None:
+    """Let Linux look at the partitions again; return the disk if this process may not (CAP_SYS_ADMIN)."""
     try:
         configfs.reread_partitions(disk.device)
-    except HostError as error:
+    except InUseError as error:
         log.warning("lun %d: %s", disk.lun, error)
+    except HostError:
+        return str(disk.device)
+    return None
