@@ -40,7 +40,7 @@ def test_everything_after_the_dashes_is_the_command() -> None:
 @pytest.mark.parametrize("code", [0, 1, 77, 255])
 def test_the_exit_code_is_the_commands(no_host: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     guest_leaves(monkeypatch, ready="", exit=f"{code}\n")
-    assert cli.main(["--accel", "tcg", "--", "true"]) == code
+    assert cli.main(["--runner", "tcg", "--", "true"]) == code
     assert list(no_host.iterdir()) == []
 
 
@@ -48,7 +48,7 @@ def test_a_guest_that_ends_early_is_told_with_its_last_words(
     no_host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guest_leaves(monkeypatch, ready="", console="Kernel panic - not syncing\n")
-    assert cli.main(["--accel", "tcg", "--", "true"]) == NOT_RUN
+    assert cli.main(["--runner", "tcg", "--", "true"]) == NOT_RUN
     said = capsys.readouterr().err
     assert "the guest ended before its command did" in said
     assert "Kernel panic" in said
@@ -66,7 +66,7 @@ def test_a_guest_that_is_never_ready_is_told(
     message: str,
 ) -> None:
     guest_leaves(monkeypatch, **files)
-    assert cli.main(["--accel", "tcg", "--", "true"]) == NOT_RUN
+    assert cli.main(["--runner", "tcg", "--", "true"]) == NOT_RUN
     assert message in capsys.readouterr().err
 
 
@@ -77,7 +77,7 @@ def test_the_time_limit_has_its_exit_code(
         raise process.TimeLimitError
 
     monkeypatch.setattr(process, "run_streaming", run)
-    assert cli.main(["--accel", "tcg", "--timeout", "3", "--", "true"]) == TIMED_OUT
+    assert cli.main(["--runner", "tcg", "--timeout", "3", "--", "true"]) == TIMED_OUT
     assert "the time limit of 3 s is reached" in capsys.readouterr().err
 
 

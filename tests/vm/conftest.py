@@ -59,11 +59,21 @@ def kernel() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what another machine does (VSCSIHBA_SHARD=1/2)."""
+    """Leave out what another machine runs.
+
+    The sandbox (VSCSIHBA_SANDBOX) leaves out the tests that are marked `qemu`; VSCSIHBA_PART=qemu leaves
+    out all others, and VSCSIHBA_SHARD=1/2 the files of the other shard.
+    """
+    chosen = items
+    if os.environ.get("VSCSIHBA_PART") == "qemu":
+        chosen = [item for item in items if item.get_closest_marker("qemu")]
+    elif "VSCSIHBA_SANDBOX" in os.environ:
+        chosen = [item for item in items if not item.get_closest_marker("qemu")]
     if text := os.environ.get("VSCSIHBA_SHARD"):
-        mine = files_of((item.path for item in items), *parse(text))
-        config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
-        items[:] = [item for item in items if item.path in mine]
+        mine = files_of((item.path for item in chosen), *parse(text))
+        chosen = [item for item in chosen if item.path in mine]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 @pytest.hookimpl(wrapper=True)

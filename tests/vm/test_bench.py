@@ -10,6 +10,8 @@ import pytest
 from tests.bench.vm.findings import OURS, Findings
 from tests.bench.vm.peers import missing
 
+pytestmark = pytest.mark.qemu("the benchmark compares on two processors")
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOAD = "4 KiB random read, depth 32"
 

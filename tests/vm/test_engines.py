@@ -16,6 +16,8 @@ from tests.vm.fio import Fio
 from tests.vm.shell import SOAK, run
 from tests.vm.target import Lun, Target, wait_until
 
+pytestmark = pytest.mark.qemu("engines take over from each other on two processors")
+
 MiB = 1 << 20
 Image = Callable[..., Path]
 

@@ -17,6 +17,8 @@ from tests.vm.sg_io import Told, send
 from tests.vm.shell import SOAK, run
 from tests.vm.target import Lun, Target, wait_until
 
+pytestmark = pytest.mark.qemu("resets race with commands on two processors")
+
 MiB = 1 << 20
 BLOCK = 4096
 HANDLERS = ("--handler", sticking.__file__)

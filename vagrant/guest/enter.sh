@@ -9,24 +9,11 @@ unset nr_open
 trap 'echo "line $LINENO: $BASH_COMMAND" >"$share/failure"' ERR
 
 # What a booted Debian has and virtme-ng's init leaves out.
-mkdir -p /run/lock /run/lvm /var/target/pr
-: >/etc/fstab
-modprobe -a configfs virtio_blk ext4
-mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
-kmod static-nodes --format=devname --output=/proc/self/fd/1 | while read -r _ node device; do
-    case $node in
-    fuse | loop-control | mapper/control)
-        numbers=${device#c}
-        mkdir -p "$(dirname "/dev/$node")"
-        [ -e "/dev/$node" ] || mknod -m 600 "/dev/$node" c "${numbers%:*}" "${numbers#*:}"
-        ;;
-    esac
-done
-
-udevadm settle --timeout=60
+modprobe -a virtio_blk ext4
+scratch=/dev/disk/by-id/virtio-scratch
+# shellcheck source=vscsihba/sandbox/guest/prepare.sh
+. "$(dirname "$0")/../../vscsihba/sandbox/guest/prepare.sh"
 export VSCSIHBA_IN_VM=1 VSCSIHBA_RESULTS=$share/results VSCSIHBA_SCRATCH=/run/scratch
-mkdir -p "$VSCSIHBA_SCRATCH"
-mount -o noinit_itable,discard /dev/disk/by-id/virtio-scratch "$VSCSIHBA_SCRATCH"
 
 trap - ERR
 set +e

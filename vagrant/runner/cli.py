@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vagrant.runner import accel, kernels, process, unpack, virtme
+from vagrant.runner import accel, choice, kernels, process, sandboxed, unpack, virtme
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
 from vagrant.runner.workdir import Outcome, WorkDir
+from vscsihba.errors import VscsihbaError
 
 NEEDED = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -28,6 +29,8 @@ NEEDED = {
 """Programs that a run needs, and the Debian package of each."""
 SHELL = ("bash", "--login")
 CONSOLE_LINES = 40
+CPUS = 2
+"""Virtual CPUs of a QEMU guest."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,13 +46,19 @@ def parser() -> argparse.ArgumentParser:
         "--kernel", metavar="VERSION", help="newest kernel of this version, fetched if none is here (6.1)"
     )
     made.add_argument(
-        "--accel", choices=accel.CHOICES, default="auto", help="KVM if it boots, else TCG (auto)"
+        "--runner",
+        choices=choice.CHOICES,
+        default="auto",
+        help="QEMU with KVM, the sandbox, or QEMU without KVM: the first of them that works here (auto)",
     )
-    made.add_argument("--cpus", type=int, default=2, metavar="N", help="virtual CPUs (2)")
+    made.add_argument(
+        "--cpus", type=int, default=0, metavar="N", help="virtual CPUs (1 in the sandbox, 2 in QEMU)"
+    )
     made.add_argument("--memory", default="2G", metavar="SIZE", help="memory (2G)")
     made.add_argument("--scratch", default="8G", metavar="SIZE", help="size of the scratch disk, sparse (8G)")
     made.add_argument("--timeout", type=float, metavar="SECONDS", help="end the VM after this time (none)")
     made.add_argument("--results", type=Path, metavar="DIR", help="folder here for what COMMAND leaves there")
+    made.add_argument("--which", action="store_true", help="print the runner that would be taken, and end")
     made.add_argument("--quiet", action="store_true", help="no lines of the runner's own")
     made.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
     return made
@@ -118,22 +127,51 @@ def verdict(work: WorkDir, outcome: Outcome) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run what the options ask for and return the exit code."""
     interactive = not options.command
+    if options.which:
+        sys.stdout.write(f"{choose(options)}\n")
+        return 0
     if interactive and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise VmError("a shell needs a terminal; for a command: ./dev vm -- COMMAND")
-    check_host()
-    kernel = find_kernel(options.kernel)
-    chosen = accel.choose(options.accel, kernel.release, lambda: kvm_boots(kernel))
-    unpacked = unpack.unpacked(kernel, accel.cache_folder()) if chosen == "tcg" else None
-    machine = virtme.Machine(kernel, chosen, options.cpus, options.memory, unpacked)
     if options.results is not None:
         options.results.mkdir(parents=True, exist_ok=True)
+    chosen = choose(options)
+    if chosen == "sandbox":
+        return sandboxed.run(options, say)
+    return run_in_qemu(options, chosen, interactive=interactive)
+
+
+def choose(options: argparse.Namespace) -> str:
+    """Return the runner for the options: ``kvm``, ``sandbox`` or ``tcg``."""
+    return choice.choose(options.runner, options.kernel, options.cpus, lambda: has_kvm(options.kernel))
+
+
+def has_kvm(version: str | None) -> bool:
+    """Tell whether a guest boots with KVM here, with the kernel of that version."""
+    if accel.unusable() is not None:
+        return False
+    try:
+        check_host()
+        kernel = find_kernel(version)
+    except VmError:
+        return False
+    return accel.choose("auto", kernel.release, lambda: kvm_boots(kernel)) == "kvm"
+
+
+def run_in_qemu(options: argparse.Namespace, chosen: str, *, interactive: bool) -> int:
+    """Run what the options ask for in a QEMU guest, `kvm` or `tcg`, and return the exit code."""
+    check_host()
+    kernel = find_kernel(options.kernel)
+    chosen = accel.choose(chosen, kernel.release, lambda: kvm_boots(kernel))
+    cpus = options.cpus or CPUS
+    unpacked = unpack.unpacked(kernel, accel.cache_folder()) if chosen == "tcg" else None
+    machine = virtme.Machine(kernel, chosen, cpus, options.memory, unpacked)
     with WorkDir() as work:
         work.make_scratch(options.scratch)
         work.write_command(options.command or SHELL, Path.cwd(), os.environ)
         results = None if options.results is None else options.results.resolve()
         line = virtme.command_line(machine, work, results, interactive=interactive)
         if not options.quiet:
-            say(f"Linux {kernel.release}, {chosen}, {options.cpus} CPUs, {options.memory}")
+            say(f"Linux {kernel.release}, {chosen}, {cpus} CPUs, {options.memory}")
         started = time.time()
         try:
             run_machine = process.run_interactive if interactive else process.run_streaming
@@ -155,9 +193,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with process.stop_signals_raise():
             return run(options)
-    except VmError as error:
+    except (VmError, VscsihbaError) as error:
         say(str(error))
-        return NOT_RUN
+        return getattr(error, "exit_code", NOT_RUN)
     except process.StoppedError as stop:
         say(f"{stop}: the VM was ended")
         return 128 + stop.number

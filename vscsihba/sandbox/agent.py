@@ -207,6 +207,7 @@ class Carrier:
     def __init__(self, line: Line, child: Child) -> None:
         self._line, self._child = line, child
         self._waiting = bytearray()
+        self._owed = 0
         self._input_ends = False
         self._code: int | None = None
         self._selector = selectors.DefaultSelector()
@@ -274,6 +275,7 @@ class Carrier:
 
     def _take_input(self, data: bytes) -> None:
         self._waiting += data
+        self._owed += frames.HEADER.size
         self._feed()
 
     def _take_end(self, _data: bytes) -> None:
@@ -293,7 +295,8 @@ class Carrier:
                 self._stop_input(fd)
                 return
             del self._waiting[:count]
-            self._line.send(frames.WANT, frames.NUMBER.pack(count))
+            self._line.send(frames.WANT, frames.NUMBER.pack(count + self._owed))
+            self._owed = 0
         if fd is not None and not self._waiting:
             self._unwatch_input(fd)
             if self._input_ends:

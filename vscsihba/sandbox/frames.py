@@ -24,8 +24,10 @@ READY, OUTPUT, ERROR, WANT, EXIT, FAILED = range(16, 22)
 """The command is about to start; its output and error output; bytes of input that may be sent; its exit
 code; a sentence that says why it was not started, with an exit code before it."""
 
-CREDIT = 1 << 16
-"""Bytes of standard input that may be under way."""
+CREDIT = 2048
+"""Bytes of standard input, with the headers of their frames, that may be under way. They fit into the buffer
+of the guest's serial line (4 KiB less 128 bytes, drivers/tty/n_tty.c): when that is full, User-Mode Linux
+switches the input of the line off, and not on again (arch/um/drivers/line.c, line_throttle)."""
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:

@@ -226,7 +226,7 @@ class _Session:
             self._machine.line.sendall(frames.frame(kind, payload))
 
     def _watch_input(self) -> None:
-        if self._lost or self._credit <= 0 or 0 in self._selector.get_map():
+        if self._lost or self._credit <= frames.HEADER.size or 0 in self._selector.get_map():
             return
         try:
             os.fstat(0)
@@ -237,7 +237,7 @@ class _Session:
 
     def _from_input(self) -> None:
         try:
-            data = os.read(0, min(self._credit, frames.MOST))
+            data = os.read(0, self._credit - frames.HEADER.size)
         except BlockingIOError:
             return
         except OSError:
@@ -246,8 +246,8 @@ class _Session:
             self._selector.unregister(0)
             self._end_input()
             return
-        self._credit -= len(data)
-        if self._credit <= 0:
+        self._credit -= len(data) + frames.HEADER.size
+        if self._credit <= frames.HEADER.size:
             self._selector.unregister(0)
         self._send(frames.INPUT, data)
 

@@ -114,8 +114,10 @@ def _with_disks(document: Document, stacks: Sequence[str]) -> Document:
     added: dict[str, Stack] = {
         name: _explicit(parse(stack)) for name, stack in zip(free, stacks, strict=False)
     }
+    # Disks appear in the order of their HBAs: those of the document first, if there is an id above them.
     taken = {hba.id for hba in document.hbas}
-    hba = next((number for number in _HBA_IDS if number not in taken), None)
+    above = range(max(taken, default=-1) + 1, len(_HBA_IDS))
+    hba = next((number for number in (*above, *_HBA_IDS) if number not in taken), None)
     if hba is None:
         raise UsageError("the document has all 256 HBAs", cure="leave --disk out")
     luns = [{"lun": lun, "backstore": name} for lun, name in enumerate(added)]
