@@ -14,6 +14,7 @@ from vscsihba.errors import UsageError
 from vscsihba.handlers import file_making, file_path
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.file_direct import DIRECT_ALIGNMENT
+from vscsihba.handlers.image_formats import cure_for
 from vscsihba.handlers.options import BlockSize, FilePath, MediumPath, Size
 
 
@@ -107,7 +108,7 @@ class FileOptions(Handler.Options, kw_only=True):
         if medium.image_format and self.format is None:
             raise UsageError(
                 f"{self.path} is an image of the format {medium.image_format}, not raw",
-                cure='convert it (qemu-img convert -O raw), or use "format": "raw" to serve it as it is',
+                cure=cure_for(medium.image_format),
             )
 
     def _template(self) -> file_path.Medium:

@@ -41,17 +41,32 @@ _MAGICS: Final = (
     _Magic("parallels", 0, b"WithouFreSpacExt"),
     _Magic("bochs", 0, b"Bochs Virtual HD Image"),
     _Magic("dmg", -512, b"koly"),
+    # Of the two slots of a superblock (`superblock`), only one may have been written.
+    *(_Magic("cow", at, b"VSCSICOW") for at in (0, 4096)),
+    *(_Magic("mirror", at, b"VSCSIMIR") for at in (0, 4096)),
 )
+_CURES: Final = {
+    "cow": 'use it with "handler": "cow", above its base',
+    "mirror": "it is the state of a mirror, whose legs have the data",
+}
+_HEAD: Final = 8192
+"""Bytes from the beginning in which a format is looked for."""
 
 
 def image_format(fd: int, size: int) -> str:
     """Return the format of an open file or device of `size` bytes, empty if it seems to be raw."""
     try:
-        ends = {False: os.pread(fd, 512, 0), True: os.pread(fd, 512, max(0, size - 512))}
+        ends = {False: os.pread(fd, _HEAD, 0), True: os.pread(fd, 512, max(0, size - 512))}
     except OSError:  # a disk may have a bad sector there
         return ""
     for each in _MAGICS:
         end = ends[each.offset < 0]
-        if end.startswith(each.magic, each.offset % 512):
+        if end.startswith(each.magic, each.offset % 512 if each.offset < 0 else each.offset):
             return each.name
     return ""
+
+
+def cure_for(format_: str) -> str:
+    """Return what to do about an image of a format that is not raw."""
+    cure = _CURES.get(format_, "convert it (qemu-img convert -O raw)")
+    return f'{cure}, or use "format": "raw" to serve it as it is'

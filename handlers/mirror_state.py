@@ -61,7 +61,7 @@ class MirrorState:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._store = FileHandler(FileHandler.Options(path=path))
+        self._store = FileHandler(FileHandler.Options(path=path, format="raw"))
         self._store.open()
         try:
             self.metadata = _metadata_of(superblock.Superblock(self._store, _MAGIC, _KIND).text)

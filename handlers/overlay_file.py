@@ -37,7 +37,9 @@ def open_overlay(path: str, *, read_only: bool, frozen: bool = False, recover: b
         HostError: It is no overlay, or is damaged.
         OSError: There is no room for the note of a writer.
     """
-    store = FileHandler(FileHandler.Options(path=path, read_only=read_only), shared=read_only or frozen)
+    store = FileHandler(
+        FileHandler.Options(path=path, read_only=read_only, format="raw"), shared=read_only or frozen
+    )
     store.open()
     with ExitStack() as failing:
         failing.callback(store.close)
@@ -110,7 +112,7 @@ def create_overlay(path: str, header: Header) -> None:
     file_making.create(str(part), file_size(header.clusters, header.cluster_size))
     with ExitStack() as finally_:
         finally_.callback(_remove, part)
-        store = FileHandler(FileHandler.Options(path=str(part)))
+        store = FileHandler(FileHandler.Options(path=str(part), format="raw"))
         store.open()
         with closing(store):
             format_overlay(store, header)

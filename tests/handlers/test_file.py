@@ -249,6 +249,21 @@ def test_an_image_of_another_format_is_refused(tmp_path: Path, format_: str, opt
         assert read(disk, 0, 512) == before[:512]
 
 
+def test_an_overlay_is_no_raw_image(image: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.cow"
+    overlay = {"handler": "cow", "path": str(path), "create": True, "next": str(image)}
+    with build(overlay) as disk:
+        write(disk, 0, b"kept")
+    with pytest.raises(UsageError, match='format cow, not raw; use it with "handler": "cow", above its base'):
+        build(str(path)).check()
+    with path.open("r+b") as file:
+        file.write(bytes(8))  # of the first slot; the second one counts
+        file.seek(4096)
+        file.write(b"VSCSICOW")
+    with pytest.raises(UsageError, match="format cow"):
+        build(str(path)).check()
+
+
 def test_an_image_that_takes_the_place_of_the_one_that_was_checked_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.img"
     path.write_bytes(bytes(1 << 20))
