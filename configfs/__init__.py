@@ -28,7 +28,14 @@ from vscsihba.configfs.backstores import (
     set_block,
 )
 from vscsihba.configfs.completions import complete_where_answered
-from vscsihba.configfs.devices import LunDevice, links_of, wait_for_generic, wait_for_lun, wait_for_uio
+from vscsihba.configfs.devices import (
+    LunDevice,
+    links_of,
+    node_timeout,
+    wait_for_generic,
+    wait_for_lun,
+    wait_for_uio,
+)
 from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.hbas import (
     create_hba,
@@ -106,6 +113,7 @@ __all__ = [
     "id_of",
     "link_lun",
     "links_of",
+    "node_timeout",
     "observe",
     "openers_of",
     "others",

@@ -1,21 +1,39 @@
 """Waiting for device nodes: the ring's ``/dev/uioN``, a LUN's ``/dev/sdX`` and ``/dev/sgN``.
 
-By uevents (pyudev), never by looking again and again. Where udev runs, a node counts as there
-when udev is done with it, so that permissions and links are right; where it does not run (a
-container), the kernel's own events and devtmpfs have to do.
+By uevents (pyudev). Where udev runs, a node counts as there when udev is done with it, so that
+permissions and links are right; where it does not run (a container), the kernel's own events and
+devtmpfs have to do.
+
+A busy machine may take long, so the time limit counts from the last progress: an event, another
+state of the device, a command that the device has answered.
 """
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pyudev
 
 from vscsihba.configfs import observer, paths
 from vscsihba.configfs.names import wwn_of
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, UsageError
+
+VARIABLE: Final = "VSCSIHBA_NODE_TIMEOUT"
+"""Of the environment: seconds without progress until a device node counts as one that does not come."""
+_DEFAULT: Final = 60
+_LONGEST: Final = 3600
+
+_MOST: Final = 4
+"""Times that limit, after which progress does not count any more: events may be somebody else's."""
+_LOOK: Final = 1.0
+"""Seconds between looks at what the device has answered."""
+
+Look = Callable[[pyudev.Context], Path | str]
+"""Returns a node, or what it lacks until it can be opened."""
 
 _local = threading.local()
 
@@ -41,32 +59,47 @@ class LunDevice:
     links: tuple[Path, ...] = ()
 
 
-def wait_for_uio(name: str, index: int, *, timeout: float = 10.0) -> Path:
+def node_timeout(environment: Mapping[str, str] = os.environ) -> float:
+    """Return the seconds without progress after which a device node is not waited for any longer.
+
+    Raises:
+        UsageError: The environment has what cannot be meant.
+    """
+    word = environment.get(VARIABLE) or str(_DEFAULT)
+    if not (word.isascii() and word.isdecimal() and 1 <= int(word) <= _LONGEST):
+        raise UsageError(
+            f"{VARIABLE}={word} is not a number of seconds",
+            cure=f"set it to 1 to {_LONGEST}, or not at all ({_DEFAULT})",
+        )
+    return float(word)
+
+
+def wait_for_uio(name: str, index: int, *, timeout: float | None = None) -> Path:
     """Return the node of a backstore's ring as soon as it can be opened.
 
     Args:
         name: Of the backstore.
         index: N of its ``core/user_N``.
-        timeout: Seconds.
+        timeout: Seconds in all; None: `node_timeout` from the last progress on.
 
     Raises:
         HostError: It has not come by then.
     """
 
-    def found(context: pyudev.Context) -> Path | None:
+    def look(context: pyudev.Context) -> Path | str:
         ring = observer.ring_of(name, index)
-        return _node(context, paths.SYSFS / "class" / "uio" / ring) if ring else None
+        return _node(context, paths.SYSFS / "class" / "uio" / ring) if ring else _NOT_MADE
 
-    return _wait("uio", found, timeout, f"the ring of backstore {name} (/dev/uioN)")
+    return _wait("uio", look, f"the ring of backstore {name} (/dev/uioN)", timeout=timeout)
 
 
-def wait_for_lun(hba_id: int, lun: int, *, timeout: float = 30.0) -> LunDevice:
+def wait_for_lun(hba_id: int, lun: int, *, timeout: float | None = None) -> LunDevice:
     """Return the device nodes of a linked LUN as soon as they can be opened.
 
     Args:
         hba_id: Of the HBA.
         lun: Its number.
-        timeout: Seconds.
+        timeout: Seconds in all, for each node; None: `node_timeout` from the last progress on.
 
     Raises:
         HostError: They have not come by then, or there is no such HBA.
@@ -77,24 +110,35 @@ def wait_for_lun(hba_id: int, lun: int, *, timeout: float = 30.0) -> LunDevice:
     device = observer.scsi_device(where)
     if generic is not None and paths.read(device / "type") in _NO_DISKS:
         return LunDevice(where, generic, generic)
-    block = device / "block"
-    disk = _wait("block", _child(block), timeout, f"the disk of LUN {lun} of HBA {hba_id}")
+    disk = _wait(
+        "block",
+        _child(device / "block"),
+        f"the disk of LUN {lun} of HBA {hba_id}",
+        timeout=timeout,
+        answered=device / "iodone_cnt",
+    )
     return LunDevice(where, disk, generic, links_of(disk))
 
 
-def wait_for_generic(hba_id: int, lun: int, *, timeout: float = 30.0) -> Path:
+def wait_for_generic(hba_id: int, lun: int, *, timeout: float | None = None) -> Path:
     """Return ``/dev/sgN`` of a linked LUN, disk or not, as soon as it can be opened.
 
     Args:
         hba_id: Of the HBA.
         lun: Its number.
-        timeout: Seconds.
+        timeout: Seconds in all; None: `node_timeout` from the last progress on.
 
     Raises:
         HostError: It has not come by then (the kernel may lack sg), or there is no such HBA.
     """
-    nodes = observer.scsi_device(_address(hba_id, lun)) / "scsi_generic"
-    return _wait("scsi_generic", _child(nodes), timeout, f"the sg node of LUN {lun} of HBA {hba_id}")
+    device = observer.scsi_device(_address(hba_id, lun))
+    return _wait(
+        "scsi_generic",
+        _child(device / "scsi_generic"),
+        f"the sg node of LUN {lun} of HBA {hba_id}",
+        timeout=timeout,
+        answered=device / "iodone_cnt",
+    )
 
 
 def links_of(disk: Path) -> tuple[Path, ...]:
@@ -114,48 +158,99 @@ def _address(hba_id: int, lun: int) -> str:
     return observer.address(host, lun)
 
 
-def _child(directory: Path) -> Callable[[pyudev.Context], Path | None]:
+_NOT_MADE: Final = "Linux has not made the device"
+
+
+def _child(directory: Path) -> Look:
     """Return a search for the one device whose directory appears in `directory`."""
 
-    def found(context: pyudev.Context) -> Path | None:
+    def look(context: pyudev.Context) -> Path | str:
         names = paths.entries(directory)
-        return _node(context, names[0]) if names else None
+        return _node(context, names[0]) if names else _NOT_MADE
 
-    return found
+    return look
 
 
-def _node(context: pyudev.Context, device: Path) -> Path | None:
-    """Return the node of the device at a path in /sys once it is ready, else None."""
+def _node(context: pyudev.Context, device: Path) -> Path | str:
+    """Return the node of the device at a path in /sys once it is ready, else what it lacks."""
     try:
         known = pyudev.Devices.from_sys_path(context, str(device.resolve()))
     except pyudev.DeviceNotFoundError:
-        return None
+        return _NOT_MADE
     node = Path(known.device_node or "")
     try:
         # A plain file can stand in its place: ``dd of=/dev/sda`` makes one when the disk is gone.
         if node.stat().st_rdev != known.device_number:
-            return None
+            return f"{node} is another file"
     except FileNotFoundError:
-        return None
-    return node if known.is_initialized or not _udev_runs() else None
+        return f"{node} does not exist"
+    return node if known.is_initialized or not _udev_runs() else f"udev has not finished with {node}"
 
 
-def _wait(subsystem: str, found: Callable[[pyudev.Context], Path | None], timeout: float, what: str) -> Path:
-    """Return what `found` finds, looking now and after each event of `subsystem`.
+def _wait(
+    subsystem: str, look: Look, what: str, *, timeout: float | None, answered: Path | None = None
+) -> Path:
+    """Return the node that `look` finds, looking now and after each event of `subsystem`.
 
     The monitor listens before the first look, so no event falls between the two.
+
+    Args:
+        subsystem: Of the device.
+        look: Searches the node.
+        what: Names it in messages.
+        timeout: Seconds in all; None: `node_timeout` from the last progress on.
+        answered: The file with the number of commands that the device has answered.
+
+    Raises:
+        HostError: It has not come by then.
     """
     context = _context()
     monitor = pyudev.Monitor.from_netlink(context, "udev" if _udev_runs() else "kernel")
     monitor.filter_by(subsystem)
     monitor.start()
-    deadline = time.monotonic() + timeout
-    while (node := found(context)) is None:
-        left = deadline - time.monotonic()
+    limit = _Limit(timeout)
+    while isinstance(lacks := look(context), str):
+        left = limit.left((lacks, answered and paths.read(answered)))
         if left <= 0:
-            raise HostError(f"{what} did not appear within {timeout:g} s", cure=_cure())
-        monitor.poll(left)  # None also for an event that the filter drops: only the clock ends this
-    return node
+            raise HostError(f"{what} did not appear within {limit.waited}: {lacks}", cure=_cure())
+        if monitor.poll(min(left, _LOOK)) is not None:  # None also for an event that the filter drops
+            limit.restart()
+    return lacks
+
+
+class _Limit:
+    """The time for which a node is waited for.
+
+    Args:
+        timeout: Seconds in all; None: `node_timeout` from the last progress on, `_MOST` times that in all.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._quiet = node_timeout() if timeout is None else timeout
+        self._counts = timeout is None
+        self._began = self._last = time.monotonic()
+        self._state: object = None
+
+    def left(self, state: object) -> float:
+        """Return the seconds that are left; another `state` than the last time is progress."""
+        if state != self._state:
+            self._state = state
+            self.restart()
+        end = min(self._last + self._quiet, self._began + _MOST * self._quiet)
+        return end - time.monotonic()
+
+    def restart(self) -> None:
+        """Count from now on, if that is meant: there was progress."""
+        if self._counts:
+            self._last = time.monotonic()
+
+    @property
+    def waited(self) -> str:
+        """How long it was waited for, in words."""
+        if not self._counts:
+            return f"{self._quiet:g} s"
+        now = time.monotonic()
+        return f"{now - self._began:.0f} s, of which the last {now - self._last:.0f} s had no progress"
 
 
 def _context() -> pyudev.Context:
@@ -178,5 +273,5 @@ def _udev_runs() -> bool:
 
 def _cure() -> str:
     if _udev_runs():
-        return "see dmesg and `udevadm monitor`; is the ring being served?"
-    return "see dmesg; is /dev a devtmpfs, and is the ring being served?"
+        return f"see dmesg and `udevadm monitor`; is the ring being served? On a slow machine set {VARIABLE}"
+    return f"see dmesg; is /dev a devtmpfs, and is the ring being served? On a slow machine set {VARIABLE}"

@@ -1,5 +1,6 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pyudev
@@ -18,7 +19,7 @@ from vscsihba.configfs import (
     wait_for_generic,
     wait_for_lun,
 )
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, UsageError
 
 WAIT_FOR_UIO = devices.wait_for_uio
 """The real one: the fake kernel puts another in its place."""
@@ -174,3 +175,113 @@ def test_lun_without_hba(udev: FakeUdev) -> None:
 
 def test_links_of_a_disk_that_is_gone(udev: FakeUdev) -> None:
     assert links_of(Path("/dev/sdz")) == ()
+
+
+class Clock:
+    """Seconds, as the test has them; every look at an event takes one."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(udev: FakeUdev, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    real = udev.poll
+
+    def poll(timeout: float) -> object | None:
+        made.now += timeout
+        return real(timeout)
+
+    monkeypatch.setattr(udev, "poll", poll)
+    monkeypatch.setattr("vscsihba.configfs.devices.time", SimpleNamespace(monotonic=made))
+    monkeypatch.setenv(devices.VARIABLE, "5")
+    return made
+
+
+def quiet(times: int) -> list[Callable[[], None]]:
+    return [dropped] * times
+
+
+def test_the_limit_counts_from_the_last_event(udev: FakeUdev, clock: Clock) -> None:
+    busy = [*quiet(4), lambda: None] * 5
+    udev.events = iter([*busy, lambda: udev.add("sg0")])
+    assert wait_for_generic(0, 0) == udev.kernel.dev / "sg0"
+    assert clock.now == 26
+
+
+def test_another_state_of_the_device_is_progress(udev: FakeUdev, clock: Clock) -> None:
+    def appear() -> None:
+        udev.add("sg0", initialized=False)
+
+    def appear_unseen() -> None:
+        appear()
+        udev.events = iter([*quiet(4), lambda: udev.add("sg0")])
+
+    dropping = iter([*quiet(3), appear_unseen])
+    udev.events = dropping
+    assert wait_for_generic(0, 0) == udev.kernel.dev / "sg0"
+
+
+def test_a_command_that_the_device_has_answered_is_progress(udev: FakeUdev, clock: Clock) -> None:
+    count = udev.kernel.sysfs / "bus/scsi/devices/6:0:1:0/iodone_cnt"
+
+    def answers(number: int) -> Callable[[], None]:
+        def answer() -> None:
+            count.write_text(hex(number))
+
+        return answer
+
+    steps: list[Callable[[], None]] = []
+    for number in range(5):
+        steps += [*quiet(3), answers(number)]
+    udev.events = iter([*steps, lambda: udev.add("sg0")])
+    monkey = udev.poll
+
+    def silent(timeout: float) -> object | None:
+        monkey(timeout)
+        return None
+
+    udev.poll = silent  # type: ignore[method-assign]
+    assert wait_for_generic(0, 0) == udev.kernel.dev / "sg0"
+    assert clock.now == 21
+
+
+def test_a_wait_without_progress_says_how_long_and_for_what(udev: FakeUdev, clock: Clock) -> None:
+    udev.add("sg0", initialized=False)
+    udev.events = iter([*quiet(3), lambda: None])
+    with pytest.raises(HostError) as raised:
+        wait_for_generic(0, 0)
+    assert raised.value.message == (
+        "the sg node of LUN 0 of HBA 0 did not appear within 9 s, of which the last 5 s had no progress: "
+        f"udev has not finished with {udev.kernel.dev / 'sg0'}"
+    )
+    assert devices.VARIABLE in str(raised.value)
+
+
+def test_events_of_others_do_not_keep_it_waiting_for_ever(udev: FakeUdev, clock: Clock) -> None:
+    udev.events = iter([lambda: None] * 1000)
+    with pytest.raises(HostError, match="within 20 s"):
+        wait_for_generic(0, 0)
+
+
+def test_a_limit_in_all_is_kept_whatever_happens(udev: FakeUdev, clock: Clock) -> None:
+    udev.events = iter([lambda: None] * 1000)
+    with pytest.raises(HostError, match="did not appear within 3 s: Linux has not made the device"):
+        wait_for_generic(0, 0, timeout=3)
+    assert clock.now == 3
+
+
+def test_the_limit_is_an_option() -> None:
+    assert devices.node_timeout({}) == 60
+    assert devices.node_timeout({devices.VARIABLE: ""}) == 60
+    assert devices.node_timeout({devices.VARIABLE: "90"}) == 90
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "x", "1.5", "3601", "\uff11"])
+def test_a_limit_that_cannot_be_meant_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match=r"VSCSIHBA_NODE_TIMEOUT=.*set it to 1 to 3600"):
+        devices.node_timeout({devices.VARIABLE: word})

@@ -171,7 +171,7 @@ class Luns(Ownership):
         """Return a LUN as Linux sees it, as soon as it does.
 
         Raises:
-            HostError: It does not within half a minute.
+            HostError: It does not in time (`vscsihba.configfs.node_timeout`).
         """
         disk = configfs.wait_for_lun(self._id, lun).disk
         size = Path("/sys/class/block") / disk.name / "size"

@@ -44,7 +44,7 @@ class Target(SharedLuns):
             no disk is in use; None: it cannot be asked.
 
     Raises:
-        UsageError: A stack or a number cannot be meant; nothing was changed.
+        UsageError: A stack, a number or the environment cannot be meant; nothing was changed.
         HostError: This machine lacks something; all that was done is undone.
     """
 
@@ -64,6 +64,7 @@ class Target(SharedLuns):
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
+        configfs.node_timeout()  # before anything is made
         for request in self._luns.known.values():
             request.build(make=True).check()
         configfs.prepare()
