@@ -207,10 +207,10 @@ def quiet(times: int) -> list[Callable[[], None]]:
 
 
 def test_the_limit_counts_from_the_last_event(udev: FakeUdev, clock: Clock) -> None:
-    busy = [*quiet(4), lambda: None] * 5
+    busy = [*quiet(4), lambda: None] * 3
     udev.events = iter([*busy, lambda: udev.add("sg0")])
     assert wait_for_generic(0, 0) == udev.kernel.dev / "sg0"
-    assert clock.now == 26
+    assert clock.now == 16
 
 
 def test_another_state_of_the_device_is_progress(udev: FakeUdev, clock: Clock) -> None:
@@ -236,7 +236,7 @@ def test_a_command_that_the_device_has_answered_is_progress(udev: FakeUdev, cloc
         return answer
 
     steps: list[Callable[[], None]] = []
-    for number in range(5):
+    for number in range(4):
         steps += [*quiet(3), answers(number)]
     udev.events = iter([*steps, lambda: udev.add("sg0")])
     monkey = udev.poll
@@ -247,7 +247,7 @@ def test_a_command_that_the_device_has_answered_is_progress(udev: FakeUdev, cloc
 
     udev.poll = silent  # type: ignore[method-assign]
     assert wait_for_generic(0, 0) == udev.kernel.dev / "sg0"
-    assert clock.now == 21
+    assert clock.now == 17
 
 
 def test_a_wait_without_progress_says_how_long_and_for_what(udev: FakeUdev, clock: Clock) -> None:
