@@ -228,6 +228,8 @@ class _Session:
     def _watch_input(self) -> None:
         if self._lost or self._credit <= frames.HEADER.size or 0 in self._selector.get_map():
             return
+        if terminal.is_in_background():
+            return
         try:
             os.fstat(0)
         except OSError:

@@ -10,10 +10,21 @@ from typing import Self
 
 
 def is_interactive() -> bool:
-    """Tell whether standard input and output are a terminal."""
+    """Tell whether standard input and output are a terminal, and this is its job in the foreground."""
     try:
-        return os.isatty(0) and os.isatty(1)
+        return os.isatty(0) and os.isatty(1) and not is_in_background()
     except OSError:
+        return False
+
+
+def is_in_background() -> bool:
+    """Tell whether standard input is a terminal that another job has, as after ``&`` in a shell.
+
+    To read from it, or to change its mode, would stop this process (SIGTTIN and SIGTTOU of termios(3)).
+    """
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal, or not the controlling one
         return False
 
 
