@@ -82,14 +82,18 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {"HOME": str(home), "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **more}
 
 
-def test_the_examples_pass_and_a_fault_is_reported(project: Path, home: Path) -> None:
-    pytest.importorskip("pytest_cov")
-    arguments = ["--vscsi-required", "--junitxml", str(home / "reports/r.xml"), "--cov=program"]
-    done = subprocess.run(
+def run(project: Path, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a session to its end, as an ordinary user with no terminal."""
+    return subprocess.run(
         [*setpriv(), sys.executable, "-m", "pytest", *arguments],
         cwd=project, env=environment(home), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False, timeout=LIMIT,
     )  # fmt: skip
+
+
+def test_the_examples_pass_and_a_fault_is_reported(project: Path, home: Path) -> None:
+    pytest.importorskip("pytest_cov")
+    done = run(project, home, "--vscsi-required", "--junitxml", str(home / "reports/r.xml"), "--cov=program")
     told = done.stdout + done.stderr
     assert done.returncode == 1, told
     assert re.search(r"^=+ 1 failed, 3 passed in .* =+$", done.stdout, re.MULTILINE), told
@@ -117,3 +121,23 @@ def test_a_session_on_a_terminal(project: Path, home: Path) -> None:
     (headline,) = re.findall(r"^=+ FAILURES =+$", terminal.text, re.MULTILINE)
     assert len(headline) == 100
     assert not (project / ".pytest_cache").exists()
+
+
+def test_workers_of_xdist_run_in_the_sandbox(project: Path, home: Path) -> None:
+    pytest.importorskip("pytest_cov")
+    pytest.importorskip("xdist")
+    arguments = [
+        "-n",
+        "2",
+        "-k",
+        "not fault",
+        "--vscsi-required",
+        "--cov=program",
+        "--cov-report=xml:cov.xml",
+    ]
+    done = run(project, home, *arguments)
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert "created: 2/2 workers" in done.stdout, told
+    assert re.search(r"^=+ 3 passed in .* =+$", done.stdout, re.MULTILINE), told
+    assert ET.parse(project / "cov.xml").getroot().get("lines-covered") == "1"
