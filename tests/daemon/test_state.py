@@ -1,7 +1,9 @@
 """What a service remembers: replaced as a whole, kept in versions, and never lost to an empty one."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +122,52 @@ def test_an_old_document_is_there_while_a_new_one_is_written(
     with pytest.raises(HostError, match="No space left"):
         state.save(document("2MiB"))
     assert state.saved.read_text() == dump(document())
+
+
+def test_what_a_killed_service_left_half_written_is_removed(state: State) -> None:
+    state.save(document())
+    run, etc = state.saved.parents[1] / "run", state.saved.parent
+    for left in (run / f".running.json.{'a' * 16}", etc / f".config.json.{'0' * 16}"):
+        left.write_text("{")
+    (run / ".running.json.mine").write_text("somebody else's")
+    with state.held():
+        pass
+    assert sorted(path.name for path in run.iterdir()) == [".running.json.mine", "daemon.lock"]
+    assert sorted(path.name for path in etc.iterdir()) == ["config.json"]
+
+
+def test_a_link_to_the_saved_document_stays_one(state: State, tmp_path: Path) -> None:
+    target = tmp_path / "shared" / "disks.json"
+    target.parent.mkdir()
+    state.saved.parent.mkdir()
+    state.saved.symlink_to(target)
+    for size in ("1MiB", "2MiB"):
+        state.save(document(size))
+        assert state.saved.is_symlink()
+        assert load(target) == document(size)
+
+
+def test_every_new_name_is_synced_with_its_directory(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    real_fsync, real_link = os.fsync, os.link
+
+    def fsync(fd: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")  # noqa: PTH115
+        real_fsync(fd)
+
+    def link(*words: Any, **options: Any) -> None:
+        done.append("link")
+        real_link(*words, **options)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    state.save(document("1MiB"))
+    assert done[0] == f"sync {state.saved.parents[1].name}", "the new directory's name"
+    assert done[-1] == "sync etc"
+    done.clear()
+    state.save(document("2MiB"))
+    assert done[done.index("link") + 1] == "sync versions", "the version is safe before it is replaced"
+    assert done[-1] == "sync etc"
+    done.clear()
+    state.note(document("2MiB"))
+    assert done[-1] == "sync run"

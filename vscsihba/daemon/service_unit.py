@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.errors import HostError
+from vscsihba.handlers.durable import replace_file
 
 NAME: Final = "vscsihba.service"
 DIRECTORY: Final = Path("/etc/systemd/system")
@@ -38,7 +39,7 @@ def install(*, directory: Path = DIRECTORY, program: Path | None = None, start: 
         )
     unit = directory / NAME
     try:
-        unit.write_text(text(program or _program()), encoding="utf-8")
+        replace_file(unit, text(program or _program()).encode())
         unit.chmod(0o644)
     except OSError as error:
         raise HostError(f"{unit}: {error.strerror}", cure="be root") from error

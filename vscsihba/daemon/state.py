@@ -6,6 +6,7 @@ restored.
 """
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from vscsihba.config.salvage import Salvage, salvage
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.durable import replace_file, sync_directory
 from vscsihba.units import counted
+
+log = logging.getLogger(__name__)
 
 RUN: Final = Path("/run/vscsihba")
 SAVED: Final = Path("/etc/vscsihba/config.json")
@@ -64,6 +67,8 @@ class State:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.pwrite(fd, f"{os.getpid():<16}\n".encode(), 0)
+            for file in (self._running, self._awaited, self._changing, Path(os.path.realpath(self.saved))):
+                _remove_unfinished(file)
             yield
         except BlockingIOError as error:
             other = os.pread(fd, 16, 0).decode(errors="replace").strip()
@@ -226,6 +231,15 @@ def _replace(path: Path, text: str) -> None:
         replace_file(path, text.encode())
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _remove_unfinished(file: Path) -> None:
+    """Remove what a process that was killed has left of a new content (`vscsihba.handlers.durable`)."""
+    for left in file.parent.glob(f".{file.name}.{'[0-9a-f]' * 16}"):
+        try:
+            left.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: %s", left, error.strerror)
 
 
 def _make_folder(folder: Path) -> None:
