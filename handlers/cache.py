@@ -317,12 +317,12 @@ class CacheHandler(Transform):
         whole = len(data) == self._length(block)
         while True:
             with self._lock:
-                while any(write.meets(block, block + 1) for write in self._writes):
+                while self._writes and any(write.meets(block, block + 1) for write in self._writes):
                     self._changed_below.wait()
                 kept = self._kept(block, within, memoryview(data), whole=whole)
+                if kept:
+                    return
                 full = self._slots.all_dirty
-            if kept:
-                return
             if kept is None and full:
                 if not self._make_room():
                     break
@@ -338,9 +338,10 @@ class CacheHandler(Transform):
             Whether that was done; None if room has to be made first, or the block fetched.
         """
         self._spoil_fetches(block, block + 1)
-        if self._slots.find(block) is not None:
+        slot = self._slots.find(block)
+        if slot is not None:
             try:
-                self._slots.change(block, within, data)
+                self._slots.change(slot, block, within, data)
             except OSError:
                 return False
             return True

@@ -141,7 +141,7 @@ class Slots:
         self._dirty[block] = self._clean.pop(block)
         return True
 
-    def change(self, block: int, within: int, data: memoryview) -> None:
+    def change(self, slot: Slot, block: int, within: int, data: memoryview) -> None:
         """Change a part of a block that is held, which is dirty then.
 
         Raises:
@@ -149,7 +149,6 @@ class Slots:
                 changed in part.
         """
         assert self._data is not None  # noqa: S101  # there is a slot, so there is room for it
-        slot = self._dirty.get(block) or self._clean[block]
         slot.version += 1
         try:
             self._data.put(slot.number * self._block_size + within, data)

@@ -105,9 +105,10 @@ class Surviving:
         Raises:
             OSError: There is no room; nothing has changed. A mapping would end the process instead.
         """
-        self.reserve(at, len(data))
-        done = 0
-        while done < len(data):
+        length = len(data)
+        self.reserve(at, length)
+        done = self.put_some(at, data)
+        while done < length:
             done += self.put_some(at + done, memoryview(data)[done:])
 
     def put_some(self, at: int, data: bytes | memoryview) -> int:
