@@ -50,9 +50,10 @@ class Gate:
             while self._alone:
                 self._changed.wait()
             self._alone = True
-            while self._inside:
-                self._changed.wait()
         try:
+            with self._changed:
+                while self._inside:
+                    self._changed.wait()
             yield
         finally:
             with self._changed:

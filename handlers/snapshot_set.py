@@ -87,7 +87,8 @@ class SnapshotSet:
         with ExitStack() as opened:
             self.switch(Layers(directory, lineage, base, read_only=bool(snapshot)))
             opened.callback(self._close_layers)
-            opened.enter_context(self._claim(layer if snapshot else ""))
+            self._name = self._claim(layer if snapshot else "")
+            opened.enter_context(self._name)
             if not self._is_current(snapshot, lineage):  # from now on it cannot change
                 raise InUseError(f"{directory} was changed while it was opened", cure="try again")
             if not snapshot:
@@ -120,7 +121,7 @@ class SnapshotSet:
             layer = manifest_.new_name()
             changed = self.manifest.taken(name, layer)
             failing.callback(self._remove_layer, layer)
-            new = self._new_layer(layer, self.disk.size)
+            new = open_overlay(self._make_layer(layer, self.disk.size), read_only=False)
             failing.callback(new.abandon)
             with self.gate.alone():
                 self._end_active(changed)
@@ -137,7 +138,7 @@ class SnapshotSet:
             before = self.layers
             with ExitStack() as failing:
                 failing.callback(self._remove_layer, layer)
-                self._new_layer(layer, self._size_of(lineage[1])).close()
+                self._make_layer(layer, self._size_of(lineage[1]))
                 after = Layers(self.directory, lineage, self.base, read_only=False)
                 failing.callback(after.abandon)
                 with self.gate.alone():
@@ -233,11 +234,11 @@ class SnapshotSet:
         name = f"snapshot:{self.manifest.uuid}:{layer}"
         return NameClaim(name, shared=bool(layer), taken=taken, place=f"{where.st_dev}:{where.st_ino}")
 
-    def _new_layer(self, name: str, size: int) -> Overlay:
-        """Make a layer in which nothing is stored, and open it."""
+    def _make_layer(self, name: str, size: int) -> str:
+        """Make a layer in which nothing is stored, and return its path."""
         path = str(layer_path(self.directory, name))
         create_overlay(path, _header(self.manifest, size))
-        return open_overlay(path, read_only=False)
+        return path
 
     def _size_of(self, layer: str) -> int:
         """Return the capacity of the disk that a layer is the top of."""

@@ -55,3 +55,18 @@ def test_a_failure_inside_opens_the_gate_again() -> None:
             _ = 1 / 0
     with gate.alone():
         pass
+
+
+def test_a_wait_that_is_interrupted_leaves_the_gate_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with gate.together():
+        with monkeypatch.context() as patch:
+            patch.setattr(gate._changed, "wait", interrupted)
+            with pytest.raises(KeyboardInterrupt), gate.alone():
+                pass
+        assert gate.try_enter()
+        gate.leave()

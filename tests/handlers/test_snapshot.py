@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 import tempfile
 import threading
@@ -10,11 +12,13 @@ from hypothesis.stateful import rule
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from vscsihba.cli.main import main
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers import snapshot_manifest
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.snapshot import SnapshotHandler
+from vscsihba.handlers.snapshot_set import SnapshotSet
 from vscsihba.handlers.stack import Document, build
 
 SIZE = 320 * KIB
@@ -462,3 +466,166 @@ def test_kill_at_every_call_loses_nothing_that_was_acknowledged(base: Path, tmp_
         shutil.rmtree(where)
         at += 1
     assert at > 40
+
+
+# Failures
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def broken(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "overlay_file.publish",
+        "snapshot_set.open_overlay",
+        "overlay.Overlay.end",
+        "snapshot_set.share",
+        "snapshot_manifest.replace_file",
+        "durable.sync_directory",
+    ],
+)
+@pytest.mark.parametrize("verb", ["take", "roll_back"])
+def test_a_verb_that_fails_changes_nothing(
+    base: Path, fails: str, verb: str, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+) -> None:
+    with build(snapshot(base)) as disk:
+        write(disk, 0, b"old")
+        handler_of(disk).take("old")
+        write(disk, 0, b"new")
+        files = set((base / "set").iterdir())
+        before = descriptors(), len(list(own_surviving_directory.iterdir()))
+        manifest = (base / "set" / "manifest").read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vscsihba.handlers.{fails}", broken)
+            try:
+                getattr(handler_of(disk), verb)("old" if verb == "roll_back" else "mon")
+            except OSError:
+                pass
+            else:  # rolling back flushes nothing and shares nothing
+                assert verb == "roll_back"
+                assert fails in ("overlay.Overlay.end", "snapshot_set.share")
+                return
+        # The active layer may be between two notes: it begins another one when it needs it.
+        after = descriptors(), len(list(own_surviving_directory.iterdir()))
+        assert after in (before, (before[0] - 1, before[1] - 1))
+        assert set((base / "set").iterdir()) == files
+        assert (base / "set" / "manifest").read_bytes() == manifest
+        assert [info.name for info in handler_of(disk).snapshots()] == ["old"]
+        write(disk, 64 * KIB, b"goes on")
+        with pytest.raises(InUseError):
+            build(snapshot(base)).open()
+        assert read(disk, 0, 3) == b"new"
+        handler_of(disk).take("mon")
+        assert seen(base, "mon")[64 * KIB :].startswith(b"goes on")
+
+
+def test_what_is_written_after_a_take_that_failed_survives_the_process(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = build(snapshot(base))
+    disk = stack.open()
+    with monkeypatch.context() as patch:
+        patch.setattr("vscsihba.handlers.snapshot_manifest.replace_file", broken)
+        with pytest.raises(OSError, match="error"):
+            handler_of(disk).take("mon")
+    write(disk, 0, b"acknowledged")
+    whole = handler_of(disk)._set
+    whole.disk.overlay._leave_note()
+    whole.disk.overlay.store.close()
+    whole._name.__exit__()
+    stack.layers[0].close()
+    with build(snapshot(base)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+
+
+def test_a_roll_back_is_done_even_if_something_is_left_over(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("old")
+        write(disk, 0, b"new")
+        with monkeypatch.context() as patch:
+            patch.setattr("vscsihba.handlers.snapshot_set.tidy", broken)
+            handler_of(disk).roll_back("old")
+        assert "layers that nothing needs are kept" in caplog.text
+        assert read(disk, 0, 3) == CONTENT[:3]
+        handler_of(disk).tidy()
+        assert layers(base) == 2
+
+
+def test_a_delete_that_cannot_merge_says_that_the_snapshot_is_gone(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("old")
+        with monkeypatch.context() as patch:
+            patch.setattr("vscsihba.handlers.snapshot_set.tidy", broken)
+            with pytest.raises(OSError, match="snapshot old is deleted, but its layer is kept"):
+                handler_of(disk).delete("old")
+        assert handler_of(disk).snapshots() == []
+        handler_of(disk).tidy()
+        assert layers(base) == 1
+
+
+def test_an_open_that_fails_leaves_nothing_open(
+    base: Path, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+) -> None:
+    with build(snapshot(base)):
+        pass
+    before = descriptors(), len(list(own_surviving_directory.iterdir()))
+    for fails in ("_remove_strangers", "_is_current", "_claim"):
+        with monkeypatch.context() as patch:
+            patch.setattr(SnapshotSet, fails, broken)
+            with pytest.raises(OSError, match="error"):
+                build(snapshot(base)).open()
+        assert (descriptors(), len(list(own_surviving_directory.iterdir()))) == before
+    with build(snapshot(base)):
+        pass
+
+
+def test_a_set_that_cannot_be_made_leaves_nothing(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("vscsihba.handlers.snapshot_manifest.replace_file", broken)
+        with pytest.raises(OSError, match="error"):
+            build(snapshot(base)).open()
+    assert [path.name for path in base.iterdir()] == ["base.img"]
+
+
+def test_a_set_that_changes_while_it_is_opened_is_not_opened(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build(snapshot(base)):
+        pass
+    real = snapshot_manifest.load
+    stale = real(base / "set" / "manifest")
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("mon")
+    loads = iter([real(base / "set" / "manifest"), stale])
+    before = set((base / "set").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot_manifest, "load", lambda path: next(loads, None) or real(path))
+        with pytest.raises(InUseError, match="was changed while it was opened"):
+            build(snapshot(base)).open()
+    assert set((base / "set").iterdir()) == before
+    assert seen(base, "mon") == CONTENT[:SIZE]
+
+
+def test_a_copy_of_a_set_is_refused_until_it_has_its_own_uuid(base: Path) -> None:
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("mon")
+        shutil.copytree(base / "set", base / "copy")
+        copy = snapshot(base, path=str(base / "copy"), create=False)
+        with pytest.raises(InUseError, match=r'same uuid; .* "vscsihba snapshot renew-uuid .*copy"'):
+            build(copy).open()
+        with build(view(base, "mon")), pytest.raises(InUseError, match="same uuid"):
+            build({**copy, "snapshot": "mon"}).open()
+        assert main(["snapshot", "renew-uuid", str(base / "copy")]) == 0
+        with build(copy) as other:
+            assert other.identity != disk.identity
+            assert read(other, 0, SIZE) == CONTENT[:SIZE]

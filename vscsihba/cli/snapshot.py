@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from vscsihba.cli.acting import act, add_force
@@ -11,12 +12,15 @@ from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import print_json, print_table
 from vscsihba.cli.place import DESCRIPTION
 from vscsihba.cli.verbs import Verbs
+from vscsihba.handlers.snapshot_set import renew_uuid
 
 _EXAMPLES: Final = """\
   vscsihba snapshot take hba0/lun0 monday         the disk as it is now, under a name
   vscsihba snapshot list /dev/sdb                 what there are, the oldest first
   vscsihba snapshot roll-back hba0/lun0 monday    the disk as it was then; unmount it first
   vscsihba snapshot delete hba0/lun0 monday       merge what only this one needs
+
+  vscsihba snapshot renew-uuid /srv/copy.snapshots   give a copy of a directory a uuid of its own
 
 The disk's stack must have the layer "snapshot" (docs/handlers/snapshot.md says how, and how to
 open one of them as a disk of its own).
@@ -43,7 +47,15 @@ def _verbs() -> Verbs:
     verbs.add("delete", "delete a snapshot, and merge what nothing else needs", _ask, _DISK, _NAME)
     add_force(verbs.add("roll-back", "make a disk what it was when a snapshot was taken", _ask, _DISK, _NAME))
     verbs.add("tidy", "merge and remove layers that nothing needs", _ask, _DISK)
+    directory = ("directory", "the directory of the snapshots, which no disk uses")
+    verbs.add(
+        "renew-uuid", "give a copy of a directory of snapshots a uuid of its own", _renew_uuid, directory
+    )
     return verbs
+
+
+def _renew_uuid(options: argparse.Namespace) -> object:
+    return {"directory": options.directory, "uuid": renew_uuid(Path(options.directory))}
 
 
 def _ask(options: argparse.Namespace) -> object:
@@ -60,7 +72,7 @@ def _show(options: argparse.Namespace, result: Any) -> None:
         else:
             print(f"{options.disk} has no snapshot")
     else:
-        print(_DONE[options.verb].format(disk=options.disk, name=getattr(options, "name", "")))
+        print(_DONE[options.verb].format(**vars(options)))
 
 
 def _when(seconds: float) -> str:
@@ -68,6 +80,7 @@ def _when(seconds: float) -> str:
 
 
 _DONE: Final = {
+    "renew-uuid": "{directory} has a new uuid",
     "take": "snapshot {name} of {disk} is taken",
     "delete": "snapshot {name} of {disk} is deleted",
     "roll-back": "{disk} is as it was when snapshot {name} was taken",
