@@ -13,7 +13,6 @@ This module knows the verbs; `mirror_members` knows which leg is asked and which
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -27,9 +26,10 @@ from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.mirror_leg import LegStatus, MirrorLeg, Standing
 from vscsihba.handlers.mirror_mark import enlarge
 from vscsihba.handlers.mirror_metadata import MOST_LEGS
-from vscsihba.handlers.mirror_start import Wanted, open_members
+from vscsihba.handlers.mirror_start import Wanted, close_all, open_members
 from vscsihba.handlers.mirror_sync import Progress, Synchroniser
 from vscsihba.handlers.options import MediumPath, Options, Seconds
+from vscsihba.handlers.range_lock import RangeLock
 from vscsihba.handlers.stack import build
 from vscsihba.handlers.vectored import read_bytes
 
@@ -105,6 +105,7 @@ class MirrorHandler(Fan):
         self._mirrored = [MirrorLeg(leg, number) for number, leg in enumerate(legs)]
         self._number = len(legs)
         self._changing = threading.Lock()
+        self._overlapping = RangeLock()
 
     def check(self) -> None:
         """Look whether the state file is there; for one to be made, whether every leg can open."""
@@ -360,8 +361,12 @@ class MirrorHandler(Fan):
         self._members.demand_answers()
         first, last = self._regions(offset, length)
         done = False
-        # In this order: a leg that joins from now on finds the regions dirty.
-        with self._members.state.writing(first, last), self._members.passing(first, last):
+        # What overlaps reaches all legs in one order, and a leg that joins finds the regions dirty.
+        with (
+            self._overlapping.held(offset, length),
+            self._members.state.writing(first, last),
+            self._members.passing(first, last),
+        ):
             try:
                 self._members.everywhere(verb)
                 done = True
@@ -391,7 +396,4 @@ class MirrorHandler(Fan):
         )
 
     def _close_all(self) -> None:
-        with ExitStack() as closing:
-            closing.callback(self._members.state.close)
-            for leg in reversed(self._members.legs):
-                closing.callback(leg.close)
+        close_all(self._members.legs, self._members.state)

@@ -178,15 +178,20 @@ def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
     if not copies:
         return None
     newest = max(copies, key=lambda copy: copy.event)
-    rivals = [copy for copy in copies if not copy.agrees(newest) and _contradict(copy, newest)]
+    rivals = [copy for copy in copies if _contradict(copy, newest) and not _is_superseded(copy, copies)]
     if not rivals:
         return newest
     legs = newest.members.union(*(rival.members for rival in rivals))
     for choice in (newest, *rivals):
-        votes = sum(2 if copy.leg else 1 for copy in copies if copy.agrees(choice))
-        if 2 * votes > 2 * len(legs) + 1:
-            return choice
+        supporters = [copy for copy in copies if copy.members == choice.members]
+        if 2 * sum(2 if copy.leg else 1 for copy in supporters) > 2 * len(legs) + 1:
+            return max(supporters, key=lambda copy: copy.event)
     return None
+
+
+def _is_superseded(copy: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Tell whether a leg that is in by a copy has moved on from it, by its own mark."""
+    return any(other.leg in copy.members and other.event > copy.event for other in copies)
 
 
 def _contradict(one: Metadata, other: Metadata) -> bool:

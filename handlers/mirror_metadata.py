@@ -106,10 +106,6 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether some legs, with or without the state file, have more than half of the votes."""
         return 2 * (2 * sum(leg in legs for leg in self.voters) + state_file) > self.votes
 
-    def agrees(self, other: "Metadata") -> bool:
-        """Tell whether another copy says the same."""
-        return (self.event, self.session, self.members) == (other.event, other.session, other.members)
-
 
 def encode(metadata: Metadata) -> bytes:
     """Return the text of a copy."""

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -72,11 +73,21 @@ def open_members(legs: Sequence[MirrorLeg], wanted: Wanted) -> Members:
             state.mark_all()
         return _begin(legs, found, Members(list(legs), state, metadata, wanted.timeout), first=None)
     except BaseException:
-        for leg in legs:
-            leg.close()
-        if state is not None:
-            state.close()
+        close_all(legs, state)
         raise
+
+
+def close_all(legs: Sequence[MirrorLeg], state: MirrorState | None) -> None:
+    """Close legs and state file, all of them even if one fails.
+
+    Raises:
+        OSError: The last failure.
+    """
+    with ExitStack() as closing:
+        if state is not None:
+            closing.callback(state.close)
+        for leg in reversed(legs):
+            closing.callback(leg.close)
 
 
 def _look(

@@ -7,6 +7,7 @@ have to be made equal. A part of the log that is damaged counts as dirty.
 This module knows the file, not the legs. docs/formats/mirror.md describes it to the byte.
 """
 
+import errno
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ from vscsihba.errors import HostError
 from vscsihba.handlers import sectors, superblock
 from vscsihba.handlers.durable import sync_directory
 from vscsihba.handlers.file import FileHandler
+from vscsihba.handlers.lanes import attempt
 from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, decode, digest, encode, short
 from vscsihba.handlers.sectors import PER_SECTOR
 from vscsihba.handlers.vectored import read_bytes, write_bytes
@@ -63,7 +65,9 @@ class MirrorState:
         self.path = path
         self._store = FileHandler(FileHandler.Options(path=path, format="raw"))
         self._store.open()
+        self._is_open, self._is_suspect = True, False
         try:
+            self._inode = Path(path).stat().st_ino
             self.metadata = _metadata_of(superblock.Superblock(self._store, _MAGIC, _KIND).text)
             self._dirty = bytearray()
             for number in range(-(-self.metadata.regions // PER_SECTOR)):
@@ -83,7 +87,36 @@ class MirrorState:
 
     def close(self) -> None:
         """Close the file."""
-        self._store.close()
+        if self._is_open:
+            self._is_open = False
+            self._store.close()
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Write to the file; after a failure, all of it is written anew the next time.
+
+        The kernel tells of a failed flush once, and what was not stored then is lost.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._is_suspect:
+            attempt(self._reopen)
+        self._is_suspect = True
+        yield
+        self._is_suspect = False
+
+    def _reopen(self) -> None:
+        self.close()
+        store = FileHandler(FileHandler.Options(path=self.path, format="raw"))
+        store.may_make = False
+        store.open()
+        self._store, self._is_open = store, True
+        if Path(self.path).stat().st_ino != self._inode:
+            self.close()
+            raise OSError(errno.ESTALE, f"{self.path} is another file now")
+        self._save(0, len(self._dirty), self._dirty)
+        store.flush()
 
     def dirty(self) -> list[int]:
         """Return the numbers of the dirty regions."""
@@ -105,8 +138,9 @@ class MirrorState:
             with self._saving:
                 wanted = bytearray(self._dirty)
                 wanted[first:last] = b"\1" * len(under_way)
-                self._save(first, last, wanted)
-                self._store.flush()
+                with self._storing():
+                    self._save(first, last, wanted)
+                    self._store.flush()
                 with self._lock:
                     self._dirty[first:last] = wanted[first:last]
                 self._begin(under_way)
@@ -161,8 +195,9 @@ class MirrorState:
                 ]
                 for region in equal:
                     self._dirty[region] = 0
-            for number in {region // PER_SECTOR for region in equal}:
-                self._save(number * PER_SECTOR, number * PER_SECTOR + 1, self._dirty)
+            with self._storing():
+                for number in {region // PER_SECTOR for region in equal}:
+                    self._save(number * PER_SECTOR, number * PER_SECTOR + 1, self._dirty)
 
     def clear(self) -> None:
         """Forget every region: all legs are equal and flushed, and will not be written to any more.
@@ -170,7 +205,7 @@ class MirrorState:
         Raises:
             OSError: The file cannot be written.
         """
-        with self._saving:
+        with self._saving, self._storing():
             self._save(0, len(self._dirty), bytearray(len(self._dirty)))
             self._store.flush()
 
@@ -184,10 +219,11 @@ class MirrorState:
         """
         with self._saving:
             have, want = len(self._dirty), metadata.regions
-            if want > have:
-                self._grow(have, want)
-            # Read anew: after a failure, the slot that can be read must not be written to.
-            superblock.Superblock(self._store, _MAGIC, _KIND).replace(encode(metadata))
+            with self._storing():
+                if want > have:
+                    self._grow(have, want)
+                # Read anew: after a failure, the slot that can be read must not be written to.
+                superblock.Superblock(self._store, _MAGIC, _KIND).replace(encode(metadata))
             self.metadata = metadata
             if want < have:
                 with self._lock:

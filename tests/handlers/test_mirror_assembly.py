@@ -122,6 +122,15 @@ def test_copies_that_have_gone_different_ways_need_a_majority() -> None:
     assert decided(copy("", 12, ONLY_A), one, other) == (12, {"a"}, True)
 
 
+def test_a_copy_from_which_a_leg_has_moved_on_contradicts_nothing() -> None:
+    """The state file could not be written for a while, and the last change reached one leg only."""
+    assert decided(copy("", 12, ONLY_A), copy("a", 15, BOTH), copy("b", 16, ONLY_B)) == (16, {"b"}, True)
+
+
+def test_copies_with_the_same_legs_support_each_other() -> None:
+    assert decided(copy("", 12, ONLY_B), copy("a", 11, ONLY_A), copy("b", 11, ONLY_B)) == (12, {"b"}, True)
+
+
 def test_one_event_count_that_means_two_things_needs_a_majority() -> None:
     one, other = copy("a", 9, BOTH), copy("b", 9, ONLY_B)
     refused(None, one, other)

@@ -473,6 +473,26 @@ def test_a_write_that_all_legs_are_late_with_never_lands_over_a_newer_one(disk: 
     assert content(disk, "a") == content(disk, "b")
 
 
+def test_writes_that_overlap_reach_all_legs_in_one_order(disk: Path) -> None:
+    free, real = threading.Event(), FileHandler.write
+
+    def slow(handler: FileHandler, offset: int, views: Any, **more: Any) -> None:
+        if bytes(views[0][:5]) == b"first" and handler.options.path.endswith("b.img"):
+            free.wait(PATIENCE)
+        real(handler, offset, views, **more)
+
+    with build(plain_mirror(disk)) as made, mock.patch.object(FileHandler, "write", slow):
+        queue = handler_of(made)._overlapping._queue
+        threads = [threading.Thread(target=write, args=(made, 0, data)) for data in (b"first", b"second")]
+        for number, thread in enumerate(threads):
+            thread.start()
+            eventually(lambda: len(queue) == number + 1)  # noqa: B023
+        free.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert content(disk, "a")[:6] == content(disk, "b")[:6] == b"second"
+
+
 def test_no_write_is_acknowledged_before_the_drop_is_recorded(disk: Path) -> None:
     real = mirror_state.MirrorState.save
     document = mirror(disk)
@@ -497,6 +517,32 @@ def test_no_write_is_acknowledged_before_the_drop_is_recorded(disk: Path) -> Non
     (disk / "a.fail").unlink()
     with build(document) as made:
         assert read(made, 0, 3) == b"two"
+
+
+def test_a_state_file_whose_flush_has_failed_once_is_written_anew(disk: Path) -> None:
+    real, failures = os.fdatasync, [OSError(errno.EIO, "once")]
+
+    def fdatasync(fd: int) -> None:
+        if failures and Path(f"/proc/self/fd/{fd}").readlink().name == "mirror.state":
+            with (disk / "mirror.state").open("r+b") as file:  # the kernel has thrown the pages away
+                file.seek(8192)
+                file.write(bytes(512))
+            raise failures.pop()
+        real(fd)
+
+    with without_copying(), build(plain_mirror(disk)) as made:
+        state = handler_of(made)._members.state
+        write(made, 0, b"dirty")
+        with mock.patch.object(os, "fdatasync", fdatasync):
+            with pytest.raises(OSError, match="once"):
+                write(made, 65536, b"x")
+            write(made, 131072, b"x")
+        assert state.dirty() == [0, 2]
+        kept = (disk / "mirror.state").read_bytes()
+        (disk / "copy.state").write_bytes(kept)
+        copy = mirror_state.MirrorState(str(disk / "copy.state"))
+        assert copy.dirty() == [0, 2]
+        copy.close()
 
 
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:

@@ -1,0 +1,41 @@
+"""A lock on byte ranges: changes that overlap happen one after the other, in the order in which they came."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class RangeLock:
+    """Let changes of ranges in together if they do not overlap."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._queue: list[tuple[int, int, object]] = []
+        self._waiting = 0
+
+    @contextmanager
+    def held(self, offset: int, length: int) -> Iterator[None]:
+        """Wait until no range that came before overlaps, and keep later ones that do out meanwhile."""
+        mine = (offset, offset + length, object())
+        with self._changed:
+            self._queue.append(mine)
+            while self._must_wait(mine):
+                self._waiting += 1
+                self._changed.wait()
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._queue.remove(mine)
+                if self._waiting:
+                    self._changed.notify_all()
+
+    def _must_wait(self, mine: tuple[int, int, object]) -> bool:
+        first, end, _ = mine
+        for other in self._queue:
+            if other is mine:
+                return False
+            if other[0] < end and first < other[1]:
+                return True
+        raise AssertionError("a range that waits is in the queue")
