@@ -64,15 +64,29 @@ class OrdinaryUser:
         return subprocess.Popen(self.command(*words), env=self.environ(), cwd=self.home, **options)
 
 
+def owner() -> int:
+    """Return the uid of the ordinary user."""
+    return int(NOBODY) if os.geteuid() == 0 else os.geteuid()
+
+
 def folders() -> set[Path]:
-    """Return the folders of sandboxes that are there."""
-    return {path for folder in _FOLDERS for path in folder.glob(f"{_PREFIX}*")}
+    """Return the folders of this user's sandboxes that are there."""
+    return {path for folder in _FOLDERS for path in folder.glob(f"{_PREFIX}*") if _is_ours(path)}
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == owner()
+    except FileNotFoundError:
+        return False
 
 
 def processes() -> dict[int, str]:
-    """Return the processes of sandboxes by pid: janitors, kernels, and what kernels trace."""
+    """Return the processes of this user's sandboxes by pid: janitors, kernels, and what kernels trace."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
+        if not _is_ours(path):
+            continue
         try:
             words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             name = (path / "comm").read_text().strip()

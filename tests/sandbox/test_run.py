@@ -149,14 +149,14 @@ def test_in_a_hardened_container(make_user: MakeUser) -> None:
     """A user namespace, no new privileges, a read-only root and a /dev/shm of 64 MiB."""
     harden = (
         "set -e; mount --rbind / /; "
-        "mount -t tmpfs -o size=64m shm /dev/shm; mount -t tmpfs -o size=3g tmp /tmp; "
+        "mount -t tmpfs -o size=64m shm /dev/shm; mount -t tmpfs -o size=3g tmp /srv; "
         "mount -o remount,ro,bind /; if touch /var/tmp/x 2>/dev/null; then exit 99; fi; "
         'exec setpriv --no-new-privs -- "$@"'
     )
     if subprocess.run(["unshare", "--user", "true"], check=False).returncode:
         pytest.skip("needs user namespaces")
     user = make_user(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", harden, "sh"])
-    environ = {**user.environ(), "TMPDIR": "/tmp", "XDG_CACHE_HOME": "/tmp/cache"}
+    environ = {**user.environ(), "TMPDIR": "/srv", "XDG_CACHE_HOME": "/srv/cache"}
     done = user.run("--disk", "memory:64MiB", "--", "sh", "-c", MKFS, env=environ)
     assert done.stdout.decode().split() == ["Mounted", "on", "/mnt"], done.stderr.decode()
 

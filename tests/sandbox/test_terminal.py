@@ -80,7 +80,7 @@ def shell(user: OrdinaryUser) -> Iterator[Tmux]:
 
 def test_the_shell_is_a_shell(shell: Tmux) -> None:
     """It has a size, job control, Ctrl-C, and the disk; the terminal is put right at the end."""
-    assert shell.shows("sandbox> "), shell.screen()
+    assert shell.shows("sandbox>"), shell.screen()
     shell.keys("stty size; lsblk -dno NAME,SIZE /dev/sda; id -u", "Enter")
     assert shell.shows("30 90"), shell.screen()
     assert shell.shows("sda"), shell.screen()

@@ -6,6 +6,11 @@ set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 folder=$1
 
+# In a user namespace, files of this machine's root belong to nobody here, and a setuid program such as mount would run
+# as nobody. Started by the loader it runs as root; the overlay is nosuid.
+mount() { /lib64/ld-linux-x86-64.so.2 /bin/mount "$@"; }
+umount() { /lib64/ld-linux-x86-64.so.2 /bin/umount "$@"; }
+
 mount -t proc proc /proc
 failed() { echo "init.sh: $step failed" >/dev/kmsg; sync; }
 trap '[ $? -eq 0 ] || failed' EXIT
@@ -21,7 +26,7 @@ mount -t hostfs -o "$folder" none /run/.folder
 step="the overlay over this machine's files"
 ln -s "$modules" "/run/.modules/lib/modules/$(uname -r)"
 modprobe -d /run/.modules overlay
-mount -t overlay -o xino=off,lowerdir=/,upperdir=/run/.upper,workdir=/run/.work root /run/.root
+mount -t overlay -o nosuid,xino=off,lowerdir=/,upperdir=/run/.upper,workdir=/run/.work root /run/.root
 cd /run/.root
 mount -t sysfs sys sys
 mount --move /dev dev
