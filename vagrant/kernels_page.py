@@ -28,8 +28,8 @@ What the tests that need a kernel have found on each. These run them, and the la
     .venv/bin/python -m vagrant.kernels_page
 
 A column is a kernel, a row is a file of tests. Where a row says nothing, the file was not run on that kernel.
-A release without a suffix, such as 6.1.176, is User-Mode Linux in the sandbox; Debian's kernels run in QEMU and
-in Vagrant's machines.
+A release without a suffix, such as 6.1.176, is User-Mode Linux in the sandbox; Debian's kernels run in QEMU
+and in Vagrant's machines.
 """
 
 
