@@ -15,6 +15,9 @@ _SYS: Final = Path("/sys/dev/block")
 _UDEV: Final = Path("/run/udev/data")
 """One file a device, ``b<major>:<minor>``, with lines ``E:KEY=VALUE`` and ``S:link`` (udev's database)."""
 
+_KEPT: Final = ("disk/by-id/wwn-", "disk/by-id/", "mapper/", "disk/by-partuuid/", "disk/by-uuid/", "zvol/")
+"""Beginnings of links that udev makes anew for the same medium, the best first."""
+
 
 def block_identity(device: int, *, sys: Path = _SYS, udev: Path = _UDEV) -> str | None:
     """Return what names the medium of a block device, None if nothing lasting does.
@@ -30,6 +33,25 @@ def block_identity(device: int, *, sys: Path = _SYS, udev: Path = _UDEV) -> str 
     if (home / "partition").exists():
         return _of_partition(home, database, udev)
     return _of_whole(home, database)
+
+
+def lasting_path(path: str, device: int, *, udev: Path = _UDEV) -> str | None:
+    """Return a path that leads to the same device after a restart too; None if `path` does, or there is none.
+
+    Args:
+        path: Of a block device.
+        device: Its number (``st_rdev``).
+        udev: Where udev keeps its database.
+    """
+    if os.path.realpath(path) != os.path.abspath(path):  # noqa: PTH100 - a link, which somebody keeps right
+        return None
+    links = _database(udev / f"b{os.major(device)}:{os.minor(device)}").get("S", ())
+    kept = sorted((link for link in links if link.startswith(_KEPT)), key=lambda link: (_rank(link), link))
+    return f"/dev/{kept[0]}" if kept else None
+
+
+def _rank(link: str) -> int:
+    return next(rank for rank, start in enumerate(_KEPT) if link.startswith(start))
 
 
 def _of_whole(home: Path, database: dict[str, list[str]]) -> str | None:

@@ -7,6 +7,7 @@ verbs are made of; `file_options` what can be asked of a file, `file_path` what 
 """
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Space, 
 from vscsihba.errors import MediumError
 from vscsihba.handlers import file_making, file_path, linux
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.block_identity import block_identity
+from vscsihba.handlers.block_identity import block_identity, lasting_path
 from vscsihba.handlers.file_direct import DirectFile
 from vscsihba.handlers.file_extents import holes_and_data
 from vscsihba.handlers.file_inline import Expected, inline_verbs
 from vscsihba.handlers.file_options import FileOptions
 from vscsihba.handlers.file_sync import Syncs
 from vscsihba.handlers.vectored import store, transfer
+
+log = logging.getLogger(__name__)
 
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY)
 
@@ -81,6 +84,7 @@ class FileHandler(Handler):
                 medium = enlarged
             self._is_device = medium.is_device
             self._identity = self._name()
+            self._warn_of_name()
             self._geometry = self.options.shape(medium)
             self._padding = self._geometry.size - medium.size
             self._capabilities = self._ask(medium)
@@ -233,6 +237,13 @@ class FileHandler(Handler):
         status = os.fstat(self._fd)
         lasting = block_identity(status.st_rdev) if stat.S_ISBLK(status.st_mode) else None
         return self._path_identity() if lasting is None else f"block:{lasting}"
+
+    def _warn_of_name(self) -> None:
+        """Tell of a device whose name may be another one's after a restart."""
+        path = self.options.path
+        better = lasting_path(path, os.fstat(self._fd).st_rdev) if self._is_device else None
+        if better is not None:
+            log.warning("%s may be another disk after a restart; name it %s", path, better)
 
     def _path_identity(self) -> str:
         return "file:" + file_path.in_utf8(os.path.realpath(self.options.path))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.handlers.block_identity import block_identity
+from vscsihba.handlers.block_identity import block_identity, lasting_path
 
 Files = dict[str, str]
 
@@ -88,3 +88,31 @@ def test_of_a_partition(tmp_path: Path) -> None:
 
 def test_of_a_device_that_is_gone(tmp_path: Path) -> None:
     assert Machine(tmp_path).identity(8, 16) is None
+
+
+@pytest.mark.parametrize(
+    ("links", "better"),
+    [
+        (
+            ["disk/by-path/x", "disk/by-id/ata-b", "disk/by-id/wwn-0x5", "disk/by-id/ata-a"],
+            "disk/by-id/wwn-0x5",
+        ),
+        (
+            ["disk/by-uuid/1", "disk/by-partuuid/2", "disk/by-id/ata-b", "disk/by-id/ata-a"],
+            "disk/by-id/ata-a",
+        ),
+        (["disk/by-uuid/1", "disk/by-partuuid/2"], "disk/by-partuuid/2"),
+        (["disk/by-path/x", "disk/by-diskseq/1"], None),
+        ([], None),
+    ],
+)
+def test_a_path_that_lasts(tmp_path: Path, links: list[str], better: str | None) -> None:
+    machine = Machine(tmp_path)
+    machine.add("sdb", "8:16", {}, "".join(f"S:{link}\n" for link in links))
+    node, link = tmp_path / "sdb", tmp_path / "link"
+    node.touch()
+    link.symlink_to(node)
+    number = os.makedev(8, 16)
+    found = lasting_path(str(node), number, udev=machine.udev)
+    assert found == (better and f"/dev/{better}")
+    assert lasting_path(str(link), number, udev=machine.udev) is None

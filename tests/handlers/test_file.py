@@ -314,7 +314,9 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
         assert disk.identity != first
 
 
-def test_a_device_is_named_by_what_it_reports(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_named_by_what_it_reports(
+    image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("vscsihba.handlers.file.stat.S_ISBLK", lambda _: True)
     monkeypatch.setattr("vscsihba.handlers.file.block_identity", lambda _: "wwid:naa.5001")
     handler = FileHandler(FileHandler.Options(path=str(image)))
@@ -324,6 +326,11 @@ def test_a_device_is_named_by_what_it_reports(image: Path, monkeypatch: pytest.M
     assert handler._name() == f"file:{image}"
     os.close(handler._fd)
     handler._identity, handler._is_device = "block:wwid:naa.5001", True
+    monkeypatch.setattr("vscsihba.handlers.file.lasting_path", lambda path, _: f"/dev/disk/by-id/{path[-5:]}")
+    handler._fd = os.open(image, os.O_RDONLY)
+    handler._warn_of_name()
+    os.close(handler._fd)
+    assert f"{image} may be another disk after a restart; name it /dev/disk/by-id/a.img" in caplog.text
     assert handler.is_known_as(f"file:{image}")
     assert not handler.is_known_as("file:/dev/sdx")
     handler._is_device = False
