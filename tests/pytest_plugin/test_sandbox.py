@@ -119,6 +119,7 @@ def test_options_of_the_sandbox(pytester: pytest.Pytester, plans: list[Plan]) ->
     [
         "--junitxml={}/reports/today/r.xml",
         "--basetemp={}/reports",
+        "--basetemp={}/there",
         "--log-file={}/reports",
         "--cov-report=html:{}/reports/html",
         "--cov-report=xml:{}/cov.xml",
@@ -130,6 +131,7 @@ def test_the_folders_of_reports_are_written_through(
     pytester: pytest.Pytester, plans: list[Plan], tmp_path_factory: pytest.TempPathFactory, option: str
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "there").mkdir()  # pytest removes such a folder, and a mount point cannot be removed
     plan = run_one(plans, option.format(elsewhere))
     assert plan.writable == sorted([pytester.path, elsewhere])
 
