@@ -2,8 +2,10 @@
 
 import errno
 import selectors
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -262,3 +264,66 @@ def test_ending_ends_them_all(hba: Hba) -> None:
     crew.end()
     assert hba.living == []
     assert crew.members == []
+
+
+def test_an_engine_that_dies_while_another_one_hangs_in_a_change_is_replaced_at_once(
+    hba: Hba, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "BUSY", 0.01)
+    crew.add(request(0))
+    hanging, go = threading.Event(), threading.Event()
+    first, second = hba.engines
+    real = second._add_lun
+
+    def hang(lun: int, arguments: Mapping[str, Any]) -> None:
+        hanging.set()
+        assert go.wait(LIMIT)
+        real(lun, arguments)
+
+    monkeypatch.setattr(second, "_add_lun", hang)
+    change = threading.Thread(target=crew.add, args=(request(1),))
+    change.start()
+    assert hanging.wait(LIMIT)
+    first.die()
+    until(lambda: len(hba.living) == 2 and hba.living[1].known == {0})
+    assert crew.members == hba.living
+    assert change.is_alive()
+    go.set()
+    change.join(LIMIT)
+    until(lambda: [engine.known for engine in hba.living] == [{0, 1}, {0, 1}])
+    assert set(crew.requests) == {0, 1}
+    crew.remove(0, force=False)
+    assert [engine.known for engine in hba.living] == [{1}, {1}]
+
+
+def test_engines_are_not_replaced_while_their_number_changes(
+    hba: Hba, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "BUSY", 0.001)
+    hanging, go = threading.Event(), threading.Event()
+    first, second = hba.engines
+    real = second.end
+
+    def hang() -> None:
+        hanging.set()
+        assert go.wait(LIMIT)
+        real()
+
+    monkeypatch.setattr(second, "end", hang)
+    beside = crew._roster._beside
+    asked: list[Any] = []
+
+    def ask(member: Any) -> bool:
+        asked.append(member)
+        return beside(member)
+
+    monkeypatch.setattr(crew._roster, "_beside", ask)
+    change = threading.Thread(target=crew.set_size, args=(1,))
+    change.start()
+    assert hanging.wait(LIMIT)
+    first.die()
+    until(lambda: len(asked) > 2)
+    assert len(hba.engines) == 2
+    go.set()
+    change.join(LIMIT)
+    until(lambda: len(hba.living) == 1)

@@ -38,7 +38,9 @@ class Asking:
         self._roster.bury()
         if not self._roster.members:
             self._roster.fill()
-        members = self._roster.members
+        newcomers = self._roster.newcomers
+        everybody = self._roster.members
+        members = [member for member in everybody if member not in newcomers] or everybody
         at = lun % len(members)
         return members[at:] + members[:at]
 

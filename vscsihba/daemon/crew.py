@@ -8,8 +8,8 @@ Knows what engines are asked. In which order LUNs come and go is its caller's bu
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -47,7 +47,16 @@ class Crew:
         self.requests: dict[int, LunRequest] = {}
         self.failures: dict[int, str] = {}
         self._id = hba_id
-        self._roster = Roster(hba_id, size, start, welcome=self._welcome, mend=self._mend, found=found)
+        self._changed: int | None = None
+        self._roster = Roster(
+            hba_id,
+            size,
+            start,
+            welcome=self._welcome,
+            mend=self._mend,
+            beside=self._welcome_beside,
+            found=found,
+        )
         self._asking = Asking(hba_id, self._roster)
 
     @property
@@ -159,7 +168,7 @@ class Crew:
         Raises:
             UsageError, HostError: It cannot be; nothing of it stays.
         """
-        with self._roster.lock:
+        with self._changing(request.lun):
             told: list[Member] = []
             try:
                 self._asking.all("add_lun", {"request": asdict(request), "make": make}, request.lun, told)
@@ -171,7 +180,7 @@ class Crew:
 
     def restore(self, request: LunRequest) -> None:
         """Have a LUN served that was taken down; if that fails, note why, and try again later."""
-        with self._roster.lock:
+        with self._changing(request.lun):
             try:
                 self.add(request, make=False)
             except (VscsihbaError, OSError) as error:
@@ -193,7 +202,7 @@ class Crew:
         Raises:
             HostError: Its disk is in use, or the kernel refuses; it is served as before.
         """
-        with self._roster.lock:
+        with self._changing(lun):
             owner, *others = self._asking.in_order(lun)
             try:
                 for member in others:
@@ -222,7 +231,7 @@ class Crew:
         Raises:
             UsageError, HostError: It cannot be; its size is as before.
         """
-        with self._roster.lock:
+        with self._changing(request.lun):
             deadline = time.monotonic() + _HANDOVER
             while not self._enlarge(request.lun, size):
                 if time.monotonic() > deadline:
@@ -244,7 +253,7 @@ class Crew:
         Raises:
             HostError: The kernel refuses.
         """
-        with self._roster.lock:
+        with self._changing(lun):
             before = self.requests[lun].tuning
             try:
                 self._asking.all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
@@ -256,10 +265,40 @@ class Crew:
 
     def describe(self, request: LunRequest) -> None:
         """Have engines that come told another description of the same disk."""
-        with self._roster.lock:
+        with self._changing(request.lun):
             self.requests[request.lun] = request
 
     # Engines that come.
+
+    @contextmanager
+    def _changing(self, lun: int) -> Iterator[None]:
+        """Change one LUN: engines that die meanwhile are replaced, and serve the other LUNs.
+
+        A change may take minutes where storage does not answer. An engine that has come beside it is told
+        of the LUN afterwards.
+        """
+        with self._roster.lock:
+            with self._roster.aside:
+                outer, self._changed = self._changed, lun
+            try:
+                yield
+            finally:
+                with self._roster.aside:
+                    self._changed = outer
+                    newcomers = [] if outer is not None else self._roster.newcomers[:]
+                    for member in newcomers:
+                        self._roster.newcomers.remove(member)
+                        if lun in self.requests and not self._try(member, self.requests[lun]):
+                            self._roster.try_again_later()
+
+    def _welcome_beside(self, member: Member | None) -> bool:
+        """Tell an engine of all LUNs but the one that is being changed; False while engines are changed."""
+        if self._changed is None:
+            return False
+        for request in list(self.requests.values()) if member is not None else ():
+            if request.lun != self._changed and member is not None:
+                self._try(member, request)
+        return True
 
     def _welcome(self, member: Member) -> None:
         """Tell an engine what it is to serve, as far as that can be served."""

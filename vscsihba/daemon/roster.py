@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 PAUSES: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds before an engine that has died is replaced: for the first time, the second, and so on."""
 
+BUSY: Final = 2.0
+"""Seconds that the watching thread waits for a change to end before it replaces the dead beside it."""
+
 STEADY: Final = 60.0
 """Seconds of life after which an engine's death counts as the first again."""
 
@@ -60,10 +63,14 @@ class Roster:
         start: Starts one more.
         welcome: Tells a new one what it is to do, as far as that goes; called with the lock held.
         mend: Tries again what did not go, and tells whether all is well now; likewise.
+        beside: Likewise tells a new one what it is to do, while `lock` is held by a change that takes long;
+            returns False where nothing may be done beside it. Called with `aside` held.
         found: Those that are there already, the eldest first.
 
     Attributes:
-        lock: Held while members come, go, or are told anything.
+        lock: Held while members come, go, or are told anything, except beside a change.
+        aside: Held while members come and are told anything beside a change, never while waiting for `lock`.
+        newcomers: Members that have come beside a change, and know nothing of it yet.
         size: How many there are to be.
     """
 
@@ -75,14 +82,19 @@ class Roster:
         *,
         welcome: Callable[[Member], None],
         mend: Callable[[], bool],
+        beside: Callable[[Member | None], bool],
         found: Sequence[Member],
     ) -> None:
         self.lock = threading.RLock()
+        self.aside = threading.RLock()
+        self.newcomers: list[Member] = []
+        self._guard = threading.RLock()
         self.size = size
         self._id = hba_id
         self._start = start
         self._welcome = welcome
         self._mend = mend
+        self._beside = beside
         self._members = list(found)
         self._deaths = self._misses = 0
         self._due: float | None = None
@@ -109,14 +121,17 @@ class Roster:
         Raises:
             UsageError, HostError: One cannot be started; those that could stay.
         """
-        with self.lock:
+        with self.lock, self.aside:
             self.bury()
             while len(self._members) < self.size:
-                member = self._start(self._id)
-                log.info("engine %d of HBA %d has begun", member.pid, self._id)
-                self._members.append(member)
-                self._welcome(member)
+                self._welcome(self._begin())
             self._look_again()
+
+    def _begin(self) -> Member:
+        member = self._start(self._id)
+        log.info("engine %d of HBA %d has begun", member.pid, self._id)
+        self._members.append(member)
+        return member
 
     def shrink(self, size: int) -> None:
         """End the youngest until there are no more than `size`.
@@ -133,14 +148,15 @@ class Roster:
 
     def bury(self) -> None:
         """Let go of those that have died; they are replaced before long."""
-        for member in [member for member in self._members if not member.alive]:
-            log.warning("engine %d of HBA %d has ended", member.pid, self._id)
-            self._members.remove(member)
-            member.close()
-            if time.time() - member.since > STEADY:
-                self._deaths = 0
-            self._postpone(self._deaths)
-            self._deaths += 1
+        with self._guard:
+            for member in [member for member in self._members if not member.alive]:
+                log.warning("engine %d of HBA %d has ended", member.pid, self._id)
+                self._members.remove(member)
+                member.close()
+                if time.time() - member.since > STEADY:
+                    self._deaths = 0
+                self._postpone(self._deaths)
+                self._deaths += 1
 
     def try_again_later(self) -> None:
         """Have what did not go mended before long."""
@@ -167,15 +183,41 @@ class Roster:
     def _take_turn(self) -> bool:
         """Wait for what there is to do, and do it; False if nobody is to be watched any more."""
         self._wait()
-        if not self._closed:
-            with self.lock:
+        if self._closed:
+            return False
+        if self.lock.acquire(timeout=BUSY):
+            try:
                 self._tend(time.monotonic())
+            finally:
+                self.lock.release()
+        else:
+            self._tend_beside()
         return not self._closed
+
+    def _tend_beside(self) -> None:
+        """Replace the dead while a change waits for an engine, perhaps for minutes."""
+        with self.aside:
+            if not self._beside(None):
+                return
+            self.bury()
+            if self._due is None or self._due > time.monotonic():
+                return
+            self._due = None
+            try:
+                while len(self._members) < self.size:
+                    member = self._begin()
+                    self.newcomers.append(member)
+                    self._beside(member)
+                self._postpone(self._misses)  # for what could not be served
+            except (VscsihbaError, OSError, MemoryError) as error:
+                text = str(error) or type(error).__name__
+                log.error("no engine for HBA %d: %s", self._id, text)  # noqa: TRY400 - it says all
+                self._postpone(self._deaths)
 
     def _wait(self) -> None:
         """Wait for a death, for the time of another try, or for news."""
         with selectors.DefaultSelector() as selector:
-            with self.lock:
+            with self._guard:
                 selector.register(self._wake, selectors.EVENT_READ)
                 for member in self._members:
                     selector.register(member, selectors.EVENT_READ)
