@@ -1,6 +1,7 @@
 """LUNs that come, grow and go, and those that a dead engine has left: on a kernel that is a folder."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial, partialmethod
@@ -493,3 +494,33 @@ def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(
     assert other.settle({0})
     assert "another program has removed the backstore" in other.failures[0]
     assert not other.owned
+
+
+def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_waiting(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "GRACE", 0.0)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(MiB))
+    first, second = make(), make()
+    for lun, name in enumerate(("a", "b")):
+        first.add(LunRequest(lun, str(tmp_path / name)), elsewhere=False)
+        second.add(LunRequest(lun, str(tmp_path / name)), elsewhere=True)
+    die(first)
+    gate, told, real = threading.Event(), threading.Event(), tenure.Tenure.open
+
+    def slow(self: tenure.Tenure, **how: bool) -> bool:
+        if self.request.lun == 0:
+            assert gate.wait(60)
+        return real(self, **how)
+
+    monkeypatch.setattr(tenure.Tenure, "open", slow)
+    second.changed = told.set
+    until(lambda: second.settle({0, 1}) and 1 in second.owned)
+    assert second.busy == {0}
+    assert second.settle({0, 1}), "it is not opened a second time"
+    told.clear()
+    gate.set()
+    assert told.wait(60)
+    assert second.busy == set()
+    assert set(second.owned) == {0, 1}

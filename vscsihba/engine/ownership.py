@@ -7,7 +7,9 @@ a LUN while it is owned is here too: it grows, is treated otherwise, is asked ho
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +17,19 @@ from vscsihba import configfs, threads
 from vscsihba.engine.appearance import Tuning
 from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
 from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.opening import Opening
 from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.resizing import reshape, resize
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.tuning import tune
 from vscsihba.errors import InUseError, VscsihbaError
+from vscsihba.threads import VitalThread
 
 log = logging.getLogger(__name__)
+
+GRACE: Final = 1.0
+"""Seconds for a LUN to be opened, after which the next one is not kept waiting."""
 
 RETRY: Final = 5.0
 """Seconds between tries to serve a LUN that has failed, or whose medium cannot be opened."""
@@ -43,6 +50,7 @@ class Ownership:
         failures: Why LUNs that it should own are not served, by LUN.
         busy: LUNs that another thread changes just now: `settle` leaves them as they are.
         leaving: The engine ends: nothing is taken over any more.
+        changed: Called, on any thread, when a LUN is not busy any more that `settle` has not waited for.
     """
 
     def __init__(self, hba_id: int, run: Path, *, pump: Pump, reports: Reports) -> None:
@@ -51,6 +59,7 @@ class Ownership:
         self.failures: dict[int, str] = {}
         self.busy: set[int] = set()
         self.leaving = False
+        self.changed: Callable[[], None] = _ignore
         self._id = hba_id
         self._run = run
         self._pump = pump
@@ -72,8 +81,35 @@ class Ownership:
         for lun in sorted(self.owned.keys() - mine - self.busy):
             self.give_up(lun)
         self.failures = {lun: text for lun, text in self.failures.items() if lun in mine}
-        settled = [self.take_over(lun) for lun in sorted((mine & self.known.keys()) - self.busy)]
+        wanted = (mine & self.known.keys()) - self.busy - self.owned.keys()
+        settled = [self._take_over_soon(lun) for lun in sorted(wanted)]
         return all(settled)
+
+    def _take_over_soon(self, lun: int) -> bool:
+        """Take a LUN over as `take_over` does; storage that does not answer is waited for on another thread.
+
+        The LUN is busy until then.
+
+        Raises:
+            OSError: There is no room for another thread.
+        """
+        opening = Opening(partial(self.take_over, lun), partial(self._opened, lun))
+        self.busy.add(lun)
+        try:
+            threads.start(VitalThread(opening.run, f"open-lun{lun}"))
+        except OSError:
+            self.busy.discard(lun)
+            raise
+        if (settled := opening.result(GRACE)) is None:
+            log.warning("lun %d: its storage does not answer while it is opened", lun)
+            return True
+        self.busy.discard(lun)
+        return settled
+
+    def _opened(self, lun: int) -> None:
+        """Note that a LUN has been opened, or could not be, that was not waited for."""
+        self.busy.discard(lun)
+        self.changed()
 
     def _restartable(self) -> set[int]:
         """Return the LUNs that have failed, and that have been served, or tried, for long enough."""
@@ -244,6 +280,10 @@ class Ownership:
                 "counters": served.stats.snapshot(),
             }
         return found
+
+
+def _ignore() -> None:
+    """Tell nobody."""
 
 
 def _close(tenure: Tenure) -> None:

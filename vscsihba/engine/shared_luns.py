@@ -59,6 +59,7 @@ class SharedLuns:
         watched = replace(reports, failed=self._failed)
         self._luns = Luns(hba_id, run, pump=self._pump, reports=watched)
         self._luns.known = {request.lun: request for request in requests}
+        self._luns.changed = self._opened
         self._disks: dict[int, Disk] = {}
         self._balancer = Balancer(self._settle)
         self._changing = threading.Condition(threading.Lock())
@@ -201,6 +202,12 @@ class SharedLuns:
                 self._luns.busy.discard(lun)
                 self._changing.notify_all()
             self._balancer.changed()
+
+    def _opened(self) -> None:
+        """Let those go on who wait for a LUN that took long to open."""
+        with self._changing:
+            self._changing.notify_all()
+        self._balancer.changed()
 
     def _is_mine(self, lun: int) -> bool:
         """Take over a LUN that this engine knows; True if there is none."""
