@@ -307,3 +307,22 @@ def test_an_action_that_does_not_end_is_not_waited_for(
             actions._running -= 1
             actions._idle.notify_all()
         wait_for(lambda: first.ended)
+
+
+def test_without_another_thread_a_lun_is_closed_all_the_same(
+    kernel: Kernel, disk: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("close-"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with kernel.engine(disk) as first, kernel.engine(disk) as second:
+        assert first.open()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        first.close()
+        assert first.ended
+        assert second.open()
+        second.close()

@@ -202,10 +202,13 @@ class Tenure:
 
         Raises:
             OSError: The medium could not be closed; the LUN is given up, and its next owner knows that
-                acknowledged data may be lost. Or there is no room for another thread; nothing has changed.
+                acknowledged data may be lost.
         """
         closing = Closing(self._wait, self._give_up)
-        threads.start(threading.Thread(target=closing.run, name=f"close-{self.name}", daemon=True))
+        try:
+            threads.start(threading.Thread(target=closing.run, name=f"close-{self.name}", daemon=True))
+        except OSError:  # then it is waited for, as long as it takes
+            closing.run()
         if not closing.done(patience):
             log.error(
                 "lun %d: its storage does not answer; its commands wait for that, or for our end",
