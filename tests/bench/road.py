@@ -112,6 +112,8 @@ def time_batch(
         loopback.submit(cdb, data_out=bytes(length) if write else b"", data_in=0 if write else length)
     before = time.perf_counter_ns()
     served.transport.drain(served.cut, served.accept)
+    served.end_cut()
+    served.stats.batches += 1
     while served.busy:  # some went to threads, as in life
         select.select([mailbox], [], [])
         mailbox.run()

@@ -111,7 +111,7 @@ class ServedLun:
             free_kept=free_kept,
         )
         self._road = Road()
-        self.cut, self._end_cut = make_cut(transport.memory, self._road, unit, medium.inline, stats)
+        self.cut, self.end_cut = make_cut(transport.memory, self._road, unit, medium.inline, stats)
         self._serving = self._publishing = self._closed = False
         self._idle: Callable[[], None] | None = None
         self._keep_road()
@@ -137,7 +137,7 @@ class ServedLun:
         self._serving = True
         try:
             count = self.transport.drain(self.cut, self.accept, BATCH)
-            self._end_cut()
+            self.end_cut()
             for request in self.transport.take_management():
                 self._aborts.act(request)
             if not self._road.clear:
