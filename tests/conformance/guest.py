@@ -32,10 +32,16 @@ class StuckError(Exception):
     """The tool cannot be ended: a command of its waits in the kernel."""
 
 
+SETTLE_LIMIT = 120
+"""Seconds that udev may take on a machine with other work."""
+
+
 def verdicts(disk: Disk, transport: str, tests: Sequence[str]) -> Iterator[Verdict]:
     """Run tests on a disk, one after the other; ends early when the disk cannot be used any longer."""
     for test in tests:
         disk.prepare(new=profiles.needs_new_disk(test), slow=profiles.needs_slow_disk(test))
+        # udev opens a disk whose medium has changed, which locks a removable medium for that time.
+        subprocess.run(["udevadm", "settle", f"--timeout={SETTLE_LIMIT}"], check=True)
         try:
             yield run(disk, transport, test)
         except StuckError as error:

@@ -21,7 +21,6 @@ PACKAGE: Final = "user-mode-linux"
 SUITES: Final = MappingProxyType({"6.1": "bookworm", "6.12": "trixie"})
 """Debian's suite for each version."""
 KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_LOADER: Final = "lib64/ld-linux-x86-64.so.2"
 _LINES: Final = 3
 
 Say = Callable[[str], None]
@@ -74,40 +73,33 @@ def _bring_kernel(version: str | None, apt: "_Apt", cache: Path) -> None:
     root = apt.folder / "root"
     apt.unpack([PACKAGE], root)
     image = root / "usr/bin/linux.uml"
-    if _needs_newer_libc(image):
-        _bring_libc(image, apt, root)
     (modules,) = (root / "usr/lib/uml/modules").iterdir()
-    _move(root, cache / modules.name)
-    _set_loader_place(cache / modules.name)
+    place = cache / modules.name
+    if _needs_newer_libc(image):
+        apt.unpack(["libc6", "libgcc-s1", "libstdc++6", "patchelf"], root / "libc")
+        _take_libc(image, root, place)
+    _move(root, place)
 
 
-def _bring_libc(image: Path, apt: "_Apt", root: Path) -> None:
-    """Give a kernel the C library of its own suite, beside it."""
-    apt.unpack(["libc6", "patchelf"], root / "libc")
-    shutil.copy2(image, image.with_suffix(".packaged"))
+def _take_libc(image: Path, root: Path, place: Path) -> None:
+    """Have a kernel use the C library of its own suite, which lies beside it.
 
-
-def _set_loader_place(root: Path) -> None:
-    """Write the place of its C library into a kernel that came with one; done where it stays."""
-    image = root / "usr/bin/linux.uml"
-    libc = root / "libc"
-    if not libc.exists():
-        return
-    (loader,) = libc.glob("usr/lib64/ld-linux-x86-64.so.2") or libc.glob(_LOADER)
-    libraries = next(libc.glob("usr/lib/x86_64-linux-gnu"), libc / "lib/x86_64-linux-gnu")
-    environ = {**os.environ, "LD_LIBRARY_PATH": ""}
-    _run(
-        [
-            str(libc / "usr/bin/patchelf"),
-            "--set-interpreter",
-            str(loader),
-            "--set-rpath",
-            str(libraries),
-            str(image),
-        ],
-        "patchelf",
-        environ,
-    )
+    Args:
+        image: The kernel.
+        root: The folder that it is in now, with the C library in ``libc``.
+        place: The folder that it will be in.
+    """
+    loader = next(root.glob("libc/**/ld-linux-x86-64.so.2")).relative_to(root)
+    libraries = next(root.glob("libc/**/libc.so.6")).parent.relative_to(root)
+    # patchelf is of the same suite, so the C library must be brought to it, too.
+    patchelf = [
+        str(root / loader),
+        "--library-path",
+        str(root / libraries),
+        str(root / "libc/usr/bin/patchelf"),
+    ]
+    change = ["--set-interpreter", str(place / loader), "--set-rpath", str(place / libraries)]
+    _run([*patchelf, *change, str(image)], "patchelf")
 
 
 def _needs_newer_libc(image: Path) -> bool:
@@ -133,10 +125,8 @@ def _move(folder: Path, place: Path) -> None:
             raise
 
 
-def _run(command: Sequence[str], name: str, environ: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environ
-    )
+def _run(command: Sequence[str], name: str) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()[-_LINES:]
         raise SandboxError(
