@@ -12,6 +12,7 @@ from vscsihba.daemon.calls import Daemon
 from vscsihba.engine import owner
 from vscsihba.engine.owner import Action
 from vscsihba.errors import UsageError
+from vscsihba.handlers.stack import build
 
 LEGS = {
     "legs": [
@@ -60,6 +61,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         (
             'mirror add-leg hba0/lun0 {"handler":"file","path":"/srv/c.img"}',
             Action(0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}),
+            "leg 2 takes part in hba0/lun0\n",
+        ),
+        (
+            "mirror add-leg --overwrite hba0/lun0 /srv/c.img",
+            Action(
+                0,
+                0,
+                "mirror",
+                "add_leg",
+                {"leg": {"handler": "file", "path": "/srv/c.img"}, "overwrite": True},
+            ),
             "leg 2 takes part in hba0/lun0\n",
         ),
         (
@@ -116,6 +128,9 @@ def test_without_a_daemon_the_engine_is_asked(
         ("snapshot take hba0/lun0", "required: NAME"),
         ("mirror remove-leg hba0/lun0 one", "leg 'one' is no number"),
         ("mirror add-leg hba0/lun0 {x", "'{x' is no JSON"),
+        ("mirror overwrite hba0/lun0 one", "leg 'one' is no number"),
+        ("mirror examine /nowhere/x.img", "/nowhere/x.img: no such file"),
+        ("mirror erase-mark /nowhere/x.img", "/nowhere/x.img: no such file"),
     ],
 )
 def test_refusals(words: str, message: str, asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,3 +145,35 @@ def test_a_path_is_one_of_here(asked: Asked, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     assert main(["mirror", "add-leg", "hba0/lun0", "c.img"]) == 0
     assert asked[0].arguments == {"leg": {"handler": "file", "path": str(tmp_path / "c.img")}}
+
+
+def test_a_leg_that_is_gone_is_overwritten(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mirror", "overwrite", "hba0/lun0", "1"]) == 0
+    assert asked == [
+        Action(0, 0, "mirror", "overwrite", {"number": 1}),
+        Action(0, 0, "mirror", "status", {}),
+    ]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["leg", "state", "medium", "why"]
+
+
+def test_marks_of_legs_that_are_not_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.img").write_bytes(bytes(65536))
+    legs = [str(tmp_path / f"{name}.img") for name in "ab"]
+    stack = build({"handler": "mirror", "path": str(tmp_path / "m"), "create": True, "legs": legs})
+    stack.open()
+    assert main(["mirror", "examine", legs[0]]) == 1
+    assert "is in use" in capsys.readouterr().err
+    stack.close()
+    assert main(["mirror", "examine", legs[0], "--json"]) == 0
+    mark = json.loads(capsys.readouterr().out)
+    assert (mark["version"], mark["size"], len(mark["legs"])) == (2, 65536, 2)
+    assert main(["mirror", "examine", legs[0]]) == 0
+    printed = capsys.readouterr().out
+    assert f"mirror {mark['uuid']}, leg {mark['leg']}, event {mark['event']}" in printed
+    assert mark["legs"][1]["uuid"] in printed
+    assert main(["mirror", "erase-mark", legs[0]]) == 0
+    assert capsys.readouterr().out == f"the mark of {legs[0]} is removed\n"
+    for verb in ("examine", "erase-mark"):
+        assert main(["mirror", verb, legs[0]]) == 2
+        assert "there is no mark of a mirror" in capsys.readouterr().err

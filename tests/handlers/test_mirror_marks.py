@@ -545,6 +545,20 @@ def test_a_state_file_whose_flush_has_failed_once_is_written_anew(disk: Path) ->
         copy.close()
 
 
+def test_a_leg_whose_mark_cannot_be_written_is_dropped(disk: Path) -> None:
+    def failing(leg: Handler, metadata: Metadata) -> None:
+        if "b.img" in leg.identity:
+            raise OSError(errno.EIO, "its end cannot be written")
+        write_mark(leg, metadata)
+
+    with build(plain_mirror(disk)) as made:
+        with mock.patch("vscsihba.handlers.mirror_leg.write_mark", failing):
+            made.resize(SIZE - 4096)
+        assert standings(made) == "wg"
+        assert "its end cannot be written" in why(made, 1)
+        eventually(lambda: whole_again(made))
+
+
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
     (disk / "c.img").write_bytes(bytes(SIZE))
     with build(plain_mirror(disk)) as made:

@@ -1,6 +1,5 @@
 """A mirror whose legs die, come back and are exchanged under fio, which checks what it reads."""
 
-import filecmp
 import json
 import sys
 from pathlib import Path
@@ -25,6 +24,11 @@ def leg(image: Path) -> dict[str, object]:
 
 def mirror(action: str, *words: str) -> Any:
     return json.loads(run(VSCSIHBA, "mirror", action, "hba0/lun0", *words, "--json"))
+
+
+def data(image: Path) -> bytes:
+    """The disk's data on a leg, without the mark behind them."""
+    return image.read_bytes()[:SIZE]
 
 
 def standings() -> list[str]:
@@ -58,5 +62,5 @@ def test_a_leg_dies_and_is_made_equal_under_fio(image: MakeImage, serve: Serve, 
     longest = fio.finish()
     print(f"the longest wait of an I/O: {longest:.2f} s; the leg was dropped for: {told}")
     assert target.stop() == 0
-    assert filecmp.cmp(b, c, shallow=False)
-    assert not filecmp.cmp(a, c, shallow=False)
+    assert data(b) == data(c)
+    assert data(a) != data(c)
