@@ -251,6 +251,16 @@ def test_a_leg_and_its_copy_do_not_both_take_part(disk: Path) -> None:
             handler_of(made).add_leg(build({"handler": "stats", "next": str(disk / "c.img")}))
 
 
+def test_of_a_leg_and_its_older_copy_the_leg_takes_part(disk: Path) -> None:
+    shutil.copy(disk / "b.img", disk / "old.img")
+    with build(plain_mirror(disk)) as made:
+        write(made, 0, b"later")
+    document = {**plain_mirror(disk), "legs": [str(disk / f"{name}.img") for name in ("old", "a", "b")]}
+    with build(document) as made:
+        assert standings(made) == "gww"
+        assert "the same mark as leg 2" in why(made, 0)
+
+
 def test_a_leg_that_was_exchanged_while_it_was_gone(disk: Path) -> None:
     with build({**mirror(disk), "retry": 0}) as made:
         eventually(lambda: whole(made))
@@ -396,6 +406,23 @@ def test_a_leg_to_which_nothing_can_be_handed_is_dropped(disk: Path) -> None:
         with mock.patch.object(legs[1], "submit", side_effect=MemoryError):
             write(made, 0, b"on one leg only")
         assert standings(made) == "wg"
+        eventually(lambda: whole_again(made))
+    assert content(disk, "a") == content(disk, "b")
+
+
+def test_a_write_that_fails_on_all_legs_leaves_no_difference(disk: Path) -> None:
+    real = FileHandler.write
+
+    def failing(handler: FileHandler, offset: int, views: Any, **more: Any) -> None:
+        if not handler.options.path.endswith("b.img"):
+            real(handler, offset, views, **more)
+        if handler.options.path.endswith(".img"):
+            raise OSError(errno.EIO, "failed")
+
+    with build(plain_mirror(disk)) as made:
+        with mock.patch.object(FileHandler, "write", failing), pytest.raises(OSError, match="failed"):
+            write(made, 0, b"on one leg only")
+        assert standings(made) == "ww"
         eventually(lambda: whole_again(made))
     assert content(disk, "a") == content(disk, "b")
 
