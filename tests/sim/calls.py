@@ -19,7 +19,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
-from tests.sim.faults import KILL, MEMORY, POWER, SHORT, NoFaults, Plan
+from tests.sim.faults import KILL, MEMORY, POWER, SHORT, SLOW, NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Change, Inode, Storage
 from vscsihba.handlers import linux
@@ -29,6 +29,8 @@ _BY_DESCRIPTOR: Final = (
     *("open", "close", "preadv", "pread", "pwritev", "pwrite", "read", "write", "ftruncate"),
     *("posix_fallocate", "lseek", "fstat", "fstatvfs", "copy_file_range", "link", "mkdir"),
 )
+_SLOW: Final = (0.5, 6.0, 20.0, 70.0)
+"""Seconds that a slow call takes: within and beyond what a mirror waits for a leg."""
 _FIRST: Final = 1 << 20
 """The first descriptor number of a simulated process; the kernel's are smaller."""
 _numbers: Final = itertools.count(_FIRST)
@@ -93,13 +95,18 @@ class Calls:
             shown = path.removeprefix(self._root)
             who = self._scheduler.current.name
             self.trace.append(f"{self._scheduler.now:.6f} {number:5} {who}: {kind} {shown} {how}".rstrip())
-        if not how:
-            return ""
+        return self._strike(kind, path, how) if how else ""
+
+    def _strike(self, kind: str, path: str, how: str) -> str:
+        """Let a call fail as the plan says; see `enter`."""
         if how in (KILL, POWER):
             if how == POWER:
                 self._power_cut()
             self._scheduler.current.process.dead = True
             raise Killed
+        if how == SLOW:
+            self._scheduler.wait(lambda: False, self._scheduler.luck.choice(_SLOW))
+            return ""
         if how == SHORT:
             return how
         if how == MEMORY:
@@ -183,7 +190,7 @@ class Calls:
         if file is None:
             return int(_real("preadv")(fd, views, offset, flags))
         if self.enter("read", file.path) == SHORT:
-            views = _shortened(views, self._scheduler.luck.random())
+            views = _shortened(views, self._scheduler.luck.random(), self._storage.unit(file.path))
         return int(_real("preadv")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
@@ -197,7 +204,7 @@ class Calls:
         if file is None:
             return int(_real("pwritev")(fd, views, offset, flags))
         if self.enter("write", file.path) == SHORT:
-            views = _shortened(views, self._scheduler.luck.random())
+            views = _shortened(views, self._scheduler.luck.random(), self._storage.unit(file.path))
         done = int(_real("pwritev")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
         if file.inode is not None:
             data = b"".join(views)[:done]
@@ -386,10 +393,10 @@ class Calls:
         yield linux, "is_memory", lambda _fd: False
 
 
-def _shortened(views: Sequence[Any], part: float) -> list[memoryview]:
-    """Return the first sectors of a scatter list, at least one."""
+def _shortened(views: Sequence[Any], part: float, unit: int) -> list[memoryview]:
+    """Return the first units of a scatter list, at least one."""
     length = sum(map(len, views))
-    left = max(512, int(length * part) // 512 * 512)
+    left = max(unit, int(length * part) // unit * unit)
     kept = []
     for view in views:
         if left > 0:

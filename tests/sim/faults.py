@@ -13,6 +13,10 @@ KILL: Final = "kill"
 POWER: Final = "power"
 SHORT: Final = "short"
 MEMORY: Final = "ENOMEM"
+TORN: Final = "torn"
+"""The call writes less than it was asked to, and the next one on the same file finds no room."""
+SLOW: Final = "slow"
+"""The call succeeds, after many seconds of virtual time."""
 
 _ANY: Final = ("EIO", "ESTALE")
 _ROOM: Final = ("ENOSPC", "EDQUOT")
@@ -20,9 +24,9 @@ _ROOM: Final = ("ENOSPC", "EDQUOT")
 FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "open": (*_ANY, *_ROOM, "EMFILE", "ENFILE", "EACCES"),
     "close": ("EIO", "EDQUOT"),
-    "read": (*_ANY, SHORT, MEMORY),
-    "write": (*_ANY, *_ROOM, SHORT, MEMORY),
-    "sync": (*_ANY, *_ROOM),
+    "read": (*_ANY, SHORT, MEMORY, SLOW),
+    "write": (*_ANY, *_ROOM, SHORT, TORN, MEMORY, SLOW),
+    "sync": (*_ANY, *_ROOM, SLOW),
     "sync_directory": ("EIO", "EINVAL"),
     "truncate": ("EIO", *_ROOM),
     "allocate": (*_ANY, *_ROOM, "EINTR"),
@@ -88,13 +92,19 @@ class OneFault:
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
-        self.struck = ""
+        self.struck = self._full = ""
 
     def strike(self, number: int, kind: str, path: str) -> str:
         """Return the fault for its call, nothing for any other."""
+        if self._full and kind == "write" and path == self._full:
+            self._full = ""
+            return "ENOSPC"
         if number != self.fault.number:
             return ""
         self.struck = f"{kind} {path}"
+        if self.fault.how == TORN:
+            self._full = path
+            return SHORT
         return self.fault.how
 
 
@@ -151,6 +161,9 @@ class RandomFaults:
         if chance >= self.deaths + self.rate:
             return ""
         how = self._luck.choice(FAULTS[kind])
+        if how == TORN:
+            self._bad[path] = (1, "ENOSPC")
+            return SHORT
         if path and self._luck.random() < _STAYS:
             self._bad[path] = (self._luck.randrange(1, 12), how)
         return how

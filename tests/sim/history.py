@@ -94,6 +94,12 @@ class History:
         self._clock += 1
         return self._clock
 
+    def begin_unmap(self, first: int, count: int) -> Request:
+        """Note that sectors are unmapped, each of which becomes zeroes or stays as it is."""
+        self._count += 1
+        contents = [self.allowed(sector) | {ZEROES} for sector in range(first, first + count)]
+        return self._add(self._count, first, contents)
+
     def begin(self, first: int, count: int, *, zeroes: bool = False) -> Request:
         """Note that a request is sent; a request of zeroes, or of contents that name it."""
         number = self._count = self._count + 1
@@ -181,6 +187,18 @@ class History:
             if request.ended is None or request.ended >= newest:
                 found |= request.contents[sector - request.first]
         return frozenset(found)
+
+    def pin(self, first: int, content: bytes) -> None:
+        """Note what was read: where nothing is under way, it is what every later read of this life has.
+
+        That holds after ``kill -9`` too, but not after a power cut.
+        """
+        for at in range(0, len(content), SECTOR):
+            sector = first + at // SECTOR
+            quiet = all(request.ended is not None for request in self._sectors[sector])
+            if quiet and len(self.allowed(sector)) > 1:
+                found = self._add(0, sector, [frozenset((content[at : at + SECTOR],))])
+                self.end(found, acknowledged=True)
 
     def contents(self) -> list[frozenset[bytes]]:
         """Return what each sector may have now."""

@@ -47,6 +47,7 @@ class Initiator:
         history: Where everything is noted; several initiators may share it.
 
     Attributes:
+        stable: What was read once is read again, though it was never acknowledged.
         failed: How many requests were answered with an error.
         sent: How many were answered at all.
     """
@@ -56,6 +57,7 @@ class Initiator:
         self.stack = stack
         self.disk = disk
         self.history = history
+        self.stable = True
         self.sent = self.failed = 0
         self.snapshots: dict[str, list[frozenset[bytes]]] = {}
 
@@ -100,7 +102,10 @@ class Initiator:
         offset, length = step.first * SECTOR, step.count * SECTOR
         fua = step.verb == "write_fua"
         zeroes = step.verb in ("write_zeroes", "unmap")
-        request = self.history.begin(step.first, step.count, zeroes=zeroes)
+        if step.verb == "unmap" and not self.disk.capabilities.unmap_zeroes:
+            request = self.history.begin_unmap(step.first, step.count)
+        else:
+            request = self.history.begin(step.first, step.count, zeroes=zeroes)
         acknowledged = False
         try:
             if step.verb == "unmap":
@@ -147,6 +152,8 @@ class Initiator:
             room = bytearray(b"\xa5") * (count * SECTOR)
             self.disk.read(first * SECTOR, [memoryview(room)])
             self.history.check(first, bytes(room), began=began, where=where)
+            if self.stable and not self.world.storage.losses:
+                self.history.pin(first, bytes(room))
         finally:
             self.history.end_read(began)
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from tests.sim.faults import NoFaults, Plan
 from tests.sim.history import SECTOR, History
@@ -13,6 +14,9 @@ from tests.sim.layers import SECTORS, Layer
 from tests.sim.world import Life, World
 from vscsihba.handlers.stack import build
 from vscsihba.handlers.vectored import read_bytes
+
+_REST: Final = 300.0
+"""Virtual seconds in which everything has to be closed that is closed in the background."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Run:
         power = self.world.power_is_cut
         left: list[str] = []
         if not life.process.dead:
-            self.world.scheduler.wait(lambda: False, 1.0)  # for what is closed in the background
+            self.world.scheduler.wait(lambda: False, _REST)
             left = self.world.calls.opened_by(life.process)
         life.end()
         if power:
@@ -107,6 +111,7 @@ class Run:
         self.opened = True
         losses = self.world.storage.losses
         initiator = Initiator(self.world, stack, disk, self.history)
+        initiator.stable = self.layer.stable
         work(initiator)
         self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
         if leave_open:

@@ -1,0 +1,178 @@
+"""The simulator finds faults that were made and mended before, when they are put back.
+
+Each test patches the live code so that it makes the old mistake again, and plays histories until one
+of them breaks a promise. A simulator that finds nothing proves nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.sim import calls
+from tests.sim.exhaustive import Exhaustive, Point
+from tests.sim.faults import SLOW, Fault, OneFault
+from tests.sim.histories import Histories, Outcome
+from tests.sim.initiator import Initiator, Step
+from tests.sim.layers import LAYERS
+from tests.sim.runs import run, send
+from vscsihba.handlers import mirror_start
+from vscsihba.handlers.cache_slots import Slots
+from vscsihba.handlers.mirror_assembly import Candidate, Verdict
+from vscsihba.handlers.mirror_members import Members
+from vscsihba.handlers.mirror_metadata import Metadata
+from vscsihba.handlers.mirror_state import MirrorState
+from vscsihba.handlers.overlay import Overlay
+
+MOST = 400
+"""Histories in which a fault has to be found."""
+
+
+@contextmanager
+def dirty_marks_cleared_before_copying() -> Iterator[None]:
+    """A flush forgets regions that were not written for a while, also those that are not copied yet."""
+    idle, forget = MirrorState.idle, MirrorState.forget
+    with (
+        mock.patch.object(MirrorState, "idle", lambda self, _unsettled: idle(self, set())),
+        mock.patch.object(
+            MirrorState, "forget", lambda self, regions, _unsettled: forget(self, regions, set())
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def any_medium_counts_as_the_leg() -> Iterator[None]:
+    """A leg is known by its place: whatever lies there has all the data."""
+    judge = mirror_start.judge
+
+    def believe(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
+        found = judge(leg, metadata, opening=opening)
+        number = int(leg.label.split()[1])
+        return replace(found, uuid=metadata.legs[number].uuid, whole=True, everything=False, problem="")
+
+    with mock.patch.object(mirror_start, "judge", believe):
+        yield
+
+
+@contextmanager
+def dropped_legs_are_not_recorded() -> Iterator[None]:
+    """A write is acknowledged although it could not be recorded that a leg has missed it."""
+
+    def keep(self: Members, *, size: int | None = None) -> None:
+        self.record.is_due = False
+
+    with mock.patch.object(Members, "keep", keep):
+        yield
+
+
+@contextmanager
+def slots_published_before_they_are_filled() -> Iterator[None]:
+    """A block counts as held although putting it into the cache has failed."""
+    filled = Slots._filled
+
+    def believe(self: Slots, number: int, data: memoryview) -> bool:
+        with suppress(OSError, MemoryError):
+            filled(self, number, data)
+        return True
+
+    with mock.patch.object(Slots, "_filled", believe):
+        yield
+
+
+@contextmanager
+def a_failed_mark_leaves_half_of_its_note() -> Iterator[None]:
+    """States are put into the note piece by piece, and into memory only when all of it is there."""
+
+    def mark(self: Any, first: int, last: int, state: int) -> None:
+        if first < last:
+            note, at = self._note or self._begun(), first
+            with self._changing:
+                while at < last:
+                    at += note.put_some(at, bytes([state + 1]) * (last - at))
+                self.states[first:last] = bytes([state]) * (last - first)
+                self._dirty.update(range(first // 504, (last - 1) // 504 + 1))
+
+    with mock.patch.object(Overlay, "mark", mark):
+        yield
+
+
+def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
+    """Return a history that breaks a promise with a fault put back, and none without it."""
+    lane = Histories(LAYERS[name], root)
+    for seed in range(MOST):
+        with fault():
+            outcome = lane.play(seed)
+        if outcome.message and not lane.play(seed).message:
+            return outcome
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("mirror", dropped_legs_are_not_recorded),
+        ("mirror", any_medium_counts_as_the_leg),
+        ("write-through", slots_published_before_they_are_filled),
+        ("write-back", slots_published_before_they_are_filled),
+    ],
+)
+def test_a_fault_that_is_put_back_is_found(root: Path, name: str, fault: Callable[[], Any]) -> None:
+    assert found(name, root, fault) is not None, f"none of {MOST} histories has found it"
+
+
+def test_a_half_written_note_is_found(root: Path) -> None:
+    layer = replace(LAYERS["cow"], script=(Step("write", 3, 2), Step("unmap", 8, 80), Step("read", 0, 96)))
+    lane = Exhaustive(layer, root)
+    points = [point for point in lane.points() if point.fault.how == "torn"]
+    points = [Point(point.fault, "kill") for point in points]
+    assert [lane.strike(point) for point in points] == [None] * len(points)
+    with a_failed_mark_leaves_half_of_its_note():
+        findings = [finding for point in points if (finding := lane.strike(point))]
+    assert any("sector" in finding.message for finding in findings)
+
+
+class _SlowReads:
+    """A plan in which reading takes some seconds, once it was begun, and nothing fails."""
+
+    begun = False
+
+    def strike(self, number: int, kind: str, path: str) -> str:
+        return SLOW if self.begun and kind == "read" else ""
+
+
+def crash_twice(lane: Histories, seed: int) -> str:
+    """Crash a mirror while it is written, and again while its legs are made equal; return what is wrong."""
+    luck = Random(seed)
+    writes = [Step("write", 64 * at, 8) for at in range(8)]
+    flushes = [Step("wait", count=6), Step("flush")] * 3
+    slow = _SlowReads()
+
+    def flush(initiator: Initiator) -> None:
+        slow.begun = True
+        initiator.send(flushes)
+
+    with (
+        run(lane.layer, lane.template, lane.root, seed) as machine,
+        mock.patch.object(calls, "_SLOW", (7.0,)),
+    ):
+        try:
+            machine.live(send(writes * 3), OneFault(Fault(luck.randrange(80, 200), "power")))
+            machine.live(flush, slow, leave_open=True)
+            machine.judge()
+        except AssertionError as error:
+            return str(error)
+    return ""
+
+
+def test_dirty_marks_cleared_too_early_are_found(root: Path) -> None:
+    lane = Histories(LAYERS["mirror"], root)
+    seeds = range(40)
+    assert [crash_twice(lane, seed) for seed in seeds] == [""] * len(seeds)
+    with dirty_marks_cleared_before_copying():
+        assert any("legs of the mirror differ" in crash_twice(lane, seed) for seed in seeds)
