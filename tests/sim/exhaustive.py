@@ -2,8 +2,8 @@
 
 For each layer the script is run once to count its system calls. Then, for every call and every
 fault that this kind of call can have, it is run again on fresh media with that one fault. The run
-ends by closing the disk, by ``kill -9`` or by a power cut, in turn; then a new process opens the
-disk and everything promised has to be there.
+ends by closing the disk, by ``kill -9``, and by a power cut; then a new process opens the disk and
+everything promised has to be there.
 """
 
 from collections.abc import Iterator
@@ -83,9 +83,10 @@ class Exhaustive:
         kinds = self._count()
         found = []
         for number, kind in enumerate(kinds):
-            for place, how in enumerate((*FAULTS[kind], *DEATHS)):
-                end = how if how in DEATHS else ENDS[(number + place) % len(ENDS)]
-                found.append(Point(Fault(number, how), end))
+            found += [Point(Fault(number, how), how) for how in DEATHS]
+            for place, how in enumerate(FAULTS[kind]):
+                ends = ENDS if self.layer.every_end else (ENDS[(number + place) % len(ENDS)],)
+                found += [Point(Fault(number, how), end) for end in ends]
         return found
 
     def _count(self) -> list[str]:

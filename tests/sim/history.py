@@ -188,14 +188,16 @@ class History:
                 found |= request.contents[sector - request.first]
         return frozenset(found)
 
-    def pin(self, first: int, content: bytes) -> None:
-        """Note what was read: where nothing is under way, it is what every later read of this life has.
+    def pin(self, first: int, content: bytes, *, began: int) -> None:
+        """Note what was read: where nothing was under way since it began, every later read has the same.
 
         That holds after ``kill -9`` too, but not after a power cut.
         """
         for at in range(0, len(content), SECTOR):
             sector = first + at // SECTOR
-            quiet = all(request.ended is not None for request in self._sectors[sector])
+            quiet = all(
+                request.ended is not None and request.ended < began for request in self._sectors[sector]
+            )
             if quiet and len(self.allowed(sector)) > 1:
                 found = self._add(0, sector, [frozenset((content[at : at + SECTOR],))])
                 self.end(found, acknowledged=True)

@@ -153,7 +153,7 @@ class Initiator:
             self.disk.read(first * SECTOR, [memoryview(room)])
             self.history.check(first, bytes(room), began=began, where=where)
             if self.stable and not self.world.storage.losses:
-                self.history.pin(first, bytes(room))
+                self.history.pin(first, bytes(room), began=began)
         finally:
             self.history.end_read(began)
 

@@ -38,6 +38,8 @@ class Layer:
             differ after a crash reads from one of them, and from another one if that is lost; a cache
             may forget a write that has failed.
         settle: Virtual seconds after which everything is equal and at rest.
+        every_end: The run with each fault is ended in every way, not in one of them in turn; what
+            derives keys takes too long for that.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Layer:
     audit: Callable[[Path], None] = lambda _root: None
     stable: bool = True
     settle: float = 0.0
+    every_end: bool = True
 
 
 _PLAIN: Final = (
@@ -261,6 +264,7 @@ LAYERS: Final = {
             _encrypt("luks1"),
             tuple(step for step in _PLAIN if step.verb != "unmap"),
             tuple(verb for verb in _VERBS if verb != "unmap"),
+            every_end=False,
         ),
         Layer(
             "mirror", _make_mirror, _mirror, _MIRROR_SCRIPT, _VERBS, _audit_mirror, stable=False, settle=60.0

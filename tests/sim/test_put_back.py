@@ -23,7 +23,7 @@ from tests.sim.layers import LAYERS
 from tests.sim.runs import run, send
 from vscsihba.handlers import mirror_start
 from vscsihba.handlers.cache_slots import Slots
-from vscsihba.handlers.mirror_assembly import Candidate, Verdict
+from vscsihba.handlers.mirror_assembly import Candidate, Verdict, judge
 from vscsihba.handlers.mirror_members import Members
 from vscsihba.handlers.mirror_metadata import Metadata
 from vscsihba.handlers.mirror_state import MirrorState
@@ -49,7 +49,6 @@ def dirty_marks_cleared_before_copying() -> Iterator[None]:
 @contextmanager
 def any_medium_counts_as_the_leg() -> Iterator[None]:
     """A leg is known by its place: whatever lies there has all the data."""
-    judge = mirror_start.judge
 
     def believe(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
         found = judge(leg, metadata, opening=opening)
