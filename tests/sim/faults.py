@@ -40,6 +40,7 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "seek": _ANY,
     "clone": ("EIO", "EOPNOTSUPP"),
     "thread": ("thread",),
+    "poll": (MEMORY,),
 }
 """What a call can fail with, by kind of call. Python repeats a call that gives EINTR itself (PEP 475),
 but for the two that are reached through ctypes and for locks."""

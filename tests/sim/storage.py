@@ -115,6 +115,10 @@ class Storage:
         self._safe_names = dict(self._names)
         self._pending: list[tuple[str, list[tuple[str, Inode | None]]]] = []
 
+    def is_volatile(self, path: str) -> bool:
+        """Tell whether a restart of the machine empties a path."""
+        return path.startswith(self._volatile)
+
     def unit(self, path: str) -> int:
         """Return the bytes that a short count is a multiple of: sectors, but bytes in memory."""
         return 1 if path.startswith(self._volatile) else 512
