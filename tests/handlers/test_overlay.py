@@ -106,6 +106,16 @@ def test_a_copy_of_a_live_overlay_leaves_the_notes_of_the_original_alone(base: P
         assert read(disk, 128 * KIB, 12) == b"acknowledged"
 
 
+def test_a_note_of_a_living_process_is_no_riddle(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"mine")
+        document = copied(base)
+        (base / "over.cow").rename(base / "moved.cow")
+        cow_admin.renew_uuid(str(base / "copy.cow"))
+        with build(document) as copy:
+            assert read(copy, 0, 4) == CONTENT[:4]
+
+
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_copy_does_not_take_what_a_killed_process_left_for_the_original(
     base: Path, read_only: bool
@@ -343,15 +353,16 @@ def test_an_interrupted_commit_goes_on_with_its_own_base_only(base: Path) -> Non
     assert (base / "other.img").read_bytes() == CONTENT[:SIZE]
 
 
-def test_a_discard_that_is_killed_forgets_everything_or_nothing(base: Path, tmp_path: Path) -> None:
+def test_a_discard_that_is_killed_forgets_everything_or_nothing(tmp_path: Path) -> None:
     outcomes = set()
     for at in itertools.count():
         where = tmp_path / str(at)
         where.mkdir()
         (where / "base.img").write_bytes(CONTENT[:SIZE])
-        with build(cow(where)) as disk:
+        document = cow(where, size="4MiB", cluster_size=4096)
+        with build(document) as disk:  # three sectors of the map
             write(disk, 0, b"mine")
-            disk.unmap(64 * KIB, 64 * KIB)
+            write(disk, 3 << 20, b"mine")
         child = os.fork()
         if child == 0:
             power = Power(where, at)
@@ -360,17 +371,14 @@ def test_a_discard_that_is_killed_forgets_everything_or_nothing(base: Path, tmp_
                 cow_admin.discard(str(where / "over.cow"))
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        with build(cow(where, create=False)) as disk:
-            found = read(disk, 0, SIZE)
-        assert found in (
-            CONTENT[:SIZE],
-            b"mine" + CONTENT[4 : 64 * KIB] + bytes(64 * KIB) + CONTENT[128 * KIB : SIZE],
-        )
-        outcomes.add(found[:4])
+        with build({**document, "create": False, "size": None}) as disk:
+            found = read(disk, 0, 4), read(disk, 3 << 20, 4)
+        assert found in ((b"mine", b"mine"), (CONTENT[:4], bytes(4)))
+        outcomes.add(found)
         shutil.rmtree(where)
         if os.waitstatus_to_exitcode(status) == 0:
             break
-    assert outcomes == {b"mine", CONTENT[:4]}
+    assert len(outcomes) == 2
 
 
 def test_what_is_committed_or_discarded_gives_its_storage_back(base: Path) -> None:
