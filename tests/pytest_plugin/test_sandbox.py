@@ -1,5 +1,6 @@
 """How a session gets into the sandbox: which command, which folders; the sandbox itself is a fake."""
 
+import os
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,8 +21,10 @@ EXIT_CODE = 7
 def plans(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that were run, each with exit code 7; a test that runs outside the sandbox fails."""
     run: list[Plan] = []
+    output = os.fstat(1)
 
     def run_plan(plan: Plan, **_how: object) -> Report:
+        assert os.path.samestat(os.fstat(1), output), "pytest has captured the output of the sandbox"
         run.append(plan)
         return Report(exit_code=EXIT_CODE, kernel="6.1.0", boot_seconds=1, seconds=2)
 
