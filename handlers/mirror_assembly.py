@@ -17,7 +17,7 @@ import msgspec
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.mirror_mark import FoundMark
-from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, digest
+from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, identity_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Candidate:
         mark: Its mark.
         is_empty: Tells whether its medium has nothing but zeroes; may raise ``OSError``.
         overwrite: Whatever is on it may be overwritten.
+        is_known_as: Tells whether an identity that was recorded once names its medium; may raise ``OSError``.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Candidate:
     mark: FoundMark
     is_empty: Callable[[], bool]
     overwrite: bool = False
+    is_known_as: Callable[[str], bool] = lambda _: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,9 @@ def describe(state: Metadata | None, legs: Sequence[Candidate]) -> str:
 
 
 def _said(copy: Metadata) -> str:
-    inside = ", ".join(sorted(f"{leg.uuid[:8]} ({leg.name})" for leg in copy.legs if leg.state == "in"))
+    inside = ", ".join(
+        sorted(f"{leg.uuid[:8]} ({leg.name or leg.identity})" for leg in copy.legs if leg.state == "in")
+    )
     whose = f"leg {copy.leg[:8]} of mirror {copy.uuid[:8]}, " if copy.leg else ""
     return f"{whose}event {copy.event}, in: {inside}"
 
@@ -226,8 +230,12 @@ def _has_followed(mark: Metadata, entry: LegEntry, metadata: Metadata) -> bool:
 
 def _unmarked(leg: Candidate, metadata: Metadata) -> LegEntry | None:
     """Return the entry of a leg that had no mark when the copy was written, found by its medium's name."""
-    name = digest(leg.identity)
-    found = [entry for entry in metadata.legs if entry.event == 0 and entry.identity == name]
+    name = identity_text(leg.identity)
+    found = [
+        entry
+        for entry in metadata.legs
+        if entry.event == 0 and (entry.identity == name or leg.is_known_as(entry.identity))
+    ]
     if len(found) != 1:  # media that have one name in common are not known by it
         return None
     return found[0] if found[0].state == "in" or metadata.event == 0 else None

@@ -16,7 +16,7 @@ from vscsihba.handlers.fan import Leg
 from vscsihba.handlers.lanes import Lanes, Outcome, attempt
 from vscsihba.handlers.mirror_assembly import Candidate, Verdict
 from vscsihba.handlers.mirror_mark import FoundMark, is_empty, read_mark, write_mark
-from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, State, digest, short
+from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, State, identity_text, short
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +122,8 @@ class MirrorLeg:
             event=self.event,
             until=self.event,
             size=self.marked_size,
-            identity="" if self.event else digest(self.identity),
-            name=short(self.identity),
+            identity="" if self.event else identity_text(self.identity),
+            name=short(self.identity) if self.event else "",
         )
 
     def check(self) -> None:
@@ -187,9 +187,12 @@ class MirrorLeg:
                 lambda disk: is_empty(disk, disk.geometry.size if metadata is None else metadata.size)
             ).get(timeout)
 
+        def known(identity: str) -> bool:
+            return self.submit(lambda disk: disk.is_known_as(identity)).get(timeout)
+
         sizes = () if metadata is None else metadata.sizes
         mark: FoundMark = self.submit(lambda disk: read_mark(disk, sizes)).get(timeout)
-        return Candidate(str(self), self.identity, mark, empty, self.overwrite)
+        return Candidate(str(self), self.identity, mark, empty, self.overwrite, known)
 
     def take(self, verdict: Verdict) -> None:
         """Believe what was judged of the leg."""

@@ -249,7 +249,7 @@ class Members:
         verdict = judge(leg.candidate(self.metadata, self.timeout), self.metadata, opening=False)
         self.demand_place(verdict)
         with self.fitting:
-            self.fit(leg)
+            self.fit(leg, verdict)
             self.enlist(leg, verdict)
             self.record.introduce(leg)
             with self._lock:
@@ -318,7 +318,7 @@ class Members:
             self.state.mark_all()
         leg.take(verdict)
 
-    def fit(self, leg: MirrorLeg) -> None:
+    def fit(self, leg: MirrorLeg, verdict: Verdict) -> None:
         """Make sure that a leg can take the place of the others, and has room for a mark.
 
         To be called with `fitting` held.
@@ -337,8 +337,9 @@ class Members:
             )
         leg.has_room = leg.submit(lambda disk: make_room(disk, size)).get(self.timeout)
         leg.geometry = leg.submit(lambda disk: disk.geometry).get(self.timeout)
-        known = {entry.identity for entry in self.metadata.legs if entry.event == 0}
-        if not leg.has_room and (leg.geometry.size < size or leg.entry().identity not in known):
+        entry = self.metadata.entry(verdict.uuid)
+        without_mark = entry is not None and entry.event == 0 and leg.geometry.size >= size
+        if not leg.has_room and not without_mark:
             raise UsageError(
                 f"it has {leg.geometry.size} bytes, and {length_with_mark(size)} are needed: "
                 f"{size} of the disk, and a mark behind them",

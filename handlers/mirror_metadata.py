@@ -21,6 +21,7 @@ MOST_LEGS = 8
 MOST_ENTRIES = 14
 """Entries of legs, and of legs that are known no more, that are sure to fit into one copy."""
 _LONGEST_NAME = 60
+_LONGEST_IDENTITY = 90
 
 State = Literal["in", "behind", "out"]
 """``in``: the leg has all the data; ``behind``: it is being made equal; ``out``: it is not used."""
@@ -35,7 +36,7 @@ class LegEntry(msgspec.Struct, frozen=True, kw_only=True):
         event: The last event count known to be in the leg's own mark; 0 if it has no mark yet.
         until: The last event count that may be in the mark of a leg that is out.
         size: Capacity of the disk when that mark was written, in bytes: the mark lies behind that.
-        identity: Digest of the identity of a medium without a mark (event 0); else empty.
+        identity: Of a medium without a mark (event 0), or its digest if it is long; else empty.
         name: Identity of the medium, cut short; for messages only.
     """
 
@@ -132,9 +133,11 @@ def decode(text: bytes) -> Metadata:
         ) from error
 
 
-def digest(identity: str) -> str:
-    """Return the digest of a medium's identity that an entry without a mark has."""
-    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
+def identity_text(identity: str) -> str:
+    """Return what the entry of a leg without a mark says of the identity of its medium."""
+    if len(identity) <= _LONGEST_IDENTITY and identity.isascii() and identity.isprintable():
+        return identity
+    return "sha256:" + hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def short(identity: str) -> str:

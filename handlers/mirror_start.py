@@ -14,7 +14,7 @@ from vscsihba.handlers.mirror_assembly import Candidate, Verdict, choose, copies
 from vscsihba.handlers.mirror_leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror_mark import MARK, is_empty, length_with_mark, make_room
 from vscsihba.handlers.mirror_members import Members
-from vscsihba.handlers.mirror_metadata import MOST_LEGS, LegEntry, Metadata, digest, short
+from vscsihba.handlers.mirror_metadata import MOST_LEGS, LegEntry, Metadata, identity_text
 from vscsihba.handlers.mirror_state import MirrorState, create_state
 from vscsihba.handlers.superblock import SLOT
 
@@ -141,7 +141,7 @@ def _place(leg: MirrorLeg, candidate: Candidate, members: Members, *, is_first: 
             else judge(candidate, metadata, opening=True)
         )
         members.demand_place(verdict)
-        members.fit(leg)
+        members.fit(leg, verdict)
         members.enlist(leg, verdict)
         if not verdict.whole:
             members.record.introduce(leg)
@@ -173,9 +173,7 @@ def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], wanted: 
                 cure='leave it out, empty it, or say "overwrite": true',
             )
         found[leg] = replace(found[leg], overwrite=True)
-    entry = LegEntry(
-        uuid=str(uuid4()), state="in", event=0, identity=digest(first.identity), name=short(first.identity)
-    )
+    entry = LegEntry(uuid=str(uuid4()), state="in", event=0, identity=identity_text(first.identity))
     return Metadata(
         uuid=str(uuid4()),
         event=0,

@@ -22,7 +22,7 @@ from vscsihba.handlers import sectors, superblock
 from vscsihba.handlers.durable import sync_directory
 from vscsihba.handlers.file import FileHandler
 from vscsihba.handlers.lanes import attempt
-from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, decode, digest, encode, short
+from vscsihba.handlers.mirror_metadata import LegEntry, Metadata, decode, encode, identity_text
 from vscsihba.handlers.sectors import PER_SECTOR
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
@@ -315,8 +315,7 @@ def _migrated(old: _HeaderOf1) -> Metadata:
                 uuid=str(uuid.uuid4()),
                 state="in" if leg.whole else "behind",
                 event=0,
-                identity=digest(leg.identity),
-                name=short(leg.identity),
+                identity=identity_text(leg.identity),
             )
             for leg in old.legs
         ),

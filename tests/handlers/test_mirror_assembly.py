@@ -15,8 +15,8 @@ from vscsihba.handlers.mirror_metadata import (
     Metadata,
     State,
     decode,
-    digest,
     encode,
+    identity_text,
     short,
 )
 
@@ -208,11 +208,13 @@ def test_the_mark_of_another_mirror_is_never_overwritten(empty: bool) -> None:
 
 
 def test_a_leg_without_a_mark_is_known_by_its_medium_while_it_never_had_one() -> None:
-    entry = LegEntry(uuid="a", state="in", event=0, identity=digest("file:/leg 0"))
+    entry = LegEntry(uuid="a", state="in", event=0, identity=identity_text("file:/leg 0"))
     old = msgspec.structs.replace(NOW, legs=(entry,))
     assert judge(leg(None), old, opening=True) == Verdict("a", whole=True)
     marked = msgspec.structs.replace(NOW, legs=(msgspec.structs.replace(entry, event=3),))
     assert "no mark" in judge(leg(None), marked, opening=True).problem
+    device = replace(leg(None, "block:wwn-1"), is_known_as=lambda name: name == "file:/leg 0")
+    assert judge(device, old, opening=True) == Verdict("a", whole=True)
     twice = msgspec.structs.replace(NOW, legs=(entry, msgspec.structs.replace(entry, uuid="b")))
     assert "no mark" in judge(leg(None), twice, opening=True).problem
 
@@ -226,6 +228,12 @@ def test_of_a_leg_and_its_copy_the_newer_one_is_used() -> None:
 
 
 # The text
+
+
+def test_an_identity_is_kept_if_it_fits() -> None:
+    assert identity_text("file:/srv/a.img") == "file:/srv/a.img"
+    assert identity_text("file:/" + "x" * 100).startswith("sha256:")
+    assert identity_text("file:/\udcff").startswith("sha256:")
 
 
 def test_all_entries_fit() -> None:
