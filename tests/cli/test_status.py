@@ -192,3 +192,14 @@ def test_clear_without_a_service_removes_what_was_left(
 )
 def test_durations_have_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_problems_of_no_single_lun_are_shown_first(service: FakeService, capsys: Capture) -> None:
+    status: Any = service.status()
+    problem = "not restored: /etc/vscsihba/config.json: line 1, column 2: this is not JSON"
+    status["problems"] = [problem]
+    print_status(status, 0.0)
+    assert capsys.readouterr().out.splitlines()[1] == problem
+    del status["problems"]
+    print_status(status, 0.0)
+    assert "not restored" not in capsys.readouterr().out, "a service of an older version tells none"

@@ -534,3 +534,22 @@ def test_when_the_machine_goes_down_what_is_in_use_is_served_until_it_is_free(wo
     take_all_down(world.service)
     assert world.linked == {0: {0}}
     assert world.hbas[0].asked[-1][1] == "end"
+
+
+def test_an_hba_whose_engines_cannot_be_looked_for_keeps_no_other_away(world: World) -> None:
+    world.service.apply(document("a"), said)
+    world.service.apply(document("b", hba=1), said)
+    for hba in world.hbas.values():
+        for engine in hba.engines:
+            engine.closed = False
+    service = world.born()
+    find = world.supervisor._find
+
+    def failing(hba_id: int) -> Any:
+        if hba_id == 0:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return find(hba_id)
+
+    world.supervisor._find = failing
+    service.resume()
+    assert world.linked == {0: {0}, 1: {0}}

@@ -58,7 +58,7 @@ def print_status(status: Status, now: float) -> None:
         print("service: not running")
     else:
         print(f"service: running for {duration(now - daemon['since'])}, pid {daemon['pid']}")
-    for problem in status["problems"]:
+    for problem in status.get("problems", []):  # a service of an older version tells none
         show(Text(problem, style="bold red"))
     if status["hbas"]:
         print()

@@ -75,7 +75,7 @@ class Supervisor:
             for changed in pool.map(resume, document.hbas):
                 stacks |= changed
         for hba_id in sorted(self._marks() - self._crews.keys()) if dismiss else ():
-            if found := self._find(hba_id):
+            if found := self._found(hba_id):
                 self._dismiss(hba_id, found)
         return msgspec.structs.replace(document, backstores=stacks)
 
@@ -98,12 +98,20 @@ class Supervisor:
     def _resume(
         self, document: Document, hba: Hba, *, dismiss: bool, cut_off: Document = _NOTHING
     ) -> dict[str, StackDocument]:
-        found = self._find(hba.id)
+        found = self._found(hba.id)
         changed = changed_meanwhile(document, hba, found, cut_off)
         crew = Crew(hba.id, hba.engines, self._start, found)
         self._crews[hba.id] = crew
         crew.resume(_requests(hba, {**document.backstores, **changed}), dismiss=dismiss)
         return changed
+
+    def _found(self, hba_id: int) -> Sequence[Member]:
+        """Return the engines of an HBA that are there; none where they cannot be looked for."""
+        try:
+            return self._find(hba_id)
+        except (VscsihbaError, OSError) as error:
+            log.error("the engines of HBA %d cannot be found: %s", hba_id, error)  # noqa: TRY400 - it says all
+            return []
 
     def _marks(self) -> set[int]:
         """Return the ids of HBAs that engines have left marks of."""
