@@ -135,7 +135,8 @@ def decode(text: bytes) -> Metadata:
 
 def identity_text(identity: str) -> str:
     """Return what the entry of a leg without a mark says of the identity of its medium."""
-    if len(identity) <= _LONGEST_IDENTITY and identity.isascii() and identity.isprintable():
+    is_plain = identity.isascii() and identity.isprintable() and not set(identity) & set('"\\')
+    if is_plain and len(identity) <= _LONGEST_IDENTITY:
         return identity
     return "sha256:" + hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
 

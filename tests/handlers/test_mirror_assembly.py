@@ -234,6 +234,7 @@ def test_an_identity_is_kept_if_it_fits() -> None:
     assert identity_text("file:/srv/a.img") == "file:/srv/a.img"
     assert identity_text("file:/" + "x" * 100).startswith("sha256:")
     assert identity_text("file:/\udcff").startswith("sha256:")
+    assert identity_text('file:/"').startswith("sha256:")
 
 
 def test_all_entries_fit() -> None:
