@@ -13,6 +13,8 @@ import pytest
 from tests.sandbox.conftest import MakeUser
 from tests.sandbox.ordinary import LIMIT, OrdinaryUser, processes, wait_until
 
+pytestmark = pytest.mark.timeout(600)
+
 MKFS = "mkfs.ext4 -q /dev/sda && mount /dev/sda /mnt && df --output=target /mnt"
 
 

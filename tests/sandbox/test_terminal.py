@@ -8,6 +8,8 @@ import pytest
 
 from tests.sandbox.ordinary import LIMIT, OrdinaryUser, wait_until
 
+pytestmark = pytest.mark.timeout(600)
+
 
 class Tmux:
     """A terminal of 90 columns and 30 rows with one program in it."""
