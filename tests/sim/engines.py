@@ -1,0 +1,295 @@
+"""The lane of engines: one LUN, engines that die or hand it over, and initiators that go on meanwhile.
+
+The kernel's half of the ring is a loopback, which lives in the machine and not in an engine. What an
+engine is made of is real: pump, SCSI state, task set, workers, journal, tenure, layers. A command
+without an answer in ten minutes of virtual time is a hang, and a broken promise.
+"""
+
+import mmap
+import os
+import random
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+from unittest import mock
+
+from tests.engine.rig import rw10
+from tests.sim import scheduler as sim
+from tests.sim.calls import Calls, patched
+from tests.sim.faults import Plan, RandomFaults
+from tests.sim.histories import Outcome
+from tests.sim.history import SECTOR, HistoryError
+from tests.sim.initiator import FAILURES, Step, random_steps
+from tests.sim.layers import SECTORS, Layer
+from tests.sim.runs import BrokenPromiseError, Run, Template, make_template, run
+from tests.sim.scheduler import Scheduler, StuckError
+from tests.sim.world import Life, World
+from vscsihba import configfs
+from vscsihba.engine import pump as pump_module
+from vscsihba.engine import tenure as tenure_module
+from vscsihba.engine import workers
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.neighbours import Neighbours
+from vscsihba.engine.pump import Pump
+from vscsihba.engine.reports import Reports
+from vscsihba.engine.tenure import Tenure
+from vscsihba.engine.unit_state import UnitState
+from vscsihba.errors import TransportError
+from vscsihba.loopback import Answer, Loopback
+from vscsihba.transport import Transport
+
+_LONGEST: Final = 600.0
+"""Virtual seconds in which every command is answered."""
+_GOOD: Final = 0
+_CHECK_CONDITION: Final = 2
+_UNIT_ATTENTION: Final = 6
+_VERBS: Final = ("write", "write", "write", "write_fua", "read", "read", "flush", "wait")
+_real_epoll: Final = select.epoll
+_real_mmap: Final = mmap.mmap
+
+
+class Epoll:
+    """``select.epoll`` of a simulated machine: whoever waits in it lets others run."""
+
+    def __init__(self, scheduler: Scheduler, calls: Calls) -> None:
+        self._scheduler = scheduler
+        self._calls = calls
+        self._epoll = _real_epoll()
+        self.register, self.unregister = self._epoll.register, self._epoll.unregister
+        self.close = self._epoll.close
+
+    def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
+        """Wait in virtual time."""
+        wanted = None if timeout is None or timeout < 0 else timeout
+        self._calls.enter("poll", "")
+        self._scheduler.wait(lambda: bool(self._epoll.poll(0, maxevents)), wanted)
+        return self._epoll.poll(0, maxevents)
+
+
+class Engines:
+    """A LUN, its ring, and the engines that serve it one after the other.
+
+    Args:
+        machine: The run, with the history of the disk.
+    """
+
+    def __init__(self, machine: Run) -> None:
+        self.machine = machine
+        self.world: World = machine.world
+        self.loopback = Loopback(blocks=512, journal=self.world.run / "lun0.journal")
+        self._leaving: dict[int, bool] = {}
+        self._told = self.world.storage.losses
+
+    def start(self) -> Life:
+        """Start an engine; it serves the LUN once no other one does."""
+        number = len(self._leaving)
+        self._leaving[number] = False
+        return self.world.start(partial(self._serve, number), f"engine{number}")
+
+    def leave(self, number: int) -> None:
+        """Ask an engine to hand the LUN over."""
+        self._leaving[number] = True
+
+    def _serve(self, number: int) -> None:
+        """Be an engine: own the LUN whenever nobody else does, until asked to leave."""
+        try:
+            pump = Pump(0.0)
+            pump.start()
+        except FAILURES:
+            return  # the process ends, and another one is started
+        request = LunRequest(0, self.machine.layer.document(self.world.root))
+        while not self._leaving[number]:
+            tenure = Tenure(0, request, self.world.run, pump=pump, reports=Reports(), neighbours=Neighbours())
+            with suppress(*FAILURES):
+                if tenure.open():
+                    self._own(tenure, number)
+            time.sleep(0.1)
+        pump.stop()
+
+    def _own(self, tenure: Tenure, number: int) -> None:
+        """Serve until asked to leave, or until the LUN cannot be served any more; then give it up."""
+
+        def over() -> bool:
+            served = tenure.served
+            return self._leaving[number] or served is None or served.failure is not None
+
+        self.world.scheduler.wait(over)
+        tenure.close()
+
+    def attach(self, _device: object, _journal: Path) -> Transport:
+        """Open the ring, as the engine that calls."""
+        self.loopback.transport.attach()
+        return self.loopback.transport
+
+    # Initiators.
+
+    def send(self, steps: list[Step]) -> None:
+        """Send requests, each when the one before was answered, and check what is read."""
+        for step in steps:
+            if step.verb == "wait":
+                time.sleep(step.count / 100)
+            else:
+                self._request(step)
+                self.machine.sent += 1
+
+    def check_all(self) -> None:
+        """Read all of the disk and judge it."""
+        for first in range(0, SECTORS, 128):
+            self._request(Step("read", first, 128), must=True)
+
+    def _request(self, step: Step, *, must: bool = False) -> None:
+        history = self.machine.history
+        if step.verb == "flush":
+            began = history.begin_flush()
+            if self._ask(bytes([0x35]) + bytes(9)).status == _GOOD:
+                history.flushed(began)
+        elif step.verb == "read":
+            began = history.begin_read()
+            answer = self._ask(rw10(0x28, step.first, step.count), data_in=step.count * SECTOR)
+            if answer.status == _GOOD:
+                history.check(step.first, answer.data, began=began, where="the LUN")
+            elif must:
+                raise BrokenPromiseError(f"{step} fails although nothing is broken: {answer}")
+            history.end_read(began)
+        else:
+            self._write(step)
+
+    def _write(self, step: Step) -> None:
+        history, fua = self.machine.history, step.verb == "write_fua"
+        request = history.begin(step.first, step.count)
+        data = b"".join(next(iter(content)) for content in request.contents)
+        answer = self._ask(rw10(0x2A, step.first, step.count, 8 if fua else 0), data_out=data)
+        history.end(request, acknowledged=answer.status == _GOOD, durable=fua)
+
+    def _ask(self, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
+        """Send a command until it is not refused for an event of the unit; return the answer."""
+        for _ in range(20):
+            try:
+                number = self.loopback.submit(cdb, data_out=data_out, data_in=data_in)
+                answer = self.loopback.wait(number, _LONGEST)
+            except TransportError as error:
+                raise BrokenPromiseError(f"a command hangs: {error}") from error
+            if answer.status == _CHECK_CONDITION:
+                if _sense_key(answer) == _UNIT_ATTENTION:
+                    continue
+                self._be_told()
+            return answer
+        raise BrokenPromiseError("unit attentions without end")
+
+    def _be_told(self) -> None:
+        """Note that the initiator was told of a failure: what was lost until now may be lost."""
+        self.machine.failed += 1
+        if self.world.storage.losses > self._told:
+            self._told = self.world.storage.losses
+            self.machine.history.doubt()
+
+
+def _sense_key(answer: Answer) -> int:
+    return answer.sense[1] & 0xF if answer.sense[0] & 0x7F >= 0x72 else answer.sense[2] & 0xF
+
+
+class Handovers:
+    """Random histories of engines that die and hand over.
+
+    Args:
+        layer: The disk.
+        root: An empty directory on a tmpfs.
+    """
+
+    def __init__(self, layer: Layer, root: Path) -> None:
+        self.layer = layer
+        self.root = root
+        self.template: Template = make_template(layer, root)
+
+    def play(self, seed: int, plan: Plan | None = None) -> Outcome:
+        """Run the history of a seed; `plan` says which calls fail, by default the seed does."""
+        luck = random.Random(seed)
+        outcome = Outcome(self.layer.name, seed)
+        chosen = plan or RandomFaults(random.Random(luck.random()), luck.choice((0.0, 0.001, 0.005)))
+        with (
+            run(self.layer, self.template, self.root, seed, switch=luck.choice((0.02, 0.2))) as machine,
+            patched(_patches(machine.world)),
+        ):
+            engines = Engines(machine)
+            try:
+                with mock.patch.object(tenure_module, "TcmuTransport", engines.attach):
+                    _lead(engines, luck, chosen)
+            except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
+                outcome.message = f"{type(error).__name__}: {error}"
+            outcome.requests, outcome.failed = machine.sent, machine.failed
+            if isinstance(chosen, RandomFaults):
+                outcome.faults = [fault for fault, _ in chosen.injected]
+        return outcome
+
+
+def _lead(engines: Engines, luck: random.Random, plan: Plan) -> None:
+    """Let engines come and go while initiators send, then judge."""
+    world = engines.world
+    scripts = [random_steps(luck, SECTORS, luck.randrange(5, 30), _VERBS) for _ in range(2)]
+    with world.faults(plan):
+        serving = [engines.start()]
+        initiators = [world.start(partial(engines.send, script), "initiator") for script in scripts]
+        while not all(initiator.ended for initiator in initiators):
+            world.scheduler.wait(lambda: False, luck.choice((0.0002, 0.001, 0.01, 0.1)))
+            _bury(serving)
+            if luck.random() < 0.3 and len(serving) < 8:
+                serving.append(engines.start())
+                if luck.random() < 0.5:
+                    serving[-2].end()
+                else:
+                    engines.leave(len(serving) - 2)
+            elif serving[-1].process.dead or serving[-1].ended:
+                serving.append(engines.start())
+    world.calm()
+    _bury(serving)
+    if serving[-1].process.dead or serving[-1].ended:
+        serving.append(engines.start())
+    for number, life in enumerate(serving[:-1]):
+        engines.leave(number)
+        life.wait(_LONGEST)
+    for life in (*initiators, *serving):
+        if life.error is not None:
+            raise BrokenPromiseError(f"{life.process.name}: {life.error!r}") from life.error
+    judge = world.start(engines.check_all, "initiator")
+    judge.wait()
+    if judge.error is not None:
+        raise BrokenPromiseError(f"in the end: {judge.error}") from judge.error
+
+
+def _bury(lives: list[Life]) -> None:
+    """End what is left of processes that have ended or died by themselves, as the kernel does."""
+    for life in lives:
+        if life.process.dead or life.ended:
+            life.end()
+
+
+def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
+    scheduler = world.scheduler
+
+    def vital(run: Callable[[], object], name: str, *, died: Callable[..., object]) -> sim.Thread:
+        def body() -> None:
+            try:
+                run()
+            except Exception as error:  # noqa: BLE001 - as the real one
+                died(name, error)
+
+        return sim.Thread(scheduler, body, name)
+
+    def leave_at_once(_code: int) -> None:
+        scheduler.current.process.dead = True
+        raise sim.Killed
+
+    yield os, "_exit", leave_at_once
+    yield select, "select", lambda *_: ([], [], [])
+    yield select, "epoll", partial(Epoll, scheduler, world.calls)
+    yield workers, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
+    yield pump_module, "VitalThread", vital
+    yield mmap, "mmap", lambda fd, *rest, **more: _real_mmap(world.calls.real_fd(fd), *rest, **more)
+    yield tenure_module, "UnitState", partial(UnitState, directory=world.root / "units")
+    yield Tenure, "_device", lambda *_, **__: SimpleNamespace()
+    yield configfs, "reset_ring", lambda _name: None
