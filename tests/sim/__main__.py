@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
@@ -96,6 +97,22 @@ def histories(name: str, first: int, count: int, *, shrink: bool = True) -> Tall
     return tally
 
 
+def handovers(name: str, first: int, count: int) -> Tally:
+    """Play some histories of engines that serve a layer, die and hand over."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
+        lane = Handovers(LAYERS[name], Path(root))
+        for seed in range(first, first + count):
+            outcome = lane.play(seed)
+            tally.histories += 1
+            tally.requests += outcome.requests
+            tally.failed += outcome.failed
+            tally.kinds.update(fault.how for fault in outcome.faults)
+            if outcome.message:
+                tally.findings.append(Finding(name, f"engines, seed {seed}", "", outcome.message))
+    return tally
+
+
 Job = tuple[Callable[..., Tally], str, int, int]
 """A lane, a layer, and two numbers that say which part of it."""
 
@@ -106,12 +123,13 @@ def jobs(names: list[str], processes: int, wanted: argparse.Namespace) -> Iterat
         for name in names:
             for part in range(processes):
                 yield exhaustive, name, part, processes
-    if wanted.lane in ("all", "histories"):
-        seed = random.SystemRandom().randrange(1 << 40) if wanted.seed is None else wanted.seed
-        while True:
-            for name in names:
-                yield histories, name, seed, _CHUNK
-            seed += _CHUNK
+    lanes = {"all": (histories, handovers), "histories": (histories,), "engines": (handovers,)}
+    seed = random.SystemRandom().randrange(1 << 40) if wanted.seed is None else wanted.seed
+    while wanted.lane in lanes:
+        for name in names:
+            for lane in lanes[wanted.lane]:
+                yield lane, name, seed, _CHUNK
+        seed += _CHUNK
 
 
 def run_all(names: list[str], wanted: argparse.Namespace) -> Tally:
@@ -158,10 +176,10 @@ def show(tally: Tally) -> None:
     """Print what the runs came to, for a reader."""
     for finding in tally.findings:
         print(f"\n{finding.layer}: {finding.point}: {finding.struck}\n    {finding.message}")
-        option = (
-            f"--seed {finding.point[5:]}" if finding.point.startswith("seed") else f"--point {finding.point}"
-        )
-        print(f"    again: ./dev sim {option} --trace {finding.layer}")
+        *lane, seed = finding.point.split("seed ")
+        again = f"--seed {seed} --trace" if lane == [""] else f"--point {finding.point} --trace"
+        option = f"--lane engines --seed {seed}" if lane == ["engines, "] else again
+        print(f"    again: ./dev sim {option} {finding.layer}")
     print(
         f"\n{tally.points:,} fault points; {tally.histories:,} histories with {tally.requests:,} requests "
         f"({tally.failed:,} failed) in {tally.virtual:,.0f} s of virtual time"
@@ -182,7 +200,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="begin with this seed; with one LAYER: only this history")
     parser.add_argument("--point", help="only this fault point of the exhaustive lane, such as EIO@12:power")
     parser.add_argument("--minutes", type=float, default=1.0, help="for random histories; 1 by default")
-    parser.add_argument("--lane", choices=("all", "exhaustive", "histories"), default="all")
+    parser.add_argument("--lane", choices=("all", "exhaustive", "histories", "engines"), default="all")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes; all processors by default"
     )
