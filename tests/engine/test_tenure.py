@@ -25,6 +25,7 @@ from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.unit_state import UnitState
+from vscsihba.errors import VscsihbaError
 from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
@@ -259,6 +260,16 @@ def test_an_owner_that_is_killed_in_its_last_flush_leaves_a_record(
         assert second.open()
         assert triple(flush(kernel)) == LOST
         second.close()
+
+
+def test_a_medium_that_cannot_be_opened_is_no_failed_flush(
+    kernel: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with kernel.engine({"handler": "file", "path": str(tmp_path / "none.img")}) as engine:
+        with pytest.raises(VscsihbaError, match=r"none\.img"):
+            engine.open()
+    assert not (tmp_path / "lun0.unflushed").exists()
+    assert "may be lost" not in caplog.text
 
 
 def test_a_record_is_gone_once_every_user_of_the_disk_was_told(

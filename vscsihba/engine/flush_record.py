@@ -29,6 +29,7 @@ class FlushRecord:
         self._lun = lun
         self._path = path
         self.reason: str | None = None
+        self._serves = False
 
     def load(self) -> None:
         """Read the record of the last owner.
@@ -41,15 +42,22 @@ class FlushRecord:
         except FileNotFoundError:
             self.reason = None
 
+    def serve(self) -> None:
+        """Note that this process answers commands from now on: before that, a failure loses nothing."""
+        self._serves = True
+
     def begin(self) -> None:
         """Record that the last flush of this owner begins."""
-        if self.reason is None:
+        if self._serves and self.reason is None:
             self._write(f"process {os.getpid()} ended in its last flush")
 
     def end(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Record how the last flush has ended; called as an exit of a context that flushes."""
+        if not self._serves:
+            return
+        self._serves = False
         if error is not None:
             self.write(f"the last flush of process {os.getpid()} failed: {error}")
         elif self.reason is None:

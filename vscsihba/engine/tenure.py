@@ -126,6 +126,7 @@ class Tenure:
                 log.error("lun %d: %s: the next flush will report it", self.request.lun, self._record.reason)
             self.request.note(self._run)
             self.served = self._serve(medium, identity, self._transport(device))
+            self._record.serve()
             self.actions = LayerActions(stack)
             self.stack = stack
             self.ended = False

@@ -71,9 +71,10 @@ def test_a_leg_that_was_added_stays_when_the_engine_is_replaced(own_service: Ser
 def test_the_saved_document_comes_back_after_a_start_of_the_machine(
     own_service: Service, scratch: Path
 ) -> None:
-    """A disk whose file is away is served once that is there, and keeps no other waiting."""
+    """A disk whose file is away is served once that is there, and keeps no other waiting; none is made anew."""
     service = own_service
     image, away = scratch / "c.img", scratch / "away.img"
+    made, lost = scratch / "b.img", scratch / "lost.img"
     image.write_bytes(bytes(MiB))
     stacks = {**files(scratch, "a", "b"), "c": {"handler": "file", "path": str(image)}}
     document = {"version": 1, "backstores": stacks, "hbas": [shows(4, "a", "b", "c")]}
@@ -84,15 +85,18 @@ def test_the_saved_document_comes_back_after_a_start_of_the_machine(
     assert not [path for path in target_objects() if "vscsihba" in path.name]
     service.kill()
     RUNNING.unlink()  # as /run is empty after a boot
-    (scratch / "b.img").unlink()
+    made.rename(lost)
     image.rename(away)
 
     service.start()
     assert service.lun(4, 0)["state"] == "running"
-    assert size_of(service.disk(4, 1).node) == 16 * MiB
+    assert "only adding the LUN makes one" in service.lun(4, 1)["state"]
     assert "c.img" in service.lun(4, 2)["state"]
+    assert not made.exists()
+    lost.rename(made)
     away.rename(image)
-    seconds_until(service.all_run, "the disk whose file is there again")
+    seconds_until(service.all_run, "the disks whose files are there again")
+    assert size_of(service.disk(4, 1).node) == 16 * MiB
     assert service.changes("plan", document) == []
 
 
