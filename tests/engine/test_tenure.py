@@ -265,9 +265,9 @@ def test_an_owner_that_is_killed_in_its_last_flush_leaves_a_record(
 def test_a_medium_that_cannot_be_opened_is_no_failed_flush(
     kernel: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with kernel.engine({"handler": "file", "path": str(tmp_path / "none.img")}) as engine:
-        with pytest.raises(VscsihbaError, match=r"none\.img"):
-            engine.open()
+    missing = {"handler": "file", "path": str(tmp_path / "none.img")}
+    with kernel.engine(missing) as engine, pytest.raises(VscsihbaError, match=r"none\.img"):
+        engine.open()
     assert not (tmp_path / "lun0.unflushed").exists()
     assert "may be lost" not in caplog.text
 
