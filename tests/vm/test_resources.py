@@ -38,7 +38,7 @@ def live():
 def memory():
     return int(open("/proc/self/statm").read().split()[1]) * 4
 
-for _ in range(5):
+for _ in range(30):
     live()
 before, resident = held(), [memory()]
 for _ in range(4):
