@@ -120,8 +120,8 @@ class Storage:
         return path.startswith(self._volatile)
 
     def unit(self, path: str) -> int:
-        """Return the bytes that a short count is a multiple of: sectors, but bytes in memory."""
-        return 1 if path.startswith(self._volatile) else 512
+        """Return the bytes that a short count is a multiple of: sectors, but words in memory."""
+        return 8 if path.startswith(self._volatile) else 512
 
     def inode(self, path: str) -> Inode | None:
         """Return what a path names now."""
