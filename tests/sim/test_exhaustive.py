@@ -14,7 +14,7 @@ LONG = pytest.mark.timeout(900)  # on a machine that is busy with other things
 ALWAYS_NEW = ("file", "direct", "write-through", "write-back", "luks1")
 """Layers that are played new histories in every run, beside the fixed ones."""
 FIXED_SEEDS = range(40)
-NEW_SEEDS = 20
+NEW_SEEDS = 5
 
 
 @LONG
