@@ -161,13 +161,13 @@ class Slots:
             raise
 
     def clean(self, block: int, version: int) -> bool:
-        """Note that the layer below has a block, unless it was changed since that `version`.
+        """Note that the layer below has a dirty block, unless it was changed since that `version`.
 
         Returns:
             False if that could not be noted. It stays dirty and is written below once more, which is no harm.
         """
-        slot = self._dirty.get(block)
-        if slot is None or slot.version != version:
+        slot = self._dirty[block]
+        if slot.version != version:
             return True
         try:
             self._note(slot, 0)

@@ -202,12 +202,13 @@ class MirrorState:
     def clear(self) -> None:
         """Forget every region: all legs are equal and flushed, and will not be written to any more.
 
+        As with `forget`, this is not synced; `save` does that.
+
         Raises:
             OSError: The file cannot be written.
         """
         with self._saving, self._storing():
             self._save(0, len(self._dirty), bytearray(len(self._dirty)))
-            self._store.flush()
 
     def save(self, metadata: Metadata) -> None:
         """Put a new copy of the metadata on stable storage.

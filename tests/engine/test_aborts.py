@@ -171,6 +171,11 @@ def test_an_aborted_command_goes_no_further_once_it_is_given_up() -> None:
         medium.gate.set()
         assert rig.read(0, 1).data == bytes(512)
         assert rig.loopback.outstanding == 0
+        deadline = time.monotonic() + 60
+        while rig.served.busy:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert medium.written == 0
 
 
 @pytest.mark.usefixtures("impatient")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.engine.rig import GOOD, Rig, rw10, triple
 from tests.engine.slow import Held
+from tests.engine.test_aborts import at_once
 from vscsihba.block import Views
 from vscsihba.handlers.base import InlineVerbs
 
@@ -81,6 +82,19 @@ def test_the_last_block_is_on_it() -> None:
         assert rig.write(BLOCKS - 1, NEW).status == GOOD
         assert rig.read(BLOCKS - 1, 1).data == NEW
         assert medium.calls == [("WRITE", (BLOCKS - 1) * 512), ("READ", (BLOCKS - 1) * 512)]
+
+
+def test_a_read_that_follows_a_write_in_one_batch_changes_nothing() -> None:
+    medium = Seen()
+    medium.data[512:1024] = OLD
+    with Rig(medium=medium) as rig:
+        with at_once(rig):
+            write = rig.loopback.submit(rw10(0x2A, 0, 1), data_out=NEW)
+            read = rig.loopback.submit(rw10(0x28, 1, 1), data_in=512)
+        assert rig.loopback.wait(write).status == GOOD
+        assert rig.loopback.wait(read).data == OLD
+        assert medium.calls == [("WRITE", 0), ("READ", 512)]
+        assert medium.data[:1024] == NEW + OLD
 
 
 def test_without_a_write_cache_every_write_reaches_stable_storage() -> None:

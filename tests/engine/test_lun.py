@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, rw10, triple
-from tests.engine.slow import FLUSH, slow_rig
+from tests.engine.slow import FLUSH, Held, slow_rig
+from tests.engine.test_aborts import time_for_the_pump
 from vscsihba import scsi
 from vscsihba.errors import RingCorruptError
 
@@ -80,15 +81,18 @@ def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.Mo
 
 
 def test_a_format_begins_after_what_came_before_it() -> None:
-    with slow_rig() as (rig, medium):
-        flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
+    with slow_rig(medium := Held("write")) as (rig, _):
+        write = rig.loopback.submit(rw10(0x2A, 0, 1, flags=0x08), data_out=b"x" * 512)
+        assert medium.flushing.wait(60)
         form = rig.loopback.submit(bytes([0x04, 0, 0, 0, 0, 0]))
-        assert rig.served.busy
-        assert form not in rig.loopback.answers
+        ready = rig.loopback.submit(bytes(6))
+        time_for_the_pump(rig)
+        assert not {form, ready} & set(rig.loopback.answers), "were it formatting, the unit would not be ready"
         medium.gate.set()
-        assert rig.loopback.wait(flush).status == GOOD
+        assert rig.loopback.wait(write).status == GOOD
         assert rig.loopback.wait(form).status == GOOD
+        assert triple(rig.loopback.wait(ready)) == (2, 0x04, 0x04), "it begins as soon as the format has begun"
+        assert medium.data[:512] == bytes(512)
 
 
 class _Exclusive:

@@ -1,7 +1,9 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,10 +11,15 @@ from hypothesis import strategies as st
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow import CowHandler
+from vscsihba.handlers.cow_disk import CowDisk
 from vscsihba.handlers.cow_format import place_of_cluster
+from vscsihba.handlers.overlay import Overlay
+from vscsihba.handlers.overlay_file import open_overlay
 from vscsihba.handlers.stack import Document, build
 
 SIZE = 320 * KIB
@@ -27,6 +34,14 @@ def cow(directory: Path, **options: object) -> dict[str, object]:
         **options,
         "next": str(directory / "base.img"),
     }
+
+
+def handler_of(disk: Checked) -> CowHandler:
+    below: Handler = disk
+    while isinstance(below, Checked):
+        below = below.next
+    assert isinstance(below, CowHandler)
+    return below
 
 
 class CowModel(DiskModel):
@@ -64,6 +79,80 @@ TestCowOddSize = as_tests(OddSizeModel)
 def base(tmp_path: Path) -> Path:
     (tmp_path / "base.img").write_bytes(CONTENT[:SIZE])
     return tmp_path
+
+
+# Requests for one cluster
+
+
+CHANGES: dict[str, Callable[[Checked], None]] = {
+    "write": lambda disk: write(disk, 8192, b"A" * 512),
+    "write_zeroes": lambda disk: disk.write_zeroes(8192, 512, may_unmap=False),
+    "enlarge": lambda disk: disk.resize(SIZE),
+    "write beside it": lambda disk: write(disk, 8704, b"B" * 512),
+    "unmap": lambda disk: disk.unmap(8192, 4096),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("write", "write beside it"),
+        ("write_zeroes", "write beside it"),
+        ("enlarge", "write beside it"),
+        ("write", "unmap"),
+    ],
+)
+def test_bringing_a_cluster_from_below_undoes_no_other_request(
+    base: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    """A neighbour that is stored between the reading and the writing would get its old bytes back."""
+    read_below, done = CowDisk._read_below, Event()
+
+    def change() -> None:
+        CHANGES[second](disk)
+        done.set()
+
+    with build(cow(base, cluster_size=4096)) as disk:
+        if first == "enlarge":
+            disk.resize(9216)
+        beside = Thread(target=change)
+
+        def slow_read(cow_disk: CowDisk, offset: int, views: Views) -> None:
+            read_below(cow_disk, offset, views)
+            if not beside.ident:
+                beside.start()
+                done.wait(0.2)  # it has to wait for us; were it let in, it would be done long before
+
+        monkeypatch.setattr(CowDisk, "_read_below", slow_read)
+        CHANGES[first](disk)
+        beside.join()
+        assert read(disk, 8704, 512) == (bytes(512) if second == "unmap" else b"B" * 512)
+
+
+def test_merging_a_cluster_undoes_no_write_to_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, done = Overlay.read, Event()
+
+    def change() -> None:
+        write(disk, 0, b"new!" * 1024)
+        done.set()
+
+    with build({**cow(base, cluster_size=4096), "path": str(base / "below.cow")}) as lower:
+        write(lower, 0, b"old!" * 1024)
+    below = open_overlay(str(base / "below.cow"), read_only=True)
+    with build(cow(base, cluster_size=4096)) as disk:
+        beside = Thread(target=change)
+
+        def slow_read(overlay: Overlay, offset: int, views: Views) -> None:
+            load(overlay, offset, views)
+            if overlay is below and not beside.ident:
+                beside.start()
+                done.wait(0.2)
+
+        monkeypatch.setattr(Overlay, "read", slow_read)
+        handler_of(disk)._disk.pull(below, 0)
+        beside.join()
+        assert read(disk, 0, 4096) == b"new!" * 1024
+    below.close()
 
 
 # Base and overlay

@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -654,23 +655,36 @@ def test_nothing_is_forgotten_at_the_end_while_regions_may_differ(disk: Path) ->
         assert handler_of(made)._members.unsettled == {0}
 
 
-def test_a_leg_counts_only_after_what_it_was_given_is_flushed(disk: Path) -> None:
-    """Its flush fails once, so it is not whole."""
-    (disk / "b.img").unlink()
-    (disk / "b.img").write_bytes(bytes(SIZE))
+@contextmanager
+def failing_once(directory: Path, after: bytes) -> Iterator[None]:
+    """Let the first flush of the second leg fail that comes after the leg was given some bytes."""
     real, failures = FileHandler.flush, [OSError(errno.EIO, "the pages are gone")]
 
     def flush(handler: FileHandler) -> None:
-        if (
-            handler.options.path.endswith("b.img")
-            and CONTENT[:4096] in (disk / "b.img").read_bytes()
-            and failures
-        ):
+        if handler.options.path.endswith("b.img") and after in content(directory, "b") and failures:
             raise failures.pop()
         real(handler)
 
-    with mock.patch.object(FileHandler, "flush", flush), build(plain_mirror(disk)) as made:
+    with mock.patch.object(FileHandler, "flush", flush):
+        yield
+
+
+def test_a_leg_counts_only_after_what_it_was_given_is_flushed(disk: Path) -> None:
+    (disk / "b.img").unlink()
+    (disk / "b.img").write_bytes(bytes(SIZE))
+    with failing_once(disk, A[:4096]), build(plain_mirror(disk)) as made:
         eventually(lambda: standings(made) == "wg")
+        assert "the pages are gone" in why(made, 1)
+
+
+def test_a_leg_without_a_mark_counts_only_after_what_it_was_given_is_flushed(tmp_path: Path) -> None:
+    """Writing a mark flushes the leg, too; this one has no room for a mark."""
+    (tmp_path / "a.img").write_bytes(A)
+    (tmp_path / "b.img").write_bytes(bytes(SIZE))
+    make_version_1(tmp_path, whole=(True, False), dirty=b"\0\1\0\0\0")
+    with without_growing(), failing_once(tmp_path, A[65536:131072]), build(plain_mirror(tmp_path)) as made:
+        eventually(lambda: standings(made) != "wb")
+        assert standings(made) == "wg"
         assert "the pages are gone" in why(made, 1)
 
 

@@ -13,6 +13,8 @@ from tests.sim.world import World
 from vscsihba.handlers import file_making, overlay_file
 from vscsihba.handlers.cow_format import Header
 from vscsihba.handlers.durable import replace_file
+from vscsihba.handlers.mirror_metadata import LegEntry, Metadata
+from vscsihba.handlers.mirror_state import create_state
 
 OLD, NEW = b"old" * 3000, b"new" * 3000
 
@@ -28,6 +30,12 @@ def made(root: Path) -> None:
 def overlaid(root: Path) -> None:
     header = Header(uuid="u", size=1 << 20, cluster_size=4096, base="b", base_size=1 << 20, base_digest="d")
     overlay_file.create_overlay(str(root / "file"), header)
+
+
+def mirrored(root: Path) -> None:
+    legs = (LegEntry(uuid="l", state="in", event=1, identity="i"),)
+    metadata = Metadata(uuid="u", event=1, session="s", size=1 << 20, region_size=65536, legs=legs)
+    create_state(str(root / "file"), metadata)
 
 
 def strike(
@@ -50,7 +58,7 @@ def strike(
     return found, bool(done), plan.struck
 
 
-@pytest.mark.parametrize("act", [replaced, made, overlaid])
+@pytest.mark.parametrize("act", [replaced, made, overlaid, mirrored])
 def test_done_is_done_whatever_the_power_cut_leaves(root: Path, act: Callable[[Path], None]) -> None:
     whole = set()
     for seed in range(30):
@@ -61,7 +69,7 @@ def test_done_is_done_whatever_the_power_cut_leaves(root: Path, act: Callable[[P
     assert whole.pop() not in (OLD, None, b"")
 
 
-@pytest.mark.parametrize("act", [replaced, made, overlaid])
+@pytest.mark.parametrize("act", [replaced, made, overlaid, mirrored])
 def test_a_fault_at_any_call_leaves_the_old_or_the_new(root: Path, act: Callable[[Path], None]) -> None:
     before = OLD if act is replaced else None
     (new,) = {strike(root, act, before, Fault(1_000_000, "EIO"))[0]}
