@@ -87,11 +87,15 @@ def test_a_format_begins_after_what_came_before_it() -> None:
         form = rig.loopback.submit(bytes([0x04, 0, 0, 0, 0, 0]))
         ready = rig.loopback.submit(bytes(6))
         time_for_the_pump(rig)
-        assert not {form, ready} & set(rig.loopback.answers), "were it formatting, the unit would not be ready"
+        assert not {form, ready} & set(rig.loopback.answers), (
+            "were it formatting, the unit would not be ready"
+        )
         medium.gate.set()
         assert rig.loopback.wait(write).status == GOOD
         assert rig.loopback.wait(form).status == GOOD
-        assert triple(rig.loopback.wait(ready)) == (2, 0x04, 0x04), "it begins as soon as the format has begun"
+        assert triple(rig.loopback.wait(ready)) == (2, 0x04, 0x04), (
+            "it begins as soon as the format has begun"
+        )
         assert medium.data[:512] == bytes(512)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.handlers.durable import replace_file
+from tests.handlers.model import open_files
+from vscsihba.handlers.durable import replace_file, sync_directory
 
 
 def test_gives_a_new_content(tmp_path: Path) -> None:
@@ -21,10 +22,14 @@ def test_keeps_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "state"
+    before = open_files()
     replace_file(path, b"one")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         replace_file(path, b"two")
+    with pytest.raises(OSError, match="No space"):
+        sync_directory(tmp_path)
+    assert open_files() == before
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
 

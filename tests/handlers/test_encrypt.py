@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -290,6 +291,29 @@ def test_an_erase_that_fails_leaves_no_weak_key(empty: Path, monkeypatch: pytest
             write(disk, 0, b"x")
         with pytest.raises(OSError, match="key of this disk was destroyed"):
             read(disk, 0, 4096)
+
+
+def test_a_write_waits_for_an_erase_and_gets_the_new_key(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_key, done = luks.replace_key, Event()
+
+    def change(disk: Checked) -> None:
+        write(disk, 0, b"N" * 4096)
+        done.set()
+
+    with build(quick(empty)) as disk:
+        beside = Thread(target=change, args=(disk,))
+
+        def slow_replace(*arguments: Any) -> luks.Header:
+            beside.start()
+            done.wait(0.2)  # it has to wait for us; were it let in, it would have ended long before
+            return replace_key(*arguments)
+
+        monkeypatch.setattr(luks, "replace_key", slow_replace)
+        disk.crypto_erase()
+        beside.join()
+        assert read(disk, 0, 4096) == b"N" * 4096
 
 
 def test_an_erase_of_luks1_needs_no_option(empty: Path) -> None:

@@ -475,6 +475,7 @@ def test_a_new_size_is_on_stable_storage(image: Path, monkeypatch: pytest.Monkey
 
 
 def test_direct_access_needs_no_alignment_of_requests(image: Path) -> None:
+    before = open_files()
     with build(document(image, direct=True)) as disk:
         assert disk.inline.read is None
         write(disk, 4093, b"0123456789", fua=True)
@@ -482,6 +483,7 @@ def test_direct_access_needs_no_alignment_of_requests(image: Path) -> None:
         write(disk, 0, CONTENT)
         assert read(disk, 0, 1 << 20) == CONTENT
         disk.flush()
+    assert open_files() == before
 
 
 def test_direct_access_needs_an_aligned_end(tmp_path: Path) -> None:

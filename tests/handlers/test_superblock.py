@@ -97,3 +97,27 @@ def test_one_that_could_not_be_flushed_is_taken_back() -> None:
     assert Superblock(store, MAGIC, "thing").text == block.text == b"first"
     block.replace(b"third")
     assert Superblock(store, MAGIC, "thing").text == b"third"
+
+
+class Recording(Failing):
+    """A store that knows in which order it was written and flushed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        self.asked.append("write")
+        super().write(offset, views)
+
+    def flush(self) -> None:
+        self.asked.append("flush")
+
+
+def test_what_was_written_before_is_stored_before_and_the_text_afterwards() -> None:
+    store = Recording()
+    superblock.create(store, b"first", MAGIC, "thing")
+    assert store.asked == ["flush", "write", "flush"]
+    store.asked.clear()
+    Superblock(store, MAGIC, "thing").replace(b"second")
+    assert store.asked == ["flush", "write", "flush"]

@@ -50,6 +50,15 @@ def test_what_cannot_be_stored_is_an_error() -> None:
     row.close(forget=True)
 
 
+def test_what_takes_several_calls_is_stored_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, bytes(data)[:2], at))
+    row = Surviving("one")
+    row.put(3, b"abcdefg")
+    assert row.content() == bytes(3) + b"abcdefg"
+    row.close(forget=True)
+
+
 def test_a_directory_that_others_can_change_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

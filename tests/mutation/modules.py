@@ -29,6 +29,7 @@ class Target:
 
 
 _HANDLERS: Final = "tests/handlers"
+_MIRROR: Final = (f"{_HANDLERS}/test_mirror_marks.py", f"{_HANDLERS}/test_mirror.py")
 _SIM: Final = "tests/sim/test_exhaustive.py"
 
 TARGETS: Final = (
@@ -44,16 +45,21 @@ TARGETS: Final = (
     Target("handlers/snapshot_set.py", (f"{_HANDLERS}/test_snapshot.py",)),
     Target("handlers/cache.py", (f"{_HANDLERS}/test_cache.py",)),
     Target("handlers/cache_slots.py", (f"{_HANDLERS}/test_cache.py",)),
-    Target("handlers/mirror_sync.py", (f"{_HANDLERS}/test_mirror.py",)),
-    Target("handlers/mirror_state.py", (f"{_HANDLERS}/test_mirror.py",)),
-    Target("handlers/mirror_members.py", (f"{_HANDLERS}/test_mirror.py",)),
+    Target("handlers/mirror_sync.py", _MIRROR),
+    Target("handlers/mirror_state.py", ("tests/sim/test_durable_files.py", *_MIRROR)),
+    Target("handlers/mirror_members.py", _MIRROR),
     Target("handlers/encrypt.py", (f"{_HANDLERS}/test_encrypt.py",)),
     Target("handlers/luks2.py", (f"{_HANDLERS}/test_encrypt.py", f"{_HANDLERS}/test_encrypt_admin.py")),
     Target("vscsihba/tcmu/ring.py", ("tests/tcmu",)),
     Target("vscsihba/tcmu/journal.py", ("tests/tcmu/test_journal.py",)),
     Target("vscsihba/tcmu/answers.py", ("tests/tcmu",)),
-    Target("vscsihba/engine/short_cut.py", ("tests/engine/test_short_cut.py",)),
-    Target("vscsihba/engine/task_set.py", ("tests/engine/test_lun.py", "tests/engine/test_aborts.py")),
+    Target(
+        "vscsihba/engine/short_cut.py", ("tests/engine/test_fast_path.py", "tests/engine/test_short_cut.py")
+    ),
+    Target(
+        "vscsihba/engine/task_set.py",
+        ("tests/engine/test_lun.py", "tests/engine/test_aborts.py", "tests/engine/test_fast_path.py"),
+    ),
     Target("vscsihba/engine/ownership.py", ("tests/engine/test_luns.py",)),
     Target("vscsihba/engine/tenure.py", ("tests/engine/test_tenure.py", "tests/engine/test_luns.py")),
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),

@@ -37,12 +37,14 @@ class Verdict:
 
     Attributes:
         line: Of the fault.
+        code: What is there, without its indentation.
         what: The fault.
         noticed: A test failed, or did not end.
         seconds: How long that took.
     """
 
     line: int
+    code: str
     what: str
     noticed: bool
     seconds: float
@@ -74,7 +76,8 @@ class Trial:
         """Run the tests with one fault."""
         began = time.monotonic()
         noticed = self._noticed(mutant.tree, _LEAST + _PATIENCE * self.seconds)
-        return Verdict(mutant.line, mutant.what, noticed, time.monotonic() - began)
+        code = self.source.splitlines()[mutant.line - 1].strip()
+        return Verdict(mutant.line, code, mutant.what, noticed, time.monotonic() - began)
 
     def _noticed(self, tree: ast.Module, limit: float) -> bool:
         child = os.fork()

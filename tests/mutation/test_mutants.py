@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation import runner
+from tests.mutation.harmless import HARMLESS
 from tests.mutation.modules import TARGETS, Target
 from tests.mutation.mutants import mutants
 
@@ -58,6 +59,14 @@ def test_a_line_that_no_test_needs_survives(tmp_path: Path, monkeypatch: pytest.
         (6, False),
         (6, False),
     ]
+
+
+def test_what_is_called_harmless_is_a_fault_that_there_is() -> None:
+    for each in HARMLESS:
+        source = (runner.TOP / each.path).read_text(encoding="utf-8")
+        lines = source.splitlines()
+        found = {(lines[mutant.line - 1].strip(), mutant.what) for mutant in mutants(source)}
+        assert (each.code, each.what) in found, each
 
 
 def test_the_table_names_modules_and_tests_that_exist() -> None:
