@@ -15,7 +15,7 @@ from vscsihba.block import Buffer, Extent, ExtentStatus, Views
 from vscsihba.errors import MediumError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import BASE, DATA, LOST, ZERO
-from vscsihba.handlers.overlay import Overlay
+from vscsihba.handlers.overlay import FLUSH_FAILED, Overlay
 
 _EXTENTS_AT_ONCE = 1024
 
@@ -59,10 +59,11 @@ class CowDisk:
             parts = buffer.take(run.offset - offset, run.length)
             if state == DATA:
                 self.overlay.read(run.offset, parts)
+                self.overlay.check_kept(run.offset, run.length)
             elif state == BASE:
                 self._read_below(run.offset, parts)
             elif state == LOST:
-                raise MediumError(run.offset, "a flush has failed that was to store this")
+                raise MediumError(run.offset, FLUSH_FAILED)
             else:
                 Buffer(parts).zero()
 
@@ -71,6 +72,7 @@ class CowDisk:
         length = sum(map(len, views))
         if self.overlay.is_all(DATA, offset, length):
             self.overlay.overwrite(offset, views)
+            self.overlay.check_kept(offset, length)
             return
         with self._allocating:
             self._write_new(offset, views, length)
@@ -117,16 +119,18 @@ class CowDisk:
 
         What the disk reads as stays the same, but it needs that cluster there no more.
         """
-        size, state = self.overlay.cluster_size, below.states[number]
+        size, state, broken = self.overlay.cluster_size, below.states[number], self.overlay.broken
         with self._allocating:
             if state == BASE or self.overlay.states[number] != BASE:
                 return
+            below.check_kept(number * size, size)
             if state == DATA:
                 room = memoryview(bytearray(size))
                 # Behind the end of the overlay below the disk reads as zeroes.
                 below.read(number * size, [room[: below.header.size - number * size]])
+                below.check_kept(number * size, size)
                 self.overlay.overwrite(number * size, [room])
-            self.overlay.mark(number, number + 1, state)
+            self.overlay.mark(number, number + 1, state, broken=broken)
 
     def _extents(self, offset: int, length: int) -> Iterator[ExtentStatus]:
         for state, run in self.overlay.runs(offset, length):
@@ -154,13 +158,13 @@ class CowDisk:
 
     def _write_new(self, offset: int, views: Views, length: int) -> None:
         """Store a range in the overlay, with what surrounds it in clusters that were not there."""
-        size, states = self.overlay.cluster_size, self.overlay.states
+        size, states, broken = self.overlay.cluster_size, self.overlay.states, self.overlay.broken
         first, last = offset // size, (offset + length - 1) // size
         start = offset if states[first] == DATA else first * size
         end = offset + length if states[last] == DATA else (last + 1) * size
         before, after = self._content(start, offset), self._content(offset + length, end)
         self.overlay.overwrite(start, [*before, *views, *after])
-        self.overlay.mark(first, last + 1, DATA)
+        self.overlay.mark(first, last + 1, DATA, broken=broken)
 
     def _content(self, start: int, end: int) -> list[memoryview]:
         """Return what a part of a cluster reads as; behind the end of the disk, zeroes."""

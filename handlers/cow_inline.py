@@ -22,7 +22,10 @@ def inline_verbs(overlays: Sequence[Overlay], base: Handler) -> InlineVerbs:
         for overlay, inline in layers:
             state = _state_of(overlay, offset, end)
             if state == DATA and inline.read is not None:
-                return inline.read(views, overlay.place(offset), inline.read_flags)
+                done = inline.read(views, overlay.place(offset), inline.read_flags)
+                if overlay.broken:  # a flush has failed since, perhaps: `cow_disk` knows what is lost
+                    raise BlockingIOError
+                return done
             if state != BASE:
                 raise BlockingIOError
         if end <= below_size and below.read is not None:
@@ -32,7 +35,10 @@ def inline_verbs(overlays: Sequence[Overlay], base: Handler) -> InlineVerbs:
     def write(views: Views, offset: int, _flags: int) -> int:
         if stored.write is None or _state_of(top, offset, offset + sum(map(len, views))) != DATA:
             raise BlockingIOError
-        return stored.write(views, top.place(offset), stored.write_flags)
+        done = stored.write(views, top.place(offset), stored.write_flags)
+        if top.broken:
+            raise BlockingIOError
+        return done
 
     return InlineVerbs(
         read=read, write=None if stored.write is None else write, write_limit=stored.write_limit

@@ -19,11 +19,12 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import msgspec
 
 from vscsihba.block import Buffer, Extent, Views
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, MediumError
 from vscsihba.handlers import sectors, superblock
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import (
@@ -48,6 +49,7 @@ from vscsihba.handlers.surviving import Surviving, forget
 from vscsihba.handlers.vectored import read_bytes, write_bytes
 
 _KIND = "overlay"
+FLUSH_FAILED = "a flush has failed that was to store this"
 _LONGEST_LOOK = 1 << 20
 """Clusters that are looked at before another thread can have its turn."""
 
@@ -67,6 +69,7 @@ class Overlay:
     Attributes:
         header: What the overlay says of itself.
         states: The state of each cluster: `BASE`, `DATA` or `ZERO`; `LOST` after a flush that has failed.
+        broken: A flush has failed, and contents that were not on stable storage may be gone.
 
     Raises:
         HostError: It is no overlay, or is damaged.
@@ -78,6 +81,7 @@ class Overlay:
         self._superblock = superblock.Superblock(store, MAGIC, _KIND)
         self.header = decode_header(self._superblock.text)
         self.states = bytearray()
+        self.broken = False
         self._dirty: set[int] = set()
         self._changing = threading.Lock()
         self._flushing = threading.Lock()
@@ -85,8 +89,8 @@ class Overlay:
         self._note: Surviving | None = None
         self._taken_over = ""
         self._fresh: set[int] = set()
-        self._any_lost = False
-        self._broken = False
+        self._doubtful: frozenset[int] = frozenset()
+        self._is_noted = True
         self._load_states()
         self._recall_states(recover=recover)
 
@@ -103,9 +107,10 @@ class Overlay:
             self.replace_header(msgspec.structs.replace(self.header, session=session, clearing=False))
             failing.pop_all()
         self._note = note
-        if self._taken_over:
-            forget(self._taken_over)
-            self._taken_over = ""
+        taken_over, self._taken_over = self._taken_over, ""
+        if taken_over:
+            with suppress(HostError):  # a note that stays is never found again: no header names it
+                forget(taken_over)
 
     def end(self) -> None:
         """Flush, and be done with writing until `begin`.
@@ -140,7 +145,7 @@ class Overlay:
 
     def _leave_note(self) -> None:
         if self._note is not None:
-            self._note.close(forget=False)
+            self._note.close(forget=not self._is_noted)
 
     @property
     def cluster_size(self) -> int:
@@ -153,7 +158,7 @@ class Overlay:
         while offset < end:
             first, last = offset // size, -(-end // size)
             state = self.states[first]
-            stop = min(self._end_of_run(state, first, last) * size, end)
+            stop = min(_end_of_run(self.states, first, last, lost=self.broken) * size, end)
             yield state, Extent(offset, stop - offset)
             offset = stop
 
@@ -190,23 +195,48 @@ class Overlay:
         number, within = divmod(offset, self.cluster_size)
         return place_of_cluster(number, self.cluster_size) + within
 
-    def mark(self, first: int, last: int, state: int) -> None:
-        """Give the clusters from `first` to before `last` a new state, for the next flush to keep.
+    def check_kept(self, offset: int, length: int) -> None:
+        """Refuse a range of stored clusters that a failed flush may have lost since their states were read.
 
         Raises:
-            OSError: There is no room to let it survive this process; nothing has changed. After another
-                failure than that some of the clusters may have it, the first ones.
+            MediumError: A cluster of the range may be lost.
+        """
+        if self.broken:
+            size, doubtful = self.cluster_size, self._doubtful  # before the states, which follow it
+            for number in range(offset // size, -(-(offset + length) // size)):
+                if number in doubtful or self.states[number] == LOST:
+                    raise MediumError(max(offset, number * size), FLUSH_FAILED)
+
+    def mark(self, first: int, last: int, state: int, *, broken: bool | None = None) -> None:
+        """Give the clusters from `first` to before `last` a new state, for the next flush to keep.
+
+        Args:
+            first: Number of a cluster.
+            last: Likewise.
+            state: The new one.
+            broken: The attribute `broken` before the contents were written. If a flush has failed since,
+                they may be lost, and the states stay.
+
+        Raises:
+            MediumError: The contents may be lost.
+            OSError: There is no room to let it survive this process, or a former failure prevents that;
+                nothing has changed. After another failure than that some of the clusters may have it, the
+                first ones.
         """
         if first < last:
             note = self._note or self._begun()
             with self._changing:
+                if broken is not None and broken != self.broken:
+                    raise MediumError(first * self.cluster_size, FLUSH_FAILED)
+                if not self._is_noted:
+                    raise OSError(errno.EIO, FLUSH_FAILED)
                 note.reserve(first, last - first)
                 while first < last:
                     # Memory never says other than the note, even if only a part of it could be put there.
                     count = note.put_some(first, bytes([state + 1]) * (last - first))
                     if state == DATA:
                         some = range(first, first + count)
-                        self._fresh.update(cluster for cluster in some if self.states[cluster] == BASE)
+                        self._fresh.update(cluster for cluster in some if self.states[cluster] != DATA)
                     self.states[first : first + count] = bytes([state]) * count
                     self._dirty.update(range(first // PER_SECTOR, (first + count - 1) // PER_SECTOR + 1))
                     first += count
@@ -257,6 +287,8 @@ class Overlay:
             OSError: As the store's; what was not kept is tried again by the next flush.
         """
         with self._flushing:
+            if self.broken:
+                raise OSError(errno.EIO, FLUSH_FAILED)
             with self._changing:
                 dirty, self._dirty = self._dirty, set()
                 fresh, self._fresh = self._fresh, set()
@@ -272,31 +304,42 @@ class Overlay:
                 failing.pop_all()
 
     def _flush_store(self, fresh: set[int]) -> None:
-        """Flush the store. If that fails, what it was given since the last flush may be gone.
+        """Flush the store. If that fails, contents that were written since the last flush may be gone.
 
-        A cluster that was stored since then may have lost what it had of the base as well, which nobody has
+        A cluster that was stored since then may have lost the rest of its content as well, which nobody has
         written, so it is not read any more. Whoever opens the overlay next finds it as of the last flush.
-        The first failure says all: no flush succeeds after it, and none is tried.
+        Contents that were written while the flush was under way may be gone, too. The first failure says
+        all: no flush succeeds after it, and none is tried.
+
+        Args:
+            fresh: The clusters that were stored since the last flush and before this one.
         """
         try:
             self.store.flush()
         except OSError as error:
-            with self._changing:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                with self._changing:
                     self._fresh |= fresh
-                elif not self._broken:
-                    self._broken = True
-                    self._lose(fresh)
+            elif not self.broken:
+                # Before any lock is waited for: requests that are under way look at it when they end.
+                self._doubtful = frozenset(fresh | self._fresh)
+                self.broken = True
+                with self._changing:
+                    self._lose(fresh | self._fresh)
             raise
 
     def _lose(self, fresh: set[int]) -> None:
-        for cluster in fresh:
-            if self.states[cluster] == DATA:
-                self._any_lost = True
-                self.states[cluster] = LOST
-                if self._note is not None:
-                    with suppress(OSError):  # the flush has failed, and that is what is told
-                        self._note.put(cluster, b"\0")
+        lost = [cluster for cluster in fresh if self.states[cluster] == DATA]
+        for cluster in lost:
+            self.states[cluster] = LOST
+        self._doubtful = frozenset()
+        if self._note is not None:
+            try:
+                for cluster in lost:
+                    self._note.put(cluster, b"\0")
+            except (OSError, MemoryError):  # without a note the overlay is as of the last flush
+                self._is_noted = False
+                self._note.remove()
 
     def _mark_again(self, dirty: set[int]) -> None:
         """Keep for the next flush what this one may not have stored."""
@@ -326,7 +369,7 @@ class Overlay:
             OSError: As the store's; the header is what it was.
         """
         self.flush()
-        self._superblock.replace(encode_header(header))
+        self._superblock.replace(encode_header(header), flush=partial(self._flush_store, set()))
         self.header = header
 
     def _begun(self) -> Surviving:
@@ -336,24 +379,6 @@ class Overlay:
                 self.begin()
             assert self._note is not None  # noqa: S101  # `begin` has made it
             return self._note
-
-    def _end_of_run(self, state: int, first: int, last: int) -> int:
-        """Return the first cluster after `first` that has another state, `last` if there is none before.
-
-        The work is proportional to the run, even where one of the other states is nowhere.
-        """
-        known = (BASE, DATA, ZERO, LOST) if self._any_lost else (BASE, DATA, ZERO)
-        others = [other for other in known if other != state]
-        at, window = first + 1, 64
-        while at < last:
-            stop = border = min(last, at + window)
-            for other in others:
-                found = self.states.find(other, at, border)
-                border = border if found < 0 else found
-            if border < stop:
-                return border
-            at, window = stop, min(4 * window, _LONGEST_LOOK)
-        return last
 
     def _load_states(self) -> None:
         header = self.header
@@ -405,8 +430,6 @@ class Overlay:
 
     def _sector(self, number: int) -> bytes:
         states = self.states[number * PER_SECTOR : (number + 1) * PER_SECTOR]
-        if self._any_lost:
-            states = states.replace(bytes([LOST]), bytes([BASE]))
         return sectors.encode(number, states, self.header.map_name)
 
     def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
@@ -420,6 +443,25 @@ class Overlay:
             stop = min(end, (offset // group + 1) * group)
             yield self.place(offset), offset, stop - offset
             offset = stop
+
+
+def _end_of_run(states: bytearray, first: int, last: int, *, lost: bool) -> int:
+    """Return the first cluster after `first` that has another state, `last` if there is none before.
+
+    The work is proportional to the run, even where one of the other states is nowhere.
+    """
+    state = states[first]
+    others = [other for other in (BASE, DATA, ZERO, *([LOST] if lost else [])) if other != state]
+    at, window = first + 1, 64
+    while at < last:
+        stop = border = min(last, at + window)
+        for other in others:
+            found = states.find(other, at, border)
+            border = border if found < 0 else found
+        if border < stop:
+            return border
+        at, window = stop, min(4 * window, _LONGEST_LOOK)
+    return last
 
 
 def format_overlay(store: Handler, header: Header) -> None:

@@ -9,6 +9,7 @@ that and the text, so that a slot that was torn is known for one, and the other 
 
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from vscsihba.errors import HostError
@@ -50,11 +51,15 @@ class Superblock:
         else:
             raise HostError(f"it is no {kind}", cure="is it the right file?")
 
-    def replace(self, text: bytes) -> None:
+    def replace(self, text: bytes, *, flush: Callable[[], object] | None = None) -> None:
         """Put a new text on stable storage; everything written before it is there then, too.
 
         One that fails is taken back, and the next one goes to the same slot: the other slot holds
         the text that counts.
+
+        Args:
+            text: The new one.
+            flush: Flushes the store; by default the store's own verb.
 
         Raises:
             OSError: As the store's; the old one counts then. After a power cut the new one may count,
@@ -62,11 +67,12 @@ class Superblock:
         """
         sequence = self._sequence + 1
         slot = encode(sequence, text, self._magic, self._kind)
-        self._store.flush()
+        flush = flush or self._store.flush
+        flush()
         with ExitStack() as failing:
             failing.callback(self._take_back, sequence)
             self._store.write(sequence % SLOTS * SLOT, [memoryview(slot)])
-            self._store.flush()
+            flush()
             failing.pop_all()
         self._sequence, self.text = sequence, text
 

@@ -122,10 +122,14 @@ class Surviving:
             raise OSError(errno.EIO, f"{self.path} takes no more bytes")
         return done
 
+    def remove(self) -> None:
+        """Remove the file, and keep it open; a failure is only logged."""
+        _remove(self.path)
+
     def close(self, *, forget: bool) -> None:
         """Close the file, and remove it if nothing in it is needed any more."""
         if forget:
-            _remove(self.path)
+            self.remove()
         os.close(self._fd)
 
     def _begin(self, about: bytes) -> None:
@@ -176,11 +180,16 @@ def recall(name: str) -> Recalled | None:
 def forget(name: str) -> None:
     """Remove what was put under a name, if there is anything; a file that stays is never found again.
 
+    A failure is only logged: nobody needs the file any more.
+
     Raises:
         HostError: Another user can write to the directory.
     """
-    if _is_private():
-        _remove(_path(name))
+    try:
+        if _is_private():
+            _remove(_path(name))
+    except OSError as error:
+        log.warning("notes of %s stay until the machine restarts: %s", name, error.strerror)
 
 
 def private_directory() -> Path:

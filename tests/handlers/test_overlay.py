@@ -7,6 +7,7 @@ import shutil
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -42,7 +43,7 @@ def overlay_of(disk: Checked) -> Overlay:
     return handler_of(disk)._overlay
 
 
-def full(*_: object) -> None:
+def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -258,6 +259,192 @@ def test_a_cluster_that_was_lost_is_as_the_base_has_it_for_the_next_process(
     abandon(disk)
     with build(cow(base)) as disk:
         assert read(disk, 128 * KIB, 512) == CONTENT[128 * KIB :][:512]
+
+
+def fail_flush(disk: Checked) -> None:
+    """Let the next flush fail, and the kernel drop the pages of one cluster that was not flushed yet."""
+    overlay = overlay_of(disk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError, match="error"):
+            overlay.flush()
+    with open(handler_of(disk).options.path, "r+b") as file:  # noqa: PTH123  # where a hole is to be made
+        linux.punch_hole(file.fileno(), overlay.place(CLUSTER), 64 * KIB)
+
+
+CLUSTER = 128 * KIB
+
+
+def between(disk: Checked, verb: str, monkeypatch: pytest.MonkeyPatch, *, before: bool = False) -> None:
+    """Let a flush fail directly after a verb of the overlay's store, or before it."""
+    store = overlay_of(disk).store
+    real = getattr(store, verb)
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr(store, verb, real)
+        if before:
+            fail_flush(disk)
+        done = real(*arguments, **more)
+        if not before:
+            fail_flush(disk)
+        return done
+
+    monkeypatch.setattr(store, verb, interrupted)
+
+
+def test_a_read_during_which_a_flush_fails_returns_nothing_that_was_lost(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    between(disk, "read", monkeypatch, before=True)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER, 512)
+    abandon(disk)
+
+
+def test_a_write_in_place_during_which_a_flush_fails_is_not_acknowledged(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    between(disk, "write", monkeypatch)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        write(disk, CLUSTER + 512, b"part of it")
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 1024) == CONTENT[CLUSTER:][:1024]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_cluster_that_is_stored_while_a_flush_fails_keeps_what_the_base_has(
+    base: Path, monkeypatch: pytest.MonkeyPatch, *, stored: bool
+) -> None:
+    disk = build(cow(base)).open()
+    if stored:  # the first of two, only a part of which is written
+        write(disk, CLUSTER, b"perhaps lost")
+    between(disk, "write", monkeypatch)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        write(disk, CLUSTER + 60 * KIB, bytes(8 * KIB))
+    if stored:
+        with pytest.raises(MediumError, match="a flush has failed"):
+            read(disk, CLUSTER, 512)
+    else:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
+def test_a_cluster_that_is_stored_within_a_flush_that_fails_is_not_read(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+
+    def stored_meanwhile(_fd: int) -> None:
+        write(disk, CLUSTER, b"perhaps lost")
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", stored_meanwhile)
+        with pytest.raises(OSError, match="error"):
+            disk.flush()
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER, 512)
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
+def test_a_cluster_that_was_zeroes_is_lost_with_a_failed_flush_too(base: Path) -> None:
+    disk = build(cow(base)).open()
+    disk.write_zeroes(CLUSTER, 64 * KIB, may_unmap=True)
+    disk.flush()
+    write(disk, CLUSTER, b"perhaps lost")
+    fail_flush(disk)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER + 512, 512)
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 64 * KIB) == bytes(64 * KIB)
+
+
+def test_a_flush_of_the_header_that_fails_loses_clusters_too(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    real = superblock.encode
+
+    def encoded(*arguments: Any) -> bytes:
+        write(disk, CLUSTER, b"perhaps lost")
+        monkeypatch.setattr(os, "fdatasync", broken)
+        return real(*arguments)
+
+    monkeypatch.setattr(superblock, "encode", encoded)
+    with pytest.raises(OSError, match="error"):
+        overlay_of(disk).replace_header(overlay_of(disk).header)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER, 512)
+    abandon(disk)
+
+
+def test_a_lost_cluster_is_not_merged(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    fail_flush(disk)
+    with build(cow(base, path=str(base / "above.cow"))) as above:
+        with pytest.raises(MediumError, match="a flush has failed"):
+            handler_of(above)._disk.pull(overlay_of(disk), 2)
+        assert overlay_of(above).states[2] == BASE
+    abandon(disk)
+
+
+@pytest.mark.parametrize("verb", ["read", "write"])
+def test_an_inline_verb_during_which_a_flush_fails_goes_to_a_thread(base: Path, verb: str) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    inline = handler_of(disk).inline
+    fail_flush(disk)
+    overlay_of(disk).states[CLUSTER // (64 * KIB)] = DATA  # as the verb has seen it
+    mover = getattr(inline, verb)
+    assert mover is not None
+    with pytest.raises(BlockingIOError):
+        mover([memoryview(bytearray(512))], CLUSTER, 0)
+    abandon(disk)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no note"), MemoryError()])
+def test_a_note_that_cannot_tell_of_lost_clusters_is_removed(
+    base: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(Surviving, "put", mock.Mock(side_effect=error))
+        fail_flush(disk)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER, 512)
+    with pytest.raises(OSError, match="a flush has failed"):
+        write(disk, 0, b"a cluster that no note could speak of")
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), HostError("not private", cure="remove it")])
+def test_an_old_note_that_cannot_be_removed_leaves_no_descriptor_open(
+    base: Path, own_surviving_directory: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"acknowledged")
+    abandon(disk)
+    with monkeypatch.context() as patch:
+        patch.setattr(surviving, "_remove", mock.Mock(side_effect=error))
+        opened_again = build(cow(base))
+        assert read(opened_again.open(), 0, 12) == b"acknowledged"
+    opened_again.close()
+    opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if path.startswith(str(own_surviving_directory))]
 
 
 def test_a_resize_that_fails_changes_nothing(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +688,7 @@ def test_extents_take_time_for_what_they_return_only(base: Path) -> None:
 def test_runs_are_cut_where_the_state_changes(states: list[tuple[int, int]]) -> None:
     overlay = Overlay.__new__(Overlay)
     overlay.states = bytearray(b"".join(bytes([state]) * count for state, count in states))
-    overlay._any_lost = False
+    overlay.broken = False
     overlay.header = cow_format.Header(
         size=len(overlay.states) * 4096, cluster_size=4096, base="", base_size=0, base_digest=""
     )

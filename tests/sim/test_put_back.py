@@ -88,7 +88,7 @@ def slots_published_before_they_are_filled() -> Iterator[None]:
 def a_failed_mark_leaves_half_of_its_note() -> Iterator[None]:
     """States are put into the note piece by piece, and into memory only when all of it is there."""
 
-    def mark(self: Any, first: int, last: int, state: int) -> None:
+    def mark(self: Any, first: int, last: int, state: int, **_: object) -> None:
         if first < last:
             note, at = self._note or self._begun(), first
             with self._changing:
