@@ -1,6 +1,7 @@
 """What a command in the sandbox finds: its variables, its folders, its disks."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def test_variables_of_the_session_are_left_out(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "/usr/bin:/sbin")
     found = surroundings.environment(scratch=True)
     assert (found.get("DISPLAY"), found["MINE"], found["USER"]) == (None, "1", "root")
-    assert found["PATH"] == "/usr/bin:/sbin:/usr/local/sbin:/usr/sbin"
+    assert found["PATH"] == f"/usr/bin:/sbin:/usr/local/sbin:/usr/sbin:{Path(sys.executable).parent}"
     assert found["VSCSIHBA_SCRATCH"] == "/run/scratch"
     assert "VSCSIHBA_SCRATCH" not in surroundings.environment(scratch=False)
 

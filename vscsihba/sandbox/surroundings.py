@@ -35,10 +35,11 @@ _HIDDEN: Final = ("/dev", "/proc", "/run", "/sys")
 
 
 def environment(*, scratch: bool) -> dict[str, str]:
-    """Return the environment of a command: the caller's, for root, with the programs for root on the path."""
+    """Return the environment of a command: the caller's, with root's programs and ours on the path."""
     kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
     paths = kept.get("PATH", os.defpath).split(":")
-    paths += [path for path in _ADMIN_PATHS if path not in paths]
+    ours = str(Path(sys.executable).parent)
+    paths += [path for path in (*_ADMIN_PATHS, ours) if path not in paths]
     added = {"PATH": ":".join(paths), "USER": "root", "LOGNAME": "root", INSIDE: "1"}
     return {**kept, **added, **({"VSCSIHBA_SCRATCH": SCRATCH} if scratch else {})}
 
