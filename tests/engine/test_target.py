@@ -253,7 +253,7 @@ def test_an_engine_ends_though_another_changes_the_hba_for_ever(
 
 
 def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
-    target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    target.add(LunRequest(0, {"handler": "memory", "size": MiB, "label": "one"}))
     target._luns.owned.pop(0).close()
     target._luns.leaving = True
     assert target._luns.take_over(0)

@@ -56,11 +56,12 @@ class Mutant:
 def mutants(source: str) -> Iterator[Mutant]:
     """Yield every mutant of a module, in the order of its lines."""
     tree = ast.parse(source)
+    skipped = _skipped(tree)
     sites = [
         (number, what, change)
         for number, node in enumerate(ast.walk(tree))
         for what, change in _changes(node)
-        if number not in _skipped(tree)
+        if number not in skipped
     ]
     nodes = list(ast.walk(tree))
     for number, what, change in sorted(sites, key=lambda site: getattr(nodes[site[0]], "lineno", 0)):
@@ -70,30 +71,22 @@ def mutants(source: str) -> Iterator[Mutant]:
         yield Mutant(getattr(node, "lineno", 0), what, ast.fix_missing_locations(mutated))
 
 
-_skips: dict[int, frozenset[int]] = {}
-
-
 def _skipped(tree: ast.Module) -> frozenset[int]:
     """Return the numbers of nodes inside annotations, decorators and type checks: no code at run time."""
-    if id(tree) not in _skips:
-        inside: set[int] = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                roots: list[ast.AST | None] = list(node.decorator_list)
-                if not isinstance(node, ast.ClassDef):
-                    arguments = node.args
-                    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-                    roots += [node.returns, *(argument.annotation for argument in every)]
-            elif isinstance(node, ast.AnnAssign):
-                roots = [node.annotation]
-            else:
-                continue
-            inside |= {id(each) for root in roots if root is not None for each in ast.walk(root)}
-        _skips.clear()
-        _skips[id(tree)] = frozenset(
-            number for number, node in enumerate(ast.walk(tree)) if id(node) in inside
-        )
-    return _skips[id(tree)]
+    inside: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            roots: list[ast.AST | None] = list(node.decorator_list)
+            if not isinstance(node, ast.ClassDef):
+                arguments = node.args
+                every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                roots += [node.returns, *(argument.annotation for argument in every)]
+        elif isinstance(node, ast.AnnAssign):
+            roots = [node.annotation]
+        else:
+            continue
+        inside |= {id(each) for root in roots if root is not None for each in ast.walk(root)}
+    return frozenset(number for number, node in enumerate(ast.walk(tree)) if id(node) in inside)
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
