@@ -23,10 +23,14 @@ class Seen(Held):
     Attributes:
         calls: What was asked of it, in order: verb (an inline one in capitals) and first byte.
         fua: Of each write.
+        write_limit: Bytes of the longest inline write.
+        most: Bytes that one inline call moves at most.
     """
 
-    def __init__(self, *verbs: str) -> None:
+    def __init__(self, *verbs: str, write_limit: int = sys.maxsize) -> None:
         super().__init__(*verbs)
+        self.write_limit = write_limit
+        self.most = sys.maxsize
         self.calls: list[tuple[str, int]] = []
         self.fua: list[bool] = []
 
@@ -34,17 +38,21 @@ class Seen(Held):
     def inline(self) -> InlineVerbs:
         def read(views: Views, offset: int, _flags: int) -> int:
             self.calls.append(("READ", offset))
-            for view in views:
+            done = 0
+            for view in (each[: self.most] for each in views):
                 view[:] = self.data[offset : offset + len(view)].ljust(len(view), b"!")
-            return sum(map(len, views))
+                done += len(view)
+            return done
 
         def write(views: Views, offset: int, _flags: int) -> int:
             self.calls.append(("WRITE", offset))
-            for view in views:
+            done = 0
+            for view in (each[: self.most] for each in views):
                 self.data[offset : offset + len(view)] = view
-            return sum(map(len, views))
+                done += len(view)
+            return done
 
-        return InlineVerbs(read=read, write=write, write_limit=sys.maxsize)
+        return InlineVerbs(read=read, write=write, write_limit=self.write_limit)
 
     def read(self, offset: int, views: Views) -> None:
         self.calls.append(("read", offset))
@@ -113,6 +121,54 @@ def test_forced_unit_access_reaches_stable_storage() -> None:
     with Rig(medium=(medium := Seen())) as rig:
         assert rig.write(0, NEW, flags=0x08).status == GOOD
         assert (medium.calls, medium.fua) == ([("write", 0)], [True])
+
+
+def test_a_buffer_of_another_length_moves_no_more_than_the_command_says() -> None:
+    medium = Seen()
+    medium.data[512:1024] = OLD
+    with Rig(medium=medium) as rig:
+        assert rig.run(rw10(0x2A, 0, 1), data_out=NEW * 2).status == GOOD
+        assert medium.data[:1024] == NEW + OLD
+        assert triple(rig.run(rw10(0x2A, 0, 2), data_out=OLD)) == (5, 0x0E, 3)
+        assert medium.data[:1024] == NEW + OLD
+        assert rig.run(rw10(0x28, 0, 1), data_in=1024).data == NEW
+
+
+def test_what_stops_short_is_done_again_as_a_whole() -> None:
+    with Rig(medium=(medium := Seen())) as rig:
+        medium.most = 100
+        assert rig.write(0, NEW).status == GOOD
+        assert medium.data[:512] == NEW
+        assert rig.read(0, 1).data == NEW
+        assert medium.calls == [("WRITE", 0), ("write", 0), ("READ", 0), ("read", 0)]
+
+
+def test_every_command_is_counted_once() -> None:
+    with Rig(medium=Seen()) as rig:
+        before = rig.stats.snapshot()
+        for _ in range(2):
+            rig.write(0, NEW * 2)
+        for _ in range(3):
+            rig.read(0, 1)
+        after = rig.stats.snapshot()
+    counted = {name: after[name] - before[name] for name in ("reads", "read_bytes", "writes", "write_bytes")}
+    assert counted == {"reads": 3, "read_bytes": 1536, "writes": 2, "write_bytes": 2048}
+
+
+@pytest.mark.parametrize("opcode", [0x28, 0x2A])
+def test_a_control_byte_is_refused(opcode: int) -> None:
+    with Rig(medium=(medium := Seen())) as rig:
+        cdb = rw10(opcode, 0, 1)[:9] + bytes([0x04])
+        answer = rig.run(cdb, data_in=512) if opcode == 0x28 else rig.run(cdb, data_out=NEW)
+        assert triple(answer) == (5, 0x24, 0)
+        assert medium.calls == []
+
+
+def test_a_write_beyond_the_limit_of_the_medium_goes_to_a_thread() -> None:
+    with Rig(medium=(medium := Seen(write_limit=1024))) as rig:
+        assert rig.write(0, NEW * 2).status == GOOD
+        assert rig.write(2, NEW * 3).status == GOOD
+        assert medium.calls == [("WRITE", 0), ("write", 1024)]
 
 
 def test_nothing_overlaps_an_exclusive_command() -> None:

@@ -21,7 +21,23 @@ class Harmless:
     why: str
 
 
-HARMLESS: Final[tuple[Harmless, ...]] = ()
+_CUT: Final = "vscsihba/engine/short_cut.py"
+_SAID_FIRST: Final = "The unit sets all of them before its first command."
+_REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
+
+HARMLESS: Final = (
+    Harmless(_CUT, "clear: bool = False", "False -> True", _SAID_FIRST),
+    Harmless(_CUT, "writable: bool = False", "False -> True", _SAID_FIRST),
+    Harmless(_CUT, "blocks: int = 0", "0 -> 1", _SAID_FIRST),
+    Harmless(_CUT, "parts = batched(inline.write or _refuse)", "drop '_refuse'", _REFUSED),
+    Harmless(_CUT, "reads = (inline.read or _refuse, inline.read_flags, limit)", "drop '_refuse'", _REFUSED),
+    Harmless(
+        _CUT, "raise BlockingIOError", "leave out 'raise BlockingIOError'", "None is no length, either."
+    ),
+    Harmless(_CUT, "written_in = -1", "1 -> 2", "No batch has a negative number."),
+    Harmless(_CUT, "or not 0 < length <= most", "0 -> 1", "A length is a multiple of the block size."),
+    Harmless(_CUT, "plain: list[tuple[Any, ...] | None] = [None] * 256", "256 -> 257", "Opcodes are bytes."),
+)
 
 
 def reason(path: str, code: str, what: str) -> str:
