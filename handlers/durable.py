@@ -21,7 +21,7 @@ def replace_file(path: Path, content: bytes) -> None:
     target = Path(os.path.realpath(path))
     fd, private = _create_private(target)
     with ExitStack() as failing:
-        failing.callback(private.unlink, missing_ok=True)
+        failing.callback(private.unlink)
         try:
             store(lambda views, at: os.pwritev(fd, views, at), 0, [memoryview(content)])
             os.fsync(fd)

@@ -80,3 +80,9 @@ def test_the_name_is_on_stable_storage_before_it_returns(
     monkeypatch.setattr(Path, "replace", renamed)
     replace_file(tmp_path / "state", b"one")
     assert done == ["content", "rename", "directory"]
+
+
+def test_a_file_is_not_synced_in_place_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        sync_directory(tmp_path / "file")
