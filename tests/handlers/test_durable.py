@@ -11,9 +11,12 @@ from vscsihba.handlers.durable import replace_file, sync_directory
 
 def test_gives_a_new_content(tmp_path: Path) -> None:
     path = tmp_path / "state"
+    mask = os.umask(0)
     replace_file(path, b"one")
     replace_file(path, b"two")
+    os.umask(mask)
     assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
