@@ -9,11 +9,12 @@ from functools import partial
 
 import pytest
 
-from tests.engine.rig import CHECK_CONDITION, GOOD, rw10, triple
+from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
 from tests.engine.slow import FLUSH, Held, slow_rig
 from tests.engine.test_aborts import time_for_the_pump
 from vscsihba import scsi
 from vscsihba.errors import RingCorruptError
+from vscsihba.loopback import Loopback
 
 
 def test_a_slow_flush_holds_up_nobody() -> None:
@@ -97,6 +98,18 @@ def test_a_format_begins_after_what_came_before_it() -> None:
             "it begins as soon as the format has begun"
         )
         assert medium.data[:512] == bytes(512)
+
+
+def test_any_number_of_commands_begin_when_an_exclusive_one_has_ended() -> None:
+    compare_and_write = bytes([0x89, *bytes(12), 1, 0, 0])
+    with Rig(medium=(medium := Held("read")), loopback=Loopback(ring_size=1 << 20, blocks=1024)) as rig:
+        swap = rig.loopback.submit(compare_and_write, data_out=bytes(1024))
+        assert medium.flushing.wait(60)
+        waiting = [rig.loopback.submit(bytes(6)) for _ in range(1000)]
+        time_for_the_pump(rig)
+        medium.gate.set()
+        assert rig.loopback.wait(swap).status == GOOD
+        assert {rig.loopback.wait(tag).status for tag in waiting} == {GOOD}
 
 
 class _Exclusive:
