@@ -3,6 +3,8 @@
 import errno
 from collections.abc import Callable
 
+from vscsihba.errors import FlushError
+
 
 class Syncs:
     """Runs what puts bytes on stable storage, and remembers that it failed.
@@ -24,13 +26,16 @@ class Syncs:
         """Run `sync`.
 
         Raises:
-            OSError: It failed now, or something did before.
+            FlushError: It failed now, or something did before; bytes may be lost.
+            OSError: There was no room.
         """
         if not self._failed:
             try:
                 sync()
             except OSError as error:
-                self._failed = error.errno not in (errno.ENOSPC, errno.EDQUOT)
-                raise
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self._failed = True
+                raise FlushError(error.errno or errno.EIO, f"{self._path}: {error.strerror}") from error
         if self._failed:
-            raise OSError(errno.EIO, f"{self._path}: an earlier flush failed, bytes may be lost")
+            raise FlushError(errno.EIO, f"{self._path}: an earlier flush failed, bytes may be lost")

@@ -24,7 +24,7 @@ from functools import partial
 import msgspec
 
 from vscsihba.block import Buffer, Extent, Views
-from vscsihba.errors import HostError, MediumError
+from vscsihba.errors import FlushError, HostError, MediumError
 from vscsihba.handlers import sectors, superblock
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow_format import (
@@ -107,9 +107,12 @@ class Overlay:
             self.replace_header(msgspec.structs.replace(self.header, session=session, clearing=False))
             failing.pop_all()
         self._note = note
+        self._forget_taken_over()  # if it stays, it is never found again: no header names it
+
+    def _forget_taken_over(self) -> None:
         taken_over, self._taken_over = self._taken_over, ""
         if taken_over:
-            with suppress(HostError):  # a note that stays is never found again: no header names it
+            with suppress(HostError):
                 forget(taken_over)
 
     def end(self) -> None:
@@ -288,7 +291,7 @@ class Overlay:
         """
         with self._flushing:
             if self.broken:
-                raise OSError(errno.EIO, FLUSH_FAILED)
+                raise FlushError(errno.EIO, FLUSH_FAILED)
             with self._changing:
                 dirty, self._dirty = self._dirty, set()
                 fresh, self._fresh = self._fresh, set()
@@ -333,6 +336,7 @@ class Overlay:
         for cluster in lost:
             self.states[cluster] = LOST
         self._doubtful = frozenset()
+        self._forget_taken_over()  # it speaks of clusters that are lost
         if self._note is not None:
             try:
                 for cluster in lost:
@@ -424,6 +428,8 @@ class Overlay:
             part = found[start : start + PER_SECTOR]
             if any(part):
                 for at, state in enumerate(part, start):
+                    if state - 1 == DATA != self.states[at]:
+                        self._fresh.add(at)
                     if state:
                         self.states[at] = state - 1
                 self._dirty.add(start // PER_SECTOR)

@@ -117,3 +117,15 @@ class MediumError(OSError):
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(errno.EIO, message)
         self.offset = offset
+
+
+class FlushError(OSError):
+    """A flush has failed: the medium may have lost what it was given since the flush before.
+
+    Args:
+        number: The errno.
+        message: Which medium it was.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(number, message)

@@ -3,6 +3,8 @@
 The kernel's half is a loopback.
 """
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from vscsihba.engine.pump import Pump
 from vscsihba.engine.reports import Reports
 from vscsihba.engine.tenure import Tenure
 from vscsihba.engine.unit_state import UnitState
-from vscsihba.errors import VscsihbaError
+from vscsihba.errors import FlushError, VscsihbaError
 from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
@@ -260,6 +262,34 @@ def test_an_owner_that_is_killed_in_its_last_flush_leaves_a_record(
         assert second.open()
         assert triple(flush(kernel)) == LOST
         second.close()
+
+
+def test_a_flush_that_fails_while_the_medium_is_opened_is_reported_by_the_next_owner(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base.img").write_bytes(bytes(1 << 20))
+    overlay = {
+        "handler": "cow",
+        "path": str(tmp_path / "over.cow"),
+        "create": True,
+        "next": str(tmp_path / "base.img"),
+    }
+    with kernel.engine(overlay) as first:
+        assert first.open(make=True)
+        assert flush(kernel).status == GOOD
+        first.close()
+
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, kernel.engine(overlay) as second:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(FlushError):
+            second.open()
+    with kernel.engine(overlay) as third:
+        assert third.open()
+        assert triple(flush(kernel)) == LOST
+        third.close()
 
 
 def test_a_medium_that_cannot_be_opened_is_no_failed_flush(

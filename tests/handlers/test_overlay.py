@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.handlers.crash import Power
 from tests.handlers.model import KIB, read, write
 from tests.handlers.test_cow import CONTENT, SIZE, abandon, cow, notes
-from vscsihba.errors import HostError, InUseError, MediumError, UsageError
+from vscsihba.errors import FlushError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers import cow_admin, cow_format, linux, superblock, surviving
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow import CowHandler
@@ -386,6 +386,21 @@ def test_a_flush_of_the_header_that_fails_loses_clusters_too(
     with pytest.raises(MediumError, match="a flush has failed"):
         read(disk, CLUSTER, 512)
     abandon(disk)
+
+
+def test_a_flush_at_the_beginning_that_fails_loses_clusters_of_a_killed_process(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    place = overlay_of(disk).place(CLUSTER)
+    abandon(disk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(FlushError):
+            build(cow(base)).open()
+    with (base / "over.cow").open("r+b") as file:
+        linux.punch_hole(file.fileno(), place, 64 * KIB)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
 
 
 def test_a_lost_cluster_is_not_merged(base: Path) -> None:

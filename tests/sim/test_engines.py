@@ -19,6 +19,26 @@ SEEDS = range(40)
 MOST = 400
 
 
+class FailingSyncs:
+    """A plan in which syncing an image or overlay fails at times, and loses its pages."""
+
+    def __init__(self, seed: int) -> None:
+        self._luck = Random(seed)
+
+    def strike(self, number: int, kind: str, path: str) -> str:
+        is_disk = path.endswith((".cow", ".layer", ".img"))
+        return "EIO" if kind == "sync" and is_disk and self._luck.random() < 0.1 else ""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["file", "cow", "snapshot", "write-back"])
+def test_handovers_with_failing_syncs_keep_every_promise(root: Path, name: str) -> None:
+    lane = Handovers(LAYERS[name], root)
+    for seed in SEEDS:
+        outcome = lane.play(seed, FailingSyncs(seed))
+        assert not outcome.message, f"seed {seed}: {outcome.message}"
+
+
 @pytest.mark.timeout(900)  # on a machine that is busy with other things
 @pytest.mark.parametrize("name", ["file", "cow", "write-back", "mirror"])
 def test_handovers_keep_every_promise(root: Path, name: str) -> None:
@@ -40,16 +60,6 @@ def a_failed_last_flush_is_only_logged() -> Iterator[None]:
     """An engine that hands over cannot flush, and the next one does not know."""
     with mock.patch.object(FlushRecord, "load", return_value=None):
         yield
-
-
-class FailingSyncs:
-    """A plan in which syncing an overlay fails at times, and loses its pages."""
-
-    def __init__(self, seed: int) -> None:
-        self._luck = Random(seed)
-
-    def strike(self, number: int, kind: str, path: str) -> str:
-        return "EIO" if kind == "sync" and path.endswith(".cow") and self._luck.random() < 0.1 else ""
 
 
 @pytest.mark.timeout(900)

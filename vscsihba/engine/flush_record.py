@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from vscsihba.errors import FlushError
+
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +45,7 @@ class FlushRecord:
             self.reason = None
 
     def serve(self) -> None:
-        """Note that this process answers commands from now on: before that, a failure loses nothing."""
+        """Note that this process answers commands from now on: before that, it has acknowledged nothing."""
         self._serves = True
 
     def begin(self) -> None:
@@ -54,8 +56,13 @@ class FlushRecord:
     def end(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Record how the last flush has ended; called as an exit of a context that flushes."""
+        """Record how the last flush has ended; called as an exit of a context that flushes.
+
+        A flush that fails while the medium is opened may have lost what a killed owner had acknowledged.
+        """
         if not self._serves:
+            if isinstance(error, FlushError):
+                self.write(f"a flush of process {os.getpid()} failed at its beginning: {error}")
             return
         self._serves = False
         if error is not None:
