@@ -599,6 +599,22 @@ def test_a_set_that_cannot_be_made_leaves_nothing(base: Path, monkeypatch: pytes
     assert [path.name for path in base.iterdir()] == ["base.img"]
 
 
+def test_the_names_of_a_set_are_on_stable_storage(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with build(snapshot(base)):
+        assert {base, base / "set"} <= set(synced)
+    synced.clear()
+    with build(snapshot(base)):
+        assert base / "set" in synced, "whoever has made it may have been killed before"
+
+
 def test_a_set_that_changes_while_it_is_opened_is_not_opened(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
