@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 
 import pytest
 
@@ -203,4 +204,19 @@ def test_an_exclusive_command_overlaps_nothing_that_came_before_it() -> None:
         medium.gate.set()
         assert [rig.loopback.wait(tag).status for tag in (write, swap, later)] == [GOOD] * 3
         assert [verb for verb, _ in medium.calls[:3]] == ["write", "read", "write"]
+        assert medium.data[:512] == NEW
+
+
+def test_what_goes_on_after_its_answer_overlaps_no_exclusive_command() -> None:
+    medium = Seen("flush")
+    with Rig(medium=medium) as rig:
+        assert rig.run(bytes([0x35, 0x02]) + bytes(8)).status == GOOD, "an immediate SYNCHRONIZE CACHE"
+        assert medium.flushing.wait(60)
+        swap = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            assert medium.calls == [], "it waits for the flush"
+            time.sleep(0.01)
+        medium.gate.set()
+        assert rig.loopback.wait(swap).status == GOOD
         assert medium.data[:512] == NEW

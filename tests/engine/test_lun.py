@@ -112,6 +112,14 @@ def test_any_number_of_commands_begin_when_an_exclusive_one_has_ended() -> None:
         assert {rig.loopback.wait(tag).status for tag in waiting} == {GOOD}
 
 
+def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
+    with Rig({"handler": "memory", "size": 1 << 20}) as rig:
+        assert rig.medium.never_blocks
+        assert rig.write(0, b"x" * 512, flags=0x08).status == GOOD
+        assert rig.run(bytes([0x04, 0, 0, 0, 0, 0])).status == GOOD
+        assert rig.read(0, 1).data == bytes(512)
+
+
 class _Exclusive:
     """A table row made exclusive."""
 

@@ -21,6 +21,7 @@ class Harmless:
     why: str
 
 
+_TASKS: Final = "vscsihba/engine/task_set.py"
 _CUT: Final = "vscsihba/engine/short_cut.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
@@ -42,6 +43,30 @@ HARMLESS: Final = (
     Harmless(_CUT, "written_in = -1", "1 -> 2", "No batch has a negative number."),
     Harmless(_CUT, "or not 0 < length <= most", "0 -> 1", "A length is a multiple of the block size."),
     Harmless(_CUT, "plain: list[tuple[Any, ...] | None] = [None] * 256", "256 -> 257", "Opcodes are bytes."),
+    Harmless(
+        _TASKS,
+        "waiting = self._waiting or self._visits",
+        "drop 'self._visits'",
+        "Visits wait only for commands that are under way.",
+    ),
+    Harmless(
+        _TASKS,
+        "return not (self._running or self._background or self._abandoned or waiting)",
+        "drop 'waiting'",
+        "At its end a unit holds nothing back, so what waits then waits for a command that is under way.",
+    ),
+    Harmless(
+        _TASKS,
+        "task.command.close()",
+        "leave out 'task.command.close()'",
+        "Python closes a generator that is forgotten.",
+    ),
+    Harmless(
+        _TASKS,
+        "self.start_waiting()",
+        "leave out 'self.start_waiting()'",
+        "The next operation of the erasure begins what waits, too.",
+    ),
 )
 
 

@@ -58,7 +58,12 @@ TARGETS: Final = (
     ),
     Target(
         "vscsihba/engine/task_set.py",
-        ("tests/engine/test_lun.py", "tests/engine/test_aborts.py", "tests/engine/test_fast_path.py"),
+        (
+            "tests/engine/test_lun.py",
+            "tests/engine/test_aborts.py",
+            "tests/engine/test_fast_path.py",
+            "tests/engine/test_takeover.py",
+        ),
     ),
     Target("vscsihba/engine/ownership.py", ("tests/engine/test_luns.py",)),
     Target("vscsihba/engine/tenure.py", ("tests/engine/test_tenure.py", "tests/engine/test_luns.py")),
