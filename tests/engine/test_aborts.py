@@ -12,6 +12,7 @@ import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, TASK_ABORTED, Rig, rw10, triple
 from tests.engine.slow import FLUSH, Held, Slow, slow_rig
+from vscsihba.block import Views
 from vscsihba.errors import HostError
 from vscsihba.scsi import Asc
 from vscsihba.tcmu import abi
@@ -314,6 +315,34 @@ def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
         assert seen <= {(6, 0x29, 3), (2, 0x04, 0x1B)}, "reset, then sanitize in progress"
         assert medium.written == 2
         assert rig.loopback.outstanding == 0
+
+
+class Passes(Held):
+    """A medium of which the first write waits, and the second one for another event."""
+
+    def __init__(self) -> None:
+        super().__init__("write")
+        self.second, self.begun = threading.Event(), threading.Event()
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        if self.written:
+            self.begun.set()
+            assert self.second.wait(60)
+        super().write(offset, views, fua=fua)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_erasure_keeps_no_buffer_while_it_goes_on() -> None:
+    two_passes = bytes([0x02, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])
+    with slow_rig(medium := Passes()) as (rig, _):
+        overwrite = begin(rig, medium, bytes.fromhex("48 01 0000000000 0008 00"), data_out=two_passes)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [overwrite])
+        assert triple(rig.loopback.wait(overwrite)) == GIVEN_UP
+        assert rig.loopback.outstanding == 1
+        medium.gate.set()
+        assert medium.begun.wait(60)
+        assert rig.loopback.outstanding == 0
+        medium.second.set()
 
 
 @pytest.mark.usefixtures("impatient")

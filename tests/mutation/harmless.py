@@ -26,12 +26,14 @@ _CUT: Final = "vscsihba/engine/short_cut.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 
+_SLOTS: Final = "handlers/cache_slots.py"
 _PRIVATE: Final = 'private = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")'
 _LENGTH: Final = "Any length does that fits into a name and that nobody guesses."
 
 HARMLESS: Final = (
     Harmless("handlers/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
+    Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
     Harmless(_CUT, "clear: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_CUT, "writable: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_CUT, "blocks: int = 0", "0 -> 1", _SAID_FIRST),
