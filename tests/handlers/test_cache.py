@@ -16,6 +16,7 @@ from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers import linux
 from vscsihba.handlers.cache import CacheHandler
+from vscsihba.handlers.cache_slots import clean_slots, dirty_slots
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.stack import Document, build
@@ -611,3 +612,32 @@ def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_pat
     (tmp_path / "other").rename(tmp_path / "disk.img")
     with build(back(tmp_path)) as disk:
         assert read(disk, 0, 4) == b"zzzz"
+
+
+# Slots
+
+
+def test_a_slot_that_could_not_be_filled_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    slots, content = clean_slots("one", 4096, 1), memoryview(b"held" * 1024)
+    with monkeypatch.context() as patch:
+        patch.setattr(Surviving, "put", full)
+        assert not slots.hold(7, content)
+    assert slots.hold(7, content)
+    slots.close()
+
+
+def test_slots_that_are_dirty_are_for_their_medium_and_block_size() -> None:
+    slots = dirty_slots("one", 4096, 1, about=b"one")
+    assert slots.hold_dirty(7, memoryview(b"kept" * 1024))
+    slots.close()
+    with pytest.raises(HostError, match="for another medium"):
+        dirty_slots("one", 4096, 1, about=b"other")
+    with pytest.raises(UsageError, match="writes are waiting"):
+        dirty_slots("one", 8192, 1, about=b"one")
+    slots = dirty_slots("one", 4096, 1, about=b"one")
+    assert slots.dirty == [7]
+    slots.drop(7, 8)
+    slots.close()
