@@ -195,7 +195,8 @@ class Calls:
         if file is None:
             return int(_real("preadv")(fd, views, offset, flags))
         if self.enter("read", file.path) == SHORT:
-            views = _shortened(views, self._scheduler.luck.random(), self._storage.unit(file.path))
+            unit = self._storage.unit(file.path, sum(map(len, views)))
+            views = _shortened(views, self._scheduler.luck.random(), unit)
         return int(_real("preadv")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
@@ -209,7 +210,8 @@ class Calls:
         if file is None:
             return int(_real("pwritev")(fd, views, offset, flags))
         if self.enter("write", file.path) == SHORT:
-            views = _shortened(views, self._scheduler.luck.random(), self._storage.unit(file.path))
+            unit = self._storage.unit(file.path, sum(map(len, views)))
+            views = _shortened(views, self._scheduler.luck.random(), unit)
         done = int(_real("pwritev")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
         if file.inode is not None:
             data = b"".join(views)[:done]

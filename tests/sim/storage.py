@@ -119,9 +119,16 @@ class Storage:
         """Tell whether a restart of the machine empties a path."""
         return path.startswith(self._volatile)
 
-    def unit(self, path: str) -> int:
-        """Return the bytes that a short count is a multiple of: sectors, but words in memory."""
-        return 8 if path.startswith(self._volatile) else 512
+    def unit(self, path: str, length: int) -> int:
+        """Return the bytes that a short count is a multiple of: sectors, but words in memory.
+
+        A tmpfs copies a page as a whole, so it tears no sector of a request that has whole sectors.
+
+        Args:
+            path: Of the file.
+            length: Bytes of the request.
+        """
+        return 8 if path.startswith(self._volatile) and length % 512 else 512
 
     def inode(self, path: str) -> Inode | None:
         """Return what a path names now."""

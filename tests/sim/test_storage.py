@@ -141,3 +141,22 @@ def test_a_change_that_is_not_simulated_is_noticed(root: Path) -> None:
             (root / "file").write_bytes(b"new")
         with pytest.raises(AssertionError, match="missed a change"):
             world.cut_power()
+
+
+@pytest.mark.parametrize(("length", "unit"), [(8 * 512, 512), (20, 8)])
+def test_a_short_write_to_memory_tears_no_whole_sector(root: Path, length: int, unit: int) -> None:
+    counts = set()
+    for seed in SEEDS:
+        world = World(root, seed)
+        world.storage.put({})
+
+        def body(world: World = world) -> None:
+            fd = os.open(world.run / "note", os.O_RDWR | os.O_CREAT)
+            world.calls.plan = OneFault(Fault(world.calls.count, "short"))
+            counts.add(os.pwrite(fd, bytes(length), 0))
+            os.close(fd)
+
+        with world:
+            assert world.live(body).error is None
+    assert len(counts) > 1
+    assert all(count % unit == 0 for count in counts)
