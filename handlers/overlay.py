@@ -336,7 +336,8 @@ class Overlay:
         for cluster in lost:
             self.states[cluster] = LOST
         self._doubtful = frozenset()
-        self._forget_taken_over()  # it speaks of clusters that are lost
+        if lost:
+            self._forget_taken_over()  # it speaks of them
         if self._note is not None:
             try:
                 for cluster in lost:

@@ -403,6 +403,23 @@ def test_a_flush_at_the_beginning_that_fails_loses_clusters_of_a_killed_process(
         assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
 
 
+def test_a_map_that_cannot_be_flushed_at_the_beginning_loses_nothing(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"acknowledged")
+    abandon(disk)
+    place = cow_format.place_of_sector(0, 64 * KIB)
+    map_before = (base / "over.cow").read_bytes()[place:][:512]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", mock.Mock(side_effect=[None, OSError(errno.EIO, "broken")]))
+        with pytest.raises(FlushError):
+            build(cow(base)).open()
+    with (base / "over.cow").open("r+b") as file:  # the kernel has dropped what was written to the map
+        file.seek(place)
+        file.write(map_before)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 12) == b"acknowledged"
+
+
 def test_a_lost_cluster_is_not_merged(base: Path) -> None:
     disk = build(cow(base)).open()
     write(disk, CLUSTER, b"perhaps lost")

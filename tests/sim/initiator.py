@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.sim.history import SECTOR, History
+from tests.sim.scheduler import Killed
 from tests.sim.world import World
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers import actions
@@ -73,12 +74,23 @@ class Initiator:
             self._do(step)
         except FAILURES:
             self.failed += 1
-            if self.world.storage.losses > losses:
-                self.history.doubt()
+            self.doubt_since(losses)
             return False
+        except Killed:
+            self.doubt_since(losses)
+            raise
         finally:
             self.sent += 1
         return True
+
+    def doubt_since(self, losses: int) -> None:
+        """Note that unflushed data may be gone if there were losses since a request began, which has failed.
+
+        A process that dies between a failed sync and its answer cannot tell; the record of an engine's last
+        flush does, for one that is closing.
+        """
+        if self.world.storage.losses > losses:
+            self.history.doubt()
 
     def _do(self, step: Step) -> None:
         match step.verb:

@@ -11,7 +11,9 @@ from tests.sim.faults import NoFaults, Plan
 from tests.sim.history import SECTOR, History
 from tests.sim.initiator import FAILURES, Initiator, Step
 from tests.sim.layers import SECTORS, Layer
+from tests.sim.scheduler import Killed
 from tests.sim.world import Life, World
+from vscsihba.errors import FlushError
 from vscsihba.handlers.stack import build
 from vscsihba.handlers.vectored import read_bytes
 
@@ -107,6 +109,8 @@ class Run:
             disk = stack.open()
         except FAILURES as error:
             self.notes.append(f"open failed: {error!r}")
+            if isinstance(error, FlushError):  # an engine records it, and tells at the next flush
+                self.history.doubt()
             return
         self.opened = True
         losses = self.world.storage.losses
@@ -116,12 +120,15 @@ class Run:
         self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
         if leave_open:
             self.world.scheduler.current.process.dead = True
+        before_closing = self.world.storage.losses
         try:
             stack.close()
         except FAILURES as error:
             self.notes.append(f"close failed: {error!r}")
-            if self.world.storage.losses > losses:
-                self.history.doubt()
+            initiator.doubt_since(losses)
+        except Killed:
+            initiator.doubt_since(before_closing)
+            raise
 
     def judge(self) -> None:
         """Open the disk without a fault: all that was promised is there, it works, and its media agree.
