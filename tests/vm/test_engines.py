@@ -16,7 +16,7 @@ from tests.vm.fio import Fio
 from tests.vm.shell import SOAK, run
 from tests.vm.target import Lun, Target, wait_until
 
-pytestmark = pytest.mark.qemu("engines take over from each other on two processors")
+ON_TWO_PROCESSORS = pytest.mark.qemu("engines take over from each other on two processors")
 
 MiB = 1 << 20
 Image = Callable[..., Path]
@@ -71,6 +71,7 @@ def test_handovers_disturb_no_io(serve: Serve, images: list[Path]) -> None:
     assert target.stop() == 0
 
 
+@ON_TWO_PROCESSORS
 def test_kills_with_a_survivor_lose_nothing(serve: Serve, images: list[Path]) -> None:
     engines = [serve(images[:2]), serve(images[:2])]
     fio = Fio(engines[0].luns)
@@ -89,6 +90,7 @@ def test_kills_with_a_survivor_lose_nothing(serve: Serve, images: list[Path]) ->
 
 
 @pytest.mark.long
+@ON_TWO_PROCESSORS
 def test_a_single_engine_restarted_by_hand_loses_nothing(serve: Serve, images: list[Path]) -> None:
     target = serve(images[:2])
     fio = Fio(target.luns)
@@ -116,6 +118,7 @@ def test_an_engine_says_which_luns_it_does_not_know(serve: Serve, images: list[P
     assert second.stop() == 0
 
 
+@ON_TWO_PROCESSORS
 def test_a_counter_driven_by_compare_and_write_agrees_with_what_was_told(
     serve: Serve, images: list[Path]
 ) -> None:

@@ -17,7 +17,7 @@ from tests.vm.sg_io import Told, send
 from tests.vm.shell import SOAK, run
 from tests.vm.target import Lun, Target, wait_until
 
-pytestmark = pytest.mark.qemu("resets race with commands on two processors")
+ON_TWO_PROCESSORS = pytest.mark.qemu("resets race with commands on two processors")
 
 MiB = 1 << 20
 BLOCK = 4096
@@ -139,6 +139,7 @@ def test_an_abort_ends_a_command_whose_storage_hangs(start: Start, disks: list[P
     assert target.stop() == 0
 
 
+@ON_TWO_PROCESSORS
 def test_a_reset_ends_a_write_whose_storage_hangs(start: Start, disks: list[Path], flag: Path) -> None:
     """It passes for done (tcm_loop_release_cmd), as a volatile cache says, and so it is in the end."""
     target = start()
@@ -179,6 +180,7 @@ def test_a_reset_waits_for_a_read_whose_storage_hangs(
     assert target.stop() == 0
 
 
+@ON_TWO_PROCESSORS
 def test_resets_with_io_under_way_lose_nothing(serve: Serve, disks: list[Path]) -> None:
     """What they end passes for done. One storage never blocks, the other one always uses threads."""
     target = serve([disks[0], f"delay:0.002|{disks[1]}"])
