@@ -137,7 +137,7 @@ def test_merging_a_cluster_undoes_no_write_to_it(base: Path, monkeypatch: pytest
         done.set()
 
     with build({**cow(base, cluster_size=4096), "path": str(base / "below.cow")}) as lower:
-        write(lower, 0, b"old!" * 1024)
+        write(lower, 0, b"old!" * 2048)
     below = open_overlay(str(base / "below.cow"), read_only=True)
     with build(cow(base, cluster_size=4096)) as disk:
         beside = Thread(target=change)
@@ -151,7 +151,8 @@ def test_merging_a_cluster_undoes_no_write_to_it(base: Path, monkeypatch: pytest
         monkeypatch.setattr(Overlay, "read", slow_read)
         handler_of(disk)._disk.pull(below, 0)
         beside.join()
-        assert read(disk, 0, 4096) == b"new!" * 1024
+        handler_of(disk)._disk.pull(below, 1)
+        assert read(disk, 0, 8192) == b"new!" * 1024 + b"old!" * 1024
     below.close()
 
 

@@ -33,6 +33,7 @@ _LENGTH: Final = "Any length does that fits into a name and that nobody guesses.
 HARMLESS: Final = (
     Harmless("handlers/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
+    Harmless("handlers/cow_disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
     Harmless(_CUT, "clear: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_CUT, "writable: bool = False", "False -> True", _SAID_FIRST),
