@@ -121,3 +121,12 @@ def test_what_was_written_before_is_stored_before_and_the_text_afterwards() -> N
     store.asked.clear()
     Superblock(store, MAGIC, "thing").replace(b"second")
     assert store.asked == ["flush", "write", "flush"]
+
+
+def test_two_damaged_ones_are_told() -> None:
+    with build({"handler": "memory", "size": 8192}) as disk:
+        made(disk).replace(b"second")
+        for offset in (26, 4096 + 26):
+            write(disk, offset, b"\xff")
+        with pytest.raises(HostError, match="the thing is damaged in both headers"):
+            Superblock(disk, MAGIC, "thing")
