@@ -130,3 +130,25 @@ def test_two_damaged_ones_are_told() -> None:
             write(disk, offset, b"\xff")
         with pytest.raises(HostError, match="the thing is damaged in both headers"):
             Superblock(disk, MAGIC, "thing")
+
+
+def test_the_first_error_is_told_when_taking_back_fails_too() -> None:
+    store = Failing()
+    superblock.create(store, b"first", MAGIC, "thing")
+    block = Superblock(store, MAGIC, "thing")
+    errors = iter(["one", "two"])
+
+    def refuse(_offset: int, _views: Views, *, fua: bool = False) -> None:
+        raise OSError(5, next(errors))
+
+    store.write = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(OSError, match="one"):
+        block.replace(b"second")
+
+
+def test_a_store_can_be_flushed_in_another_way() -> None:
+    store = Recording()
+    superblock.create(store, b"first", MAGIC, "thing")
+    store.asked.clear()
+    Superblock(store, MAGIC, "thing").replace(b"second", flush=lambda: store.asked.append("other"))
+    assert store.asked == ["other", "write", "other"]

@@ -34,6 +34,18 @@ HARMLESS: Final = (
     Harmless("handlers/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
     Harmless("handlers/cow_disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
+    Harmless(
+        "handlers/cow_disk.py",
+        "if start < stop and self.overlay.is_all(DATA, start, stop - start):",
+        "Lt -> LtE",
+        "Giving back an empty range does nothing.",
+    ),
+    Harmless(
+        "handlers/superblock.py",
+        "if found != magic or end > len(slot) or zlib.crc32(slot[_CHECKED:end]) != crc:",
+        "drop 'end > len(slot)'",
+        "The checksum covers the length, so a wrong one would have to match by chance.",
+    ),
     Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
     Harmless(_CUT, "clear: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_CUT, "writable: bool = False", "False -> True", _SAID_FIRST),
