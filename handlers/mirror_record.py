@@ -38,6 +38,7 @@ class Record:
         self._highest = max(metadata.event, state.metadata.event)
         self._state_event = state.metadata.event
         self._proposal = metadata
+        self._uncounted: list[Metadata] = []
         self._written: set[str] = set()
         self._state_error: OSError | None = None
 
@@ -59,6 +60,11 @@ class Record:
             The legs that could not write it, with the reason.
         """
         legs = list(legs)
+        if self._proposal is not self.metadata:
+            # Some copy may have it, and be believed: no voter of it may be passed over from now on.
+            voters = set(self._proposal.voters)
+            self._uncounted = [each for each in self._uncounted if set(each.voters) != voters]
+            self._uncounted.append(self._proposal)
         self._proposal = self._propose(legs, joining, size)
         self._written, self._state_error = set(), None
         failures: dict[MirrorLeg, OSError] = {}
@@ -102,16 +108,21 @@ class Record:
     def demand_majority(self) -> None:
         """Let what was written last count, if more than half of the votes of what counts now have it.
 
+        More than half of the votes of each proposal that was written since have to have it as well: it may be
+        what the copies say that are found after a crash.
+
         Raises:
             OSError: They have not; what counts now counts still.
         """
-        if not self.metadata.is_majority(self._written, state_file=self._state_error is None):
+        written, has_state = self._written, self._state_error is None
+        electors = (self.metadata, *self._uncounted)
+        if not all(each.is_majority(written, state_file=has_state) for each in electors):
             error = self._state_error or OSError(errno.EIO, "the other legs cannot be written")
             raise OSError(
                 error.errno or errno.EIO,
                 f"which legs have all the data cannot be recorded by a majority: {error.strerror or error}",
             )
-        self.metadata, self.is_due = self._proposal, False
+        self.metadata, self.is_due, self._uncounted = self._proposal, False, []
 
     def introduce(self, leg: MirrorLeg) -> None:
         """Write the first mark of a leg that is to be behind, before anything else is written to it.
