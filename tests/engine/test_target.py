@@ -252,13 +252,23 @@ def test_an_engine_ends_though_another_changes_the_hba_for_ever(
     assert not list((run / "hba3").glob("*.sock"))
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Try again while the balancer tries the same at this moment."""
+    for _ in range(1000):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never was so")
+
+
 def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
     target.add(LunRequest(0, {"handler": "memory", "size": MiB, "label": "one"}))
-    target._luns.owned.pop(0).close()
+    lun = target._luns.owned.pop(0)
     target._luns.leaving = True
-    assert target._luns.take_over(0)
+    lun.close()
+    until(lambda: target._luns.take_over(0))
     assert not target._luns.owned
-    assert target._luns.settle({0})
+    until(lambda: target._luns.settle({0}))
     assert not target._luns.owned
 
 
