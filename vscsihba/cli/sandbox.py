@@ -48,7 +48,7 @@ def parser() -> Parser:
         help="write this folder's files through; may be given several times",
     )  # fmt: skip
     made.add_argument(
-        "--scratch", metavar="SIZE", type=_size, default=0,
+        "--scratch", metavar="SIZE", type=parse_size, default=0,
         help="mount an ext4 of this size on /run/scratch, with O_DIRECT, holes and discard",
     )  # fmt: skip
     made.add_argument(
@@ -135,10 +135,3 @@ def _fetch(options: Any) -> int:
     else:
         print(f"Linux {kernel.release} is in {kernel.image}")
     return 0
-
-
-def _size(word: str) -> int:
-    try:
-        return parse_size(word)
-    except UsageError as error:
-        raise UsageError(str(error)) from error

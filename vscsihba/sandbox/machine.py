@@ -16,14 +16,12 @@ from typing import Final, Self
 from vscsihba.errors import SandboxError
 from vscsihba.sandbox import folders, janitor, ptrace_library
 from vscsihba.sandbox.kernels import Kernel, choose
-from vscsihba.sandbox.plan import FOLDER, Plan
+from vscsihba.sandbox.plan import FOLDER, HIDDEN, Plan
 from vscsihba.sandbox.programs import check_programs
 
 HERE: Final = Path(__file__).resolve().parent
 JANITOR_LIMIT: Final = 20.0
 """Seconds for the janitor's work, most of which is removing files."""
-_HIDDEN: Final = ("/dev", "/proc", "/run", "/sys")
-"""Folders of this machine that the sandbox has in another form, or not at all."""
 
 
 class Machine:
@@ -180,7 +178,7 @@ def command_line(kernel: Kernel, plan: Plan, folder: Path, scratch: Path | None,
 
 
 def _check_visible(path: Path, name: str) -> None:
-    for folder in _HIDDEN:
+    for folder in HIDDEN:
         if path.is_relative_to(folder):
             raise SandboxError(
                 f"{name} is in {path}, and the sandbox has a {folder} of its own",

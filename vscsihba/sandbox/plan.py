@@ -59,3 +59,5 @@ class Plan:
 FOLDER = "/run/.sandbox"
 """The folder of `Plan.files` inside the sandbox."""
 SCRATCH = "/run/scratch"
+HIDDEN = ("/dev", "/proc", "/run", "/sys")
+"""Folders of this machine that the sandbox has in another form, or not at all."""

@@ -15,7 +15,7 @@ from vscsihba.config.model import VERSION, Document
 from vscsihba.errors import UsageError
 from vscsihba.handlers.stack import Document as Stack
 from vscsihba.handlers.stack_text import parse
-from vscsihba.sandbox.plan import FOLDER, LEAST_MEMORY, MIB, SCRATCH, Preparation
+from vscsihba.sandbox.plan import FOLDER, HIDDEN, LEAST_MEMORY, MIB, SCRATCH, Preparation
 from vscsihba.units import parse_size
 
 INSIDE: Final = "VSCSIHBA_SANDBOX"
@@ -31,7 +31,6 @@ _ADMIN_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _DISKS: Final = "disks.json"
 _SOCKET: Final = "/run/vscsihba/control.sock"
 _HBA_IDS: Final = range(256)
-_HIDDEN: Final = ("/dev", "/proc", "/run", "/sys")
 
 
 def environment(*, scratch: bool) -> dict[str, str]:
@@ -73,7 +72,7 @@ def writable_folder(name: str, what: str = "--writable") -> Path:
     if not path.is_dir():
         raise UsageError(f"{what} {name}: no such folder", cure="make it first")
     path = path.resolve()
-    for hidden in _HIDDEN:
+    for hidden in HIDDEN:
         if path.is_relative_to(hidden):
             raise UsageError(
                 f"{what} {name}: the sandbox has a {hidden} of its own", cure="use another folder"
