@@ -23,7 +23,8 @@ def test_the_first_words_of_a_summary_decide(summary: str, unclear: bool) -> Non
 def test_summaries_and_entries_are_found_with_their_lines(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text(
-        '"""Good."""\n\n\ndef f(a, b):\n    """Add.\n\n    Args:\n        a: What is added.\n        b: A number.\n    """\n'
+        '"""Good."""\n\n\ndef f(a, b):\n    """Add.\n\n    Args:\n        a: What is added.\n'
+        '        b: A number.\n    """\n'
         '\n\nclass C:\n    """Who adds."""\n'
     )
     found = [(one.line, one.text) for one in words.unclear_below([tmp_path])]

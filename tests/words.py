@@ -1,8 +1,8 @@
 """Docstrings whose summary has no noun for a subject: a check of the lint step.
 
 A summary such as "What a unit keeps" makes the reader guess the noun; "State that a unit keeps" does
-not. A docstring counts as unclear if its first three words have a word such as `what` or `who` among them, and so does
-an entry under Attributes, Args or Returns that begins with one.
+not. A docstring counts as unclear if its first three words have a word such as `what` or `who` among them.
+So does an entry under Attributes, Args or Returns that begins with one.
 
     python -m tests.words [FOLDER ...]     list them
 
@@ -46,7 +46,7 @@ def unclear_summary(summary: str) -> bool:
 
 
 def unclear_entry(line: str) -> bool:
-    """Return whether a line of a docstring describes an attribute or argument by `what`, `who` or the like."""
+    """Return whether a line of a docstring describes an attribute by `what`, `who` or the like."""
     entry = _ENTRY.fullmatch(line)
     return bool(entry and _UNCLEAR.match(entry[1]))
 
