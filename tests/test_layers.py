@@ -88,6 +88,16 @@ def test_carriers_know_nothing_of_scsi_and_handlers() -> None:
     show(broken, f"{', '.join(CARRIERS)} know rings, not SCSI")
 
 
+def test_commands_of_every_device_type_know_nothing_of_disks() -> None:
+    special = ("vscsihba.scsi.block.", "vscsihba.scsi.copy.")
+    broken = [
+        found
+        for found in all_imports()
+        if found.importer.startswith("vscsihba.scsi.commands.") and f"{found.imported}.".startswith(special)
+    ]
+    show(broken, "what only disks have belongs to vscsihba.scsi.block")
+
+
 def test_linked_folders_are_never_imported_by_themselves() -> None:
     everything = (*all_imports(), *imports_of_tests())
     broken = [found for found in everything if found.imported.split(".")[0] in ("handlers", "configfs")]

@@ -8,9 +8,9 @@ from tests.scsi.disk import BLOCK, everything, invalid_field
 from vscsihba.block import Buffer
 from vscsihba.scsi import SHORT_CUTS, TABLE, Asc, Command, Data, Medium, SenseKey, Status, lookup
 from vscsihba.scsi.command import NAMING_FIELDS, Cdb
-from vscsihba.scsi.copy_manager import CopyOperation
+from vscsihba.scsi.commands.target_core import answered_before
+from vscsihba.scsi.copy.manager import CopyOperation
 from vscsihba.scsi.opcodes import SERVICE_ACTIONS
-from vscsihba.scsi.target_core import answered_before
 
 ROWS = list(TABLE.values())
 ranges = [row for row in ROWS if {"lba", "blocks"} <= row.layout.fields.keys()]

@@ -4,7 +4,11 @@
     steps = lu.execute(cdb, buffer)     # a generator of vscsihba.block operations
                                         # that returns a Response
 
-Knows T10's standards (SPC-5, SBC-4); knows no file descriptor, clock, thread or log.
+This folder holds the core: decoding, the opcode table, the state of a logical unit, sense data and
+pages. `commands` holds the commands of every device type (SPC-5), `block` those of disks (SBC-4), `copy`
+third-party copies. Everything runs on the pump's thread, which serves the rings.
+
+Knows T10's standards; knows no file descriptor, clock, thread or log.
 """
 
 from vscsihba.scsi.asc import Asc

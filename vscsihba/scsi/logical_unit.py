@@ -21,17 +21,18 @@ from vscsihba.block import (
     Keep,
 )
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.buffers import Buffers
 from vscsihba.scsi.cdb import decode, lookup
 from vscsihba.scsi.command import Command, Data, Medium, Tally
-from vscsihba.scsi.copy_manager import CopyOperations
+from vscsihba.scsi.commands.buffers import Buffers
+from vscsihba.scsi.commands.maintenance import Timestamp
+from vscsihba.scsi.copy.manager import CopyOperations
+from vscsihba.scsi.copy.tokens import Tokens
 from vscsihba.scsi.counters import Counters
 from vscsihba.scsi.failed_flush import FailedFlush
 from vscsihba.scsi.faults import Result, translate
 from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
-from vscsihba.scsi.maintenance import Timestamp
 from vscsihba.scsi.mode_pages import ModePages, PageKey
 from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.pending import Pending
@@ -41,7 +42,6 @@ from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import Outcome, SelfTest, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import SpaceWatch
-from vscsihba.scsi.tokens import Tokens
 from vscsihba.stats import LunStats
 
 _CHANGED = (Medium.WRITABLE, Medium.RENEWED)

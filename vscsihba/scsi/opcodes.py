@@ -12,19 +12,28 @@ A group number is accepted and ignored, with the bits that share its byte (SBC-4
 import struct
 from collections.abc import Callable
 
-from vscsihba.scsi.buffers import read_buffer, write_buffer
-from vscsihba.scsi.capacity import read_capacity_10, read_capacity_16
+from vscsihba.scsi.block.capacity import read_capacity_10, read_capacity_16
+from vscsihba.scsi.block.defects import read_defect_data, reassign_blocks
+from vscsihba.scsi.block.format_unit import format_unit
+from vscsihba.scsi.block.lba_status import get_lba_status
+from vscsihba.scsi.block.prefetch import pre_fetch
+from vscsihba.scsi.block.provisioning import unmap, write_same
+from vscsihba.scsi.block.read_modify_write import compare_and_write, orwrite
+from vscsihba.scsi.block.read_write import read, synchronize_cache, write, write_atomic
+from vscsihba.scsi.block.sanitize import (
+    sanitize_block_erase,
+    sanitize_cryptographic_erase,
+    sanitize_exit_failure_mode,
+    sanitize_overwrite,
+)
+from vscsihba.scsi.block.start_stop import prevent_allow_medium_removal, start_stop_unit
+from vscsihba.scsi.block.verify import verify, write_and_verify
 from vscsihba.scsi.command import Command, Data, Medium, Tally
-from vscsihba.scsi.copy_results import receive_copy_operating_parameters, receive_copy_status
-from vscsihba.scsi.defects import read_defect_data, reassign_blocks
-from vscsihba.scsi.diagnostic import receive_diagnostic_results, send_diagnostic
-from vscsihba.scsi.extended_copy import extended_copy
-from vscsihba.scsi.features import Feature
-from vscsihba.scsi.format_unit import format_unit
-from vscsihba.scsi.inquiry import inquiry
-from vscsihba.scsi.lba_status import get_lba_status
-from vscsihba.scsi.log_sense import log_select, log_sense
-from vscsihba.scsi.maintenance import (
+from vscsihba.scsi.commands.buffers import read_buffer, write_buffer
+from vscsihba.scsi.commands.diagnostic import receive_diagnostic_results, send_diagnostic
+from vscsihba.scsi.commands.inquiry import inquiry
+from vscsihba.scsi.commands.log_sense import log_select, log_sense
+from vscsihba.scsi.commands.maintenance import (
     report_identifying_information,
     report_supported_task_management_functions,
     report_timestamp,
@@ -32,25 +41,16 @@ from vscsihba.scsi.maintenance import (
     set_identifying_information,
     set_timestamp,
 )
-from vscsihba.scsi.mode_select import mode_select
-from vscsihba.scsi.mode_sense import mode_sense
-from vscsihba.scsi.operation_codes import report_supported_operation_codes
-from vscsihba.scsi.prefetch import pre_fetch
-from vscsihba.scsi.primary_commands import request_sense, unit_ready
-from vscsihba.scsi.provisioning import unmap, write_same
-from vscsihba.scsi.read_modify_write import compare_and_write, orwrite
-from vscsihba.scsi.read_write import read, synchronize_cache, write, write_atomic
-from vscsihba.scsi.sanitize import (
-    sanitize_block_erase,
-    sanitize_cryptographic_erase,
-    sanitize_exit_failure_mode,
-    sanitize_overwrite,
-)
-from vscsihba.scsi.start_stop import prevent_allow_medium_removal, start_stop_unit
-from vscsihba.scsi.target_core import answered_before
-from vscsihba.scsi.token_copy import populate_token, write_using_token
-from vscsihba.scsi.token_information import receive_rod_token_information
-from vscsihba.scsi.verify import verify, write_and_verify
+from vscsihba.scsi.commands.mode_select import mode_select
+from vscsihba.scsi.commands.mode_sense import mode_sense
+from vscsihba.scsi.commands.operation_codes import report_supported_operation_codes
+from vscsihba.scsi.commands.target_core import answered_before
+from vscsihba.scsi.commands.unit_ready import request_sense, unit_ready
+from vscsihba.scsi.copy.extended_copy import extended_copy
+from vscsihba.scsi.copy.results import receive_copy_operating_parameters, receive_copy_status
+from vscsihba.scsi.copy.token_copy import populate_token, write_using_token
+from vscsihba.scsi.copy.token_information import receive_rod_token_information
+from vscsihba.scsi.features import Feature
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
 _READY, _WRITABLE, _RENEWED = Medium.READY, Medium.WRITABLE, Medium.RENEWED

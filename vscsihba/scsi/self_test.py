@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Extent
+from vscsihba.scsi.block.verify import read_pieces
 from vscsihba.scsi.sense import CheckCondition, Sense
-from vscsihba.scsi.verify import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

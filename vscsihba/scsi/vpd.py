@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from vscsihba.scsi.copy_vpd import third_party_copy
+from vscsihba.scsi.copy.vpd import third_party_copy
 from vscsihba.scsi.space import THRESHOLD_SET
 
 if TYPE_CHECKING:

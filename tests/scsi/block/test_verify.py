@@ -5,7 +5,7 @@ import pytest
 from tests.scsi.disk import BLOCK, Disk, invalid_field, wrong_data_length
 from vscsihba.block import BlockOp, BlockResult, Read, Write
 from vscsihba.scsi import Asc, SenseKey
-from vscsihba.scsi.verify import first_difference
+from vscsihba.scsi.block.verify import first_difference
 
 VERIFIES = {10: "2f {:02x} 00000002 00 0003 00", 12: "af {:02x} 00000002 00000003 00 00",
             16: "8f {:02x} 0000000000000002 00000003 00 00"}  # fmt: skip

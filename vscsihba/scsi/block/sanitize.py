@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import CryptoErase
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.erasure import erase, overwrite, zero
+from vscsihba.scsi.block.erasure import erase, overwrite, zero
 from vscsihba.scsi.readiness import Erasure
 from vscsihba.scsi.response import GOOD, Background, Response, Steps
 from vscsihba.scsi.sense import invalid_parameter

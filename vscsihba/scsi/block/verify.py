@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Read
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block_range import require_data_out, transfer_range
-from vscsihba.scsi.read_write import store
+from vscsihba.scsi.block.ranges import require_data_out, transfer_range
+from vscsihba.scsi.block.read_write import store
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 

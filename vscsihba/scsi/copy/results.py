@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from vscsihba.scsi.extended_copy import (
+from vscsihba.scsi.copy.extended_copy import (
     BLOCK_TO_BLOCK,
     EXTENDED_COPY,
     GRANULARITY,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.scsi.disk import BLOCK, Answer, Disk, invalid_field
 from vscsihba.block import Read
 from vscsihba.scsi import Asc, SenseKey
-from vscsihba.scsi.copy_manager import CopyOperation
-from vscsihba.scsi.extended_copy import MOST_DESCRIPTOR_BYTES, MOST_SEGMENTS, MOST_TARGETS
+from vscsihba.scsi.copy.extended_copy import MOST_DESCRIPTOR_BYTES, MOST_SEGMENTS, MOST_TARGETS
+from vscsihba.scsi.copy.manager import CopyOperation
 
 TOO_SHORT = (SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
 

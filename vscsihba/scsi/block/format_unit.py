@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.erasure import erase, overwrite, zero
+from vscsihba.scsi.block.erasure import erase, overwrite, zero
 from vscsihba.scsi.readiness import Erasure
 from vscsihba.scsi.response import Response, Steps
 from vscsihba.scsi.sense import illegal_request, invalid_parameter

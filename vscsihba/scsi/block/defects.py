@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Read, Write
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block_range import check_range
+from vscsihba.scsi.block.ranges import check_range
 from vscsihba.scsi.response import GOOD, Response, Steps, data_in
 from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Extent
-from vscsihba.scsi.block_range import rest_or_range
+from vscsihba.scsi.block.ranges import rest_or_range
+from vscsihba.scsi.block.verify import read_pieces
 from vscsihba.scsi.response import Background, Response, Steps, answered, deferring
-from vscsihba.scsi.verify import read_pieces
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Read
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.copy_manager import Place, find_unit
-from vscsihba.scsi.sense import CheckCondition, illegal_request
-from vscsihba.scsi.tokens import (
+from vscsihba.scsi.copy.manager import Place, find_unit
+from vscsihba.scsi.copy.tokens import (
     CHANGE_VULNERABLE,
     POINT_IN_TIME_ANY,
     POINT_IN_TIME_DEFAULT,
@@ -20,6 +19,7 @@ from vscsihba.scsi.tokens import (
     creator,
     rod_type,
 )
+from vscsihba.scsi.sense import CheckCondition, illegal_request
 
 if TYPE_CHECKING:
     from collections.abc import Generator

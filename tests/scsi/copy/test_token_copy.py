@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.scsi.disk import BLOCK, Answer, Disk, everything, invalid_field
 from vscsihba.block import Buffer, Elsewhere, Read, Write, WriteZeroes
 from vscsihba.scsi import Asc, SenseKey
+from vscsihba.scsi.copy.token_copy import LONGEST_TIMEOUT, MOST_RANGES
 from vscsihba.scsi.sense import CheckCondition
-from vscsihba.scsi.token_copy import LONGEST_TIMEOUT, MOST_RANGES
 
 Ranges = list[tuple[int, int]]
 REVOKED = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_TOKEN_OPERATION_TOKEN_REVOKED)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.scsi.disk import Disk, everything
 from vscsihba.scsi import TABLE, Asc, Command, SenseKey
-from vscsihba.scsi.target_core import answered_before
+from vscsihba.scsi.commands.target_core import answered_before
 
 ROWS = [row for row in TABLE.values() if row.run is answered_before]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Flush, Read, Write
-from vscsihba.scsi.block_range import check_range, require_data_out, rest_or_range, transfer_range
+from vscsihba.scsi.block.ranges import check_range, require_data_out, rest_or_range, transfer_range
 from vscsihba.scsi.response import GOOD, Background, Response, Steps, answered, deferring
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from vscsihba.scsi import extended_copy, token_copy
-from vscsihba.scsi.token_source import MADE_TYPES
-from vscsihba.scsi.tokens import BLOCK_DEVICE_ZERO
+from vscsihba.scsi.copy import extended_copy, token_copy
+from vscsihba.scsi.copy.token_source import MADE_TYPES
+from vscsihba.scsi.copy.tokens import BLOCK_DEVICE_ZERO
 
 if TYPE_CHECKING:
     from vscsihba.scsi.logical_unit import LogicalUnit

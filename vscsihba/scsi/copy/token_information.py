@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from vscsihba.scsi.copy.token_copy import POPULATE_TOKEN, WRITE_USING_TOKEN
 from vscsihba.scsi.response import Response, data_in
-from vscsihba.scsi.token_copy import POPULATE_TOKEN, WRITE_USING_TOKEN
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
     from vscsihba.scsi.command import Cdb
-    from vscsihba.scsi.copy_manager import CopyOperation
+    from vscsihba.scsi.copy.manager import CopyOperation
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 _WITHOUT_ERRORS, _WITH_ERRORS, _NOT_ALL, _IN_PROGRESS = 0x01, 0x02, 0x03, 0x12

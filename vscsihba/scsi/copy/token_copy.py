@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block_range import check_range
-from vscsihba.scsi.copy_manager import CopyOperation, Place, aborted
+from vscsihba.scsi.block.ranges import check_range
+from vscsihba.scsi.copy.manager import CopyOperation, Place, aborted
+from vscsihba.scsi.copy.token_source import MADE_TYPES, TokenSource, find_source
+from vscsihba.scsi.copy.tokens import BLOCK_DEVICE_ZERO, POINT_IN_TIME_ANY, TOKEN_LENGTH, Token, rod_type
 from vscsihba.scsi.response import GOOD, Response, answered, quietly
 from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request, invalid_parameter
-from vscsihba.scsi.token_source import MADE_TYPES, TokenSource, find_source
-from vscsihba.scsi.tokens import BLOCK_DEVICE_ZERO, POINT_IN_TIME_ANY, TOKEN_LENGTH, Token, rod_type
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer, Extent

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.copy_manager import CopyOperation, Place, aborted, copy, find_unit
+from vscsihba.scsi.copy.manager import CopyOperation, Place, aborted, copy, find_unit
 from vscsihba.scsi.response import GOOD, Response, Steps
 from vscsihba.scsi.sense import CheckCondition, illegal_request, invalid_parameter
 

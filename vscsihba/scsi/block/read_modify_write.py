@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Read, Write
-from vscsihba.scsi.block_range import check_range, require_data_out, transfer_range
-from vscsihba.scsi.read_write import store
+from vscsihba.scsi.block.ranges import check_range, require_data_out, transfer_range
+from vscsihba.scsi.block.read_write import store
+from vscsihba.scsi.block.verify import first_difference, miscompare
 from vscsihba.scsi.response import GOOD, Steps
-from vscsihba.scsi.verify import first_difference, miscompare
 
 if TYPE_CHECKING:
     from vscsihba.scsi.command import Cdb

@@ -6,7 +6,7 @@ import pytest
 
 from tests.scsi.disk import Answer, Disk, invalid_field
 from vscsihba.scsi import Asc, SenseKey
-from vscsihba.scsi.buffers import DATA_SIZE, ECHO_SIZE
+from vscsihba.scsi.commands.buffers import DATA_SIZE, ECHO_SIZE
 
 DATA, DESCRIPTOR, ECHO, ECHO_DESCRIPTOR = 0x02, 0x03, 0x0A, 0x0B
 

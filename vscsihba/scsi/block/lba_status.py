@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Extent, Extents
-from vscsihba.scsi.block_range import check_range
+from vscsihba.scsi.block.ranges import check_range
 from vscsihba.scsi.response import Steps, data_in
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Unmap, Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block_range import check_range, require_data_out
+from vscsihba.scsi.block.ranges import check_range, require_data_out
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import illegal_request, invalid_parameter
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Flush
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.read_write import flush
+from vscsihba.scsi.block.read_write import flush
 from vscsihba.scsi.readiness import PowerCondition
 from vscsihba.scsi.response import GOOD, Response, Steps
 from vscsihba.scsi.sense import illegal_request

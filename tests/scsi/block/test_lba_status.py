@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.scsi.disk import Disk
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry
 from vscsihba.scsi import Asc, Identity, LogicalUnit, SenseKey
-from vscsihba.scsi.lba_status import DEALLOCATED, MAPPED, _whole_blocks
+from vscsihba.scsi.block.lba_status import DEALLOCATED, MAPPED, _whole_blocks
 
 
 def status(disk: Disk, lba: int = 0, length: int = 4096) -> list[tuple[int, int, int]]:

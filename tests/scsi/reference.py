@@ -1,6 +1,6 @@
 """The page docs/supported-scsi.md, written from the tables that the target itself is made of.
 
-Run ``python -m vscsihba.scsi.reference > docs/supported-scsi.md``; a test compares the two.
+Run ``python -m tests.scsi.reference > docs/supported-scsi.md``; a test compares the two.
 """
 
 import sys
@@ -8,15 +8,15 @@ from collections.abc import Iterable
 
 from vscsihba.scsi import log_pages, mode_pages, vpd
 from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.commands.target_core import answered_before
 from vscsihba.scsi.features import Feature
 from vscsihba.scsi.opcodes import TABLE
-from vscsihba.scsi.target_core import answered_before
 
 _HEAD = """\
 # Supported SCSI
 
 Every logical unit is a direct access block device built to SPC-5 and SBC-4. This page is written
-from the program's own tables by `python -m vscsihba.scsi.reference`; do not edit it.
+from the program's own tables by `python -m tests.scsi.reference`; do not edit it.
 
 "Usage" is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns. A bit that is not set
 there must be zero, or the command ends with CHECK CONDITION, ILLEGAL REQUEST, INVALID FIELD IN CDB
