@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-Cut = Callable[[int, list[memoryview], int], bool]
+FastPath = Callable[[int, list[memoryview], int], bool]
 """``cut(cdb_at, views, length) -> answered``: the short cut.
 
 Reads the CDB at byte `cdb_at` of the transport's `memory` and the data buffer of
@@ -61,7 +61,7 @@ class Transport(Protocol):
     """One logical unit's commands, in order, and the way back."""
 
     memory: memoryview
-    """What `Cut` reads CDBs from."""
+    """What `FastPath` reads CDBs from."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `drain` is worth a call."""
@@ -73,7 +73,7 @@ class Transport(Protocol):
             DeviceGoneError: The other side is gone for good.
         """
 
-    def drain(self, cut: Cut, accept: Accept, most: int = ALL) -> int:
+    def drain(self, cut: FastPath, accept: Accept, most: int = ALL) -> int:
         """Hand out the waiting commands, in order, up to `most`; return their number.
 
         Stops early at a task management request, so that it is acted on before what came after
@@ -104,7 +104,7 @@ class Transport(Protocol):
         can be repeated without harm, such as a READ or a WRITE.
         """
 
-    def abandon(self, tag: int, sense: bytes) -> int | None:
+    def complete_keep_buf(self, tag: int, sense: bytes) -> int | None:
         """Answer the command `tag` with CHECK CONDITION while somebody still uses its buffer.
 
         The buffer stays taken, and as it is: what it holds may still be written somewhere.

@@ -123,7 +123,7 @@ def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
 class _Exclusive:
     """A table row made exclusive."""
 
-    exclusive, starts_alone, repeatable = True, False, True
+    exclusive, starts_alone, idempotent = True, False, True
 
 
 def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_closed(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from vscsihba.scsi import log_pages, mode_pages, vpd
 from vscsihba.scsi.command import Command, Data, Medium
-from vscsihba.scsi.commands.target_core import answered_before
+from vscsihba.scsi.commands.target_core import handled_by_target_core
 from vscsihba.scsi.features import Feature
 from vscsihba.scsi.opcodes import TABLE
 
@@ -38,7 +38,7 @@ _MEDIUM = {
     Medium.UNTOUCHED: "",
     Medium.READY: "ready",
     Medium.WRITABLE: "writable",
-    Medium.RENEWED: "writable, contents replaced",
+    Medium.REPLACED: "writable, contents replaced",
 }
 
 _NOTES = """\
@@ -89,7 +89,7 @@ def _commands() -> str:
         (
             _code(row),
             row.name,
-            "" if row.run is answered_before else f"`{row.usage_data.hex(' ')}`",
+            "" if row.run is handled_by_target_core else f"`{row.usage_data.hex(' ')}`",
             _DATA[row.data],
             _MEDIUM[row.medium],
             _remarks(row),
@@ -111,7 +111,7 @@ def _remarks(row: Command) -> str:
         remarks.append("runs alone")
     if row.starts_alone:
         remarks.append("starts alone")
-    if not row.repeatable:
+    if not row.idempotent:
         remarks.append("never repeated")
     ignored = [name.replace("_", " ") for name, field in row.layout.fields.items() if field.mark == "~"]
     if ignored:

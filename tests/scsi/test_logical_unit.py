@@ -30,9 +30,9 @@ def test_unit_attention_is_reported_once() -> None:
     disk = Disk()
     disk.lu.raise_unit_attention(Asc.INQUIRY_DATA_HAS_CHANGED)
     disk.lu.raise_unit_attention(Asc.INQUIRY_DATA_HAS_CHANGED)
-    assert not disk.lu.clear_road
+    assert not disk.lu.fast_path_clear
     assert disk.run(READY).condition == (SenseKey.UNIT_ATTENTION, Asc.INQUIRY_DATA_HAS_CHANGED)
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
     assert disk.run(READY).good
 
 
@@ -48,7 +48,7 @@ def test_unit_attention_lets_inquiry_pass() -> None:
     disk = Disk()
     disk.lu.power_on()
     assert disk.run(INQUIRY).good
-    assert not disk.lu.clear_road
+    assert not disk.lu.fast_path_clear
 
 
 def test_unit_attention_stops_a_command_before_it_acts() -> None:
@@ -103,11 +103,18 @@ def test_stats_count_each_command_once() -> None:
 
 def test_engine_reads_plain_attributes() -> None:
     lu = Disk(max_transfer=1 << 20).lu
-    for name in ("blocks", "block_size", "clear_road", "writable", "write_through", "max_transfer_blocks"):
+    for name in (
+        "blocks",
+        "block_size",
+        "fast_path_clear",
+        "writable",
+        "write_through",
+        "max_transfer_blocks",
+    ):
         assert name in vars(lu)
         assert not hasattr(LogicalUnit, name)
     assert (lu.blocks, lu.block_size, lu.max_transfer_blocks) == (64, 512, 2048)
-    assert (lu.clear_road, lu.writable, lu.write_through) == (True, True, False)
+    assert (lu.fast_path_clear, lu.writable, lu.write_through) == (True, True, False)
 
 
 def test_response_of_an_unknown_command_has_no_valid_data() -> None:

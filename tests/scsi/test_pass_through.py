@@ -61,10 +61,10 @@ def test_no_answer_is_a_condition(
 
 
 def test_the_short_cut_is_never_open(unit: PassThroughUnit) -> None:
-    assert not unit.clear_road
+    assert not unit.fast_path_clear
     unit.reset()
     drive(unit, bytes(6), Executed(0))
-    assert not unit.clear_road
+    assert not unit.fast_path_clear
 
 
 def test_it_is_counted() -> None:
@@ -79,14 +79,14 @@ def test_it_is_counted() -> None:
 
 
 def test_what_may_be_sent_twice(unit: PassThroughUnit) -> None:
-    assert unit.repeatable(READ)
-    assert unit.repeatable(bytes(6))
+    assert unit.idempotent(READ)
+    assert unit.idempotent(bytes(6))
     for cdb in (b"\x89" + bytes(15), b"\xc1" + bytes(9), b"\x93" + bytes(15), b"\x4d\0\x6e" + bytes(7), b""):
-        assert not unit.repeatable(cdb)
-    assert unit.repeatable(b"\x4d\0\x6d" + bytes(7))
+        assert not unit.idempotent(cdb)
+    assert unit.idempotent(b"\x4d\0\x6d" + bytes(7))
     ours = LogicalUnit(Geometry(1 << 20), Capabilities(), Identity.derive("x"))
-    assert ours.repeatable(b"\x0a" + bytes(5))
-    assert not ours.repeatable(b"\x89" + bytes(15))
+    assert ours.idempotent(b"\x0a" + bytes(5))
+    assert not ours.idempotent(b"\x89" + bytes(15))
 
 
 @pytest.mark.parametrize("device_type", [0x01, 0x03, 0x04, 0x05, 0x07, 0x08])
@@ -95,6 +95,6 @@ def test_what_may_be_sent_twice_to_what_is_no_disk(device_type: int) -> None:
     able = Capabilities(whole_cdbs=True, device_type=device_type)
     unit = PassThroughUnit(Geometry(1 << 20), able, Identity.derive("x"))
     for code in (0x08, 0x0A, 0x28, 0x2A, 0x35, 0x4D, 0x88, 0x8A, 0x91, 0x9E, 0xA8, 0xAA):
-        assert not unit.repeatable(bytes([code]) + bytes(15))
+        assert not unit.idempotent(bytes([code]) + bytes(15))
     for code in (0x00, 0x12, 0x1A, 0x5A, 0xA0):
-        assert unit.repeatable(bytes([code]) + bytes(15))
+        assert unit.idempotent(bytes([code]) + bytes(15))

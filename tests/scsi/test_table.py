@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 from tests.scsi.disk import BLOCK, everything, invalid_field
 from vscsihba.block import Buffer
-from vscsihba.scsi import SHORT_CUTS, TABLE, Asc, Command, Data, Medium, SenseKey, Status, lookup
+from vscsihba.scsi import FAST_PATH_OPCODES, TABLE, Asc, Command, Data, Medium, SenseKey, Status, lookup
 from vscsihba.scsi.command import NAMING_FIELDS, Cdb
-from vscsihba.scsi.commands.target_core import answered_before
+from vscsihba.scsi.commands.target_core import handled_by_target_core
 from vscsihba.scsi.copy.manager import CopyOperation
 from vscsihba.scsi.opcodes import SERVICE_ACTIONS
 
 ROWS = list(TABLE.values())
 ranges = [row for row in ROWS if {"lba", "blocks"} <= row.layout.fields.keys()]
-OURS = [row for row in ROWS if row.run is not answered_before]
+OURS = [row for row in ROWS if row.run is not handled_by_target_core]
 readers = [row for row in OURS if "allocation_length" in row.layout.fields]
 
 
@@ -157,7 +157,7 @@ def test_lba_range_is_checked(row: Command) -> None:
     assert ask(highest, 1) == out_of_range, "would wrap around"
 
 
-@each([row for row in ROWS if row.medium in (Medium.WRITABLE, Medium.RENEWED)])
+@each([row for row in ROWS if row.medium in (Medium.WRITABLE, Medium.REPLACED)])
 def test_write_protected_medium_is_never_changed(row: Command) -> None:
     disk = everything(read_only=True)
     answer = disk.run(bytes(build(row)), out=bytes(BLOCK))
@@ -196,9 +196,9 @@ def test_any_fields_get_a_response(data: st.DataObject, row: Command, length: in
     assert response.data_in is None or 0 <= response.data_in <= length
 
 
-@pytest.mark.parametrize("opcode", SHORT_CUTS)
+@pytest.mark.parametrize("opcode", FAST_PATH_OPCODES)
 def test_short_cut_reads_what_the_table_reads(opcode: int) -> None:
-    unpack, is_write = SHORT_CUTS[opcode]
+    unpack, is_write = FAST_PATH_OPCODES[opcode]
     row = TABLE[opcode, None]
     cdb = build(row, lba=0x12345678, blocks=0x9ABC, fua=1, dpo=1)
     cdb[row.layout.fields["group_number"].byte] = 0xFF

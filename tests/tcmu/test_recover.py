@@ -221,7 +221,7 @@ def test_abandon_keeps_the_buffer(make_server: MakeServer, flags: int) -> None:
     tag = server.loopback.submit(WRITE_10, data_out=b"kept" * 16 * BLOCK)
     assert server.fetch() == 1
     views = server.fetched[tag].views
-    assert server.ring.abandon(tag, SENSE) == tag
+    assert server.ring.complete_keep_buf(tag, SENSE) == tag
     answer = server.result(tag)
     assert (answer.status, answer.sense[: len(SENSE)]) == (CHECK_CONDITION, SENSE)
     assert b"".join(views) == b"kept" * 16 * BLOCK, "it may still be written somewhere"
@@ -239,20 +239,20 @@ def test_abandon_keeps_the_buffer(make_server: MakeServer, flags: int) -> None:
 def test_abandon_needs_the_kernel(make_server: MakeServer) -> None:
     server = make_server(flags=0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF)
     with pytest.raises(TransportError, match="cannot keep a buffer"):
-        server.ring.abandon(server.one(), SENSE)
+        server.ring.complete_keep_buf(server.one(), SENSE)
 
 
 def test_abandon_of_a_command_that_was_reset(server: Server) -> None:
     tag = server.one()
     server.loopback.reset_ring()
-    assert server.ring.abandon(tag, SENSE) is None
+    assert server.ring.complete_keep_buf(tag, SENSE) is None
 
 
 def test_a_kept_buffer_is_freed_when_its_user_has_died(server: Server) -> None:
     """Published or not: nobody would free it."""
     for published in (True, False):
         tag = server.one(data_in=64 * BLOCK)
-        server.ring.abandon(tag, SENSE)
+        server.ring.complete_keep_buf(tag, SENSE)
         if published:
             server.ring.publish()
         assert die(server) == []

@@ -53,8 +53,7 @@ class Aborts:
         transport: Where they are answered.
         mailbox: The LUN's calls into the pump.
         publish: Has what was answered published soon.
-        free_kept: Tells the kernel, by the number from `Transport.abandon`, that nobody uses a buffer
-            any more.
+        free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
     """
 
     def __init__(
@@ -144,7 +143,7 @@ class Aborts:
         """Answer a command that somebody still works for, or will."""
         assert task.tag is not None  # noqa: S101 - only commands can be named
         try:
-            kept = self._transport.abandon(task.tag, _GIVEN_UP)
+            kept = self._transport.complete_keep_buf(task.tag, _GIVEN_UP)
         except TransportError:  # a kernel that cannot keep the buffer: it ends when it is done
             return
         log.warning(

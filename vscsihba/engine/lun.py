@@ -51,8 +51,7 @@ class ServedLun:
         reports: Who is told of commands (the short cut is then not taken) and failures.
         neighbours: The units of its HBA that are served by the same pump.
         keep: Stores what the unit keeps for its next life, on a thread that may block.
-        free_kept: Tells the kernel, by the number from `Transport.abandon`, that nobody uses a buffer
-            any more.
+        free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
     """
 
     def __init__(
@@ -326,7 +325,7 @@ class ServedLun:
     def _keep_road(self) -> None:
         """Say again whether the short cut may be taken."""
         road, unit = self._road, self.unit
-        road.clear = unit.clear_road and self._trace is None and self._tasks.clear
+        road.clear = unit.fast_path_clear and self._trace is None and self._tasks.clear
         road.writable = unit.writable and not unit.write_through
         road.blocks = unit.blocks
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vscsihba.handlers.base import InlineVerbs, Mover, batched
-from vscsihba.scsi import SHORT_CUTS, LogicalUnit
+from vscsihba.scsi import FAST_PATH_OPCODES, LogicalUnit
 from vscsihba.stats import LunStats
-from vscsihba.transport import Cut
+from vscsihba.transport import FastPath
 
 
 @dataclass(slots=True)
@@ -35,11 +35,11 @@ class ShortCut(NamedTuple):
     """The short cut of one logical unit.
 
     Attributes:
-        cut: Executes one command; see `vscsihba.transport.Cut`.
+        cut: Executes one command; see `vscsihba.transport.FastPath`.
         end: To be called after each batch, before `stats.batches` is counted on. It never raises.
     """
 
-    cut: Cut
+    cut: FastPath
     end: Callable[[], None]
 
 
@@ -101,7 +101,7 @@ def _plain(unit: LogicalUnit, inline: InlineVerbs, write: Mover) -> list[tuple[A
     reads = (inline.read or _refuse, inline.read_flags, limit)
     writes = (write, inline.write_flags, min(limit, inline.write_limit))
     plain: list[tuple[Any, ...] | None] = [None] * 256
-    for opcode, (unpack_from, is_write) in SHORT_CUTS.items():
+    for opcode, (unpack_from, is_write) in FAST_PATH_OPCODES.items():
         plain[opcode] = (unpack_from, *(writes if is_write else reads), is_write)
     return plain
 

@@ -59,7 +59,7 @@ class Task:
         """Return the task that carries out `cdb` on `unit`."""
         buffer = Buffer(views)
         task = cls(tag, cdb, buffer, unit.execute(cdb, buffer))
-        task.once = not unit.repeatable(cdb)
+        task.once = not unit.idempotent(cdb)
         if (row := scsi.lookup(cdb)) is not None:
             task.exclusive, task.alone = row.exclusive, row.starts_alone
         return task

@@ -18,13 +18,13 @@ from vscsihba.scsi.describe import describe, describe_sense, status_name
 from vscsihba.scsi.failed_flush import FailedFlush
 from vscsihba.scsi.identity import Identity
 from vscsihba.scsi.logical_unit import LogicalUnit
-from vscsihba.scsi.opcodes import SHORT_CUTS, TABLE
+from vscsihba.scsi.opcodes import FAST_PATH_OPCODES, TABLE
 from vscsihba.scsi.pass_through import PassThroughUnit
 from vscsihba.scsi.response import Response, Status
 from vscsihba.scsi.sense import Sense, SenseKey
 
 __all__ = [
-    "SHORT_CUTS",
+    "FAST_PATH_OPCODES",
     "TABLE",
     "Asc",
     "Command",

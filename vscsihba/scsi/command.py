@@ -39,7 +39,7 @@ class Medium(Enum):
     UNTOUCHED = auto()
     READY = auto()
     WRITABLE = auto()
-    RENEWED = auto()
+    REPLACED = auto()
     """As WRITABLE, but its contents need not be valid: they are replaced."""
 
 
@@ -68,10 +68,11 @@ class Command:
         exclusive: Must not overlap any other command on the logical unit.
         starts_alone: Must not overlap any command that began before it; those that come after are
             refused by the unit's state.
-        repeatable: Running it twice does no harm (a crash may leave that in doubt).
-        past_attention: A pending unit attention does not stop it (SAM-5 "Unit attention conditions").
-        during_erasure: A format or sanitize that runs, or has failed, does not stop it
-            (SBC-4 "Commands allowed during sanitize").
+        idempotent: Running it twice does no harm (a crash may leave that in doubt).
+        allowed_with_unit_attention: It runs while a unit attention is pending (SAM-5 "Unit attention
+            conditions").
+        allowed_during_format: It runs during a format or sanitize, and after one has failed (SBC-4
+            "Commands allowed during sanitize").
         tally: The counter it belongs to.
     """
 
@@ -86,9 +87,9 @@ class Command:
     needs: Feature = Feature.ALWAYS
     exclusive: bool = False
     starts_alone: bool = False
-    repeatable: bool = True
-    past_attention: bool = False
-    during_erasure: bool = False
+    idempotent: bool = True
+    allowed_with_unit_attention: bool = False
+    allowed_during_format: bool = False
     tally: Tally = Tally.OTHERS
     layout: Layout = field(init=False, repr=False, compare=False)
 

@@ -44,7 +44,7 @@ from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import SpaceWatch
 from vscsihba.stats import LunStats
 
-_CHANGED = (Medium.WRITABLE, Medium.RENEWED)
+_CHANGED = (Medium.WRITABLE, Medium.REPLACED)
 """What a command wants of the medium if it is to change it."""
 
 _SYNCHRONIZE_CACHE = (0x35, 0x91)
@@ -79,7 +79,7 @@ class LogicalUnit:
         blocks: Capacity in logical blocks.
         block_size: Logical block length in bytes.
         max_transfer_blocks: MAXIMUM TRANSFER LENGTH.
-        clear_road: Nothing stands in the way of a plain READ or WRITE.
+        fast_path_clear: Nothing stands in the way of a plain READ or WRITE.
         writable: The medium is not write protected.
         table: The rows of the opcode table that this unit has.
         peers: The other units of the HBA, by LUN; whoever assembles the HBA fills it in.
@@ -155,7 +155,7 @@ class LogicalUnit:
     def refresh(self) -> None:
         """Work out again what the engine reads directly; due after every change of state."""
         self._watching = self.space.armed
-        self.clear_road = not (self._pending or self.tokens or self._watching) and self.readiness.clear
+        self.fast_path_clear = not (self._pending or self.tokens or self._watching) and self.readiness.clear
         self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
         self.write_through = not self.mode_pages.write_cache_enabled
 
@@ -202,10 +202,10 @@ class LogicalUnit:
         flushes = self.failed_flush
         return translate(steps, self.block_size, self.notice, flushes, reports=reports, relies=relies)
 
-    def repeatable(self, cdb: bytes) -> bool:
+    def idempotent(self, cdb: bytes) -> bool:
         """Tell whether running a command twice does no harm; a crash may leave that in doubt."""
         row = lookup(cdb)
-        return row is None or row.repeatable
+        return row is None or row.idempotent
 
     def stores(self, cdb: bytes) -> bool:
         """Tell whether GOOD for a command says that the medium has something, be it in a volatile cache."""
@@ -218,7 +218,7 @@ class LogicalUnit:
             decoded = decode(cdb, self.table)
         except CheckCondition:
             return False
-        writes = decoded.command.tally is Tally.WRITES and decoded.command.repeatable
+        writes = decoded.command.tally is Tally.WRITES and decoded.command.idempotent
         return writes and not (self.write_through or decoded.get("fua"))
 
     def notice(self, operation: BlockOp) -> None:
@@ -237,7 +237,7 @@ class LogicalUnit:
             CheckCondition: The unit has something to report first (SAM-5 "Unit attention
                 conditions"), or its medium is not ready or write protected.
         """
-        if not command.past_attention and (pending := self._pending.take()):
+        if not command.allowed_with_unit_attention and (pending := self._pending.take()):
             self.refresh()
             raise CheckCondition(pending)
         if obstacle := self.readiness.obstacle(command):

@@ -44,7 +44,7 @@ from vscsihba.scsi.commands.maintenance import (
 from vscsihba.scsi.commands.mode_select import mode_select
 from vscsihba.scsi.commands.mode_sense import mode_sense
 from vscsihba.scsi.commands.operation_codes import report_supported_operation_codes
-from vscsihba.scsi.commands.target_core import answered_before
+from vscsihba.scsi.commands.target_core import handled_by_target_core
 from vscsihba.scsi.commands.unit_ready import request_sense, unit_ready
 from vscsihba.scsi.copy.extended_copy import extended_copy
 from vscsihba.scsi.copy.results import receive_copy_operating_parameters, receive_copy_status
@@ -53,7 +53,7 @@ from vscsihba.scsi.copy.token_information import receive_rod_token_information
 from vscsihba.scsi.features import Feature
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
-_READY, _WRITABLE, _RENEWED = Medium.READY, Medium.WRITABLE, Medium.RENEWED
+_READY, _WRITABLE, _REPLACED = Medium.READY, Medium.WRITABLE, Medium.REPLACED
 
 _LONG_RANGE = (
     "lba=12-19 expected_initial_logical_block_reference_tag=20-23~"
@@ -67,12 +67,12 @@ _ROWS = (
     Command(
         0x03, None, "REQUEST SENSE", 6,
         "desc=1.0 allocation_length=4",
-        request_sense, _IN, past_attention=True, during_erasure=True,
+        request_sense, _IN, allowed_with_unit_attention=True, allowed_during_format=True,
     ),
     Command(
         0x04, None, "FORMAT UNIT", 6,
         "fmtpinfo=1.7-1.6! longlist=1.5 fmtdata=1.4 cmplst=1.3 defect_list_format=1.2-1.0 ffmt=4.1-4.0",
-        format_unit, _OUT, _RENEWED, starts_alone=True,
+        format_unit, _OUT, _REPLACED, starts_alone=True,
     ),
     Command(
         0x07, None, "REASSIGN BLOCKS", 6,
@@ -92,19 +92,19 @@ _ROWS = (
     Command(
         0x12, None, "INQUIRY", 6,
         "evpd=1.0 page_code=2 allocation_length=3-4",
-        inquiry, _IN, past_attention=True, during_erasure=True,
+        inquiry, _IN, allowed_with_unit_attention=True, allowed_during_format=True,
     ),
     Command(
         0x15, None, "MODE SELECT(6)", 6,
         "pf=1.4 rtd=1.1! sp=1.0 parameter_list_length=4",
         mode_select, _OUT, exclusive=True,
     ),
-    Command(0x16, None, "RESERVE(6)", 6, "", answered_before, needs=Feature.TARGET_CORE),
-    Command(0x17, None, "RELEASE(6)", 6, "", answered_before, needs=Feature.TARGET_CORE),
+    Command(0x16, None, "RESERVE(6)", 6, "", handled_by_target_core, needs=Feature.TARGET_CORE),
+    Command(0x17, None, "RELEASE(6)", 6, "", handled_by_target_core, needs=Feature.TARGET_CORE),
     Command(
         0x1A, None, "MODE SENSE(6)", 6,
         "dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=4",
-        mode_sense, _IN, during_erasure=True,
+        mode_sense, _IN, allowed_during_format=True,
     ),
     Command(
         0x1B, None, "START STOP UNIT", 6,
@@ -127,7 +127,7 @@ _ROWS = (
         prevent_allow_medium_removal, needs=Feature.REMOVABLE,
     ),
     Command(
-        0x25, None, "READ CAPACITY(10)", 10, "", read_capacity_10, _IN, _READY, during_erasure=True,
+        0x25, None, "READ CAPACITY(10)", 10, "", read_capacity_10, _IN, _READY, allowed_during_format=True,
     ),
     Command(
         0x28, None, "READ(10)", 10,
@@ -187,22 +187,22 @@ _ROWS = (
     Command(
         0x48, 0x01, "SANITIZE OVERWRITE", 10,
         "immed=1.7 ause=1.5 parameter_list_length=7-8",
-        sanitize_overwrite, _OUT, _RENEWED, starts_alone=True,
+        sanitize_overwrite, _OUT, _REPLACED, starts_alone=True,
     ),
     Command(
         0x48, 0x02, "SANITIZE BLOCK ERASE", 10,
         "immed=1.7 ause=1.5 parameter_list_length=7-8!",
-        sanitize_block_erase, _NONE, _RENEWED, needs=Feature.UNMAP, starts_alone=True,
+        sanitize_block_erase, _NONE, _REPLACED, needs=Feature.UNMAP, starts_alone=True,
     ),
     Command(
         0x48, 0x03, "SANITIZE CRYPTOGRAPHIC ERASE", 10,
         "immed=1.7 ause=1.5 parameter_list_length=7-8!",
-        sanitize_cryptographic_erase, _NONE, _RENEWED, needs=Feature.CRYPTO_ERASE, starts_alone=True,
+        sanitize_cryptographic_erase, _NONE, _REPLACED, needs=Feature.CRYPTO_ERASE, starts_alone=True,
     ),
     Command(
         0x48, 0x1F, "SANITIZE EXIT FAILURE MODE", 10,
         "immed=1.7 ause=1.5 parameter_list_length=7-8!",
-        sanitize_exit_failure_mode, _NONE, _RENEWED,
+        sanitize_exit_failure_mode, _NONE, _REPLACED,
     ),
     Command(
         0x4C, None, "LOG SELECT", 10,
@@ -222,13 +222,13 @@ _ROWS = (
     Command(
         0x5A, None, "MODE SENSE(10)", 10,
         "llbaa=1.4 dbd=1.3 pc=2.7-2.6 page_code=2.5-2.0 subpage_code=3 allocation_length=7-8",
-        mode_sense, _IN, during_erasure=True,
+        mode_sense, _IN, allowed_during_format=True,
     ),
     *(
         Command(
             0x5E, action, f"PERSISTENT RESERVE IN, {name}", 10,
             "allocation_length=7-8",
-            answered_before, _IN, needs=Feature.TARGET_CORE,
+            handled_by_target_core, _IN, needs=Feature.TARGET_CORE,
         )
         for action, name in enumerate((
             "READ KEYS", "READ RESERVATION", "REPORT CAPABILITIES", "READ FULL STATUS",
@@ -238,7 +238,7 @@ _ROWS = (
         Command(
             0x5F, action, f"PERSISTENT RESERVE OUT, {name}", 10,
             "scope=2.7-2.4 type=2.3-2.0 parameter_list_length=5-8",
-            answered_before, _OUT, needs=Feature.TARGET_CORE,
+            handled_by_target_core, _OUT, needs=Feature.TARGET_CORE,
         )
         for action, name in enumerate((
             "REGISTER", "RESERVE", "RELEASE", "CLEAR", "PREEMPT", "PREEMPT AND ABORT",
@@ -273,7 +273,7 @@ _ROWS = (
     Command(
         0x83, 0x00, "EXTENDED COPY(LID1)", 16,
         "parameter_list_length=10-13",
-        extended_copy, _OUT, repeatable=False,
+        extended_copy, _OUT, idempotent=False,
     ),
     Command(
         0x83, 0x10, "POPULATE TOKEN", 16,
@@ -283,7 +283,7 @@ _ROWS = (
     Command(
         0x83, 0x11, "WRITE USING TOKEN", 16,
         "list_identifier=6-9 parameter_list_length=10-13 group_number=14~",
-        write_using_token, _OUT, _WRITABLE, repeatable=False,
+        write_using_token, _OUT, _WRITABLE, idempotent=False,
     ),
     Command(
         0x84, 0x00, "RECEIVE COPY STATUS(LID1)", 16,
@@ -308,7 +308,7 @@ _ROWS = (
     Command(
         0x89, None, "COMPARE AND WRITE", 16,
         "wrprotect=1.7-1.5! dpo=1.4 fua=1.3 lba=2-9 blocks=13 group_number=14~",
-        compare_and_write, _OUT, _WRITABLE, exclusive=True, repeatable=False,
+        compare_and_write, _OUT, _WRITABLE, exclusive=True, idempotent=False,
     ),
     Command(
         0x8A, None, "WRITE(16)", 16,
@@ -353,7 +353,7 @@ _ROWS = (
     Command(
         0x9E, 0x10, "READ CAPACITY(16)", 16,
         "allocation_length=10-13",
-        read_capacity_16, _IN, _READY, during_erasure=True,
+        read_capacity_16, _IN, _READY, allowed_during_format=True,
     ),
     Command(
         0x9E, 0x12, "GET LBA STATUS(16)", 16,
@@ -363,7 +363,7 @@ _ROWS = (
     Command(
         0xA0, None, "REPORT LUNS", 12,
         "select_report=2 allocation_length=6-9",
-        answered_before, _IN, needs=Feature.TARGET_CORE,
+        handled_by_target_core, _IN, needs=Feature.TARGET_CORE,
     ),
     Command(
         0xA2, None, "SECURITY PROTOCOL IN", 12,
@@ -379,12 +379,12 @@ _ROWS = (
         0xA3, 0x0C, "REPORT SUPPORTED OPERATION CODES", 12,
         "rctd=2.7 reporting_options=2.2-2.0 requested_operation_code=3 requested_service_action=4-5"
         " allocation_length=6-9",
-        report_supported_operation_codes, _IN, during_erasure=True,
+        report_supported_operation_codes, _IN, allowed_during_format=True,
     ),
     Command(
         0xA3, 0x0D, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", 12,
         "repd=2.7 allocation_length=6-9",
-        report_supported_task_management_functions, _IN, during_erasure=True,
+        report_supported_task_management_functions, _IN, allowed_during_format=True,
     ),
     Command(
         0xA3, 0x0F, "REPORT TIMESTAMP", 12,
@@ -437,7 +437,7 @@ SERVICE_ACTIONS = frozenset(opcode for opcode, service_action in TABLE if servic
 
 _Unpacker = Callable[[bytes | bytearray | memoryview, int], tuple[int, ...]]
 
-SHORT_CUTS: dict[int, tuple[_Unpacker, bool]] = {
+FAST_PATH_OPCODES: dict[int, tuple[_Unpacker, bool]] = {
     opcode: (struct.Struct(form).unpack_from, TABLE[opcode, None].tally is Tally.WRITES)
     for form, opcodes in ((">xBIxHB", (0x28, 0x2A)), (">xBQIxB", (0x88, 0x8A)))
     for opcode in opcodes

@@ -69,7 +69,7 @@ class PassThroughUnit(LogicalUnit):
         self.counters.ended(row, response)
         return response
 
-    def repeatable(self, cdb: bytes) -> bool:
+    def idempotent(self, cdb: bytes) -> bool:
         """Tell whether a command may be sent to a device of this type twice."""
         if len(cdb) < _SHORTEST or (cdb[0] == _LOG_SENSE and cdb[2] & 0x3F == _TAPE_ALERT):
             return False
@@ -83,4 +83,4 @@ class PassThroughUnit(LogicalUnit):
     def refresh(self) -> None:
         """Leave no short cut open."""
         super().refresh()
-        self.clear_road = False
+        self.fast_path_clear = False

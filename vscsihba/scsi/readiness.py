@@ -87,8 +87,8 @@ class Readiness:
 
         After a failed erasure, only another can follow.
         """
-        if self.erasure is not None and not command.during_erasure:
-            renews = command.medium is Medium.RENEWED and self.erasure.failed
+        if self.erasure is not None and not command.allowed_during_format:
+            renews = command.medium is Medium.REPLACED and self.erasure.failed
             if not renews:
                 return self.erasure.sense
         if not self.present and command.medium is not Medium.UNTOUCHED:

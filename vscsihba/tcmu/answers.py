@@ -76,11 +76,11 @@ class Answers:
         if self._owes(tag):
             self._end(tag, Response(abi.TCMU_UFLAG_UNKNOWN_OP, CHECK_CONDITION))
 
-    def abandon(self, tag: int, sense: bytes) -> int | None:
+    def complete_keep_buf(self, tag: int, sense: bytes) -> int | None:
         """Answer an open command whose buffer is still being used.
 
-        See `vscsihba.transport.Transport.abandon`. CHECK CONDITION is the one status for which nobody
-        touches the buffer: the kernel does not copy it, and it need not be bounded. The kernel keeps
+        See `vscsihba.transport.Transport.complete_keep_buf`. CHECK CONDITION is the one status for which
+        nobody touches the buffer: the kernel does not copy it, and it need not be bounded. The kernel keeps
         the buffer, and the id, until the id is written to action/free_kept_buf, the ring is reset
         or the device closed (tcmu_release).
         """

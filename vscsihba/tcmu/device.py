@@ -42,7 +42,7 @@ class TcmuTransport:
         self.pending = self.ring.pending
         self.take_management = self.ring.take_management
         self.begun = self.ring.begun
-        self.abandon = self.ring.abandon
+        self.complete_keep_buf = self.ring.complete_keep_buf
         self.recover = self.ring.recover
         self.restart = self.ring.restart
         self.fileno = self._uio.fileno

@@ -30,7 +30,7 @@ from vscsihba.tcmu.positions import UNKNOWN, Positions
 from vscsihba.tcmu.record import BEGUN
 from vscsihba.tcmu.response import Response, ResponseWriter
 from vscsihba.tcmu.survey import Survey, survey
-from vscsihba.transport import ALL, Accept, Cut, Recovered
+from vscsihba.transport import ALL, Accept, FastPath, Recovered
 
 _REQUEST = struct.Struct("=HxxI12xQ16xQQ")
 """From byte 4 of an entry: cmd_id, iov_cnt, cdb_off, iov[0].iov_base, iov[0].iov_len.
@@ -86,7 +86,7 @@ class Ring:
             kick=kick,
         )
         self.begun, self.complete = answers.begun, answers.complete
-        self.refuse, self.abandon = answers.refuse, answers.abandon
+        self.refuse, self.complete_keep_buf = answers.refuse, answers.complete_keep_buf
         self.publish, self.reattach, self.restart = answers.publish, answers.reattach, answers.restart
         self.pending = self._positions.pending
         self.take_management = self._commands.take_management
@@ -96,7 +96,7 @@ class Ring:
         """The commands handed out on the long road and not yet completed, oldest first."""
         return tuple(self._commands.views)
 
-    def drain(self, cut: Cut, accept: Accept, most: int = ALL) -> int:
+    def drain(self, cut: FastPath, accept: Accept, most: int = ALL) -> int:
         """Fetch up to the head, answering in place what `cut` executes.
 
         See `vscsihba.transport.Transport.drain`. An in-place answer needs one store: the slot

@@ -121,7 +121,7 @@ def test_format_immed_makes_progress_that_can_be_polled() -> None:
     disk = Disk(blocks=8192)
     work = start(disk, "04 10 00 00 00 00", bytes.fromhex("00 8a 0000 00 01 0001 aa"))
     assert disk.run(READY).condition == FORMATTING
-    assert not disk.lu.clear_road
+    assert not disk.lu.fast_path_clear
     next(work)
     work.send(None)
     answer = disk.run(SENSE)
@@ -129,7 +129,7 @@ def test_format_immed_makes_progress_that_can_be_polled() -> None:
     assert answer.data[15:18] == bytes([0x80, 0x40, 0x00]), "one piece of four"
     disk.drive(work)
     assert disk.run(READY).good
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 def test_sanitize_block_erase(disk: Disk) -> None:

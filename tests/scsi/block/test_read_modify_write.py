@@ -92,4 +92,4 @@ def test_read_modify_write_runs_alone(opcode: int) -> None:
 
 
 def test_compare_and_write_is_never_repeated() -> None:
-    assert not TABLE[0x89, None].repeatable
+    assert not TABLE[0x89, None].idempotent

@@ -165,11 +165,11 @@ def test_synchronize_cache_immed_failure_is_a_deferred_error() -> None:
     disk = Disk()
     disk.faults[Flush] = OSError(errno.EIO, "lost")
     assert disk.run("35 02 00000000 00 0000 00").good
-    assert not disk.lu.clear_road
+    assert not disk.lu.fast_path_clear
     answer = disk.run(READS[10])
     assert answer.condition == (SenseKey.HARDWARE_ERROR, Asc.WRITE_ERROR)
     assert answer.sense[0] == 0x71
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
     assert disk.run(READS[10]).good
 
 

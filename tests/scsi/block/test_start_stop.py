@@ -24,7 +24,7 @@ def polled(disk: Disk) -> int:
 def test_eject_takes_the_medium_away() -> None:
     disk = Disk(removable=True)
     assert disk.run(EJECT).good
-    assert not disk.lu.clear_road
+    assert not disk.lu.fast_path_clear
     assert disk.operations == [Flush()]
     for cdb in (READY, READ, "25" + "00" * 9, "35" + "00" * 9):
         assert disk.run(cdb).condition == NO_MEDIUM
@@ -37,7 +37,7 @@ def test_load_brings_the_medium_back() -> None:
     disk.run(EJECT)
     assert disk.run(LOAD).good
     assert disk.run(READY).good
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 def test_eject_is_refused_where_nothing_is_removable() -> None:
@@ -121,13 +121,13 @@ def test_stop_that_cannot_flush_fails() -> None:
 def test_power_condition_is_polled_and_ends_with_a_read(condition: int, asc: Asc) -> None:
     disk = Disk()
     assert disk.run(bytes([0x1B, 0, 0, 0, condition << 4, 0])).good
-    assert not disk.lu.clear_road
+    assert not disk.lu.fast_path_clear
     assert polled(disk) == asc
     assert disk.run(READY).good
     assert polled(disk) == asc, "TEST UNIT READY moves no data"
     assert disk.run(READ).good
     assert polled(disk) == 0
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 @pytest.mark.parametrize("cdb", ["1b 00 00 00 10 00", "1b 00 00 00 01 00", "1b 00 00 00 70 00"])
@@ -135,12 +135,12 @@ def test_power_condition_active(cdb: str) -> None:
     disk = Disk()
     disk.run("1b 00 00 00 20 00")
     assert disk.run(cdb).good
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 @pytest.mark.parametrize("condition", [4, 5, 6, 8, 9, 12, 13, 14, 15])
 def test_power_condition_that_does_not_exist_changes_nothing(condition: int) -> None:
     disk = Disk(removable=True)
     assert disk.run(bytes([0x1B, 1, 0, 0, condition << 4 | 2, 0])).good
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
     assert disk.run(READY).good

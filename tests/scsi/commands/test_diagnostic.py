@@ -71,7 +71,7 @@ def test_self_test_that_fails_in_the_background() -> None:
     disk.bad_offsets = {32 * BLOCK}
     assert send(disk, BACKGROUND_SHORT).good
     assert results(disk) == [(1, FAILED, 32)]
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 def test_self_test_runs_and_is_aborted() -> None:

@@ -4,9 +4,9 @@ import pytest
 
 from tests.scsi.disk import Disk, everything
 from vscsihba.scsi import TABLE, Asc, Command, SenseKey
-from vscsihba.scsi.commands.target_core import answered_before
+from vscsihba.scsi.commands.target_core import handled_by_target_core
 
-ROWS = [row for row in TABLE.values() if row.run is answered_before]
+ROWS = [row for row in TABLE.values() if row.run is handled_by_target_core]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
@@ -18,5 +18,5 @@ def test_target_core_command_that_came_through_is_refused(row: Command) -> None:
 
 
 def test_target_core_commands_are_reported_only_behind_one() -> None:
-    assert [row for row in everything().lu.table.values() if row.run is answered_before] == ROWS
-    assert not [row for row in Disk().lu.table.values() if row.run is answered_before]
+    assert [row for row in everything().lu.table.values() if row.run is handled_by_target_core] == ROWS
+    assert not [row for row in Disk().lu.table.values() if row.run is handled_by_target_core]

@@ -143,7 +143,7 @@ def test_token_expires() -> None:
         disk.lu.tokens.find(token, 5_001)
     assert caught.value.sense.asc == Asc.INVALID_TOKEN_OPERATION_TOKEN_EXPIRED
     assert write(disk, token, [(10, 3)]).condition == UNKNOWN, "an expired token is soon forgotten"
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 def test_token_is_deleted_if_asked_to(disk: Disk) -> None:
@@ -182,10 +182,10 @@ CHANGES = {
 @pytest.mark.parametrize(("cdb", "out"), CHANGES.values(), ids=CHANGES)
 def test_token_is_revoked_when_its_data_changes(disk: Disk, cdb: str, out: bytes) -> None:
     token = token_of(disk, [(2, 3)])
-    assert not disk.lu.clear_road, "while there are tokens, no write goes unnoticed"
+    assert not disk.lu.fast_path_clear, "while there are tokens, no write goes unnoticed"
     assert disk.run(cdb, out=out).good
     assert write(disk, token, [(10, 3)]).condition == REVOKED
-    assert disk.lu.clear_road
+    assert disk.lu.fast_path_clear
 
 
 def test_token_survives_changes_elsewhere(disk: Disk) -> None:

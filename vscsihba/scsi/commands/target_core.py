@@ -18,6 +18,6 @@ if TYPE_CHECKING:
     from vscsihba.scsi.response import Response
 
 
-def answered_before(_lu: LogicalUnit, _cdb: Cdb, _buffer: Buffer) -> Response:
+def handled_by_target_core(_lu: LogicalUnit, _cdb: Cdb, _buffer: Buffer) -> Response:
     """Refuse a command that should not have come here (drivers/target/target_core_device.c)."""
     raise illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
