@@ -12,12 +12,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.handlers.around import VERBS, Around, Request, Verb
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.interceptor import VERBS, Interceptor, Request, Verb
 from vscsihba.handlers.options import FilePath, Seconds
 
 
-class DelayHandler(Around):
+class DelayHandler(Interceptor):
     """A slower disk."""
 
     name = "delay"

@@ -15,14 +15,14 @@ from typing import Annotated
 from msgspec import Meta
 
 from vscsihba.errors import MediumError
-from vscsihba.handlers.around import Around, Request, Verb
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.interceptor import Interceptor, Request, Verb
 from vscsihba.handlers.options import Count, FilePath, Probability, Size
 
 _MEDIUM = "medium"
 
 
-class ErrorHandler(Around):
+class ErrorHandler(Interceptor):
     """A disk that fails."""
 
     name = "error"

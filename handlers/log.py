@@ -12,13 +12,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.handlers.around import VERBS, Around, Request, Verb
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.interceptor import VERBS, Interceptor, Request, Verb
 
 log = logging.getLogger(__name__)
 
 
-class LogHandler(Around):
+class LogHandler(Interceptor):
     """A line in the log for every request (logger ``vscsihba.handlers.log``)."""
 
     name = "log"

@@ -15,8 +15,8 @@ from msgspec import Meta
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
 from vscsihba.errors import InUseError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.claims import NameClaim
 from vscsihba.handlers.options import BlockSize, Size
+from vscsihba.handlers.shared.claims import NameClaim
 from vscsihba.units import format_size
 
 PAGE = 64 << 10

@@ -12,9 +12,9 @@ from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.filter import Transform
-from vscsihba.handlers.losses import losses_moved
 from vscsihba.handlers.options import Ordinal, Size
-from vscsihba.handlers.partitions import Partition, find_partition
+from vscsihba.handlers.shared.medium_errors import shift_medium_errors
+from vscsihba.handlers.shared.partitions import Partition, find_partition
 
 
 class OffsetHandler(Transform):
@@ -94,12 +94,12 @@ class OffsetHandler(Transform):
 
     def read(self, offset: int, views: Views) -> None:
         """Read elsewhere."""
-        with losses_moved(-self._start):
+        with shift_medium_errors(-self._start):
             self.next.read(self._start + offset, views)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write elsewhere."""
-        with losses_moved(-self._start):
+        with shift_medium_errors(-self._start):
             self.next.write(self._start + offset, views, fua=fua)
 
     def flush(self) -> None:
@@ -108,17 +108,17 @@ class OffsetHandler(Transform):
 
     def unmap(self, offset: int, length: int) -> None:
         """Unmap elsewhere."""
-        with losses_moved(-self._start):
+        with shift_medium_errors(-self._start):
             self.next.unmap(self._start + offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Write zeroes elsewhere."""
-        with losses_moved(-self._start):
+        with shift_medium_errors(-self._start):
             self.next.write_zeroes(self._start + offset, length, may_unmap=may_unmap, fua=fua)
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Ask elsewhere, and move the answer here."""
-        with losses_moved(-self._start):
+        with shift_medium_errors(-self._start):
             found = self.next.extents(self._start + offset, length)
         return [
             replace(status, extent=Extent(status.extent.offset - self._start, status.extent.length))

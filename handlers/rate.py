@@ -12,8 +12,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.handlers.around import Around, Request, Verb
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.interceptor import Interceptor, Request, Verb
 from vscsihba.handlers.options import Positive, Seconds, Size
 
 
@@ -41,7 +41,7 @@ class Bucket:
             return max(0.0, -self._tokens / self._per_second)
 
 
-class RateHandler(Around):
+class RateHandler(Interceptor):
     """A disk with a limited rate."""
 
     name = "rate"

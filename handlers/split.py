@@ -14,7 +14,7 @@ from vscsihba.block import Buffer, Capabilities, Extent, ExtentStatus, Geometry,
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.fan import Fan
-from vscsihba.handlers.losses import losses_moved
+from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 
 
 class SplitHandler(Fan):
@@ -121,14 +121,14 @@ class SplitHandler(Fan):
         """Read from each leg concerned."""
         buffer = Buffer(views)
         for part, start, at, length in self._pieces(offset, buffer.length):
-            with losses_moved(start):
+            with shift_medium_errors(start):
                 part.read(at, buffer.take(start + at - offset, length))
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write to each leg concerned."""
         buffer = Buffer(views)
         for part, start, at, length in self._pieces(offset, buffer.length):
-            with losses_moved(start):
+            with shift_medium_errors(start):
                 part.write(at, buffer.take(start + at - offset, length), fua=fua)
 
     def flush(self) -> None:
@@ -140,19 +140,19 @@ class SplitHandler(Fan):
     def unmap(self, offset: int, length: int) -> None:
         """Unmap in each leg concerned."""
         for part, start, at, count in self._pieces(offset, length):
-            with losses_moved(start):
+            with shift_medium_errors(start):
                 part.unmap(at, count)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Write zeroes to each leg concerned."""
         for part, start, at, count in self._pieces(offset, length):
-            with losses_moved(start):
+            with shift_medium_errors(start):
                 part.write_zeroes(at, count, may_unmap=may_unmap, fua=fua)
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Ask the first leg concerned; the caller asks on behind what it told."""
         part, start, at, count = next(self._pieces(offset, length))
-        with losses_moved(start):
+        with shift_medium_errors(start):
             found = part.extents(at, count)
         return [
             replace(status, extent=Extent(start + status.extent.offset, status.extent.length))

@@ -17,10 +17,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from vscsihba.block import Views
-from vscsihba.handlers.around import VERBS, Around, Request, Verb
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
-from vscsihba.handlers.durable import replace_file
+from vscsihba.handlers.interceptor import VERBS, Interceptor, Request, Verb
 from vscsihba.handlers.options import FilePath
+from vscsihba.handlers.shared.durable import replace_file
 from vscsihba.units import format_size
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Count:
         )
 
 
-class StatsHandler(Around):
+class StatsHandler(Interceptor):
     """Counters by verb."""
 
     name = "stats"

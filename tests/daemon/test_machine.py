@@ -13,7 +13,7 @@ from vscsihba.configfs import Hba, Lun, Observed, paths
 from vscsihba.daemon import holders, media
 from vscsihba.daemon.machine import check_machine
 from vscsihba.errors import ConfigError, HostError
-from vscsihba.handlers import file_path
+from vscsihba.handlers.file import path as file_path
 
 MiB = 1 << 20
 Make = Callable[..., Document]

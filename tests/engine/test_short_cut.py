@@ -14,7 +14,7 @@ import pytest
 from tests.bench.road import cdb_10, serving
 from vscsihba.engine.lun import BATCH, ServedLun
 from vscsihba.engine.mailbox import Mailbox
-from vscsihba.handlers import linux
+from vscsihba.handlers.shared import linux
 from vscsihba.loopback import Loopback
 
 DEPTH = 32

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.handlers import surviving
+from vscsihba.handlers.shared import tmpfs_store as surviving
 
 
 @pytest.fixture(autouse=True)

@@ -32,8 +32,9 @@ from hypothesis import strategies as st
 
 from tests.handlers.model import read
 from vscsihba.errors import VscsihbaError
-from vscsihba.handlers import linux, surviving
 from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.shared import linux
+from vscsihba.handlers.shared import tmpfs_store as surviving
 from vscsihba.handlers.stack import Document, build
 
 SECTOR = 512

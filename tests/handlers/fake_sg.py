@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.scsi.disk import Disk
-from vscsihba.handlers import sg_device
+from vscsihba.handlers.sg import device as sg_device
 
 NODE = "/dev/null"
 _SG_IO, _BLKSECTGET = 0x2285, 0x1267

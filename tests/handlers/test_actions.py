@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.handlers.mirror.test_mirror import eventually
 from tests.handlers.model import read, write
-from tests.handlers.test_mirror import eventually
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.actions import ask, find, quiet
 from vscsihba.handlers.stack import Stack, build

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.handlers.encrypt.test_encrypt import quick
 from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests
-from tests.handlers.test_encrypt import quick
 from vscsihba.handlers.stack import Document
 
 FILTERS = ["cow", "cache", "encrypt", "offset", "snapshot", "log"]

@@ -26,22 +26,22 @@ _CUT: Final = "vscsihba/engine/short_cut.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 
-_SLOTS: Final = "handlers/cache_slots.py"
+_SLOTS: Final = "handlers/cache/slots.py"
 _PRIVATE: Final = 'private = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")'
 _LENGTH: Final = "Any length does that fits into a name and that nobody guesses."
 
 HARMLESS: Final = (
-    Harmless("handlers/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
-    Harmless("handlers/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
-    Harmless("handlers/cow_disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
+    Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
+    Harmless("handlers/shared/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
+    Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
-        "handlers/cow_disk.py",
+        "handlers/cow/disk.py",
         "if start < stop and self.overlay.is_all(DATA, start, stop - start):",
         "Lt -> LtE",
         "Giving back an empty range does nothing.",
     ),
     Harmless(
-        "handlers/superblock.py",
+        "handlers/shared/superblock.py",
         "if found != magic or end > len(slot) or zlib.crc32(slot[_CHECKED:end]) != crc:",
         "drop 'end > len(slot)'",
         "The checksum covers the length, so a wrong one would have to match by chance.",

@@ -29,27 +29,39 @@ class Target:
 
 
 _HANDLERS: Final = "tests/handlers"
-_MIRROR: Final = (f"{_HANDLERS}/test_mirror_marks.py", f"{_HANDLERS}/test_mirror.py")
+_COW: Final = f"{_HANDLERS}/cow/test_cow.py"
+_DURABLE: Final = "tests/sim/test_durable_files.py"
+_ENCRYPT: Final = f"{_HANDLERS}/encrypt/test_encrypt.py"
+_MIRROR: Final = (f"{_HANDLERS}/mirror/test_mirror_marks.py", f"{_HANDLERS}/mirror/test_mirror.py")
 _SIM: Final = "tests/sim/test_exhaustive.py"
 
 TARGETS: Final = (
-    Target("handlers/durable.py", (f"{_HANDLERS}/test_durable.py", "tests/sim/test_durable_files.py")),
-    Target("handlers/file_making.py", (f"{_HANDLERS}/test_file.py", "tests/sim/test_durable_files.py")),
-    Target("handlers/file_direct.py", (f"{_HANDLERS}/test_file.py",)),
-    Target("handlers/file_sync.py", (f"{_HANDLERS}/test_file.py",)),
-    Target("handlers/superblock.py", (f"{_HANDLERS}/test_superblock.py",)),
-    Target("handlers/surviving.py", (f"{_HANDLERS}/test_surviving.py", f"{_HANDLERS}/test_cow.py")),
-    Target("handlers/overlay.py", (f"{_HANDLERS}/test_cow.py", _SIM, "-k", "cow")),
-    Target("handlers/overlay_file.py", (f"{_HANDLERS}/test_cow.py", f"{_HANDLERS}/test_cow_admin.py")),
-    Target("handlers/cow_disk.py", (f"{_HANDLERS}/test_cow.py", _SIM, "-k", "cow")),
-    Target("handlers/snapshot_set.py", (f"{_HANDLERS}/test_snapshot.py",)),
-    Target("handlers/cache.py", (f"{_HANDLERS}/test_cache.py",)),
-    Target("handlers/cache_slots.py", (f"{_HANDLERS}/test_cache.py",)),
-    Target("handlers/mirror_sync.py", _MIRROR),
-    Target("handlers/mirror_state.py", ("tests/sim/test_durable_files.py", *_MIRROR)),
-    Target("handlers/mirror_members.py", _MIRROR),
-    Target("handlers/encrypt.py", (f"{_HANDLERS}/test_encrypt.py",)),
-    Target("handlers/luks2.py", (f"{_HANDLERS}/test_encrypt.py", f"{_HANDLERS}/test_encrypt_admin.py")),
+    Target(
+        "handlers/shared/durable.py",
+        (f"{_HANDLERS}/shared/test_durable.py", _DURABLE),
+    ),
+    Target("handlers/file/making.py", (f"{_HANDLERS}/file/test_file.py", _DURABLE)),
+    Target("handlers/file/direct.py", (f"{_HANDLERS}/file/test_file.py",)),
+    Target("handlers/file/sync.py", (f"{_HANDLERS}/file/test_file.py",)),
+    Target("handlers/shared/superblock.py", (f"{_HANDLERS}/shared/test_superblock.py",)),
+    Target(
+        "handlers/shared/tmpfs_store.py",
+        (f"{_HANDLERS}/shared/test_tmpfs_store.py", _COW),
+    ),
+    Target("handlers/cow/overlay.py", (_COW, _SIM, "-k", "cow")),
+    Target("handlers/cow/overlay_file.py", (_COW, f"{_HANDLERS}/cow/test_cow_admin.py")),
+    Target("handlers/cow/disk.py", (_COW, _SIM, "-k", "cow")),
+    Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot/test_snapshot.py",)),
+    Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
+    Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),
+    Target("handlers/mirror/sync.py", _MIRROR),
+    Target("handlers/mirror/state.py", (_DURABLE, *_MIRROR)),
+    Target("handlers/mirror/members.py", _MIRROR),
+    Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
+    Target(
+        "handlers/encrypt/luks2.py",
+        (_ENCRYPT, f"{_HANDLERS}/encrypt/test_encrypt_admin.py"),
+    ),
     Target("vscsihba/tcmu/ring.py", ("tests/tcmu",)),
     Target("vscsihba/tcmu/journal.py", ("tests/tcmu/test_journal.py",)),
     Target("vscsihba/tcmu/answers.py", ("tests/tcmu",)),

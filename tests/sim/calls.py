@@ -22,7 +22,7 @@ from typing import Any, Final
 from tests.sim.faults import KILL, MEMORY, POWER, SHORT, SLOW, NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Change, Inode, Storage
-from vscsihba.handlers import linux
+from vscsihba.handlers.shared import linux
 
 _NOT_ON_TMPFS: Final = os.RWF_NOWAIT | getattr(os, "RWF_HIPRI", 0)
 _BY_DESCRIPTOR: Final = (

@@ -14,8 +14,8 @@ from tests.sim.layers import SECTORS, Layer
 from tests.sim.scheduler import Killed
 from tests.sim.world import Life, World
 from vscsihba.errors import FlushError
+from vscsihba.handlers.shared.vectored import read_bytes
 from vscsihba.handlers.stack import build
-from vscsihba.handlers.vectored import read_bytes
 
 _REST: Final = 300.0
 """Virtual seconds in which everything has to be closed that is closed in the background."""

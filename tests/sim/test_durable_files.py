@@ -10,11 +10,12 @@ import pytest
 
 from tests.sim.faults import DEATHS, FAULTS, Fault, OneFault
 from tests.sim.world import World
-from vscsihba.handlers import file_making, overlay_file
-from vscsihba.handlers.cow_format import Header
-from vscsihba.handlers.durable import replace_file
-from vscsihba.handlers.mirror_metadata import LegEntry, Metadata
-from vscsihba.handlers.mirror_state import create_state
+from vscsihba.handlers.cow import overlay_file
+from vscsihba.handlers.cow.format import Header
+from vscsihba.handlers.file import making as file_making
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
+from vscsihba.handlers.mirror.state import create_state
+from vscsihba.handlers.shared.durable import replace_file
 
 OLD, NEW = b"old" * 3000, b"new" * 3000
 

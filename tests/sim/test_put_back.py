@@ -21,13 +21,13 @@ from tests.sim.histories import Histories, Outcome
 from tests.sim.initiator import Initiator, Step
 from tests.sim.layers import LAYERS
 from tests.sim.runs import run, send
-from vscsihba.handlers import mirror_start
-from vscsihba.handlers.cache_slots import Slots
-from vscsihba.handlers.mirror_assembly import Candidate, Verdict, judge
-from vscsihba.handlers.mirror_members import Members
-from vscsihba.handlers.mirror_metadata import Metadata
-from vscsihba.handlers.mirror_state import MirrorState
-from vscsihba.handlers.overlay import Overlay
+from vscsihba.handlers.cache.slots import Slots
+from vscsihba.handlers.cow.overlay import Overlay
+from vscsihba.handlers.mirror import start as mirror_start
+from vscsihba.handlers.mirror.assembly import Candidate, Verdict, judge
+from vscsihba.handlers.mirror.members import Members
+from vscsihba.handlers.mirror.metadata import Metadata
+from vscsihba.handlers.mirror.state import MirrorState
 
 MOST = 400
 """Histories in which a fault has to be found."""

@@ -23,7 +23,8 @@ from tests.sim.calls import Calls, patched
 from tests.sim.faults import NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Storage
-from vscsihba.handlers import lanes, surviving
+from vscsihba.handlers.shared import abandonable_pool as lanes
+from vscsihba.handlers.shared import tmpfs_store as surviving
 
 
 def _hook_that_ignores_death(hook: Callable[[Any], object]) -> Callable[[Any], None]:

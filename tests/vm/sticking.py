@@ -14,8 +14,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.handlers.around import Around, Request, Verb
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.interceptor import Interceptor, Request, Verb
 from vscsihba.handlers.options import FilePath
 
 
@@ -24,7 +24,7 @@ def holding(flag: Path) -> Path:
     return flag.with_name(flag.name + ".holding")
 
 
-class Sticking(Around):
+class Sticking(Interceptor):
     """Storage that answers nothing while a file exists, like a server that has gone."""
 
     name = "sticking"
@@ -47,7 +47,7 @@ class Sticking(Around):
         yield
 
 
-class Dying(Around):
+class Dying(Interceptor):
     """A process that is killed once a write has reached the medium, before anybody is told."""
 
     name = "dying"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.shell import checksum, mounted, run
-from vscsihba.handlers import reflink
+from vscsihba.handlers.file import reflink
 
 MiB = 1 << 20
 

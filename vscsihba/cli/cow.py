@@ -10,7 +10,7 @@ from vscsihba.cli.commands import parser_of
 from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import print_json, print_table
 from vscsihba.cli.verbs import Verbs, progress_bar
-from vscsihba.handlers import cow_admin
+from vscsihba.handlers.cow import admin as cow_admin
 from vscsihba.handlers.stack import build
 from vscsihba.handlers.stack_text import parse
 from vscsihba.units import format_size

@@ -15,10 +15,10 @@ from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import print_json
 from vscsihba.cli.verbs import Verbs
 from vscsihba.errors import UsageError
-from vscsihba.handlers import encrypt_admin
-from vscsihba.handlers.encrypt import EncryptHandler
+from vscsihba.handlers.encrypt import admin as encrypt_admin
+from vscsihba.handlers.encrypt.handler import EncryptHandler
+from vscsihba.handlers.encrypt.passphrase import PassphraseOptions
 from vscsihba.handlers.options import convert
-from vscsihba.handlers.passphrase import PassphraseOptions
 from vscsihba.handlers.stack import Document, build
 from vscsihba.handlers.stack_text import parse
 from vscsihba.units import parse_size

@@ -86,7 +86,7 @@ def _number(text: str) -> int:
 
 
 def _examine(options: argparse.Namespace) -> object:
-    from vscsihba.handlers.mirror_mark import read_mark  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.handlers.mirror.mark import read_mark  # noqa: PLC0415 - --help needs none of it
 
     with _opened(options.leg, read_only=True) as disk:
         found = read_mark(disk)
@@ -96,7 +96,7 @@ def _examine(options: argparse.Namespace) -> object:
 
 
 def _erase_mark(options: argparse.Namespace) -> object:
-    from vscsihba.handlers.mirror_mark import erase_mark, read_mark  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.handlers.mirror.mark import erase_mark, read_mark  # noqa: PLC0415 - --help needs none of it
 
     with _opened(options.leg, read_only=False) as disk:
         found = read_mark(disk)

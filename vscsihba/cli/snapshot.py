@@ -12,7 +12,7 @@ from vscsihba.cli.entry import Parser
 from vscsihba.cli.output import print_json, print_table
 from vscsihba.cli.place import DESCRIPTION
 from vscsihba.cli.verbs import Verbs
-from vscsihba.handlers.snapshot_set import renew_uuid
+from vscsihba.handlers.snapshot.snapshot_set import renew_uuid
 
 _EXAMPLES: Final = """\
   vscsihba snapshot take hba0/lun0 monday         the disk as it is now, under a name

@@ -6,7 +6,7 @@ from pathlib import Path
 from vscsihba.daemon.holders import size_of_device
 from vscsihba.daemon.media import Medium
 from vscsihba.errors import ConfigError
-from vscsihba.handlers.file import FileHandler
+from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.units import exact_size, format_size, parse_size
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.errors import HostError
-from vscsihba.handlers.durable import replace_file
+from vscsihba.handlers.shared.durable import replace_file
 
 NAME: Final = "vscsihba.service"
 DIRECTORY: Final = Path("/etc/systemd/system")

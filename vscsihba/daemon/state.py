@@ -22,7 +22,7 @@ from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.config.salvage import Salvage, salvage
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
-from vscsihba.handlers.durable import replace_file, sync_directory
+from vscsihba.handlers.shared.durable import replace_file, sync_directory
 from vscsihba.units import counted
 
 log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _remove_unfinished(file: Path) -> None:
-    """Remove what a process that was killed has left of a new content (`vscsihba.handlers.durable`)."""
+    """Remove unfinished files of a killed process (`vscsihba.handlers.shared.durable`)."""
     for left in file.parent.glob(f".{file.name}.{'[0-9a-f]' * 16}"):
         try:
             left.unlink(missing_ok=True)

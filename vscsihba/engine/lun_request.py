@@ -13,8 +13,8 @@ from vscsihba.config.sizes import ONCE
 from vscsihba.config.stacks import canonical
 from vscsihba.engine.appearance import Appearance, Tuning
 from vscsihba.errors import UsageError, VscsihbaError
-from vscsihba.handlers.durable import replace_file
 from vscsihba.handlers.registry import Registry
+from vscsihba.handlers.shared.durable import replace_file
 from vscsihba.handlers.stack import Document, Stack, build
 
 _ONCE = (*ONCE, "size")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.errors import HostError
-from vscsihba.handlers.durable import replace_file
+from vscsihba.handlers.shared.durable import replace_file
 
 log = logging.getLogger(__name__)
 

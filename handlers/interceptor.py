@@ -1,0 +1,116 @@
+"""Interceptor: filters that do one thing around every verb, whichever it is.
+
+Such a filter defines `around`, a context manager that is entered before a verb goes down
+and left after it. The bytes go by unseen. This module knows what is asked for, not what a filter makes of it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from vscsihba.block import ExtentStatus, Views
+from vscsihba.handlers.base import InlineVerbs
+from vscsihba.handlers.filter import PassThrough
+
+Verb = Literal["read", "write", "flush", "unmap", "write_zeroes", "extents", "resize", "crypto_erase"]
+"""What can be asked of a handler."""
+VERBS: tuple[Verb, ...] = get_args(Verb)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One use of a verb.
+
+    Attributes:
+        verb: Which.
+        offset: First byte of its range; 0 if it has none.
+        length: Bytes of its range; 0 if it has none, the new size for a resize.
+        fua: It is to end on stable storage.
+    """
+
+    verb: Verb
+    offset: int = 0
+    length: int = 0
+    fua: bool = False
+
+    def __str__(self) -> str:
+        """Lay the request out as words."""
+        ranged = self.verb not in ("flush", "resize", "crypto_erase")
+        where = f" offset={self.offset} length={self.length}" if ranged else ""
+        size = f" size={self.length}" if self.verb == "resize" else ""
+        return f"{self.verb}{where}{size}{' fua' if self.fua else ''}"
+
+
+class Interceptor(PassThrough):
+    """A filter whose `around` runs around every verb of the layer below."""
+
+    workers = 64
+
+    @property
+    def watched(self) -> Collection[Verb]:
+        """The verbs that `around` makes a difference to; the others go down as if it were not there."""
+        return VERBS
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """The inline verbs of the layer below where they are not watched."""
+        inline, below = super().inline, self.next.inline
+        if "read" not in self.watched:
+            inline = replace(inline, read=below.read, read_flags=below.read_flags)
+        if "write" not in self.watched:
+            inline = replace(
+                inline, write=below.write, write_flags=below.write_flags, write_limit=below.write_limit
+            )
+        return inline
+
+    @abstractmethod
+    def around(self, request: Request) -> AbstractContextManager[None]:
+        """Return what to enter before the verb goes down, and to leave after it.
+
+        Several threads may be inside at once.
+
+        Raises:
+            OSError: Instead of going down.
+        """
+
+    def read(self, offset: int, views: Views) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("read", offset, sum(map(len, views)))):
+            self.next.read(offset, views)
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("write", offset, sum(map(len, views)), fua)):
+            self.next.write(offset, views, fua=fua)
+
+    def flush(self) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("flush")):
+            self.next.flush()
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("unmap", offset, length)):
+            self.next.unmap(offset, length)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("write_zeroes", offset, length, fua)):
+            self.next.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua)
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Pass down, with `around` around it."""
+        with self.around(Request("extents", offset, length)):
+            return self.next.extents(offset, length)
+
+    def resize(self, size: int) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("resize", length=size)):
+            self.next.resize(size)
+
+    def crypto_erase(self) -> None:
+        """Pass down, with `around` around it."""
+        with self.around(Request("crypto_erase")):
+            self.next.crypto_erase()

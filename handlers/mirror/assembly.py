@@ -1,0 +1,255 @@
+"""Assembly: deciding from the copies of a mirror's metadata which legs have all the data.
+
+The copy with the highest event count is believed where more than half of its votes can be seen, so that
+no later change can be hidden in the copies that are missing. Two copies of which each says that the
+other's leg is out contradict each other, whatever their event counts; then a majority of the
+legs in both of them and the state file is needed. Where that does not decide, a person can, for
+one leg at one event count, so the same words decide nothing a second time.
+
+All of this is pure computation. How copies are read and written is not this module's business.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import msgspec
+
+from vscsihba.errors import HostError
+from vscsihba.handlers.mirror.mark import FoundMark
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, identity_text
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A leg that could be opened, and might take part.
+
+    Attributes:
+        label: Names it in messages.
+        identity: Of its medium.
+        mark: Its mark.
+        is_empty: Tells whether its medium has nothing but zeroes; may raise ``OSError``.
+        overwrite: Whatever is on it may be overwritten.
+        is_known_as: Tells whether an identity that was recorded once names its medium; may raise ``OSError``.
+    """
+
+    label: str
+    identity: str
+    mark: FoundMark
+    is_empty: Callable[[], bool]
+    overwrite: bool = False
+    is_known_as: Callable[[str], bool] = lambda _: False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a leg is good for.
+
+    Attributes:
+        uuid: Of the leg.
+        whole: It has all the data.
+        everything: All of it has to be written, not just the dirty regions.
+        event: The event count in its mark; 0 if it has none.
+        size: Capacity of the disk in its mark, in bytes.
+        problem: Why it cannot be used; empty if it can.
+    """
+
+    uuid: str = ""
+    whole: bool = False
+    everything: bool = False
+    event: int = 0
+    size: int = 0
+    problem: str = ""
+
+
+def same_mirror(path: str, state: Metadata | None, legs: Sequence[Candidate]) -> str | None:
+    """Return the UUID of the mirror that the copies are of; None if there is no copy.
+
+    Raises:
+        HostError: They are of several mirrors, and no state file says which one is meant.
+    """
+    if state is not None:
+        return state.uuid
+    found = sorted({leg.mark.metadata.uuid for leg in legs if leg.mark.metadata is not None})
+    if len(found) > 1:
+        raise HostError(
+            f"{path}: there is no state file, and the legs are of several mirrors: {describe(None, legs)}",
+            cure="bring the state file back, or leave out the legs of other mirrors",
+        )
+    return found[0] if found else None
+
+
+def choose(
+    path: str, state: Metadata | None, legs: Sequence[Candidate], decide: str
+) -> tuple[Metadata, bool]:
+    """Return the copy to believe, and whether the dirty region log goes with it.
+
+    Args:
+        path: Of the state file, for messages.
+        state: The copy in the state file.
+        legs: Those that could be opened; marks of other mirrors are passed over.
+        decide: The words of a person, as a refusal has offered them; empty if there are none.
+
+    Raises:
+        HostError: The copies do not decide.
+    """
+    uuid = same_mirror(path, state, legs)
+    marks = [leg.mark.metadata for leg in legs if leg.mark.metadata and leg.mark.metadata.uuid == uuid]
+    for mark in marks:
+        if decide == token(mark):
+            return _alone(mark), False
+    copies = marks if state is None else [*marks, state]
+    newest = _undisputed(copies)
+    if newest is None or not _is_seen(newest, copies):
+        words = [f'"decide": "{token(mark)}" for leg {mark.leg[:8]}' for mark in marks]
+        raise HostError(
+            f"{path}: the marks do not decide which leg has all the data ({describe(state, legs)})",
+            cure="bring the missing ones back" + (f", or say {' or '.join(words)}" if words else ""),
+        )
+    return newest, state is not None and state.session == newest.session
+
+
+def judge(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
+    """Return what a leg is good for.
+
+    Args:
+        leg: The leg.
+        metadata: The copy that is believed.
+        opening: The mirror is being opened, so the leg cannot have missed a write since.
+
+    Raises:
+        OSError: The leg cannot be read.
+    """
+    mark = leg.mark.metadata
+    if mark is not None and mark.uuid != metadata.uuid:
+        return Verdict(problem=f"it carries the mark of another mirror, {mark.uuid}, and is never written")
+    if mark is not None and (entry := metadata.entry(mark.leg)) is not None:
+        if mark.event > metadata.event and not opening:
+            return Verdict(problem=f"its mark is newer than the mirror: event {mark.event}")
+        followed = _has_followed(mark, entry, metadata)
+        whole = opening and entry.state == "in" and followed
+        return Verdict(entry.uuid, whole, everything=not followed, event=mark.event, size=mark.size)
+    if mark is None and not leg.mark.damage and (entry := _unmarked(leg, metadata)) is not None:
+        return Verdict(entry.uuid, whole=opening and entry.state == "in")
+    if leg.overwrite or (mark is None and leg.is_empty()):
+        return Verdict(str(uuid4()), everything=True)
+    why = leg.mark.damage or ("it has no mark" if mark is None else "it is part of the mirror no more")
+    return Verdict(problem=f"{why}, and is not empty; it is written only if it is said to be overwritten")
+
+
+def copies_of(legs: Sequence[Candidate]) -> dict[int, str]:
+    """Return those legs, by their place, that are copies of other legs, with the reason to refuse them."""
+    best: dict[tuple[str, str], int] = {}
+    refused: dict[int, str] = {}
+    for number, leg in enumerate(legs):
+        mark = leg.mark.metadata
+        if mark is None:
+            continue
+        other = best.setdefault((mark.uuid, mark.leg), number)
+        if other == number:
+            continue
+        rival = legs[other].mark.metadata
+        if rival is not None and rival.event < mark.event:
+            best[mark.uuid, mark.leg], other, number = number, number, other  # noqa: PLW2901 - they change places
+        refused[number] = f"it carries the same mark as {legs[other].label}, so it is a copy of that"
+    return refused
+
+
+def token(mark: Metadata) -> str:
+    """Return the words with which a person decides for a leg as it is now."""
+    return f"{mark.leg}@{mark.event}"
+
+
+def describe(state: Metadata | None, legs: Sequence[Candidate]) -> str:
+    """Return what each copy says, for messages."""
+    parts = [f"state file: {'missing' if state is None else _said(state)}"]
+    for leg in legs:
+        mark = leg.mark.metadata
+        parts.append(f"{leg.label}: {leg.mark.damage or 'no mark' if mark is None else _said(mark)}")
+    return "; ".join(parts)
+
+
+def _said(copy: Metadata) -> str:
+    inside = ", ".join(
+        sorted(f"{leg.uuid[:8]} ({leg.name or leg.identity})" for leg in copy.legs if leg.state == "in")
+    )
+    whose = f"leg {copy.leg[:8]} of mirror {copy.uuid[:8]}, " if copy.leg else ""
+    return f"{whose}event {copy.event}, in: {inside}"
+
+
+def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
+    """Return the copy with the highest event count, or the one that a majority has where it is disputed."""
+    if not copies:
+        return None
+    newest = max(copies, key=lambda copy: copy.event)
+    rivals = [copy for copy in copies if _contradict(copy, newest) and not _is_superseded(copy, copies)]
+    if not rivals:
+        return newest
+    legs = newest.members.union(*(rival.members for rival in rivals))
+    for choice in (newest, *rivals):
+        supporters = [copy for copy in copies if copy.members == choice.members]
+        if 2 * sum(2 if copy.leg else 1 for copy in supporters) > 2 * len(legs) + 1:
+            return max(supporters, key=lambda copy: copy.event)
+    return None
+
+
+def _is_superseded(copy: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Tell whether a leg that is in by a copy has moved on from it, by its own mark."""
+    return any(other.leg in copy.members and other.event > copy.event for other in copies)
+
+
+def _contradict(one: Metadata, other: Metadata) -> bool:
+    """Tell whether two copies have gone different ways: no leg is in by both, or one event means two things.
+
+    A leg that is in by both cannot: its own mark has only ever moved on.
+    """
+    return one.members.isdisjoint(other.members) or (
+        one.event == other.event and one.members != other.members
+    )
+
+
+def _is_seen(newest: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Tell whether copies that are as new as `newest` knows them to be have more than half of its votes."""
+    seen = {
+        copy.leg
+        for copy in copies
+        if copy.leg and (entry := newest.entry(copy.leg)) is not None and copy.event >= entry.event
+    }
+    state_file = any(not copy.leg and copy.event >= newest.state_event for copy in copies)
+    return newest.is_majority(seen, state_file=state_file)
+
+
+def _has_followed(mark: Metadata, entry: LegEntry, metadata: Metadata) -> bool:
+    """Tell whether a mark is one that the mirror may have written to the leg last.
+
+    Else it is on an older copy of the medium, or the leg was used without the others.
+    """
+    until = entry.until if entry.state == "out" else metadata.event
+    return entry.event <= mark.event <= until
+
+
+def _unmarked(leg: Candidate, metadata: Metadata) -> LegEntry | None:
+    """Return the entry of a leg that had no mark when the copy was written, found by its medium's name."""
+    name = identity_text(leg.identity)
+    found = [
+        entry
+        for entry in metadata.legs
+        if entry.event == 0 and (entry.identity == name or leg.is_known_as(entry.identity))
+    ]
+    if len(found) != 1:  # media that have one name in common are not known by it
+        return None
+    return found[0] if found[0].state == "in" or metadata.event == 0 else None
+
+
+def _alone(mark: Metadata) -> Metadata:
+    """Return a copy of which the leg that carries it is the only one that has all the data.
+
+    The others may have gone their own way: no mark that they have counts.
+    """
+    legs = tuple(
+        msgspec.structs.replace(leg, state="in")
+        if leg.uuid == mark.leg
+        else msgspec.structs.replace(leg, state="out", event=mark.event + 1, until=0)
+        for leg in mark.legs
+    )
+    return msgspec.structs.replace(mark, legs=legs)

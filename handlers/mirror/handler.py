@@ -1,0 +1,399 @@
+"""mirror: the same data on several legs; the disk goes on as long as one of them does.
+
+A write goes to every leg, a read to one of them. A leg that fails, or does not answer in
+time, is dropped, reported, and recorded as out before the write that it missed is answered.
+When it is back, it is made equal where that is needed, while the disk is in use
+(`mirror_sync`). Which leg has all the data is recorded in a mark behind the data of each
+leg (`mirror_mark`) and in the state file, which also has the dirty region log (`mirror_state`).
+
+This module knows the verbs; `mirror_members` knows which leg is asked and which is dropped,
+`mirror_start` how a mirror is opened.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.errors import UsageError
+from vscsihba.handlers.actions import Action, NoArguments
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.fan import Fan, Leg
+from vscsihba.handlers.file import path as file_path
+from vscsihba.handlers.mirror.leg import LegStatus, MirrorLeg, Standing
+from vscsihba.handlers.mirror.mark import enlarge
+from vscsihba.handlers.mirror.metadata import MOST_LEGS
+from vscsihba.handlers.mirror.start import Wanted, close_all, open_members
+from vscsihba.handlers.mirror.sync import Progress, Synchroniser
+from vscsihba.handlers.options import MediumPath, Options, Seconds
+from vscsihba.handlers.shared.range_lock import RangeLock
+from vscsihba.handlers.shared.vectored import read_bytes
+from vscsihba.handlers.stack import build
+
+log = logging.getLogger(__name__)
+
+_SPREAD = 1 << 20
+"""Bytes that are read from one leg before the next one's turn, so that each can read ahead."""
+
+
+class NewLeg(Options):
+    """A leg to be added."""
+
+    leg: Annotated[str | dict[str, Any], Meta(description="What the leg is: a path or a document.")]
+    overwrite: Annotated[bool, Meta(description="It need not be empty.")] = False
+
+
+class OneLeg(Options):
+    """One of the legs."""
+
+    number: Annotated[int, Meta(description="Its number, as the status tells it.", ge=0)]
+
+
+class MirrorHandler(Fan):
+    """The same data on several legs; the disk goes on as long as one does."""
+
+    name = "mirror"
+    example = (
+        '{"handler": "mirror", "path": "/srv/disk.mirror", "create": true, '
+        '"legs": ["/srv/a.img", "/mnt/b.img"]}'
+    )
+    workers = 16
+
+    class Options(Handler.Options, kw_only=True):
+        """Options of the mirror."""
+
+        path: Annotated[
+            MediumPath,
+            Meta(
+                description="The state file: a copy of what the legs' marks say, and the dirty region log.",
+                min_length=1,
+            ),
+        ]
+        create: Annotated[
+            bool,
+            Meta(
+                description="Make the file if it is missing: from the marks of the legs if they have any, "
+                "else for a new mirror with the data of the first leg."
+            ),
+        ] = False
+        overwrite: Annotated[
+            bool, Meta(description="In a new mirror, the legs after the first one need not be empty.")
+        ] = False
+        decide: Annotated[
+            str, Meta(description="The leg that has all the data, as a refusal to open has offered it.")
+        ] = ""
+        region_size: Annotated[
+            Literal[65536, 131072, 262144, 524288, 1048576, 2097152, 4194304],
+            Meta(description="Bytes that are made equal at once, in a new mirror."),
+        ] = 1048576
+        timeout: Annotated[
+            Seconds, Meta(description="How long to wait for a leg before it is dropped; 0 for ever.")
+        ] = 15.0
+        retry: Annotated[
+            Seconds, Meta(description="How long to wait before a dropped leg is tried again; 0 for never.")
+        ] = 10.0
+
+    options: Options
+
+    def __init__(self, options: Options, legs: list[Leg]) -> None:
+        super().__init__(options, legs)
+        self.workers = type(self).workers
+        self._timeout = options.timeout or None
+        self._mirrored = [MirrorLeg(leg, number) for number, leg in enumerate(legs)]
+        self._number = len(legs)
+        self._changing = threading.Lock()
+        self._overlapping = RangeLock()
+
+    def check(self) -> None:
+        """Look whether the state file is there; for one to be made, whether every leg can open."""
+        path = self.options.path
+        if file_path.look(path, read_only=False) is None:
+            if not self.options.create:
+                raise UsageError(
+                    f"{path}: no such mirror",
+                    cure='say "create": true: it makes a new mirror, or this file from the marks of the legs',
+                )
+            if not self.may_make:
+                raise UsageError(
+                    f"{path}: no such state file of a mirror, and only adding the LUN makes one",
+                    cure="mount its file system or bring it back; "
+                    "to have it made from the marks of the legs, remove the LUN and add it again",
+                )
+            file_path.demand_room(path)
+            for leg in self._mirrored:
+                leg.check()
+
+    def open(self) -> None:
+        """Open the legs that can be opened, and begin to make equal what may differ.
+
+        Raises:
+            UsageError: Two legs are the same, or those of a new mirror do not fit.
+            HostError: No leg that has all the data can be opened, or the marks do not say which has.
+            OSError: Which legs are used cannot be recorded.
+        """
+        said = self.options
+        may_create = said.create and self.may_make
+        wanted = Wanted(said.path, may_create, said.region_size, said.overwrite, said.decide, self._timeout)
+        self._members = open_members(self._mirrored, wanted)
+        try:
+            self._geometry = self._shape(self._members.metadata.size)
+            self._sync = Synchroniser(self._members, said.retry or None)
+            self._sync.start()
+        except BaseException:
+            self._close_all()
+            raise
+
+    def close(self) -> None:
+        """Flush every leg, and note that nothing may differ if that is so."""
+        self._sync.stop()
+        try:
+            self._members.everywhere(lambda disk: disk.flush())
+            self._end_session()
+        finally:
+            self._close_all()
+
+    def _end_session(self) -> None:
+        """Record the end of the session; where that fails, more is copied later, and nothing is lost."""
+        members = self._members
+        try:
+            if members.complete and not members.unsettled:
+                members.state.clear()
+            for _ in range(2):  # as at the beginning: a copy of a leg that was made meanwhile is older then
+                members.keep()
+        except OSError as error:
+            log.warning("mirror %s: the end of the session is not recorded: %s", members.metadata.uuid, error)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The size that was noted, in blocks that suit every leg that was open at first."""
+        return self._geometry
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What is done for legs that cannot do it: zeroes in place of unmapping."""
+        legs = [leg.capabilities for leg in self._members.standing(Standing.WHOLE, Standing.BEHIND)]
+        return Capabilities(
+            flush=True,
+            unmap=True,
+            unmap_zeroes=True,
+            extents=True,
+            rotational=any(leg.rotational for leg in legs),
+            in_place=all(leg.in_place for leg in legs),
+            unmap_granularity=max(leg.unmap_granularity for leg in legs),
+        )
+
+    @property
+    def identity(self) -> str:
+        """The mirror's own name, whichever its legs are."""
+        return f"mirror:{self._members.metadata.uuid}"
+
+    @property
+    def inline(self) -> InlineVerbs:
+        """Reads that a leg can answer without blocking."""
+
+        def read(views: Views, offset: int, _flags: int) -> int:
+            legs = self._readers(offset, sum(map(len, views)))
+            if not legs:
+                raise BlockingIOError
+            return legs[0].read_inline(views, offset)
+
+        return InlineVerbs(read=read)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the legs are made equal; None when there is nothing to do."""
+        return self._sync.progress
+
+    def status(self) -> list[LegStatus]:
+        """Return what is known of each leg."""
+        return [leg.status for leg in self._members.legs]
+
+    def add_leg(self, leg: Leg, *, overwrite: bool = False) -> int:
+        """Let another leg take part, all of which is written; return its number.
+
+        Args:
+            leg: The leg.
+            overwrite: It need not be empty.
+
+        Raises:
+            UsageError: It cannot be opened, does not fit, is not empty, or takes part already.
+        """
+        with self._changing:
+            new = MirrorLeg(leg, self._number)
+            new.overwrite = overwrite
+            if new.document in {other.document for other in self._members.legs}:
+                raise UsageError("this leg is part of the mirror already")
+            if len(self._members.legs) >= MOST_LEGS:
+                raise UsageError(f"a mirror has at most {MOST_LEGS} legs")
+            if not self._members.add(new):
+                raise UsageError(f"the new leg cannot be used: {new.error}")
+            self._number += 1
+            self.legs = [*self.legs, leg]
+        self._sync.ask()
+        return new.number
+
+    def remove_leg(self, number: int) -> None:
+        """Let a leg take part no more, and remove its mark if it is there.
+
+        Raises:
+            UsageError: There is none of that number, or no other one has all the data.
+            OSError: That cannot be recorded; the leg takes part still.
+        """
+        with self._changing:
+            found = self._leg(number)
+            if self._members.standing(Standing.WHOLE) == [found]:
+                raise UsageError(
+                    f"{found} is the only one that has all the data", cure="wait until another one has"
+                )
+            place = self._members.legs.index(found)
+            self._members.remove(found)
+            self.legs = self.legs[:place] + self.legs[place + 1 :]
+
+    def overwrite(self, number: int) -> None:
+        """Let all of a leg that is gone be written, whatever is on it.
+
+        Raises:
+            UsageError: There is none of that number, or it is in use.
+        """
+        found = self._leg(number)
+        if found.standing is not Standing.GONE:
+            raise UsageError(f"{found} is in use", cure="only a leg that is gone can be overwritten")
+        found.overwrite = True
+        self._sync.ask()
+
+    def _leg(self, number: int) -> MirrorLeg:
+        found = {leg.number: leg for leg in self._members.legs}.get(number)
+        if found is None:
+            raise UsageError(f"the mirror has no leg {number}", cure="see the status")
+        return found
+
+    def retry(self) -> None:
+        """Try the legs that are gone now."""
+        self._sync.ask()
+
+    def actions(self) -> Mapping[str, Action[Any]]:
+        """What can be done about the legs."""
+        return {
+            "status": Action("tell what is known of each leg", NoArguments, lambda _, __: self._told()),
+            "retry": Action("try the legs that are gone now", NoArguments, lambda _, __: self.retry()),
+            "add_leg": Action("let another leg take part", NewLeg, self._add),
+            "overwrite": Action(
+                "let all of a leg that is gone be written, whatever is on it",
+                OneLeg,
+                lambda old, _: self.overwrite(old.number),
+            ),
+            "remove_leg": Action(
+                "let a leg take part no more", OneLeg, lambda old, _: self.remove_leg(old.number)
+            ),
+        }
+
+    def _add(self, new: NewLeg, _progress: object) -> int:
+        return self.add_leg(build(new.leg, place="leg"), overwrite=new.overwrite)
+
+    def _told(self) -> dict[str, object]:
+        progress = self.progress
+        resync = None if progress is None else {"done": progress.done, "of": progress.total}
+        return {"legs": self.status(), "resync": resync}
+
+    def read(self, offset: int, views: Views) -> None:
+        """Read from a leg that has all the data, from another one if that fails."""
+        buffer = Buffer(views)
+        legs = self._readers(offset, buffer.length)
+        buffer.scatter(self._members.from_one(legs, lambda disk: read_bytes(disk, offset, buffer.length)))
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        """Write to every leg."""
+        data = [memoryview(Buffer(views).gather())]
+        self._change(offset, len(data[0]), lambda disk: disk.write(offset, data, fua=fua))
+
+    def flush(self) -> None:
+        """Flush every leg."""
+        # Asked for before: what becomes equal or is written during the flush may not be flushed by it.
+        idle = self._members.idle_regions()
+        self._members.everywhere(lambda disk: disk.flush())
+        self._members.forget(idle)
+
+    def unmap(self, offset: int, length: int) -> None:
+        """Make it zeroes on every leg, and holes where there can be."""
+        self.write_zeroes(offset, length, may_unmap=True)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+        """Write zeroes to every leg."""
+        self._change(
+            offset,
+            length,
+            lambda disk: disk.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua),
+        )
+
+    def extents(self, offset: int, length: int) -> list[ExtentStatus]:
+        """Ask a leg that has all the data."""
+        return self._members.from_one(
+            self._readers(offset, length), lambda disk: disk.extents(offset, length)
+        )
+
+    def resize(self, size: int) -> None:
+        """Resize every leg; what is new is made equal."""
+        shape = self._shape(size)
+        members, before = self._members, self._geometry.size
+        with members.fitting, members.passing(*self._regions(0, max(size, before))):
+            if size > before:
+                self._enlarge(before, size)
+            members.keep(size=size)
+            self._geometry = shape
+            if size < before:
+                members.shrink(size)
+
+    def _enlarge(self, before: int, size: int) -> None:
+        """Enlarge every leg; where they may differ then, they are made equal."""
+        members = self._members
+        first, last = self._regions(before, size - before)
+        # The last region of the smaller disk may be clean, and is written to; those behind it will be dirty.
+        with members.state.writing(first, min(last, members.metadata.regions)):
+            members.everywhere(lambda disk: enlarge(disk, before, size))
+        members.unsettled.update(range(first, last))
+        self._sync.ask()
+
+    def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
+        """Change a range of every leg; if that fails in any way, they may differ there."""
+        self._members.demand_answers()
+        first, last = self._regions(offset, length)
+        done = False
+        # What overlaps reaches all legs in one order, and a leg that joins finds the regions dirty.
+        with (
+            self._overlapping.held(offset, length),
+            self._members.state.writing(first, last),
+            self._members.passing(first, last),
+        ):
+            try:
+                self._members.everywhere(verb)
+                done = True
+            finally:
+                if not done:
+                    self._members.unsettled.update(range(first, last))
+                    self._sync.ask()
+
+    def _readers(self, offset: int, length: int) -> list[MirrorLeg]:
+        """Return the legs to read from, in the order to try them."""
+        legs = self._members.standing(Standing.WHOLE)
+        if len(legs) < 2 or not self._members.unsettled.isdisjoint(range(*self._regions(offset, length))):
+            return legs
+        turn = offset // _SPREAD % len(legs)
+        return legs[turn:] + legs[:turn]
+
+    def _regions(self, offset: int, length: int) -> tuple[int, int]:
+        """Return the first region that a range touches, and the one after the last."""
+        size = self._members.metadata.region_size
+        return offset // size, -(-(offset + length) // size)
+
+    def _shape(self, size: int) -> Geometry:
+        shapes = [leg.geometry for leg in self._members.standing(Standing.WHOLE, Standing.BEHIND)]
+        block = max(shape.block_size for shape in shapes)
+        return Geometry(
+            size, block_size=block, physical_block_size=max(shape.physical_block_size for shape in shapes)
+        )
+
+    def _close_all(self) -> None:
+        close_all(self._members.legs, self._members.state)

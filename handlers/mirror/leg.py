@@ -1,0 +1,277 @@
+"""One leg of a mirror: a stack that may have all the data, be behind, be gone, or hang."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+import msgspec
+
+from vscsihba.block import Capabilities, Geometry, Views
+from vscsihba.errors import VscsihbaError
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.fan import Leg
+from vscsihba.handlers.mirror.assembly import Candidate, Verdict
+from vscsihba.handlers.mirror.mark import FoundMark, is_empty, read_mark, write_mark
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, State, identity_text, short
+from vscsihba.handlers.shared.abandonable_pool import AbandonablePool, Outcome, attempt
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 5.0
+"""Seconds to wait for what a leg was asked last, when the mirror closes."""
+
+T = TypeVar("T")
+
+
+class Standing(Enum):
+    """What a leg is good for."""
+
+    WHOLE = "whole"
+    """It has all the data: it is read and written."""
+    BEHIND = "behind"
+    """It is written, and being made equal to the others."""
+    GONE = "gone"
+    """It cannot be used."""
+
+
+_STATES: dict[Standing, State] = {Standing.WHOLE: "in", Standing.BEHIND: "behind", Standing.GONE: "out"}
+
+
+@dataclass(frozen=True, slots=True)
+class LegStatus:
+    """What is known of a leg, for those who look.
+
+    Attributes:
+        number: Where it stands.
+        identity: Of its medium; empty if it was never open.
+        standing: ``whole``, ``behind`` or ``gone``.
+        error: Why it is gone.
+        uuid: Of the leg, as its mark has it; empty if it is not known.
+        marked: It carries a mark, so another medium in its place is noticed.
+    """
+
+    number: int
+    identity: str
+    standing: str
+    error: str
+    uuid: str = ""
+    marked: bool = False
+
+
+class MirrorLeg:
+    """A leg.
+
+    Everything that is asked of it runs on threads of its own, on memory of its own, since it
+    may go on after nobody waits for it any more.
+
+    Args:
+        stack: The leg, unopened.
+        number: Where it stands, for messages.
+
+    Attributes:
+        uuid: Names it, once that is known.
+        event: The event count in its mark; 0 if it has none.
+        marked_size: Capacity of the disk when its mark was written, in bytes.
+        has_room: It is large enough for a mark.
+        identity: Of its medium, once it was open.
+        standing: What it is good for.
+        error: Why it is gone.
+        geometry: Its shape, once it was open.
+        capabilities: What it can do, once it was open.
+        overwrite: Whatever is on its medium may be overwritten, the next time that it is opened.
+    """
+
+    def __init__(self, stack: Leg, number: int) -> None:
+        self.number = number
+        self.uuid = self.identity = self.error = ""
+        self.event = self.marked_size = 0
+        self.has_room = False
+        self.standing = Standing.GONE
+        self.geometry = Geometry(512)
+        self.capabilities = Capabilities()
+        self.overwrite = False
+        self._stack = stack
+        self._lanes: AbandonablePool | None = None
+        self._inline = InlineVerbs()
+        self._inline_use = threading.Lock()
+
+    def __str__(self) -> str:
+        """Name the leg as people know it."""
+        return f"leg {self.number} ({self.identity})" if self.identity else f"leg {self.number}"
+
+    @property
+    def status(self) -> LegStatus:
+        """What is known of it."""
+        return LegStatus(
+            self.number, self.identity, self.standing.value, self.error, self.uuid, self.event > 0
+        )
+
+    @property
+    def document(self) -> bytes:
+        """What describes it, the same for the same words."""
+        return msgspec.json.encode(self._stack.document, order="sorted")
+
+    def entry(self, state: State | None = None) -> LegEntry:
+        """Return what the metadata say of it, now or with another state."""
+        return LegEntry(
+            uuid=self.uuid,
+            state=state or _STATES[self.standing],
+            event=self.event,
+            until=self.event,
+            size=self.marked_size,
+            identity="" if self.event else identity_text(self.identity),
+            name=short(self.identity) if self.event else "",
+        )
+
+    def check(self) -> None:
+        """Look whether it can open; see `Handler.check`."""
+        self._stack.check()
+
+    def open(self, timeout: float | None) -> Handler | None:
+        """Try to open the leg; return it, or None and remember why not.
+
+        What it is good for then is for others to say. A leg that opens too late is closed as soon as it has.
+        """
+        if self._lanes is not None and not self._lanes.join(timeout):
+            self.error = "what it was asked last has not ended yet"
+            return None
+        self._lanes = lanes = AbandonablePool(f"leg{self.number}", self._stack.workers)
+        opened: list[Handler] = []
+
+        def open_stack() -> str:
+            try:
+                opened.append(self._stack.open())
+            except VscsihbaError as error:
+                return str(error)
+            return ""
+
+        def close_stack() -> None:
+            if opened:
+                self._close_stack()
+
+        self._at_end = close_stack
+        try:
+            self.error = lanes.submit(open_stack).get(timeout)
+            if opened:
+                self._disk = opened[0]
+                return lanes.submit(self._look).get(timeout)
+        except OSError as error:
+            self.error = str(error)
+        lanes.close(close_stack)
+        return None
+
+    def _look(self) -> Handler:
+        """Ask the stack what it is, on a thread of the leg's."""
+        disk = self._disk
+        self.identity, self.error = disk.identity, ""
+        self.geometry, self.capabilities = disk.geometry, disk.capabilities
+        self._inline = disk.inline
+        return disk
+
+    def candidate(self, metadata: Metadata | None, timeout: float | None) -> Candidate:
+        """Return what has to be known of the open leg to judge it.
+
+        Args:
+            metadata: What is known of the mirror, if anything is.
+            timeout: Seconds to wait for the leg; None for ever.
+
+        Raises:
+            OSError: Its mark cannot be read.
+        """
+
+        def empty() -> bool:
+            return self.submit(
+                lambda disk: is_empty(disk, disk.geometry.size if metadata is None else metadata.size)
+            ).get(timeout)
+
+        def known(identity: str) -> bool:
+            return self.submit(lambda disk: disk.is_known_as(identity)).get(timeout)
+
+        sizes = () if metadata is None else metadata.sizes
+        mark: FoundMark = self.submit(lambda disk: read_mark(disk, sizes)).get(timeout)
+        return Candidate(str(self), self.identity, mark, empty, self.overwrite, known)
+
+    def take(self, verdict: Verdict) -> None:
+        """Believe what was judged of the leg."""
+        self.uuid, self.event, self.marked_size = verdict.uuid, verdict.event, verdict.size
+        self.overwrite = False
+
+    def begin_mark(self, metadata: Metadata) -> Outcome[None]:
+        """Let one of the leg's threads write its mark.
+
+        Raises:
+            OSError: It was dropped.
+        """
+        own = msgspec.structs.replace(metadata, leg=self.uuid)
+        return self.submit(lambda disk: write_mark(disk, own))
+
+    def submit(self, verb: Callable[[Handler], T]) -> Outcome[T]:
+        """Let one of the leg's threads do something with it.
+
+        Raises:
+            OSError: It was dropped.
+        """
+        assert self._lanes is not None  # noqa: S101  # a leg that was never open is not asked
+        disk = self._disk
+        return self._lanes.submit(lambda: verb(disk))
+
+    def read_inline(self, views: Views, offset: int) -> int:
+        """Read without blocking; see `vscsihba.handlers.base.InlineVerbs`."""
+        # The lock keeps a descriptor from being closed, and given to another file, under the read.
+        if not self._inline_use.acquire(blocking=False):
+            raise BlockingIOError
+        try:
+            if self._inline.read is None:
+                raise BlockingIOError
+            return self._inline.read(views, offset, self._inline.read_flags)
+        finally:
+            self._inline_use.release()
+
+    def drop(self, error: Exception | str) -> None:
+        """Use the leg no more, because of `error`, and close it when what it was asked has ended."""
+        self.standing, self.error = Standing.GONE, str(error)
+        if self._lanes is not None:
+            self._lanes.close(self._at_end)
+
+    def wait_until_closed(self) -> None:
+        """Wait until a leg that was dropped is closed, but not for one that hangs."""
+        if self._lanes is not None:
+            self._lanes.join(_PATIENCE)
+
+    def close(self) -> None:
+        """Close the leg, once what it was asked has ended; one that hangs is left to the kernel.
+
+        Raises:
+            OSError: As the stack's close.
+        """
+        self.standing = Standing.GONE
+        if self._lanes is None:
+            return
+        failures: list[OSError] = []
+
+        def close_stack() -> None:
+            try:
+                self._forget_inline()
+                attempt(self._stack.close)
+            except OSError as error:
+                failures.append(error)
+
+        self._lanes.close(close_stack)
+        if not self._lanes.join(_PATIENCE):
+            log.error("%s hangs, and is left open", self)
+        if failures:
+            raise failures[0]
+
+    def _close_stack(self) -> None:
+        self._forget_inline()
+        try:
+            attempt(self._stack.close)
+        except OSError as error:
+            log.warning("%s: closing it failed: %s", self, error)
+
+    def _forget_inline(self) -> None:
+        with self._inline_use:
+            self._inline = InlineVerbs()

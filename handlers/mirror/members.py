@@ -1,0 +1,374 @@
+"""The legs of a mirror together: who is asked, who is believed, who is dropped.
+
+A leg is dropped only while another one that has all the data did what it could not. When
+all of them fail, the request fails, and the legs stay: then it is not the legs. The drop is recorded by a
+majority of the copies of the metadata (`mirror_record`) before anything that the leg has missed
+is acknowledged.
+
+This module knows membership, not which verb does what.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TypeVar
+
+from vscsihba.errors import UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.mirror.assembly import Verdict, judge
+from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
+from vscsihba.handlers.mirror.mark import erase_mark, length_with_mark, make_room, shrink
+from vscsihba.handlers.mirror.metadata import Metadata
+from vscsihba.handlers.mirror.record import Record
+from vscsihba.handlers.mirror.state import MirrorState
+from vscsihba.handlers.shared.abandonable_pool import Outcome, attempt
+from vscsihba.handlers.shared.rwlock import RWLock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_GATES = 64
+
+
+class Members:
+    """The legs and what is known of them.
+
+    Args:
+        legs: All of them, with their standing.
+        state: The open state file.
+        metadata: The copy that is believed.
+        timeout: Seconds to wait for a leg; None for ever.
+
+    Attributes:
+        record: What the copies of the metadata say.
+        unsettled: Regions in which legs that have all the data may differ; they are read from
+            the first such leg until they are made equal.
+        fitting: Held while a leg is fitted to the size of the disk, and while that changes.
+    """
+
+    def __init__(
+        self, legs: list[MirrorLeg], state: MirrorState, metadata: Metadata, timeout: float | None
+    ) -> None:
+        self.legs = legs
+        self.state = state
+        self.timeout = timeout
+        self.record = Record(state, metadata, timeout)
+        self.unsettled = set(state.dirty())
+        self.fitting = threading.Lock()
+        self._lock = threading.RLock()
+        self._admitting = threading.Lock()
+        self._unanswered: list[tuple[MirrorLeg, Outcome[object]]] = []
+        self._gates = [RWLock() for _ in range(_GATES)]
+
+    def standing(self, *wanted: Standing) -> list[MirrorLeg]:
+        """Return the legs of some standings, in their order."""
+        return [leg for leg in self.legs if leg.standing in wanted]
+
+    @property
+    def metadata(self) -> Metadata:
+        """What is recorded of the mirror."""
+        return self.record.metadata
+
+    @property
+    def complete(self) -> bool:
+        """Every leg has all the data, and that is recorded."""
+        return all(leg.standing is Standing.WHOLE for leg in self.legs) and not self.record.is_due
+
+    def everywhere(
+        self,
+        verb: Callable[[Handler], object],
+        legs: Iterable[MirrorLeg] | None = None,
+        *,
+        sure: MirrorLeg | None = None,
+    ) -> None:
+        """Let legs do something, all at once; drop those that could not.
+
+        Args:
+            verb: What to do.
+            legs: Which; all that are not gone by default.
+            sure: One that has all the data and need not do it.
+
+        Raises:
+            OSError: No leg that has all the data could; or a leg that was dropped, now or before,
+                is not recorded as dropped.
+        """
+        asked = self.standing(Standing.WHOLE, Standing.BEHIND) if legs is None else list(legs)
+        failures: dict[MirrorLeg, OSError] = {}
+        outcomes = []
+        for leg in asked:
+            try:
+                # Whatever goes wrong here, what was handed to other legs has to be waited for.
+                outcomes.append((leg, attempt(partial(leg.submit, verb))))
+            except OSError as error:
+                failures[leg] = error
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        for leg, outcome in outcomes:
+            try:
+                outcome.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except OSError as error:
+                failures[leg] = error
+        if failures:
+            with self._lock:
+                self._unanswered += [(leg, outcome) for leg, outcome in outcomes if not outcome.is_done]
+            self.judge(asked if sure is None else [*asked, sure], failures)
+        if self.record.is_due:
+            self.keep()
+
+    def demand_answers(self) -> None:
+        """Refuse to change anything while a leg that is in use may still do what it was given up for.
+
+        Else that could land after what is newer.
+
+        Raises:
+            OSError: Such a leg has not answered yet.
+        """
+        if not self._unanswered:
+            return
+        with self._lock:
+            self._unanswered = [
+                (leg, outcome)
+                for leg, outcome in self._unanswered
+                if not outcome.is_done and leg.standing is not Standing.GONE
+            ]
+            if self._unanswered:
+                raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
+
+    def from_one(self, legs: Iterable[MirrorLeg], verb: Callable[[Handler], T]) -> T:
+        """Let the first leg that can do something; drop those that could not.
+
+        Raises:
+            OSError: None of them could.
+        """
+        failures: dict[MirrorLeg, OSError] = {}
+        for leg in legs:
+            try:
+                found = leg.submit(verb).get(self.timeout)
+            except OSError as error:
+                failures[leg] = error
+                continue
+            if failures:
+                self._dropped_reading(leg, failures)
+            return found
+        raise next(iter(failures.values()), OSError(errno.EIO, "the mirror has no leg left"))
+
+    def _dropped_reading(self, reader: MirrorLeg, failures: dict[MirrorLeg, OSError]) -> None:
+        """Drop legs that could not be read; until that is recorded, writes fail, and reads need not."""
+        self.judge([*failures, reader], failures)
+        try:
+            self.keep()
+        except OSError as error:
+            log.warning("mirror %s: writes fail from now on: %s", self.metadata.uuid, error)
+
+    def judge(self, asked: Iterable[MirrorLeg], failures: dict[MirrorLeg, OSError]) -> None:
+        """Drop the legs that failed, if one that has all the data did not; `keep` has to follow.
+
+        Raises:
+            OSError: All of those failed.
+        """
+        with self._lock:
+            if not any(leg.standing is Standing.WHOLE and leg not in failures for leg in asked):
+                raise next(iter(failures.values()))
+            for leg, error in failures.items():
+                self._drop(leg, error)
+
+    def keep(self, *, size: int | None = None) -> None:
+        """Record which legs have all the data, by a majority of the copies, on stable storage.
+
+        Legs that cannot write their mark are dropped as well.
+
+        Args:
+            size: The new capacity of the disk in bytes, if it changes.
+
+        Raises:
+            OSError: There is no such majority.
+        """
+        with self._lock:
+            while failures := self.record.write(self.legs, size=size):
+                whole = [leg for leg in self.standing(Standing.WHOLE) if leg not in failures]
+                dropped = {
+                    leg: error for leg, error in failures.items() if whole or leg.standing is Standing.BEHIND
+                }
+                if not dropped:
+                    raise next(iter(failures.values()))
+                for leg, error in dropped.items():
+                    self._drop(leg, error)
+            self.record.demand_majority()
+
+    def _drop(self, leg: MirrorLeg, error: Exception) -> None:
+        if leg.standing is not Standing.GONE:
+            log.error("mirror %s: %s is dropped: %s", self.metadata.uuid, leg, error)
+            # In this order: who does not see the leg any more finds that there is something to record.
+            self.record.is_due = True
+            leg.drop(error)
+
+    def promote(self, legs: Iterable[MirrorLeg]) -> None:
+        """Let legs that are behind, and were not dropped meanwhile, count as having all the data.
+
+        Every leg that is in has it in its mark before that is so: else that leg, alone, would think that
+        it is the only one.
+
+        Raises:
+            OSError: That cannot be recorded; they are behind still.
+        """
+        with self._lock:
+            ready = [leg for leg in legs if leg.standing is Standing.BEHIND]
+            if not ready and not self.record.is_due:
+                return
+            failures = self.record.write(self.legs, joining=ready)
+            if failures:
+                self.judge(self.legs, failures)
+                raise next(iter(failures.values()))
+            self.record.demand_majority()
+            for leg in ready:
+                leg.standing = Standing.WHOLE
+                log.info("mirror %s: %s has all the data", self.metadata.uuid, leg)
+
+    def admit(self, leg: MirrorLeg) -> bool:
+        """Try to open a leg that is gone, and let it be behind; return whether that is so.
+
+        It is written to from now on; its mark is there first.
+        """
+        with self._admitting:
+            if leg.standing is not Standing.GONE:
+                return True
+            if leg.open(self.timeout) is None:
+                return False
+            try:
+                attempt(lambda: self._accept(leg))
+            except OSError as error:
+                leg.drop(error.strerror or error)
+                leg.wait_until_closed()
+        return leg.standing is not Standing.GONE
+
+    def _accept(self, leg: MirrorLeg) -> None:
+        verdict = judge(leg.candidate(self.metadata, self.timeout), self.metadata, opening=False)
+        self.demand_place(verdict)
+        with self.fitting:
+            self.fit(leg, verdict)
+            self.enlist(leg, verdict)
+            self.record.introduce(leg)
+            with self._lock:
+                leg.standing = Standing.BEHIND
+                self.keep()
+
+    def add(self, leg: MirrorLeg) -> bool:
+        """Let another leg take part; return whether it can."""
+        with self._lock:
+            self.legs = [*self.legs, leg]
+        if self.admit(leg):
+            return True
+        with self._lock:
+            self.legs = [other for other in self.legs if other is not leg]
+        return False
+
+    def remove(self, leg: MirrorLeg) -> None:
+        """Let a leg take part no more, and remove its mark if it is there.
+
+        Raises:
+            OSError: That cannot be recorded; the leg takes part still.
+        """
+        with self._lock:
+            before, was_due = self.legs, self.record.is_due
+            self.record.is_due = (
+                True  # nothing is forgotten that the leg has missed before it is forgotten itself
+            )
+            self.legs = [other for other in before if other is not leg]
+            try:
+                self.keep()
+            except OSError:
+                self.legs, self.record.is_due = before, was_due
+                raise
+        try:
+            if leg.standing is not Standing.GONE and leg.has_room:
+                leg.submit(erase_mark).get(self.timeout)
+        except OSError as error:
+            log.warning("mirror %s: the mark of %s stays: %s", self.metadata.uuid, leg, error)
+        leg.drop("it was removed")
+
+    def shrink(self, size: int) -> None:
+        """Give legs back what the disk needs no more, as far as they can."""
+        self.everywhere(lambda disk: shrink(disk, size))
+
+    def demand_place(self, verdict: Verdict) -> None:
+        """Refuse a leg that may not be used, or is here already.
+
+        Raises:
+            UsageError: That is so.
+        """
+        if verdict.problem:
+            raise UsageError(verdict.problem)
+        used = self.standing(Standing.WHOLE, Standing.BEHIND)
+        twin = next((other for other in used if other.uuid == verdict.uuid), None)
+        if twin is not None:
+            raise UsageError(f"it carries the same mark as {twin}, so it is a copy of that")
+
+    def enlist(self, leg: MirrorLeg, verdict: Verdict) -> None:
+        """Believe what was judged of a leg; where all of it has to be written, every region is dirty.
+
+        Raises:
+            OSError: That cannot be noted.
+        """
+        if verdict.everything:
+            log.warning("mirror %s: %s has other data, all of it is written", self.metadata.uuid, leg)
+            self.state.mark_all()
+        leg.take(verdict)
+
+    def fit(self, leg: MirrorLeg, verdict: Verdict) -> None:
+        """Make sure that a leg can take the place of the others, and has room for a mark.
+
+        To be called with `fitting` held.
+
+        Raises:
+            UsageError: It cannot.
+            OSError: It does not answer.
+        """
+        if leg.capabilities.read_only:
+            raise UsageError("it is read-only")
+        size = self.metadata.size
+        whole = [other for other in self.standing(Standing.WHOLE) if other is not leg]
+        if whole and leg.geometry.block_size > whole[0].geometry.block_size:
+            raise UsageError(
+                f"its blocks of {leg.geometry.block_size} bytes are larger than those of the mirror"
+            )
+        leg.has_room = leg.submit(lambda disk: make_room(disk, size)).get(self.timeout)
+        leg.geometry = leg.submit(lambda disk: disk.geometry).get(self.timeout)
+        entry = self.metadata.entry(verdict.uuid)
+        without_mark = entry is not None and entry.event == 0 and leg.geometry.size >= size
+        if not leg.has_room and not without_mark:
+            raise UsageError(
+                f"it has {leg.geometry.size} bytes, and {length_with_mark(size)} are needed: "
+                f"{size} of the disk, and a mark behind them",
+                cure="enlarge it",
+            )
+
+    def idle_regions(self) -> list[int]:
+        """Return the regions that `forget` may forget after a flush of all legs; to be called before that."""
+        return self.state.idle(self.unsettled) if self.complete else []
+
+    def forget(self, regions: list[int]) -> None:
+        """Forget regions that are equal and flushed on all legs."""
+        if not regions or not self.complete:
+            return
+        try:
+            self.state.forget(regions, self.unsettled)
+        except OSError as error:
+            log.warning("mirror %s: regions stay dirty: %s", self.metadata.uuid, error)
+
+    @contextmanager
+    def passing(self, first: int, last: int) -> Iterator[None]:
+        """Keep the regions from `first` to before `last` from being made equal while they are written."""
+        with ExitStack() as gates:
+            for number in sorted({region % _GATES for region in range(first, min(last, first + _GATES))}):
+                gates.enter_context(self._gates[number].together())
+            yield
+
+    @contextmanager
+    def alone_in(self, region: int) -> Iterator[None]:
+        """Keep writes out of a region."""
+        with self._gates[region % _GATES].alone():
+            yield

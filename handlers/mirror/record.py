@@ -1,0 +1,170 @@
+"""The record of a mirror: writing new metadata to all copies, and counting who has it.
+
+This module knows copies and votes, not why a leg is in or out.
+"""
+
+import errno
+import time
+from collections.abc import Collection, Iterable
+from uuid import uuid4
+
+import msgspec
+
+from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
+from vscsihba.handlers.mirror.metadata import MOST_ENTRIES, LegEntry, Metadata
+from vscsihba.handlers.mirror.state import MirrorState
+from vscsihba.handlers.shared.abandonable_pool import Outcome, attempt
+
+
+class Record:
+    """The metadata that counts, and the one that is to replace it.
+
+    Args:
+        state: The open state file.
+        metadata: The copy that is believed.
+        timeout: Seconds to wait for a leg; None for ever.
+
+    Attributes:
+        metadata: What a majority has on stable storage.
+        is_due: A leg was dropped, and no majority has that yet; nothing may be acknowledged until one has.
+    """
+
+    def __init__(self, state: MirrorState, metadata: Metadata, timeout: float | None) -> None:
+        self.metadata = metadata
+        self.is_due = False
+        self._state = state
+        self._timeout = timeout
+        self._session = str(uuid4())
+        self._highest = max(metadata.event, state.metadata.event)
+        self._state_event = state.metadata.event
+        self._proposal = metadata
+        self._uncounted: list[Metadata] = []
+        self._written: set[str] = set()
+        self._state_error: OSError | None = None
+
+    def saw(self, event: int) -> None:
+        """Note that some copy, believed or not, has an event count."""
+        self._highest = max(self._highest, event)
+
+    def write(
+        self, legs: Iterable[MirrorLeg], *, joining: Collection[MirrorLeg] = (), size: int | None = None
+    ) -> dict[MirrorLeg, OSError]:
+        """Write new metadata to the state file and every leg that is used; `demand_majority` has to follow.
+
+        Args:
+            legs: All of the mirror.
+            joining: Legs that are to count as having all the data.
+            size: The new capacity of the disk in bytes, if it changes.
+
+        Returns:
+            The legs that could not write it, with the reason.
+        """
+        legs = list(legs)
+        if self._proposal is not self.metadata:
+            # Some copy may have it, and be believed: no voter of it may be passed over from now on.
+            voters = set(self._proposal.voters)
+            self._uncounted = [each for each in self._uncounted if set(each.voters) != voters]
+            self._uncounted.append(self._proposal)
+        self._proposal = self._propose(legs, joining, size)
+        self._written, self._state_error = set(), None
+        failures: dict[MirrorLeg, OSError] = {}
+        outcomes: list[tuple[MirrorLeg, Outcome[None]]] = []
+        for leg in legs:
+            if leg.standing is Standing.GONE or not leg.has_room:
+                continue
+            try:
+                outcomes.append((leg, leg.begin_mark(self._proposal)))
+            except OSError as error:
+                failures[leg] = error
+        try:
+            attempt(lambda: self._state.save(self._proposal))
+            self._state_event = self._proposal.event
+        except OSError as error:
+            self._state_error = error
+        return failures | self._await(outcomes)
+
+    def _await(self, outcomes: Iterable[tuple[MirrorLeg, Outcome[None]]]) -> dict[MirrorLeg, OSError]:
+        failures: dict[MirrorLeg, OSError] = {}
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        for leg, outcome in outcomes:
+            try:
+                outcome.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except OSError as error:
+                failures[leg] = error
+            else:
+                leg.event, leg.marked_size = self._proposal.event, self._proposal.size
+                self._written.add(leg.uuid)
+        return failures
+
+    def demand_state(self) -> None:
+        """Refuse to go on if the state file could not be written last; its log would not be believed later.
+
+        Raises:
+            OSError: It could not.
+        """
+        if self._state_error is not None:
+            raise self._state_error
+
+    def demand_majority(self) -> None:
+        """Let what was written last count, if more than half of the votes of what counts now have it.
+
+        More than half of the votes of each proposal that was written since have to have it as well: it may be
+        what the copies say that are found after a crash.
+
+        Raises:
+            OSError: They have not; what counts now counts still.
+        """
+        written, has_state = self._written, self._state_error is None
+        electors = (self.metadata, *self._uncounted)
+        if not all(each.is_majority(written, state_file=has_state) for each in electors):
+            error = self._state_error or OSError(errno.EIO, "the other legs cannot be written")
+            raise OSError(
+                error.errno or errno.EIO,
+                f"which legs have all the data cannot be recorded by a majority: {error.strerror or error}",
+            )
+        self.metadata, self.is_due, self._uncounted = self._proposal, False, []
+
+    def introduce(self, leg: MirrorLeg) -> None:
+        """Write the first mark of a leg that is to be behind, before anything else is written to it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if not leg.has_room:
+            return
+        self._highest += 1
+        mine = leg.entry("behind")
+        entries = tuple(entry for entry in self.metadata.legs if entry.uuid != leg.uuid)
+        metadata = msgspec.structs.replace(self.metadata, event=self._highest, legs=(*entries, mine))
+        leg.begin_mark(metadata).get(self._timeout)
+        leg.event, leg.marked_size = metadata.event, metadata.size
+
+    def _propose(self, legs: list[MirrorLeg], joining: Collection[MirrorLeg], size: int | None) -> Metadata:
+        self._highest += 1
+        entries = [leg.entry("in" if leg in joining else None) for leg in legs if leg.uuid]
+        return msgspec.structs.replace(
+            self.metadata,
+            leg="",
+            event=self._highest,
+            state_event=self._state_event,
+            session=self._session,
+            size=size or self.metadata.size,
+            legs=(*entries, *self._others(legs, entries)),
+        )
+
+    def _others(self, legs: list[MirrorLeg], entries: list[LegEntry]) -> list[LegEntry]:
+        """Return the entries of legs that are not known here, while some leg is not known yet.
+
+        Once every leg has all the data, what the others have missed is forgotten, and so are they.
+        Those for which there is no room are forgotten before: they are written only if that is said.
+        """
+        if all(entry.state == "in" for entry in entries) and all(leg.uuid for leg in legs):
+            return []
+        known = {entry.uuid for entry in entries}
+        return [
+            msgspec.structs.replace(
+                entry, state="out", until=entry.until if entry.state == "out" else self.metadata.event
+            )
+            for entry in self.metadata.legs
+            if entry.uuid not in known
+        ][: MOST_ENTRIES - len(entries)]

@@ -1,0 +1,199 @@
+"""Opening a mirror: finding its copies, letting them decide, and beginning a session.
+
+`mirror_assembly` decides; this module opens what there is, and makes a mirror where there is none yet.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from vscsihba.errors import HostError, UsageError
+from vscsihba.handlers.mirror.assembly import Candidate, Verdict, choose, copies_of, judge, same_mirror
+from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
+from vscsihba.handlers.mirror.mark import MARK, is_empty, length_with_mark, make_room
+from vscsihba.handlers.mirror.members import Members
+from vscsihba.handlers.mirror.metadata import MOST_LEGS, LegEntry, Metadata, identity_text
+from vscsihba.handlers.mirror.state import MirrorState, create_state
+from vscsihba.handlers.shared.superblock import SLOT
+
+_Found = Mapping[MirrorLeg, Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a document asks of a mirror that is opened.
+
+    Attributes:
+        path: Of the state file.
+        create: Make the state file if it is missing.
+        region_size: Bytes of a region of a new mirror.
+        overwrite: The other legs of a new mirror need not be empty.
+        decide: Which leg has all the data, if the marks do not say.
+        timeout: Seconds to wait for a leg; None for ever.
+    """
+
+    path: str
+    create: bool
+    region_size: int
+    overwrite: bool
+    decide: str
+    timeout: float | None
+
+
+def open_members(legs: Sequence[MirrorLeg], wanted: Wanted) -> Members:
+    """Open the legs that can be opened, and return them once they and the state file have begun a session.
+
+    Raises:
+        UsageError: Legs of a new mirror do not fit, or would be overwritten.
+        HostError: No leg can be said to have all the data.
+        OSError: What was found cannot be recorded by a majority.
+    """
+    if len({leg.document for leg in legs}) < len(legs):
+        raise UsageError("two legs of the mirror are the same")
+    if len(legs) > MOST_LEGS:
+        raise UsageError(f"a mirror has at most {MOST_LEGS} legs")
+    state = MirrorState(wanted.path) if os.path.lexists(wanted.path) else None
+    try:
+        found = _look(legs, None if state is None else state.metadata, wanted.timeout)
+        candidates = list(found.values())
+        if same_mirror(wanted.path, None if state is None else state.metadata, candidates) is None:
+            new = _plan(legs, found, wanted)
+            create_state(wanted.path, new)
+            state = MirrorState(wanted.path)
+            return _begin(legs, found, Members(list(legs), state, new, wanted.timeout), first=legs[0])
+        copy = None if state is None else state.metadata
+        metadata, log_counts = choose(wanted.path, copy, candidates, wanted.decide)
+        if state is None:
+            _demand_create(wanted)
+            create_state(wanted.path, metadata)
+            state = MirrorState(wanted.path)
+        if not log_counts:
+            state.mark_all()
+        return _begin(legs, found, Members(list(legs), state, metadata, wanted.timeout), first=None)
+    except BaseException:
+        close_all(legs, state)
+        raise
+
+
+def close_all(legs: Sequence[MirrorLeg], state: MirrorState | None) -> None:
+    """Close legs and state file, all of them even if one fails.
+
+    Raises:
+        OSError: The last failure.
+    """
+    with ExitStack() as closing:
+        if state is not None:
+            closing.callback(state.close)
+        for leg in reversed(legs):
+            closing.callback(leg.close)
+
+
+def _look(
+    legs: Sequence[MirrorLeg], state: Metadata | None, timeout: float | None
+) -> dict[MirrorLeg, Candidate]:
+    """Open legs, and return what is known of those that could be opened."""
+    found: dict[MirrorLeg, Candidate] = {}
+    for leg in legs:
+        if leg.open(timeout) is None:
+            continue
+        try:
+            found[leg] = leg.candidate(state, timeout)
+        except OSError as error:
+            leg.drop(error)
+    refused = copies_of(list(found.values()))
+    for number, leg in enumerate(list(found)):
+        if number in refused:
+            leg.drop(refused[number])
+            del found[leg]
+    return found
+
+
+def _begin(legs: Sequence[MirrorLeg], found: _Found, members: Members, first: MirrorLeg | None) -> Members:
+    """Give each leg its standing, and record that a session has begun."""
+    for leg, candidate in found.items():
+        # Nobody resizes yet, so `fitting` need not be held.
+        _place(leg, candidate, members, is_first=leg is first)
+    if not members.standing(Standing.WHOLE):
+        reasons = "; ".join(f"{leg}: {leg.error or 'it is behind'}" for leg in legs)
+        raise HostError(
+            f"{members.state.path}: no leg that has all the data can be opened ({reasons})",
+            cure="bring one back",
+        )
+    # Twice, so that each copy names this session as the last one that every leg has seen: an older
+    # copy of a leg is noticed then.
+    for _ in range(2):
+        members.keep()
+        members.record.demand_state()
+    return members
+
+
+def _place(leg: MirrorLeg, candidate: Candidate, members: Members, *, is_first: bool) -> None:
+    """Give a leg its standing; one that cannot be used is gone, and says why."""
+    metadata = members.metadata
+    if candidate.mark.metadata is not None and candidate.mark.metadata.uuid == metadata.uuid:
+        members.record.saw(candidate.mark.metadata.event)
+    try:
+        verdict = (
+            Verdict(metadata.legs[0].uuid, whole=True)
+            if is_first
+            else judge(candidate, metadata, opening=True)
+        )
+        members.demand_place(verdict)
+        members.fit(leg, verdict)
+        members.enlist(leg, verdict)
+        if not verdict.whole:
+            members.record.introduce(leg)
+        leg.standing = Standing.WHOLE if verdict.whole else Standing.BEHIND
+    except (UsageError, OSError) as error:
+        leg.drop(error)
+
+
+def _demand_create(wanted: Wanted) -> None:
+    if not wanted.create:
+        raise UsageError(f"{wanted.path}: no such mirror", cure='make it with "create": true')
+
+
+def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], wanted: Wanted) -> Metadata:
+    """Return the metadata of a new mirror: the first leg has all the data, the others have none of it."""
+    _demand_create(wanted)
+    for leg in legs:
+        if leg not in found:
+            raise HostError(f"{leg} of the new mirror cannot be opened: {leg.error}")
+        if leg.capabilities.read_only:
+            raise UsageError(f"{leg} of the new mirror is read-only")
+    first, *others = legs
+    if any(leg.geometry.size < first.geometry.size for leg in others):
+        raise UsageError("a leg of the new mirror is smaller than the first one", cure="enlarge it")
+    for leg in others:
+        if not wanted.overwrite and (found[leg].mark.damage or not found[leg].is_empty()):
+            raise UsageError(
+                f"{leg} is not empty, and a new mirror would overwrite it with the data of {first}",
+                cure='leave it out, empty it, or say "overwrite": true',
+            )
+        found[leg] = replace(found[leg], overwrite=True)
+    entry = LegEntry(uuid=str(uuid4()), state="in", event=0, identity=identity_text(first.identity))
+    return Metadata(
+        uuid=str(uuid4()),
+        event=0,
+        session="",
+        size=_size_of(first, wanted.timeout),
+        region_size=wanted.region_size,
+        legs=(entry,),
+    )
+
+
+def _size_of(first: MirrorLeg, timeout: float | None) -> int:
+    """Return the size of the disk of a new mirror: that of its first leg, unless an empty one cannot grow."""
+    size = first.geometry.size
+    if first.submit(lambda disk: make_room(disk, size)).get(timeout):
+        return size
+    smaller = size // SLOT * SLOT - MARK
+    if smaller <= 0 or not first.submit(lambda disk: is_empty(disk, size)).get(timeout):
+        raise UsageError(
+            f"{first} holds data and has no room for a mark behind them: "
+            f"it has {size} bytes, and {length_with_mark(size)} are needed",
+            cure='enlarge it, or make it a "split" of itself and a file of 8192 bytes',
+        )
+    return smaller

@@ -1,0 +1,331 @@
+"""The state file of a mirror: a copy of its metadata, and the dirty region log.
+
+A region of the disk is *dirty* from before any leg is written to until all legs are known to be equal
+there, on stable storage. So after a crash, or when a leg comes back, only the dirty regions
+have to be made equal. A part of the log that is damaged counts as dirty.
+
+This module knows the file, not the legs. docs/formats/mirror.md describes it to the byte.
+"""
+
+import errno
+import threading
+import time
+import uuid
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from vscsihba.errors import HostError
+from vscsihba.handlers.file.handler import FileHandler
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, decode, encode, identity_text
+from vscsihba.handlers.shared import sectors, superblock
+from vscsihba.handlers.shared.abandonable_pool import attempt
+from vscsihba.handlers.shared.durable import sync_directory
+from vscsihba.handlers.shared.sectors import PER_SECTOR
+from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
+
+_MAGIC = b"VSCSIMIR"
+_KIND = "mirror"
+_PERIOD = 5.0
+"""Seconds; a region that was not written for one or two of them is forgotten. Noting it anew takes a sync."""
+
+
+class _LegOf1(msgspec.Struct, frozen=True):
+    """A leg, as version 1 of the format has it."""
+
+    key: str
+    identity: str
+    whole: bool
+
+
+class _HeaderOf1(msgspec.Struct, frozen=True, kw_only=True):
+    """The header of version 1, when legs had no marks."""
+
+    version: int
+    uuid: str
+    size: int
+    region_size: int
+    legs: tuple[_LegOf1, ...]
+
+
+class MirrorState:
+    """The state file, open and locked.
+
+    Attributes:
+        metadata: The copy that it has.
+
+    Raises:
+        UsageError, InUseError: The file cannot be opened.
+        HostError: It is of another kind, or damaged.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._store = FileHandler(FileHandler.Options(path=path, format="raw"))
+        self._store.open()
+        self._is_open, self._is_suspect = True, False
+        try:
+            self._inode = Path(path).stat().st_ino
+            self.metadata = _metadata_of(superblock.Superblock(self._store, _MAGIC, _KIND).text)
+            self._dirty = bytearray()
+            for number in range(-(-self.metadata.regions // PER_SECTOR)):
+                self._dirty += self._load(number)
+        except BaseException as error:
+            self._store.close()
+            if isinstance(error, HostError):
+                raise HostError(f"{path}: {error.message}", cure=error.cure) from error
+            raise
+        del self._dirty[self.metadata.regions :]
+        self._recent = bytearray(len(self._dirty))
+        self._earlier = bytearray(len(self._dirty))
+        self._period_began = time.monotonic()
+        self._writing: list[range] = []
+        self._lock = threading.Lock()
+        self._saving = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._is_open:
+            self._is_open = False
+            self._store.close()
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Write to the file; after a failure, all of it is written anew the next time.
+
+        The kernel tells of a failed flush once, and what was not stored then is lost.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._is_suspect:
+            attempt(self._reopen)
+        self._is_suspect = True
+        yield
+        self._is_suspect = False
+
+    def _reopen(self) -> None:
+        self.close()
+        store = FileHandler(FileHandler.Options(path=self.path, format="raw"))
+        store.may_make = False
+        store.open()
+        self._store, self._is_open = store, True
+        if Path(self.path).stat().st_ino != self._inode:
+            self.close()
+            raise OSError(errno.ESTALE, f"{self.path} is another file now")
+        self._save(0, len(self._dirty), self._dirty)
+        store.flush()
+
+    def dirty(self) -> list[int]:
+        """Return the numbers of the dirty regions."""
+        found, at = [], self._dirty.find(1)
+        while at >= 0:
+            found.append(at)
+            at = self._dirty.find(1, at + 1)
+        return found
+
+    @contextmanager
+    def writing(self, first: int, last: int) -> Iterator[None]:
+        """Keep the regions from `first` to before `last` dirty, on stable storage, while they are written.
+
+        Raises:
+            OSError: That cannot be noted; nothing must be written to them.
+        """
+        under_way = range(first, last)
+        if not self._begin(under_way):
+            with self._saving:
+                wanted = bytearray(self._dirty)
+                wanted[first:last] = b"\1" * len(under_way)
+                with self._storing():
+                    self._save(first, last, wanted)
+                    self._store.flush()
+                with self._lock:
+                    self._dirty[first:last] = wanted[first:last]
+                self._begin(under_way)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writing.remove(under_way)
+                self._recent[first:last] = b"\1" * len(under_way)
+
+    def mark_all(self) -> None:
+        """Let every region be dirty, on stable storage.
+
+        Raises:
+            OSError: That cannot be noted.
+        """
+        with self.writing(0, len(self._dirty)):
+            pass
+
+    def idle(self, unequal: Container[int]) -> list[int]:
+        """Begin a new period if it is time, and return the regions that could be forgotten after a flush.
+
+        Args:
+            unequal: Regions that are not made equal yet.
+
+        Returns:
+            Regions that are equal on all legs, and were not written for a period.
+        """
+        if time.monotonic() < self._period_began + _PERIOD:
+            return []
+        with self._lock:
+            found = [region for region in self.dirty() if self._is_idle(region) and region not in unequal]
+            self._recent, self._earlier = bytearray(len(self._dirty)), self._recent
+            self._period_began = time.monotonic()
+        return found
+
+    def forget(self, regions: list[int], unequal: Container[int]) -> None:
+        """Let regions that `idle` has returned be dirty no more, unless something has happened to them since.
+
+        To be called when every leg has flushed after that call. A region that stays dirty by mistake does
+        no harm, so this is not synced.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with self._saving:
+            with self._lock:
+                equal = [
+                    region
+                    for region in regions
+                    if region < len(self._dirty) and self._is_idle(region, since=1) and region not in unequal
+                ]
+                for region in equal:
+                    self._dirty[region] = 0
+            with self._storing():
+                for number in {region // PER_SECTOR for region in equal}:
+                    self._save(number * PER_SECTOR, number * PER_SECTOR + 1, self._dirty)
+
+    def clear(self) -> None:
+        """Forget every region: all legs are equal and flushed, and will not be written to any more.
+
+        As with `forget`, this is not synced; `save` does that.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with self._saving, self._storing():
+            self._save(0, len(self._dirty), bytearray(len(self._dirty)))
+
+    def save(self, metadata: Metadata) -> None:
+        """Put a new copy of the metadata on stable storage.
+
+        The log grows with the disk, and what is new is dirty.
+
+        Raises:
+            OSError: It cannot be written; the old copy counts then, or the new one.
+        """
+        with self._saving:
+            have, want = len(self._dirty), metadata.regions
+            with self._storing():
+                if want > have:
+                    self._grow(have, want)
+                # Read anew: after a failure, the slot that can be read must not be written to.
+                superblock.Superblock(self._store, _MAGIC, _KIND).replace(encode(metadata))
+            self.metadata = metadata
+            if want < have:
+                with self._lock:
+                    for row in (self._dirty, self._recent, self._earlier):
+                        del row[want:]
+
+    def _grow(self, have: int, want: int) -> None:
+        self._store.resize(max(self._store.geometry.size, _file_size(want)))
+        with self._lock:
+            self._dirty.extend(b"\1" * (want - have))
+            self._recent.extend(bytes(want - have))
+            self._earlier.extend(bytes(want - have))
+        self._save(have, want, self._dirty)
+
+    def _begin(self, regions: range) -> bool:
+        """Note that regions are being written, if all are dirty already."""
+        with self._lock:
+            if self._dirty.count(1, regions.start, regions.stop) < len(regions):
+                return False
+            self._writing.append(regions)
+            return True
+
+    def _is_idle(self, region: int, *, since: int = 2) -> bool:
+        """Tell whether a region is not being written, and was not for 1 or 2 periods."""
+        written = self._recent[region] or (since > 1 and self._earlier[region])
+        return not written and not any(region in regions for regions in self._writing)
+
+    def _load(self, number: int) -> bytes:
+        states = sectors.decode(
+            number, read_bytes(self._store, _place(number), sectors.SECTOR), self.metadata.uuid
+        )
+        return b"\1" * PER_SECTOR if states is None or max(states) > 1 else states
+
+    def _save(self, first: int, last: int, dirty: bytearray) -> None:
+        """Write the sectors with the regions from `first` to before `last` as `dirty` has them."""
+        for number in range(first // PER_SECTOR, (last - 1) // PER_SECTOR + 1):
+            states = dirty[number * PER_SECTOR : (number + 1) * PER_SECTOR]
+            write_bytes(self._store, _place(number), sectors.encode(number, states, self.metadata.uuid))
+
+
+def create_state(path: str, metadata: Metadata) -> None:
+    """Make a state file in which every region is dirty.
+
+    After a crash it is there as a whole or not at all.
+
+    Raises:
+        UsageError, HostError: The system refuses to make a file there.
+    """
+    new = Path(f"{path}.{metadata.uuid}.new")  # nobody else's file has this name
+    new.unlink(missing_ok=True)
+    store = FileHandler(FileHandler.Options(path=str(new), create=True, size=_file_size(metadata.regions)))
+    store.open()
+    try:
+        for number in range(-(-metadata.regions // PER_SECTOR)):
+            write_bytes(store, _place(number), sectors.encode(number, b"\1" * PER_SECTOR, metadata.uuid))
+        superblock.create(store, encode(metadata), _MAGIC, _KIND)
+        new.replace(path)
+        sync_directory(Path(path).parent)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    finally:
+        store.close()
+
+
+def _metadata_of(text: bytes) -> Metadata:
+    """Return the metadata of a state file, also of one of version 1.
+
+    Raises:
+        HostError: They cannot be understood.
+    """
+    try:
+        old = msgspec.json.decode(text, type=_HeaderOf1)
+    except msgspec.MsgspecError:
+        return decode(text)
+    return _migrated(old) if old.version == 1 else decode(text)
+
+
+def _migrated(old: _HeaderOf1) -> Metadata:
+    """Return the metadata that version 1 amounts to: legs without marks, known by their media's names."""
+    return Metadata(
+        uuid=old.uuid,
+        event=0,
+        session="",
+        size=old.size,
+        region_size=old.region_size,
+        legs=tuple(
+            LegEntry(
+                uuid=str(uuid.uuid4()),
+                state="in" if leg.whole else "behind",
+                event=0,
+                identity=identity_text(leg.identity),
+            )
+            for leg in old.legs
+        ),
+    )
+
+
+def _place(number: int) -> int:
+    return superblock.END + number * sectors.SECTOR
+
+
+def _file_size(regions: int) -> int:
+    return _place(-(-regions // PER_SECTOR))

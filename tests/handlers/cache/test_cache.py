@@ -1,0 +1,643 @@
+import errno
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.handlers.crash import Promises, Step, cut_power, kill, steps
+from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from vscsihba.block import Views
+from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+from vscsihba.handlers.cache.handler import CacheHandler
+from vscsihba.handlers.cache.slots import clean_slots, dirty_slots
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.memory import MemoryHandler
+from vscsihba.handlers.shared import linux
+from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
+from vscsihba.handlers.stack import Document, build
+
+SIZE = 320 * KIB
+CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)
+
+
+def cache(directory: Path, **options: object) -> dict[str, object]:
+    return {"handler": "cache", "size": "64KiB", **options, "next": str(directory / "disk.img")}
+
+
+def back(directory: Path, **options: object) -> dict[str, object]:
+    return cache(directory, **{"mode": "write-back", **options})
+
+
+class ThroughModel(DiskModel):
+    scratch = MEMORY_DIRECTORY
+    options: dict[str, object] = {}  # noqa: RUF012  # never changed
+
+    def prepare(self, directory: Path) -> bytearray:
+        (directory / "disk.img").write_bytes(CONTENT[: self.size])
+        return bytearray(CONTENT[: self.size])
+
+    def document(self, directory: Path) -> Document:
+        return cache(directory, **self.options)
+
+
+class BackModel(ThroughModel):
+    options = {"mode": "write-back"}  # noqa: RUF012
+
+
+class BackLargeBlocksModel(ThroughModel):
+    options = {"mode": "write-back", "block_size": 32768}  # noqa: RUF012
+
+
+class BackEverythingFitsModel(ThroughModel):
+    size = 300 * KIB + 512
+    options = {"mode": "write-back", "size": "8MiB"}  # noqa: RUF012
+
+
+TestWriteThrough = as_tests(ThroughModel)
+TestWriteBack = as_tests(BackModel)
+TestWriteBackLargeBlocks = as_tests(BackLargeBlocksModel)
+TestWriteBackEverythingFits = as_tests(BackEverythingFitsModel)
+
+
+class Below(MemoryHandler):
+    """A layer that tells what it is asked, and can be made to wait or to fail."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryHandler.Options(size=1 << 20, label="below"))
+        self.asked: list[tuple[Any, ...]] = []
+        self.fails = False
+        self.before_read: Callable[[], None] = lambda: None
+        self.workers = 8
+        self.never_blocks = False
+        self.open()
+
+    def read(self, offset: int, views: Views) -> None:
+        super().read(offset, views)
+        self.asked.append(("read", offset, sum(map(len, views))))
+        self.before_read()
+
+    def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
+        if self.fails:
+            raise OSError(5, "broken")
+        self.asked.append(("write", offset, sum(map(len, views)), *(["fua"] if fua else [])))
+        super().write(offset, views)
+
+    def flush(self) -> None:
+        self.asked.append(("flush",))
+
+
+@pytest.fixture
+def below() -> Below:
+    return Below()
+
+
+def on(below: Below, **options: Any) -> CacheHandler:
+    return CacheHandler(CacheHandler.Options(**{"size": 64 * KIB, **options}), below)
+
+
+@pytest.fixture
+def through(below: Below) -> Iterator[Checked]:
+    yield from opened(on(below))
+
+
+@pytest.fixture
+def behind(below: Below) -> Iterator[Checked]:
+    yield from opened(on(below, mode="write-back"))
+
+
+def opened(handler: CacheHandler) -> Iterator[Checked]:
+    handler.open()
+    disk = Checked(handler)
+    disk.open()
+    yield disk
+    handler.close()
+
+
+# What is asked of the layer below
+
+
+def test_what_was_read_is_read_once(through: Checked, below: Below) -> None:
+    read(through, 100, 10)
+    read(through, 0, 4096)
+    read(through, 0, 12288)
+    assert below.asked == [("read", 0, 4096), ("read", 4096, 8192)]
+
+
+def test_what_is_not_used_longest_goes_first(through: Checked, below: Below) -> None:
+    for block in (*range(16), 0, 16):
+        read(through, block * 4096, 1)
+    below.asked.clear()
+    for block in (0, 16, 2, 1):
+        read(through, block * 4096, 1)
+    assert [offset // 4096 for _, offset, _ in below.asked] == [1]
+
+
+def test_write_through_is_written_below_at_once(through: Checked, below: Below) -> None:
+    read(through, 0, 4096)
+    write(through, 1, b"new", fua=True)
+    assert below.asked[1:] == [("write", 1, 3, "fua")]
+    assert read(through, 0, 5) == b"\0new\0"
+
+
+def test_write_back_waits_for_a_flush(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 8192)
+    write(behind, 3, b"yz")
+    write(behind, 20480, b"z" * 4096)
+    assert below.asked == []
+    behind.flush()
+    assert below.asked == [("write", 0, 8192), ("write", 20480, 4096), ("flush",)]
+    below.asked.clear()
+    behind.flush()
+    assert below.asked == [("flush",)]
+    assert read(behind, 0, 6) == b"xxxyzx"
+
+
+def test_blocks_that_go_below_one_by_one_make_no_write_whole_or_nothing(below: Below) -> None:
+    assert below.capabilities.atomic_write
+    assert not on(below, mode="write-back").capabilities.atomic_write
+
+
+def test_fua_goes_below_alone(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 4096)
+    write(behind, 8192, b"y" * 4096, fua=True)
+    assert below.asked == [("write", 8192, 4096, "fua")]
+
+
+def test_fua_that_does_not_fit_is_flushed(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 80 * KIB, fua=True)
+    assert below.asked[-1] == ("flush",)
+
+
+def test_a_part_of_a_block_is_fetched_around(behind: Checked, below: Below) -> None:
+    below.write(0, [memoryview(b"a" * 4096)])
+    below.asked.clear()
+    write(behind, 10, b"new")
+    assert below.asked == [("read", 0, 4096)]
+    assert read(behind, 8, 7) == b"aanewaa"
+
+
+def test_dirty_blocks_make_room(behind: Checked, below: Below) -> None:
+    for block in range(40):
+        write(behind, block * 4096, bytes([block + 1]) * 4096)
+    assert sum(length for verb, _, length in below.asked if verb == "write") >= 24 * 4096
+    assert read(behind, 0, 40 * 4096) == b"".join(bytes([block + 1]) * 4096 for block in range(40))
+
+
+def test_what_did_not_get_below_is_kept(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"kept")
+    below.fails = True
+    with pytest.raises(OSError, match="broken"):
+        behind.flush()
+    assert read(behind, 0, 4) == b"kept"
+    below.fails = False
+    behind.flush()
+    room = bytearray(4)
+    MemoryHandler.read(below, 0, [memoryview(room)])
+    assert room == b"kept"
+
+
+def test_unmapped_blocks_are_not_written_back(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"x" * 16384)
+    behind.unmap(2048, 12288)
+    behind.flush()
+    assert [entry for entry in below.asked if entry[0] == "write"] == [
+        ("write", 0, 4096),
+        ("write", 12288, 4096),
+    ]
+    assert read(behind, 0, 16384) == b"x" * 2048 + bytes(12288) + b"x" * 2048
+
+
+def test_inline_reads_what_is_held(through: Checked) -> None:
+    inline = through.inline
+    assert inline.write is None
+    assert inline.read is not None
+    room = [memoryview(bytearray(8))]
+    with pytest.raises(BlockingIOError):
+        inline.read(room, 0, 0)
+    read(through, 0, 8192)
+    assert inline.read(room, 4, 0) == 8
+    with pytest.raises(BlockingIOError):
+        inline.read(room, 4092, 0)
+
+
+# Races
+
+
+def meanwhile(disk: Checked, below: Below, offset: int, data: bytes) -> None:
+    """Write while somebody is fetching."""
+
+    def interfere() -> None:
+        below.before_read = lambda: None
+        thread = threading.Thread(target=write, args=(disk, offset, data))
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    below.before_read = interfere
+
+
+def test_a_fetch_that_a_write_overtakes_is_not_kept(through: Checked, below: Below) -> None:
+    meanwhile(through, below, 0, b"new")
+    read(through, 0, 4096)
+    assert read(through, 0, 3) == b"new"
+
+
+def test_a_fill_that_a_write_overtakes_is_done_again(behind: Checked, below: Below) -> None:
+    meanwhile(behind, below, 0, b"n" * 4096)
+    write(behind, 10, b"mine")
+    assert read(behind, 8, 8) == b"nnminenn"
+
+
+# Crashes
+
+FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@FEW
+@given(todo=steps(SIZE // 512), lasts=st.integers(0, 60), seed=st.integers(0, 1 << 32), through=st.booleans())
+def test_power_cut_leaves_what_flushes_promised(
+    todo: list[Step], lasts: int, seed: int, through: bool
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=MEMORY_DIRECTORY) as name:
+        (Path(name) / "disk.img").write_bytes(CONTENT[:SIZE])
+        document = (cache if through else back)(Path(name))
+        cut_power(Path(name), document, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
+
+
+SCRIPT = [
+    Step("write", 0, 3, 1),
+    Step("write", 200, 150, 2),
+    Step("flush"),
+    Step("write_fua", 130, 10, 3),
+    Step("unmap", 100, 150),
+    Step("write", 1, 1, 4),
+    Step("write_zeroes", 0, 200, 5),
+    Step("write", 639, 1, 6),
+    Step("flush"),
+    Step("write", 250, 5, 7),
+]
+
+
+def test_kill_at_every_call_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    at, came_so_far = 0, True
+    while came_so_far:
+        where = tmp_path / str(at)
+        where.mkdir()
+        (where / "disk.img").write_bytes(CONTENT[:SIZE])
+        came_so_far = kill(back, where, Promises(CONTENT[:SIZE]), SCRIPT, at)
+        at += 1
+    assert at > 10
+
+
+def abandoned(directory: Path) -> None:
+    """Leave a dirty block as a process does that is killed."""
+    (directory / "disk.img").write_bytes(CONTENT[:SIZE])
+    stack = build(back(directory))
+    write(stack.open(), 0, b"acknowledged")
+    handler = stack.layers[1]
+    assert isinstance(handler, CacheHandler)
+    handler._slots.close()
+    stack.layers[0].close()
+
+
+@pytest.mark.parametrize("options", [{"mode": "write-through"}, {"block_size": 8192, "size": "1MiB"}])
+def test_writes_that_wait_are_not_forgotten(tmp_path: Path, options: dict[str, object]) -> None:
+    abandoned(tmp_path)
+    with pytest.raises(UsageError, match=r'waiting in its cache; open it once .* "block_size": 4096'):
+        build(back(tmp_path, **options)).open()
+    read_only = {"handler": "file", "path": str(tmp_path / "disk.img"), "read_only": True}
+    with pytest.raises(UsageError, match="waiting in its cache"):
+        build({**back(tmp_path), "next": read_only}).open()
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+    assert (tmp_path / "disk.img").read_bytes().startswith(b"acknowledged")
+    with build({**back(tmp_path), **options}):
+        pass
+
+
+def test_two_disks_cannot_be_behind_one_cache(below: Below, behind: Checked) -> None:
+    with pytest.raises(InUseError, match="in use by another process or disk"):
+        on(below, mode="write-back").open()
+    reader = on(below)
+    reader.open()
+    reader.close()
+
+
+def test_nothing_is_left_behind(tmp_path: Path, own_surviving_directory: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    for document in (cache(tmp_path), back(tmp_path)):
+        with build(document) as disk:
+            write(disk, 0, b"x" * 8192)
+            read(disk, 0, SIZE)
+        assert list(own_surviving_directory.iterdir()) == []
+
+
+def test_a_cache_smaller_than_a_block(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="smaller than one of its blocks"):
+        build(cache(tmp_path, size=4095))
+
+
+# Storage that fails
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the storage of caches take so many more writes, and none after them."""
+    left, real = [1 << 30], os.pwrite
+
+    def pwrite(fd: int, data: Any, offset: int) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    return lambda writes: left.__setitem__(0, writes)
+
+
+def content_of(below: Below, offset: int, length: int) -> bytes:
+    room = bytearray(length)
+    MemoryHandler.read(below, offset, [memoryview(room)])
+    return bytes(room)
+
+
+def test_reads_go_past_a_cache_that_is_full(
+    through: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    MemoryHandler.write(below, 0, [memoryview(CONTENT)[:SIZE]])
+    full(3)
+    for _ in range(2):
+        for offset in range(0, SIZE, 4096):
+            assert read(through, offset, 4096) == CONTENT[offset : offset + 4096]
+
+
+def test_a_full_cache_keeps_what_is_used_most(
+    through: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    for block in (0, 1):
+        read(through, block * 4096, 1)
+
+    class OnlyTwo(TmpfsStore):
+        """A file for which there is memory for two blocks."""
+
+        def put(self, at: int, data: bytes | memoryview) -> None:
+            if at >= 2 * 4096:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().put(at, data)
+
+    handler = through.next
+    assert isinstance(handler, CacheHandler)
+    assert handler._slots._data is not None
+    handler._slots._data.__class__ = OnlyTwo
+    for block in (0, 5, 5, 0, 6, 0):
+        read(through, block * 4096, 1)
+    below.asked.clear()
+    for block in (0, 6):
+        read(through, block * 4096, 1)
+    assert below.asked == []
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_writes_go_past_a_cache_that_is_full(
+    behind: Checked, below: Below, full: Callable[[int], None], writes: int
+) -> None:
+    MemoryHandler.write(below, 0, [memoryview(b"D" * 16384)])
+    full(writes)
+    write(behind, 4096, b"N" * 512)
+    write(behind, 0, b"W" * 4096)
+    assert read(behind, 0, 8192) == b"W" * 4096 + b"N" * 512 + b"D" * 3584
+    full(1 << 30)
+    write(behind, 4096 + 1024, b"M" * 512)
+    behind.flush()
+    assert content_of(below, 0, 12288) == (
+        b"W" * 4096 + b"N" * 512 + b"D" * 512 + b"M" * 512 + b"D" * 2560 + b"D" * 4096
+    )
+
+
+def test_a_dirty_block_that_cannot_be_changed_is_written_below_first(
+    behind: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(behind, 0, b"a" * 4096)
+    real = TmpfsStore.put
+
+    def put(file: TmpfsStore, at: int, data: bytes | memoryview) -> None:
+        if file.path.suffix == ".data":
+            raise OSError(errno.EIO, "broken")
+        real(file, at, data)
+
+    monkeypatch.setattr(TmpfsStore, "put", put)
+    write(behind, 512, b"b" * 512)
+    assert content_of(below, 0, 4096) == b"a" * 512 + b"b" * 512 + b"a" * 3072
+    assert read(behind, 0, 4096) == content_of(below, 0, 4096)
+
+
+def test_a_list_that_cannot_be_changed_ends_in_an_error_or_past_the_cache(
+    behind: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    for block in range(16):
+        write(behind, block * 4096, bytes([block + 1]) * 4096)
+    full(0)
+    with pytest.raises(OSError, match="list of dirty blocks"):
+        write(behind, 512, b"b" * 512)
+    write(behind, 20 * 4096, b"x" * 4096)
+    assert content_of(below, 20 * 4096, 4096) == b"x" * 4096
+    behind.flush()
+    assert read(behind, 4096, 4096) == content_of(below, 4096, 4096) == b"\2" * 4096
+
+
+def test_a_cache_that_cannot_be_made_lets_everything_past(
+    below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for mode in ("write-through", "write-back"):
+        handler = on(below, mode=mode)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwritev", refuse)
+            handler.open()
+        disk = Checked(handler)
+        disk.open()
+        write(disk, 100, mode.encode())
+        assert read(disk, 100, len(mode)) == mode.encode() == content_of(below, 100, len(mode))
+        disk.flush()
+        handler.close()
+
+
+def test_a_cache_that_fails_to_open_leaves_nothing(
+    below: Below, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+) -> None:
+    real, calls = os.pwritev, iter([True, False])
+
+    def once(*arguments: Any) -> int:
+        if not next(calls, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, "pwritev", once)
+    handler = on(below, mode="write-back")
+    handler.open()
+    handler.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not any(path.stat().st_size > 4096 + 8 for path in own_surviving_directory.iterdir())
+
+
+def test_a_block_that_cannot_be_read_is_read_below(
+    through: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    read(through, 0, 4096)
+    MemoryHandler.write(below, 0, [memoryview(b"below")])
+    monkeypatch.setattr(TmpfsStore, "get", broken)
+    assert read(through, 0, 5) == b"below"
+
+
+def test_a_dirty_block_that_cannot_be_read_is_an_error(
+    behind: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    write(behind, 0, b"x" * 4096)
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "get", broken)
+        with pytest.raises(OSError, match="broken"):
+            read(behind, 0, 5)
+        with pytest.raises(OSError, match="broken"):
+            behind.flush()
+    behind.flush()
+    assert read(behind, 0, 1) == b"x"
+
+
+def test_a_block_that_is_changed_while_it_is_written_back_stays_dirty(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"old" * 1000 + b"." * 1096)
+    real = below.write
+
+    def overtaken(offset: int, views: Views, *, fua: bool = False) -> None:
+        real(offset, views, fua=fua)
+        below.write = real  # type: ignore[method-assign]
+        write(behind, 0, b"new")
+
+    below.write = overtaken  # type: ignore[method-assign]
+    behind.flush()
+    assert read(behind, 0, 6) == b"newold"
+    behind.flush()
+    assert content_of(below, 0, 6) == b"newold"
+
+
+def test_an_unmap_that_fails_below_forgets_nothing(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"kept" * 1024)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    below.unmap = refuse  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="broken"):
+        behind.unmap(0, 4096)
+    assert read(behind, 0, 4) == b"kept"
+    behind.flush()
+    assert content_of(below, 0, 4) == b"kept"
+
+
+def test_an_unmap_that_cannot_be_noted_forgets_nothing(
+    behind: Checked, below: Below, full: Callable[[int], None]
+) -> None:
+    write(behind, 0, b"kept" * 1024)
+    full(0)
+    with pytest.raises(OSError, match="No space"):
+        behind.unmap(0, 4096)
+    full(1 << 30)
+    assert read(behind, 0, 4) == b"kept"
+    behind.flush()
+    assert content_of(below, 0, 4) == b"kept"
+
+
+def test_a_write_waits_for_an_unmap_of_its_block(behind: Checked, below: Below) -> None:
+    write(behind, 0, b"old" * 1000 + bytes(1096))
+    thread = threading.Thread(target=write, args=(behind, 0, b"n" * 4096))
+    real = below.unmap
+
+    def slow(offset: int, length: int) -> None:
+        thread.start()
+        thread.join(0.05)
+        real(offset, length)
+
+    below.unmap = slow  # type: ignore[method-assign]
+    behind.unmap(0, 4096)
+    thread.join()
+    assert read(behind, 0, 4096) == b"n" * 4096
+    behind.flush()
+    assert content_of(below, 0, 4096) == b"n" * 4096
+
+
+# Another medium
+
+
+def test_writes_for_another_medium_are_not_written_to_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux, "inode_generation", lambda fd: os.fstat(fd).st_ino % 1000)
+    abandoned(tmp_path)
+    (tmp_path / "disk.img").rename(tmp_path / "right.img")
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    for document in (cache(tmp_path), back(tmp_path)):
+        with pytest.raises(HostError, match="for another medium that this one has taken the place of"):
+            build(document).open()
+    (tmp_path / "right.img").rename(tmp_path / "disk.img")
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
+
+
+def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    stack = build(back(tmp_path))
+    read(stack.open(), 0, 4096)
+    handler = stack.layers[1]
+    assert isinstance(handler, CacheHandler)
+    for file in (handler._slots._data, handler._slots._notes):
+        assert file is not None
+        file.close(forget=False)
+    stack.layers[0].close()
+    (tmp_path / "disk.img").unlink()
+    (tmp_path / "other").write_bytes(b"z" * SIZE)
+    (tmp_path / "other").rename(tmp_path / "disk.img")
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 4) == b"zzzz"
+
+
+# Slots
+
+
+def test_a_slot_that_could_not_be_filled_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    slots, content = clean_slots("one", 4096, 1), memoryview(b"held" * 1024)
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "put", full)
+        assert not slots.hold(7, content)
+    assert slots.hold(7, content)
+    slots.close()
+
+
+def test_slots_that_are_dirty_are_for_their_medium_and_block_size() -> None:
+    slots = dirty_slots("one", 4096, 1, about=b"one")
+    assert slots.hold_dirty(7, memoryview(b"kept" * 1024))
+    slots.close()
+    with pytest.raises(HostError, match="for another medium"):
+        dirty_slots("one", 4096, 1, about=b"other")
+    with pytest.raises(UsageError, match="writes are waiting"):
+        dirty_slots("one", 8192, 1, about=b"one")
+    slots = dirty_slots("one", 4096, 1, about=b"one")
+    assert slots.dirty == [7]
+    slots.drop(7, 8)
+    slots.close()

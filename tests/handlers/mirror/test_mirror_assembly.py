@@ -1,0 +1,274 @@
+"""Deciding from copies of a mirror's metadata: pure, so every case is written down as data."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from vscsihba.errors import HostError
+from vscsihba.handlers.mirror.assembly import Candidate, Verdict, choose, copies_of, judge, token
+from vscsihba.handlers.mirror.mark import FoundMark
+from vscsihba.handlers.mirror.metadata import (
+    MOST_ENTRIES,
+    LegEntry,
+    Metadata,
+    State,
+    decode,
+    encode,
+    identity_text,
+    short,
+)
+
+MIRROR = "mirror-1"
+BLANK, FULL = (lambda: True), (lambda: False)
+
+
+def copy(
+    of: str,
+    event: int,
+    legs: Mapping[str, State],
+    *,
+    session: str = "s",
+    mirror: str = MIRROR,
+    known: int = 0,
+) -> Metadata:
+    """A copy in leg `of` (the state file if empty); the legs have the event count `known`, or `event` - 1."""
+    return Metadata(
+        uuid=mirror,
+        leg=of,
+        event=event,
+        state_event=event - 1,
+        session=session,
+        size=1 << 20,
+        region_size=65536,
+        legs=tuple(
+            LegEntry(uuid=name, state=state, event=known or event - 1, until=known or event - 1)
+            for name, state in legs.items()
+        ),
+    )
+
+
+def leg(mark: Metadata | None, label: str = "leg 0", *, empty: bool = False) -> Candidate:
+    return Candidate(label, f"file:/{label}", FoundMark(mark), BLANK if empty else FULL)
+
+
+BOTH: dict[str, State] = {"a": "in", "b": "in"}
+ONLY_A: dict[str, State] = {"a": "in", "b": "out"}
+ONLY_B: dict[str, State] = {"a": "out", "b": "in"}
+
+
+def decided(state: Metadata | None, *marks: Metadata, decide: str = "") -> tuple[int, set[str], bool]:
+    """Return event count, legs that are in, and whether the log counts."""
+    chosen, log_counts = choose("/m", state, [leg(mark) for mark in marks], decide)
+    return chosen.event, set(chosen.members), log_counts
+
+
+def refused(state: Metadata | None, *marks: Metadata) -> str:
+    with pytest.raises(HostError, match="do not decide") as caught:
+        choose("/m", state, [leg(mark) for mark in marks], "")
+    return str(caught.value)
+
+
+def test_all_copies_agree() -> None:
+    assert decided(copy("", 7, BOTH), copy("a", 7, BOTH), copy("b", 7, BOTH)) == (7, {"a", "b"}, True)
+
+
+def test_a_leg_and_the_state_file_decide_without_the_other_leg() -> None:
+    assert decided(copy("", 7, BOTH), copy("b", 7, BOTH)) == (7, {"a", "b"}, True)
+
+
+def test_two_legs_decide_without_the_state_file_and_its_log_is_lost() -> None:
+    assert decided(None, copy("a", 7, BOTH), copy("b", 7, BOTH)) == (7, {"a", "b"}, False)
+
+
+def test_one_of_two_legs_does_not_decide_alone() -> None:
+    said = refused(None, copy("b", 7, BOTH))
+    assert "state file: missing" in said
+    assert '"decide": "b@7"' in said
+
+
+def test_the_state_file_does_not_decide_alone() -> None:
+    refused(copy("", 7, BOTH))
+
+
+def test_a_leg_that_is_in_alone_decides_alone() -> None:
+    assert decided(None, copy("a", 7, ONLY_A)) == (7, {"a"}, False)
+
+
+def test_the_newest_copy_is_believed() -> None:
+    stale, fresh = copy("a", 6, BOTH), copy("b", 7, ONLY_B)
+    assert decided(None, stale, fresh) == (7, {"b"}, False)
+    assert decided(copy("", 7, ONLY_B), stale, fresh) == (7, {"b"}, True)
+
+
+def test_an_older_copy_of_the_state_file_has_no_vote_and_no_log() -> None:
+    assert decided(copy("", 3, BOTH, session="old"), copy("a", 7, BOTH), copy("b", 7, BOTH)) == (
+        7,
+        {"a", "b"},
+        False,
+    )
+    refused(copy("", 3, BOTH, session="old"), copy("a", 7, BOTH))
+
+
+def test_an_older_copy_of_a_leg_has_no_vote() -> None:
+    refused(None, copy("a", 9, BOTH), copy("b", 3, BOTH))
+
+
+def test_copies_that_have_gone_different_ways_need_a_majority() -> None:
+    one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B)
+    refused(None, one, other)
+    assert decided(copy("", 9, ONLY_B), one, other) == (9, {"b"}, True)
+    assert decided(copy("", 12, ONLY_A), one, other) == (12, {"a"}, True)
+
+
+def test_a_copy_from_which_a_leg_has_moved_on_contradicts_nothing() -> None:
+    """The state file could not be written for a while, and the last change reached one leg only."""
+    assert decided(copy("", 12, ONLY_A), copy("a", 15, BOTH), copy("b", 16, ONLY_B)) == (16, {"b"}, True)
+
+
+def test_copies_with_the_same_legs_support_each_other() -> None:
+    assert decided(copy("", 12, ONLY_B), copy("a", 11, ONLY_A), copy("b", 11, ONLY_B)) == (12, {"b"}, True)
+
+
+def test_one_event_count_that_means_two_things_needs_a_majority() -> None:
+    one, other = copy("a", 9, BOTH), copy("b", 9, ONLY_B)
+    refused(None, one, other)
+    assert decided(copy("", 9, ONLY_B), one, other) == (9, {"b"}, True)
+
+
+def test_a_person_decides_once() -> None:
+    one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B)
+    assert decided(None, one, other, decide=token(other)) == (9, {"b"}, False)
+    later = copy("b", 10, ONLY_B)
+    with pytest.raises(HostError, match="do not decide"):
+        choose("/m", None, [leg(one), leg(later)], token(other))
+
+
+def test_legs_of_two_mirrors_need_a_state_file() -> None:
+    mine, foreign = copy("a", 7, ONLY_A), copy("x", 7, {"x": "in"}, mirror="mirror-2")
+    with pytest.raises(HostError, match="the legs are of several mirrors"):
+        choose("/m", None, [leg(mine), leg(foreign)], "")
+    assert decided(copy("", 7, ONLY_A), mine, foreign) == (7, {"a"}, True)
+
+
+# Legs
+
+NOW = copy("", 7, {"a": "in", "b": "out", "c": "behind"}, known=6)
+
+
+@pytest.mark.parametrize(
+    ("mark", "whole", "everything"),
+    [
+        (copy("a", 7, BOTH), True, False),
+        (copy("a", 6, BOTH), True, False),
+        (copy("a", 5, BOTH), False, True),
+        (copy("a", 8, BOTH), False, True),
+        (copy("b", 6, BOTH), False, False),
+        (copy("b", 5, BOTH), False, True),
+        (copy("b", 7, BOTH), False, True),
+        (copy("c", 7, BOTH), False, False),
+        (copy("c", 2, BOTH), False, True),
+    ],
+)
+def test_legs_with_a_mark(mark: Metadata, whole: bool, everything: bool) -> None:
+    assert judge(leg(mark), NOW, opening=True) == Verdict(mark.leg, whole, everything, mark.event, mark.size)
+
+
+def test_a_leg_that_comes_back_is_never_whole() -> None:
+    assert not judge(leg(copy("a", 7, BOTH)), NOW, opening=False).whole
+    assert "newer than the mirror" in judge(leg(copy("a", 8, BOTH)), NOW, opening=False).problem
+
+
+def test_an_empty_medium_is_a_new_leg() -> None:
+    found = judge(leg(None, empty=True), NOW, opening=True)
+    assert (found.whole, found.everything, found.problem) == (False, True, "")
+    assert NOW.entry(found.uuid) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (FoundMark(), "it has no mark, and is not empty"),
+        (FoundMark(damage="its mark is damaged"), "its mark is damaged, and is not empty"),
+        (FoundMark(copy("z", 7, BOTH)), "part of the mirror no more"),
+    ],
+)
+def test_what_is_written_only_if_that_is_said(found: FoundMark, message: str) -> None:
+    candidate = replace(leg(None), mark=found)
+    assert message in judge(candidate, NOW, opening=True).problem
+    told = judge(replace(candidate, overwrite=True), NOW, opening=True)
+    assert (told.whole, told.everything, told.problem) == (False, True, "")
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_the_mark_of_another_mirror_is_never_overwritten(empty: bool) -> None:
+    foreign = replace(leg(copy("x", 7, {"x": "in"}, mirror="mirror-2"), empty=empty), overwrite=True)
+    assert "the mark of another mirror, mirror-2" in judge(foreign, NOW, opening=True).problem
+
+
+def test_a_leg_without_a_mark_is_known_by_its_medium_while_it_never_had_one() -> None:
+    entry = LegEntry(uuid="a", state="in", event=0, identity=identity_text("file:/leg 0"))
+    old = msgspec.structs.replace(NOW, legs=(entry,))
+    assert judge(leg(None), old, opening=True) == Verdict("a", whole=True)
+    marked = msgspec.structs.replace(NOW, legs=(msgspec.structs.replace(entry, event=3),))
+    assert "no mark" in judge(leg(None), marked, opening=True).problem
+    device = replace(leg(None, "block:wwn-1"), is_known_as=lambda name: name == "file:/leg 0")
+    assert judge(device, old, opening=True) == Verdict("a", whole=True)
+    twice = msgspec.structs.replace(NOW, legs=(entry, msgspec.structs.replace(entry, uuid="b")))
+    assert "no mark" in judge(leg(None), twice, opening=True).problem
+
+
+def test_of_a_leg_and_its_copy_the_newer_one_is_used() -> None:
+    old, new = leg(copy("a", 5, BOTH), "leg 0"), leg(copy("a", 7, BOTH), "leg 1")
+    assert list(copies_of([old, new])) == [0]
+    assert list(copies_of([new, old])) == [1]
+    assert "same mark as leg 1" in copies_of([old, new])[0]
+    assert copies_of([new, leg(copy("b", 7, BOTH)), leg(None)]) == {}
+
+
+# The text
+
+
+def test_an_identity_is_kept_if_it_fits() -> None:
+    assert identity_text("file:/srv/a.img") == "file:/srv/a.img"
+    assert identity_text("file:/" + "x" * 100).startswith("sha256:")
+    assert identity_text("file:/\udcff").startswith("sha256:")
+    assert identity_text('file:/"').startswith("sha256:")
+
+
+def test_all_entries_fit() -> None:
+    name = short("file:/" + "ä" * 300)
+    assert len(name.encode()) <= 60
+    entries = tuple(
+        LegEntry(
+            uuid=f"{number:036}",
+            state="behind",
+            event=1 << 40,
+            until=1 << 40,
+            size=1 << 60,
+            identity="f" * 32,
+            name=name,
+        )
+        for number in range(MOST_ENTRIES)
+    )
+    ids = {"uuid": "u" * 36, "leg": "l" * 36, "session": "s" * 36}
+    numbers = {"event": 1 << 40, "state_event": 1 << 40, "size": 1 << 60}
+    assert len(encode(msgspec.structs.replace(NOW, legs=entries, **ids, **numbers))) <= 4096 - 24
+
+
+def test_a_copy_is_read_as_it_was_written() -> None:
+    assert decode(encode(NOW)) == NOW
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"version":3}', "version 3, known is 2"),
+        (b"{", "makes no sense"),
+        (b'{"version":2}', "makes no sense"),
+    ],
+)
+def test_copies_that_cannot_be_read(text: bytes, message: str) -> None:
+    with pytest.raises(HostError, match=message):
+        decode(text)

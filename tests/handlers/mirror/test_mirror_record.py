@@ -1,0 +1,66 @@
+"""The record of a mirror: which copies of new metadata are enough for it to count."""
+
+import errno
+from typing import Any, cast
+
+import pytest
+
+from vscsihba.handlers.mirror.leg import Standing
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
+from vscsihba.handlers.mirror.record import Record
+
+
+class Copy:
+    """A state file, or a leg with its mark; either may fail."""
+
+    has_room = True
+    event = marked_size = 0
+
+    def __init__(self, uuid: str, standing: Standing, metadata: Metadata | None = None) -> None:
+        self.uuid = uuid
+        self.standing = standing
+        self.metadata = metadata
+        self.fails = False
+
+    def entry(self, state: Any = None) -> LegEntry:
+        states: dict[Standing, Any] = {Standing.WHOLE: "in", Standing.BEHIND: "behind", Standing.GONE: "out"}
+        return LegEntry(uuid=self.uuid, state=state or states[self.standing], event=1, identity="")
+
+    def save(self, _metadata: Metadata) -> None:
+        if self.fails:
+            raise OSError(errno.EIO, "broken")
+
+    def begin_mark(self, _metadata: Metadata) -> "Copy":
+        return self
+
+    def get(self, _timeout: float | None) -> None:
+        self.save(cast("Metadata", self.metadata))
+
+
+def test_what_may_be_believed_after_a_crash_is_not_overruled_by_those_who_counted_before() -> None:
+    behind, whole = Copy("a", Standing.BEHIND), Copy("b", Standing.WHOLE)
+    legs: Any = [behind, whole]
+    metadata = Metadata(
+        uuid="m",
+        event=1,
+        session="",
+        size=1 << 20,
+        region_size=65536,
+        legs=(behind.entry(), whole.entry()),
+    )
+    state = Copy("", Standing.WHOLE, metadata)
+    record = Record(cast("Any", state), metadata, None)
+    behind.fails = True
+    assert len(record.write(legs, joining=legs[:1])) == 1
+    behind.standing = Standing.GONE
+    state.fails = True
+    assert record.write(legs) == {}
+    with pytest.raises(OSError, match="cannot be recorded by a majority"):
+        record.demand_majority()  # the state file and leg a say that leg a has all the data
+    state.fails = False
+    assert record.write(legs) == {}
+    record.demand_majority()
+    assert not record.is_due
+    state.fails = True
+    assert record.write(legs) == {}
+    record.demand_majority()  # from now on leg b alone is enough, as before

@@ -1,0 +1,42 @@
+import threading
+
+from tests.handlers.mirror.test_mirror import eventually
+from vscsihba.handlers.shared.range_lock import RangeLock
+
+PATIENCE = 10
+
+
+def test_ranges_that_do_not_overlap_are_held_together() -> None:
+    lock = RangeLock()
+    with lock.held(0, 10), lock.held(10, 10), lock.held(30, 1):
+        pass
+
+
+def test_ranges_that_overlap_wait_in_their_order() -> None:
+    lock, order, free = RangeLock(), [], threading.Event()
+
+    def change(name: str, offset: int, length: int) -> None:
+        with lock.held(offset, length):
+            order.append(name)
+
+    def hold() -> None:
+        with lock.held(0, 10):
+            free.wait(PATIENCE)
+
+    threads = [threading.Thread(target=hold)]
+    threads[0].start()
+    eventually(lambda: len(lock._queue) == 1)
+    for number, (name, offset, length) in enumerate(
+        (("large", 5, 100), ("behind", 50, 1), ("beside", 200, 5))
+    ):
+        threads.append(threading.Thread(target=change, args=(name, offset, length)))
+        threads[-1].start()
+        eventually(lambda: len(lock._queue) + len(order) == number + 2)  # noqa: B023
+    eventually(lambda: order == ["beside"])
+    # "behind" overlaps nothing that is held, but something that has waited longer.
+    assert order == ["beside"]
+    free.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert order == ["beside", "large", "behind"]
+    assert lock._queue == []

@@ -1,0 +1,180 @@
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from vscsihba.errors import HostError, InUseError
+from vscsihba.handlers.shared import linux
+from vscsihba.handlers.shared import tmpfs_store as surviving
+from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget, recall
+
+
+def content(name: str) -> bytes:
+    found = recall(name)
+    assert found is not None
+    return found.content
+
+
+def test_is_there_until_it_is_forgotten() -> None:
+    row = TmpfsStore("one")
+    row.put(3, b"abc")
+    row.put(1, b"x")
+    row.close(forget=False)
+    assert content("one") == b"\0x\0abc"
+    forget("one")
+    forget("one")
+    assert recall("one") is None
+
+
+def test_is_forgotten_when_it_was_closed_properly() -> None:
+    row = TmpfsStore("one")
+    row.put(0, b"abc")
+    row.close(forget=True)
+    assert recall("one") is None
+
+
+def test_is_not_found_after_another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TmpfsStore("one")
+    row.put(0, b"abc")
+    row.close(forget=False)
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(surviving, "_BOOT_ID", tmp_path / "boot_id")
+    assert recall("one") is None
+
+
+def test_what_cannot_be_stored_is_an_error() -> None:
+    row = TmpfsStore("one")
+    with pytest.raises(OSError, match="Invalid argument"):
+        row.put((1 << 63) - 2, b"abcd")
+    row.close(forget=True)
+
+
+def test_what_takes_several_calls_is_stored_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, bytes(data)[:2], at))
+    row = TmpfsStore("one")
+    row.put(3, b"abcdefg")
+    assert row.content() == bytes(3) + b"abcdefg"
+    row.close(forget=True)
+
+
+def test_a_directory_that_others_can_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "surviving"
+    monkeypatch.setattr(surviving, "DIRECTORY", directory)
+    directory.mkdir()
+    directory.chmod(0o777)
+    for use in (TmpfsStore, recall, forget):
+        with pytest.raises(HostError, match=r"may be written by other users \(mode 777\); remove it"):
+            use("one")
+    directory.rmdir()
+    directory.symlink_to(tmp_path)
+    with pytest.raises(HostError, match="is not a directory"):
+        TmpfsStore("one")
+    directory.unlink()
+    assert recall("one") is None
+    assert not directory.exists()
+    TmpfsStore("one").close(forget=True)
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    TmpfsStore("one").close(forget=True)
+    another = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    with pytest.raises(HostError, match=rf"belongs to user {another - 1}, not to user {another}"):
+        TmpfsStore("one")
+
+
+def test_a_file_that_another_has_put_there_is_refused(tmp_path: Path) -> None:
+    row = TmpfsStore("one")
+    (path,) = surviving.DIRECTORY.iterdir()
+    row.close(forget=True)
+    path.symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        TmpfsStore("one")
+    path.unlink()
+    path.touch()
+    path.chmod(0o666)
+    with pytest.raises(HostError, match="may be written by other users"):
+        TmpfsStore("one")
+
+
+def test_a_refusal_leaves_nothing_open() -> None:
+    row = TmpfsStore("one")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(InUseError, match="is in use by another process"):
+            TmpfsStore("one")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    row.close(forget=True)
+
+
+def test_what_does_not_fit_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    row = TmpfsStore("one")
+    row.put(4000, b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(linux, "allocate", full)
+        with pytest.raises(OSError, match="No space"):
+            row.put(4000, bytes(200))
+        row.put(0, b"within a page")
+    assert row.content()[4000:] == b"before"
+    row.close(forget=True)
+
+
+def test_what_was_not_put_there_is_no_zeroes() -> None:
+    row = TmpfsStore("one")
+    row.put(0, b"abc")
+    with pytest.raises(OSError, match="ends at byte"):
+        row.get(0, [memoryview(bytearray(4))])
+    row.close(forget=True)
+
+
+def test_it_is_told_whether_somebody_still_uses_it() -> None:
+    row = TmpfsStore("one", about=b"a medium")
+    for in_use in (True, False):
+        found = recall("one")
+        assert found is not None
+        assert (found.in_use, found.about) == (in_use, b"a medium")
+        if in_use:
+            row.close(forget=False)
+
+
+def test_a_read_that_stops_short_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TmpfsStore("one", about=b"a medium")
+    row.put(0, b"abc" * 1000)
+    row.close(forget=False)
+    real = os.preadv
+
+    def short(fd: int, views: Sequence[memoryview], offset: int) -> int:
+        return real(fd, [memoryview(views[0])[:700]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    assert content("one") == b"abc" * 1000
+
+
+def test_a_file_of_an_earlier_release_has_no_head() -> None:
+    row = TmpfsStore("one")
+    path = row.path
+    row.close(forget=False)
+    path.write_bytes(b"\0\2\3")
+    found = recall("one")
+    assert found is not None
+    assert (found.about, found.content) == (None, b"\0\2\3")
+    row = TmpfsStore("one")
+    row.put(1, b"x")
+    row.close(forget=False)
+    assert path.read_bytes() == b"\0x\3"
+
+
+def test_a_sticky_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    monkeypatch.setattr(surviving, "DIRECTORY", tmp_path / "shared")
+    TmpfsStore("one").close(forget=True)
