@@ -338,6 +338,7 @@ class MirrorHandler(Fan):
         """Resize every leg; what is new is made equal."""
         shape = self._shape(size)
         members, before = self._members, self._geometry.size
+        members.demand_answers()
         with members.fitting, members.passing(*self._regions(0, max(size, before))):
             if size > before:
                 self._enlarge(before, size)

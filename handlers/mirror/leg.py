@@ -1,11 +1,12 @@
 """One leg of a mirror: a stack that may have all the data, be behind, be gone, or hang."""
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -97,6 +98,7 @@ class MirrorLeg:
         self._lanes: AbandonablePool | None = None
         self._inline = InlineVerbs()
         self._inline_use = threading.Lock()
+        self._given_up: list[Outcome[Any]] = []
 
     def __str__(self) -> str:
         """Name the leg as people know it."""
@@ -203,10 +205,26 @@ class MirrorLeg:
         """Let one of the leg's threads write its mark.
 
         Raises:
-            OSError: It was dropped.
+            OSError: It was dropped, or may still write an older mark.
         """
+        self.demand_answers()
         own = msgspec.structs.replace(metadata, leg=self.uuid)
         return self.submit(lambda disk: write_mark(disk, own))
+
+    def give_up(self, outcome: Outcome[Any]) -> None:
+        """Note that nobody waits any more for a change of the leg, which may still be made."""
+        self._given_up = [each for each in (*self._given_up, outcome) if not each.is_done]
+
+    def demand_answers(self) -> None:
+        """Refuse to change anything while an earlier change may still be made.
+
+        Else that could land after what is newer.
+
+        Raises:
+            OSError: Such a change was given up, and has not ended.
+        """
+        if self._given_up and not all(outcome.is_done for outcome in self._given_up):
+            raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
 
     def submit(self, verb: Callable[[Handler], T]) -> Outcome[T]:
         """Let one of the leg's threads do something with it.

@@ -25,7 +25,7 @@ from vscsihba.handlers.mirror.mark import erase_mark, length_with_mark, make_roo
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.record import Record
 from vscsihba.handlers.mirror.state import MirrorState
-from vscsihba.handlers.shared.abandonable_pool import Outcome, attempt
+from vscsihba.handlers.shared.abandonable_pool import attempt
 from vscsihba.handlers.shared.rwlock import RWLock
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,6 @@ class Members:
         self.fitting = threading.Lock()
         self._lock = threading.RLock()
         self._admitting = threading.Lock()
-        self._unanswered: list[tuple[MirrorLeg, Outcome[object]]] = []
         self._gates = [RWLock() for _ in range(_GATES)]
 
     def standing(self, *wanted: Standing) -> list[MirrorLeg]:
@@ -114,7 +113,8 @@ class Members:
                 failures[leg] = error
         if failures:
             with self._lock:
-                self._unanswered += [(leg, outcome) for leg, outcome in outcomes if not outcome.is_done]
+                for leg, outcome in outcomes:
+                    leg.give_up(outcome)
             self.judge(asked if sure is None else [*asked, sure], failures)
         if self.record.is_due:
             self.keep()
@@ -127,16 +127,9 @@ class Members:
         Raises:
             OSError: Such a leg has not answered yet.
         """
-        if not self._unanswered:
-            return
-        with self._lock:
-            self._unanswered = [
-                (leg, outcome)
-                for leg, outcome in self._unanswered
-                if not outcome.is_done and leg.standing is not Standing.GONE
-            ]
-            if self._unanswered:
-                raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
+        for leg in self.legs:
+            if leg.standing is not Standing.GONE:
+                leg.demand_answers()
 
     def from_one(self, legs: Iterable[MirrorLeg], verb: Callable[[Handler], T]) -> T:
         """Let the first leg that can do something; drop those that could not.

@@ -91,6 +91,7 @@ class Record:
                 outcome.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except OSError as error:
                 failures[leg] = error
+                leg.give_up(outcome)
             else:
                 leg.event, leg.marked_size = self._proposal.event, self._proposal.size
                 self._written.add(leg.uuid)

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,6 +39,7 @@ from vscsihba.handlers.mirror.mark import MARK, is_empty, length_with_mark, read
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.shared import sectors, superblock
+from vscsihba.handlers.shared.superblock import Superblock
 from vscsihba.handlers.stack import build
 
 A = CONTENT[:SIZE]
@@ -57,6 +58,14 @@ def disk(tmp_path: Path) -> Path:
 def mark_of(path: Path) -> Metadata | None:
     with build({"handler": "file", "path": str(path), "read_only": True}) as leg:
         return read_mark(leg).metadata
+
+
+def answered(disk: Any) -> bool:
+    """Tell whether every change that was given up has ended."""
+    with suppress(OSError):
+        handler_of(disk)._members.demand_answers()
+        return True
+    return False
 
 
 def why(disk: Any, number: int) -> str:
@@ -495,11 +504,44 @@ def test_a_write_that_all_legs_are_late_with_never_lands_over_a_newer_one(disk: 
                 write(made, 0, b"new")
             assert standings(made) == "ww"
             free.set()
-            eventually(lambda: all(outcome.is_done for _, outcome in handler_of(made)._members._unanswered))
+            eventually(lambda: answered(made))
         write(made, 0, b"new")
         eventually(lambda: whole_again(made))
         assert read(made, 0, 3) == b"new"
     assert content(disk, "a") == content(disk, "b")
+
+
+def test_a_mark_that_a_leg_is_late_with_never_lands_over_a_newer_one(disk: Path) -> None:
+    free, real = threading.Event(), Superblock.replace
+    late = threading.Event()
+
+    def slow(store: Superblock, text: bytes, **more: Any) -> None:
+        if store._kind == "mark of a mirror's leg" and not late.is_set():
+            late.set()
+            free.wait(PATIENCE)
+        real(store, text, **more)
+
+    document = {**plain_mirror(disk), "timeout": 1.0, "retry": 0.0}
+    with build(document) as made:
+        members = handler_of(made)._members
+        eventually(lambda: whole_again(made))
+        members.judge(members.legs, {members.legs[1]: OSError(5, "once")})
+        with mock.patch.object(Superblock, "replace", slow):
+            with pytest.raises(OSError, match="no answer within"):
+                members.keep()
+            with pytest.raises(OSError, match="has not answered an earlier request yet"):
+                members.keep()
+            with pytest.raises(OSError, match="has not answered an earlier request yet"):
+                write(made, 0, b"not recorded")
+            free.set()
+            eventually(lambda: answered(made))
+        write(made, 0, b"recorded")
+        found = members.metadata
+    mark = mark_of(disk / "a.img")
+    assert mark is not None
+    assert mark.event >= found.event
+    with build(document) as made:
+        assert read(made, 0, 8) == b"recorded"
 
 
 def test_writes_that_overlap_reach_all_legs_in_one_order(disk: Path) -> None:
