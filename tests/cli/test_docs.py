@@ -7,12 +7,12 @@ import pytest
 
 from tests.daemon.fake import serving
 from tests.vm.tour import README, pattern, steps
-from vscsihba.cli import completion
-from vscsihba.cli.commands import COMMANDS
+from vscsihba.cli.command_table import COMMANDS
+from vscsihba.cli.commands import completion
 from vscsihba.daemon.calls import Daemon
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
+from vscsihba.shell.line import split
 from vscsihba.shell.session import Session
-from vscsihba.shell.words import split
 
 DOCS = README.parent / "docs"
 COMMANDS_PAGE = (DOCS / "commands.md").read_text()
@@ -33,10 +33,10 @@ def test_the_page_has_every_option_of_what_changes_disks(name: str) -> None:
 
 def test_the_page_of_the_shell_has_every_command_of_every_node(tmp_path: Path) -> None:
     with serving(tmp_path) as (_, path):
-        session = Session(Desk(Daemon(path)))
+        session = Session(ShellContext(Daemon(path)))
         for line in ("/backstores/memory create d1 size=1MiB", "/hbas create", "/hbas/hba0 create d1"):
             session.run(split(line))
-        session.desk.look()
+        session.context.look()
         session._look()
         nodes = [session._current_node]
         commands = set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.cli.commands import COMMANDS
+from vscsihba.cli.command_table import COMMANDS
 from vscsihba.cli.main import main
 
 TOP = Path(__file__).parents[2]
@@ -40,8 +40,8 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
     }
     assert not loaded & heavy
     assert {name for name in loaded if name.startswith("vscsihba.cli.")} == {
-        "vscsihba.cli.commands",
-        "vscsihba.cli.entry",
+        "vscsihba.cli.command_table",
+        "vscsihba.cli.program",
         "vscsihba.cli.main",
     }
 

@@ -38,7 +38,7 @@ def test_help_and_wrong_words_load_nothing_that_serves() -> None:
             [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
         )
         loaded = set(done.stdout.split())
-        assert "vscsihba.cli.entry" in loaded
+        assert "vscsihba.cli.program" in loaded
         assert not loaded & {
             "msgspec",
             "rtslib_fb",

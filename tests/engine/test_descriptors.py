@@ -9,7 +9,7 @@ import pytest
 
 from tests.configfs.fake_configfs import FakeConfigfs
 from tests.engine import test_target
-from vscsihba.cli import disks, vscsitarget
+from vscsihba.cli import disk_args, vscsitarget
 from vscsihba.engine import privileges, process
 from vscsihba.engine.descriptors import PER_LUN, raise_limit
 from vscsihba.engine.lun_request import LunRequest
@@ -68,7 +68,7 @@ def test_vscsitarget_raises_it(shell: int, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_words: object) -> None:
         raise UsageError("no")
 
-    monkeypatch.setattr(disks, "read_disks", refuse)
+    monkeypatch.setattr(disk_args, "read_disks", refuse)
     assert vscsitarget.main(["id=3", "-files", "a.img"]) == 2
     assert soft() == shell
 

@@ -5,9 +5,9 @@ import pytest
 
 from tests.daemon.fake import FakeService, serving
 from vscsihba.daemon.calls import Daemon
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
+from vscsihba.shell.line import split
 from vscsihba.shell.session import Session
-from vscsihba.shell.words import split
 
 Run = Callable[[str], str]
 
@@ -20,7 +20,7 @@ def service(tmp_path: Path) -> Iterator[FakeService]:
 
 @pytest.fixture
 def session(service: FakeService, tmp_path: Path) -> Session:
-    return Session(Desk(Daemon(tmp_path / "control.sock")))
+    return Session(ShellContext(Daemon(tmp_path / "control.sock")))
 
 
 @pytest.fixture

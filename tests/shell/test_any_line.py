@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.daemon.fake import serving
 from vscsihba.daemon.calls import Daemon
 from vscsihba.errors import VscsihbaError
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
+from vscsihba.shell.line import parse, split
 from vscsihba.shell.session import Session
-from vscsihba.shell.words import parse, split
 
 PATHS = [
     "/",
@@ -108,7 +108,7 @@ def test_any_lines_are_carried_out_or_refused(lines: list[str]) -> None:
         _, path = stack.enter_context(serving(Path(folder)))
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(chdir(folder))
-        session = Session(Desk(Daemon(path)))
+        session = Session(ShellContext(Daemon(path)))
         for line in [*MADE, *lines]:
             refused = refusal(session, line)
             assert refused is None or "\n" not in refused

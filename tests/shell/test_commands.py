@@ -149,9 +149,9 @@ def test_the_configuration_is_saved_cleared_and_restored(
     run: Run, disk: None, service: FakeService, tmp_path: Path, session: Session
 ) -> None:
     before = document(service)
-    assert session.desk.unsaved
+    assert session.context.unsaved
     assert run("saveconfig") == f"saved in {tmp_path}/config.json\n"
-    assert not session.desk.unsaved
+    assert not session.context.unsaved
     with pytest.raises(UsageError, match="write clearconfig confirm=true"):
         run("clearconfig")
     run("clearconfig confirm=true")
@@ -167,7 +167,7 @@ def test_a_copy_is_not_what_the_next_start_restores(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("saveconfig copy.json") == f"saved in {tmp_path}/copy.json\n"
-    assert session.desk.unsaved
+    assert session.context.unsaved
 
 
 def test_going_about(run: Run, disk: None) -> None:
@@ -262,8 +262,8 @@ def test_what_contradicts_what_there_is_is_refused(
 def test_what_somebody_else_did_meanwhile_is_not_undone(
     run: Run, disk: None, service: FakeService, session: Session
 ) -> None:
-    session.desk.look()
-    session.desk.look = lambda: None  # type: ignore[method-assign]  # between the look and the change
+    session.context.look()
+    session.context.look = lambda: None  # type: ignore[method-assign]  # between the look and the change
     Daemon(service.socket).apply(read({"version": 1, "hbas": [{"id": 9}]}, Path("/")), prune="none")
     with pytest.raises(
         VscsihbaError, match="somebody else has changed what runs meanwhile; look, and try again"

@@ -10,7 +10,7 @@ from tests.daemon.fake import FakeService
 from tests.shell.conftest import Run
 from vscsihba.daemon.calls import Daemon
 from vscsihba.errors import HostError, UsageError
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.session import Session
 
 
@@ -54,13 +54,13 @@ def test_the_depth_can_be_limited(run: Run, disk: None) -> None:
 
 
 def test_what_others_did_to_our_objects_is_shown_as_it_is(disk: None, run: Run, session: Session) -> None:
-    session.desk.look()
-    view = session.desk.view
+    session.context.look()
+    view = session.context.view
     lun = view.status["hbas"][0]["luns"][0]
     lun["state"], lun["device"], lun["size"] = "gone", None, None
     extra = {**lun, "lun": 9, "backstore": None, "state": "nobody serves it"}
     view.status["hbas"][0]["luns"].append(extra)  # type: ignore[arg-type]
-    session.desk.look = lambda: None  # type: ignore[method-assign]
+    session.context.look = lambda: None  # type: ignore[method-assign]
     found = nodes(run("ls"))
     assert found["/"] == "2 disks, 2 not running"
     assert found["lun0"] == "no disk, -, d1, gone"
@@ -70,9 +70,9 @@ def test_what_others_did_to_our_objects_is_shown_as_it_is(disk: None, run: Run, 
 
 
 def test_what_is_wanted_and_not_there_is_shown(disk: None, run: Run, session: Session) -> None:
-    session.desk.look()
-    session.desk.view.status["hbas"].clear()
-    session.desk.look = lambda: None  # type: ignore[method-assign]
+    session.context.look()
+    session.context.view.status["hbas"].clear()
+    session.context.look = lambda: None  # type: ignore[method-assign]
     found = nodes(run("ls"))
     assert (found["hba0"], found["lun0"]) == ("1 LUN, not there", "d1, not there")
     assert "not there" in run("/hbas/hba0/lun0 info")
@@ -80,8 +80,8 @@ def test_what_is_wanted_and_not_there_is_shown(disk: None, run: Run, session: Se
 
 def test_an_hba_of_somebody_else_is_not_touched(run: Run, session: Session) -> None:
     engine = {"pid": 1, "state": "running", "since": 0.0}
-    session.desk.view.status["hbas"].append({"id": 5, "engines": [engine], "luns": []})  # type: ignore[list-item]
-    session.desk.look = lambda: None  # type: ignore[method-assign]
+    session.context.view.status["hbas"].append({"id": 5, "engines": [engine], "luns": []})  # type: ignore[list-item]
+    session.context.look = lambda: None  # type: ignore[method-assign]
     assert nodes(run("ls"))["hba5"] == "0 LUNs, 1 engine"
     for line in (
         "/hbas/hba5 create d1",
@@ -101,7 +101,7 @@ def test_others_can_only_be_looked_at(run: Run) -> None:
 def test_json_is_the_whole_tree(
     service: FakeService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = Session(Desk(Daemon(tmp_path / "control.sock"), as_json=True))
+    session = Session(ShellContext(Daemon(tmp_path / "control.sock"), as_json=True))
     session.run(["/hbas", "create"])
     assert json.loads(capsys.readouterr().out)["changes"][0]["kind"] == "add_hba"
     session.run(["ls"])
@@ -115,5 +115,5 @@ def test_a_handler_that_is_broken_is_shown_as_such(
     def get(name: str) -> type:
         raise HostError(f"handler {name} cannot be imported: no")
 
-    monkeypatch.setattr(session.desk.registry, "get", get)
+    monkeypatch.setattr(session.context.registry, "get", get)
     assert nodes(run("ls /backstores"))["cow"] == "handler cow cannot be imported: no"

@@ -473,13 +473,13 @@ CALLS = (
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("argument", [None, 0, "task", b"", object(), ctypes.c_int(3)])
-def test_what_is_no_structure_is_a_bad_task(call: api.door.Call, argument: object) -> None:
+def test_what_is_no_structure_is_a_bad_task(call: api.return_codes.Call, argument: object) -> None:
     assert call(argument) == Code.BAD_TASK  # type: ignore[arg-type]
     assert "is no user_scsitap_task" in api.last_error()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_empty_structure_has_no_session(call: api.door.Call) -> None:
+def test_an_empty_structure_has_no_session(call: api.return_codes.Call) -> None:
     assert call(api.user_scsitap_task()) == Code.BAD_SESSION
     assert call(api.user_scsitap_task(session=-1)) == Code.BAD_SESSION
 

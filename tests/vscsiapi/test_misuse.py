@@ -17,7 +17,7 @@ _FOREIGN = (ctypes.c_ubyte * 64)()
 
 
 @given(st.binary(min_size=56, max_size=56), _CALLS)
-def test_any_bytes_as_a_structure_get_a_code(content: bytes, call: api.door.Call) -> None:
+def test_any_bytes_as_a_structure_get_a_code(content: bytes, call: api.return_codes.Call) -> None:
     task = api.user_scsitap_task.from_buffer_copy(content)
     assert call(task) == Code.BAD_SESSION
 
@@ -37,7 +37,7 @@ class Misuse(RuleBasedStateMachine):
             self.host.loopback.submit(cdb, data_in=length)
 
     @rule(index=st.integers(0, 2), call=_CALLS)
-    def call(self, index: int, call: api.door.Call) -> None:
+    def call(self, index: int, call: api.return_codes.Call) -> None:
         assert call(self.tasks[index]) in set(Code)
 
     @rule(index=st.integers(0, 2), number=st.integers(0, 300))

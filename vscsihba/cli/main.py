@@ -1,13 +1,13 @@
 """The program ``vscsihba``: finds the command that was asked for, and runs it.
 
 Knows the table of commands, and imports the one that is used. What goes wrong in it becomes
-one line and an exit code in `entry`.
+one line and an exit code in `program`.
 """
 
 from collections.abc import Sequence
 
-from vscsihba.cli.commands import COMMANDS, PROGRAM
-from vscsihba.cli.entry import run
+from vscsihba.cli.command_table import COMMANDS, PROGRAM
+from vscsihba.cli.program import run
 from vscsihba.errors import UsageError
 
 _INTRODUCTION = f"""\

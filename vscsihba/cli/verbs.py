@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from vscsihba.cli.entry import Parser
+from vscsihba.cli.program import Parser
 
 Verb = Callable[[argparse.Namespace], object]
 """Does what was asked for; what it returns is printed with ``--json``."""
@@ -22,7 +22,7 @@ class Verbs:
     """The verbs of a command.
 
     Args:
-        parser: The command's, as `vscsihba.cli.commands.parser_of` makes it.
+        parser: The command's, as `vscsihba.cli.command_table.parser_of` makes it.
     """
 
     def __init__(self, parser: Parser) -> None:

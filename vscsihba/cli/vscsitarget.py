@@ -3,16 +3,16 @@
 Makes each file, or stack of handlers, a disk of the HBA, prints a line for each that is ready, and serves
 in the foreground until a signal ends it. A disk that fails is reported and tried again; the others are served
 on, and only with the last of them the program ends. This module reads words and prints lines;
-what they mean is `vscsihba.cli.disks`' business, the work `vscsihba.engine.target`'s.
+what they mean is `vscsihba.cli.disk_args`' business, the work `vscsihba.engine.target`'s.
 """
 
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from vscsihba.cli.ending import Ending
-from vscsihba.cli.entry import Parser, run
 from vscsihba.cli.printer import Printer
+from vscsihba.cli.program import Parser, run
+from vscsihba.cli.stop_signal import StopSignal
 from vscsihba.errors import UsageError
 from vscsihba.units import parse_size
 
@@ -99,7 +99,7 @@ def _serve(arguments: Sequence[str]) -> int:
     """Attach the files, serve until a signal, detach."""
     options = parser().parse_args(arguments)
     # --help, and a command line that is wrong, need none of what follows: it takes four times as long.
-    from vscsihba.cli import disks  # noqa: PLC0415
+    from vscsihba.cli import disk_args  # noqa: PLC0415
     from vscsihba.engine import reclaim  # noqa: PLC0415
     from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
     from vscsihba.engine.reports import Reports  # noqa: PLC0415
@@ -107,9 +107,11 @@ def _serve(arguments: Sequence[str]) -> int:
 
     raise_limit()
     reclaim.protect()
-    wishes = disks.Wishes(options.create, options.block_size, options.physical_block_size, options.read_only)
-    wanted = disks.read_disks(options.files, disks.registry_of(options.handler), wishes)
-    ending = Ending()
+    for_all = disk_args.DiskOptions(
+        options.create, options.block_size, options.physical_block_size, options.read_only
+    )
+    wanted = disk_args.read_disks(options.files, disk_args.registry_of(options.handler), for_all)
+    stop_signal = StopSignal()
     requests = [
         LunRequest(lun, disk.document, removable=options.removable) for lun, disk in enumerate(wanted)
     ]
@@ -118,7 +120,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
         def failed(text: str) -> None:
             printer.failed(text)
-            ending.failed(text)
+            stop_signal.failed(text)
 
         trace = printer.trace if options.verbose else None
         reports = Reports(trace=trace, failed=failed, notice=printer.notice)
@@ -126,8 +128,8 @@ def _serve(arguments: Sequence[str]) -> int:
         for disk in target.disks:
             named = wanted[disk.lun]
             printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)
-        ending.wait(lambda: target.lost)
+        stop_signal.wait(lambda: target.lost)
         if users := target.users():
             printer.in_use(users)
-            ending.wait(lambda: target.lost)
+            stop_signal.wait(lambda: target.lost)
     return 0

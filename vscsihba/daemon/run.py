@@ -97,7 +97,7 @@ def _retrying(service: Service, seconds: float = _RETRY) -> Iterator[None]:
 
 
 class _Ending:
-    """Waits for a signal; see `vscsihba.cli.ending` for why by a pipe."""
+    """Waits for a signal; see `vscsihba.cli.stop_signal` for why by a pipe."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -45,7 +45,7 @@ class WithAttributes(Node):
         found = {each.name: said.get(each.name, _default(each)) for each in self.attributes()}
         shown = {name: found[name] for name in names or found}
         lines = [f"{name}={_shown(value)}" for name, value in shown.items()]
-        self.desk.tell("\n".join(lines) or "it has no attributes", shown)
+        self.context.tell("\n".join(lines) or "it has no attributes", shown)
 
     def ui_command_set(self, /, group: str = _GROUP, **values: str) -> None:
         """Set attributes: set attribute NAME=VALUE ...; NAME= goes back to the default.
@@ -91,7 +91,7 @@ class WithAttributes(Node):
         found = self.attributes()
         lines = [f"{each.name} ({each.type}): {each.description}" for each in found]
         data = [{"name": each.name, "type": each.type, "description": each.description} for each in found]
-        self.desk.tell("\n".join(lines) or "it has no attributes", data)
+        self.context.tell("\n".join(lines) or "it has no attributes", data)
 
 
 def _default(attribute: OptionHelp) -> object:

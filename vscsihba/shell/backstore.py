@@ -22,7 +22,7 @@ class BackstoreNode(Resizable, WithAttributes):
     @property
     def stack(self) -> StackDocument:
         """Its layers."""
-        return self.desk.view.document.backstores[self.name]
+        return self.context.view.document.backstores[self.name]
 
     @property
     def backstore(self) -> str:
@@ -31,10 +31,10 @@ class BackstoreNode(Resizable, WithAttributes):
 
     def summary(self) -> Summary:
         """Say what it is made of, and where it is shown."""
-        place = self.desk.view.document.place_of(self.backstore)
+        place = self.context.view.document.place_of(self.backstore)
         if place is None:
             return f"{layers(self.stack)}, not shown", None
-        status = self.desk.view.lun_status(*place)
+        status = self.context.view.lun_status(*place)
         size = format_size(status["size"]) if status is not None and status["size"] is not None else "-"
         where = f"hba{place[0]}/lun{place[1]}"
         well = status is not None and status["state"] == "running"
@@ -42,8 +42,8 @@ class BackstoreNode(Resizable, WithAttributes):
 
     def facts(self) -> dict[str, object]:
         """Return its layers and its place."""
-        place = self.desk.view.document.place_of(self.backstore)
-        status = None if place is None else self.desk.view.lun_status(*place)
+        place = self.context.view.document.place_of(self.backstore)
+        status = None if place is None else self.context.view.lun_status(*place)
         return {
             "name": self.backstore,
             "layers": layers(self.stack),
@@ -64,11 +64,11 @@ class BackstoreNode(Resizable, WithAttributes):
         """Describe it anew."""
         stack = {**self.stack, **values}
         kept = {name: value for name, value in stack.items() if value is not None}
-        place = self.desk.view.document.place_of(self.backstore)
-        backstores, hbas = self.desk.running()
+        place = self.context.view.document.place_of(self.backstore)
+        backstores, hbas = self.context.running()
         shown_by = [hba for hba in hbas if place is not None and hba["id"] == place[0]]
-        document = self.desk.read({**backstores, self.backstore: kept}, [*shown_by])
-        self.desk.apply(document, prune="none", replace=replace, force=force)
+        document = self.context.read({**backstores, self.backstore: kept}, [*shown_by])
+        self.context.apply(document, prune="none", replace=replace, force=force)
 
     def suggest(self, attribute: str, text: str) -> list[str]:
         """Suggest what an option may become."""
@@ -78,16 +78,16 @@ class BackstoreNode(Resizable, WithAttributes):
 
     def ui_command_delete(self) -> None:
         """Forget this backstore; what holds its bytes stays."""
-        place = self.desk.view.document.place_of(self.backstore)
+        place = self.context.view.document.place_of(self.backstore)
         if place is not None:
             where = f"/hbas/hba{place[0]}/lun{place[1]}"
             raise UsageError(f"{self.backstore} is shown by {where}", cure=f"first: {where} delete")
-        backstores, hbas = self.desk.running()
+        backstores, hbas = self.context.running()
         del backstores[self.backstore]
-        self.desk.apply(self.desk.read(backstores, [*hbas]), prune="all")
+        self.context.apply(self.context.read(backstores, [*hbas]), prune="all")
 
     def _kind(self) -> type[Handler]:
-        return self.desk.registry.get(str(self.stack["handler"]))
+        return self.context.registry.get(str(self.stack["handler"]))
 
 
 def suggest_option(kind: type[Handler], option: str, text: str) -> list[str]:

@@ -12,7 +12,7 @@ from vscsihba.handlers.options import option_types
 from vscsihba.handlers.stack_text import parse, split
 from vscsihba.shell import suggestions
 from vscsihba.shell.backstore import BackstoreNode, suggest_option
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.node import Node, Summary
 from vscsihba.shell.values import read_value
 from vscsihba.shell.view import folder_of
@@ -27,30 +27,30 @@ class BackstoresNode(Node):
 
     lists_all = True
 
-    def __init__(self, parent: Node, desk: Desk) -> None:
-        super().__init__("backstores", parent, desk)
-        used = {folder_of(stack) for stack in desk.view.document.backstores.values()}
-        for name in sorted({*desk.registry.names(), *used}):
-            HandlerNode(name, self, desk)
+    def __init__(self, parent: Node, context: ShellContext) -> None:
+        super().__init__("backstores", parent, context)
+        used = {folder_of(stack) for stack in context.view.document.backstores.values()}
+        for name in sorted({*context.registry.names(), *used}):
+            HandlerNode(name, self, context)
 
     def summary(self) -> Summary:
         """Count them."""
-        count = len(self.desk.view.document.backstores)
+        count = len(self.context.view.document.backstores)
         return counted(count, "backstore"), None
 
     @property
     def children(self) -> set[Node]:
         """The folders; in a larger tree just those that have something in them."""
-        return {child for child in self._children if child.children or not self.desk.terse}
+        return {child for child in self._children if child.children or not self.context.terse}
 
 
 class HandlerNode(Node):
     """``/backstores/HANDLER``: the backstores that have this handler on top."""
 
-    def __init__(self, name: str, parent: Node, desk: Desk) -> None:
-        super().__init__(name, parent, desk)
-        for backstore in desk.view.backstores_of(name):
-            BackstoreNode(backstore, self, desk)
+    def __init__(self, name: str, parent: Node, context: ShellContext) -> None:
+        super().__init__(name, parent, context)
+        for backstore in context.view.backstores_of(name):
+            BackstoreNode(backstore, self, context)
 
     def summary(self) -> Summary:
         """Count them; where there is none, say what it would be."""
@@ -70,10 +70,10 @@ class HandlerNode(Node):
         several has legs=/srv/a.img,/srv/b.img. A file that is missing is made if there is a size. Linux sees
         it as soon as an HBA shows it.
         """
-        if name in self.desk.view.document.backstores:
+        if name in self.context.view.document.backstores:
             raise UsageError(f"there is a backstore {name} already", cure="choose another name")
-        wanted = self.desk.read({name: self._stack(options)}, [])
-        self.desk.apply(wanted, prune="none")
+        wanted = self.context.read({name: self._stack(options)}, [])
+        self.context.apply(wanted, prune="none")
 
     def ui_command_delete(self, name: str) -> None:
         """Forget the backstore NAME; what holds its bytes stays."""
@@ -97,7 +97,7 @@ class HandlerNode(Node):
         return suggestions.starting(text, [child.name for child in self.children])
 
     def _kind(self) -> type[Handler]:
-        return self.desk.registry.get(self.name)
+        return self.context.registry.get(self.name)
 
     def _stack(self, options: Mapping[str, str]) -> StackDocument:
         """Return the layers that were described."""
@@ -105,10 +105,10 @@ class HandlerNode(Node):
         stack: StackDocument = {"handler": self.name}
         for name, value in options.items():
             if name == "next":
-                stack["next"] = parse(value, self.desk.registry)
+                stack["next"] = parse(value, self.context.registry)
             elif name == "legs":
-                parts = split(value, self.desk.registry)
-                stack["legs"] = [parse(part, self.desk.registry) for part in parts]
+                parts = split(value, self.context.registry)
+                stack["legs"] = [parse(part, self.context.registry) for part in parts]
             else:
                 stack[name] = read_value(value, is_text=text.get(name, False))
         return stack

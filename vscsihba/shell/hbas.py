@@ -10,7 +10,7 @@ from vscsihba.handlers.option_help import OptionHelp
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.shell import suggestions
 from vscsihba.shell.attributes import WithAttributes
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.keys import first_free, keys, number_of, without_none
 from vscsihba.shell.lun import LunNode
 from vscsihba.shell.node import Node, Summary
@@ -21,10 +21,10 @@ from vscsihba.units import counted
 class HbasNode(Node):
     """``/hbas``."""
 
-    def __init__(self, parent: Node, desk: Desk) -> None:
-        super().__init__("hbas", parent, desk)
-        for hba_id in desk.view.hba_ids():
-            HbaNode(hba_id, self, desk)
+    def __init__(self, parent: Node, context: ShellContext) -> None:
+        super().__init__("hbas", parent, context)
+        for hba_id in context.view.hba_ids():
+            HbaNode(hba_id, self, context)
 
     def summary(self) -> Summary:
         """Count them."""
@@ -33,12 +33,12 @@ class HbasNode(Node):
 
     def ui_command_create(self, hba: str | None = None, engines: str = "1") -> None:
         """Make an HBA, the first free one or number HBA (0 to 255), served by ENGINES processes."""
-        taken = self.desk.view.hba_ids()
+        taken = self.context.view.hba_ids()
         hba_id = number_of(hba) if hba is not None else first_free(taken, MAX_ID)
         if hba_id in taken:
             raise UsageError(f"there is an hba{hba_id} already", cure="choose another number")
-        wanted = self.desk.read({}, [{"id": hba_id, "engines": read_number("engines", engines)}])
-        self.desk.apply(wanted, prune="none")
+        wanted = self.context.read({}, [{"id": hba_id, "engines": read_number("engines", engines)}])
+        self.context.apply(wanted, prune="none")
 
     def ui_command_delete(self, hba: str, force: str = "false") -> None:
         """Take away the HBA with its LUNs; force=true also while a disk is in use. Backstores stay."""
@@ -57,15 +57,15 @@ class HbasNode(Node):
 class HbaNode(WithAttributes):
     """``/hbas/hbaN``."""
 
-    def __init__(self, hba_id: int, parent: Node, desk: Desk) -> None:
-        super().__init__(f"hba{hba_id}", parent, desk)
+    def __init__(self, hba_id: int, parent: Node, context: ShellContext) -> None:
+        super().__init__(f"hba{hba_id}", parent, context)
         self.id = hba_id
-        for number in desk.view.luns(hba_id):
-            LunNode(number, self, desk)
+        for number in context.view.luns(hba_id):
+            LunNode(number, self, context)
 
     def summary(self) -> Summary:
         """Count what it shows, and who serves it."""
-        status = self.desk.view.hba_status(self.id)
+        status = self.context.view.hba_status(self.id)
         luns = counted(len(self.children), "LUN")
         if status is None:
             return f"{luns}, not there", False
@@ -75,7 +75,7 @@ class HbaNode(WithAttributes):
 
     def facts(self) -> dict[str, object]:
         """Return its engines."""
-        status = self.desk.view.hba_status(self.id)
+        status = self.context.view.hba_status(self.id)
         engines = status["engines"] if status is not None else []
         return {
             "id": self.id,
@@ -94,15 +94,15 @@ class HbaNode(WithAttributes):
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
         """Describe it anew."""
         backstores, hba = self.said()
-        document = self.desk.read(backstores, [without_none({**hba, **values})])
-        self.desk.apply(document, prune="none", replace=replace, force=force)
+        document = self.context.read(backstores, [without_none({**hba, **values})])
+        self.context.apply(document, prune="none", replace=replace, force=force)
 
     def ui_command_create(self, /, backstore: str, lun: str | None = None, **options: str) -> None:
         """Show BACKSTORE as a LUN, the first free one or number LUN; options are the LUN's attributes."""
-        known = self.desk.view.document.backstores
+        known = self.context.view.document.backstores
         if backstore not in known:
             raise UsageError(f"there is no backstore {backstore!r}", cure=did_you_mean(backstore, known))
-        taken = self.desk.view.luns(self.id)
+        taken = self.context.view.luns(self.id)
         number = number_of(lun) if lun is not None else first_free(taken, MAX_LUN)
         if number in taken:
             raise UsageError(f"hba{self.id} has a lun{number} already", cure="choose another number")
@@ -110,7 +110,7 @@ class HbaNode(WithAttributes):
         read = {name: read_value(value, is_text=text.get(name, False)) for name, value in options.items()}
         backstores, hba = self.said()
         hba["luns"] = [*hba.get("luns", []), {"lun": number, "backstore": backstore, **read}]
-        self.desk.apply(self.desk.read(backstores, [hba]), prune="none")
+        self.context.apply(self.context.read(backstores, [hba]), prune="none")
 
     def ui_command_delete(self, lun: str, force: str = "false") -> None:
         """Take away the LUN number LUN; force=true also while its disk is in use. Its backstore stays."""
@@ -119,13 +119,13 @@ class HbaNode(WithAttributes):
     def remove(self, *, force: bool) -> None:
         """Take away the HBA with its LUNs."""
         self._demand_ours()
-        backstores, hbas = self.desk.running()
+        backstores, hbas = self.context.running()
         rest = [hba for hba in hbas if hba["id"] != self.id]
-        self.desk.apply(self.desk.read(backstores, [*rest]), prune="all", force=force)
+        self.context.apply(self.context.read(backstores, [*rest]), prune="all", force=force)
 
     def ui_complete_create(self, parameters: Mapping[str, str], text: str, current: str) -> list[str]:
         """Suggest backstores that nothing shows yet, then options."""
-        document = self.desk.view.document
+        document = self.context.view.document
         if current == "backstore":
             free = [name for name in document.backstores if document.place_of(name) is None]
             return suggestions.starting(text, free)
@@ -148,7 +148,7 @@ class HbaNode(WithAttributes):
     def said(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
         """Return all backstores, and this HBA, as plain JSON values."""
         self._demand_ours()
-        backstores, hbas = self.desk.running()
+        backstores, hbas = self.context.running()
         return backstores, next(hba for hba in hbas if hba["id"] == self.id)
 
     def _demand_ours(self) -> None:
@@ -157,5 +157,5 @@ class HbaNode(WithAttributes):
         Raises:
             UsageError: Somebody else, such as vscsitarget, has made it.
         """
-        if self.desk.view.hba(self.id) is None:
+        if self.context.view.hba(self.id) is None:
             raise UsageError(f"hba{self.id} was not made by the service", cure="use what has made it")

@@ -9,7 +9,7 @@ from vscsihba.config.model import Lun
 from vscsihba.errors import UsageError
 from vscsihba.handlers.option_help import OptionHelp
 from vscsihba.shell.attributes import WithAttributes
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.keys import keys, without_none
 from vscsihba.shell.node import Summary
 from vscsihba.shell.resizing import Resizable
@@ -29,8 +29,8 @@ class HbaBranch(Protocol):
 class LunNode(Resizable, WithAttributes):
     """``/hbas/hbaN/lunM``."""
 
-    def __init__(self, number: int, parent: Any, desk: Desk) -> None:
-        super().__init__(f"lun{number}", parent, desk)
+    def __init__(self, number: int, parent: Any, context: ShellContext) -> None:
+        super().__init__(f"lun{number}", parent, context)
         self.number = number
         self.hba: HbaBranch = parent
 
@@ -41,7 +41,7 @@ class LunNode(Resizable, WithAttributes):
         Raises:
             UsageError: Nothing.
         """
-        found = self.desk.view.lun(self.hba.id, self.number)
+        found = self.context.view.lun(self.hba.id, self.number)
         if found is None:
             raise UsageError(f"{self.path} was not made by the service", cure="use what has made it")
         return found
@@ -53,8 +53,8 @@ class LunNode(Resizable, WithAttributes):
 
     def summary(self) -> Summary:
         """Say which disk it is, and how it is."""
-        wanted = self.desk.view.lun(self.hba.id, self.number)
-        status = self.desk.view.lun_status(self.hba.id, self.number)
+        wanted = self.context.view.lun(self.hba.id, self.number)
+        status = self.context.view.lun_status(self.hba.id, self.number)
         if status is None:
             return f"{wanted.backstore if wanted else '-'}, not there", False
         size = "-" if status["size"] is None else format_size(status["size"])
@@ -64,7 +64,7 @@ class LunNode(Resizable, WithAttributes):
 
     def facts(self) -> dict[str, object]:
         """Return how it is."""
-        status = self.desk.view.lun_status(self.hba.id, self.number)
+        status = self.context.view.lun_status(self.hba.id, self.number)
         found: dict[str, object] = {"hba": self.hba.id, "lun": self.number}
         if status is None:
             return {**found, "state": "not there"}
@@ -86,8 +86,8 @@ class LunNode(Resizable, WithAttributes):
         hba["luns"] = [
             without_none({**lun, **values}) if lun["lun"] == self.number else lun for lun in hba["luns"]
         ]
-        document = self.desk.read(backstores, [hba])
-        self.desk.apply(document, prune="none", replace=replace, force=force)
+        document = self.context.read(backstores, [hba])
+        self.context.apply(document, prune="none", replace=replace, force=force)
 
     def ui_command_delete(self, force: str = "false") -> None:
         """Take this LUN away; force=true also while its disk is in use. Its backstore stays."""
@@ -96,7 +96,7 @@ class LunNode(Resizable, WithAttributes):
         shown = {lun["backstore"] for lun in hba["luns"]}
         hba["luns"] = [lun for lun in hba["luns"] if lun["lun"] != number]
         kept = {name: stack for name, stack in backstores.items() if name in shown}
-        self.desk.apply(self.desk.read(kept, [hba]), prune="named", force=read_flag("force", force))
+        self.context.apply(self.context.read(kept, [hba]), prune="named", force=read_flag("force", force))
 
     def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
         """Suggest yes and no."""

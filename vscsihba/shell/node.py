@@ -15,7 +15,7 @@ from vscsihba.daemon.state import SAVED
 from vscsihba.errors import UsageError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.shell import suggestions
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.values import read_flag
 from vscsihba.units import format_size
 
@@ -38,7 +38,7 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     Args:
         name: What its path ends with.
         parent: The node above it.
-        desk: What it works with.
+        context: What it works with.
     """
 
     help_intro = _INTRODUCTION
@@ -48,9 +48,9 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     ui_command_get: Any = None
     ui_command_set: Any = None
 
-    def __init__(self, name: str, parent: "Node | None", desk: Desk, shell: Any = None) -> None:
+    def __init__(self, name: str, parent: "Node | None", context: ShellContext, shell: Any = None) -> None:
         super().__init__(name, parent, shell)
-        self.desk = desk
+        self.context = context
 
     # What it says of itself.
 
@@ -70,14 +70,14 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     def ui_command_ls(self, path: str | None = None, depth: str | None = None) -> None:
         """Show the tree, from PATH on, DEPTH levels of it."""
         target = self.get_node(path)
-        self.desk.terse = not target.lists_all
+        self.context.terse = not target.lists_all
         try:
-            if self.desk.as_json:
-                self.desk.tell("", target.as_tree())
+            if self.context.as_json:
+                self.context.tell("", target.as_tree())
             else:
                 super().ui_command_ls(path, depth)
         finally:
-            self.desk.terse = False
+            self.context.terse = False
 
     def ui_command_cd(self, path: str = "/") -> "Node":
         """Go to PATH, or to the root of the tree."""
@@ -86,20 +86,20 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
 
     def ui_command_pwd(self) -> None:
         """Show where this is."""
-        self.desk.tell(self.path, {"path": self.path})
+        self.context.tell(self.path, {"path": self.path})
 
     def ui_command_info(self) -> None:
         """Show all there is to know of this."""
         facts = self.facts()
         width = max(map(len, facts), default=0)
         shown = {name: "-" if value is None else value for name, value in facts.items()}
-        self.desk.tell("\n".join(f"{name:{width}}  {value}" for name, value in shown.items()), facts)
+        self.context.tell("\n".join(f"{name:{width}}  {value}" for name, value in shown.items()), facts)
 
     def ui_command_status(self) -> None:
         """Show how every LUN is."""
-        luns = [{"hba": hba_id, **lun} for hba_id, lun in self.desk.view.all_luns()]
+        luns = [{"hba": hba_id, **lun} for hba_id, lun in self.context.view.all_luns()]
         lines = [_line_of(lun) for lun in luns]
-        self.desk.tell("\n".join(lines) or "no LUNs", luns)
+        self.context.tell("\n".join(lines) or "no LUNs", luns)
 
     def ui_command_saveconfig(self, savefile: str | None = None, force: str = "false") -> None:
         """Keep what runs for the next start, or in SAVEFILE.
@@ -107,9 +107,9 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         An empty configuration replaces one that is not only with force=true. The last ten versions are kept.
         """
         wanted = None if savefile is None else Path(savefile).absolute()
-        path = self.desk.daemon.save(wanted, force=read_flag("force", force))
-        self.desk.unsaved = self.desk.unsaved and savefile is not None
-        self.desk.tell(f"saved in {path}", {"path": str(path)})
+        path = self.context.daemon.save(wanted, force=read_flag("force", force))
+        self.context.unsaved = self.context.unsaved and savefile is not None
+        self.context.tell(f"saved in {path}", {"path": str(path)})
 
     def ui_command_restoreconfig(
         self, savefile: str = str(SAVED), replace: str = "false", force: str = "false"
@@ -119,9 +119,9 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         Only what differs is touched. replace=true also changes what cannot be changed while a disk works;
         force=true also takes disks away that are in use.
         """
-        document = load(Path(savefile), self.desk.registry)
+        document = load(Path(savefile), self.context.registry)
         flags = {"replace": read_flag("replace", replace), "force": read_flag("force", force)}
-        self.desk.apply(document, prune="all", **flags)
+        self.context.apply(document, prune="all", **flags)
 
     def ui_command_clearconfig(self, confirm: str = "false", force: str = "false") -> None:
         """Take away every disk, HBA and backstore; files stay. Needs confirm=true.
@@ -130,7 +130,7 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         """
         if not read_flag("confirm", confirm):
             raise UsageError("this takes away every disk", cure="write clearconfig confirm=true")
-        self.desk.apply(self.desk.read({}, []), prune="all", force=read_flag("force", force))
+        self.context.apply(self.context.read({}, []), prune="all", force=read_flag("force", force))
 
     def ui_command_help(self, topic: str | None = None) -> None:
         """Say what can be done here, or all about the command TOPIC."""
@@ -139,12 +139,12 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
             if topic not in known:
                 raise UsageError(f"{self.path} has no command {topic!r}", cure=did_you_mean(topic, known))
             said = self.get_command_description(topic)
-            self.desk.tell(f"{known[topic]}\n\n{said}", {"command": known[topic], "help": said})
+            self.context.tell(f"{known[topic]}\n\n{said}", {"command": known[topic], "help": said})
             return
         first = {name: self.get_command_description(name).partition("\n")[0] for name in known}
         width = max(map(len, known.values()))
         lines = [f"  {known[name]:{width}}  {first[name]}" for name in known]
-        self.desk.tell("\n".join([inspect.cleandoc(self.help_intro), "", *lines]), first)
+        self.context.tell("\n".join([inspect.cleandoc(self.help_intro), "", *lines]), first)
 
     def ui_command_exit(self) -> str:
         """Leave the shell; disks work on."""

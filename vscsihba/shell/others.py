@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.node import Node, Summary
 from vscsihba.units import counted
 
@@ -11,10 +11,10 @@ from vscsihba.units import counted
 class OthersNode(Node):
     """``/others``."""
 
-    def __init__(self, parent: Node, desk: Desk) -> None:
-        super().__init__("others", parent, desk)
-        for other in desk.view.others:
-            OtherNode(other, self, desk)
+    def __init__(self, parent: Node, context: ShellContext) -> None:
+        super().__init__("others", parent, context)
+        for other in context.view.others:
+            OtherNode(other, self, context)
 
     def summary(self) -> Summary:
         """Count them."""
@@ -25,9 +25,9 @@ class OthersNode(Node):
 class OtherNode(Node):
     """``/others/KIND:NAME``."""
 
-    def __init__(self, other: Mapping[str, Any], parent: Node, desk: Desk) -> None:
+    def __init__(self, other: Mapping[str, Any], parent: Node, context: ShellContext) -> None:
         # A slash would end the name in a path.
-        super().__init__(f"{other['kind']}:{other['name'].replace('/', ':')}", parent, desk)
+        super().__init__(f"{other['kind']}:{other['name'].replace('/', ':')}", parent, context)
         self._other = other
 
     def summary(self) -> Summary:

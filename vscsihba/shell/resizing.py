@@ -19,9 +19,9 @@ class Resizable(Node):
     def ui_command_resize(self, size: str) -> None:
         """Enlarge it to SIZE, such as 20GiB, or by +512M, while its disk works; a disk never shrinks."""
         wanted = parse_size(size.removeprefix("+")) + (self._present() if size.startswith("+") else 0)
-        done = self.desk.daemon.resize(self.backstore, wanted)
-        self.desk.unsaved = True
-        self.desk.tell(f"{self.backstore} has {format_size(wanted)} now", done)
+        done = self.context.daemon.resize(self.backstore, wanted)
+        self.context.unsaved = True
+        self.context.tell(f"{self.backstore} has {format_size(wanted)} now", done)
 
     def ui_complete_resize(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
         """Suggest sizes."""
@@ -29,8 +29,8 @@ class Resizable(Node):
 
     def _present(self) -> int:
         """Return the bytes that its disk has."""
-        place = self.desk.view.document.place_of(self.backstore)
-        status = None if place is None else self.desk.view.lun_status(*place)
+        place = self.context.view.document.place_of(self.backstore)
+        status = None if place is None else self.context.view.lun_status(*place)
         if status is None or status["size"] is None:
             raise UsageError(f"no disk shows {self.backstore}", cure="say the whole size")
         return status["size"]

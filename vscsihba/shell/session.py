@@ -15,10 +15,10 @@ from configshell_fb import ConfigShell, ExecutionError
 
 from vscsihba.errors import UsageError, VscsihbaError
 from vscsihba.shell.console import Silence
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
+from vscsihba.shell.line import parse, split
 from vscsihba.shell.node import Node
 from vscsihba.shell.tree import RootNode
-from vscsihba.shell.words import parse, split
 
 _HISTORY: Final = "vscsihba/history"
 """Below $XDG_STATE_HOME."""
@@ -34,16 +34,16 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
     """A shell on a service.
 
     Args:
-        desk: What its tree works with.
+        context: What its tree works with.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, context: ShellContext) -> None:
         super().__init__()
         self.log = Silence()
-        self.con = desk.console
+        self.con = context.console
         self.prefs["tree_round_nodes"] = True
-        self.desk = desk
-        self._current_node: Node = RootNode(desk, self)
+        self.context = context
+        self._current_node: Node = RootNode(context, self)
 
     def run(self, words: Sequence[str]) -> None:
         """Carry out one line that has been split into words.
@@ -98,7 +98,7 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
                 where = f"{error.filename}: " if error.filename else ""
                 self.con.display(f"error: {where}{error.strerror or error}", error=True)
         self._keep_lines()
-        if self.desk.unsaved:
+        if self.context.unsaved:
             self.con.display('not saved: the next start will not know of it; "vscsihba save" keeps it')
 
     def _children(self) -> set[str]:
@@ -108,8 +108,8 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
     def _look(self) -> None:
         """Make the tree anew, and stay where we are, or as near to that as there is still something."""
         path: str = self._current_node.path
-        self.desk.look()
-        root = RootNode(self.desk, self)
+        self.context.look()
+        root = RootNode(self.context, self)
         while True:
             try:
                 self._current_node = root.get_node(path)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vscsihba.shell.backstores import BackstoresNode
-from vscsihba.shell.desk import Desk
+from vscsihba.shell.context import ShellContext
 from vscsihba.shell.hbas import HbasNode
 from vscsihba.shell.node import Node, Summary
 from vscsihba.shell.others import OthersNode
@@ -13,16 +13,16 @@ from vscsihba.units import counted
 class RootNode(Node):
     """``/``."""
 
-    def __init__(self, desk: Desk, shell: Any) -> None:
-        super().__init__("/", None, desk, shell)
-        BackstoresNode(self, desk)
-        HbasNode(self, desk)
-        if desk.view.others:
-            OthersNode(self, desk)
+    def __init__(self, context: ShellContext, shell: Any) -> None:
+        super().__init__("/", None, context, shell)
+        BackstoresNode(self, context)
+        HbasNode(self, context)
+        if context.view.others:
+            OthersNode(self, context)
 
     def summary(self) -> Summary:
         """Say whether all is well."""
-        luns = [lun for _, lun in self.desk.view.all_luns()]
+        luns = [lun for _, lun in self.context.view.all_luns()]
         ill = sum(lun["state"] != "running" for lun in luns)
         count = counted(len(luns), "disk")
         return (f"{count}, {ill} not running", False) if ill else (count, True if luns else None)

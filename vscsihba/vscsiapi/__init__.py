@@ -11,9 +11,9 @@
 """
 
 from vscsihba.vscsiapi.calls import complete_scsi_task, get_scsi_task, receive_scsi_data
-from vscsihba.vscsiapi.door import last_error
 from vscsihba.vscsiapi.helpers import get_cdb, get_data, get_device, get_management, set_data, set_sense
 from vscsihba.vscsiapi.hosts import register_scsi_host, stop_scsi_host, unregister_scsi_host
+from vscsihba.vscsiapi.return_codes import last_error
 from vscsihba.vscsiapi.task import (
     SCSI_DATA_NONE,
     SCSI_DATA_READ,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from vscsihba import scsi
 from vscsihba.hba import Management, Task
-from vscsihba.vscsiapi.door import coded
+from vscsihba.vscsiapi.return_codes import returns_code
 from vscsihba.vscsiapi.session import Refusal, Session
 from vscsihba.vscsiapi.task import (
     SCSI_DATA_NONE,
@@ -27,7 +27,7 @@ _USUAL_SENSE = 14
 """Bytes of sense data where the caller does not say how many: what the original took."""
 
 
-@coded
+@returns_code
 def get_scsi_task(task: user_scsitap_task, session: Session) -> int:
     """Fill `task` in with the next command.
 
@@ -75,7 +75,7 @@ def _direction(cdb: bytes) -> int:
     return SCSI_DATA_WRITE if row is not None and row.data is scsi.Data.OUT else SCSI_DATA_READ
 
 
-@coded
+@returns_code
 def receive_scsi_data(task: user_scsitap_task, session: Session) -> int:
     """Bring what the initiator writes into `request_buffer`: `request_bufflen` bytes of it.
 
@@ -92,7 +92,7 @@ def receive_scsi_data(task: user_scsitap_task, session: Session) -> int:
     return Code.OK
 
 
-@coded
+@returns_code
 def complete_scsi_task(task: user_scsitap_task, session: Session) -> int:
     """End the command with `status`.
 

@@ -6,7 +6,7 @@ in a structure.
 
 from vscsihba.hba import Management, Task
 from vscsihba.vscsiapi.calls import data_of
-from vscsihba.vscsiapi.door import coded, session_of
+from vscsihba.vscsiapi.return_codes import returns_code, session_of
 from vscsihba.vscsiapi.session import Refusal, Session
 from vscsihba.vscsiapi.task import SENSE_IN_BUFFER, Code, user_scsitap_task
 
@@ -61,7 +61,7 @@ def set_data(task: user_scsitap_task, data: bytes | bytearray | memoryview) -> i
         OK; BAD_TASK, BAD_SESSION, BAD_BUFFER.
     """
 
-    @coded
+    @returns_code
     def put(task: user_scsitap_task, session: Session) -> int:
         with session.lock:
             room = data_of(task, session)
@@ -82,7 +82,7 @@ def set_sense(task: user_scsitap_task, sense: bytes) -> int:
         OK; BAD_TASK, BAD_SESSION, BAD_BUFFER.
     """
 
-    @coded
+    @returns_code
     def put(task: user_scsitap_task, session: Session) -> int:
         with session.lock:
             kept = sense[:_MAX_SENSE]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vscsihba.errors import UsageError, VscsihbaError
 from vscsihba.hba import Lun, Port, VirtualHba
-from vscsihba.vscsiapi.door import coded, note_error
+from vscsihba.vscsiapi.return_codes import note_error, returns_code
 from vscsihba.vscsiapi.session import Session
 from vscsihba.vscsiapi.task import Code, user_scsitap_task
 
@@ -83,7 +83,7 @@ def _add_luns(session: Session, sizes: dict[int, Size], block_size: int) -> None
         raise
 
 
-@coded
+@returns_code
 def stop_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: ARG001
     """Begin to detach, and return at once: go on until `get_scsi_task` returns BAD_SESSION.
 
@@ -97,7 +97,7 @@ def stop_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: A
     return Code.OK
 
 
-@coded
+@returns_code
 def unregister_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: ARG001
     """Detach, and return when that is done. Commands that are open, or still come, are refused.
 

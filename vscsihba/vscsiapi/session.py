@@ -16,7 +16,7 @@ _NUMBERS = count(1)
 """Of all sessions together: a structure of one that is closed never matches a command of the next."""
 
 
-class Refusal(Exception):  # noqa: N818 - a return code on its way, caught at the door
+class Refusal(Exception):  # noqa: N818 - a return code on its way, caught in `returns_code`
     """A call cannot be meant.
 
     Args:

@@ -1,0 +1,205 @@
+"""status: what the service says, and without one what the kernel and the engines say."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configfs.fake_configfs import FakeConfigfs
+from tests.daemon.fake import FakeService
+from vscsihba import configfs
+from vscsihba.cli.commands.status import duration, print_status
+from vscsihba.cli.main import main
+from vscsihba.config.load import read
+from vscsihba.control.server import ControlServer
+from vscsihba.daemon.kernel_status import kernel_status
+from vscsihba.errors import HostError
+
+Capture = pytest.CaptureFixture[str]
+
+DOCUMENT = {
+    "version": 1,
+    "backstores": {
+        "d1": {"handler": "memory", "size": "1MiB"},
+        "d2": {"handler": "file", "path": "/srv/d2.img", "size": "64MiB"},
+    },
+    "hbas": [
+        {
+            "id": 0,
+            "luns": [{"lun": 0, "backstore": "d1"}, {"lun": 1, "backstore": "d2", "read_only": True}],
+        },
+        {"id": 7},
+    ],
+}
+
+
+def test_the_service_is_shown_as_a_table(service: FakeService, capsys: Capture) -> None:
+    service.running = read(DOCUMENT, Path("/"))
+    assert main(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "service: running for 2 h 3 min, pid 800"
+    assert lines[2].split() == [
+        "HBA",
+        "LUN",
+        "BACKSTORE",
+        "DEVICE",
+        "SIZE",
+        "STACK",
+        "ENGINE",
+        "IOPS",
+        "STATE",
+        "BY-ID",
+    ]
+    assert re.split(" {2,}", lines[3]) == [
+        *("0", "0", "d1", "/dev/sda", "1.0 MiB", "memory", "900", "120", "running"),
+        "scsi-30000000000000000",
+    ]
+    assert re.split(" {2,}", lines[4])[5:9] == ["file /srv/d2.img", "900", "120", "running, read-only"]
+    assert lines[5].split() == ["7", "-"]
+    assert lines[-2] == "of other programs, never touched:"
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_json_is_the_services_answer(service: FakeService, capsys: Capture) -> None:
+    service.running = read(DOCUMENT, Path("/"))
+    assert main(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [lun["backstore"] for hba in found["hbas"] for lun in hba["luns"]] == ["d1", "d2"]
+    assert found["daemon"]["pid"] == 800
+
+
+def test_nothing_at_all_is_said_so(no_service: None, kernel: FakeConfigfs, capsys: Capture) -> None:
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out == "service: not running\nno virtual HBA\n"
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
+    fake = FakeConfigfs(tmp_path, monkeypatch)
+    monkeypatch.setattr(configfs, "links_of", lambda disk: (Path("/dev/disk/by-id/scsi-1"), Path("/x")))
+    for lun in range(2):
+        name = configfs.backstore_name(3, lun)
+        configfs.create_backstore(configfs.BackstoreSpec(name, size=1 << 20, serial=f"s{lun}"))
+    return fake
+
+
+@pytest.fixture
+def hba(kernel: FakeConfigfs) -> FakeConfigfs:
+    """HBA 3 with two LUNs."""
+    configfs.create_hba(3)
+    for lun, letter in enumerate("ab"):
+        configfs.link_lun(3, lun, configfs.backstore_name(3, lun))
+        block = kernel.sysfs / "class/block" / f"sd{letter}"
+        block.mkdir(parents=True)
+        (block / "size").write_text("2048\n")
+        (block / "ro").write_text(f"{lun}\n")
+    return kernel
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """An engine of HBA 3, which says what the test puts in here."""
+    said: dict[str, Any] = {}
+
+    def status() -> Mapping[str, Any]:
+        if "error" in said:
+            raise HostError(said["error"])
+        return said
+
+    folder = tmp_path / "run/hba3"
+    folder.mkdir(parents=True)
+    with ControlServer(folder / f"engine-{os.getpid()}.control", {"status": status}):
+        yield said
+
+
+def lun_said(lun: int, *, owner: bool, failure: str | None = None) -> dict[str, Any]:
+    return {"lun": lun, "owner": owner, "failure": failure, "document": {"handler": "memory", "size": "1MiB"}}
+
+
+def test_without_a_service_the_engines_are_asked(
+    hba: FakeConfigfs, engine: dict[str, Any], tmp_path: Path
+) -> None:
+    engine |= {"since": 1000.0, "luns": [lun_said(0, owner=True), lun_said(1, owner=False)]}
+    engine["pid"] = os.getpid()
+    status = kernel_status(tmp_path / "run")
+    assert status["daemon"] is None
+    assert status["hbas"][0]["engines"] == [{"pid": os.getpid(), "state": "running", "since": 1000.0}]
+    first, second = status["hbas"][0]["luns"]
+    assert first == {
+        "lun": 0,
+        "backstore": "vscsihba3-lun0",
+        "device": f"{hba.dev}/sda",
+        "by_id": "/dev/disk/by-id/scsi-1",
+        "size": 1 << 20,
+        "stack": "memory 1MiB",
+        "engine": os.getpid(),
+        "iops": None,
+        "state": "running",
+        "read_only": False,
+    }
+    assert (second["engine"], second["state"], second["read_only"]) == (None, "nobody serves it", True)
+
+
+def test_a_lun_that_fails_says_why(hba: FakeConfigfs, engine: dict[str, Any], tmp_path: Path) -> None:
+    engine |= {"since": 1000.0, "pid": 1, "luns": [lun_said(0, owner=False, failure="/a: no such file")]}
+    status = kernel_status(tmp_path / "run")
+    assert status["hbas"][0]["luns"][0]["state"] == "failing: /a: no such file"
+
+
+def test_an_engine_that_does_not_answer_is_shown(
+    hba: FakeConfigfs, engine: dict[str, Any], tmp_path: Path
+) -> None:
+    engine["error"] = "busy"
+    status = kernel_status(tmp_path / "run")
+    assert status["hbas"][0]["engines"][0]["state"] == "not answering"
+
+
+def test_the_socket_of_a_killed_engine_is_passed_by(hba: FakeConfigfs, tmp_path: Path) -> None:
+    folder = tmp_path / "run/hba3"
+    folder.mkdir(parents=True)
+    (folder / "engine-4711.control").touch()
+    assert kernel_status(tmp_path / "run")["hbas"][0]["engines"] == []
+
+
+def test_what_was_cut_short_and_what_is_foreign_is_shown(
+    hba: FakeConfigfs, tmp_path: Path, capsys: Capture
+) -> None:
+    (hba.loopback / configfs.wwn_of(3) / "tpgt_1/lun/lun_9").mkdir()
+    hba.foreign_backstore("theirs", 5, "file/x")
+    print_status(kernel_status(tmp_path / "run"), 0)
+    out = capsys.readouterr().out
+    assert re.search(r"^3 +9 +- +- +- +- +- +- +half-made +-$", out, re.MULTILINE)
+    assert "  backstore  user_5/theirs  file/x" in out
+
+
+def test_clear_without_a_service_removes_what_was_left(
+    hba: FakeConfigfs, no_service: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(configfs, "users_of", lambda disk: [])
+    assert main(["clear", "--all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["removed"][0] == "HBA 3 with 2 LUNs"
+    assert configfs.observe().hbas == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (-5, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7200, "2 h"), (90061, "1 d 1 h")],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_problems_of_no_single_lun_are_shown_first(service: FakeService, capsys: Capture) -> None:
+    status: Any = service.status()
+    problem = "not restored: /etc/vscsihba/config.json: line 1, column 2: this is not JSON"
+    status["problems"] = [problem]
+    print_status(status, 0.0)
+    assert capsys.readouterr().out.splitlines()[1] == problem
+    del status["problems"]
+    print_status(status, 0.0)
+    assert "not restored" not in capsys.readouterr().out, "a service of an older version tells none"

@@ -1,0 +1,44 @@
+"""``vscsihba shell``: disks as a tree, in the manner of targetcli: for a person, a script, or one command."""
+
+import sys
+from argparse import REMAINDER
+from collections.abc import Sequence
+from typing import Final
+
+from vscsihba.cli.command_table import parser_of
+from vscsihba.cli.program import Parser
+from vscsihba.daemon.calls import Daemon
+
+_EXAMPLES: Final = """\
+  vscsihba shell                                    a prompt; TAB completes, "help" explains
+  vscsihba shell ls                                 one command
+  vscsihba shell /backstores/file create name=d1 path=/srv/d1.img size=1GiB
+  vscsihba shell < commands.txt                     a script; it ends at the first error, with its exit code
+
+Every change is carried out at once, like "vscsihba apply" does it; "saveconfig" keeps it for the next start.
+"""
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    made = parser_of("shell", usage="[--json] [[PATH] COMMAND [WORD ...]]", examples=_EXAMPLES)
+    made.add_argument("words", metavar="COMMAND", nargs=REMAINDER, help="one command to carry out")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command, a script on standard input, or what a person types."""
+    options = parser().parse_args(arguments)
+    if options.words and options.words[0].startswith("-"):
+        parser().error(f"unrecognized arguments: {options.words[0]}")
+    from vscsihba.shell.context import ShellContext  # noqa: PLC0415 - configshell touches the terminal when it is imported
+    from vscsihba.shell.session import Session  # noqa: PLC0415 - likewise
+
+    session = Session(ShellContext(Daemon(), as_json=options.json))
+    if options.words:
+        session.run(options.words)
+    elif sys.stdin.isatty():
+        session.interact()
+    else:
+        session.run_script(sys.stdin)
+    return 0

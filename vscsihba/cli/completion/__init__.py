@@ -1,0 +1,1 @@
+"""Completion scripts: one file a shell, made from the syntax of the commands."""

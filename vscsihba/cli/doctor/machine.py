@@ -1,0 +1,115 @@
+"""The check-up of the machine: rights, kernel, packages. Looks, and changes nothing."""
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from vscsihba.cli.doctor.finding import Finding, finding_of
+from vscsihba.configfs import paths, probe
+from vscsihba.engine.descriptors import luns_within
+from vscsihba.errors import HostError
+
+_MODULES: Final = ("target_core_mod", "target_core_user", "tcm_loop", "sd_mod")
+
+_PACKAGES: Final = ("rtslib-fb", "configshell-fb", "pyudev", "msgspec", "rich")
+
+_OPTIONAL: Final = {
+    "cryptography": "the handler encrypt needs it: install python3-cryptography, or vscsihba[encrypt]",
+    "argon2-cffi": "the handler encrypt needs it for LUKS2: install python3-argon2, or vscsihba[encrypt]",
+}
+"""Packages that single handlers need."""
+
+_FEW: Final = 1000
+"""LUNs in an engine that a machine should allow."""
+
+RUN: Final = Path("/run/vscsihba")
+STATE: Final = Path("/var/lib/vscsihba")
+SAVED: Final = Path("/etc/vscsihba")
+
+
+def check_rights() -> Iterator[Finding]:
+    """See whether we are root, and whether the folders that are used can be."""
+    yield finding_of("rights", probe.check_root)
+    for folder in (RUN, STATE, SAVED):
+        yield finding_of(f"folder {folder}", partial(_folder, folder))
+    yield _open_files()
+
+
+def check_kernel() -> Iterator[Finding]:
+    """See whether the kernel has what is needed."""
+    modules = finding_of("modules", _modules)
+    yield modules
+    generic = finding_of("module sg", partial(probe.look_for_module, "sg"))
+    if generic.state == "ok":
+        yield generic
+    elif modules.state == "ok":
+        yield Finding(generic.title, "warning", f"{generic.text}: there will be no /dev/sgN", generic.cure)
+    yield finding_of("configfs", _configfs)
+    yield _udev()
+
+
+def check_packages() -> Iterator[Finding]:
+    """See which versions are at work."""
+    yield Finding("Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
+    yield Finding("Linux", "ok", os.uname().release)
+    for package in ("vscsihba", *_PACKAGES):
+        yield finding_of(package, partial(_version, package))
+    for package, cure in _OPTIONAL.items():
+        found = finding_of(package, partial(_version, package))
+        yield found if found.state == "ok" else Finding(package, "note", "not installed", cure)
+
+
+def _open_files() -> Finding:
+    """Return how many LUNs the limit of open files allows; each program raises it to the hard one."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    luns = luns_within(hard)
+    text = f"{hard:,} at most (hard limit), enough for some {luns:,} LUNs in each engine"
+    if luns >= _FEW:
+        return Finding("open files", "ok", text)
+    return Finding(
+        "open files", "warning", text, 'raise the hard limit: "ulimit -Hn", LimitNOFILE= of the unit'
+    )
+
+
+def _folder(folder: Path) -> str:
+    """Return how it is with a folder of ours; one that is not there is made when it is needed."""
+    if not folder.exists():
+        return "not there yet"
+    if not folder.is_dir():
+        raise HostError(f"{folder} is no folder", cure="remove it")
+    if folder.stat().st_mode & 0o022:
+        raise HostError(f"{folder} can be written by others than its owner", cure=f"chmod go-w {folder}")
+    if os.geteuid() == 0 and not os.access(folder, os.W_OK):
+        raise HostError(f"{folder} cannot be written", cure="look how its file system is mounted")
+    return "there"
+
+
+def _modules() -> str:
+    """Return how it is with the modules that are needed; the first that is missing raises."""
+    found = {module: probe.look_for_module(module) for module in _MODULES}
+    return ", ".join(f"{module} {how}" for module, how in found.items())
+
+
+def _configfs() -> str:
+    if paths.CONFIGFS.is_mount():
+        return f"mounted on {paths.CONFIGFS}"
+    probe.look_for_module("configfs")
+    return f"not mounted yet; it will be, on {paths.CONFIGFS}"
+
+
+def _udev() -> Finding:
+    if paths.UDEV_CONTROL.exists():
+        return Finding("udev", "ok", "running")
+    return Finding("udev", "warning", "not running: there will be no names in /dev/disk/by-id", "start it")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError as error:
+        raise HostError(f"{package} is not installed", cure=f"pip install {package}") from error

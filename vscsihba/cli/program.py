@@ -1,0 +1,106 @@
+"""What every command does around its work: one clear line for an error, and an exit code."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TextIO
+
+from vscsihba.errors import UsageError, VscsihbaError
+from vscsihba.logs import log_in_background
+
+Command = Callable[[Sequence[str]], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(message, cure=f'see "{self.prog} --help"')
+
+    def take_handlers(self) -> None:
+        """Take the option ``--handler``, a list of files for `vscsihba.cli.disk_args.registry_of`."""
+        self.add_argument(
+            "--handler",
+            metavar="FILE.py",
+            action="append",
+            default=[],
+            help="load handlers from a Python file; may be given several times",
+        )
+
+
+def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
+    """Run a command and return its exit code: 0, 1 (the machine refused) or 2 (bad usage).
+
+    Args:
+        program: Name to begin messages with.
+        command: Does the work.
+        arguments: The words after the program's name; None takes them from the process.
+    """
+    open_standard_streams()
+    listener = log_in_background(program)
+    try:
+        return _run(program, command, sys.argv[1:] if arguments is None else arguments)
+    finally:
+        listener.stop()
+        _flush_or_discard(sys.stdout)
+        _flush_or_discard(sys.stderr)
+
+
+def open_standard_streams() -> None:
+    """Let standard input, output and error be /dev/null where the caller has closed them (``>&-``).
+
+    Else the next file that is opened, such as a disk, would get the number of the closed one, and output
+    of this process or of a child would go into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            # Lasts as long as the process, like the streams that the interpreter opens.
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def _run(program: str, command: Command, arguments: Sequence[str]) -> int:
+    try:
+        code = command(arguments)
+        sys.stdout.flush()
+    except VscsihbaError as error:
+        _complain(program, str(error))
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, which is no error to tell
+        return 1
+    except KeyboardInterrupt:
+        _complain(program, "interrupted")
+        return 130
+    except OSError as error:
+        _complain(program, f"{error.filename or 'system call'}: {error.strerror or error}")
+        return 1
+    return code
+
+
+def _complain(program: str, message: str) -> None:
+    """Print one line on standard error, if it can be printed."""
+    with contextlib.suppress(OSError):
+        print(f"{program}: {message}", file=sys.stderr)
+
+
+def _flush_or_discard(stream: TextIO) -> None:
+    """Flush a stream; if that fails, keep the interpreter from trying again at exit, with a traceback."""
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
