@@ -64,7 +64,7 @@ TARGETS: Final = (
     ),
     Target("vscsihba/tcmu/ring.py", ("tests/tcmu",)),
     Target("vscsihba/tcmu/journal.py", ("tests/tcmu/test_journal.py",)),
-    Target("vscsihba/tcmu/answers.py", ("tests/tcmu",)),
+    Target("vscsihba/tcmu/completions.py", ("tests/tcmu",)),
     Target(
         "vscsihba/engine/short_cut.py", ("tests/engine/test_fast_path.py", "tests/engine/test_short_cut.py")
     ),

@@ -237,7 +237,7 @@ class World:
             live(self, lines)
         except Killed as end:
             frames = traceback.extract_tb(end.__traceback__)
-            self.writing = any("_RESPONSE.pack_into" in str(frame.line) for frame in frames)
+            self.writing = any("_SLOT.pack_into" in str(frame.line) for frame in frames)
             return False
         return True
 

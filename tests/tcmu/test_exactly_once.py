@@ -5,7 +5,7 @@ import pytest
 from tests.tcmu.server import READ_10, Server, always
 from vscsihba.errors import RingCorruptError, TransportError
 from vscsihba.tcmu import abi
-from vscsihba.tcmu.response import Response
+from vscsihba.tcmu.completions import Completion
 
 
 def still_serves(server: Server) -> bool:
@@ -69,7 +69,7 @@ def test_an_id_that_comes_twice_is_corrupt(server: Server) -> None:
 def test_the_kernel_breaks_the_ring_over_an_invented_id(server: Server) -> None:
     """Why all of this matters: the other side of rule 8."""
     server.one()
-    server.ring._answers.write(77, Response(), [])
+    server.ring._completions.write(77, Completion(), [])
     with pytest.raises(RingCorruptError, match="cmd_id 77 not found"):
         server.ring.publish()
     assert server.loopback.broken

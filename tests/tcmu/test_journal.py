@@ -17,10 +17,10 @@ from tests.tcmu.conftest import MakeServer
 from tests.tcmu.process import is_mapped
 from tests.tcmu.server import READ_10, SENSE, Server
 from vscsihba.errors import HostError, JournalDamagedError
+from vscsihba.tcmu.completions import Completion
 from vscsihba.tcmu.journal import DISTRUSTED, Journal, make_journal
 from vscsihba.tcmu.journal_file import JournalFile, discard
 from vscsihba.tcmu.record import ACCEPTED, BEGUN, DONE, SIZE, UNITS
-from vscsihba.tcmu.response import Response
 
 
 def entry(cmd_id: int, length: int) -> memoryview:
@@ -86,9 +86,9 @@ def test_an_answer_comes_back() -> None:
     memory = bytearray(SIZE)
     journal = Journal(memoryview(memory))
     journal.accept(7, 128, entry(7, 128))
-    journal.answer(7, 256, Response(2, 2, 77, SENSE))
+    journal.complete(7, 256, Completion(2, 2, 77, SENSE))
     (record,) = Journal(memoryview(memory)).load()
-    assert (record.state, record.answer) == (DONE, Response(2, 2, 77, SENSE.ljust(96, b"\0")))
+    assert (record.state, record.completion) == (DONE, Completion(2, 2, 77, SENSE.ljust(96, b"\0")))
 
 
 def refused(server: Server) -> str:
@@ -144,19 +144,19 @@ def test_a_ring_of_another_time_is_noticed(server: Server, name: str) -> None:
 
 def test_a_request_that_is_another_one_is_noticed(server: Server) -> None:
     server.loopback.memory[128 + 3 * 128 + 113] ^= 1
-    assert "is another one" in refused(server)
+    assert "is a different one" in refused(server)
 
 
 def test_a_command_that_is_recorded_and_answered_is_noticed(server: Server) -> None:
     struct.pack_into("=H", server.loopback.memory, 128 + 4, 1)
-    assert "recorded and answered" in refused(server)
+    assert "recorded and completed" in refused(server)
 
 
 def test_two_answers_under_way_are_noticed(server: Server) -> None:
     journal = server.ring._journal
     for cmd_id in (1, 2):
-        journal.answer(cmd_id, 999, Response())
-    assert "two answers" in refused(server)
+        journal.complete(cmd_id, 999, Completion())
+    assert "two completions" in refused(server)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(SIZE), b"vscsihba" * (SIZE // 8)])

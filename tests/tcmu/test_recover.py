@@ -144,7 +144,7 @@ def test_begun_of_a_command_that_is_not_open_is_harmless(server: Server) -> None
 
 def test_the_predecessor_did_not_kick(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     tag = server.one()
-    monkeypatch.setattr(server.ring._answers, "_kick", lambda: None)
+    monkeypatch.setattr(server.ring._completions, "_kick", lambda: None)
     server.answer(tag)
     server.ring.publish()
     assert server.loopback.answers == {}

@@ -7,7 +7,7 @@ import pytest
 from tests.tcmu.server import READ_10, Server, always, never
 from vscsihba.errors import TransportError
 from vscsihba.tcmu import abi
-from vscsihba.tcmu.response import Response
+from vscsihba.tcmu.completions import Completion
 
 
 def advance(server: Server, commands: int) -> None:
@@ -144,7 +144,7 @@ def test_an_idle_ring_may_be_reset(server: Server) -> None:
 
 def test_a_broken_ring_is_whole_after_a_reset(server: Server) -> None:
     server.one()
-    server.ring._answers.write(77, Response(), [])
+    server.ring._completions.write(77, Completion(), [])
     with pytest.raises(TransportError):
         server.ring.publish()
     server.loopback.reset_ring()

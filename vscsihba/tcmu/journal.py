@@ -1,29 +1,30 @@
-"""The journal of one ring: what a successor must know to finish what was under way.
+"""The journal of one ring: the record from which a successor finishes the commands under way.
 
-A killed process leaves the ring behind, but not all that it knew of it: answers go into
+A killed process leaves the ring behind, but not all that it knew of it: completions go into
 the oldest open slot, so the request of a command that is still open may be overwritten
-or recycled. So each command on the long road is recorded here until its answer counts:
-a copy of its entry, whether it has begun to change the medium, and at last its answer.
+or recycled. So each command on the slow path is recorded here until its completion counts:
+a copy of its entry, whether it has begun to change the medium, and at last its completion.
 
 The table is plain memory that outlives the process. Its owner may be killed between any
 two stores, so each change ends in one aligned store that makes it valid: the `state` of
-a record, or the `position`, the place of the next answer. An answer counts from the
-moment on at which the position has moved over its slot; `intent` tells beforehand where
-it will move to. Damage shows as a checksum, a word or a combination that cannot be.
+a record, or the `position`, the place of the next completion. A completion counts from the
+moment at which the position has moved over its slot; before that, `intent` says where
+the position will move. Damage shows as a wrong checksum, word or combination.
 
-Commands of the short cut leave no record and no position: see `vscsihba.tcmu.survey`
-for what follows from the table. This module knows neither the ring nor files.
+Commands of the fast path leave no record and no position: see `vscsihba.tcmu.recovery_scan`
+for the consequences. This module knows neither the ring nor files.
 """
 
 import zlib
 
 from vscsihba.errors import JournalDamagedError
+from vscsihba.tcmu.completions import Completion
 from vscsihba.tcmu.record import (
     ACCEPTED,
-    ANSWER,
-    ANSWER_AT,
-    ANSWER_CRC,
     BEGUN,
+    COMPLETION,
+    COMPLETION_AT,
+    COMPLETION_CRC,
     CRC,
     DONE,
     ENTRY_AT,
@@ -40,10 +41,9 @@ from vscsihba.tcmu.record import (
     Record,
     Records,
 )
-from vscsihba.tcmu.response import Response
 
 VOID, DISTRUSTED = 0, 1
-"""Positions that no answer has: nothing is recorded; the ring must be reset before anything else."""
+"""Positions that no completion has: nothing is recorded; the ring must be reset before anything else."""
 
 _POSITION, _INTENT = 64, 72  # the 64 bytes before are the file's header
 _MASK = 0xFFFFFFFF
@@ -69,7 +69,7 @@ class Journal:
 
     @property
     def position(self) -> int:
-        """Where the next answer goes, or `VOID`, or `DISTRUSTED`.
+        """The place of the next completion, or `VOID`, or `DISTRUSTED`.
 
         Raises:
             JournalDamagedError: The word and its complement do not match.
@@ -81,11 +81,11 @@ class Journal:
 
     @property
     def is_void(self) -> bool:
-        """Tell whether it says nothing, being new."""
+        """Return whether it is new and holds nothing."""
         return self._position[0] == _MASK << 32
 
     def move_to(self, position: int) -> None:
-        """Store where the next answer goes: all answers before it count from now on."""
+        """Store the place of the next completion: all completions before it count from now on."""
         self._position[0] = position | (position ^ _MASK) << 32
 
     @property
@@ -95,7 +95,7 @@ class Journal:
 
     @property
     def intent(self) -> int:
-        """Where the latest answer that was written one by one has moved, or was to move, the position."""
+        """The position after the latest completion that was written one by one; it may not count yet."""
         return int(self._intent[0])
 
     def accept(self, cmd_id: int, at: int, entry: memoryview) -> bool:
@@ -132,36 +132,35 @@ class Journal:
             self._memory[begin : begin + len(piece)] = piece
 
     def begin(self, cmd_id: int) -> None:
-        """Note that a command is about to do what must not be done twice."""
+        """Record that a command is about to do what must not be done twice."""
         units = self._units.get(cmd_id)
         if units:
             self._states[units[0]] = BEGUN
 
-    def answer(self, cmd_id: int, after: int, response: Response) -> None:
-        """Record the answer that is about to be written, after which the position will be `after`.
+    def complete(self, cmd_id: int, after: int, completion: Completion) -> None:
+        """Record a completion that is about to be written, after which the position will be `after`.
 
-        A command without a record is answered in one piece with its execution: nothing but the
-        intent is noted.
+        A command without a record is completed in one step with its execution: only the intent is stored.
         """
         self._intent[0] = after
         units = self._units.get(cmd_id)
         if units is None:
             return
-        packed = ANSWER.pack(*response)
+        packed = COMPLETION.pack(*completion)
         begin = FIRST + units[0] * UNIT
-        self._memory[begin + ANSWER_AT : begin + ANSWER_CRC] = packed
-        CRC.pack_into(self._memory, begin + ANSWER_CRC, zlib.crc32(packed))
+        self._memory[begin + COMPLETION_AT : begin + COMPLETION_CRC] = packed
+        CRC.pack_into(self._memory, begin + COMPLETION_CRC, zlib.crc32(packed))
         self._states[units[0]] = DONE
 
     def forget(self, cmd_id: int) -> None:
-        """Clear the record of a command whose answer counts."""
+        """Clear the record of a command whose completion counts."""
         units = self._units.pop(cmd_id, None)
         if units:
             self._states[units[0]] = FREE
             self._free.extend(units)
 
     def load(self) -> list[Record]:
-        """Return what is recorded, in order of arrival.
+        """Return all records, in order of arrival.
 
         Raises:
             JournalDamagedError: A record is not as it was stored.
@@ -169,17 +168,17 @@ class Journal:
         return Records(self._memory, self._states, self._links).load()
 
     def adopt(self, records: list[Record]) -> None:
-        """Go on with the `records` of a predecessor."""
+        """Take over the `records` of a predecessor."""
         self._units = {record.cmd_id: record.units for record in records}
         taken = {unit for record in records for unit in record.units}
         self._free = [unit for unit in range(UNITS - 1, -1, -1) if unit not in taken]
         self._sequence = max((record.sequence + 1 for record in records), default=0)
         stale = {unit for unit, state in enumerate(self._states) if state != FREE} - taken
-        for unit in stale:  # of an answer that counts
+        for unit in stale:  # of a completion that counts
             self._states[unit] = FREE
 
     def restart(self, position: int) -> None:
-        """Forget everything: the ring begins anew at `position`."""
+        """Clear everything: the ring begins anew at `position`."""
         self.move_to(VOID)
         self._memory[STATES : STATES + 4 * UNITS] = bytes(4 * UNITS)
         self._intent[0] = 0
@@ -188,7 +187,7 @@ class Journal:
         self.move_to(position)
 
     def release(self) -> None:
-        """Let go of the memory; the table stays for whoever comes next."""
+        """Release the memory; the table stays for a successor."""
         for view in (self._position, self._intent, self._states, self._links, self._memory):
             view.release()
 

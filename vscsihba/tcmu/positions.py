@@ -1,13 +1,17 @@
-"""The two positions on one ring, and the tail that the kernel sees.
+"""Positions on one ring: stepping from entry to entry, fetching, completing, and the tail.
 
-Where the next entry is fetched, and where the next answer goes: the oldest open slot.
-Both are kept as bytes from the start of the map; only `cmd_head` and `cmd_tail` count
-from the start of the ring. Knows entries by their length and kind only.
+The fetch position is the first entry not fetched yet, the completion position the oldest open slot. Both
+are bytes from the start of the map; only `cmd_head` and `cmd_tail` count from the start of the ring.
+Knows the length and the kind of an entry, nothing else of it.
 """
 
+from collections.abc import Iterator
+
+from vscsihba.errors import RingCorruptError
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.barrier import memory_barrier
-from vscsihba.tcmu.circle import SIZE_MASK, Circle
+
+SIZE_MASK = 0xFFFFFFFF & ~abi.TCMU_OP_MASK
 
 HEAD = abi.CMD_HEAD_OFFSET >> 2
 TAIL = abi.CMD_TAIL_OFFSET >> 2
@@ -17,11 +21,12 @@ UNKNOWN = -1
 
 
 class Positions:
-    """Where a server stands on its ring.
+    """The entries of a ring, and the positions of its server among them.
 
     Args:
         words: The map up to the end of the ring, as 32-bit words.
-        circle: Its entries.
+        start: First byte of the ring.
+        end: First byte after it.
 
     Attributes:
         tail: The last tail that was stored or read, `UNKNOWN` before any was.
@@ -29,32 +34,56 @@ class Positions:
         completed: An entry with no open slot before it.
     """
 
-    __slots__ = ("_circle", "_words", "completed", "fetched", "tail")
+    __slots__ = ("_words", "completed", "end", "fetched", "start", "tail")
 
-    def __init__(self, words: memoryview, circle: Circle) -> None:
+    def __init__(self, words: memoryview, start: int, end: int) -> None:
         self._words = words
-        self._circle = circle
+        self.start = start
+        self.end = end
         self.tail = UNKNOWN
-        self.fetched = self.completed = circle.start
+        self.fetched = self.completed = start
 
     def begin_at(self, tail: int) -> None:
-        """Fetch and answer from `tail` on, which is where the kernel's is."""
+        """Fetch and complete from the kernel's `tail` on."""
         self.tail = tail
-        self.fetched = self.completed = self._circle.start + tail
+        self.fetched = self.completed = self.start + tail
+
+    def step(self, at: int, length: int, stop: int) -> int:
+        """Return the position after an entry of `length` bytes, in a run of entries that ends at `stop`.
+
+        Raises:
+            RingCorruptError: The length cannot be an entry's.
+        """
+        after = at + length
+        if not length or after > self.end or at < stop < after:
+            raise RingCorruptError(f"an entry of {length} bytes at {at} runs beyond {stop} or {self.end}")
+        return self.start if after == self.end else after
+
+    def walk(self, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield position, op and the position after it for each entry from `at` up to `stop`.
+
+        Raises:
+            RingCorruptError: An entry has a length that no entry has.
+        """
+        while at != stop:
+            len_op = self._words[at >> 2]
+            after = self.step(at, len_op & SIZE_MASK, stop)
+            yield at, len_op & abi.TCMU_OP_MASK, after
+            at = after
 
     def head(self) -> int:
         """Return the first byte that the kernel has not filled."""
-        return self._circle.start + int(self._words[HEAD])
+        return self.start + int(self._words[HEAD])
 
     def pending(self) -> bool:
-        """Tell whether entries wait that were not fetched yet."""
-        return self._circle.start + self._words[HEAD] != self.fetched
+        """Return whether the ring holds entries that were not fetched yet."""
+        return self.start + self._words[HEAD] != self.fetched
 
     def was_reset(self) -> bool:
-        """Tell whether the kernel has emptied the ring (tcmu_reset_ring: head = tail = 0).
+        """Return whether the kernel has emptied the ring (tcmu_reset_ring: head = tail = 0).
 
-        Only we move the tail otherwise, and while it is 0 the head never goes back. Not seen: a
-        reset with the tail at 0 after which the head has already passed what was fetched before.
+        Otherwise only the server moves the tail, and while it is 0 the head never goes back. Not
+        noticed: a reset with the tail at 0 after which the head has already passed the fetch position.
         """
         tail = self._words[TAIL]
         return tail != self.tail or (not tail and self.head() < self.fetched)
@@ -66,19 +95,19 @@ class Positions:
             len_op = words[start >> 2]
             if len_op & abi.TCMU_OP_MASK == abi.TCMU_OP_CMD:
                 break
-            start = self._circle.step(start, len_op & SIZE_MASK, fetched)
+            start = self.step(start, len_op & SIZE_MASK, fetched)
         self.completed = start
         return start
 
     def after(self, slot: int) -> int:
         """Return the entry after a slot that was fetched."""
-        return self._circle.step(slot, self._words[slot >> 2] & SIZE_MASK, self.fetched)
+        return self.step(slot, self._words[slot >> 2] & SIZE_MASK, self.fetched)
 
     def advanced(self) -> bool:
-        """Tell whether there are answers that the kernel has not been shown."""
-        return self.oldest_slot() - self._circle.start != self.tail
+        """Return whether there are completions that the kernel has not been shown."""
+        return self.oldest_slot() - self.start != self.tail
 
     def store_tail(self) -> None:
-        """Show the kernel every answer up to the completion position."""
+        """Show the kernel every completion up to the completion position."""
         memory_barrier()
-        self._words[TAIL] = self.tail = self.completed - self._circle.start
+        self._words[TAIL] = self.tail = self.completed - self.start

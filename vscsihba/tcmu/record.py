@@ -1,7 +1,7 @@
-"""One command in the table of a journal: where its parts lie, and how they are read back.
+"""Records of a journal: the layout of the table, and reading one back.
 
-A record takes a unit of the table, or several that are linked if its entry is long. Nothing that
-is read here is trusted before its checksum is: the process that wrote it may have died at any store.
+A record holds one command in a unit of the table, or in several that are linked if its entry is long.
+Nothing is trusted before its checksum is verified: the process that wrote it may have died at any store.
 """
 
 import struct
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vscsihba.errors import JournalDamagedError
 from vscsihba.tcmu import abi
-from vscsihba.tcmu.response import Response
+from vscsihba.tcmu.completions import Completion
 
 UNITS = 1536
 """Records of one unit that there is room for; tcm_loop has 1024 commands under way at most (can_queue)."""
@@ -28,15 +28,15 @@ SIZE = FIRST + UNITS * UNIT
 
 FREE = 0
 ACCEPTED, BEGUN, DONE = (int.from_bytes(word, "big") for word in (b"ACPT", b"BEGN", b"DONE"))
-"""States of a record: handed out; changing the medium in a way that must not be repeated; being answered."""
+"""States of a record: handed out; changing the medium in a way that must not be repeated; being completed."""
 
 HEAD = struct.Struct("=QII")
 """First in a unit: sequence, position of the entry, its length; a CRC of these and the entry follows."""
 HEAD_CRC = HEAD.size
-ANSWER_AT = 32
-ANSWER = struct.Struct(f"=BB2xI{abi.TCMU_SENSE_BUFFERSIZE}s")
+COMPLETION_AT = 32
+COMPLETION = struct.Struct(f"=BB2xI{abi.TCMU_SENSE_BUFFERSIZE}s")
 """uflags, scsi_status, valid, sense; a CRC of these follows."""
-ANSWER_CRC = ANSWER_AT + ANSWER.size
+COMPLETION_CRC = COMPLETION_AT + COMPLETION.size
 CRC = struct.Struct("=I")
 ENTRY_AT = 144
 INLINE = UNIT - ENTRY_AT
@@ -54,8 +54,8 @@ class Record:
         at: Where its entry was, in bytes from the start of the map.
         entry: The whole entry.
         state: `ACCEPTED`, `BEGUN` or `DONE`.
-        units: What it takes of the table.
-        answer: With `DONE`, what it is answered with.
+        units: The units that it takes of the table.
+        completion: With `DONE`, its completion.
     """
 
     sequence: int
@@ -63,7 +63,7 @@ class Record:
     entry: bytes
     state: int
     units: tuple[int, ...]
-    answer: Response | None
+    completion: Completion | None
 
     @property
     def cmd_id(self) -> int:
@@ -73,7 +73,7 @@ class Record:
 
 
 class Records:
-    """What is in a table, to be read; see `vscsihba.tcmu.journal.Journal` for how it is written.
+    """Reader of a table; see `vscsihba.tcmu.journal.Journal` for how it is written.
 
     Args:
         memory: The table.
@@ -87,7 +87,7 @@ class Records:
         self._links = links
 
     def load(self) -> list[Record]:
-        """Return what is recorded, in order of arrival.
+        """Return all records, in order of arrival.
 
         Raises:
             JournalDamagedError: A record is not as it was stored.
@@ -107,14 +107,14 @@ class Records:
         (crc,) = CRC.unpack_from(self._memory, begin + HEAD_CRC)
         if state not in (ACCEPTED, BEGUN, DONE) or crc != zlib.crc32(entry, zlib.crc32(head)):
             raise JournalDamagedError(f"record {unit} of the journal is damaged")
-        answer = None
+        completion = None
         if state == DONE:
-            packed = bytes(self._memory[begin + ANSWER_AT : begin + ANSWER_CRC])
-            (crc,) = CRC.unpack_from(self._memory, begin + ANSWER_CRC)
+            packed = bytes(self._memory[begin + COMPLETION_AT : begin + COMPLETION_CRC])
+            (crc,) = CRC.unpack_from(self._memory, begin + COMPLETION_CRC)
             if crc != zlib.crc32(packed):
-                raise JournalDamagedError(f"the answer in record {unit} of the journal is damaged")
-            answer = Response(*ANSWER.unpack(packed))
-        return Record(sequence, at, entry, state, units, answer)
+                raise JournalDamagedError(f"the completion in record {unit} of the journal is damaged")
+            completion = Completion(*COMPLETION.unpack(packed))
+        return Record(sequence, at, entry, state, units, completion)
 
     def _chain(self, unit: int, length: int) -> tuple[int, ...]:
         chain = [unit]

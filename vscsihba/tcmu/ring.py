@@ -1,16 +1,16 @@
-"""The command ring of one TCMU device: entries are fetched from it, answers go back.
+"""The command ring of one TCMU device: entries are fetched from it, completions go back.
 
-The ring's memory is shared with the kernel (drivers/target/target_core_user.c). An answer
-may be written over the slot of another command that is still open, so whatever is needed of a
-command is taken out of its slot before anything else can be answered.
+The ring's memory is shared with the kernel (drivers/target/target_core_user.c). A completion
+may be written over the slot of another command that is still open, so the CDB and the iovecs of a
+command are taken out of its slot before anything else can be completed.
 
-A process can be killed between any two stores. What its successor must know is in the
-`journal`, which is written in step: before a command is handed out, before and after its
-answer is written. Only the short cut leaves no trace there until the batch is published.
+A process can be killed between any two stores. The `journal` holds the state for its successor, and is
+written in step: before a command is handed out, before and after its completion is written. Only the
+fast path leaves no trace there until the batch is published.
 
-Bidirectional commands (iov_bidi_cnt) are not looked at: tcm_loop submits none.
+Bidirectional commands (iov_bidi_cnt) are not supported: tcm_loop submits none.
 
-This module knows neither SCSI nor files; `kick` is how it tells the kernel.
+This module knows neither SCSI nor files; `kick` notifies the kernel.
 """
 
 import struct
@@ -18,18 +18,16 @@ from collections.abc import Callable
 
 from vscsihba.errors import RingCorruptError
 from vscsihba.tcmu import abi
-from vscsihba.tcmu.answers import Answers
 from vscsihba.tcmu.barrier import memory_barrier
-from vscsihba.tcmu.circle import SIZE_MASK, Circle
+from vscsihba.tcmu.completions import Completion, Completions
 from vscsihba.tcmu.data_area import DataArea
 from vscsihba.tcmu.journal import Journal, make_journal
 from vscsihba.tcmu.mailbox import read_mailbox, read_tail
 from vscsihba.tcmu.management import read_management
 from vscsihba.tcmu.open_commands import OpenCommands
-from vscsihba.tcmu.positions import UNKNOWN, Positions
+from vscsihba.tcmu.positions import SIZE_MASK, UNKNOWN, Positions
 from vscsihba.tcmu.record import BEGUN
-from vscsihba.tcmu.response import Response, ResponseWriter
-from vscsihba.tcmu.survey import Survey, survey
+from vscsihba.tcmu.recovery_scan import RecoveryScan, scan
 from vscsihba.transport import ALL, Accept, FastPath, Recovered
 
 _REQUEST = struct.Struct("=HxxI12xQ16xQQ")
@@ -38,22 +36,22 @@ _REQUEST = struct.Struct("=HxxI12xQ16xQQ")
 A command's entry is never shorter than `abi.CMD_ENTRY_SIZE`, so iov[0] is always inside."""
 
 _TASK_SET_FULL = 0x28
-"""The SAM status of a command for which there is no room: the initiator sends it again, later."""
+"""SAM status of a command for which there is no room: the initiator sends it again, later."""
 _RESERVE = 64
-"""Units of the journal for those: an answer that touches the buffer needs a record, too."""
-_GOOD = Response()
+"""Units of the journal for those: a completion that touches the buffer needs a record, too."""
+_GOOD = Completion()
 
 
 class Ring:
     """One device's ring over its mapped memory.
 
-    What is answered and how is the business of `Answers`, whose methods are the ring's.
+    The methods that complete commands are those of `Completions`.
 
     Args:
         memory: The whole map, format ``B``, writable.
         kick: Tells the kernel that `cmd_tail` has moved.
-        journal: Where successors look; without one they go on from `cmd_tail`. One that says something
-            must be read by `recover` before anything else.
+        journal: The record for a successor; without one, a successor goes on from `cmd_tail`. If it holds
+            anything, call `recover` before anything else.
 
     Raises:
         RingCorruptError: The mailbox is not one that this ABI describes.
@@ -66,42 +64,41 @@ class Ring:
         self.flags = mailbox.flags
         self.memory = memory
         self._words = memory[: mailbox.end].cast("I")
-        self._circle = Circle(self._words, mailbox.start, mailbox.end)
         self._data = DataArea(memory, mailbox.end)
-        self._positions = Positions(self._words, self._circle)
+        self._positions = Positions(self._words, mailbox.start, mailbox.end)
         self._commands = OpenCommands()
         self._journal = journal or make_journal()
         if self._journal.is_void:
             self._positions.begin_at(tail)
             self._journal.restart(self._positions.completed)
         self._kick = kick
-        self._writer = ResponseWriter(memory, self._data, mailbox.flags)
-        self._answers = answers = Answers(
+        self._completions = completions = Completions(
             memory,
             mailbox,
+            data=self._data,
             positions=self._positions,
             commands=self._commands,
             journal=self._journal,
-            writer=self._writer,
             kick=kick,
         )
-        self.begun, self.complete = answers.begun, answers.complete
-        self.refuse, self.complete_keep_buf = answers.refuse, answers.complete_keep_buf
-        self.publish, self.reattach, self.restart = answers.publish, answers.reattach, answers.restart
+        self.begun, self.complete = completions.begun, completions.complete
+        self.refuse, self.complete_keep_buf = completions.refuse, completions.complete_keep_buf
+        self.publish, self.reattach = completions.publish, completions.reattach
+        self.restart = completions.restart
         self.pending = self._positions.pending
         self.take_management = self._commands.take_management
 
     @property
     def open_tags(self) -> tuple[int, ...]:
-        """The commands handed out on the long road and not yet completed, oldest first."""
+        """The commands handed out on the slow path and not yet completed, oldest first."""
         return tuple(self._commands.views)
 
-    def drain(self, cut: FastPath, accept: Accept, most: int = ALL) -> int:
-        """Fetch up to the head, answering in place what `cut` executes.
+    def drain(self, fast_path: FastPath, accept: Accept, most: int = ALL) -> int:
+        """Fetch up to the head, completing in place the commands that `fast_path` executes.
 
-        See `vscsihba.transport.Transport.drain`. An in-place answer needs one store: the slot
+        See `vscsihba.transport.Transport.drain`. An in-place completion needs one store: the slot
         is still the command's own when nothing older is open (`level`), and the kernel has set its
-        id and flags. All locals, the positions too as long as they are the same: this loop is the hot path.
+        id and flags. Everything is a local, the positions too while both are the same: this loop is hot.
         """
         if self._positions.was_reset():
             self.reattach()
@@ -122,14 +119,14 @@ class Ring:
                 end = after = start + len_op - 1
                 cmd_id, iov_cnt, cdb_off, base, taken = unpack(memory, start + 4)
                 if end >= limit or not start + 112 <= cdb_off < end:  # 112: abi.CMD_ENTRY_SIZE
-                    after, limit = self._look_closely(start, end, cdb_off, head)
+                    after, limit = self._check_end(start, end, cdb_off, head)
                 if iov_cnt == 1 and low <= base <= high - taken:
                     views = [memory[base : base + taken]]
                 else:
                     views = self._data.views(memory, start, iov_cnt, cdb_off)
                     taken = sum(map(len, views))
                 left -= 1
-                if not cut(cdb_off, views, taken):
+                if not fast_path(cdb_off, views, taken):
                     place = start, cdb_off, end
                     positions.completed, level = start if level else positions.completed, False
                     positions.fetched = start = after
@@ -142,7 +139,7 @@ class Ring:
                     start = after
                 else:
                     positions.fetched = start = after
-                    self._answers.write(cmd_id, _GOOD, [])
+                    self._completions.write(cmd_id, _GOOD, [])
         finally:
             positions.fetched = start
             if level:
@@ -150,22 +147,22 @@ class Ring:
         return most - left
 
     def _limit(self, start: int, head: int) -> int:
-        """Return the first byte that a command from `start` on may not end at without a closer look.
+        """Return the first byte at which a command from `start` on may not end unchecked.
 
         Raises:
             RingCorruptError: `head` lies outside the ring.
         """
-        if head >= self._circle.end:
-            raise RingCorruptError(f"cmd_head {head - self._circle.start} leaves the ring")
-        return self._circle.end if head < start else head + 1
+        if head >= self._positions.end:
+            raise RingCorruptError(f"cmd_head {head - self._positions.start} leaves the ring")
+        return self._positions.end if head < start else head + 1
 
-    def _look_closely(self, start: int, end: int, cdb_off: int, head: int) -> tuple[int, int]:
-        """Check a command that ends where the ring or the walk does; return what follows and its `_limit`.
+    def _check_end(self, start: int, end: int, cdb_off: int, head: int) -> tuple[int, int]:
+        """Check a command at the end of the ring or run; return the position after it and its `_limit`.
 
         Raises:
             RingCorruptError: It leaves the ring or passes the head, or its CDB lies outside of it.
         """
-        after = self._circle.step(start, end - start, head)
+        after = self._positions.step(start, end - start, head)
         if not start + abi.CMD_ENTRY_SIZE <= cdb_off < end:
             raise RingCorruptError(f"the CDB of an entry at {start}, up to {end}, is said to be at {cdb_off}")
         return after, self._limit(after, head)
@@ -173,7 +170,7 @@ class Ring:
     def _hand_out(
         self, accept: Accept, cmd_id: int, place: tuple[int, int, int], views: list[memoryview]
     ) -> bool:
-        """Let a command take the long road; return False if the ring was reset meanwhile."""
+        """Hand a command to the slow path; return False if the ring was reset meanwhile."""
         start, cdb_off, end = place
         commands, memory = self._commands, self.memory
         generation = commands.generation
@@ -182,9 +179,9 @@ class Ring:
         return commands.generation == generation
 
     def _take(self, cmd_id: int, start: int, entry: memoryview, views: list[memoryview]) -> bool:
-        """Put a command into the journal, to go on the long road; refuse it if that is nearly full.
+        """Record a command of the slow path in the journal; refuse it if the journal is nearly full.
 
-        What was answered in place before it counts from now on: behind the journal's position lie
+        In-place completions before it count from now on: behind the journal's position lie
         as many fetched slots as there are records.
 
         Raises:
@@ -201,14 +198,13 @@ class Ring:
         return tag in commands.views
 
     def _skip(self, start: int, len_op: int, head: int) -> tuple[int, int]:
-        """Pass over an entry that is no command; return the next one and where to stop fetching.
+        """Step over an entry that is no command; return the next one and the end of this fetch.
 
-        A task management request is noted and stops it at once: it is to be acted on before what
-        came after it.
+        A task management request ends the fetch at once: it is to be acted on before the entries behind it.
         """
         op = len_op & abi.TCMU_OP_MASK
         length = len_op & SIZE_MASK
-        after = self._circle.step(start, length, head)
+        after = self._positions.step(start, length, head)
         if op == abi.TCMU_OP_TMR:
             self._commands.end_by(*read_management(self.memory, start, length))
             head = after
@@ -220,36 +216,36 @@ class Ring:
     def recover(self) -> list[Recovered]:
         """Go on where a predecessor was killed; see `vscsihba.transport.Transport.recover`."""
         recovered: list[Recovered] = []
-        if self._positions.tail == UNKNOWN:
-            tail, start = read_tail(self.memory, self._mailbox), self._circle.start
-            head = self._positions.head()
-            self._limit(start, head)
-            found = survey(self.memory, self._circle, start + tail, head, self._journal)
-            self._positions.tail = tail
-            recovered = self._adopt(found)
+        positions = self._positions
+        if positions.tail == UNKNOWN:
+            tail, head = read_tail(self.memory, self._mailbox), positions.head()
+            self._limit(positions.start, head)
+            scanned = scan(self.memory, positions, positions.start + tail, head, self._journal)
+            positions.tail = tail
+            recovered = self._adopt(scanned)
             self.publish()
         self._kick()  # the predecessor may have died between the store of cmd_tail and its own kick
         return recovered
 
-    def _adopt(self, found: Survey) -> list[Recovered]:
-        """Take over what is open; write the answer that was under way, if any."""
-        self._positions.completed, self._positions.fetched = found.completed, found.fetched
-        self._journal.adopt([command.record for command in found.open])
-        for slot in found.answered:
-            self._writer.let_go(slot)
+    def _adopt(self, scanned: RecoveryScan) -> list[Recovered]:
+        """Take over the open commands; write the completion that was under way, if any."""
+        self._positions.completed, self._positions.fetched = scanned.completed, scanned.fetched
+        self._journal.adopt([command.record for command in scanned.open])
+        for slot in scanned.completed_slots:
+            self._completions.clear_keep_buf(slot)
         recovered = []
-        for command in found.open:
-            record, answer = command.record, command.record.answer
-            if answer is None:
+        for command in scanned.open:
+            record, completion = command.record, command.record.completion
+            if completion is None:
                 tag = self._commands.admit(record.cmd_id, command.views)
                 recovered.append(Recovered(tag, command.cdb, command.views, record.state == BEGUN))
             else:
-                uflags = answer.uflags & ~abi.TCMU_UFLAG_KEEP_BUF
-                self._answers.write(record.cmd_id, answer._replace(uflags=uflags), command.views)
+                uflags = completion.uflags & ~abi.TCMU_UFLAG_KEEP_BUF
+                self._completions.write(record.cmd_id, completion._replace(uflags=uflags), command.views)
         return recovered
 
     def release(self) -> None:
-        """Let go of every view of the memory, so that the map can be closed."""
+        """Release every view of the memory, so that the map can be closed."""
         self._commands.views.clear()
         self._words.release()
         self._data.release()
