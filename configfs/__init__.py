@@ -13,8 +13,9 @@ until after it is unlinked:
     delete_hba(id)                          stop serving, close backstore.uio
     delete_backstore(backstore.name)
 
-`plan` works out such steps for whole layouts, `apply` carries them out and takes them back
-when one fails. Everything raises `vscsihba.errors.HostError` or `UsageError` and nothing else.
+Each function undoes its own partial work when it fails. Undoing whole changes is the caller's part:
+`vscsihba.engine.luns` for one LUN, `vscsihba.daemon` for a document. Everything raises
+`vscsihba.errors.HostError` or `UsageError` and nothing else.
 """
 
 from vscsihba.configfs.backstores import (
@@ -50,26 +51,11 @@ from vscsihba.configfs.hbas import (
     unlink_lun,
 )
 from vscsihba.configfs.leftovers import clear_hba
-from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
+from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
 from vscsihba.configfs.observer import observe
 from vscsihba.configfs.others import Other, others
-from vscsihba.configfs.performer import Performer, Progress, apply
-from vscsihba.configfs.planner import Plan, plan
 from vscsihba.configfs.probe import CHECKS, Check, prepare
-from vscsihba.configfs.steps import (
-    CreateBackstore,
-    CreateHba,
-    DeleteBackstore,
-    DeleteHba,
-    LinkLun,
-    Release,
-    Resize,
-    Serve,
-    SetAttribute,
-    Step,
-    UnlinkLun,
-)
 from vscsihba.configfs.users import openers_of, users_of, users_of_lun
 
 __all__ = [
@@ -77,28 +63,11 @@ __all__ = [
     "Backstore",
     "BackstoreSpec",
     "Check",
-    "CreateBackstore",
-    "CreateHba",
-    "DeleteBackstore",
-    "DeleteHba",
     "Hba",
-    "HbaSpec",
-    "Layout",
-    "LinkLun",
     "Lun",
     "LunDevice",
     "Observed",
     "Other",
-    "Performer",
-    "Plan",
-    "Progress",
-    "Release",
-    "Resize",
-    "Serve",
-    "SetAttribute",
-    "Step",
-    "UnlinkLun",
-    "apply",
     "backstore_name",
     "clear_hba",
     "complete_where_answered",
@@ -117,7 +86,6 @@ __all__ = [
     "observe",
     "openers_of",
     "others",
-    "plan",
     "prepare",
     "reread_partitions",
     "rescan",

@@ -1,13 +1,13 @@
-"""The finds: objects of ours as they are in the kernel, some of them half-made.
+"""Backstores, HBAs and LUNs of vscsihba as they are in the kernel, some of them incomplete.
 
-Frozen values; `observer` makes them, `planner` compares them with what is wanted.
+Frozen values, made by `observer`; they do not know how they are read or changed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vscsihba.configfs.model import BackstoreSpec, HbaSpec, Layout
+from vscsihba.configfs.model import BackstoreSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,28 +19,17 @@ class Backstore:
         index: N of its directory ``core/user_N``.
         enabled: It works; False where its making was cut short.
         uio: Device node of its ring, None while there is none.
-        unknown: Fields of `spec` that this kernel does not tell; they hold the default.
     """
 
     spec: BackstoreSpec
     index: int
     enabled: bool
     uio: Path | None
-    unknown: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         """Its directory's name."""
         return self.spec.name
-
-    def differences(self, wanted: BackstoreSpec) -> frozenset[str]:
-        """Return the names of the fields in which the backstore is not as wanted."""
-        return frozenset(
-            entry.name
-            for entry in fields(BackstoreSpec)
-            if entry.name not in self.unknown
-            and getattr(self.spec, entry.name) != getattr(wanted, entry.name)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +86,3 @@ class Observed:
     backstores: Mapping[str, Backstore] = field(default_factory=dict)
     hbas: Mapping[int, Hba] = field(default_factory=dict)
     foreign: frozenset[int] = frozenset()
-
-    def layout(self) -> Layout:
-        """Return what works of it as a layout; what was cut short is left out."""
-        backstores = {name: found.spec for name, found in self.backstores.items() if found.enabled}
-        hbas = {
-            key: HbaSpec(
-                key,
-                {
-                    number: lun.backstore
-                    for number, lun in hba.luns.items()
-                    if lun.complete and lun.backstore is not None and lun.backstore in backstores
-                },
-            )
-            for key, hba in self.hbas.items()
-            if hba.complete
-        }
-        return Layout(backstores, hbas)

@@ -1,13 +1,11 @@
-"""The model: backstores and HBAs as they are wanted.
+"""The settings of a TCMU backstore, checked before they reach the kernel.
 
-Frozen values with their rules, nothing more: no object of the kernel is behind them. Sizes
-are bytes unless a field has the kernel's own name, which keeps the kernel's own unit.
+A frozen value and its rules; it knows nothing of configfs. Sizes are bytes unless a field has the
+kernel's own name, which keeps the kernel's own unit.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Final
 
 from vscsihba.block import Geometry
 from vscsihba.configfs import names
@@ -15,9 +13,6 @@ from vscsihba.errors import UsageError
 
 MAX_TRANSFER: Final = 1 << 20
 """Bytes of the largest command: tcm_loop takes 256 segments of a page (``sg_tablesize``)."""
-
-LIVE_FIELDS: Final = frozenset({"size", "qfull_time_out", "tmr_notification"})
-"""Fields of a `BackstoreSpec` that the kernel changes while LUNs are linked."""
 
 _PAGE: Final = 4096
 _MAX_SERIAL: Final = 253
@@ -105,71 +100,3 @@ class BackstoreSpec:
             raise UsageError(f"cmd_time_out {self.cmd_time_out} is below 0")
         if self.qfull_time_out < -1:
             raise UsageError(f"qfull_time_out {self.qfull_time_out} is below -1")
-
-
-@dataclass(frozen=True, slots=True)
-class HbaSpec:
-    """An HBA, as wanted.
-
-    Attributes:
-        id: 0..255.
-        luns: Name of the backstore behind each LUN.
-    """
-
-    id: int
-    luns: Mapping[int, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that are out of range.
-
-        Raises:
-            UsageError: The id or a LUN is.
-        """
-        names.check_id(self.id)
-        for lun in self.luns:
-            names.check_lun(lun)
-        object.__setattr__(self, "luns", MappingProxyType(dict(self.luns)))
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """All of our objects together: what a plan leads to.
-
-    Attributes:
-        backstores: By name.
-        hbas: By id.
-    """
-
-    backstores: Mapping[str, BackstoreSpec] = field(default_factory=dict)
-    hbas: Mapping[int, HbaSpec] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse a layout that contradicts itself.
-
-        Raises:
-            UsageError: A LUN names a backstore that is not there.
-        """
-        for hba in self.hbas.values():
-            for lun, name in hba.luns.items():
-                if name not in self.backstores:
-                    raise UsageError(
-                        f"LUN {lun} of HBA {hba.id} wants a backstore {name!r} that is not there"
-                    )
-        object.__setattr__(self, "backstores", MappingProxyType(dict(self.backstores)))
-        object.__setattr__(self, "hbas", MappingProxyType(dict(self.hbas)))
-
-    @classmethod
-    def of(cls, *hbas: HbaSpec, backstores: tuple[BackstoreSpec, ...] = ()) -> Self:
-        """Make a layout from its parts."""
-        return cls({spec.name: spec for spec in backstores}, {hba.id: hba for hba in hbas})
-
-    def without_hba(self, hba_id: int) -> "Layout":
-        """Return the layout without one HBA and the backstores that only it used."""
-        hbas = {key: hba for key, hba in self.hbas.items() if key != hba_id}
-        used = {name for hba in hbas.values() for name in hba.luns.values()}
-        gone = set(self.hbas[hba_id].luns.values()) - used if hba_id in self.hbas else set()
-        return Layout({name: spec for name, spec in self.backstores.items() if name not in gone}, hbas)
-
-    def updated(self, other: "Layout") -> "Layout":
-        """Return the layout with everything that `other` names put in or replaced."""
-        return Layout({**self.backstores, **other.backstores}, {**self.hbas, **other.hbas})

@@ -169,16 +169,13 @@ def _backstore(directory: Path, rings: dict[str, str]) -> Backstore | None:
     index = int(directory.parent.name.removeprefix("user_"))
     numbers = {field: paths.read_int(attrib / name) for field, name in _NUMBERS.items()}
     known = {field: value for field, value in numbers.items() if value is not None}
-    unknown = {field for field in numbers if field not in known}
     notified = paths.read_int(attrib / "tmr_notification")
-    if notified is None:
-        unknown.add("tmr_notification")
     try:
         spec = BackstoreSpec(
             directory.name,
             serial=_serial(directory),
             config=configured.removeprefix(f"{SUBTYPE}/"),
-            tmr_notification=notified != 0,
+            tmr_notification=notified != 0,  # an older kernel does not say: the default
             **{"size": 0, **known},
         )
     except UsageError:
@@ -187,7 +184,7 @@ def _backstore(directory: Path, rings: dict[str, str]) -> Backstore | None:
         return Backstore(spec, index, enabled=False, uio=None)
     ring = rings.get(_ring_prefix(directory.name, index))
     uio = paths.DEV / ring if ring else None
-    return Backstore(spec, index, enabled=enabled == 1, uio=uio, unknown=frozenset(unknown))
+    return Backstore(spec, index, enabled=enabled == 1, uio=uio)
 
 
 def _serial(directory: Path) -> str:

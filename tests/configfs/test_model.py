@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from vscsihba.configfs import BackstoreSpec, HbaSpec, Layout
+from vscsihba.configfs import BackstoreSpec
 from vscsihba.errors import UsageError
 
 SPEC = BackstoreSpec("vscsihba0-lun0", 1 << 20, "serial")
@@ -40,29 +40,3 @@ def test_commands_of_a_mebibyte_by_default(block_size: int, sectors: int) -> Non
 def test_spec_refuses(field: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         replace(SPEC, **{field: value})
-
-
-def test_hba_refuses_numbers_out_of_range() -> None:
-    with pytest.raises(UsageError, match="HBA id 256"):
-        HbaSpec(256)
-    with pytest.raises(UsageError, match="LUN -1"):
-        HbaSpec(0, {-1: "vscsihba"})
-
-
-def test_layout_refuses_a_lun_without_backstore() -> None:
-    with pytest.raises(UsageError, match="LUN 0 of HBA 2 wants"):
-        Layout.of(HbaSpec(2, {0: "vscsihba9"}))
-
-
-def test_without_hba_keeps_what_others_use() -> None:
-    shared, own = replace(SPEC, name="vscsihba-shared"), replace(SPEC, name="vscsihba-own")
-    one = HbaSpec(1, {0: shared.name})
-    layout = Layout.of(HbaSpec(0, {0: shared.name, 1: own.name}), one, backstores=(shared, own))
-    assert layout.without_hba(0) == Layout.of(one, backstores=(shared,))
-    assert layout.without_hba(5) == layout
-
-
-def test_updated_replaces_what_it_names() -> None:
-    grown = replace(SPEC, size=2 << 20)
-    layout = Layout.of(HbaSpec(0, {0: SPEC.name}), backstores=(SPEC,))
-    assert layout.updated(Layout.of(backstores=(grown,))).backstores == {SPEC.name: grown}

@@ -30,8 +30,15 @@ def test_near_misses_are_nobody(wwn: str) -> None:
 
 def test_backstore_name() -> None:
     assert backstore_name(3, 12) == "vscsihba3-lun12"
-    with pytest.raises(UsageError):
-        backstore_name(0, 1 << 14)
+
+
+@pytest.mark.parametrize(
+    ("hba_id", "lun", "message"),
+    [(0, 1 << 14, "LUN 16384"), (0, -1, "LUN -1"), (256, 0, "HBA id 256"), (-1, 0, "HBA id -1")],
+)
+def test_backstore_name_refuses_numbers_out_of_range(hba_id: int, lun: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        backstore_name(hba_id, lun)
 
 
 @pytest.mark.parametrize(

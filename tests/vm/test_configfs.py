@@ -1,4 +1,4 @@
-"""Backstores, HBAs and LUNs on a real kernel, their rings served by a few lines of no product."""
+"""Backstores, HBAs and LUNs on a real kernel; a minimal server of the test's own serves their rings."""
 
 import contextlib
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -16,30 +17,25 @@ from tests.vm.minimal_ring import MinimalRing
 from vscsihba.configfs import (
     Backstore,
     BackstoreSpec,
-    HbaSpec,
-    Layout,
     LunDevice,
     Observed,
-    Performer,
-    Step,
-    apply,
     backstore_name,
     clear_hba,
     create_backstore,
     create_hba,
     delete_backstore,
     delete_hba,
+    find_backstore,
     link_lun,
     lio,
     observe,
     openers_of,
     paths,
-    plan,
     prepare,
     rescan,
+    resize_backstore,
     set_attribute,
     set_queue_depth,
-    steps,
     unlink_lun,
     users_of,
     wait_for_lun,
@@ -52,7 +48,11 @@ HBA = 200
 
 
 class Rings:
-    """Serves backstores as a plan says."""
+    """Serves the rings of backstores.
+
+    Attributes:
+        served: The server of each ring, by the backstore's name.
+    """
 
     def __init__(self) -> None:
         self.served: dict[str, MinimalRing] = {}
@@ -63,6 +63,15 @@ class Rings:
 
     def release(self, name: str) -> None:
         self.served.pop(name).close()
+
+    def remove_hba(self) -> None:
+        """Remove the HBA with its LUNs and backstores, in the order that the kernel needs."""
+        for lun in observe().hbas[HBA].luns:
+            unlink_lun(HBA, lun)
+        delete_hba(HBA)
+        for name in observe().backstores:
+            self.release(name)
+            delete_backstore(name)
 
 
 @pytest.fixture(autouse=True)
@@ -78,30 +87,29 @@ def rings() -> Iterator[Rings]:
         rings.release(name)
 
 
-@pytest.fixture
-def perform(rings: Rings) -> Performer:
-    return Performer(rings.serve, rings.release)
-
-
 def spec(lun: int, size: int = SIZE, block_size: int = 512) -> BackstoreSpec:
     name = backstore_name(HBA, lun)
     return BackstoreSpec(name, size, f"test-{HBA}-{lun}", config=f"{HBA}/{lun}", block_size=block_size)
 
 
-def layout(*luns: BackstoreSpec) -> Layout:
-    return Layout.of(HbaSpec(HBA, {lun: one.name for lun, one in enumerate(luns)}), backstores=luns)
-
-
 @pytest.fixture
-def attach(perform: Performer) -> Iterator[Callable[..., list[LunDevice]]]:
-    """Make the LUNs of one HBA; they are removed after the test."""
+def attach(rings: Rings) -> Iterator[Callable[..., list[LunDevice]]]:
+    """Create the LUNs of one HBA; they are removed after the test."""
 
     def attach(*luns: BackstoreSpec) -> list[LunDevice]:
-        apply(plan(observe(), layout(*luns)).steps, perform)
+        create_hba(HBA)
+        for lun, wanted in enumerate(luns):
+            rings.serve(create_backstore(wanted))
+            link_lun(HBA, lun, wanted.name)
         return [wait_for_lun(HBA, lun) for lun in range(len(luns))]
 
     yield attach
-    apply(plan(observe(), Layout()).steps, perform)
+    rings.remove_hba()
+
+
+def specs() -> list[BackstoreSpec]:
+    """Return the settings of all backstores in the kernel, ordered by name."""
+    return [backstore.spec for _, backstore in sorted(observe().backstores.items())]
 
 
 def sectors(disk: Path) -> int:
@@ -154,11 +162,11 @@ def test_life_of_a_disk_call_by_call() -> None:
     assert observe() == Observed()
 
 
-def test_what_is_wanted_is_what_is_found(attach: Callable[..., list[LunDevice]]) -> None:
+def test_settings_are_read_back_as_they_were_set(attach: Callable[..., list[LunDevice]]) -> None:
     wanted = replace(spec(1, block_size=4096), cmd_ring_size_mb=2, max_data_area_mb=64, qfull_time_out=5)
     attach(spec(0), wanted)
-    assert observe().layout() == layout(spec(0), wanted)
-    assert plan(observe(), layout(spec(0), wanted)).steps == ()
+    assert specs() == [spec(0), wanted]
+    assert [lun.backstore for lun in observe().hbas[HBA].luns.values()] == [spec(0).name, wanted.name]
 
 
 def test_nodes_are_found_without_udev(
@@ -169,18 +177,13 @@ def test_nodes_are_found_without_udev(
     assert device.disk.is_block_device()
 
 
-def test_growth_is_live_and_disturbs_nobody(
-    attach: Callable[..., list[LunDevice]], rings: Rings, perform: Performer
-) -> None:
+def test_growth_is_live_and_disturbs_nobody(attach: Callable[..., list[LunDevice]], rings: Rings) -> None:
     devices = attach(spec(0), spec(1))
-    grown = layout(spec(0, 2 * SIZE), spec(1))
-    made = plan(observe(), grown).steps
-    assert made == (steps.Resize(spec(0).name, SIZE, 2 * SIZE),)
-    apply(made, perform)
+    resize_backstore(spec(0).name, 2 * SIZE)
     rings.served[spec(0).name].size = 2 * SIZE
     rescan(devices[0].address)
     assert [sectors(device.disk) for device in devices] == [2 * SIZE // 512, SIZE // 512]
-    assert observe().layout() == grown
+    assert specs() == [spec(0, 2 * SIZE), spec(1)]
 
 
 def test_controls_of_the_kernel(attach: Callable[..., list[LunDevice]]) -> None:
@@ -208,29 +211,6 @@ def test_lun_that_says_no_to_inquiry_is_not_left() -> None:
     delete_backstore(backstore.name)
 
 
-def test_failure_at_every_step_leaves_the_old_layout(
-    attach: Callable[..., list[LunDevice]], perform: Performer
-) -> None:
-    old = layout(spec(0), spec(1))
-    new = layout(spec(0, 2 * SIZE), spec(1, block_size=4096), spec(2))
-    attach(spec(0), spec(1))
-    made = plan(observe(), new).steps
-    kinds = {type(step) for step in made}
-    assert {steps.Resize, steps.LinkLun, steps.UnlinkLun, steps.DeleteBackstore} <= kinds
-    for victim in made:
-
-        def failing(step: Step, victim: Step = victim) -> None:
-            if step is victim:
-                raise HostError("injected")
-            perform(step)
-
-        with pytest.raises(HostError, match="injected"):
-            apply(made, failing)
-        assert observe().layout() == old, f"after a failure at: {victim}"
-    apply(made, perform)
-    assert observe().layout() == new
-
-
 def test_killed_server_is_cleared_away_under_io() -> None:
     with left_behind("2") as process:
         disk = observe().hbas[HBA].luns[0].disk
@@ -255,7 +235,7 @@ def test_server_killed_while_linux_scans_is_cleared_away() -> None:
     assert observe() == Observed()
 
 
-def test_server_that_comes_back_late_loses_nothing(rings: Rings, perform: Performer) -> None:
+def test_server_that_comes_back_late_loses_nothing(rings: Rings) -> None:
     """The timer of sd runs out meanwhile; the abort waits for the command's real end (cmd_time_out=0)."""
     with left_behind("1") as process:
         found = observe()
@@ -268,9 +248,10 @@ def test_server_that_comes_back_late_loses_nothing(rings: Rings, perform: Perfor
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as reader:
             with pytest.raises(subprocess.TimeoutExpired):
                 reader.wait(8)
-            apply(plan(found, found.layout(), unserved=found.backstores).steps, perform)
+            for name in found.backstores:
+                rings.serve(find_backstore(name))
             assert reader.wait(60) == 0
-    apply(plan(observe(), Layout()).steps, perform)
+    rings.remove_hba()
 
 
 def test_half_made_things_are_cleared_away() -> None:
@@ -324,12 +305,10 @@ def no_udev(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_udev")
-def test_work_per_lun_does_not_grow(perform: Performer) -> None:
+def test_work_per_lun_does_not_grow(rings: Rings) -> None:
     """The work is counted in calls of functions, which a busy machine does not change."""
-    made: list[int] = []
-    linked: list[int] = []
 
-    def counted(step: Step) -> None:
+    def calls_of(act: Callable[[], object]) -> int:
         calls = 0
 
         def count(_frame: object, event: str, _argument: object) -> None:
@@ -338,15 +317,20 @@ def test_work_per_lun_does_not_grow(perform: Performer) -> None:
 
         sys.setprofile(count)
         try:
-            perform(step)
+            act()
         finally:
             sys.setprofile(None)
-        if isinstance(step, steps.CreateBackstore | steps.LinkLun):
-            (linked if isinstance(step, steps.LinkLun) else made).append(calls)
+        return calls
 
-    apply(plan(observe(), layout(*(spec(lun) for lun in range(100)))).steps, counted)
-    apply(plan(observe(), Layout()).steps, perform)
-    for counts in (made, linked):
+    created: list[int] = []
+    linked: list[int] = []
+    create_hba(HBA)
+    for lun in range(100):
+        created.append(calls_of(partial(create_backstore, spec(lun))))
+        rings.serve(find_backstore(spec(lun).name))
+        linked.append(calls_of(partial(link_lun, HBA, lun, spec(lun).name)))
+    rings.remove_hba()
+    for counts in (created, linked):
         first, last = median(counts[:20]), median(counts[-20:])
         print(f"median of 20: {first} calls at first, {last} at last")
         assert last < 3 * first
