@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.crew_rig import FakeEngine, Hba
+from tests.daemon.fake_engines import FakeEngine, Hba
 from tests.daemon.test_service import World, said
 from vscsihba import threads
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.control.client import NoAnswerError
-from vscsihba.daemon import roster
+from vscsihba.daemon import engine_pool
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import HostError, VscsihbaError
 
@@ -154,9 +154,9 @@ class Rig:
 
     def forget_engines(self) -> None:
         """Have the threads of the service see no engine any more."""
-        for crew in self.world.supervisor.crews.values():
-            crew._roster._members = []
-            crew._roster._closed = True
+        for hba in self.world.supervisor.hbas.values():
+            hba._pool._engines = []
+            hba._pool._closed = True
 
     def let_go(self) -> None:
         """Have the threads of the service end, and leave its engines alone."""
@@ -206,9 +206,9 @@ class Rig:
     def check_truth(self) -> None:
         """Hold everything that tells what runs against what runs."""
         service = self.world.service
-        crews = self.world.supervisor.crews
-        _until(lambda: not any(crew.failures for crew in crews.values()))
-        assert [crew.failures for crew in crews.values() if crew.failures] == []
+        hbas = self.world.supervisor.hbas
+        _until(lambda: not any(hba.failures for hba in hbas.values()))
+        assert [hba.failures for hba in hbas.values() if hba.failures] == []
         service.retry()
         status: Any = service.status()
         assert status["problems"] == []
@@ -302,8 +302,8 @@ AFTER: dict[str, Any] = {
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "PAUSES", (0.0, 0.01))
-    monkeypatch.setattr(roster, "repeat", partial(threads.repeat, pause=0.001))
+    monkeypatch.setattr(engine_pool, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(engine_pool, "repeat", partial(threads.repeat, pause=0.001))
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from tests.daemon.crew_rig import LIMIT, Hba
+from tests.daemon.fake_engines import LIMIT, Hba
 from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
-from vscsihba.daemon import roster
+from vscsihba.daemon import engine_pool
 from vscsihba.daemon import state as state_module
 from vscsihba.daemon.run import take_all_down
 from vscsihba.daemon.service import Service
@@ -204,7 +204,7 @@ def test_only_the_change_that_adds_a_disk_makes_its_medium(world: World) -> None
 def test_a_disk_whose_replacement_fails_and_that_cannot_come_back_at_once_is_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster, "PAUSES", (0.01,))
+    monkeypatch.setattr(engine_pool, "PAUSES", (0.01,))
     world.service.apply(document("a"), said)
     before = world.service.show()
     world.hbas[0].refuse[0] = "the kernel has no memory"
@@ -217,7 +217,7 @@ def test_a_disk_whose_replacement_fails_and_that_cannot_come_back_at_once_is_tri
     assert told["hbas"][0]["luns"][0]["state"] == "failing: the kernel has no memory"
     world.hbas[0].refuse.clear()
     wait_until(lambda: world.hbas[0].linked == {0})
-    wait_until(lambda: not world.supervisor.crews[0].failures)
+    wait_until(lambda: not world.supervisor.hbas[0].failures)
 
 
 def test_growing(world: World) -> None:
@@ -285,8 +285,8 @@ def test_a_new_life_learns_what_layers_have_changed_without_it(world: World) -> 
     shown: Any = world.service.show()
     small = {"handler": "memory", "size": "1MiB"}
     assert shown["backstores"] == {"a": {"handler": "readonly", "next": small}, "b": small}
-    assert world.supervisor.crews[0].requests[0].document == {"handler": "readonly", "next": small}
-    assert world.supervisor.crews[0].failures == {}
+    assert world.supervisor.hbas[0].requests[0].document == {"handler": "readonly", "next": small}
+    assert world.supervisor.hbas[0].failures == {}
 
 
 def test_a_new_life_takes_no_disk_for_another_that_was_to_replace_it(world: World) -> None:
@@ -473,7 +473,7 @@ def test_an_action_that_ends_after_its_disk_was_replaced_changes_nothing(
     world.service.act(hba=0, lun=0, layer="memory", action="x", arguments={}, progress=said)
     shown: Any = world.service.show()
     assert shown["backstores"] == other["backstores"]
-    assert world.supervisor.crews[0].requests[0].document == other["backstores"]["a"]
+    assert world.supervisor.hbas[0].requests[0].document == other["backstores"]["a"]
 
 
 def test_what_was_being_made_when_the_service_died_goes(world: World) -> None:

@@ -22,7 +22,7 @@ SECONDS: Final = {
     "test_guest.py": 2,
     "test_handlers.py": 24,
     "test_lun_options.py": 6,
-    "test_machine_checks.py": 5,
+    "test_preflight.py": 5,
     "test_mirror.py": 1,
     "test_pytest_plugin.py": 10,
     "test_reflink.py": 14,

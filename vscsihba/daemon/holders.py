@@ -1,6 +1,6 @@
-"""Who has a file or a block device already: mounts, swap, loop devices, other targets, locks.
+"""Users of a file or block device: mounts, swap, loop devices, other targets, locks.
 
-Plain reading of /proc, /sys and configfs; a file is opened for reading only. Knows no document.
+Reads /proc, /sys and configfs, and opens files for reading only. Knows no document.
 """
 
 import fcntl
@@ -14,11 +14,11 @@ from pathlib import Path
 from vscsihba.configfs import observer, paths, users_of
 
 Key = tuple[str, int | str, int]
-"""What makes two names one thing: the kind, and the numbers of an inode or a device, or the path to be."""
+"""Identifies a file under any name: the kind, and the numbers of an inode or a device, or a path."""
 
 
 def key_of(path: Path) -> Key:
-    """Return what is the same for all names of a file or block device, be it there yet or not."""
+    """Return the key of a file or block device, equal for all its names; the file need not exist yet."""
     try:
         status = path.stat()
     except OSError:
@@ -48,51 +48,51 @@ def size_of_device(key: Key) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Who has what on this machine, looked up once for a whole document.
+class Holders:
+    """The users of files and devices on this machine, read once for a whole document.
 
     Attributes:
-        taken: Files and devices that somebody else has, and who, in words for a person.
-        ours: The disks of our own LUNs, and which LUN each is.
+        taken: The user of each file and device that another program uses, as a text.
+        ours: The LUN of each disk that vscsihba serves, as a text.
     """
 
     taken: Mapping[Key, str]
     ours: Mapping[Key, str]
 
 
-def look_around() -> Surroundings:
-    """Look who has what."""
+def find_holders() -> Holders:
+    """Read the swaps, loop devices and targets of this machine."""
     ours = {
         key_of(lun.disk): f"LUN {lun.number} of HBA {hba.id}"
         for hba in observer.observe().hbas.values()
         for lun in hba.luns.values()
         if lun.disk is not None
     }
-    return Surroundings({**dict(_other_targets()), **dict(_loops()), **dict(_swaps())}, ours)
+    return Holders({**dict(_other_targets()), **dict(_loops()), **dict(_swaps())}, ours)
 
 
-def holders_of(path: Path, around: Surroundings, *, read_only: bool = False) -> list[str]:
-    """Return who has what `path` names, in words for a person; empty if it is free.
+def holders_of(path: Path, holders: Holders, *, read_only: bool = False) -> list[str]:
+    """Return the users of a file or block device, a text each; empty if it is free.
 
     Args:
-        path: A file or a block device; one that is not there is free.
-        around: Who has what.
-        read_only: It will not be written, so others may read it.
+        path: The file or device; one that does not exist is free.
+        holders: The users of all files.
+        read_only: It will only be read, so other programs may read it too.
     """
     key = key_of(path)
     if key[0] == "new":
         return []
-    found = [around.taken[key]] if key in around.taken else []
+    users = [holders.taken[key]] if key in holders.taken else []
     device = _sysfs(key)
     if device is None:
-        return [*found, *_locks(path, read_only=read_only)]
-    return found if read_only else users_of(paths.DEV / device.name) + found
+        return [*users, *_locks(path, read_only=read_only)]
+    return users if read_only else users_of(paths.DEV / device.name) + users
 
 
-def our_disk(path: Path, around: Surroundings) -> str | None:
-    """Return which of our own LUNs a block device is, or is a partition of; None if it is none."""
+def our_disk(path: Path, holders: Holders) -> str | None:
+    """Return the LUN that a block device is, or is a partition of; None if vscsihba does not serve it."""
     key = key_of(path)
-    return around.ours.get(key) or around.ours.get(whole_of(key) or key)
+    return holders.ours.get(key) or holders.ours.get(whole_of(key) or key)
 
 
 def _sysfs(key: Key) -> Path | None:
@@ -103,7 +103,7 @@ def _sysfs(key: Key) -> Path | None:
 
 
 def _other_targets() -> Iterator[tuple[Key, str]]:
-    """Yield what the backstores of targetcli and its like are made of."""
+    """Yield the files and devices behind the backstores of other targets, such as targetcli's."""
     for directory in sorted(paths.core().glob("*_*/*")):
         made_of = None if directory.parent.name.startswith("user_") else paths.read(directory / "udev_path")
         if made_of:
@@ -125,7 +125,7 @@ def _swaps() -> Iterator[tuple[Key, str]]:
 
 
 def _locks(path: Path, *, read_only: bool) -> Iterator[str]:
-    """Tell whether a program holds a lock that ours would not go with (fcntl(2), ``F_OFD_GETLK``)."""
+    """Yield a text if another program holds a lock that conflicts (fcntl(2), ``F_OFD_GETLK``)."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -133,10 +133,10 @@ def _locks(path: Path, *, read_only: bool) -> Iterator[str]:
     try:
         wanted = fcntl.F_RDLCK if read_only else fcntl.F_WRLCK
         asked = struct.pack("hhqqi4x", wanted, os.SEEK_SET, 0, 0, 0)
-        (found,) = struct.unpack_from("h", fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+        (lock,) = struct.unpack_from("h", fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
     except OSError:
         return  # a file system without locks
     finally:
         os.close(fd)
-    if found != fcntl.F_UNLCK:
+    if lock != fcntl.F_UNLCK:
         yield "another program has it open as a disk"

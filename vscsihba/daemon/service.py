@@ -1,7 +1,7 @@
-"""The service's verbs: what a control socket makes of its requests.
+"""The verbs of the service's control socket.
 
-Changes are made one at a time, whoever asks for them; looking waits for nobody. Knows documents
-and the order of things; how the machine is changed, `applying` and `supervisor` know.
+Changes are made one at a time; requests that change nothing never wait for them. Knows documents; the
+changes of the machine are `vscsihba.daemon.transaction` and `vscsihba.daemon.supervisor`.
 """
 
 import logging
@@ -22,12 +22,12 @@ from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.config.stacks import canonical, enlarged
 from vscsihba.control import Progress
-from vscsihba.daemon.applying import Applying
-from vscsihba.daemon.machine import check_machine
+from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import State
 from vscsihba.daemon.status import add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
+from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine import owner
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
@@ -38,21 +38,21 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """What runs, and what may be done with it.
+    """The running document, and the verbs that read and change it.
 
     Args:
-        supervisor: The machine.
-        state: What is remembered.
+        supervisor: The HBAs of this machine.
+        state: The documents on disk.
 
     Attributes:
-        document: What runs.
+        document: The running document.
         awaited: The saved entries that could not be restored.
     """
 
     def __init__(self, supervisor: Supervisor, state: State) -> None:
         self.document = Document()
         self.awaited = Awaited()
-        self._unnoted: str | None = None
+        self._unrecorded: str | None = None
         self._supervisor = supervisor
         self._state = state
         self._changing = threading.Lock()
@@ -60,10 +60,10 @@ class Service:
         self._since = time.time()
 
     def resume(self) -> None:
-        """Go on with what an earlier service ran; after a start of the machine, with what was saved.
+        """Serve the document of an earlier service; after a start of the machine, the saved one.
 
-        A disk that cannot be served is shown as failing and tried again, and so is a saved entry that cannot
-        be read; the others are not kept waiting.
+        A disk that cannot be served and a saved entry that cannot be read are shown as failing and retried;
+        the others do not wait for them.
         """
         with self._changing:
             running, known = self._running()
@@ -75,45 +75,45 @@ class Service:
                 document, self.awaited = self._earlier_awaited().joined(running, saved)
             for entry in self.awaited.unread:
                 log.error("not restored: %s", entry.why)
-            self.document = self._supervisor.resume(document, dismiss=known, cut_off=cut_off)
-            self._record(nothing_known=running is None and not saved.readable)
+            self.document = self._supervisor.resume(document, remove_others=known, cut_off=cut_off)
+            self._record(unknown=running is None and not saved.readable)
 
     def _running(self) -> tuple[Document | None, bool]:
-        """Return what ran, None if that is not known, and whether nothing else runs on our behalf."""
+        """Return the document that ran, and whether that is certain; None if nothing ran or it is lost."""
         try:
             return self._state.running(), True
         except VscsihbaError as error:
-            log.error("what ran cannot be known, so nothing that runs is taken down: %s", error)  # noqa: TRY400
+            log.error("the record of the running document cannot be read, so no disk is removed: %s", error)  # noqa: TRY400
             return None, False
 
     def _before_cut_off(self, running: Document | None) -> tuple[Document | None, Document]:
-        """Return what is to run where changes were cut off, and what they were to lead to.
+        """Return the document before a change that was cut off, and the target of that change.
 
-        They are taken back, unless all of them had been done.
+        Such a change is undone, unless all of its steps had been done.
         """
         try:
             unfinished = self._state.unfinished()
         except VscsihbaError as error:
-            log.error("which changes were cut off cannot be known: %s", error)  # noqa: TRY400 - it says all
+            log.error("the record of an unfinished change cannot be read: %s", error)  # noqa: TRY400 - it says all
             return running, Document()
         if running is None or unfinished is None or unfinished[1] == running:
             return running, Document()
-        log.warning("changes were cut off when the service ended, and are taken back")
+        log.warning("the service ended during a change, which is undone now")
         return unfinished
 
     def _earlier_awaited(self) -> Awaited:
         try:
             return self._state.awaited()
         except VscsihbaError as error:
-            log.error("which saved entries were not restored cannot be known: %s", error)  # noqa: TRY400
+            log.error("the record of entries that were not restored cannot be read: %s", error)  # noqa: TRY400
             return Awaited()
 
     def retry(self) -> None:
-        """Try again what has failed: restore saved entries that can be read by now, record what runs.
+        """Restore saved entries that can be read now, and record the running document if that has failed.
 
-        Does nothing while something is being changed.
+        Does nothing during a change.
         """
-        if not (self.awaited.unread or self._unnoted) or not self._changing.acquire(blocking=False):
+        if not (self.awaited.unread or self._unrecorded) or not self._changing.acquire(blocking=False):
             return
         try:
             before = self.document
@@ -122,32 +122,32 @@ class Service:
                 self._supervisor.restore(document, before)
             self._rates.begin(_places(document) - _places(before))
             self.document = document
-            if (document, awaited) != (before, self.awaited) or self._unnoted:
+            if (document, awaited) != (before, self.awaited) or self._unrecorded:
                 self.awaited = awaited
                 self._record()
         finally:
             self._changing.release()
 
-    def _record(self, *, nothing_known: bool = False) -> None:
-        """Note what runs and what is awaited; where that fails, it is tried again later.
+    def _record(self, *, unknown: bool = False) -> None:
+        """Record the running document and the awaited entries; a failure is retried later.
 
         Args:
-            nothing_known: What is to run is not known yet, so that nothing may be noted of it.
+            unknown: The document to run is not known yet, so do not record it.
         """
         try:
             if self.awaited.unread:
                 self._state.note_awaited(self.awaited)
-            if nothing_known:
+            if unknown:
                 return
             self._note(self.document)
             self._state.note_awaited(self.awaited)
             self._state.end()
         except HostError as error:
-            self._unnoted = str(error)
+            self._unrecorded = str(error)
             log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def verbs(self) -> dict[str, Callable[..., object]]:
-        """Return what may be asked, by name; `vscsihba.daemon.calls` says what of."""
+        """Return the verbs by name; `vscsihba.daemon.calls` has their arguments and answers."""
         return {
             "plan": self.plan,
             "apply": self.apply,
@@ -159,28 +159,28 @@ class Service:
             "act": self.act,
         }
 
-    # Looking.
+    # Verbs that change nothing.
 
     def plan(self, document: object, prune: Prune = "named") -> object:
-        """Return what `apply` would do."""
+        """Return the changes that `apply` would carry out."""
         wanted, running = _read(document), self.document
-        found = _changes(running, wanted, prune)
-        check_machine(found.target, running)
-        return _told(found, wanted)
+        planned = _changes(running, wanted, prune)
+        check_machine(planned.target, running)
+        return _report(planned, wanted)
 
     def show(self) -> object:
-        """Return what runs, as a document."""
+        """Return the running document."""
         return builtins(self.document)
 
     def status(self) -> object:
-        """Return how everything is."""
-        found = status(self.document, self._supervisor.crews, self._rates, self._since)
-        add_unread(found, self.awaited.unread)
-        if self._unnoted is not None:
-            found["problems"].append(f"what runs cannot be recorded: {self._unnoted}")
-        return found
+        """Return the state of all disks, engines and problems."""
+        now = status(self.document, self._supervisor.hbas, self._rates, self._since)
+        add_unread(now, self.awaited.unread)
+        if self._unrecorded is not None:
+            now["problems"].append(f"what runs cannot be recorded: {self._unrecorded}")
+        return now
 
-    # Changing.
+    # Verbs that change something.
 
     def apply(
         self,
@@ -192,25 +192,25 @@ class Service:
         force: bool = False,
         seen: object = None,
     ) -> object:
-        """Make it so; with `seen`, only if that is what still runs."""
+        """Apply a document; with `seen`, only if that is still the running document."""
         wanted = _read(document)
         expected = None if seen is None else _read(seen)
         with self._changing:
             if expected is not None and expected != self.document:
                 raise InUseError("somebody else has changed what runs meanwhile", cure="look, and try again")
-            found = _changes(self.document, wanted, prune)
-            if found.replacing and not replace:
+            planned = _changes(self.document, wanted, prune)
+            if planned.replacing and not replace:
                 raise UsageError(
-                    f"{found.replacing[0].text}: not while the disk works",
+                    f"{planned.replacing[0].text}: not while the disk works",
                     cure="say --replace, and the disk goes away and comes back as the other",
                 )
-            self._make_so(found, progress, force=force)
+            self._carry_out(planned, progress, force=force)
             ids = {hba.id for hba in wanted.hbas} if prune == "named" else ()
-            self._decided(Awaited() if prune == "all" else self.awaited.without(self.document, ids))
-            return {**_told(found, wanted), "done": True}
+            self._await_only(Awaited() if prune == "all" else self.awaited.without(self.document, ids))
+            return {**_report(planned, wanted), "done": True}
 
     def save(self, path: str | None = None, *, force: bool = False) -> object:
-        """Keep what runs for the next start, or in a file of one's own."""
+        """Save the running document for the next start of the machine, or in a file that the caller names."""
         with self._changing:
             where = None if path is None else _absolute(path)
             if where is None and self.awaited.unread and not force:
@@ -221,18 +221,18 @@ class Service:
             return {"path": str(self._state.save(self.document, where, force=force))}
 
     def clear(self, progress: Progress, hba: int | None = None, *, force: bool = False) -> object:
-        """Take away an HBA, or all, with LUNs and backstores."""
+        """Remove an HBA, or all of them, with LUNs and backstores."""
         with self._changing:
             if hba is not None and self.document.hba(hba) is None and not self._awaits(hba):
                 raise UsageError(f"no HBA {hba} is the service's", cure='see "vscsihba status"')
-            found = changes(self.document, _without(self.document, hba), prune="all")
-            self._make_so(found, progress, force=force)
-            self._decided(Awaited() if hba is None else self.awaited.without(self.document, [hba]))
-            return {**_told(found, self.document), "removed": [step.text for step in found]}
+            planned = changes(self.document, _without(self.document, hba), prune="all")
+            self._carry_out(planned, progress, force=force)
+            self._await_only(Awaited() if hba is None else self.awaited.without(self.document, [hba]))
+            return {**_report(planned, self.document), "removed": [step.text for step in planned]}
 
     def end_when_free(self, hba_id: int) -> None:
-        """Have the engines of an HBA end as soon as none of its disks is in use, without this service."""
-        self._supervisor.end_when_free(hba_id)
+        """Tell the engines of an HBA to end as soon as none of its disks is in use."""
+        self._supervisor.hbas[hba_id].end_when_free()
 
     def resize(self, backstore: str, size: int, progress: Progress) -> object:
         """Enlarge a backstore to `size` bytes."""
@@ -244,9 +244,9 @@ class Service:
                 )
             stacks = {**known, backstore: enlarged(backstore, known[backstore], size, Registry())}
             wanted = _read(builtins(msgspec.structs.replace(self.document, backstores=stacks)))
-            found = _changes(self.document, wanted, "all")
-            self._make_so(found, progress, force=False)
-            return {**_told(found, wanted), "backstore": backstore, "size": size}
+            planned = _changes(self.document, wanted, "all")
+            self._carry_out(planned, progress, force=False)
+            return {**_report(planned, wanted), "backstore": backstore, "size": size}
 
     def act(
         self,
@@ -259,7 +259,7 @@ class Service:
         progress: Progress,
         force: bool = False,
     ) -> object:
-        """Have a layer of a disk do something; if its stack is another one then, that runs from now on."""
+        """Run an action of a layer of a disk; a stack that it changes goes into the running document."""
         wanted = owner.Action(hba, lun, layer, action, arguments, force)
         before = self.document
         answer = owner.act(wanted, progress=progress)
@@ -269,49 +269,49 @@ class Service:
                 unchanged = self.document is before
                 now = canonical(stack, Registry()) if unchanged else self._supervisor.stack_of(hba, lun)
                 if now is not None:
-                    self._take_note(hba, lun, now)
+                    self._set_stack(hba, lun, now)
         return answer
 
-    def _make_so(self, found: Changes, progress: Progress, *, force: bool) -> None:
-        """Carry changes out, all of them or none."""
-        check_machine(found.target, self.document)
-        self._demand_free(found, force=force)
-        if not found:
+    def _carry_out(self, planned: Changes, progress: Progress, *, force: bool) -> None:
+        """Carry out changes, all of them or none."""
+        check_machine(planned.target, self.document)
+        self._check_free(planned, force=force)
+        if not planned:
             return
         saved = [entry.backstore for entry in self.awaited.unread if entry.backstore is not None]
-        applying = Applying(self.document, self._supervisor, self._note, force=force, made=saved)
-        self._note(self.document)  # where nothing can be recorded, nothing is touched
+        transaction = Transaction(self.document, self._supervisor, self._note, force=force, made=saved)
+        self._note(self.document)  # if nothing can be recorded, change nothing
         try:
-            self._state.begin(self.document, found.target)
-            applying.carry_out(found.steps, progress)
+            self._state.begin(self.document, planned.target)
+            transaction.carry_out(planned.steps, progress)
         finally:
             self._finish()
 
     def _finish(self) -> None:
-        """Note that changes have ended; where that fails, it is tried again later."""
+        """Record the end of a change; a failure is retried later."""
         try:
             self._state.end()
         except HostError as error:
-            self._unnoted = str(error)
+            self._unrecorded = str(error)
             log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def _note(self, document: Document) -> None:
-        """Go by a document, and record it.
+        """Make a document the running one and record it.
 
         Raises:
-            HostError: It cannot be recorded; that is tried again later.
+            HostError: It cannot be recorded; that is retried later.
         """
         self._rates.begin(_places(document) - _places(self.document))
         self.document = document
         try:
             self._state.note(document)
         except HostError as error:
-            self._unnoted = str(error)
+            self._unrecorded = str(error)
             raise
-        self._unnoted = None
+        self._unrecorded = None
 
-    def _decided(self, awaited: Awaited) -> None:
-        """Await fewer saved entries, as somebody has decided what becomes of the others."""
+    def _await_only(self, awaited: Awaited) -> None:
+        """Await only these saved entries; a request has settled the others."""
         if awaited != self.awaited:
             self.awaited = awaited
             self._record()
@@ -319,33 +319,33 @@ class Service:
     def _awaits(self, hba_id: int) -> bool:
         return any(entry.hba == hba_id for entry in self.awaited.unread)
 
-    def _take_note(self, hba_id: int, number: int, stack: dict[str, Any]) -> None:
-        """Know what a LUN is made of now.
+    def _set_stack(self, hba_id: int, number: int, stack: dict[str, Any]) -> None:
+        """Put the new stack of a LUN into the running document.
 
         Raises:
-            HostError: It is, but that cannot be recorded yet.
+            HostError: It cannot be recorded yet.
         """
         hba = self.document.hba(hba_id)
         lun = hba.lun(number) if hba is not None else None
         if lun is None or self.document.backstores[lun.backstore] == stack:
             return
-        self._supervisor.describe(hba_id, LunRequest.of(lun, stack))  # or its next engine is refused
+        self._supervisor.hbas[hba_id].describe(LunRequest.of(lun, stack))  # or its next engine is refused
         stacks = {**self.document.backstores, lun.backstore: stack}
         try:
             self._note(msgspec.structs.replace(self.document, backstores=stacks))
         except HostError as error:
             raise HostError(f"it is done, but cannot be recorded yet: {error}") from error
 
-    def _demand_free(self, found: Changes, *, force: bool) -> None:
-        """Refuse what somebody else serves, and to take away what is in use, before anything is done.
+    def _check_free(self, planned: Changes, *, force: bool) -> None:
+        """Refuse ids that another program serves, and the removal of disks in use, before any change.
 
         Raises:
-            InUseError: That would happen.
+            InUseError: An id or a disk is in use.
         """
-        for hba in found.target.hbas:
+        for hba in planned.target.hbas:
             if self.document.hba(hba.id) is None:
-                self._supervisor.demand_free(hba.id)
-        for step in found.disturbing if not force else ():
+                self._supervisor.check_id_free(hba.id)
+        for step in planned.disturbing if not force else ():
             if isinstance(step, RemoveLun | ReplaceLun):
                 lun = step.lun if isinstance(step, RemoveLun) else step.old
                 if users := self._supervisor.users(step.hba, lun.lun):
@@ -366,12 +366,12 @@ def _changes(running: Document, wanted: Document, prune: Prune) -> Changes:
     return changes(running, wanted, prune=prune)
 
 
-def _told(found: Changes, wanted: Document) -> dict[str, object]:
-    return {"changes": [step.as_json() for step in found], "warnings": warnings(wanted)}
+def _report(planned: Changes, wanted: Document) -> dict[str, object]:
+    return {"changes": [step.as_json() for step in planned], "warnings": warnings(wanted)}
 
 
 def _without(document: Document, hba_id: int | None) -> Document:
-    """Return a document without an HBA and what only that one shows; an empty one without any."""
+    """Return a document without an HBA and its backstores; with no HBA given, an empty document."""
     if hba_id is None:
         return Document()
     rest = tuple(hba for hba in document.hbas if hba.id != hba_id)
@@ -381,7 +381,7 @@ def _without(document: Document, hba_id: int | None) -> Document:
 
 
 def _absolute(path: str) -> Path:
-    found = Path(path)
-    if not found.is_absolute():
+    absolute = Path(path)
+    if not absolute.is_absolute():
         raise UsageError(f"{path!r} is no absolute path", cure="begin it with a slash")
-    return found
+    return absolute

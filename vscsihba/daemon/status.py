@@ -1,7 +1,7 @@
-"""How everything is, as the running service tells it: the kernel's and the engines' side, and what is wanted.
+"""The status that the running service reports: the kernel, the engines, and the running document.
 
-What is wanted and not there is shown with the reason; what is there and not the service's own (an HBA
-of vscsitarget) is shown as it is.
+A disk of the document that is missing is shown with the reason. HBAs that the service does not manage, such
+as those of vscsitarget, are shown too.
 """
 
 import os
@@ -12,47 +12,46 @@ from vscsihba.config.model import Document, Hba, Lun
 from vscsihba.config.salvage import Unread
 from vscsihba.config.sizes import size_of
 from vscsihba.daemon.calls import HbaStatus, LunStatus, Status
-from vscsihba.daemon.crew import Crew
+from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.daemon.rates import Rates
 
 
-def status(document: Document, crews: Mapping[int, Crew], rates: Rates, since: float) -> Status:
-    """Return how everything is.
+def status(document: Document, engines: Mapping[int, HbaEngines], rates: Rates, since: float) -> Status:
+    """Return the state of all disks, engines and problems.
 
     Args:
-        document: What is to run.
-        crews: The engines of each HBA.
-        rates: Knows the counters of the last look.
-        since: When the service began, in seconds since 1970.
+        document: The running document.
+        engines: The engines of each HBA.
+        rates: The counters of the last call.
+        since: Start of the service, in seconds since 1970.
     """
-    found = kernel_status(rate=rates.of)
-    there = {hba["id"]: hba for hba in found["hbas"]}
+    now = kernel_status(rate=rates.of)
+    shown = {hba["id"]: hba for hba in now["hbas"]}
     for hba in document.hbas:
-        shown = there.setdefault(hba.id, {"id": hba.id, "engines": [], "luns": []})
-        crew = crews.get(hba.id)
-        _complete(shown, hba, document, crew.failures if crew is not None else {})
-    hbas = [hba for _, hba in sorted(there.items())]
-    return {**found, "daemon": {"pid": os.getpid(), "since": since}, "hbas": hbas}
+        entry = shown.setdefault(hba.id, {"id": hba.id, "engines": [], "luns": []})
+        _complete(entry, hba, document, engines[hba.id].failures if hba.id in engines else {})
+    hbas = [hba for _, hba in sorted(shown.items())]
+    return {**now, "daemon": {"pid": os.getpid(), "since": since}, "hbas": hbas}
 
 
-def add_unread(found: Status, unread: Iterable[Unread]) -> None:
-    """Say which saved entries are not restored, and why: LUNs where they belong, the rest as problems."""
-    hbas = {hba["id"]: hba for hba in found["hbas"]}
+def add_unread(now: Status, unread: Iterable[Unread]) -> None:
+    """Add the saved entries that are not restored: LUNs to their HBA, the others as problems."""
+    hbas = {hba["id"]: hba for hba in now["hbas"]}
     for entry in unread:
         if entry.hba is None or entry.lun is None:
-            found["problems"].append(f"not restored: {entry.why}")
+            now["problems"].append(f"not restored: {entry.why}")
             continue
         hba = hbas.setdefault(entry.hba, {"id": entry.hba, "engines": [], "luns": []})
         state = f"failing: {entry.why}"
         hba["luns"] = [lun for lun in hba["luns"] if lun["lun"] != entry.lun]
         hba["luns"].append(_unserved(entry.lun, entry.backstore, state))
         hba["luns"].sort(key=lambda lun: lun["lun"])
-    found["hbas"] = [hba for _, hba in sorted(hbas.items())]
+    now["hbas"] = [hba for _, hba in sorted(hbas.items())]
 
 
 def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[int, str]) -> None:
-    """Say of the LUNs that are wanted what they are called, and why they are not there."""
+    """Add the LUNs of the document: the name of each one's backstore, and why it is missing or fails."""
     luns = {lun["lun"]: lun for lun in shown["luns"]}
     for lun in hba.luns:
         entry = luns.setdefault(lun.lun, _missing(lun, document))
@@ -64,8 +63,8 @@ def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[
 
 def _missing(lun: Lun, document: Document) -> LunStatus:
     stack = document.backstores[lun.backstore]
-    found = _unserved(lun.lun, lun.backstore, "not there")
-    return {**found, "size": size_of(stack), "stack": layers(stack), "read_only": lun.read_only}
+    unserved = _unserved(lun.lun, lun.backstore, "not there")
+    return {**unserved, "size": size_of(stack), "stack": layers(stack), "read_only": lun.read_only}
 
 
 def _unserved(number: int, backstore: str | None, state: str) -> LunStatus:

@@ -1,7 +1,7 @@
-"""The machine as the service keeps it: a crew of engines for each HBA.
+"""The HBAs of the service, each with its engines.
 
-Carries out what `vscsihba.daemon.applying` asks for. Engines are started, found again after an
-earlier life of the service, and let go; they go on without it.
+Starts engines, finds those that an earlier life of the service has started, and releases them; they keep
+running without the service. The changes of an HBA's LUNs are `vscsihba.daemon.hba_engines`.
 """
 
 import logging
@@ -15,11 +15,10 @@ import msgspec
 
 from vscsihba import configfs
 from vscsihba.config.model import Document, Hba, StackDocument
-from vscsihba.daemon.crew import Crew
+from vscsihba.daemon.drift import drifted_stacks, served_stacks
 from vscsihba.daemon.engine import Engine
-from vscsihba.daemon.meanwhile import changed_meanwhile, served_stacks
-from vscsihba.daemon.roster import Member
-from vscsihba.engine.appearance import Tuning
+from vscsihba.daemon.engine_pool import EngineHandle
+from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.engine.claim import RUN, holder_of
 from vscsihba.engine.lun_request import LunRequest
 from vscsihba.errors import InUseError, VscsihbaError
@@ -27,132 +26,132 @@ from vscsihba.errors import InUseError, VscsihbaError
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 8
-"""HBAs that are gone on with at once: one whose storage does not answer keeps not all others waiting."""
+"""HBAs that are resumed in parallel, so that one whose storage does not answer delays few others."""
 
 _NOTHING: Final = Document()
 
 
 class Supervisor:
-    """The crews of all HBAs.
+    """All HBAs of the service.
 
     Args:
         start: Starts an engine for an HBA.
-        find: Returns the engines of an HBA that are there.
-        run: Where engines leave their marks.
+        find: Returns the engines of an HBA that run.
+        run: The run directory of the engines.
     """
 
     def __init__(
         self,
-        start: Callable[[int], Member] = Engine.start,
-        find: Callable[[int], Sequence[Member]] = Engine.find,
+        start: Callable[[int], EngineHandle] = Engine.start,
+        find: Callable[[int], Sequence[EngineHandle]] = Engine.find,
         run: Path = RUN,
     ) -> None:
-        self._crews: dict[int, Crew] = {}
+        self._hbas: dict[int, HbaEngines] = {}
         self._start = start
         self._find = find
         self._run = run
 
     @property
-    def crews(self) -> Mapping[int, Crew]:
-        """The crew of each HBA, by id."""
-        return dict(self._crews)
+    def hbas(self) -> Mapping[int, HbaEngines]:
+        """The engines of each HBA, by id."""
+        return dict(self._hbas)
 
-    def resume(self, document: Document, *, dismiss: bool = True, cut_off: Document = _NOTHING) -> Document:
-        """Go on with what is to run, as far as that goes: engines that live are adopted, others started.
+    def resume(
+        self, document: Document, *, remove_others: bool = True, cut_off: Document = _NOTHING
+    ) -> Document:
+        """Serve a document after a restart: adopt engines that run, start the others.
 
         Args:
-            document: What is to run.
-            dismiss: What is there besides was being made or removed when an earlier service ended, and goes;
-                False where that is not known.
-            cut_off: What changes were to lead to that are taken back.
+            document: The disks to serve.
+            remove_others: Remove HBAs and LUNs that the document does not have: leftovers of a change that
+                was cut off. False where the last document is not known.
+            cut_off: The target of a change that was cut off and is undone.
 
         Returns:
-            What is to run, with what has been changed while no service ran.
+            The document, with the changes that engines have made while no service ran.
         """
         stacks = dict(document.backstores)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            resume = partial(self._resume, document, dismiss=dismiss, cut_off=cut_off)
-            for changed in pool.map(resume, document.hbas):
-                stacks |= changed
-        for hba_id in sorted(self._marks() - self._crews.keys()) if dismiss else ():
-            if found := self._found(hba_id):
-                self._dismiss(hba_id, found)
+            resume = partial(self._resume, document, remove_others=remove_others, cut_off=cut_off)
+            for drifted in pool.map(resume, document.hbas):
+                stacks |= drifted
+        for hba_id in sorted(self._run_directories() - self._hbas.keys()) if remove_others else ():
+            if running := self._engines_of(hba_id):
+                self._remove_unwanted(hba_id, running)
         return msgspec.structs.replace(document, backstores=stacks)
 
     def restore(self, document: Document, before: Document) -> None:
-        """Put up the LUNs that a document has besides those before; what fails is tried again later."""
+        """Add the LUNs that a document has in addition to `before`; those that fail are retried later."""
         for hba in document.hbas:
-            if hba.id not in self._crews:
-                self._resume(document, hba, dismiss=False)
+            if hba.id not in self._hbas:
+                self._resume(document, hba, remove_others=False)
                 continue
-            there = before.hba(hba.id)
+            earlier = before.hba(hba.id)
             for number, request in _requests(hba, document.backstores).items():
-                if there is None or there.lun(number) is None:
-                    self._crews[hba.id].restore(request)
+                if earlier is None or earlier.lun(number) is None:
+                    self._hbas[hba.id].restore(request)
 
     def stack_of(self, hba_id: int, lun: int) -> StackDocument | None:
-        """Return what a LUN is made of, as the engine that serves it says; None if none says so."""
-        crew = self._crews.get(hba_id)
-        return None if crew is None else served_stacks(crew.members).get(lun)
+        """Return the stack of a LUN as its owning engine reports it; None if no engine does."""
+        hba = self._hbas.get(hba_id)
+        return None if hba is None else served_stacks(hba.engines).get(lun)
 
     def _resume(
-        self, document: Document, hba: Hba, *, dismiss: bool, cut_off: Document = _NOTHING
+        self, document: Document, hba: Hba, *, remove_others: bool, cut_off: Document = _NOTHING
     ) -> dict[str, StackDocument]:
-        found = self._found(hba.id)
-        changed = changed_meanwhile(document, hba, found, cut_off)
-        crew = Crew(hba.id, hba.engines, self._start, found)
-        self._crews[hba.id] = crew
-        crew.resume(_requests(hba, {**document.backstores, **changed}), dismiss=dismiss)
-        return changed
+        running = self._engines_of(hba.id)
+        drifted = drifted_stacks(document, hba, running, cut_off)
+        engines = HbaEngines(hba.id, hba.engines, self._start, running)
+        self._hbas[hba.id] = engines
+        engines.resume(_requests(hba, {**document.backstores, **drifted}), remove_others=remove_others)
+        return drifted
 
-    def _found(self, hba_id: int) -> Sequence[Member]:
-        """Return the engines of an HBA that are there; none where they cannot be looked for."""
+    def _engines_of(self, hba_id: int) -> Sequence[EngineHandle]:
+        """Return the engines of an HBA that run; none where they cannot be looked up."""
         try:
             return self._find(hba_id)
         except (VscsihbaError, OSError) as error:
             log.error("the engines of HBA %d cannot be found: %s", hba_id, error)  # noqa: TRY400 - it says all
             return []
 
-    def _marks(self) -> set[int]:
-        """Return the ids of HBAs that engines have left marks of."""
+    def _run_directories(self) -> set[int]:
+        """Return the ids of HBAs that have a run directory."""
         names = (path.name.removeprefix("hba") for path in self._run.glob("hba*"))
         return {int(name) for name in names if name.isdecimal()}
 
-    def _dismiss(self, hba_id: int, found: Sequence[Member]) -> None:
-        """Have engines end that serve an HBA which is not to be."""
-        log.warning("HBA %d was being made, or removed, and goes", hba_id)
-        crew = Crew(hba_id, len(found), self._start, found)
-        crew.resume({})
+    def _remove_unwanted(self, hba_id: int, running: Sequence[EngineHandle]) -> None:
+        """End the engines of an HBA that is not wanted."""
+        log.warning("HBA %d is removed: a change was cut off", hba_id)
+        engines = HbaEngines(hba_id, len(running), self._start, running)
+        engines.resume({})
         try:
-            crew.end()
+            engines.end()
         except VscsihbaError as error:
             log.error("HBA %d stays: %s", hba_id, error)  # noqa: TRY400 - it says all
-            crew.close()
+            engines.close()
 
     def close(self) -> None:
-        """Let go of all engines: they go on."""
-        while self._crews:
-            self._crews.popitem()[1].close()
-
-    # What changes ask for.
+        """Release all engines; they keep running."""
+        while self._hbas:
+            self._hbas.popitem()[1].close()
 
     def add_hba(self, hba_id: int, engines: int) -> None:
-        """Put up an HBA without LUNs.
+        """Add an HBA without LUNs.
 
         Raises:
-            InUseError: Somebody else serves that id.
+            InUseError: Another program serves that id.
             HostError: Its engines cannot be started.
         """
-        self.demand_free(hba_id)
-        crew = Crew(hba_id, engines, self._start)
-        crew.begin()
-        self._crews[hba_id] = crew
+        self.check_id_free(hba_id)
+        hba = HbaEngines(hba_id, engines, self._start)
+        hba.begin()
+        self._hbas[hba_id] = hba
 
-    def demand_free(self, hba_id: int) -> None:
+    def check_id_free(self, hba_id: int) -> None:
         """Refuse an id that another program serves.
 
         Raises:
-            InUseError: One does.
+            InUseError: Another program serves it.
         """
         holder = holder_of(hba_id, self._run)
         if holder is not None:
@@ -163,48 +162,16 @@ class Supervisor:
             )
 
     def remove_hba(self, hba_id: int) -> None:
-        """Take down an HBA that has no LUNs.
+        """Remove an HBA that has no LUNs.
 
         Raises:
             HostError: One of its engines does not end.
         """
-        self._crews[hba_id].end()
-        del self._crews[hba_id]
-
-    def end_when_free(self, hba_id: int) -> None:
-        """Have the engines of an HBA end as soon as none of its disks is in use; see `Crew.end_when_free`."""
-        self._crews[hba_id].end_when_free()
-
-    def set_engines(self, hba_id: int, engines: int) -> None:
-        """Have an HBA served by so many engines; see `Crew.set_size`."""
-        self._crews[hba_id].set_size(engines)
-
-    def add_lun(self, hba_id: int, request: LunRequest, *, make: bool) -> None:
-        """Put up a LUN; see `Crew.add`."""
-        self._crews[hba_id].add(request, make=make)
-
-    def restore_lun(self, hba_id: int, request: LunRequest) -> None:
-        """Put up a LUN again that was taken down; see `Crew.restore`."""
-        self._crews[hba_id].restore(request)
-
-    def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
-        """Take down a LUN; see `Crew.remove`."""
-        self._crews[hba_id].remove(lun, force=force)
-
-    def enlarge(self, hba_id: int, request: LunRequest, size: int) -> None:
-        """Let a LUN grow; see `Crew.enlarge`."""
-        self._crews[hba_id].enlarge(request, size)
-
-    def tune(self, hba_id: int, lun: int, tuning: Tuning) -> None:
-        """Have Linux treat a LUN otherwise; see `Crew.tune`."""
-        self._crews[hba_id].tune(lun, tuning)
-
-    def describe(self, hba_id: int, request: LunRequest) -> None:
-        """Know another description of a LUN; see `Crew.describe`."""
-        self._crews[hba_id].describe(request)
+        self._hbas[hba_id].end()
+        del self._hbas[hba_id]
 
     def users(self, hba_id: int, lun: int) -> list[str]:
-        """Return who uses a LUN's disk, in words."""
+        """Return the users of a LUN's disk, a line of text each."""
         return configfs.users_of_lun(hba_id, lun)
 
 

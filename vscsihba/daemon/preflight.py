@@ -1,8 +1,8 @@
-"""A document held against this machine before anything is touched.
+"""Checks of a document against this machine, before anything is changed.
 
-Finds what no reading of the document can: files that are not there, that others have or can read,
-that are one file under two names, or that cannot have their size. Changes nothing, and opens nothing
-for writing.
+They find mistakes that the document alone does not show: files that are missing, in use or readable by
+others, two names of one file, sizes that a file cannot have. They change nothing, and open nothing for
+writing.
 """
 
 import stat
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from vscsihba.config.model import Document, StackDocument
 from vscsihba.config.stacks import Layer, layers_of
-from vscsihba.daemon.holders import Key, Surroundings, holders_of, look_around, our_disk
-from vscsihba.daemon.media import Medium, check_apart, media_of
-from vscsihba.daemon.room import check_size
+from vscsihba.daemon.backing_files import BackingFile, backing_files, check_distinct
+from vscsihba.daemon.free_space import check_size
+from vscsihba.daemon.holders import Holders, Key, find_holders, holders_of, our_disk
 from vscsihba.errors import ConfigError, HostError, UsageError
 from vscsihba.handlers.options import secret_options
 from vscsihba.handlers.registry import Registry
@@ -20,30 +20,30 @@ from vscsihba.handlers.stack import build
 
 
 def check_machine(target: Document, running: Document, registry: Registry | None = None) -> None:
-    """Refuse a document that this machine cannot carry out, as far as that can be known beforehand.
+    """Refuse a document that this machine cannot serve, as far as that can be known beforehand.
 
     Args:
-        target: All that there is to be (`vscsihba.config.changes.Changes.target`).
-        running: What there is. A disk that works and stays as it is, is not looked at.
-        registry: Where handlers come from.
+        target: All disks after the change (`vscsihba.config.changes.Changes.target`).
+        running: The running document; disks that stay as they are are not checked.
+        registry: The known handlers.
 
     Raises:
-        ConfigError: Something in `target` does not go with the machine, or with something else in it.
+        ConfigError: An entry of `target` conflicts with the machine, or with another entry.
         HostError: The machine lacks something.
     """
     registry = registry or Registry()
     wanted = _layers(target, registry)
-    stays = {name for name in wanted if running.backstores.get(name) == target.backstores[name]}
-    in_order = sorted(wanted, key=lambda name: name not in stays)  # what is new is to be blamed
-    check_apart([medium for name in in_order for medium in media_of(wanted[name])])
-    around = look_around()
-    ours = {medium.key for layers in _layers(running, registry).values() for medium in media_of(layers)}
+    unchanged = {name for name in wanted if running.backstores.get(name) == target.backstores[name]}
+    in_order = sorted(wanted, key=lambda name: name not in unchanged)  # so that errors name new entries
+    check_distinct([file for name in in_order for file in backing_files(wanted[name])])
+    holders = find_holders()
+    ours = {file.key for layers in _layers(running, registry).values() for file in backing_files(layers)}
     for name, layers in wanted.items():
         if running.place_of(name) is None or running.backstores[name] != target.backstores[name]:
             _check_secrets(layers)
-            for medium in media_of(layers):
-                _check_free(medium, ours, around)
-                check_size(medium)
+            for file in backing_files(layers):
+                _check_free(file, ours, holders)
+                check_size(file)
             _check_layers(target.backstores[name], registry, _place(name))
 
 
@@ -61,7 +61,7 @@ def _layers(document: Document, registry: Registry) -> dict[str, list[Layer]]:
 
 
 def _check_secrets(layers: list[Layer]) -> None:
-    """Refuse a file with a key that others than its owner can read."""
+    """Refuse a file with a key that other users than its owner can read."""
     for layer in layers:
         for option in sorted(secret_options(layer.kind.Options) & layer.document.keys()):
             path = Path(str(layer.document[option]))
@@ -78,23 +78,21 @@ def _check_secrets(layers: list[Layer]) -> None:
                 )
 
 
-def _check_free(medium: Medium, ours: set[Key], around: Surroundings) -> None:
-    """Refuse what somebody else has, and disks of our own."""
-    if (served := our_disk(medium.path, around)) is not None:
+def _check_free(file: BackingFile, ours: set[Key], holders: Holders) -> None:
+    """Refuse a file that another program uses, and a disk of vscsihba itself."""
+    if (served := our_disk(file.path, holders)) is not None:
         raise ConfigError(
-            medium.place,
-            f"{medium.path} is {served} itself, and would wait for itself",
+            file.place,
+            f"{file.path} is {served} itself, and would wait for itself",
             cure="name what that LUN is made of",
         )
-    holders = [] if medium.key in ours else holders_of(medium.path, around, read_only=medium.shared)
-    if holders:
-        raise ConfigError(
-            medium.place, f"{medium.path} is in use: {holders[0]}", cure="let go of it there first"
-        )
+    users = [] if file.key in ours else holders_of(file.path, holders, read_only=file.shared)
+    if users:
+        raise ConfigError(file.place, f"{file.path} is in use: {users[0]}", cure="let go of it there first")
 
 
 def _check_layers(stack: StackDocument, registry: Registry, place: str) -> None:
-    """Ask every layer whether it can open."""
+    """Refuse a stack with a layer that cannot be opened."""
     layers = build(stack, registry=registry, place=place).layers
     for height, layer in enumerate(layers):
         where = place + ".next" * (len(layers) - 1 - height)

@@ -11,7 +11,7 @@ from tests.vm.shell import run, settle
 from tests.vm.target import CONFIGFS
 from vscsihba.config.load import read
 from vscsihba.config.model import Document
-from vscsihba.daemon.machine import check_machine
+from vscsihba.daemon.preflight import check_machine
 from vscsihba.errors import ConfigError
 
 Refusal = Callable[..., str]

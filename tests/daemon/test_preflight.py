@@ -1,4 +1,4 @@
-"""A document held against a machine: what is refused has a place and a cure, and nothing is changed."""
+"""Checks of a document against this machine: a refusal has a place and a cure, and nothing is changed."""
 
 import os
 import re
@@ -10,8 +10,8 @@ import pytest
 from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.configfs import Hba, Lun, Observed, paths
-from vscsihba.daemon import holders, media
-from vscsihba.daemon.machine import check_machine
+from vscsihba.daemon import backing_files, holders
+from vscsihba.daemon.preflight import check_machine
 from vscsihba.errors import ConfigError, HostError
 from vscsihba.handlers.file import path as file_path
 
@@ -31,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shown(tmp_path: Path) -> Make:
-    """Make documents whose backstores are all shown."""
+    """Create documents in which each backstore has a LUN."""
 
     def make(**backstores: object) -> Document:
         luns = [{"lun": number, "backstore": name} for number, name in enumerate(backstores)]
@@ -48,7 +48,7 @@ def image(path: Path, size: int = MiB) -> Path:
 
 
 def refusal(document: Document, running: Document | None = None) -> str:
-    """Return what is said against a document."""
+    """Return the text of the error that refuses a document."""
     with pytest.raises(ConfigError) as caught:
         check_machine(document, running or Document())
     assert caught.value.exit_code == 2
@@ -241,7 +241,7 @@ def sda(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return true_key_of(path) if number is None else ("block", number, 0)
 
     monkeypatch.setattr(holders, "key_of", key_of)
-    monkeypatch.setattr(media, "key_of", key_of)
+    monkeypatch.setattr(backing_files, "key_of", key_of)
     return disk
 
 

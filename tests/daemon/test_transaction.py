@@ -1,0 +1,202 @@
+"""Transactions on a machine that refuses at every single call: all changes are carried out, or none."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+
+from tests.config.documents import documents, unhurried
+from vscsihba.config.changes import changes
+from vscsihba.config.load import read
+from vscsihba.config.model import Document
+from vscsihba.daemon.transaction import Transaction
+from vscsihba.engine.appearance import Tuning
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.errors import ConfigError, HostError
+
+Hbas = dict[int, tuple[int, dict[int, LunRequest]]]
+
+
+class Model:
+    """A machine that is a dictionary, and refuses the call of a given number.
+
+    Attributes:
+        state: The number of engines and the LUNs of each HBA.
+    """
+
+    def __init__(self, document: Document, refuse: int | None = None) -> None:
+        self.state = machine_of(document)
+        self.calls = 0
+        self.forced: list[bool] = []
+        self.made: list[bool] = []
+        self._refuse = refuse
+
+    @property
+    def hbas(self) -> dict[int, "ModelHba"]:
+        return {hba_id: ModelHba(self, hba_id) for hba_id in self.state}
+
+    def count(self) -> None:
+        self.calls += 1
+        if self.calls - 1 == self._refuse:
+            raise HostError("refused")
+
+    def add_hba(self, hba_id: int, engines: int) -> None:
+        self.count()
+        assert hba_id not in self.state
+        self.state[hba_id] = (engines, {})
+
+    def remove_hba(self, hba_id: int) -> None:
+        self.count()
+        assert not self.state[hba_id][1]
+        del self.state[hba_id]
+
+    def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
+        self.count()
+        self.forced.append(force)
+        del self.state[hba_id][1][lun]
+
+
+class ModelHba:
+    def __init__(self, model: Model, hba_id: int) -> None:
+        self._model = model
+        self._id = hba_id
+
+    @property
+    def _luns(self) -> dict[int, LunRequest]:
+        return self._model.state[self._id][1]
+
+    def set_size(self, size: int) -> None:
+        self._model.count()
+        self._model.state[self._id] = (size, self._luns)
+
+    def add(self, request: LunRequest, *, make: bool) -> None:
+        self._model.count()
+        self._model.made.append(make)
+        assert request.lun not in self._luns
+        self._luns[request.lun] = request
+
+    def restore(self, request: LunRequest) -> None:
+        assert request.lun not in self._luns
+        self._luns[request.lun] = request
+
+    def remove(self, lun: int, *, force: bool) -> None:
+        self._model.remove_lun(self._id, lun, force=force)
+
+    def enlarge(self, request: LunRequest, size: int) -> None:
+        self._model.count()
+        assert self._luns[request.lun].is_like(request)
+        self._luns[request.lun] = request
+
+    def tune(self, lun: int, tuning: Tuning) -> None:
+        self._model.count()
+        self._luns[lun] = replace(self._luns[lun], tuning=tuning)
+
+    def describe(self, request: LunRequest) -> None:
+        assert self._luns[request.lun].is_like(request)
+        self._luns[request.lun] = request
+
+
+def machine_of(document: Document) -> Hbas:
+    return {
+        hba.id: (
+            hba.engines,
+            {lun.lun: LunRequest.of(lun, document.backstores[lun.backstore]) for lun in hba.luns},
+        )
+        for hba in document.hbas
+    }
+
+
+def said(_report: object) -> None:
+    """Ignore progress."""
+
+
+@unhurried
+@given(documents(), documents())
+def test_a_transaction_leads_to_the_wanted_document(running: Document, wanted: Document) -> None:
+    try:
+        found = changes(running, wanted, prune="all")
+    except ConfigError:
+        assume(False)
+    machine, noted = Model(running), [running]
+    heard: list[Any] = []
+    transaction = Transaction(running, machine, noted.append)
+    transaction.carry_out(found.steps, heard.append)
+    assert machine.state == machine_of(wanted)
+    assert transaction.document == noted[-1] == wanted
+    assert [report["step"] for report in heard] == list(range(1, len(found) + 1))
+
+
+@unhurried
+@given(documents(), documents())
+def test_a_refusal_at_any_call_leaves_all_as_it_was(running: Document, wanted: Document) -> None:
+    try:
+        found = changes(running, wanted, prune="all")
+    except ConfigError:
+        assume(False)
+    whole = Model(running)
+    Transaction(running, whole, said).carry_out(found.steps, said)
+    for number in range(whole.calls):
+        machine, noted = Model(running, refuse=number), [running]
+        transaction = Transaction(running, machine, noted.append)
+        with pytest.raises(HostError, match="refused"):
+            transaction.carry_out(found.steps, said)
+        assert machine.state == machine_of(running)
+        assert transaction.document == noted[-1] == running
+
+
+@unhurried
+@given(documents(), documents())
+def test_a_failure_to_record_at_any_step_undoes_all(running: Document, wanted: Document) -> None:
+    try:
+        found = changes(running, wanted, prune="all")
+    except ConfigError:
+        assume(False)
+    for number in range(len(found)):
+        machine = Model(running)
+        notes: list[Document] = []
+
+        def note(document: Document, notes: list[Document] = notes, number: int = number) -> None:
+            notes.append(document)
+            if len(notes) == number + 1:
+                raise HostError("the disk is full")
+
+        transaction = Transaction(running, machine, note)
+        with pytest.raises(HostError, match="is full"):
+            transaction.carry_out(found.steps, said)
+        assert machine.state == machine_of(running)
+        assert transaction.document == notes[-1] == running
+
+
+def test_undoing_takes_away_what_is_in_use_by_now() -> None:
+    running, wanted = Document(), documents_of(2)
+    machine = Model(running, refuse=2)
+    with pytest.raises(HostError):
+        Transaction(running, machine, said).carry_out(changes(running, wanted).steps, said)
+    assert machine.forced == [True]
+    assert machine.state == {}
+
+
+def test_a_step_that_cannot_be_undone_stays_in_the_document(caplog: pytest.LogCaptureFixture) -> None:
+    class Stubborn(Model):
+        def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
+            raise HostError("it is stuck")
+
+        def remove_hba(self, hba_id: int) -> None:
+            raise HostError("it has LUNs")
+
+    running, wanted = Document(), documents_of(2)
+    machine = Stubborn(running, refuse=2)
+    transaction = Transaction(running, machine, said)
+    with pytest.raises(HostError, match="refused"):
+        transaction.carry_out(changes(running, wanted).steps, said)
+    assert "cannot undo: add LUN 0 of HBA 0: a0: it is stuck" in caplog.text
+    assert machine.state == machine_of(transaction.document)
+    assert [lun.lun for hba in transaction.document.hbas for lun in hba.luns] == [0]
+
+
+def documents_of(count: int) -> Document:
+    stacks = {f"a{number}": {"handler": "memory", "size": "1MiB"} for number in range(count)}
+    luns = [{"lun": number, "backstore": f"a{number}"} for number in range(count)]
+    return read({"version": 1, "backstores": stacks, "hbas": [{"id": 0, "luns": luns}]}, Path("/"))

@@ -1,0 +1,425 @@
+"""The engines of one HBA and the LUNs that they serve together.
+
+Every engine is told of every LUN, so that each can take over from the others; the engines decide among
+themselves which of them owns a LUN (`vscsihba.engine.share`). LUNs that cannot be served are retried.
+
+Knows the requests that engines take. The order in which LUNs are added and removed is the caller's.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+import msgspec
+
+from vscsihba.control.client import NoAnswerError
+from vscsihba.daemon.engine_pool import EngineHandle, EnginePool
+from vscsihba.engine.appearance import Appearance, Tuning
+from vscsihba.engine.lun_request import LunRequest
+from vscsihba.errors import HostError, UsageError, VscsihbaError
+
+log = logging.getLogger(__name__)
+
+_HANDOVER: Final = 30.0
+"""Seconds for a LUN to get an owner."""
+
+_DEAD: Final = object()
+"""Stands for the answer of an engine that has ended."""
+
+
+class HbaEngines:
+    """The engines of one HBA.
+
+    Args:
+        hba_id: 0..255.
+        size: Number of engines.
+        start: Starts an engine.
+        running: The engines that run already, the oldest first.
+
+    Attributes:
+        requests: The LUNs to serve, by number.
+        failures: The reasons why some of these LUNs are not served, by number.
+    """
+
+    def __init__(
+        self,
+        hba_id: int,
+        size: int,
+        start: Callable[[int], EngineHandle],
+        running: Sequence[EngineHandle] = (),
+    ) -> None:
+        self.requests: dict[int, LunRequest] = {}
+        self.failures: dict[int, str] = {}
+        self._id = hba_id
+        self._changed: int | None = None
+        self._pool = EnginePool(
+            hba_id,
+            size,
+            start,
+            on_start=self._on_start,
+            retry=self._retry,
+            on_start_during_change=self._on_start_during_change,
+            running=running,
+        )
+
+    @property
+    def size(self) -> int:
+        """The configured number of engines."""
+        return self._pool.size
+
+    @property
+    def engines(self) -> list[EngineHandle]:
+        """The engines, the oldest first; one may have died just now."""
+        return self._pool.engines
+
+    # All engines.
+
+    def begin(self) -> None:
+        """Start the configured number of engines and watch them.
+
+        Raises:
+            UsageError, HostError: An engine cannot be started; none is left running.
+        """
+        try:
+            self._pool.ensure()
+        except VscsihbaError:
+            with suppress(VscsihbaError):
+                self._pool.shrink(0)
+            self._pool.close()
+            raise
+        self._pool.watch()
+
+    def resume(self, requests: Mapping[int, LunRequest], *, remove_others: bool = True) -> None:
+        """Serve these LUNs after a restart of the service or of the machine; failures are retried.
+
+        Args:
+            requests: The LUNs.
+            remove_others: Remove other LUNs that engines know, unless they are in use.
+        """
+        with self._pool.lock:
+            self.requests = dict(requests)
+            for engine in self._pool.engines if remove_others else ():
+                self._remove_unwanted(engine)
+            for engine in self._pool.engines:
+                self._on_start(engine)
+            try:
+                self._pool.shrink(self.size)
+                self._pool.ensure()
+            except (VscsihbaError, OSError) as error:
+                log.error("no engine for HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+                self._pool.retry_later()
+            if self.failures:
+                self._pool.retry_later()
+        self._pool.watch()
+
+    def set_size(self, size: int) -> None:
+        """Change the number of engines; LUNs are handed over while I/O goes on.
+
+        Raises:
+            UsageError, HostError: An engine cannot be started, or does not end; the old number is restored.
+        """
+        with self._pool.lock:
+            before = self.size
+            try:
+                self._pool.size = size
+                self._pool.ensure()
+                self._pool.shrink(size)
+            except VscsihbaError:
+                self._pool.size = before
+                self._pool.retry_later()
+                raise
+
+    def end(self) -> None:
+        """End all engines; the last one removes the HBA. Remove its LUNs before.
+
+        Raises:
+            HostError: An engine does not end.
+        """
+        before = self.size
+        with self._pool.lock:
+            try:
+                self._pool.shrink(0)
+            except VscsihbaError:
+                self._pool.size = before
+                self._pool.retry_later()
+                raise
+        self._pool.close()
+
+    def end_when_free(self) -> None:
+        """Tell the engines to end as soon as none of the disks is in use, and stop watching them."""
+        engines = self.engines
+        self._pool.size = 0  # none is replaced
+        for engine in engines:
+            try:
+                engine.ask("end", {"when_free": True})
+            except VscsihbaError as error:
+                log.error("engine %d of HBA %d: %s", engine.pid, self._id, error)  # noqa: TRY400 - it says all
+
+    def close(self) -> None:
+        """Stop watching the engines; they keep running."""
+        self._pool.close()
+
+    # LUNs.
+
+    def add(self, request: LunRequest, *, make: bool = False) -> None:
+        """Add a LUN on every engine.
+
+        Args:
+            request: The LUN.
+            make: The engine may create missing storage.
+
+        Raises:
+            UsageError, HostError: The LUN cannot be served; nothing of it is left.
+        """
+        with self._changing(request.lun):
+            told: list[EngineHandle] = []
+            try:
+                self._ask_all("add_lun", {"request": asdict(request), "make": make}, request.lun, told)
+            except VscsihbaError:
+                self._undo_add(request.lun, told)
+                raise
+            self.requests[request.lun] = request
+            self.failures.pop(request.lun, None)
+
+    def restore(self, request: LunRequest) -> None:
+        """Add a LUN again that was removed; a failure is recorded in `failures` and retried later."""
+        with self._changing(request.lun):
+            try:
+                self.add(request, make=False)
+            except (VscsihbaError, OSError) as error:
+                log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
+                self.requests[request.lun] = request
+                self.failures[request.lun] = str(error)
+                self._pool.retry_later()
+
+    def _undo_add(self, lun: int, told: list[EngineHandle]) -> None:
+        """Remove a LUN from the engines that may know it; the last of them removes it from the kernel."""
+        while told:
+            engine = told.pop()
+            with suppress(VscsihbaError):  # the error of the LUN itself matters more
+                engine.ask("remove_lun", {"lun": lun, "leave": bool(told), "force": True})
+
+    def remove(self, lun: int, *, force: bool) -> None:
+        """Remove a LUN from every engine and from the kernel.
+
+        Raises:
+            HostError: Its disk is in use, or the kernel refuses; the LUN is served as before.
+        """
+        with self._changing(lun):
+            owner, *standby = self._in_order(lun)
+            try:
+                for engine in standby:
+                    with suppress(UsageError):  # it does not know the LUN, or no other engine does
+                        self._ask(engine, "remove_lun", {"lun": lun, "leave": True})
+                owner.ask("remove_lun", {"lun": lun, "force": force})
+            except VscsihbaError:
+                self._serve_again(lun)
+                raise
+            self.requests.pop(lun, None)
+            self.failures.pop(lun, None)
+
+    def _serve_again(self, lun: int) -> None:
+        """Add a LUN again on every engine after its removal has failed."""
+        for engine in self._pool.engines:
+            if lun in self.requests and not self._serve(engine, self.requests[lun]):
+                self._pool.retry_later()
+
+    def enlarge(self, request: LunRequest, size: int) -> None:
+        """Enlarge the lowest layer of a LUN to `size` bytes; Linux reads the new capacity.
+
+        Args:
+            request: The LUN with its new size.
+            size: Bytes.
+
+        Raises:
+            UsageError, HostError: It cannot grow; the size is as before.
+        """
+        with self._changing(request.lun):
+            deadline = time.monotonic() + _HANDOVER
+            while not self._enlarge(request.lun, size):
+                if time.monotonic() > deadline:
+                    raise HostError(f"no engine serves LUN {request.lun} of HBA {self._id} now")
+                time.sleep(0.1)
+            self.requests[request.lun] = request
+
+    def _enlarge(self, lun: int, size: int) -> bool:
+        """Send the new size to the engines, the likely owner first; return whether the owner answered."""
+        answers = [self._ask(engine, "resize", {"lun": lun, "size": size}) for engine in self._in_order(lun)]
+        return any(answer is not _DEAD and answer["owner"] for answer in answers)
+
+    def tune(self, lun: int, tuning: Tuning) -> None:
+        """Change the initiator's settings of a LUN, such as its queue depth.
+
+        Raises:
+            HostError: The kernel refuses.
+        """
+        with self._changing(lun):
+            before = self.requests[lun].tuning
+            try:
+                self._ask_all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
+            except VscsihbaError:
+                with suppress(VscsihbaError):
+                    self._ask_all("tune_lun", {"lun": lun, "tuning": asdict(before)}, lun, [])
+                raise
+            self.requests[lun] = replace(self.requests[lun], tuning=tuning)
+
+    def describe(self, request: LunRequest) -> None:
+        """Give new engines another description of the same disk from now on."""
+        with self._changing(request.lun):
+            self.requests[request.lun] = request
+
+    # Requests to engines, any of which may die before it answers; with the pool's lock held.
+
+    def _in_order(self, lun: int) -> list[EngineHandle]:
+        """Return the engines, the one that is to own a LUN first (`vscsihba.engine.share`).
+
+        Raises:
+            UsageError, HostError: No engine runs, and none can be started.
+        """
+        self._pool.reap()
+        if not self._pool.engines:
+            self._pool.ensure()
+        newcomers = self._pool.newcomers
+        running = self._pool.engines
+        engines = [engine for engine in running if engine not in newcomers] or running
+        at = lun % len(engines)
+        return engines[at:] + engines[:at]
+
+    def _ask_all(
+        self, verb: str, arguments: Mapping[str, object], lun: int, told: list[EngineHandle]
+    ) -> None:
+        """Send a request to every engine; one that dies is skipped, since its successor will be told.
+
+        Args:
+            verb: The request.
+            arguments: Its arguments.
+            lun: The LUN that it concerns.
+            told: Collects the engines that have done it, and one that may have, since it did not answer.
+
+        Raises:
+            UsageError, HostError: An engine refuses, or all of them die.
+        """
+        for engine in self._in_order(lun):
+            try:
+                answer = self._ask(engine, verb, arguments)
+            except NoAnswerError:
+                told.append(engine)
+                raise
+            if answer is not _DEAD:
+                told.append(engine)
+        if not told:
+            raise HostError(f"every engine of HBA {self._id} ended meanwhile", cure="its log says why")
+
+    def _ask(self, engine: EngineHandle, verb: str, arguments: Mapping[str, object]) -> Any:
+        """Send a request to an engine and return its answer; `_DEAD` if the engine has ended.
+
+        Raises:
+            UsageError, HostError: The engine refuses.
+        """
+        try:
+            return engine.ask(verb, arguments)
+        except HostError:
+            if engine.alive:
+                raise
+            log.warning("engine %d of HBA %d ended while it was asked to %s", engine.pid, self._id, verb)
+            return _DEAD
+
+    # Engines that are started.
+
+    @contextmanager
+    def _changing(self, lun: int) -> Iterator[None]:
+        """Change one LUN: engines that die during the change are replaced, and serve the other LUNs.
+
+        A change may take minutes where storage does not answer. An engine that is started during the
+        change is told of the LUN afterwards.
+        """
+        with self._pool.lock:
+            with self._pool.start_lock:
+                outer, self._changed = self._changed, lun
+            try:
+                yield
+            finally:
+                with self._pool.start_lock:
+                    self._changed = outer
+                    newcomers = [] if outer is not None else self._pool.newcomers[:]
+                    for engine in newcomers:
+                        self._pool.newcomers.remove(engine)
+                        if lun in self.requests and not self._serve(engine, self.requests[lun]):
+                            self._pool.retry_later()
+
+    def _on_start_during_change(self, engine: EngineHandle | None) -> bool:
+        """Add all LUNs but the changing one to a new engine; False while the number of engines changes."""
+        if self._changed is None:
+            return False
+        for request in list(self.requests.values()) if engine is not None else ():
+            if request.lun != self._changed and engine is not None:
+                self._serve(engine, request)
+        return True
+
+    def _on_start(self, engine: EngineHandle) -> None:
+        """Add all LUNs to a new engine, as far as they can be served."""
+        for request in list(self.requests.values()):
+            self._serve(engine, request)
+
+    def _serve(self, engine: EngineHandle, request: LunRequest) -> bool:
+        """Add a LUN to an engine and return whether that worked; a failure is recorded in `failures`."""
+        try:
+            self._ask(engine, "add_lun", {"request": asdict(request)})
+        except VscsihbaError as error:
+            if self.failures.get(request.lun) != str(error):
+                log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
+            self.failures[request.lun] = str(error)
+            return False
+        self.failures.pop(request.lun, None)
+        return True
+
+    def _retry(self) -> bool:
+        """Try again to serve the LUNs that failed; return whether all are served now."""
+        for lun in list(self.failures):
+            for engine in self._pool.engines:
+                if lun in self.requests and not self._serve(engine, self.requests[lun]):
+                    break
+        return not self.failures
+
+    def _remove_unwanted(self, engine: EngineHandle) -> None:
+        """Remove the LUNs of an engine that are not wanted: leftovers of a change that was cut off."""
+        try:
+            unwanted = [lun["lun"] for lun in engine.ask("status", {})["luns"] if not self._is_wanted(lun)]
+        except VscsihbaError as error:
+            log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+            return
+        for lun in unwanted:
+            log.warning("LUN %d of HBA %d is removed: a change was cut off", lun, self._id)
+            try:
+                self._remove_from(engine, lun)
+            except VscsihbaError as error:
+                log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+
+    def _is_wanted(self, known: Mapping[str, Any]) -> bool:
+        """Return whether a LUN that an engine knows is wanted, and is the same disk.
+
+        Args:
+            known: The LUN in the engine's status; engines of older versions tell less.
+        """
+        wanted = self.requests.get(known["lun"])
+        if wanted is None or known["document"] is None:
+            return wanted is not None
+        appearance = known.get("appearance", asdict(wanted.appearance))
+        return wanted.is_like(
+            LunRequest(
+                wanted.lun,
+                known["document"],
+                known.get("removable", wanted.removable),
+                msgspec.convert(appearance, Appearance),
+            )
+        )
+
+    def _remove_from(self, engine: EngineHandle, lun: int) -> None:
+        """Remove a LUN from an engine, and from the kernel if no other engine knows it."""
+        try:
+            engine.ask("remove_lun", {"lun": lun, "leave": True})
+        except UsageError:
+            engine.ask("remove_lun", {"lun": lun})
