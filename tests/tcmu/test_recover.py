@@ -53,7 +53,7 @@ def test_nothing_works_before_the_journal_is_read(server: Server) -> None:
     assert len(server.ring.recover()) == 1
 
 
-def test_what_was_taken_comes_again_in_order(server: Server) -> None:
+def test_rule_16_fetched_commands_are_recovered_in_order(server: Server) -> None:
     tags = [server.one(data_out=bytes([n]) * 512 * n) for n in range(1, 5)]
     recovered = die(server)
     assert [command.tag for command in recovered] == tags
@@ -67,7 +67,7 @@ def test_what_was_taken_comes_again_in_order(server: Server) -> None:
     assert server.loopback.outstanding == 0
 
 
-def test_what_was_not_taken_is_fetched(server: Server) -> None:
+def test_rule_16_commands_not_fetched_yet_are_fetched(server: Server) -> None:
     taken = server.one()
     waiting = server.loopback.submit(READ_10, data_in=512)
     assert [command.tag for command in die(server)] == [taken]
@@ -77,7 +77,7 @@ def test_what_was_not_taken_is_fetched(server: Server) -> None:
 
 @pytest.mark.parametrize("order", ["0123", "3210", "2031", "1302"])
 @pytest.mark.parametrize("published", [True, False])
-def test_answers_in_the_slots_of_others(server: Server, order: str, *, published: bool) -> None:
+def test_rule_16_completions_in_the_slots_of_others(server: Server, order: str, *, published: bool) -> None:
     """A death after each answer: whatever was answered stays so, the rest comes again."""
     tags = [server.one(data_in=512 * (n + 1)) for n in range(4)]
     left = set(tags)
@@ -113,7 +113,7 @@ def test_a_command_that_outlives_its_slot(server: Server) -> None:
     assert server.loopback.outstanding == 0
 
 
-def test_what_was_executed_in_place_and_not_published_comes_again(server: Server) -> None:
+def test_unpublished_in_place_completions_are_executed_again(server: Server) -> None:
     tags = [server.loopback.submit(READ_10, data_in=512 * n) for n in range(4)]
     server.fetch(always)
     assert die(server) == []
@@ -121,7 +121,7 @@ def test_what_was_executed_in_place_and_not_published_comes_again(server: Server
     assert [len(server.fetched[tag].data) for tag in tags] == [0, 512, 1024, 1536]
 
 
-def test_what_was_executed_in_place_counts_once_another_command_is_taken(server: Server) -> None:
+def test_in_place_completions_count_once_another_command_is_recorded(server: Server) -> None:
     first = server.loopback.submit(READ_10, data_in=512)
     server.fetch(always)
     second = server.one()
@@ -130,7 +130,7 @@ def test_what_was_executed_in_place_counts_once_another_command_is_taken(server:
     assert server.fetch() == 0
 
 
-def test_begun_is_told(server: Server) -> None:
+def test_successor_learns_that_a_command_had_begun(server: Server) -> None:
     tags = [server.one() for _ in range(3)]
     server.ring.begun(tags[1])
     assert [command.begun for command in die(server)] == [False, True, False]
@@ -216,7 +216,7 @@ def test_a_reset_while_nobody_serves_is_noticed(server: Server) -> None:
 
 
 @pytest.mark.parametrize("flags", [0xF, 0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_READ_LEN])
-def test_abandon_keeps_the_buffer(make_server: MakeServer, flags: int) -> None:
+def test_rule_17_complete_keep_buf_keeps_the_buffer(make_server: MakeServer, flags: int) -> None:
     server = make_server(flags=flags, blocks=64)
     tag = server.loopback.submit(WRITE_10, data_out=b"kept" * 16 * BLOCK)
     assert server.fetch() == 1
@@ -236,19 +236,19 @@ def test_abandon_keeps_the_buffer(make_server: MakeServer, flags: int) -> None:
     assert server.loopback.outstanding == 0
 
 
-def test_abandon_needs_the_kernel(make_server: MakeServer) -> None:
+def test_complete_keep_buf_needs_the_kernel(make_server: MakeServer) -> None:
     server = make_server(flags=0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF)
     with pytest.raises(TransportError, match="cannot keep a buffer"):
         server.ring.complete_keep_buf(server.one(), SENSE)
 
 
-def test_abandon_of_a_command_that_was_reset(server: Server) -> None:
+def test_complete_keep_buf_of_a_command_that_was_reset(server: Server) -> None:
     tag = server.one()
     server.loopback.reset_ring()
     assert server.ring.complete_keep_buf(tag, SENSE) is None
 
 
-def test_a_kept_buffer_is_freed_when_its_user_has_died(server: Server) -> None:
+def test_rule_17_a_kept_buffer_is_freed_after_the_death_of_its_user(server: Server) -> None:
     """Published or not: nobody would free it."""
     for published in (True, False):
         tag = server.one(data_in=64 * BLOCK)

@@ -46,18 +46,18 @@ def serves_on(server: Server, cut: Callable[..., bool] = never) -> None:
 
 
 @pytest.mark.parametrize("cut", [always, never])
-def test_reattach_begins_anew(busy: Server, cut: Callable[..., bool]) -> None:
+def test_rule_15_reattach_begins_anew(busy: Server, cut: Callable[..., bool]) -> None:
     assert busy.ring.reattach() == tuple(busy.fetched)
     assert busy.ring.open_tags == ()
     serves_on(busy, cut)
 
 
-def test_drain_notices(busy: Server) -> None:
+def test_rule_15_drain_notices(busy: Server) -> None:
     assert busy.fetch() == 0
     serves_on(busy)
 
 
-def test_publish_notices(busy: Server) -> None:
+def test_rule_15_publish_notices(busy: Server) -> None:
     """Storing our tail into an emptied ring would have the kernel walk over nothing."""
     kicks = busy.loopback.kicks
     busy.ring.publish()
@@ -65,7 +65,7 @@ def test_publish_notices(busy: Server) -> None:
     serves_on(busy)
 
 
-def test_complete_notices_and_does_nothing(busy: Server) -> None:
+def test_rule_15_complete_notices_and_does_nothing(busy: Server) -> None:
     before = bytes(busy.loopback.memory)
     for tag in list(busy.fetched):
         busy.answer(tag, 2, bytes(96), data_in=0)
@@ -73,7 +73,7 @@ def test_complete_notices_and_does_nothing(busy: Server) -> None:
     serves_on(busy)
 
 
-def test_a_late_answer_does_not_reach_the_new_command_of_the_same_id(busy: Server) -> None:
+def test_rule_15_a_late_completion_does_not_reach_the_new_command_of_the_same_id(busy: Server) -> None:
     late = list(busy.fetched)
     busy.fetch()
     new = [busy.loopback.submit(READ_10, data_in=512) for _ in range(3)]
@@ -87,7 +87,7 @@ def test_a_late_answer_does_not_reach_the_new_command_of_the_same_id(busy: Serve
     assert [busy.loopback.answers[tag].status for tag in new] == [0, 0, 0]
 
 
-def test_a_late_answer_is_taken_once(busy: Server) -> None:
+def test_rule_15_a_late_completion_is_ignored_once(busy: Server) -> None:
     (tag, *_) = busy.ring.reattach()
     busy.ring.complete(tag, 0)
     with pytest.raises(TransportError, match="is not open"):

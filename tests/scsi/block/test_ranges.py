@@ -69,7 +69,7 @@ def copy(disk: Disk, source: int, destination: int, blocks: int) -> Answer:
         pytest.param((1 << 63), 1, id="highest-bit"),
     ],
 )
-def test_range_past_the_end_is_refused_and_nothing_happens(name: str, lba: int, blocks: int) -> None:
+def test_rule_14_range_past_the_end_is_refused_and_nothing_happens(name: str, lba: int, blocks: int) -> None:
     disk = everything(blocks=BLOCKS)
     assert IN_LISTS[name](disk, lba, blocks).condition == OUT_OF_RANGE
     assert disk.operations == []
