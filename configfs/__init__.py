@@ -14,7 +14,7 @@ until after it is unlinked:
     delete_backstore(backstore.name)
 
 Each function undoes its own partial work when it fails. Undoing whole changes is the caller's part:
-`vscsihba.engine.luns` for one LUN, `vscsihba.daemon` for a document. Everything raises
+`vscsihba.engine.owning.luns` for one LUN, `vscsihba.daemon` for a document. Everything raises
 `vscsihba.errors.HostError` or `UsageError` and nothing else.
 """
 

@@ -18,6 +18,12 @@ ALONE = {
 }
 """Libraries that one layer wraps, so that their types and failures stay in it."""
 
+UNKNOWN = {
+    "vscsihba.engine.serving": ("vscsihba.engine.owning", "vscsihba.configfs", "vscsihba.control"),
+    "vscsihba.engine.owning": ("vscsihba.engine.target", "vscsihba.engine.process", "vscsihba.engine.verbs"),
+}
+"""Parts of the package that a folder inside a layer must not import."""
+
 CARRIERS = ("transport", "tcmu", "loopback")
 """They carry commands and must not know what one means, nor who stores the bytes."""
 
@@ -96,6 +102,20 @@ def test_commands_of_every_device_type_know_nothing_of_disks() -> None:
         if found.importer.startswith("vscsihba.scsi.commands.") and f"{found.imported}.".startswith(special)
     ]
     show(broken, "what only disks have belongs to vscsihba.scsi.block")
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("folder", UNKNOWN)
+def test_folder_inside_a_layer_knows_nothing_of_others(folder: str) -> None:
+    inside = [found for found in all_imports() if within(found.importer, folder)]
+    assert inside
+    broken = [
+        found for found in inside if any(within(found.imported, package) for package in UNKNOWN[folder])
+    ]
+    show(broken, f"{folder} imports none of {', '.join(UNKNOWN[folder])}")
 
 
 def test_linked_folders_are_never_imported_by_themselves() -> None:

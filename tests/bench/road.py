@@ -18,9 +18,9 @@ from operator import truediv
 from pathlib import Path
 
 from vscsihba import scsi
-from vscsihba.engine.lun import ServedLun
-from vscsihba.engine.mailbox import Mailbox
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.serving.call_queue import Mailbox
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.handlers.stack import Document, build
 from vscsihba.loopback import Loopback
 from vscsihba.stats import LunStats

@@ -14,11 +14,13 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from vscsihba import configfs
 from vscsihba.cli import vscsitarget
-from vscsihba.engine import ownership, reclaim, tenure
+from vscsihba.engine import reclaim
 from vscsihba.engine import target as target_module
-from vscsihba.engine.claim import claim_hba, run_directory
-from vscsihba.engine.luns import Disk, Luns
-from vscsihba.engine.unit_state import UnitState
+from vscsihba.engine.owning import owned_lun as tenure
+from vscsihba.engine.owning import ownership
+from vscsihba.engine.owning.locks import claim_hba, run_directory
+from vscsihba.engine.owning.luns import Disk, Luns
+from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.loopback import Loopback
 
 LIMIT = 60

@@ -15,7 +15,7 @@ import pytest
 
 from vscsihba.daemon import engine as engine_module
 from vscsihba.daemon.engine import Engine
-from vscsihba.engine.claim import run_directory
+from vscsihba.engine.owning.locks import run_directory
 from vscsihba.errors import HostError, UsageError
 
 STUB = """#!{python}

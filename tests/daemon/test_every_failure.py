@@ -25,7 +25,7 @@ from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon import engine_pool
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import HostError, VscsihbaError
 
 WRITING = (

@@ -12,8 +12,8 @@ import pytest
 from tests.daemon.fake_engines import LIMIT, Hba
 from vscsihba.daemon import engine_pool
 from vscsihba.daemon.hba_engines import HbaEngines
-from vscsihba.engine.appearance import Tuning
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.appearance import Tuning
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import HostError
 from vscsihba.threads import end_process
 

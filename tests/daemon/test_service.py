@@ -21,7 +21,7 @@ from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.engine import owner
-from vscsihba.engine.claim import claim_hba
+from vscsihba.engine.owning.locks import claim_hba
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 
 MiB = 1 << 20

@@ -12,8 +12,8 @@ from vscsihba.config.changes import changes
 from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.daemon.transaction import Transaction
-from vscsihba.engine.appearance import Tuning
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.appearance import Tuning
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import ConfigError, HostError
 
 Hbas = dict[int, tuple[int, dict[int, LunRequest]]]

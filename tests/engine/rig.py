@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from vscsihba import scsi
-from vscsihba.engine.lun import ServedLun
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.lun import ServedLun
+from vscsihba.engine.serving.pump import Pump
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import Document, build
 from vscsihba.loopback import Answer, Loopback

@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from vscsihba.engine.tenure import Tenure
+from vscsihba.engine.owning.owned_lun import Tenure
 from vscsihba.handlers.stack import Document
 
 _SOURCE = """

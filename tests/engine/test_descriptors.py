@@ -12,8 +12,8 @@ from tests.engine import test_target
 from vscsihba.cli import disk_args, vscsitarget
 from vscsihba.engine import privileges, process
 from vscsihba.engine.descriptors import PER_LUN, raise_limit
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.listeners import Reports
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, UsageError
 

@@ -15,19 +15,19 @@ import pytest
 import vscsihba.engine
 from tests.engine.rig import GOOD, rw10, triple
 from tests.tcmu.killing import STEPPED, Killed, run_lines
-from vscsihba.engine.assembly import assemble
-from vscsihba.engine.lun import ServedLun
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.mailbox import Mailbox
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning.assembly import assemble
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.call_queue import Mailbox
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.lun import ServedLun
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.units_of_hba import Neighbours
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import build
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.scsi import Identity
 
-STEPS = STEPPED | {str(path) for path in Path(vscsihba.engine.__path__[0]).glob("*.py")}
+STEPS = STEPPED | {str(path) for path in Path(vscsihba.engine.__path__[0]).rglob("*.py")}
 DISK = {"handler": "memory", "size": "1MiB"}
 ZERO, ONE, TWO = bytes(512), b"1" * 512, b"2" * 512
 

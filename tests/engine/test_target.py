@@ -15,11 +15,11 @@ from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.control import call
 from vscsihba.engine import target as target_module
-from vscsihba.engine import tenure
-from vscsihba.engine.claim import claim_hba, run_directory, try_lock
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.luns import Disk, Luns
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning import owned_lun as tenure
+from vscsihba.engine.owning.locks import claim_hba, run_directory, try_lock
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.luns import Disk, Luns
+from vscsihba.engine.serving.listeners import Reports
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.loopback import Loopback
@@ -141,7 +141,7 @@ def test_a_lun_that_fails_late_leaves_nothing(
         raise HostError("refused")
 
     if culprit == "tune":
-        monkeypatch.setattr("vscsihba.engine.luns.tune", refuse)
+        monkeypatch.setattr("vscsihba.engine.owning.luns.tune", refuse)
     else:
         monkeypatch.setattr(Luns, "disk", refuse)
     with pytest.raises(HostError, match="refused"):

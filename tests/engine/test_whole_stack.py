@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
-from vscsihba.engine.lun import BATCH
+from vscsihba.engine.serving.lun import BATCH
 from vscsihba.tcmu import abi
 
 SIZE = 1 << 20

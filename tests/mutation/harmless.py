@@ -21,8 +21,8 @@ class Harmless:
     why: str
 
 
-_TASKS: Final = "vscsihba/engine/task_set.py"
-_CUT: Final = "vscsihba/engine/short_cut.py"
+_TASKS: Final = "vscsihba/engine/serving/task_set.py"
+_CUT: Final = "vscsihba/engine/serving/fast_path.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 

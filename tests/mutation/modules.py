@@ -66,18 +66,22 @@ TARGETS: Final = (
     Target("vscsihba/tcmu/journal.py", ("tests/tcmu/test_journal.py",)),
     Target("vscsihba/tcmu/completions.py", ("tests/tcmu",)),
     Target(
-        "vscsihba/engine/short_cut.py", ("tests/engine/test_fast_path.py", "tests/engine/test_short_cut.py")
+        "vscsihba/engine/serving/fast_path.py",
+        ("tests/engine/serving/test_fast_path.py", "tests/engine/serving/test_fast_path_cost.py"),
     ),
     Target(
-        "vscsihba/engine/task_set.py",
+        "vscsihba/engine/serving/task_set.py",
         (
-            "tests/engine/test_lun.py",
-            "tests/engine/test_aborts.py",
-            "tests/engine/test_fast_path.py",
-            "tests/engine/test_takeover.py",
+            "tests/engine/serving/test_lun.py",
+            "tests/engine/serving/test_aborts.py",
+            "tests/engine/serving/test_fast_path.py",
+            "tests/engine/serving/test_takeover.py",
         ),
     ),
-    Target("vscsihba/engine/ownership.py", ("tests/engine/test_luns.py",)),
-    Target("vscsihba/engine/tenure.py", ("tests/engine/test_tenure.py", "tests/engine/test_luns.py")),
+    Target("vscsihba/engine/owning/ownership.py", ("tests/engine/owning/test_luns.py",)),
+    Target(
+        "vscsihba/engine/owning/owned_lun.py",
+        ("tests/engine/owning/test_owned_lun.py", "tests/engine/owning/test_luns.py"),
+    ),
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),
 )

@@ -30,15 +30,15 @@ from tests.sim.runs import BrokenPromiseError, Run, Template, make_template, run
 from tests.sim.scheduler import Scheduler, StuckError
 from tests.sim.world import Life, World
 from vscsihba import configfs
-from vscsihba.engine import pump as pump_module
-from vscsihba.engine import tenure as tenure_module
-from vscsihba.engine import workers
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
-from vscsihba.engine.tenure import Tenure
-from vscsihba.engine.unit_state import UnitState
+from vscsihba.engine.owning import owned_lun as tenure_module
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.unit_state import UnitState
+from vscsihba.engine.serving import pump as pump_module
+from vscsihba.engine.serving import workers
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.units_of_hba import Neighbours
 from vscsihba.errors import TransportError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.transport import Transport

@@ -12,8 +12,8 @@ import pytest
 from tests.sim.engines import Handovers
 from tests.sim.faults import Plan
 from tests.sim.layers import LAYERS
-from vscsihba.engine.flush_record import FlushRecord
-from vscsihba.engine.pump import Pump
+from vscsihba.engine.owning.flush_record import FlushRecord
+from vscsihba.engine.serving.pump import Pump
 
 SEEDS = range(40)
 MOST = 400

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vscsihba.config.load import load
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.listeners import Reports
 from vscsihba.engine.target import Target
 
 

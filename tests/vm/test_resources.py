@@ -20,8 +20,8 @@ Image = Callable[..., Path]
 
 LIVES = """
 import gc, os, sys, threading
-from vscsihba.engine.reports import Reports
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.engine.target import Target
 
 def held():

@@ -102,7 +102,7 @@ def _serve(arguments: Sequence[str]) -> int:
     from vscsihba.cli import disk_args  # noqa: PLC0415
     from vscsihba.engine import reclaim  # noqa: PLC0415
     from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
-    from vscsihba.engine.reports import Reports  # noqa: PLC0415
+    from vscsihba.engine.serving.listeners import Reports  # noqa: PLC0415
     from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415
 
     raise_limit()

@@ -20,8 +20,8 @@ import msgspec
 
 from vscsihba.control import NobodyListensError, call
 from vscsihba.control.wire import Failure
-from vscsihba.engine.claim import RUN, run_directory
 from vscsihba.engine.owner import control_sockets
+from vscsihba.engine.owning.locks import RUN, run_directory
 from vscsihba.engine.process import BY
 from vscsihba.errors import HostError, VscsihbaError
 

@@ -1,7 +1,7 @@
 """The engines of one HBA and the LUNs that they serve together.
 
 Every engine is told of every LUN, so that each can take over from the others; the engines decide among
-themselves which of them owns a LUN (`vscsihba.engine.share`). LUNs that cannot be served are retried.
+themselves which of them owns a LUN (`engine.owning.assignment`). LUNs that cannot be served are retried.
 
 Knows the requests that engines take. The order in which LUNs are added and removed is the caller's.
 """
@@ -17,8 +17,8 @@ import msgspec
 
 from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon.engine_pool import EngineHandle, EnginePool
-from vscsihba.engine.appearance import Appearance, Tuning
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.appearance import Appearance, Tuning
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import HostError, UsageError, VscsihbaError
 
 log = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ class HbaEngines:
     # Requests to engines, any of which may die before it answers; with the pool's lock held.
 
     def _in_order(self, lun: int) -> list[EngineHandle]:
-        """Return the engines, the one that is to own a LUN first (`vscsihba.engine.share`).
+        """Return the engines, the one that is to own a LUN first (`vscsihba.engine.owning.assignment`).
 
         Raises:
             UsageError, HostError: No engine runs, and none can be started.

@@ -13,8 +13,8 @@ from vscsihba.config.frame_changes import layers
 from vscsihba.configfs import paths
 from vscsihba.control.client import NobodyListensError, call
 from vscsihba.daemon.calls import EngineStatus, HbaStatus, LunStatus, Status
-from vscsihba.engine.claim import RUN
 from vscsihba.engine.owner import control_sockets
+from vscsihba.engine.owning.locks import RUN
 from vscsihba.errors import VscsihbaError
 
 _PATIENCE: Final = 5.0

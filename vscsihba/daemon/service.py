@@ -29,7 +29,7 @@ from vscsihba.daemon.status import add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine import owner
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.registry import Registry

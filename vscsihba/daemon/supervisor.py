@@ -19,8 +19,8 @@ from vscsihba.daemon.drift import drifted_stacks, served_stacks
 from vscsihba.daemon.engine import Engine
 from vscsihba.daemon.engine_pool import EngineHandle
 from vscsihba.daemon.hba_engines import HbaEngines
-from vscsihba.engine.claim import RUN, holder_of
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.locks import RUN, holder_of
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import InUseError, VscsihbaError
 
 log = logging.getLogger(__name__)

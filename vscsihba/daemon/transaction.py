@@ -14,8 +14,8 @@ from vscsihba.config.frame_changes import AddHba, ChangeBackstore, RemoveHba, Se
 from vscsihba.config.lun_changes import AddLun, RemoveLun, ReplaceLun, Resize, TuneLun
 from vscsihba.config.model import Document, Lun
 from vscsihba.config.sizes import same_but_for_size, size_of, with_size
-from vscsihba.engine.appearance import Tuning
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.appearance import Tuning
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import VscsihbaError
 
 log = logging.getLogger(__name__)

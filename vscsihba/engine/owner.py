@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vscsihba import configfs
 from vscsihba.control import NobodyListensError, call
-from vscsihba.engine.claim import RUN, run_directory
+from vscsihba.engine.owning.locks import RUN, run_directory
 from vscsihba.errors import HostError, UsageError
 
 log = logging.getLogger(__name__)

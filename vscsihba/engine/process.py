@@ -13,7 +13,7 @@ from functools import partial
 
 from vscsihba.engine import privileges, reclaim
 from vscsihba.engine.descriptors import raise_limit
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.serving.listeners import Reports
 from vscsihba.engine.shutdown import end_when_free, outlive_shutdown
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, VscsihbaError

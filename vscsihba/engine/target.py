@@ -14,13 +14,13 @@ from typing import Any, Final, Self
 
 from vscsihba import configfs
 from vscsihba.control import ControlServer, Progress
-from vscsihba.engine.acting import act
-from vscsihba.engine.claim import LockedError, claim_hba, run_directory, turn
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.luns import Disk
-from vscsihba.engine.peers import Peers
-from vscsihba.engine.reports import Reports
-from vscsihba.engine.shared_luns import SharedLuns
+from vscsihba.engine.owning.acting import act
+from vscsihba.engine.owning.locks import LockedError, claim_hba, run_directory, turn
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.luns import Disk
+from vscsihba.engine.owning.peers import Peers
+from vscsihba.engine.owning.shared_luns import SharedLuns
+from vscsihba.engine.serving.listeners import Reports
 from vscsihba.engine.verbs import verbs
 from vscsihba.errors import HostError, InUseError
 
@@ -120,7 +120,7 @@ class Target(SharedLuns):
         force: bool,
         progress: Progress,
     ) -> dict[str, object]:
-        """Have a layer of a LUN do something; see `vscsihba.engine.acting.act`.
+        """Have a layer of a LUN do something; see `vscsihba.engine.owning.acting.act`.
 
         It may take long, so LUNs come and go meanwhile, and this one may be given up.
         """

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from vscsihba.control import Progress
-from vscsihba.engine.appearance import Tuning
-from vscsihba.engine.lun_request import LunRequest
+from vscsihba.engine.owning.appearance import Tuning
+from vscsihba.engine.owning.lun_spec import LunRequest
 from vscsihba.errors import UsageError
 
 if TYPE_CHECKING:

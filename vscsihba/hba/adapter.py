@@ -13,7 +13,7 @@ from typing import Self
 
 from vscsihba import scsi
 from vscsihba.block import Geometry
-from vscsihba.engine.aborts import may_drop
+from vscsihba.engine.serving.aborts import may_drop
 from vscsihba.errors import TransportError, UsageError
 from vscsihba.handlers.stack import Document
 from vscsihba.hba.inbox import Inbox

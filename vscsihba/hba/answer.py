@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, Flush, Keep
-from vscsihba.engine.perform import perform
+from vscsihba.engine.serving.perform import perform
 from vscsihba.handlers.base import Handler
 
 T = TypeVar("T")

@@ -5,12 +5,12 @@ Knows that somebody holds it, as an engine does, not how.
 
 from typing import Protocol
 
-from vscsihba.engine.lun import ServedLun
+from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.errors import InUseError, TransportError
 
 
 class Holding(Protocol):
-    """The time for which a LUN is served by this process, such as `vscsihba.engine.tenure.Tenure`."""
+    """A LUN while this process serves it, such as `vscsihba.engine.owning.owned_lun.Tenure`."""
 
     served: ServedLun | None
 

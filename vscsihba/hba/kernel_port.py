@@ -11,12 +11,12 @@ from pathlib import Path
 
 from vscsihba import configfs
 from vscsihba.block import Geometry
-from vscsihba.engine.claim import claim_hba, run_directory
-from vscsihba.engine.lun_request import AnotherDiskError, LunRequest
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
-from vscsihba.engine.tenure import Tenure
+from vscsihba.engine.owning.locks import claim_hba, run_directory
+from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunRequest
+from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.units_of_hba import Neighbours
 from vscsihba.errors import HostError, InUseError
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, read_device

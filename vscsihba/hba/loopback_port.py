@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from vscsihba.block import Geometry
-from vscsihba.engine.assembly import assemble
-from vscsihba.engine.lun import ServedLun
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning.assembly import assemble
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.lun import ServedLun
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.units_of_hba import Neighbours
 from vscsihba.errors import HostError, TransportError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.transport import Transport

@@ -8,10 +8,10 @@ from functools import partial
 
 from vscsihba import scsi
 from vscsihba.block import Capabilities, Geometry
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.units_of_hba import Neighbours
 from vscsihba.errors import EngineFaultError, TransportError
 from vscsihba.handlers.stack import Document
 from vscsihba.handlers.stack_paths import absolute

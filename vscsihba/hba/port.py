@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vscsihba.block import Geometry
-from vscsihba.engine.lun_request import LunRequest
-from vscsihba.engine.neighbours import Neighbours
-from vscsihba.engine.pump import Pump
-from vscsihba.engine.reports import Reports
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.units_of_hba import Neighbours
 from vscsihba.hba.handled import Holding
 from vscsihba.transport import Transport
 

@@ -1,0 +1,527 @@
+"""LUNs that come, grow and go, and those that a dead engine has left: on a kernel that is a folder."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial, partialmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configfs.fake_configfs import FakeConfigfs
+from tests.engine.rig import rw10
+from tests.engine.stuck import gate_of, stuck_document
+from vscsihba import configfs
+from vscsihba.configfs import observer, paths
+from vscsihba.engine.owning import owned_lun as tenure
+from vscsihba.engine.owning import ownership
+from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.luns import Luns
+from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.errors import DeviceGoneError, HostError, InUseError, UsageError
+from vscsihba.handlers.stack import Document
+from vscsihba.loopback import Loopback
+
+MiB = 1 << 20
+Make = Callable[[], Luns]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
+    fake = FakeConfigfs(tmp_path / "kernel", monkeypatch)
+    configfs.create_hba(3)
+    return fake
+
+
+@pytest.fixture
+def rings() -> list[Loopback]:
+    """The rings of all LUNs, in the order of their making."""
+    return []
+
+
+@pytest.fixture
+def make(
+    kernel: FakeConfigfs, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Make]:
+    """Engines on HBA 3, each with the same run directory; those that are left behind die at the end."""
+    made: list[tuple[Luns, Pump]] = []
+
+    def transport(_device: object, _journal: Path) -> Any:
+        rings.append(Loopback(blocks=64))
+        return rings[-1].transport
+
+    monkeypatch.setattr(tenure, "TcmuTransport", transport)
+    monkeypatch.setattr(tenure, "read_device", lambda path: path)
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def new() -> Luns:
+        pump = Pump()
+        pump.start()
+        made.append((Luns(3, run, pump=pump, reports=Reports()), pump))
+        return made[-1][0]
+
+    yield new
+    for engine, pump in made:
+        for owned in list(engine.owned.values()):
+            owned.close()
+        pump.stop()
+    for ring in rings:
+        ring.close()
+
+
+def die(engine: Luns) -> None:
+    """Let go of everything as a killed process does: what the kernel has, stays."""
+    for owned in engine.owned.values():
+        owned.close()
+    engine.owned.clear()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.img"
+    path.write_bytes(bytes(MiB))
+    return path
+
+
+def wanted(image: Path, **options: object) -> LunRequest:
+    return LunRequest(0, {"handler": "file", "path": str(image), **options})
+
+
+def left(kernel: FakeConfigfs) -> list[str]:
+    """Return what of LUNs and backstores is in the kernel."""
+    luns = [path.name for path in kernel.loopback.glob("naa*/tpgt_1/lun/lun_*")]
+    return luns + [path.name for path in kernel.core.glob("user_*/vscsihba*")]
+
+
+def rescanned() -> bool:
+    return (paths.SYSFS / "bus/scsi/devices/6:0:1:0/rescan").read_text() == "1\n"
+
+
+def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+    assert engine.owned.keys() == engine.known.keys() == engine.created == {0}
+    found = engine.status(0)
+    assert (found["owner"], found["size"], found["failure"]) == (True, MiB, None)
+    run = image.parent / "run"
+    assert sorted(path.name for path in run.iterdir()) == ["lun0.json", "lun0.lock"]
+    engine.remove(0)
+    assert left(kernel) == []
+    assert list(run.iterdir()) == []
+    assert (engine.known, engine.owned, engine.created) == ({}, {}, set())
+
+
+def test_the_same_lun_again_is_nothing_and_another_is_refused(make: Make, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    owned = engine.owned[0]
+    engine.add(wanted(image, size="1MiB"), elsewhere=False)
+    assert engine.owned[0] is owned
+    with pytest.raises(UsageError, match="LUN 0 of id=3 exists and is another disk"):
+        engine.add(wanted(image, read_only=True), elsewhere=False)
+
+
+def test_a_lun_that_linux_does_not_take_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    kernel.answered = False
+    engine = make()
+    with pytest.raises(HostError, match="Linux found no device"):
+        engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == []
+    assert (engine.known, engine.owned) == ({}, {})
+    assert not (image.parent / "run" / "lun0.json").exists()
+    kernel.answered = True
+    engine.add(wanted(image), elsewhere=False)
+
+
+def test_a_medium_that_cannot_be_opened_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    image.unlink()
+    with pytest.raises(UsageError, match=r"a\.img"):
+        make().add(wanted(image), elsewhere=False)
+    assert left(kernel) == []
+
+
+def test_what_a_dead_engine_has_left_is_gone_on_with(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    ring = kernel.core / "user_0/vscsihba3-lun0"
+    before = ring.stat().st_ino
+    second = make()
+    second.add(wanted(image), elsewhere=False)
+    assert ring.stat().st_ino == before
+    assert second.status(0)["owner"]
+    second.remove(0)
+    assert left(kernel) == []
+
+
+def test_what_has_grown_meanwhile_grows_in_the_kernel(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    os.truncate(image, 4 * MiB)
+    second = make()
+    second.add(wanted(image, size="4MiB"), elsewhere=False)
+    assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={4 * MiB}\n"
+    assert rescanned()
+
+
+def test_a_medium_is_made_once_by_whoever_adds_the_lun(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    image.unlink()
+    request = wanted(image, size="1MiB")
+    first = make()
+    with pytest.raises(UsageError, match="only adding the LUN makes one"):
+        first.add(request, elsewhere=False)
+    assert left(kernel) == []
+    first.add(request, elsewhere=False, make=True)
+    image.unlink()
+    die(first)
+    for successor in (make(), make()):
+        with pytest.raises(UsageError, match="only adding the LUN makes one"):
+            successor.add(request, elsewhere=False)
+        successor.known[0] = request
+        with pytest.raises(UsageError, match="only adding the LUN makes one"):
+            successor.put_up([])
+    assert not image.exists()
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+
+
+def test_a_medium_is_not_made_where_another_program_has_removed_the_lun(make: Make, image: Path) -> None:
+    image.unlink()
+    request = wanted(image, size="1MiB")
+    engine = make()
+    engine.add(request, elsewhere=False, make=True)
+    image.unlink()
+    configfs.clear_hba(3, force=True)
+    with pytest.raises(UsageError, match="only adding the LUN makes one"):
+        engine.add(request, elsewhere=False, make=True)
+    assert not image.exists()
+
+
+def test_a_file_that_has_shrunk_while_its_lun_was_away_is_not_a_disk(make: Make, image: Path) -> None:
+    with pytest.raises(
+        HostError, match=r"a\.img has only 1MiB of its 4MiB; restore it; .* truncate -s 4194304"
+    ):
+        make().add(wanted(image, size="4MiB"), elsewhere=False)
+    assert image.stat().st_size == MiB
+
+
+def test_another_disk_in_the_place_of_what_was_left(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    other = image.with_name("b.img")
+    other.write_bytes(bytes(2 * MiB))
+    second = make()
+    second.add(wanted(other), elsewhere=False)
+    assert second.status(0)["size"] == 2 * MiB
+    assert kernel.attribute("vscsihba3-lun0", "dev_size") == str(2 * MiB)
+
+
+def test_what_was_left_and_is_in_use_is_kept(
+    make: Make, kernel: FakeConfigfs, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    monkeypatch.setattr(configfs, "users_of_lun", lambda *_place: ["/dev/sda is mounted on /mnt"])
+    with pytest.raises(InUseError, match=r"LUN 0 of id=3 is left over and another disk, but .* is mounted"):
+        make().add(wanted(image, read_only=True), elsewhere=False)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+
+
+def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path) -> None:
+    first, second = make(), make()
+    first.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), elsewhere=True)
+    assert set(second.known) == {0}
+    assert second.owned == {}
+    assert second.settle({0}) is False, "it has its owner's lock"
+    first.leave(0)
+    first.await_leavers()
+    assert second.settle({0}) is True
+    assert second.status(0)["owner"]
+
+
+def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, image: Path) -> None:
+    """As after an action of a layer; a new service then tells every engine how it is now."""
+    first, second, third = make(), make(), make()
+    first.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), elsewhere=True)
+    now = LunRequest(0, {"handler": "readonly", "next": wanted(image).document})
+    first.owned[0].take_note(now.document)
+    second.add(now, elsewhere=True)
+    third.add(now, elsewhere=True)
+    assert second.known == third.known == {0: now}
+    with pytest.raises(UsageError, match="another disk"):
+        second.add(wanted(image), elsewhere=True)
+
+
+def test_a_lun_whose_storage_hangs_keeps_no_other_from_moving(
+    make: Make, rings: list[Loopback], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenure.Tenure, "close", partialmethod(tenure.Tenure.close, patience=600))
+    requests = [
+        LunRequest(0, stuck_document(image.parent)),
+        LunRequest(1, {"handler": "memory", "size": MiB}),
+    ]
+    engine, other = make(), make()
+    for request in requests:
+        engine.add(request, elsewhere=False)
+        other.add(request, elsewhere=True)
+    gate, writing = gate_of(engine.owned[0])
+    try:
+        for _ in range(2):  # the first one may be told of a unit attention
+            rings[0].submit(rw10(0x2A, 0, 1), data_out=bytes(512))
+        assert writing.wait(60)
+        assert engine.settle(set())
+        wait_for(lambda: other.take_over(1))
+        assert not other.settle({0, 1}), "two owners would be one too many"
+    finally:
+        gate.set()
+    engine.await_leavers()
+    assert other.settle({0, 1})
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_empty_hba_goes_with_its_last_engine_only(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first, second = make(), make()
+    first.depart(frozenset(), lambda: None, last=False)
+    second.add(wanted(image), elsewhere=False)
+    second.remove(0)
+    second.depart(frozenset(), lambda: None, last=True)
+    assert list(kernel.loopback.glob("naa*")) == []
+
+
+def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image: Path) -> None:
+    first, second = make(), make()
+    first.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), elsewhere=True)
+    first.leave(0)
+    first.await_leavers()
+    away = image.rename(image.with_suffix(".away"))
+    assert second.settle({0}) is True
+    assert "a.img" in second.status(0)["failure"]
+    away.rename(image)
+    assert second.settle({0}) is True
+    assert second.status(0)["failure"] is None
+    assert second.failures == {}
+
+
+def test_a_lun_grows_and_linux_is_told(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image, size="1MiB"), elsewhere=False)
+    assert engine.resize(0, 3 * MiB) is True
+    assert image.stat().st_size == 3 * MiB
+    assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={3 * MiB}\n"
+    assert rescanned()
+    assert engine.known[0].document == {"handler": "file", "path": str(image), "size": 3 * MiB}
+    assert engine.resize(0, 3 * MiB) is True, "nothing to do"
+
+
+def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make, image: Path) -> None:
+    engine = make()
+    overlay = image.with_suffix(".overlay")
+    stack = {
+        "handler": "cow",
+        "path": str(overlay),
+        "create": True,
+        "next": {"handler": "file", "path": str(image)},
+    }
+    engine.add(LunRequest(0, stack), elsewhere=False, make=True)
+    with pytest.raises(HostError, match="a layer of LUN 0 has a size of its own"):
+        engine.resize(0, 2 * MiB)
+    assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
+
+
+def test_no_lun_shrinks(make: Make, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    with pytest.raises(UsageError, match=r"LUN 0 cannot shrink from 1.0 MiB to 512.0 KiB; make a smaller"):
+        engine.resize(0, MiB // 2)
+    assert image.stat().st_size == MiB
+
+
+def test_a_size_that_the_kernel_refuses_is_taken_back(
+    make: Make, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+
+    def refuse(_name: str, _size: int) -> None:
+        raise HostError("the kernel refuses")
+
+    monkeypatch.setattr(configfs, "resize_backstore", refuse)
+    with pytest.raises(HostError, match="the kernel refuses"):
+        engine.resize(0, 3 * MiB)
+    assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
+
+
+def test_a_lun_of_another_engine_is_only_remembered_as_grown(make: Make, image: Path) -> None:
+    first, second = make(), make()
+    first.add(wanted(image, size="1MiB"), elsewhere=False)
+    second.add(wanted(image, size="1MiB"), elsewhere=True)
+    assert second.resize(0, 2 * MiB) is False
+    assert image.stat().st_size == MiB
+    assert second.known[0].document == {"handler": "file", "path": str(image), "size": 2 * MiB}
+
+
+def test_clearing_removes_what_nobody_serves(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    first = make()
+    first.add(wanted(image), elsewhere=False)
+    die(first)
+    second = make()
+    second.clear(0)
+    assert left(kernel) == []
+    second.clear(0)
+
+
+def test_what_another_program_has_removed_is_made_anew(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(wanted(image), elsewhere=False)
+    configfs.unlink_lun(3, 0)
+    configfs.delete_hba(3)
+    configfs.delete_backstore("vscsihba3-lun0")
+    engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
+    assert engine.status(0)["owner"]
+
+
+@pytest.mark.parametrize("step", ["create_backstore", "link_lun"])
+def test_a_lun_is_up_or_nothing_is_whatever_fails(
+    step: str, make: Make, kernel: FakeConfigfs, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise HostError("refused")
+
+    monkeypatch.setattr(configfs, step, refuse)
+    engine = make()
+    with pytest.raises(HostError, match="refused"):
+        engine.add(wanted(image), elsewhere=False)
+    assert left(kernel) == []
+    assert (engine.known, engine.owned) == ({}, {})
+
+
+def test_hbas_are_looked_at_one_lun_at_a_time(
+    make: Make, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+
+    def observe() -> None:
+        raise AssertionError("looked at everything")
+
+    monkeypatch.setattr(configfs, "observe", observe)
+    monkeypatch.setattr(observer, "observe", observe)
+    engine.add(wanted(image), elsewhere=False)
+    engine.remove(0)
+
+
+def failing(engine: Luns, lun: int, error: Exception) -> None:
+    """Let the code that serves a LUN fail."""
+    served = engine.owned[lun].served
+    assert served is not None
+    engine._pump.mailbox.post(partial(served._fail, error))
+    until(lambda: engine.owned[lun].failed)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_lun_that_fails_is_opened_again_and_the_others_stay(
+    make: Make, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(MiB))
+    engine = make()
+    for lun, name in enumerate(("a", "b")):
+        engine.add(LunRequest(lun, str(tmp_path / name)), elsewhere=False)
+    first, other = engine.owned[0], engine.owned[1]
+    failing(engine, 0, KeyError("a bug"))
+    assert engine.failing
+    assert not engine.lost
+    assert "KeyError" in engine.status(0)["failure"]
+    engine.settle({0, 1})
+    assert engine.owned[0] is first, "not at once: it may fail again and again"
+    monkeypatch.setattr(ownership, "RETRY", 0.0)
+    until(lambda: engine.settle({0, 1}) and engine.owned.get(0) not in (None, first))
+    assert engine.owned[1] is other
+    assert not engine.failing
+    answers = [rings[-1].wait(rings[-1].submit(rw10(0x28, 0, 1), data_in=512)) for _ in range(4)]
+    assert answers[-1].status == 0
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+def test_what_cannot_come_back_is_lost_and_not_tried_again(
+    make: Make, tmp_path: Path, volatile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "RETRY", 0.0)
+    (tmp_path / "a").write_bytes(bytes(MiB))
+    engine = make()
+    legs = [{"handler": "memory", "size": MiB} for _ in range(2)]
+    document: Document = {"handler": "split", "legs": legs} if volatile else str(tmp_path / "a")
+    engine.add(LunRequest(0, document), elsewhere=False)
+    tenure_before = engine.owned[0]
+    failing(engine, 0, KeyError("a bug") if volatile else DeviceGoneError("another program removed it"))
+    assert engine.lost
+    assert not engine.failing
+    assert engine.settle({0})
+    assert engine.owned[0] is tenure_before, "its memory is still there"
+
+
+def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(
+    make: Make, kernel: FakeConfigfs, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(MiB))
+    engine, other = make(), make()
+    engine.add(LunRequest(0, str(tmp_path / "a")), elsewhere=False)
+    other.add(LunRequest(0, str(tmp_path / "a")), elsewhere=True)
+    die(engine)
+    configfs.unlink_lun(3, 0, served=False)
+    configfs.delete_backstore(configfs.backstore_name(3, 0))
+    assert other.settle({0})
+    assert "another program has removed the backstore" in other.failures[0]
+    assert not other.owned
+
+
+def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_waiting(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "GRACE", 0.0)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(MiB))
+    first, second = make(), make()
+    for lun, name in enumerate(("a", "b")):
+        first.add(LunRequest(lun, str(tmp_path / name)), elsewhere=False)
+        second.add(LunRequest(lun, str(tmp_path / name)), elsewhere=True)
+    die(first)
+    gate, told, real = threading.Event(), threading.Event(), tenure.Tenure.open
+
+    def slow(self: tenure.Tenure, **how: bool) -> bool:
+        if self.request.lun == 0:
+            assert gate.wait(60)
+        return real(self, **how)
+
+    monkeypatch.setattr(tenure.Tenure, "open", slow)
+    second.changed = told.set
+    until(lambda: second.settle({0, 1}) and 1 in second.owned)
+    assert second.busy == {0}
+    assert second.settle({0, 1}), "it is not opened a second time"
+    told.clear()
+    gate.set()
+    assert told.wait(60)
+    assert second.busy == set()
+    assert set(second.owned) == {0, 1}

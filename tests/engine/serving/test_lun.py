@@ -1,0 +1,191 @@
+"""One logical unit: slow verbs, exclusive commands, the barrier, closing."""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
+from tests.engine.serving.test_aborts import time_for_the_pump
+from tests.engine.slow import FLUSH, Held, slow_rig
+from vscsihba import scsi
+from vscsihba.errors import RingCorruptError
+from vscsihba.loopback import Loopback
+
+
+def test_a_slow_flush_holds_up_nobody() -> None:
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        assert all(rig.read(lba, 1).status == GOOD for lba in range(20))
+        assert flush not in rig.loopback.answers
+        medium.gate.set()
+        assert rig.loopback.wait(flush).status == GOOD
+
+
+@pytest.mark.parametrize(
+    ("number", "sense"),
+    [
+        (errno.ENOSPC, (7, 0x27, 7)),
+        (errno.EROFS, (7, 0x27, 0)),
+        (errno.EIO, (3, 0x0C, 0)),
+        (errno.EBADMSG, (4, 0x44, 0)),
+    ],
+)
+def test_a_fault_of_the_medium_becomes_sense_and_the_unit_goes_on(
+    number: int, sense: tuple[int, int, int]
+) -> None:
+    with slow_rig() as (rig, medium):
+        medium.fault = OSError(number, "as the test wants")
+        assert triple(rig.write(0, bytes(512))) == sense
+        medium.fault = None
+        assert rig.write(0, bytes(512)).status == GOOD
+
+
+def test_a_bug_in_a_handler_is_hardware_error_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    with slow_rig() as (rig, medium), caplog.at_level(logging.ERROR):
+        medium.fault = ZeroDivisionError("a bug")
+        assert triple(rig.read(0, 1)) == (4, 0x44, 0)
+        assert "READ(10) failed inside" in caplog.text
+        medium.fault = None
+        assert rig.read(0, 1).status == GOOD
+
+
+def test_a_bug_in_a_command_is_hardware_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with slow_rig() as (rig, _medium):
+
+        def broken(self: object, cdb: bytes, buffer: object) -> Iterator[object]:
+            raise ZeroDivisionError
+            yield
+
+        monkeypatch.setattr(scsi.LogicalUnit, "execute", broken)
+        assert triple(rig.read(0, 1)) == (4, 0x44, 0)
+        monkeypatch.undo()
+        assert rig.read(0, 1).status == GOOD
+
+
+def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "vscsihba.engine.serving.task.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None
+    )
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        exclusive = rig.loopback.submit(bytes(6))
+        read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
+        assert rig.served.busy
+        assert not {exclusive, read} & set(rig.loopback.answers)
+        medium.gate.set()
+        assert [rig.loopback.wait(tag).status for tag in (flush, exclusive, read)] == [GOOD] * 3
+
+
+def test_a_format_begins_after_what_came_before_it() -> None:
+    with slow_rig(medium := Held("write")) as (rig, _):
+        write = rig.loopback.submit(rw10(0x2A, 0, 1, flags=0x08), data_out=b"x" * 512)
+        assert medium.flushing.wait(60)
+        form = rig.loopback.submit(bytes([0x04, 0, 0, 0, 0, 0]))
+        ready = rig.loopback.submit(bytes(6))
+        time_for_the_pump(rig)
+        assert not {form, ready} & set(rig.loopback.answers), (
+            "were it formatting, the unit would not be ready"
+        )
+        medium.gate.set()
+        assert rig.loopback.wait(write).status == GOOD
+        assert rig.loopback.wait(form).status == GOOD
+        assert triple(rig.loopback.wait(ready)) == (2, 0x04, 0x04), (
+            "it begins as soon as the format has begun"
+        )
+        assert medium.data[:512] == bytes(512)
+
+
+def test_any_number_of_commands_begin_when_an_exclusive_one_has_ended() -> None:
+    compare_and_write = bytes([0x89, *bytes(12), 1, 0, 0])
+    with Rig(medium=(medium := Held("read")), loopback=Loopback(ring_size=1 << 20, blocks=1024)) as rig:
+        swap = rig.loopback.submit(compare_and_write, data_out=bytes(1024))
+        assert medium.flushing.wait(60)
+        waiting = [rig.loopback.submit(bytes(6)) for _ in range(1000)]
+        time_for_the_pump(rig)
+        medium.gate.set()
+        assert rig.loopback.wait(swap).status == GOOD
+        assert {rig.loopback.wait(tag).status for tag in waiting} == {GOOD}
+
+
+def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
+    with Rig({"handler": "memory", "size": 1 << 20}) as rig:
+        assert rig.medium.never_blocks
+        assert rig.write(0, b"x" * 512, flags=0x08).status == GOOD
+        assert rig.run(bytes([0x04, 0, 0, 0, 0, 0])).status == GOOD
+        assert rig.read(0, 1).data == bytes(512)
+
+
+class _Exclusive:
+    """A table row made exclusive."""
+
+    exclusive, starts_alone, idempotent = True, False, True
+
+
+def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_answer: object) -> None:
+        raise RingCorruptError("the ring is not what it was")
+
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+        monkeypatch.setattr(rig.loopback.transport, "complete", refuse)
+        medium.gate.set()
+        wait_for(lambda: rig.failures)
+        assert flush not in rig.loopback.answers
+    assert rig.failures == ["lun 0: the ring is not what it was"]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_trace_tells_of_every_command() -> None:
+    with slow_rig(trace=True) as (rig, _medium):
+        rig.read(9, 2)
+        rig.run(bytes([0xFF]) + bytes(5))
+        read, refused = rig.traced[-2:]
+    assert (read.name, read.detail, read.status, read.length) == ("READ(10)", "lba=9 blocks=2", "GOOD", 1024)
+    assert refused.status == "CHECK CONDITION"
+    assert "INVALID COMMAND OPERATION CODE" in refused.sense.upper()
+
+
+def test_closing_waits_for_the_verbs_under_way() -> None:
+    closed = threading.Event()
+    with slow_rig() as (rig, medium):
+        flush = rig.loopback.submit(FLUSH)
+        assert medium.flushing.wait(10)
+
+        rig.pump.mailbox.post(partial(rig.served.end, rig.pump, closed.set))
+        assert not closed.wait(0.05)
+        medium.gate.set()
+        assert closed.wait(10)
+        assert rig.loopback.answers[flush].status == GOOD
+        # For the rig's own closing: nothing is left to close.
+        rig.served.end = lambda _pump, idle: idle()  # type: ignore[method-assign, assignment]
+
+
+def test_counters_count_each_command_once() -> None:
+    with slow_rig() as (rig, medium):
+        before = rig.stats.snapshot()
+        rig.read(0, 2)
+        rig.write(0, bytes(1024))
+        rig.run(bytes(6))
+        medium.fault = OSError(errno.EIO, "lost")
+        assert rig.read(0, 1).status == CHECK_CONDITION
+        after = rig.stats.snapshot()
+    counted = {
+        name: after[name] - before[name] for name in ("reads", "read_bytes", "writes", "others", "errors")
+    }
+    assert counted == {"reads": 1, "read_bytes": 1024, "writes": 1, "others": 1, "errors": 1}

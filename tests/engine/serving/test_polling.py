@@ -1,0 +1,102 @@
+"""Whether looking pays is found out by trying both ways."""
+
+import pytest
+
+from vscsihba.engine.serving.polling import PAUSE, STRETCH, TRIAL, VARIABLE, Polling, longest_look
+from vscsihba.engine.serving.pump import Pump
+from vscsihba.errors import UsageError
+
+MOST = 0.001
+
+
+def serve(polling: Polling, rounds: int, *, looking: float, sleeping: float) -> list[bool]:
+    """Note rounds of one command that take so many seconds; return which way each was taken."""
+    ways = []
+    for _ in range(rounds):
+        ways.append(polling.window > 0)
+        polling.note(looking if polling.window else sleeping, 1)
+    return ways
+
+
+def test_begins_by_sleeping_and_then_tries_both() -> None:
+    ways = serve(Polling(MOST), 2 * TRIAL, looking=1e-5, sleeping=1e-4)
+    assert ways == [False] * TRIAL + [True] * TRIAL
+
+
+def test_looks_where_that_is_quicker_and_tries_sleeping_now_and_then() -> None:
+    polling = Polling(MOST)
+    serve(polling, 10 * (STRETCH + TRIAL), looking=1e-5, sleeping=1e-4)
+    while polling.window:
+        polling.note(1e-5, 1)
+    serve(polling, TRIAL, looking=1e-5, sleeping=1e-4)
+    ways = serve(polling, 2 * (STRETCH + TRIAL), looking=1e-5, sleeping=1e-4)
+    assert ways == ([True] * STRETCH + [False] * TRIAL) * 2
+    assert polling.window == MOST
+
+
+def test_sleeps_where_looking_gains_little_or_nothing() -> None:
+    polling = Polling(MOST)
+    serve(polling, 10 * (STRETCH + TRIAL), looking=9.5e-5, sleeping=1e-4)
+    assert serve(polling, STRETCH + TRIAL, looking=9.5e-5, sleeping=1e-4).count(True) == TRIAL
+
+
+def test_follows_a_load_that_changes() -> None:
+    polling = Polling(MOST)
+    serve(polling, 10 * (STRETCH + TRIAL), looking=1e-5, sleeping=1e-4)
+    serve(polling, 10 * (STRETCH + TRIAL), looking=1e-4, sleeping=1e-5)
+    assert serve(polling, STRETCH + TRIAL, looking=1e-4, sleeping=1e-5).count(False) == STRETCH
+
+
+def test_counts_commands_not_rounds() -> None:
+    polling = Polling(MOST)
+    for _ in range(2 * TRIAL):  # a sleeper finds ten times as much, in five times the time
+        looking = polling.window > 0
+        polling.note(1e-5 if looking else 5e-5, 1 if looking else 10)
+    assert polling.window == 0
+
+
+def test_a_pause_begins_anew_by_sleeping() -> None:
+    polling = Polling(MOST)
+    serve(polling, 3 * TRIAL, looking=1e-5, sleeping=1e-4)
+    assert polling.window
+    polling.note(PAUSE * 2, 1)
+    assert not polling.window
+
+
+def test_rare_commands_are_never_looked_for() -> None:
+    polling = Polling(MOST)
+    for _ in range(10 * STRETCH):
+        polling.note(PAUSE * 2, 1)
+        assert not polling.window
+
+
+def test_rounds_without_a_command_change_nothing() -> None:
+    polling = Polling(MOST)
+    for _ in range(10 * STRETCH):
+        polling.note(1e-5, 0)
+    assert not polling.window
+
+
+def test_never_looks_when_told_not_to() -> None:
+    assert not any(serve(Polling(0), 10 * STRETCH, looking=1e-5, sleeping=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("word", "seconds"), [(None, 0.001), ("", 0.001), ("0", 0), ("250", 0.00025), ("100000", 0.1)]
+)
+def test_the_environment_says_how_long_to_look(word: str | None, seconds: float) -> None:
+    environment = {} if word is None else {VARIABLE: word}
+    assert longest_look(environment, processors=2) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("word", "seconds"), [(None, 0), ("", 0), ("50", 5e-5)])
+def test_nobody_looks_on_the_only_processor_unless_told_to(word: str | None, seconds: float) -> None:
+    environment = {} if word is None else {VARIABLE: word}
+    assert longest_look(environment, processors=1) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("word", ["-1", "1ms", "100001", "1e3", "²", " 5"])
+def test_what_cannot_be_meant_is_named(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, word)
+    with pytest.raises(UsageError, match=f"{VARIABLE}={word}"):
+        Pump()

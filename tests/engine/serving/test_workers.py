@@ -1,0 +1,103 @@
+"""Threads that may block: bounded, and no reason to wait at the end."""
+
+import errno
+import select
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from vscsihba.engine.serving.call_queue import Mailbox
+from vscsihba.engine.serving.workers import Workers
+from vscsihba.errors import NotBegunError
+
+
+def run_until(mailbox: Mailbox, done: Callable[[], bool]) -> None:
+    while not done():
+        assert select.select([mailbox], [], [], 10)[0]
+        mailbox.run()
+
+
+def test_results_come_back_on_the_mailboxs_thread() -> None:
+    mailbox, got = Mailbox(), list[tuple[int | None, Exception | None, str]]()
+    workers: Workers[int] = Workers("w", 2, mailbox)
+
+    def note(value: int | None, error: Exception | None) -> None:
+        got.append((value, error, threading.current_thread().name))
+
+    workers.submit(lambda: 42, note)
+    run_until(mailbox, lambda: bool(got))
+    assert got == [(42, None, threading.current_thread().name)]
+    workers.close()
+
+
+def test_an_error_is_carried_back() -> None:
+    mailbox, got = Mailbox(), list[Exception | None]()
+    workers: Workers[int] = Workers("w", 1, mailbox)
+    workers.submit(lambda: 1 // 0, lambda _value, error: got.append(error))
+    run_until(mailbox, lambda: bool(got))
+    assert isinstance(got[0], ZeroDivisionError)
+    workers.close()
+
+
+def test_no_more_than_the_limit_run_at_once() -> None:
+    mailbox, done = Mailbox(), list[None]()
+    workers: Workers[None] = Workers("w", 3, mailbox)
+    lock, gate = threading.Lock(), threading.Semaphore(0)
+    running, most = 0, 0
+
+    def job() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        gate.acquire()
+        with lock:
+            running -= 1
+
+    for _ in range(10):
+        workers.submit(job, lambda value, _error: done.append(value))
+    for _ in range(10):
+        gate.release()
+    run_until(mailbox, lambda: len(done) == 10)
+    assert 1 <= most <= 3
+    workers.close()
+
+
+def test_idle_threads_end_on_close() -> None:
+    mailbox, done = Mailbox(), list[None]()
+    workers: Workers[None] = Workers("ending", 2, mailbox)
+    workers.submit(lambda: None, lambda value, _error: done.append(value))
+    run_until(mailbox, lambda: bool(done))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("ending")]
+    workers.close()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    mailbox, gate = Mailbox(), threading.Event()
+    got: list[Exception | None] = []
+    workers: Workers[bool] = Workers("w", 4, mailbox)
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers.submit(gate.wait, lambda _value, error: got.append(error))
+    run_until(mailbox, lambda: bool(got))
+    assert isinstance(got[0], NotBegunError)
+    assert got[0].errno == errno.EAGAIN
+    assert workers.busy == len(got) - 1
+    monkeypatch.setattr(threading.Thread, "start", real)
+    workers.submit(gate.wait, lambda _value, error: got.append(error))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers.submit(gate.wait, lambda _value, error: got.append(error))
+    assert workers.busy == 2
+    gate.set()
+    run_until(mailbox, lambda: len(got) == 3)
+    assert got[1:] == [None, None]
+    workers.close()

@@ -1,0 +1,267 @@
+"""The task set of one logical unit (SAM-5): what waits, what runs, and who must not overlap whom.
+
+A command that must not overlap others (`exclusive`) waits until those under way have
+ended, and keeps newer ones waiting until it has; one that only begins alone (FORMAT UNIT)
+keeps them waiting until it has begun. So does one that was answered before it has ended
+(`abandon`): it may change the medium until then, and nothing newer may be overtaken by that.
+
+A block operation of a command of another unit, or of one that was answered, is a *visit*. It overlaps no
+exclusive command and begins nothing while one is abandoned, but overtakes those that only wait: the
+command that it belongs to may be what they wait for, here or on the other unit.
+
+Everything here runs on the pump's thread; only the verbs of the medium run on threads.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from vscsihba import scsi
+from vscsihba.block import BlockOp, BlockResult, Elsewhere, Execute, Keep, MediumOp
+from vscsihba.engine.serving.call_queue import Calls
+from vscsihba.engine.serving.task import Task
+from vscsihba.engine.serving.units_of_hba import Done
+from vscsihba.engine.serving.workers import Workers
+from vscsihba.stats import LunStats
+
+log = logging.getLogger(__name__)
+
+FAILED = scsi.Response(
+    scsi.Status.CHECK_CONDITION,
+    scsi.Sense(scsi.SenseKey.HARDWARE_ERROR, scsi.Asc.INTERNAL_TARGET_FAILURE).encode(),
+)
+"""The answer where our own code has failed."""
+
+Perform = Callable[[BlockOp], BlockResult]
+
+
+class TaskSet:
+    """Commands from their arrival to their end.
+
+    Attributes:
+        closing: What goes on after its command was answered ends.
+
+    Args:
+        lun: For log lines.
+        perform: Does one block operation, on whatever thread it is called.
+        elsewhere: Has a block operation done on the medium of another LUN, and calls back.
+        visit: Has one done on the own medium as a visit (`TaskSet.visit`), and calls back.
+        inline: No operation blocks: all are performed on the pump's thread.
+        workers: Threads for those that may block.
+        mailbox: The LUN's calls into the pump.
+        stats: Where operations that go to threads are counted.
+        held: Tells whether nothing may begin for now; `start_waiting` is then called again.
+        begun: Called with the tag before the first change of a command that must not run twice.
+        ended: Called with every task that has ended, and its response (None for work without a tag).
+    """
+
+    def __init__(
+        self,
+        lun: int,
+        perform: Perform,
+        elsewhere: Callable[[int, MediumOp, Done], None],
+        visit: Callable[[MediumOp, Done], None],
+        *,
+        inline: bool,
+        workers: Workers[BlockResult],
+        mailbox: Calls,
+        stats: LunStats,
+        held: Callable[[], bool],
+        begun: Callable[[int], None],
+        ended: Callable[[Task, scsi.Response | None], None],
+    ) -> None:
+        self.closing = False
+        self._lun = lun
+        self._perform = perform
+        self._elsewhere = elsewhere
+        self._visit = visit
+        self._inline = inline
+        self._workers = workers
+        self._mailbox = mailbox
+        self._stats = stats
+        self._held = held
+        self._begun = begun
+        self._ended = ended
+        self._waiting: deque[Task] = deque()
+        self._visits: deque[tuple[Task, Done]] = deque()
+        self._commands: dict[int, Task] = {}
+        self._running = self._background = self._abandoned = 0
+        self._exclusive = self._starting = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way, and nothing waits."""
+        waiting = self._waiting or self._visits
+        return not (self._running or self._background or self._abandoned or waiting)
+
+    @property
+    def clear(self) -> bool:
+        """A newer command may begin at once."""
+        return not (self._exclusive or self._waiting or self._abandoned)
+
+    @property
+    def hung(self) -> bool:
+        """The storage has not answered a command that was abandoned: nothing begins until it does."""
+        return bool(self._abandoned)
+
+    def add(self, task: Task) -> None:
+        """Take a command in; it begins when it may."""
+        if task.tag is not None:
+            self._commands[task.tag] = task
+        self._waiting.append(task)
+        self.start_waiting()
+
+    def visit(self, task: Task, done: Done) -> None:
+        """Take in a visit: a task without a tag that does one block operation and calls `done`."""
+        self._visits.append((task, done))
+        self.start_waiting()
+
+    def drop_visits(self, error: OSError) -> None:
+        """Begin none of the visits that wait: the unit has failed."""
+        while self._visits:
+            task, done = self._visits.popleft()
+            task.command.close()
+            done(None, error)
+
+    def go_on(self, work: Task, value: BlockResult = None, error: Exception | None = None) -> None:
+        """Take in what is left to do of a command that was answered; commands come before it.
+
+        `value` and `error` are the result of the block operation that it waits for, if it does.
+        """
+        work.follows = True
+        self._background += 1
+        self._mailbox.post(partial(self._advance, work, value, error))
+
+    def start_waiting(self) -> None:
+        """Begin with visits and waiting commands, in order, as far as exclusive ones allow."""
+        if self._starting:  # called from within: the loop below goes on by itself
+            return
+        self._starting = True
+        try:
+            while (task := self._next()) is not None:
+                self._running += 1
+                self._abandoned += task.abandoned
+                self._exclusive = task.exclusive
+                self._advance(task, None, None)
+        finally:
+            self._starting = False
+
+    def _next(self) -> Task | None:
+        """Take the next task that may begin now, None if none may."""
+        if self._exclusive or self._abandoned:
+            return None
+        if self._visits:
+            return self._visits.popleft()[0]
+        if not self._waiting or self._held():
+            return None
+        task = self._waiting[0]
+        if (task.exclusive or task.alone) and self._running:
+            return None
+        return self._waiting.popleft()
+
+    def drop(self, tags: Iterable[int]) -> list[int]:
+        """Forget those of the named commands that have not begun; return their tags."""
+        named = set(tags)
+        dropped = [task for task in self._waiting if task.tag in named]
+        for task in dropped:
+            self._waiting.remove(task)
+            task.command.close()
+        tags = [task.tag for task in dropped if task.tag is not None]
+        for tag in tags:
+            del self._commands[tag]
+        return tags
+
+    def find(self, tags: Iterable[int]) -> list[Task]:
+        """Return those of the named commands that have not ended, begun or not."""
+        return [self._commands[tag] for tag in tags if tag in self._commands]
+
+    def abandon(self, task: Task, *, stop: bool) -> None:
+        """Note that a command was answered and has not ended: it keeps its turn, and newer ones wait.
+
+        Args:
+            task: The command.
+            stop: It ends with the block operation under way.
+        """
+        task.abandoned, task.stopped = True, stop
+        self._abandoned += task not in self._waiting
+
+    def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
+        """Run a task until it ends or waits for a thread."""
+        if task.follows and self.closing:  # nobody waits for it
+            task.command.close()
+            self._end(task, None)
+            return
+        try:
+            op = task.resume(value, error)
+            while self._inline and not (task.follows or isinstance(op, Elsewhere | Keep)):
+                self._note_change(task, op)
+                value, error = self._perform_here(op)
+                op = task.resume(value, error)
+            self._note_change(task, op)
+            self._submit(task, op)
+        except StopIteration as stop:
+            self._end(task, stop.value)
+        except Exception:  # the barrier: no command of a guest's ends an engine
+            log.exception("lun %d: %s failed inside", self._lun, task.name)
+            task.command.close()
+            self._end(task, FAILED)
+
+    def _submit(self, task: Task, op: BlockOp) -> None:
+        """Have a block operation done on another thread, or by another unit, or in its turn among visits."""
+        self._stats.waits += 1
+        if isinstance(op, Elsewhere):
+            self._elsewhere(op.lun, op.operation, partial(self._post_back, task))
+        elif task.follows and not isinstance(op, Keep | Execute):
+            self._visit(op, partial(self._post_back, task))
+        else:
+            self._workers.submit(partial(self._perform, op), partial(self._back, task))
+
+    def _post_back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
+        """Go on with a task soon, by a call of this unit's own; commands come before it."""
+        self._mailbox.post(partial(self._back, task, value, error))
+
+    def _note_change(self, task: Task, op: BlockOp) -> None:
+        if task.tag is not None and task.is_first_change(op):
+            self._begun(task.tag)
+
+    def _perform_here(self, op: BlockOp) -> tuple[BlockResult, OSError | None]:
+        try:
+            return self._perform(op), None
+        except OSError as error:
+            return None, error
+
+    def _back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
+        """Go on with a task whose block operation a thread has done."""
+        if task.abandoned:
+            log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
+        if task.abandoned and task.alone:
+            # An erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations").
+            self._ended(task, None)
+            self._leave(task)
+            task.tag, task.abandoned, task.stopped = None, False, False
+            self.go_on(task, value, error)
+            self.start_waiting()
+        elif task.stopped:
+            task.command.close()
+            self._end(task, None)
+        else:
+            self._advance(task, value, error)
+
+    def _end(self, task: Task, response: scsi.Response | None) -> None:
+        try:
+            self._ended(task, response)
+        finally:  # no count is off, whatever becomes of the answer
+            if task.follows:
+                self._background -= 1
+            else:
+                self._leave(task)
+        self.start_waiting()
+
+    def _leave(self, task: Task) -> None:
+        """Count a command out."""
+        self._running -= 1
+        self._abandoned -= task.abandoned
+        self._exclusive = self._exclusive and not task.exclusive
+        if task.tag is not None:
+            del self._commands[task.tag]

@@ -1,0 +1,96 @@
+"""Threads for the verbs that may block, a few for each logical unit.
+
+A unit has threads of its own, so that one whose storage hangs holds up nobody else.
+They are started when first needed and die with the process: nothing waits for a thread
+whose verb never returns.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from vscsihba import threads
+from vscsihba.engine.serving.call_queue import Calls
+from vscsihba.errors import NotBegunError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Done = Callable[[T | None, Exception | None], None]
+
+
+class Workers(Generic[T]):
+    """At most `limit` threads that run jobs and post what came of them.
+
+    Args:
+        name: Shown as the threads' name.
+        limit: How many jobs may run at once.
+        mailbox: Where results are posted; its owner runs the `done` callbacks.
+
+    Attributes:
+        busy: Jobs that were submitted and whose `done` was not called yet.
+    """
+
+    def __init__(self, name: str, limit: int, mailbox: Calls) -> None:
+        self._name = name
+        self._limit = limit
+        self._mailbox = mailbox
+        self._jobs: SimpleQueue[tuple[Callable[[], T], Done[T]] | None] = SimpleQueue()
+        self._threads = 0
+        self.busy = 0
+
+    def submit(self, job: Callable[[], T], done: Done[T]) -> None:
+        """Run `job` on a thread, then `done(result, None)` or `done(None, error)` by the mailbox.
+
+        Called by the mailbox's thread only. Where the machine has no room for another thread, those that
+        are there do the job; if there is none, the job is not begun and `done` gets a `NotBegunError`.
+        """
+        self._jobs.put((job, done))
+        self.busy += 1
+        if self._threads < min(self.busy, self._limit):
+            try:
+                self._start()
+            except (OSError, MemoryError) as error:
+                log.warning("%s: %s", self._name, error)
+                if not self._threads:
+                    self._refuse(NotBegunError(f"{self._name}: {error}"))
+
+    def _start(self) -> None:
+        name = f"{self._name}-{self._threads + 1}"
+        threads.start(threading.Thread(target=self._work, name=name, daemon=True))
+        self._threads += 1
+
+    def _refuse(self, error: OSError) -> None:
+        """Tell every job that waits, and for which there is no thread, that it cannot be begun."""
+        try:
+            while (item := self._jobs.get_nowait()) is not None:
+                self._mailbox.post(self._delivery(item[1], None, error))
+        except Empty:
+            return
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, done = item
+            result, error = None, None
+            try:
+                result = job()
+            except Exception as failure:  # noqa: BLE001 - carried to the barrier, which judges it
+                error = failure
+            except SystemExit:  # it would end the thread without a word
+                error = RuntimeError("a job has called sys.exit")
+            self._mailbox.post(self._delivery(done, result, error))
+            del item, job, done, result, error  # a waiting thread must not keep views of a ring alive
+
+    def _delivery(self, done: Done[T], result: T | None, error: Exception | None) -> Callable[[], None]:
+        def deliver() -> None:
+            self.busy -= 1
+            done(result, error)
+
+        return deliver
+
+    def close(self) -> None:
+        """End the threads once they are idle; jobs that were submitted still run."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
