@@ -49,7 +49,9 @@ class Record:
     def write(
         self, legs: Iterable[MirrorLeg], *, joining: Collection[MirrorLeg] = (), size: int | None = None
     ) -> dict[MirrorLeg, OSError]:
-        """Write new metadata to the state file and every leg that is used; `demand_majority` has to follow.
+        """Write new metadata to the state file, then to every leg that is used.
+
+        Where all these together cannot make it count, no leg is written. `demand_majority` has to follow.
 
         Args:
             legs: All of the mirror.
@@ -67,20 +69,23 @@ class Record:
             self._uncounted.append(self._proposal)
         self._proposal = self._propose(legs, joining, size)
         self._written, self._state_error = set(), None
-        failures: dict[MirrorLeg, OSError] = {}
-        outcomes: list[tuple[MirrorLeg, Outcome[None]]] = []
-        for leg in legs:
-            if leg.standing is Standing.GONE or not leg.has_room:
-                continue
-            try:
-                outcomes.append((leg, leg.begin_mark(self._proposal)))
-            except OSError as error:
-                failures[leg] = error
+        # First, and alone if that is not enough: whatever a leg may say after a crash, the state file has
+        # then said it too, so legs that are opened without each other cannot go different ways.
         try:
             attempt(lambda: self._state.save(self._proposal))
             self._state_event = self._proposal.event
         except OSError as error:
             self._state_error = error
+        used = [leg for leg in legs if leg.standing is not Standing.GONE and leg.has_room]
+        if not self._is_enough({leg.uuid for leg in used}):
+            return {}
+        failures: dict[MirrorLeg, OSError] = {}
+        outcomes: list[tuple[MirrorLeg, Outcome[None]]] = []
+        for leg in used:
+            try:
+                outcomes.append((leg, leg.begin_mark(self._proposal)))
+            except OSError as error:
+                failures[leg] = error
         return failures | self._await(outcomes)
 
     def _await(self, outcomes: Iterable[tuple[MirrorLeg, Outcome[None]]]) -> dict[MirrorLeg, OSError]:
@@ -115,15 +120,19 @@ class Record:
         Raises:
             OSError: They have not; what counts now counts still.
         """
-        written, has_state = self._written, self._state_error is None
-        electors = (self.metadata, *self._uncounted)
-        if not all(each.is_majority(written, state_file=has_state) for each in electors):
+        if not self._is_enough(self._written):
             error = self._state_error or OSError(errno.EIO, "the other legs cannot be written")
             raise OSError(
                 error.errno or errno.EIO,
                 f"which legs have all the data cannot be recorded by a majority: {error.strerror or error}",
             )
         self.metadata, self.is_due, self._uncounted = self._proposal, False, []
+
+    def _is_enough(self, legs: Collection[str]) -> bool:
+        """Tell whether some legs, and the state file if it was written, let what was written last count."""
+        electors = (self.metadata, *self._uncounted)
+        has_state = self._state_error is None
+        return all(each.is_majority(legs, state_file=has_state) for each in electors)
 
     def introduce(self, leg: MirrorLeg) -> None:
         """Write the first mark of a leg that is to be behind, before anything else is written to it.

@@ -590,6 +590,26 @@ def test_no_write_is_acknowledged_before_the_drop_is_recorded(disk: Path) -> Non
         assert read(made, 0, 3) == b"two"
 
 
+def test_legs_that_were_used_without_each_other_and_could_not_record_it_do_not_contradict(disk: Path) -> None:
+    full = mock.patch.object(
+        mirror_state.MirrorState, "save", side_effect=OSError(errno.ENOSPC, "No space left on device")
+    )
+    stack = build({**plain_mirror(disk), "retry": 0.0})
+    members = handler_of(stack.open())._members
+    members.judge(members.legs, {members.legs[1]: OSError(5, "once")})
+    with full, pytest.raises(OSError, match="cannot be recorded by a majority"):
+        members.keep()
+    killed = mock.patch.object(members, "keep", side_effect=OSError(5, "killed before that"))
+    with killed, pytest.raises(OSError, match="killed before that"):
+        stack.close()
+    (disk / "a.img").rename(disk / "away")
+    with full, pytest.raises(OSError, match="cannot be recorded by a majority"):
+        build(plain_mirror(disk)).open()
+    (disk / "away").rename(disk / "a.img")
+    with build(plain_mirror(disk)) as made:
+        assert standings(made) == "ww"
+
+
 def test_a_state_file_whose_flush_has_failed_once_is_written_anew(disk: Path) -> None:
     real, failures = os.fdatasync, [OSError(errno.EIO, "once")]
 

@@ -21,6 +21,7 @@ class Copy:
         self.standing = standing
         self.metadata = metadata
         self.fails = False
+        self.marks = 0
 
     def entry(self, state: Any = None) -> LegEntry:
         states: dict[Standing, Any] = {Standing.WHOLE: "in", Standing.BEHIND: "behind", Standing.GONE: "out"}
@@ -31,6 +32,7 @@ class Copy:
             raise OSError(errno.EIO, "broken")
 
     def begin_mark(self, _metadata: Metadata) -> "Copy":
+        self.marks += 1
         return self
 
     def give_up(self, _outcome: "Copy") -> None:
@@ -67,3 +69,22 @@ def test_what_may_be_believed_after_a_crash_is_not_overruled_by_those_who_counte
     state.fails = True
     assert record.write(legs) == {}
     record.demand_majority()  # from now on leg b alone is enough, as before
+
+
+def test_no_leg_is_written_where_it_could_not_make_the_change_count() -> None:
+    one, other = Copy("a", Standing.WHOLE), Copy("b", Standing.WHOLE)
+    legs: Any = [one, other]
+    entries = (one.entry(), other.entry())
+    metadata = Metadata(uuid="m", event=1, session="", size=1 << 20, region_size=65536, legs=entries)
+    state = Copy("", Standing.WHOLE, metadata)
+    record = Record(cast("Any", state), metadata, None)
+    other.standing = Standing.GONE
+    state.fails = True
+    assert record.write(legs) == {}
+    with pytest.raises(OSError, match="cannot be recorded by a majority"):
+        record.demand_majority()
+    assert one.marks == 0  # else it would say that it is the only one, and the other leg perhaps likewise
+    other.standing = Standing.WHOLE
+    assert record.write(legs) == {}
+    record.demand_majority()  # both legs are enough without the state file
+    assert (one.marks, other.marks) == (1, 1)
