@@ -221,7 +221,7 @@ MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase | 
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class OnUnit:
     """Do `operation` on the medium of another logical unit of the same HBA. Answered as it is."""
 
     lun: int
@@ -266,7 +266,7 @@ class Keep:
     state: bytes
 
 
-BlockOp = MediumOp | Elsewhere | Execute | Keep
+BlockOp = MediumOp | OnUnit | Execute | Keep
 BlockResult = list[ExtentStatus] | Space | Executed | None
 
 

@@ -146,7 +146,7 @@ def test_handler_luns_know_each_other_as_copies_need_it() -> None:
         units = [hba.add_lun(n, handler={"handler": "memory", "size": "1MiB"}).unit for n in (0, 1)]
         port.run(1, TEST_UNIT_READY)
         port.run(0, TEST_UNIT_READY)
-        assert set(units[0].peers.values()) == set(units)
+        assert set(units[0].hba_units.values()) == set(units)
 
 
 def test_linking_waits_for_the_caller_and_not_the_other_way() -> None:

@@ -11,13 +11,13 @@ from vscsihba.block import (
     Buffer,
     Capabilities,
     CryptoErase,
-    Elsewhere,
     Extent,
     Extents,
     ExtentStatus,
     Flush,
     Geometry,
     Keep,
+    OnUnit,
     Read,
     Space,
     Unmap,
@@ -99,7 +99,7 @@ class Disk:
         self.operations: list[BlockOp] = []
         self.faults: dict[type, OSError] = {}
         self.bad_offsets: set[int] = set()
-        self.peers: dict[int, Disk] = {}
+        self.hba_units: dict[int, Disk] = {}
         self.space: Space | None = None
 
     def run(self, cdb: bytes | str, out: bytes | None = None, room: int = 4096) -> Answer:
@@ -118,8 +118,8 @@ class Disk:
 
     def join(self, lun: int, peer: "Disk") -> None:
         """Let another disk be visible as `lun`."""
-        self.peers[lun] = peer
-        self.lu.peers = {number: disk.lu for number, disk in self.peers.items()}
+        self.hba_units[lun] = peer
+        self.lu.hba_units = {number: disk.lu for number, disk in self.hba_units.items()}
 
     def no_data(self) -> Buffer:
         return Buffer()
@@ -156,8 +156,8 @@ class Disk:
                 return self._extents(extent)
             case Flush():
                 pass
-            case Elsewhere(lun, there):
-                return self.peers[lun].perform(there)
+            case OnUnit(lun, there):
+                return self.hba_units[lun].perform(there)
             case AskSpace():
                 return self.space
             case Keep(state):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from vscsihba.scsi import log_pages, mode_pages, vpd
-from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.command import Command, Data, MediumAccess
 from vscsihba.scsi.commands.target_core import handled_by_target_core
 from vscsihba.scsi.features import Feature
 from vscsihba.scsi.opcodes import TABLE
@@ -35,10 +35,10 @@ _FEATURES = {
 _DATA = {Data.NONE: "", Data.IN: "in", Data.OUT: "out"}
 
 _MEDIUM = {
-    Medium.UNTOUCHED: "",
-    Medium.READY: "ready",
-    Medium.WRITABLE: "writable",
-    Medium.REPLACED: "writable, contents replaced",
+    MediumAccess.UNTOUCHED: "",
+    MediumAccess.READY: "ready",
+    MediumAccess.WRITABLE: "writable",
+    MediumAccess.REPLACED: "writable, contents replaced",
 }
 
 _NOTES = """\

@@ -3,7 +3,7 @@
 import pytest
 
 from vscsihba.scsi import Asc, Sense, SenseKey
-from vscsihba.scsi.sense import FieldPointer, Progress
+from vscsihba.scsi.sense import FieldPointer, ProgressIndication
 
 LOST = Sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR, information=0x12345678)
 
@@ -41,10 +41,10 @@ def test_deferred_error_has_its_own_response_code(descriptor: bool, code: int) -
         (FieldPointer(2), "c0 0002"),
         (FieldPointer(1, 4), "cc 0001"),
         (FieldPointer(0x123, 0, in_cdb=False), "88 0123"),
-        (Progress(0x8000), "80 8000"),
+        (ProgressIndication(0x8000), "80 8000"),
     ],
 )
-def test_sense_key_specific_bytes(pointer: FieldPointer | Progress, encoded: str) -> None:
+def test_sense_key_specific_bytes(pointer: FieldPointer | ProgressIndication, encoded: str) -> None:
     sense = Sense(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB, specific=pointer)
     assert sense.encode()[15:18] == bytes.fromhex(encoded)
     assert sense.encode(descriptor=True)[8:] == bytes.fromhex("02060000" + encoded + "00")

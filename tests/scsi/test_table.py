@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.scsi.disk import BLOCK, everything, invalid_field
 from vscsihba.block import Buffer
-from vscsihba.scsi import FAST_PATH_OPCODES, TABLE, Asc, Command, Data, Medium, SenseKey, Status, lookup
+from vscsihba.scsi import FAST_PATH_OPCODES, TABLE, Asc, Command, Data, MediumAccess, SenseKey, Status, lookup
 from vscsihba.scsi.command import NAMING_FIELDS, Cdb
 from vscsihba.scsi.commands.target_core import handled_by_target_core
 from vscsihba.scsi.copy.manager import CopyOperation
@@ -157,7 +157,7 @@ def test_lba_range_is_checked(row: Command) -> None:
     assert ask(highest, 1) == out_of_range, "would wrap around"
 
 
-@each([row for row in ROWS if row.medium in (Medium.WRITABLE, Medium.REPLACED)])
+@each([row for row in ROWS if row.medium in (MediumAccess.WRITABLE, MediumAccess.REPLACED)])
 def test_write_protected_medium_is_never_changed(row: Command) -> None:
     disk = everything(read_only=True)
     answer = disk.run(bytes(build(row)), out=bytes(BLOCK))
@@ -165,7 +165,7 @@ def test_write_protected_medium_is_never_changed(row: Command) -> None:
     assert disk.operations == []
 
 
-@each([row for row in ROWS if row.data is Data.OUT and row.medium is not Medium.WRITABLE])
+@each([row for row in ROWS if row.data is Data.OUT and row.medium is not MediumAccess.WRITABLE])
 def test_command_that_is_no_write_leaves_the_medium_alone(row: Command) -> None:
     disk = everything()
     before = bytes(disk.medium)
@@ -205,4 +205,4 @@ def test_short_cut_reads_what_the_table_reads(opcode: int) -> None:
     cdb[-1] = 0x04
     decoded = Cdb(row, bytes(cdb))
     assert unpack(b"??" + cdb, 2) == (0x18, decoded["lba"], decoded["blocks"], 0x04)
-    assert is_write == (row.medium is Medium.WRITABLE)
+    assert is_write == (row.medium is MediumAccess.WRITABLE)

@@ -13,7 +13,7 @@ Knows T10's standards; knows no file descriptor, clock, thread or log.
 
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import lookup
-from vscsihba.scsi.command import Command, Data, Medium
+from vscsihba.scsi.command import Command, Data, MediumAccess
 from vscsihba.scsi.describe import describe, describe_sense, status_name
 from vscsihba.scsi.failed_flush import FailedFlush
 from vscsihba.scsi.identity import Identity
@@ -32,7 +32,7 @@ __all__ = [
     "FailedFlush",
     "Identity",
     "LogicalUnit",
-    "Medium",
+    "MediumAccess",
     "PassThroughUnit",
     "Response",
     "Sense",

@@ -43,7 +43,7 @@ def decode(cdb: bytes, table: Table = TABLE) -> Cdb:
     decoded = Cdb(command, cdb)
     if command.opcode == VARIABLE_LENGTH and decoded["additional_cdb_length"] != command.length - 8:
         raise decoded.invalid("additional_cdb_length")
-    decoded.check_refused()
+    decoded.check_reserved()
     return decoded
 
 

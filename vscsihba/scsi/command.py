@@ -33,7 +33,7 @@ class Data(Enum):
     OUT = auto()
 
 
-class Medium(Enum):
+class MediumAccess(Enum):
     """What a command wants of the medium."""
 
     UNTOUCHED = auto()
@@ -83,7 +83,7 @@ class Command:
     fields: str
     run: Run
     data: Data = Data.NONE
-    medium: Medium = Medium.UNTOUCHED
+    medium: MediumAccess = MediumAccess.UNTOUCHED
     needs: Feature = Feature.ALWAYS
     exclusive: bool = False
     starts_alone: bool = False
@@ -151,8 +151,8 @@ class Cdb:
         place = self.command.layout.fields[name]
         return illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(place.byte, place.bit_pointer))
 
-    def check_refused(self) -> None:
-        """Refuse a CDB that sets what must be zero.
+    def check_reserved(self) -> None:
+        """Check that all fields and bits that must be zero are zero.
 
         Raises:
             CheckCondition: INVALID FIELD IN CDB.

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from vscsihba.block import BlockOp, BlockResult, Elsewhere, Extents, Flush, Keep, Read
+from vscsihba.block import BlockOp, BlockResult, Extents, Flush, Keep, OnUnit, Read
 from vscsihba.errors import MediumError, NotBegunError
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.failed_flush import LOST, FailedFlush
@@ -60,7 +60,7 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
         return Sense(*_UNKNOWN)  # it says nothing of the medium
     if fault.errno == errno.EIO:
         lba = fault.offset // block_size if isinstance(fault, MediumError) else None
-        asked = operation.operation if isinstance(operation, Elsewhere) else operation
+        asked = operation.operation if isinstance(operation, OnUnit) else operation
         reading = isinstance(asked, Read | Extents)
         return Sense(
             SenseKey.MEDIUM_ERROR,

@@ -21,7 +21,7 @@ def offered(
     capabilities: Capabilities, *, removable: bool, target_core: bool, variable_length: bool
 ) -> frozenset[Feature]:
     """Return what a unit has: from its medium, and from what was asked for it."""
-    found = {
+    offers = {
         Feature.ALWAYS: True,
         Feature.UNMAP: capabilities.unmap,
         Feature.CRYPTO_ERASE: capabilities.crypto_erase,
@@ -30,4 +30,4 @@ def offered(
         Feature.TARGET_CORE: target_core,
         Feature.VARIABLE_LENGTH: variable_length,
     }
-    return frozenset(feature for feature, there in found.items() if there)
+    return frozenset(feature for feature, there in offers.items() if there)

@@ -30,7 +30,7 @@ class Identity:
         Raises:
             UsageError: The serial number or the designator is malformed.
         """
-        _check("serial number", self.serial, 200)
+        _check_text("serial number", self.serial, 200)
         if len(self.naa) != _NAA_LENGTHS.get(self.naa[0] >> 4 if self.naa else 0):
             raise UsageError(
                 f"{self.naa.hex()!r} is no NAA designator: 16 bytes of type 6, or 8 of 2, 3 or 5"
@@ -75,15 +75,15 @@ class Product:
         Raises:
             UsageError: One of them is too long, or not printable ASCII.
         """
-        _check("vendor", self.vendor, 8)
-        _check("product", self.name, 16)
-        _check("product revision", self.revision, 4)
+        _check_text("vendor", self.vendor, 8)
+        _check_text("product", self.name, 16)
+        _check_text("product revision", self.revision, 4)
 
     def encode(self) -> bytes:
         """Return the 28 bytes of standard INQUIRY data."""
         return f"{self.vendor:8}{self.name:16}{self.revision:4}".encode()
 
 
-def _check(what: str, text: str, longest: int) -> None:
+def _check_text(what: str, text: str, longest: int) -> None:
     if not text or len(text) > longest or not (text.isascii() and text.isprintable()):
         raise UsageError(f"the {what} {text!r} is not 1 to {longest} printable ASCII characters")

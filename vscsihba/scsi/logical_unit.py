@@ -15,14 +15,14 @@ from vscsihba.block import (
     BlockResult,
     Buffer,
     Capabilities,
-    Elsewhere,
     Execute,
     Geometry,
     Keep,
+    OnUnit,
 )
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import decode, lookup
-from vscsihba.scsi.command import Command, Data, Medium, Tally
+from vscsihba.scsi.command import Command, Data, MediumAccess, Tally
 from vscsihba.scsi.commands.buffers import Buffers
 from vscsihba.scsi.commands.maintenance import Timestamp
 from vscsihba.scsi.copy.manager import CopyOperations
@@ -39,12 +39,12 @@ from vscsihba.scsi.pending import Pending
 from vscsihba.scsi.readiness import Erasure, Readiness
 from vscsihba.scsi.response import Response, Status, Steps
 from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
-from vscsihba.scsi.self_test import Outcome, SelfTest, abort
+from vscsihba.scsi.self_test import SelfTest, SelfTestResult, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import SpaceWatch
 from vscsihba.stats import LunStats
 
-_CHANGED = (Medium.WRITABLE, Medium.REPLACED)
+_CHANGED = (MediumAccess.WRITABLE, MediumAccess.REPLACED)
 """What a command wants of the medium if it is to change it."""
 
 _SYNCHRONIZE_CACHE = (0x35, 0x91)
@@ -82,7 +82,7 @@ class LogicalUnit:
         fast_path_clear: Nothing stands in the way of a plain READ or WRITE.
         writable: The medium is not write protected.
         table: The rows of the opcode table that this unit has.
-        peers: The other units of the HBA, by LUN; whoever assembles the HBA fills it in.
+        hba_units: The units of the HBA, by LUN; the engine sets it.
         write_through: Every write must reach stable storage before its status (WCE=0).
     """
 
@@ -114,7 +114,7 @@ class LogicalUnit:
         self.product = Product(vendor, product, revision)
         self.timestamp = Timestamp(clock)
         self.failed_flush = failed_flush or FailedFlush(clock=clock)
-        self.peers: Mapping[int, LogicalUnit] = {}
+        self.hba_units: Mapping[int, LogicalUnit] = {}
         self._max_transfer = max_transfer
         self._hardware_protected = read_only or capabilities.read_only
         features = offered(
@@ -223,8 +223,8 @@ class LogicalUnit:
 
     def notice(self, operation: BlockOp) -> None:
         """Let the tokens know what is about to change, here or on another unit that is still there."""
-        if isinstance(operation, Elsewhere):
-            if (peer := self.peers.get(operation.lun)) is not None:
+        if isinstance(operation, OnUnit):
+            if (peer := self.hba_units.get(operation.lun)) is not None:
                 peer.notice(operation.operation)
         elif self.tokens and not isinstance(operation, Execute | Keep):
             self.tokens.notice(operation)
@@ -282,7 +282,7 @@ class LogicalUnit:
     def _restart(self, asc: Asc) -> None:
         self.mode_pages.reset()
         self.readiness.reset()
-        abort(self.self_tests, Outcome.ABORTED_BY_RESET)
+        abort(self.self_tests, SelfTestResult.ABORTED_BY_RESET)
         self._pending.clear()
         self.raise_unit_attention(asc)
 

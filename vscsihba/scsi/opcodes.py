@@ -28,7 +28,7 @@ from vscsihba.scsi.block.sanitize import (
 )
 from vscsihba.scsi.block.start_stop import prevent_allow_medium_removal, start_stop_unit
 from vscsihba.scsi.block.verify import verify, write_and_verify
-from vscsihba.scsi.command import Command, Data, Medium, Tally
+from vscsihba.scsi.command import Command, Data, MediumAccess, Tally
 from vscsihba.scsi.commands.buffers import read_buffer, write_buffer
 from vscsihba.scsi.commands.diagnostic import receive_diagnostic_results, send_diagnostic
 from vscsihba.scsi.commands.inquiry import inquiry
@@ -53,7 +53,7 @@ from vscsihba.scsi.copy.token_information import receive_rod_token_information
 from vscsihba.scsi.features import Feature
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
-_READY, _WRITABLE, _REPLACED = Medium.READY, Medium.WRITABLE, Medium.REPLACED
+_READY, _WRITABLE, _REPLACED = MediumAccess.READY, MediumAccess.WRITABLE, MediumAccess.REPLACED
 
 _LONG_RANGE = (
     "lba=12-19 expected_initial_logical_block_reference_tag=20-23~"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.command import Command, Data, Medium
-from vscsihba.scsi.sense import Progress, Sense, SenseKey
+from vscsihba.scsi.command import Command, Data, MediumAccess
+from vscsihba.scsi.sense import ProgressIndication, Sense, SenseKey
 
 
 class PowerCondition(IntEnum):
@@ -53,7 +53,7 @@ class Erasure:
         if self.failed:
             return Sense(SenseKey.MEDIUM_ERROR, self.failure)
         indication = min(self.done * 0x10000 // max(self.total, 1), 0xFFFF)
-        return Sense(SenseKey.NOT_READY, self.running, specific=Progress(indication))
+        return Sense(SenseKey.NOT_READY, self.running, specific=ProgressIndication(indication))
 
 
 class Readiness:
@@ -88,16 +88,16 @@ class Readiness:
         After a failed erasure, only another can follow.
         """
         if self.erasure is not None and not command.allowed_during_format:
-            renews = command.medium is Medium.REPLACED and self.erasure.failed
+            renews = command.medium is MediumAccess.REPLACED and self.erasure.failed
             if not renews:
                 return self.erasure.sense
-        if not self.present and command.medium is not Medium.UNTOUCHED:
+        if not self.present and command.medium is not MediumAccess.UNTOUCHED:
             return Sense(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)
         return None
 
     def wake(self, command: Command) -> None:
         """Become active if `command` moves data of the medium (SPC-5 "Power condition state machine")."""
-        if command.medium is not Medium.UNTOUCHED and command.data is not Data.NONE:
+        if command.medium is not MediumAccess.UNTOUCHED and command.data is not Data.NONE:
             self.enter(PowerCondition.ACTIVE)
 
     def enter(self, condition: PowerCondition) -> None:

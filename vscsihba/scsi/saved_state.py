@@ -65,9 +65,11 @@ def decode_state(state: bytes, mode_pages: ModePages) -> Kept:
     return Kept(information, erasure)
 
 
-def _decode_erasure(found: dict[str, object]) -> Erasure:
-    failure = _FAILURES[str(found["kind"])]
-    return Erasure(running=failure, failure=failure, total=0, failed=True, may_exit=found["may_exit"] is True)
+def _decode_erasure(stored: dict[str, object]) -> Erasure:
+    failure = _FAILURES[str(stored["kind"])]
+    return Erasure(
+        running=failure, failure=failure, total=0, failed=True, may_exit=stored["may_exit"] is True
+    )
 
 
 def _merge(values: bytes, kept: bytes, mask: bytes) -> bytes:

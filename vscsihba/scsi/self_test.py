@@ -35,7 +35,7 @@ class SelfTestCode(IntEnum):
     FOREGROUND_EXTENDED = 6
 
 
-class Outcome(IntEnum):
+class SelfTestResult(IntEnum):
     """SELF-TEST RESULTS, SPC-5 "Self-Test Results log page"."""
 
     PASSED = 0x0
@@ -58,7 +58,7 @@ class SelfTest:
 
     code: SelfTestCode
     hours: int
-    outcome: Outcome = Outcome.RUNNING
+    outcome: SelfTestResult = SelfTestResult.RUNNING
     sense: Sense | None = None
 
     def encode(self) -> bytes:
@@ -83,19 +83,19 @@ def run(lu: LogicalUnit, test: SelfTest, *, extended: bool) -> Background:
     """
     try:
         for extent in _everything(lu) if extended else _three_places(lu):
-            if test.outcome is not Outcome.RUNNING:
+            if test.outcome is not SelfTestResult.RUNNING:
                 break
             yield from read_pieces(extent, lambda _at, _piece: None)
     except CheckCondition as condition:
-        test.outcome, test.sense = Outcome.FAILED, condition.sense
+        test.outcome, test.sense = SelfTestResult.FAILED, condition.sense
         raise
-    if test.outcome is Outcome.RUNNING:
-        test.outcome = Outcome.PASSED
+    if test.outcome is SelfTestResult.RUNNING:
+        test.outcome = SelfTestResult.PASSED
 
 
-def abort(tests: Iterable[SelfTest], outcome: Outcome) -> bool:
+def abort(tests: Iterable[SelfTest], outcome: SelfTestResult) -> bool:
     """Stop the test that runs; it ends with its next piece. Tell whether there was one."""
-    running = [test for test in tests if test.outcome is Outcome.RUNNING]
+    running = [test for test in tests if test.outcome is SelfTestResult.RUNNING]
     for test in running:
         test.outcome = outcome
     return bool(running)

@@ -65,7 +65,7 @@ class FieldPointer:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ProgressIndication:
     """How far a long operation has come, in 65 536ths (NO SENSE, NOT READY)."""
 
     indication: int

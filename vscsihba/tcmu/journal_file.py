@@ -70,9 +70,9 @@ def discard(path: Path) -> None:
 def _open(path: Path, header: bytes) -> mmap.mmap:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     signed = header + _CRC.pack(zlib.crc32(header))
-    found = _read_header(path)
-    if found != signed:
-        _make(path, signed, distrusted=found is not None and not _is_older(found))
+    existing = _read_header(path)
+    if existing != signed:
+        _make(path, signed, distrusted=existing is not None and not _is_older(existing))
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         return mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -93,13 +93,13 @@ def _read_header(path: Path) -> bytes | None:
         os.close(fd)
 
 
-def _is_older(found: bytes) -> bool:
+def _is_older(header: bytes) -> bool:
     """Tell whether a header that is not ours is whole and of our layout, hence of another device."""
-    if len(found) != _HEADER.size + _CRC.size:
+    if len(header) != _HEADER.size + _CRC.size:
         return False
-    magic, version, _ = _HEADER.unpack_from(found)
-    (crc,) = _CRC.unpack_from(found, _HEADER.size)
-    return (magic, version, crc) == (_MAGIC, _VERSION, zlib.crc32(found[: _HEADER.size]))
+    magic, version, _ = _HEADER.unpack_from(header)
+    (crc,) = _CRC.unpack_from(header, _HEADER.size)
+    return (magic, version, crc) == (_MAGIC, _VERSION, zlib.crc32(header[: _HEADER.size]))
 
 
 def _make(path: Path, header: bytes, *, distrusted: bool) -> None:

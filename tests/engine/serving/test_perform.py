@@ -6,12 +6,12 @@ import pytest
 
 from vscsihba.block import (
     AskSpace,
-    Elsewhere,
     Execute,
     Extent,
     Extents,
     Flush,
     Keep,
+    OnUnit,
     Read,
     Resize,
     Unmap,
@@ -54,7 +54,7 @@ def test_each_operation_reaches_its_verb(media: dict[int, Handler]) -> None:
 
 def test_work_elsewhere_is_for_the_other_unit(media: dict[int, Handler]) -> None:
     with pytest.raises(OSError, match="LUN 5 is not served here") as gone:
-        perform(media[0], Elsewhere(5, Flush()))
+        perform(media[0], OnUnit(5, Flush()))
     assert gone.value.errno == errno.ENOTCONN
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scsi.disk import BLOCK, Answer, Disk, everything, invalid_field
-from vscsihba.block import Buffer, Elsewhere, Read, Write, WriteZeroes
+from vscsihba.block import Buffer, OnUnit, Read, Write, WriteZeroes
 from vscsihba.scsi import Asc, SenseKey
 from vscsihba.scsi.copy.token_copy import LONGEST_TIMEOUT, MOST_RANGES
 from vscsihba.scsi.sense import CheckCondition
@@ -199,7 +199,7 @@ def test_token_is_revoked_by_a_copy_from_another_unit(disk: Disk) -> None:
     other = Disk(name="other")
     other.join(7, disk)
     token = token_of(disk, [(2, 3)])
-    other.lu.notice(Elsewhere(7, Write(4 * BLOCK, [memoryview(bytes(BLOCK))])))
+    other.lu.notice(OnUnit(7, Write(4 * BLOCK, [memoryview(bytes(BLOCK))])))
     assert write(disk, token, [(10, 3)]).condition == REVOKED
 
 

@@ -9,11 +9,11 @@ from vscsihba.block import (
     BlockOp,
     BlockResult,
     CryptoErase,
-    Elsewhere,
     Execute,
     Extents,
     Flush,
     Keep,
+    OnUnit,
     Read,
     Resize,
     Unmap,
@@ -33,7 +33,7 @@ def perform(medium: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_
 
     Args:
         medium: Of the logical unit that asks.
-        op: What to do. Work `Elsewhere` is for the other unit's task set.
+        op: What to do. Work `OnUnit` is for the other unit's task set.
         keep: Stores the state of a `Keep`.
 
     Raises:
@@ -75,6 +75,6 @@ def _perform(  # noqa: C901 - one case an operation
             return execute(medium, cdb, views)
         case Keep(state):
             keep(state)
-        case Elsewhere(lun, _):
+        case OnUnit(lun, _):
             raise OSError(errno.ENOTCONN, f"LUN {lun} is not served here")
     return None

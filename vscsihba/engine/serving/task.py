@@ -11,15 +11,15 @@ from vscsihba.block import (
     BlockResult,
     Buffer,
     CryptoErase,
-    Elsewhere,
     Execute,
     MediumOp,
+    OnUnit,
     Unmap,
     Write,
     WriteZeroes,
 )
 
-_CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, Elsewhere, Execute)
+_CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, OnUnit, Execute)
 
 
 @dataclass(slots=True, eq=False)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Elsewhere, Execute, Keep, MediumOp
+from vscsihba.block import BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
 from vscsihba.engine.serving.call_queue import Calls
 from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.units_of_hba import Done
@@ -194,7 +194,7 @@ class TaskSet:
             return
         try:
             op = task.resume(value, error)
-            while self._inline and not (task.follows or isinstance(op, Elsewhere | Keep)):
+            while self._inline and not (task.follows or isinstance(op, OnUnit | Keep)):
                 self._note_change(task, op)
                 value, error = self._perform_here(op)
                 op = task.resume(value, error)
@@ -210,7 +210,7 @@ class TaskSet:
     def _submit(self, task: Task, op: BlockOp) -> None:
         """Have a block operation done on another thread, or by another unit, or in its turn among visits."""
         self._stats.waits += 1
-        if isinstance(op, Elsewhere):
+        if isinstance(op, OnUnit):
             self._elsewhere(op.lun, op.operation, partial(self._post_back, task))
         elif task.follows and not isinstance(op, Keep | Execute):
             self._visit(op, partial(self._post_back, task))

@@ -33,7 +33,7 @@ class Neighbours:
     def enter(self, lun: int, unit: LogicalUnit, visit: Visit) -> None:
         """Let the others see a unit, and it the others."""
         self.units[lun], self.visits[lun] = unit, visit
-        unit.peers = self.units
+        unit.hba_units = self.units
 
     def leave(self, lun: int) -> None:
         """Let nobody see a unit any more."""

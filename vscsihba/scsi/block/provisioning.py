@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Unmap, Write, WriteZeroes
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block.ranges import check_range, require_data_out
+from vscsihba.scsi.block.ranges import check_data_out, check_range
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import illegal_request, invalid_parameter
 
@@ -77,7 +77,7 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         raise cdb.invalid("blocks")
     pattern = bytes(lu.block_size)
     if not cdb.get("ndob"):
-        require_data_out(buffer, lu.block_size, exact=True)
+        check_data_out(buffer, lu.block_size, exact=True)
         pattern = buffer.gather()
     if any(pattern):
         yield from fill(lu, extent, pattern)

@@ -54,7 +54,7 @@ def rest_or_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
     return check_range(lu, cdb["lba"], cdb["blocks"] or max(0, lu.blocks - cdb["lba"]))
 
 
-def require_data_out(buffer: Buffer, length: int, *, exact: bool = False) -> None:
+def check_data_out(buffer: Buffer, length: int, *, exact: bool = False) -> None:
     """Refuse a command that came with less data-out than it needs (`length` bytes).
 
     With `exact`, more than it needs is refused as well. The CDB is right in itself: what is wrong is

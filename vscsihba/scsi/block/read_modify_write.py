@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Read, Write
-from vscsihba.scsi.block.ranges import check_range, require_data_out, transfer_range
+from vscsihba.scsi.block.ranges import check_data_out, check_range, transfer_range
 from vscsihba.scsi.block.read_write import store
 from vscsihba.scsi.block.verify import first_difference, miscompare
 from vscsihba.scsi.response import GOOD, Steps
@@ -28,14 +28,14 @@ def compare_and_write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     extent = check_range(lu, cdb["lba"], cdb["blocks"])
     if cdb["blocks"] > lu.limits.compare_and_write_blocks or buffer.length > 2 * extent.length:
         raise cdb.invalid("blocks")
-    require_data_out(buffer, 2 * extent.length)
+    check_data_out(buffer, 2 * extent.length)
     if not extent.length:
         return GOOD
-    found = memoryview(bytearray(extent.length))
-    yield Read(extent.offset, [found])
+    stored = memoryview(bytearray(extent.length))
+    yield Read(extent.offset, [stored])
     wanted = buffer.gather(0, extent.length)
-    if found != wanted:
-        raise miscompare(information=first_difference(found, wanted))
+    if stored != wanted:
+        raise miscompare(information=first_difference(stored, wanted))
     replacement = Buffer(buffer.take(extent.length, extent.length))
     yield from store(lu, extent, replacement, fua=bool(cdb["fua"]))
     return GOOD
@@ -44,12 +44,12 @@ def compare_and_write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 def orwrite(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """ORWRITE(16): SBC-4; sets on the medium all bits that are set in the data-out."""
     extent = transfer_range(lu, cdb)
-    require_data_out(buffer, extent.length)
+    check_data_out(buffer, extent.length)
     if not extent.length:
         return GOOD
-    found = bytearray(extent.length)
-    yield Read(extent.offset, [memoryview(found)])
-    bits = int.from_bytes(found, "little") | int.from_bytes(buffer.gather(0, extent.length), "little")
+    stored = bytearray(extent.length)
+    yield Read(extent.offset, [memoryview(stored)])
+    bits = int.from_bytes(stored, "little") | int.from_bytes(buffer.gather(0, extent.length), "little")
     merged = memoryview(bits.to_bytes(extent.length, "little"))
     yield Write(extent.offset, [merged], fua=bool(cdb["fua"]) or lu.write_through)
     lu.stats.write_bytes += extent.length

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Flush, Read, Write
-from vscsihba.scsi.block.ranges import check_range, require_data_out, rest_or_range, transfer_range
+from vscsihba.scsi.block.ranges import check_data_out, check_range, rest_or_range, transfer_range
 from vscsihba.scsi.response import GOOD, Background, Response, Steps, answered, deferring
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 def write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """WRITE(6), (10), (12), (16), (32): SBC-4."""
     extent = transfer_range(lu, cdb)
-    require_data_out(buffer, extent.length)
+    check_data_out(buffer, extent.length)
     yield from store(lu, extent, buffer, fua=bool(cdb.get("fua")))
     return GOOD
 

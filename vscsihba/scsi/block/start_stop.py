@@ -33,7 +33,7 @@ try them expect no harm, so they change nothing. A forced timer is one that has 
 
 def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
     """START STOP UNIT: SBC-4; what may be followed by a power loss, or by nothing, flushes the cache."""
-    _check(lu, cdb)
+    _check_loej(lu, cdb)
     condition = POWER_CONDITIONS.get(cdb["power_condition"])
     leaves = condition is PowerCondition.STANDBY or not (cdb["power_condition"] or cdb["start"])
     lu.counters.events.start_stop_cycles += leaves
@@ -43,7 +43,7 @@ def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | St
     return flush(lu, later=True) if leaves and not cdb["no_flush"] else GOOD
 
 
-def _check(lu: LogicalUnit, cdb: Cdb) -> None:
+def _check_loej(lu: LogicalUnit, cdb: Cdb) -> None:
     """Check that the medium may be loaded or ejected, if it is to be.
 
     Raises:

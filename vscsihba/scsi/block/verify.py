@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Read
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.block.ranges import require_data_out, transfer_range
+from vscsihba.scsi.block.ranges import check_data_out, transfer_range
 from vscsihba.scsi.block.read_write import store
 from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
@@ -34,10 +34,10 @@ def verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     if byte_check == MEDIUM_ONLY:
         yield from read_pieces(extent, lambda _offset, _piece: None)
     elif byte_check == COMPARE_ALL:
-        require_data_out(buffer, extent.length)
+        check_data_out(buffer, extent.length)
         yield from compare(lu, extent, buffer.gather)
     elif byte_check == COMPARE_ONE_BLOCK:
-        require_data_out(buffer, lu.block_size if extent.length else 0)
+        check_data_out(buffer, lu.block_size if extent.length else 0)
         pattern = buffer.gather(0, lu.block_size) if extent.length else b""
         yield from compare(lu, extent, lambda _at, length: pattern * (length // lu.block_size))
     else:
@@ -52,7 +52,7 @@ def write_and_verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     if byte_check not in (MEDIUM_ONLY, COMPARE_ALL):
         raise cdb.invalid("bytchk")
     extent = transfer_range(lu, cdb)
-    require_data_out(buffer, extent.length)
+    check_data_out(buffer, extent.length)
     yield from store(lu, extent, buffer, fua=True)
     if byte_check == COMPARE_ALL:
         yield from compare(lu, extent, buffer.gather)

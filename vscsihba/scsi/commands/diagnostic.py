@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vscsihba.scsi import self_test
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.response import GOOD, Response, Steps, data_in, quietly
-from vscsihba.scsi.self_test import Outcome, SelfTest, SelfTestCode
+from vscsihba.scsi.self_test import SelfTest, SelfTestCode, SelfTestResult
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey, illegal_request, invalid_parameter
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ def _foreground(lu: LogicalUnit, code: SelfTestCode) -> Steps:
 
 def _background(lu: LogicalUnit, code: SelfTestCode) -> Response:
     """Run a test after the status, unless one runs already."""
-    if any(test.outcome is Outcome.RUNNING for test in lu.self_tests):
+    if any(test.outcome is SelfTestResult.RUNNING for test in lu.self_tests):
         raise CheckCondition(Sense(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_SELF_TEST_IN_PROGRESS))
     return Response(background=quietly(_begin(lu, code)))
 
 
 def _abort(lu: LogicalUnit, cdb: Cdb) -> Response:
-    if not self_test.abort(lu.self_tests, Outcome.ABORTED):
+    if not self_test.abort(lu.self_tests, SelfTestResult.ABORTED):
         raise cdb.invalid("self_test_code")
     return GOOD
 

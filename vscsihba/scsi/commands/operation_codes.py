@@ -47,21 +47,21 @@ def _requested(lu: LogicalUnit, cdb: Cdb) -> Command | None:
         CheckCondition: The reporting option does not fit the operation code.
     """
     opcode, service_action = cdb["requested_operation_code"], cdb["requested_service_action"]
-    found = {row.service_action: row for row in lu.table.values() if row.opcode == opcode}
-    has_service_actions = bool(found) and None not in found
+    rows = {row.service_action: row for row in lu.table.values() if row.opcode == opcode}
+    has_service_actions = bool(rows) and None not in rows
     match cdb["reporting_options"]:
         case 1 if has_service_actions:
             raise cdb.invalid("requested_operation_code")
-        case 2 if found and not has_service_actions:
+        case 2 if rows and not has_service_actions:
             raise cdb.invalid("requested_operation_code")
         case 1:
-            return found.get(None)
+            return rows.get(None)
         case 2:
-            return found.get(service_action)
+            return rows.get(service_action)
         case 3 if has_service_actions:
-            return found.get(service_action)
+            return rows.get(service_action)
         case 3:
-            return found.get(None) if service_action == 0 else None
+            return rows.get(None) if service_action == 0 else None
         case _:
             raise cdb.invalid("reporting_options")
 

@@ -2,7 +2,7 @@
 
 EXTENDED COPY and the token commands say what to copy, each in its own words; here it is
 done, and remembered for whoever asks how it went. Knows the other units only through
-`LogicalUnit.peers`, which the engine fills with those of the same HBA.
+`LogicalUnit.hba_units`, which the engine fills with those of the same HBA.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vscsihba.block import Elsewhere, Extent, Read, Write
+from vscsihba.block import Extent, OnUnit, Read, Write
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 
@@ -89,7 +89,7 @@ def find_unit(lu: LogicalUnit, naa: bytes) -> tuple[LogicalUnit, int | None]:
     """
     if naa == lu.identity.naa:
         return lu, None
-    for lun, peer in lu.peers.items():
+    for lun, peer in lu.hba_units.items():
         if naa == peer.identity.naa:
             return peer, lun
     raise aborted(Asc.UNREACHABLE_COPY_TARGET)
@@ -114,9 +114,9 @@ class Place:
     lun: int | None
     offset: int
 
-    def there(self, operation: MediumOp) -> MediumOp | Elsewhere:
+    def there(self, operation: MediumOp) -> MediumOp | OnUnit:
         """Return `operation` as it is to be yielded, so that it is done on this unit's medium."""
-        return operation if self.lun is None else Elsewhere(self.lun, operation)
+        return operation if self.lun is None else OnUnit(self.lun, operation)
 
     def check(self, length: int, *, writing: bool) -> None:
         """Check that `length` bytes can be read or written here.

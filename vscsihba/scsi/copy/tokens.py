@@ -57,14 +57,14 @@ class Token:
 
     def slices(self, start: int, length: int) -> list[Extent]:
         """Return where its bytes from `start` on lie; fewer than `length` if it ends before that."""
-        found = []
+        extents = []
         for one in self.ranges:
             part = Extent(one.offset + start, min(one.length - start, length))
             if part.length > 0:
-                found.append(part)
+                extents.append(part)
                 length -= part.length
             start = max(0, start - one.length)
-        return found
+        return extents
 
     def check(self) -> None:
         """Check that the data is still what it was.
