@@ -510,7 +510,7 @@ def test_a_verb_that_fails_changes_nothing(
                 pass
             else:  # rolling back flushes nothing and shares nothing
                 assert verb == "roll_back"
-                assert fails in ("cow.overlay.Overlay.end", "snapshot_set.share")
+                assert fails in ("cow.overlay.Overlay.end", "snapshot.snapshot_set.share")
                 return
         # The active layer may be between two notes: it begins another one when it needs it.
         after = descriptors(), len(list(own_surviving_directory.iterdir()))
