@@ -1,4 +1,4 @@
-"""Actions: what a layer can be asked to do while its disk is in use, beyond the verbs.
+"""Actions: operations of a layer beyond the verbs, while its disk is in use.
 
 A layer offers them by name (`Handler.actions`): ``snapshot`` has ``take``, ``mirror`` has
 ``add_leg``. Unlike a verb, an action comes from a person, not from the disk: it may take
@@ -30,7 +30,7 @@ class Action(Generic[O]):
 
     Attributes:
         summary: One line for a list of what can be asked.
-        arguments: What has to be said with it.
+        arguments: Names of its arguments.
         run: Does it, and returns what there is to tell.
         disturbs: It changes what a user of the disk has seen, so there should be none.
     """
@@ -49,7 +49,7 @@ class _Layer(Protocol):
     name: ClassVar[str]
 
     def actions(self) -> "Mapping[str, Action[Any]]":
-        """Return what can be asked; see `Handler.actions`."""
+        """Return the actions of the layer; see `Handler.actions`."""
 
 
 def find(layer: _Layer, name: str) -> Action[Any]:

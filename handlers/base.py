@@ -100,7 +100,7 @@ def note_batched(write: Mover, parts: BatchedWrite) -> Mover:
 
 
 def batched(write: Mover) -> BatchedWrite:
-    """Return what `note_batched` has noted of an inline write, else the write itself as all the parts.
+    """Return the parts that `note_batched` has noted of an inline write, else the write as its only part.
 
     A filter that puts a function of its own around the write has none, and is never passed by.
     """
@@ -114,14 +114,14 @@ class Handler(ABC):
     what it leaves out has a safe default.
 
     Attributes:
-        name: What documents and messages call it.
+        name: The name by which documents and messages call it.
         example: A disk made of it, as a command line or a document has it, for the help.
         workers: How many verbs may run at once, each on a thread of its own.
         never_blocks: Every verb is so quick that it runs on the thread that serves the ring.
-        volatile: What it holds is gone with the process that has opened it.
+        volatile: Its bytes are gone with the process that has opened it.
         may_make: `check` and `open` may make, enlarge or rebase the medium where the options ask for it. The
             stack withdraws it after the first `open` (`vscsihba.handlers.stack.Stack.forbid_making`).
-        options: What the document says about this layer.
+        options: The options of this layer in the document.
     """
 
     class Options(options_.Options, kw_only=True):
@@ -166,7 +166,7 @@ class Handler(ABC):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the medium can do; constant from `open` on.
+        """Capabilities of the medium; constant from `open` on.
 
         By default that follows from the verbs that the class defines.
         """
@@ -270,7 +270,7 @@ class Handler(ABC):
             self.flush()
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Return what is allocated: a non-empty head of the range, in order and without a gap."""
+        """Return the allocated extents: a non-empty head of the range, in order and without a gap."""
         return [ExtentStatus(Extent(offset, length), allocated=True, zero=False)]
 
     def space(self) -> Space | None:
@@ -299,7 +299,7 @@ class Handler(ABC):
         raise OSError(errno.EOPNOTSUPP, f"handler {self.name} has no key to destroy")
 
     def actions(self) -> Mapping[str, Action[Any]]:
-        """Return what this layer can be asked to do while it is open, beyond the verbs."""
+        """Return the actions of this layer: operations beyond the verbs, while it is open."""
         return {}
 
     def _defines(self, verb: str) -> bool:

@@ -36,13 +36,13 @@ class CdbHandler(Handler):
         """
 
     def read(self, offset: int, views: Views) -> None:
-        """Refuse: what is on the device is for its own commands to say."""
+        """Refuse: only the device's own commands tell of its blocks."""
         raise OSError(errno.EOPNOTSUPP, f"handler {self.name} takes whole commands only")
 
 
 @runtime_checkable
 class TakesCommands(Protocol):
-    """What has `CdbHandler.execute`: such a handler, or the top of a stack."""
+    """An object with `CdbHandler.execute`: such a handler, or the top of a stack."""
 
     def execute(self, cdb: bytes, views: Views) -> Executed:
         """Have the device execute a command."""

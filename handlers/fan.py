@@ -15,7 +15,7 @@ class Leg(Protocol):
 
     @property
     def document(self) -> object:
-        """What describes it."""
+        """The document of the leg."""
 
     @property
     def workers(self) -> int:

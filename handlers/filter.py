@@ -16,7 +16,7 @@ from vscsihba.handlers.base import Handler, InlineVerbs
 
 
 class Filter(Handler):
-    """What both kinds share: a layer below. Derive from one of the two, not from this.
+    """Base of both kinds: a layer below. Derive from one of the two, not from this.
 
     Attributes:
         next: The handler below; open whenever this one is.
@@ -50,7 +50,7 @@ class PassThrough(Filter):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the layer below can do."""
+        """Capabilities of the layer below."""
         return self.next.capabilities
 
     @property
@@ -120,7 +120,7 @@ class Transform(Filter):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this class defines, within what the layer below allows."""
+        """Inline verbs that this class defines, of those that the layer below allows."""
         below = self.next.capabilities
         return replace(
             super().capabilities,

@@ -44,7 +44,7 @@ class Request:
 
 
 class Interceptor(PassThrough):
-    """A filter whose `around` runs around every verb of the layer below."""
+    """A filter with one method, `around`, that runs around every verb of the layer below."""
 
     workers = 64
 
@@ -67,7 +67,7 @@ class Interceptor(PassThrough):
 
     @abstractmethod
     def around(self, request: Request) -> AbstractContextManager[None]:
-        """Return what to enter before the verb goes down, and to leave after it.
+        """Return the context manager to enter before the verb goes down, and to leave after it.
 
         Several threads may be inside at once.
 

@@ -38,7 +38,7 @@ class LogHandler(Interceptor):
         return self.options.verbs
 
     def open(self) -> None:
-        """Log what the layer below is like."""
+        """Log the geometry of the layer below."""
         self._line("open", f"{self.identity} {self.geometry} {self.capabilities}")
 
     def close(self) -> None:

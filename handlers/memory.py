@@ -150,7 +150,7 @@ class MemoryHandler(Handler):
         return found
 
     def space(self) -> Space | None:
-        """Return what the limit leaves; without one, nobody knows."""
+        """Return the bytes that the limit leaves; None without a limit."""
         used, limit = len(self._pages) * PAGE, self.options.limit
         return None if limit is None else Space(available=max(0, limit - used), used=used)
 

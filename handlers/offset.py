@@ -78,7 +78,7 @@ class OffsetHandler(Transform):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the layer below can do to a part of itself; its key belongs to all of it."""
+        """Capabilities of the layer below for a part of itself; its key belongs to all of it."""
         return replace(self.next.capabilities, crypto_erase=False)
 
     @property

@@ -18,9 +18,9 @@ class OptionHelp:
 
     Attributes:
         name: Its key in the document.
-        type: What it can be, in a few words.
+        type: Its possible values, in a few words.
         required: It has no default.
-        default: What it is when left out, in JSON; empty if `required`.
+        default: Its value when left out, in JSON; empty if `required`.
         description: One or more sentences for the reader.
     """
 
@@ -46,7 +46,7 @@ def describe(kind: type[Options]) -> list[OptionHelp]:
 
 
 def in_words(type_: types.Type) -> str:
-    """Return what a value of a type looks like: ``size``, ``true or false``, ``one of 512, 4096``."""
+    """Return a description of a type's values: ``size``, ``true or false``, ``one of 512, 4096``."""
     match type_:
         case _ if is_path(type_):
             words = "path"
@@ -78,7 +78,7 @@ def _number(type_: types.IntType | types.FloatType) -> str:
 
 
 def _default(field: types.Field) -> object:
-    """Return what an option is when it is left out."""
+    """Return the default of an option."""
     if field.default_factory is not msgspec.NODEFAULT:
         return field.default_factory()
     return field.default

@@ -1,4 +1,4 @@
-"""Options: what a person says about one layer of a stack, checked before anything opens.
+"""Options: settings of one layer of a stack, checked before anything opens.
 
 Each handler declares a `msgspec.Struct`; the types and descriptions of its fields are
 the check, the error message and the help text at once. This module knows no handler.
@@ -102,7 +102,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def dump(options: Options) -> str:
-    """Return what a document would say for the same options, always in the same words."""
+    """Return the same options as a document, always in the same words."""
     return msgspec.json.encode(options, order="sorted").decode()
 
 
@@ -132,7 +132,7 @@ def size_options(kind: type[Options]) -> frozenset[str]:
 
 
 def default_of(kind: type[Options], name: str) -> object:
-    """Return what the option `name` is in JSON when it is left out, `msgspec.NODEFAULT` if it must not be."""
+    """Return the default of the option `name` in JSON, `msgspec.NODEFAULT` if it is required."""
     field = next(field for field in fields_of(kind) if field.encode_name == name)
     return msgspec.NODEFAULT if field.required else msgspec.to_builtins(_default(field))
 
@@ -151,7 +151,7 @@ def fields_of(kind: type[Options]) -> tuple[msgspec.inspect.Field, ...]:
 
 
 def _default(field: msgspec.inspect.Field) -> object:
-    """Return what an option is when it is left out."""
+    """Return the default of an option."""
     if field.default_factory is not msgspec.NODEFAULT:
         return field.default_factory()
     return field.default
@@ -189,7 +189,7 @@ def is_path(type_: msgspec.inspect.Type) -> bool:
 
 
 def _extra(type_: msgspec.inspect.Type) -> dict[str, object]:
-    """Return what a type was annotated with for us, rather than for msgspec."""
+    """Return the annotations of a type that are for this package, rather than for msgspec."""
     return dict(type_.extra or {}) if isinstance(type_, msgspec.inspect.Metadata) else {}
 
 

@@ -18,7 +18,7 @@ _WORD = 8
 
 
 class PatternHandler(Handler):
-    """A disk whose every byte tells its offset."""
+    """A disk of which each eight bytes hold their own offset."""
 
     name = "pattern"
     example = "pattern:1TiB"

@@ -1,4 +1,4 @@
-"""readonly: whatever lies below, nothing is written to it.
+"""readonly: nothing is written to the layer below.
 
 It changes no byte, yet it is a `Transform`: of all verbs, present and future, only those
 that read may go down.
@@ -29,7 +29,7 @@ class ReadonlyHandler(Transform):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What can be done without writing, and what holes there are; making one is refused like a write."""
+        """Capabilities that need no writing, extents among them; punching a hole is refused like a write."""
         below = self.next.capabilities
         return Capabilities(
             read_only=True,

@@ -83,7 +83,7 @@ class Registry:
 
         Args:
             name: As for `get`.
-            folder: What a relative path in it begins in.
+            folder: The folder that a relative path in it begins in.
         """
         if in_file := _IN_FILE.fullmatch(name):
             return str(folder / in_file[1]) + (f":{in_file[2]}" if in_file[2] else "")
@@ -139,7 +139,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _from_entry_point(point: EntryPoint) -> type[Handler]:
-    """Import what a package offers.
+    """Import the handler of an entry point.
 
     Raises:
         HostError: It cannot be imported, or is no handler.

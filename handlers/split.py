@@ -65,7 +65,7 @@ class SplitHandler(Fan):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What every leg can do; a flush is needed if one needs it."""
+        """Capabilities that every leg has; a flush is needed if one needs it."""
         legs = [part.capabilities for part in self._parts]
         return Capabilities(
             read_only=any(leg.read_only for leg in legs),
@@ -99,7 +99,7 @@ class SplitHandler(Fan):
         )
 
     def _routed(self, moves: list[tuple[Mover | None, int]]) -> Mover | None:
-        """Return what moves bytes of whichever leg they are in; None if not every leg can."""
+        """Return a call that moves bytes of the leg that they are in; None if not every leg has one."""
         if any(move is None for move, _ in moves):
             return None
         starts = self._starts

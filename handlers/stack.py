@@ -43,7 +43,7 @@ class Stack:
 
     @property
     def document(self) -> Document:
-        """What it is built from: as it was given, but for legs that have come or gone since."""
+        """Its document: as it was given, but for legs that have come or gone since."""
         bottom = self.layers[0]
         return _with_legs(self._document, bottom.legs) if isinstance(bottom, Fan) else self._document
 
@@ -130,7 +130,7 @@ def build(
     """Return the stack that `document` describes, with nothing open.
 
     Args:
-        document: What is wanted.
+        document: Description of the stack.
         registry: Where handlers come from; the built-in and installed ones by default.
         place: Where the document stands in a larger one, for the messages.
         check_between: Hold every layer to the contract and not just the top one.
@@ -150,7 +150,7 @@ def build(
 def _build(
     document: Document, registry: Registry, place: str, *, check_between: bool, covered: bool
 ) -> Stack:
-    """Do what `build` does; `covered` says that something else sits on it."""
+    """Build as `build` does; `covered` says that something else sits on it."""
     layers: list[Handler] = []
     for make in reversed(_outline(document, registry, place, covered=covered)):
         layers.append(make(layers))
@@ -244,7 +244,7 @@ def _with_legs(document: object, legs: Sequence[Leg]) -> Document:
 
 
 def _legs(documents: object, registry: Registry, place: str) -> list[Stack]:
-    """Build what a fan sits on."""
+    """Build the legs of a fan."""
     if not isinstance(documents, list) or not documents:
         raise ConfigError(f"{place}.legs", "expected a list of what it sits on")
     return [

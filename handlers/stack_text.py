@@ -143,7 +143,7 @@ def _is_handler(name: str, registry: Registry) -> bool:
 
 
 def _value(text: str) -> object:
-    """Return what JSON makes of a text, or the text if that is not JSON, such as ``1GiB``."""
+    """Return the JSON value of a text, or the text if that is not JSON, such as ``1GiB``."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""stats: counts what passes, and says so when the disk is closed.
+"""stats: counts requests and bytes, and logs the counts when the disk is closed.
 
 It counts at its own place in the stack: above a cache what was asked for, below it what
 was really done.
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Count:
-    """What one verb has done.
+    """Counts of one verb.
 
     Attributes:
         calls: How often it was asked for.
@@ -45,7 +45,7 @@ class Count:
     longest: float = 0.0
 
     def __add__(self, other: "Count") -> "Count":
-        """Add what was counted elsewhere."""
+        """Add counts from elsewhere."""
         return Count(
             self.calls + other.calls,
             self.bytes + other.bytes,
@@ -92,7 +92,7 @@ class StatsHandler(Interceptor):
             return {verb: count + self._inline.get(verb, Count()) for verb, count in self._counts.items()}
 
     def close(self) -> None:
-        """Say what was counted.
+        """Log the counts.
 
         Raises:
             OSError: The file cannot be written.

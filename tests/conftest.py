@@ -1,4 +1,4 @@
-"""What holds for every test: no limit on how long an example takes, since machines are slow at times."""
+"""Settings of every test: no limit on the time of an example, since machines are slow at times."""
 
 from hypothesis import settings
 

@@ -16,7 +16,7 @@ class Import:
 
     Attributes:
         importer: The module that imports, dotted.
-        imported: What it imports, dotted: a module, or a name inside one.
+        imported: The imported name, dotted: a module, or a name inside one.
         place: ``file:line``.
     """
 
@@ -38,7 +38,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(module: str, path: Path) -> Iterator[Import]:
-    """Yield what a module imports, wherever in the file; ``from a import b`` as ``a.b``."""
+    """Yield the imports of a module, anywhere in the file; ``from a import b`` as ``a.b``."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):

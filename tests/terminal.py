@@ -71,13 +71,13 @@ class Terminal:
         return b"\x1b[3" in self._shown
 
     def send(self, keys: str) -> None:
-        """Press keys; what is waited for next comes after them."""
+        """Press keys; `wait_for` then looks only at later output."""
         self._pull(0)
         self._read = len(self.text)
         os.write(self._master, keys.encode())
 
     def wait_for(self, pattern: str) -> str:
-        """Return what has been shown since the last keys, once the pattern is in it."""
+        """Return the output since the last keys, once the pattern is in it."""
         deadline = time.monotonic() + LIMIT
         while not re.search(pattern, self.text[self._read :], re.MULTILINE):
             if time.monotonic() > deadline or not self._pull(deadline - time.monotonic()):
@@ -91,7 +91,7 @@ class Terminal:
         return self.process.wait(LIMIT)
 
     def _pull(self, limit: float) -> bool:
-        """Take what is shown; False if nothing will come any more, or nothing came within the limit."""
+        """Read output; False if no more will come, or none came within the limit."""
         if not select.select([self._master], [], [], max(limit, 0))[0]:
             return False
         with contextlib.suppress(OSError):  # EIO: the last one who could write has gone

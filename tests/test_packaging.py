@@ -1,4 +1,4 @@
-"""What pyproject.toml says of the package, held against the tree: what is not said does not reach a user."""
+"""The lists of pyproject.toml, held against the tree: a file that is not listed does not reach a user."""
 
 import fnmatch
 import tomllib

@@ -1,4 +1,4 @@
-"""Docstrings whose summary has no noun for a subject: a check of the lint step.
+"""A check of the lint step: docstrings with no noun for a subject.
 
 A summary such as "What a unit keeps" makes the reader guess the noun; "State that a unit keeps" does
 not. A docstring counts as unclear if its first three words have a word such as `what` or `who` among them.
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-CEILING: Final = 829
+CEILING: Final = 555
 """Unclear docstrings and entries in the whole tree; lower it when you have mended some."""
 
 FOLDERS: Final = ("vscsihba", "handlers", "configfs", "tests", "vagrant", "examples")

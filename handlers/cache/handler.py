@@ -52,7 +52,7 @@ class _Under:
 
 
 class CacheHandler(Transform):
-    """What is used most of a slow disk, in memory."""
+    """The most used blocks of a slow disk, in memory."""
 
     name = "cache"
     example = "cache:size=256MiB|/dev/sdb"
@@ -119,7 +119,7 @@ class CacheHandler(Transform):
             self._slots = no_slots(self._block)
 
     def close(self) -> None:
-        """Write back what is dirty.
+        """Write the dirty blocks back.
 
         Raises:
             OSError: Something did not get below; it is kept for the next one to open the disk.
@@ -137,7 +137,7 @@ class CacheHandler(Transform):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the layer below can do; what is dirty is lost without a flush."""
+        """Capabilities of the layer below; dirty blocks are lost without a flush."""
         below = self.next.capabilities
         return replace(
             below,
@@ -173,7 +173,7 @@ class CacheHandler(Transform):
         return InlineVerbs(read=read)
 
     def read(self, offset: int, views: Views) -> None:
-        """Give what is held, fetch the rest."""
+        """Return blocks that are cached, fetch the rest."""
         buffer = Buffer(views)
         missing: list[tuple[int, int]] = []
         with self._lock:

@@ -1,4 +1,4 @@
-"""What is done to an overlay while no disk uses it: looking, committing into its base, discarding.
+"""Operations on an overlay that no disk uses: inspect, commit into its base, discard.
 
 Each takes the path of the overlay, which is locked meanwhile.
 """
@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What an overlay holds.
+    """The contents of an overlay.
 
     Attributes:
         size: Capacity of the disk in bytes.
@@ -66,7 +66,7 @@ def status(path: str) -> Status:
 
 
 def commit(path: str, base: Handler, *, progress: Progress = quiet) -> None:
-    """Write what an overlay holds into its base, and leave it empty.
+    """Write the clusters of an overlay into its base, and leave it empty.
 
     When this is interrupted, base and overlay together still have everything; doing it
     again completes it, and no disk opens until then. Other overlays on the same base
@@ -101,7 +101,7 @@ def commit(path: str, base: Handler, *, progress: Progress = quiet) -> None:
 
 
 def discard(path: str) -> None:
-    """Forget what an overlay holds; the disk is as its base again.
+    """Discard the clusters of an overlay; the disk is as its base again.
 
     After a crash it holds everything or nothing.
 
@@ -119,7 +119,7 @@ def discard(path: str) -> None:
 
 
 def recover(path: str, *, take: bool) -> None:
-    """Settle what becomes of writes that a killed process has left, where that is not clear.
+    """Decide on the writes of a killed process where its note is not clear.
 
     Args:
         path: The overlay.

@@ -21,7 +21,7 @@ _EXTENTS_AT_ONCE = 1024
 
 
 class Below(Protocol):
-    """What is below an overlay."""
+    """The disk below an overlay."""
 
     @property
     def size(self) -> int:
@@ -31,7 +31,7 @@ class Below(Protocol):
         """Fill `views`; see `vscsihba.handlers.base.Handler.read`."""
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Tell what is allocated; see `vscsihba.handlers.base.Handler.extents`."""
+        """Return the allocated extents; see `vscsihba.handlers.base.Handler.extents`."""
 
 
 class CowDisk:
@@ -98,7 +98,7 @@ class CowDisk:
                     self.overlay.release(start, stop - start)
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Tell what the overlay has, and what is said below of the rest."""
+        """Return the extents of the overlay, and those below it for the rest."""
         return list(islice(self._extents(offset, length), _EXTENTS_AT_ONCE))
 
     def resize(self, size: int) -> None:
@@ -167,7 +167,7 @@ class CowDisk:
         self.overlay.mark(first, last + 1, DATA, broken=broken)
 
     def _content(self, start: int, end: int) -> list[memoryview]:
-        """Return what a part of a cluster reads as; behind the end of the disk, zeroes."""
+        """Return the content of a part of a cluster; behind the end of the disk, zeroes."""
         if start == end:
             return []
         room = memoryview(bytearray(end - start))

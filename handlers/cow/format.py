@@ -34,7 +34,7 @@ LOST = 3
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What an overlay says of itself.
+    """The header of an overlay.
 
     Attributes:
         version: Of this format.
@@ -45,7 +45,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         base_size: Its size in bytes.
         base_digest: Hash of samples of its content.
         committing: A commit into the base has begun and not ended.
-        session: Names what a killed process may have left in `surviving`.
+        session: Names what a killed process may have left in `tmpfs_store`.
         map_uuid: The uuid that the checksums of the map cover; empty if that is `uuid`.
         clearing: No cluster is stored, whatever the map says: forgetting them was begun and not ended.
     """

@@ -31,7 +31,7 @@ from vscsihba.handlers.shared.claims import NameClaim
 
 
 class CowHandler(Transform):
-    """A disk whose changes go to an overlay; what is below stays as it is."""
+    """A disk whose changes go to an overlay; the base below stays as it is."""
 
     name = "cow"
     example = "cow:/srv/vm1.cow;create=true|/srv/golden.img"
@@ -113,7 +113,7 @@ class CowHandler(Transform):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the overlay can do; the base is only read."""
+        """Capabilities of the overlay; the base is only read."""
         read_only = self.options.read_only
         return Capabilities(
             read_only=read_only,
@@ -165,7 +165,7 @@ class CowHandler(Transform):
             self._overlay.flush()
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Tell what the overlay has, and what the base says of the rest."""
+        """Return the extents of the overlay, and those of the base for the rest."""
         return self._disk.extents(offset, length)
 
     def resize(self, size: int) -> None:

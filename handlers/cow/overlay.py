@@ -8,7 +8,7 @@ last flush, or as it was made since. Freeing a cluster needs no order: its place
 as zeroes, which is what its new state says.
 
 That is for a machine that stops. A process that is killed loses nothing at all: new states
-are in `surviving` too before they are acknowledged, and the next to open the overlay finds
+are in a `TmpfsStore` too before they are acknowledged, and the next to open the overlay finds
 them there.
 
 This module knows the file (through a handler, its *store*) and no base.
@@ -67,7 +67,7 @@ class Overlay:
             for which file; None raises then.
 
     Attributes:
-        header: What the overlay says of itself.
+        header: The header of the overlay.
         states: The state of each cluster: `BASE`, `DATA` or `ZERO`; `LOST` after a flush that has failed.
         broken: A flush has failed, and contents that were not on stable storage may be gone.
 

@@ -101,7 +101,7 @@ def create_overlay(path: str, header: Header) -> None:
 
     Args:
         path: Its name; a symbolic link to a file that is missing makes that file.
-        header: What it says of itself.
+        header: The header of the new overlay.
 
     Raises:
         UsageError, HostError: The system refuses to make a file there, or there is one.

@@ -38,7 +38,7 @@ class Place(msgspec.Struct, frozen=True):
         return (self.device, self.inode) == (other.device, other.inode)
 
     def encode(self) -> bytes:
-        """Return what a note says of its medium."""
+        """Return the medium that a note names."""
         return msgspec.json.encode(self)
 
     @property
@@ -54,7 +54,7 @@ def place_of(path: str, status: os.stat_result) -> Place:
 
 
 def note_of(session: str, place: Place, *, recover: bool | None = None) -> Recalled | None:
-    """Return what a killed process has left of a session for the file at `place`, None if nothing.
+    """Return the note that a killed process has left for the file at `place`, None if there is none.
 
     Args:
         session: Its name.

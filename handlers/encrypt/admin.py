@@ -1,4 +1,4 @@
-"""What is done to the keys of a container while no disk uses it: listing, adding, removing.
+"""Operations on the keys of a container that no disk uses: list, add, remove.
 
 Each takes the open handler that the container lies on, such as a `file`.
 """
@@ -38,7 +38,7 @@ def add_key(disk: Handler, secret: bytes, new_secret: bytes, kdf: Kdf) -> int:
         disk: Open and writable.
         secret: One that opens the container.
         new_secret: The one that shall.
-        kdf: What the new one goes through.
+        kdf: Key derivation function of the new one.
 
     Raises:
         UsageError: `secret` opens no key, or there is no room for another one.

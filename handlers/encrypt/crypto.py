@@ -132,7 +132,7 @@ class SealedKey:
     """A key as a slot keeps it.
 
     Attributes:
-        kdf: What the passphrase goes through.
+        kdf: Key derivation function of the passphrase.
         size: Bytes of the key.
         stripes: The key, spread and encrypted, in whole sectors.
     """

@@ -91,12 +91,12 @@ class EncryptHandler(Transform):
 
     @property
     def geometry(self) -> Geometry:
-        """What is behind the header, in sectors of the container."""
+        """Geometry of the payload behind the header, in sectors of the container."""
         return self._geometry
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the layer below can do to encrypted sectors."""
+        """Capabilities of the layer below that apply to encrypted sectors."""
         below = self.next.capabilities
         unmap = self.options.discard and below.unmap
         return replace(

@@ -122,7 +122,7 @@ def format_container(
         disk: Open and writable.
         version: Of LUKS.
         passphrase: Of the first key.
-        kdf: What the passphrase goes through.
+        kdf: Key derivation function of the passphrase.
         sector_size: Bytes of a sector; LUKS1 has 512 only.
         detached: The data is on another disk, from its first byte on.
 
@@ -193,5 +193,5 @@ def replace_key(disk: Handler, header: Header, new: NewKey) -> Header:
 
 
 def _digest_kdf() -> Pbkdf2:
-    """Return what a volume key goes through to be recognised; it is random, so it needs no slowness."""
+    """Return the key derivation function of a volume key's digest; a random key needs no slow one."""
     return Pbkdf2(os.urandom(32), "sha256", 1000)

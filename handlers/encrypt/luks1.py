@@ -46,7 +46,7 @@ class Slot:
 
     Attributes:
         active: It holds a key.
-        kdf: What its passphrase goes through.
+        kdf: Key derivation function of its passphrase.
         place: First sector of its stripes.
     """
 
@@ -65,8 +65,8 @@ class Luks1:
         payload: Byte offset of the payload.
         size: Bytes of the payload; None for all the rest.
         sector_size: Bytes of a sector of the payload.
-        digest: What the volume key is recognised by.
-        digest_kdf: What it goes through for that.
+        digest: Digest by which the volume key is recognised.
+        digest_kdf: Key derivation function of that digest.
         slots: Eight.
     """
 
@@ -155,7 +155,7 @@ class Luks1:
         return self._with_slot(disk, free[0], Slot(active=True, kdf=key.kdf, place=place))
 
     def remove_key(self, disk: Handler, number: int) -> "Luks1":
-        """Destroy what a slot holds; return the new header.
+        """Destroy the key material of a slot; return the new header.
 
         Raises:
             UsageError: It holds nothing, or the only key.

@@ -146,7 +146,7 @@ class Luks2:
         return None
 
     def _open_slot(self, disk: Handler, number: int, passphrase: bytes) -> bytes:
-        """Return what a slot holds: the key, if the passphrase is the right one."""
+        """Return the content of a slot: the key, if the passphrase is the right one."""
         slot = self.json["keyslots"][str(number)]
         if not luks2_json.is_known_slot(slot):
             raise HostError(f"key slot {number} is of a kind that is not known here")
@@ -180,7 +180,7 @@ class Luks2:
         return self._changed(disk, changed)
 
     def remove_key(self, disk: Handler, number: int) -> "Luks2":
-        """Destroy what a slot holds; return the new header.
+        """Destroy the key material of a slot; return the new header.
 
         Raises:
             UsageError: It holds nothing, or the only key that opens the data.

@@ -110,7 +110,7 @@ def new_json(
 
     Args:
         key: The volume key.
-        digest_kdf: What it is recognised with.
+        digest_kdf: Key derivation function of its digest.
         sector_size: Bytes of a sector of the payload.
         header_size: Bytes of one copy of the header.
         binary_size: Bytes of these that are not JSON.
@@ -138,7 +138,7 @@ def new_json(
 
 
 def digest_json(key: bytes, kdf: Pbkdf2) -> Json:
-    """Return what a volume key is recognised by, for a header whose slots are all free."""
+    """Return the digest of a volume key, for a header whose slots are all free."""
     return {
         "type": "pbkdf2",
         "keyslots": [],
@@ -157,7 +157,7 @@ def slot_json(place: int, key_size: int, hash_: str, kdf: Kdf) -> Json:
         place: Byte offset of its stripes.
         key_size: Bytes of the key.
         hash_: With which the stripes are spread.
-        kdf: What slows a guesser down.
+        kdf: Key derivation function.
     """
     name = "pbkdf2" if isinstance(kdf, Pbkdf2) else "argon2i" if isinstance(kdf, Argon2i) else "argon2id"
     return {
@@ -236,7 +236,7 @@ def is_known_slot(slot: Json) -> bool:
 
 
 def kdf_of(json: Json) -> Kdf:
-    """Return what a key slot says under ``kdf``."""
+    """Return the key derivation function of a key slot (``kdf``)."""
     known: Kdf = msgspec.convert(json, Kdf)
     return known
 

@@ -1,4 +1,4 @@
-"""What can be asked of an encrypted disk: where its header and its secret are, and how a new one is made."""
+"""Options of an encrypted disk: places of header and secret, and how a new container is made."""
 
 from typing import Annotated, Literal
 
@@ -41,7 +41,7 @@ class EncryptOptions(PassphraseOptions, kw_only=True):
     ] = False
 
     def __post_init__(self) -> None:
-        """Refuse what LUKS1 has not."""
+        """Refuse options that LUKS1 does not have."""
         super().__post_init__()
         if self.luks == 1 and self.kdf == "argon2id":
             raise ValueError("LUKS1 has no argon2id")

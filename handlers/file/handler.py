@@ -112,7 +112,7 @@ class FileHandler(Handler):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the file system or the device can do."""
+        """Capabilities of the file system or the device."""
         return self._capabilities
 
     @property
@@ -197,7 +197,7 @@ class FileHandler(Handler):
         return holes_and_data(self._fd, offset, offset + length)
 
     def space(self) -> Space | None:
-        """Return what the file has of its file system, and what that has left; None for a device."""
+        """Return the bytes that the file occupies and those free in its file system; None for a device."""
         if self._is_device:
             return None
         system = os.fstatvfs(self._fd)
@@ -255,7 +255,7 @@ class FileHandler(Handler):
         return start >= self._geometry.size - self._padding and end <= self._geometry.size
 
     def status(self) -> os.stat_result:
-        """Return what fstat(2) says of the open file."""
+        """Return the status of the open file, by fstat(2)."""
         return os.fstat(self._fd)
 
     def _ask(self, medium: file_path.Medium) -> Capabilities:

@@ -67,6 +67,6 @@ def image_format(fd: int, size: int) -> str:
 
 
 def cure_for(format_: str) -> str:
-    """Return what to do about an image of a format that is not raw."""
+    """Return the cure for an image of a format that is not raw."""
     cure = _CURES.get(format_, "convert it (qemu-img convert -O raw)")
     return f'{cure}, or use "format": "raw" to serve it as it is'

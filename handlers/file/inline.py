@@ -53,7 +53,7 @@ class Expected:
 
 
 def inline_verbs(fd: int, expected: Expected, *, read_only: bool) -> InlineVerbs:
-    """Return what may run inline on the open file `fd`."""
+    """Return the verbs that may run inline on the open file `fd`."""
     flags = read_flags(fd)
     return InlineVerbs(
         read=None if flags is None else partial(os.preadv, fd),

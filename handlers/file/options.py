@@ -1,4 +1,4 @@
-"""What can be asked of a file that is a disk, and what that makes of the file that is there.
+"""Options of a file that is a disk, and their effect on the file that is there.
 
 Knows the options and how they go together with a medium; nothing is opened here but a template.
 """
@@ -78,7 +78,7 @@ class FileOptions(Handler.Options, kw_only=True):
             raise ValueError('a file cannot be given a "size" with "read_only"')
 
     def medium(self, *, make: bool = True) -> file_path.Medium:
-        """Return what the disk will be made of, be it there or still to be made.
+        """Return the medium of the disk, be it there or still to be made.
 
         Args:
             make: A file may be made or enlarged.
@@ -113,7 +113,7 @@ class FileOptions(Handler.Options, kw_only=True):
             )
 
     def _template(self) -> file_path.Medium:
-        """Return what a missing file is to be a copy of.
+        """Return the template that a missing file is to be a copy of.
 
         Raises:
             UsageError: There is no such file, or it is no file.
@@ -147,7 +147,7 @@ class FileOptions(Handler.Options, kw_only=True):
         """Return the medium with at least the size that was asked for.
 
         Args:
-            medium: What there is.
+            medium: The file or device as it is.
             make: A file may be enlarged; one that is smaller is taken as it is otherwise.
 
         Raises:
@@ -169,7 +169,7 @@ class FileOptions(Handler.Options, kw_only=True):
         return medium.geometry(self.path, self.block_size, self.physical_block_size, padded=padded)
 
     def alignment(self, medium: file_path.Medium) -> int:
-        """Return what direct requests have to be aligned to.
+        """Return the alignment of direct requests in bytes.
 
         Raises:
             UsageError: The end of the file is not.

@@ -1,4 +1,4 @@
-"""What a path names: finding out whether it can be a disk, opening and locking it.
+"""The file or device at a path: whether it can be a disk, opening and locking it.
 
 Everything that can be wrong with a path becomes one line that names it here. What is
 done with the descriptor afterwards is not this module's business.
@@ -25,13 +25,13 @@ _PAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """What an open descriptor refers to.
+    """The file or device that an open descriptor refers to.
 
     Attributes:
         size: Bytes.
         is_device: It is a block device, not a regular file.
         block_size: The logical block that it likes to be seen with, in bytes.
-        physical_block_size: What it writes at once, in bytes.
+        physical_block_size: Unit of its writes, in bytes.
         optimal_io: The transfer that it likes best, in bytes, 0 if it has no wish.
         unmap_granularity: Bytes below which deallocating frees nothing.
         rotational: Seeks cost.
@@ -80,7 +80,7 @@ class Medium:
 
 
 def measure(fd: int, path: str) -> Medium:
-    """Find out what an open descriptor refers to.
+    """Examine the file or device of an open descriptor.
 
     Raises:
         UsageError: It is neither a regular file nor a block device.
@@ -113,7 +113,7 @@ def demand_kind(mode: int, path: str) -> None:
 
 
 def look(path: str, *, read_only: bool) -> Medium | None:
-    """Find out what `path` names, without holding on to it; None if there is nothing.
+    """Examine the file or device at `path`, without holding on to it; None if there is none.
 
     Raises:
         UsageError: It can be no disk, or may not be opened that way.

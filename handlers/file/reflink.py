@@ -138,7 +138,7 @@ def _link(part: Path, path: Path) -> None:
 
 
 def _copy_data(source: int, target: int) -> None:
-    """Copy what is not a hole."""
+    """Copy the data between holes."""
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
     at = 0

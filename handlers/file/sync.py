@@ -7,7 +7,7 @@ from vscsihba.errors import FlushError
 
 
 class Syncs:
-    """Runs what puts bytes on stable storage, and remembers that it failed.
+    """Runs a sync call, and remembers that it failed.
 
     After a failed write-back the kernel takes the lost pages for clean, tells of it once, and
     reports success from then on (fsync(2)). So from a failure on everything fails here, until

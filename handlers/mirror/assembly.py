@@ -29,7 +29,7 @@ class Candidate:
         identity: Of its medium.
         mark: Its mark.
         is_empty: Tells whether its medium has nothing but zeroes; may raise ``OSError``.
-        overwrite: Whatever is on it may be overwritten.
+        overwrite: Its present content may be overwritten.
         is_known_as: Tells whether an identity that was recorded once names its medium; may raise ``OSError``.
     """
 
@@ -43,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a leg is good for.
+    """Standing of a leg: its part in the mirror.
 
     Attributes:
         uuid: Of the leg.
@@ -110,7 +110,7 @@ def choose(
 
 
 def judge(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
-    """Return what a leg is good for.
+    """Return the standing of a leg.
 
     Args:
         leg: The leg.
@@ -161,7 +161,7 @@ def token(mark: Metadata) -> str:
 
 
 def describe(state: Metadata | None, legs: Sequence[Candidate]) -> str:
-    """Return what each copy says, for messages."""
+    """Return the content of each copy, for messages."""
     parts = [f"state file: {'missing' if state is None else _said(state)}"]
     for leg in legs:
         mark = leg.mark.metadata

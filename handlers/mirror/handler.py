@@ -173,7 +173,7 @@ class MirrorHandler(Fan):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What is done for legs that cannot do it: zeroes in place of unmapping."""
+        """Fallback for legs that cannot unmap: zeroes are written."""
         legs = [leg.capabilities for leg in self._members.standing(Standing.WHOLE, Standing.BEHIND)]
         return Capabilities(
             flush=True,
@@ -208,7 +208,7 @@ class MirrorHandler(Fan):
         return self._sync.progress
 
     def status(self) -> list[LegStatus]:
-        """Return what is known of each leg."""
+        """Return the status of each leg."""
         return [leg.status for leg in self._members.legs]
 
     def add_leg(self, leg: Leg, *, overwrite: bool = False) -> int:
@@ -275,7 +275,7 @@ class MirrorHandler(Fan):
         self._sync.ask()
 
     def actions(self) -> Mapping[str, Action[Any]]:
-        """What can be done about the legs."""
+        """Actions on the legs."""
         return {
             "status": Action("tell what is known of each leg", NoArguments, lambda _, __: self._told()),
             "retry": Action("try the legs that are gone now", NoArguments, lambda _, __: self.retry()),

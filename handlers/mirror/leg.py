@@ -43,7 +43,7 @@ _STATES: dict[Standing, State] = {Standing.WHOLE: "in", Standing.BEHIND: "behind
 
 @dataclass(frozen=True, slots=True)
 class LegStatus:
-    """What is known of a leg, for those who look.
+    """Status of a leg, for display.
 
     Attributes:
         number: Where it stands.
@@ -78,11 +78,11 @@ class MirrorLeg:
         marked_size: Capacity of the disk when its mark was written, in bytes.
         has_room: It is large enough for a mark.
         identity: Of its medium, once it was open.
-        standing: What it is good for.
+        standing: Its part in the mirror.
         error: Why it is gone.
         geometry: Its shape, once it was open.
-        capabilities: What it can do, once it was open.
-        overwrite: Whatever is on its medium may be overwritten, the next time that it is opened.
+        capabilities: Capabilities of its stack, once it was open.
+        overwrite: The content of its medium may be overwritten, the next time that it is opened.
     """
 
     def __init__(self, stack: Leg, number: int) -> None:
@@ -113,11 +113,11 @@ class MirrorLeg:
 
     @property
     def document(self) -> bytes:
-        """What describes it, the same for the same words."""
+        """Canonical text of its document, the same for the same words."""
         return msgspec.json.encode(self._stack.document, order="sorted")
 
     def entry(self, state: State | None = None) -> LegEntry:
-        """Return what the metadata say of it, now or with another state."""
+        """Return its entry in the metadata, now or with another state."""
         return LegEntry(
             uuid=self.uuid,
             state=state or _STATES[self.standing],
@@ -174,10 +174,10 @@ class MirrorLeg:
         return disk
 
     def candidate(self, metadata: Metadata | None, timeout: float | None) -> Candidate:
-        """Return what has to be known of the open leg to judge it.
+        """Return the facts about the open leg by which it is judged.
 
         Args:
-            metadata: What is known of the mirror, if anything is.
+            metadata: Metadata of the mirror, if there are any.
             timeout: Seconds to wait for the leg; None for ever.
 
         Raises:
@@ -197,7 +197,7 @@ class MirrorLeg:
         return Candidate(str(self), self.identity, mark, empty, self.overwrite, known)
 
     def take(self, verdict: Verdict) -> None:
-        """Believe what was judged of the leg."""
+        """Take over the judgement of the leg."""
         self.uuid, self.event, self.marked_size = verdict.uuid, verdict.event, verdict.size
         self.overwrite = False
 

@@ -34,7 +34,7 @@ _SAMPLES, _SAMPLE = 1024, 4096
 
 @dataclass(frozen=True, slots=True)
 class FoundMark:
-    """What was found where a mark should be.
+    """Content of the place where a mark should be.
 
     Attributes:
         metadata: The mark's; None if there is none that can be read.
@@ -134,7 +134,7 @@ def enlarge(disk: Handler, before: int, size: int) -> None:
 
 
 def shrink(disk: Handler, size: int) -> None:
-    """Give back what a smaller disk does not need, if the leg can shrink; its mark is there all the time.
+    """Give back bytes that a smaller disk does not need, if the leg can shrink; its mark is always there.
 
     Raises:
         OSError: The mark cannot be written.

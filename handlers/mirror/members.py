@@ -45,7 +45,7 @@ class Members:
         timeout: Seconds to wait for a leg; None for ever.
 
     Attributes:
-        record: What the copies of the metadata say.
+        record: The copies of the metadata.
         unsettled: Regions in which legs that have all the data may differ; they are read from
             the first such leg until they are made equal.
         fitting: Held while a leg is fitted to the size of the disk, and while that changes.
@@ -70,7 +70,7 @@ class Members:
 
     @property
     def metadata(self) -> Metadata:
-        """What is recorded of the mirror."""
+        """The recorded metadata of the mirror."""
         return self.record.metadata
 
     @property
@@ -88,7 +88,7 @@ class Members:
         """Let legs do something, all at once; drop those that could not.
 
         Args:
-            verb: What to do.
+            verb: The operation.
             legs: Which; all that are not gone by default.
             sure: One that has all the data and need not do it.
 
@@ -301,7 +301,7 @@ class Members:
             raise UsageError(f"it carries the same mark as {twin}, so it is a copy of that")
 
     def enlist(self, leg: MirrorLeg, verdict: Verdict) -> None:
-        """Believe what was judged of a leg; where all of it has to be written, every region is dirty.
+        """Take over the judgement of a leg; where all of it has to be written, every region is dirty.
 
         Raises:
             OSError: That cannot be noted.

@@ -114,7 +114,7 @@ def encode(metadata: Metadata) -> bytes:
 
 
 def decode(text: bytes) -> Metadata:
-    """Return what a copy says.
+    """Return the metadata of a copy.
 
     Raises:
         HostError: A later release has written it, or it makes no sense.
@@ -134,7 +134,7 @@ def decode(text: bytes) -> Metadata:
 
 
 def identity_text(identity: str) -> str:
-    """Return what the entry of a leg without a mark says of the identity of its medium."""
+    """Return the identity of the medium in the entry of a leg without a mark."""
     is_plain = identity.isascii() and identity.isprintable() and not set(identity) & set('"\\')
     if is_plain and len(identity) <= _LONGEST_IDENTITY:
         return identity

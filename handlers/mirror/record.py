@@ -25,7 +25,7 @@ class Record:
         timeout: Seconds to wait for a leg; None for ever.
 
     Attributes:
-        metadata: What a majority has on stable storage.
+        metadata: The metadata that a majority has on stable storage.
         is_due: A leg was dropped, and no majority has that yet; nothing may be acknowledged until one has.
     """
 
@@ -112,7 +112,7 @@ class Record:
             raise self._state_error
 
     def demand_majority(self) -> None:
-        """Let what was written last count, if more than half of the votes of what counts now have it.
+        """Let the metadata that were written last count, if more than half of the present votes have them.
 
         More than half of the votes of each proposal that was written since have to have it as well: it may be
         what the copies say that are found after a crash.

@@ -23,7 +23,7 @@ _Found = Mapping[MirrorLeg, Candidate]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a document asks of a mirror that is opened.
+    """Options of a document for a mirror that is opened.
 
     Attributes:
         path: Of the state file.
@@ -48,7 +48,7 @@ def open_members(legs: Sequence[MirrorLeg], wanted: Wanted) -> Members:
     Raises:
         UsageError: Legs of a new mirror do not fit, or would be overwritten.
         HostError: No leg can be said to have all the data.
-        OSError: What was found cannot be recorded by a majority.
+        OSError: The outcome cannot be recorded by a majority.
     """
     if len({leg.document for leg in legs}) < len(legs):
         raise UsageError("two legs of the mirror are the same")

@@ -80,7 +80,7 @@ class SgDevice:
         return os.path.realpath(self._path)
 
     def _shape(self) -> Geometry:
-        """Return what READ CAPACITY says.
+        """Return the answer to READ CAPACITY.
 
         Raises:
             HostError: It says nothing.

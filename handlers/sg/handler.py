@@ -72,7 +72,7 @@ class SgHandler(CdbHandler):
 
     @property
     def geometry(self) -> Geometry:
-        """What READ CAPACITY said when it was opened."""
+        """The answer to READ CAPACITY when it was opened."""
         return self._device.geometry
 
     @property

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Outcome(Generic[T]):
-    """What will come of a request."""
+    """The result of a request, once it is there."""
 
     def __init__(self, job: Callable[[], T]) -> None:
         self._job = job
@@ -43,7 +43,7 @@ class Outcome(Generic[T]):
             TimeoutError: It has not come after `timeout` seconds (None: wait for ever).
             OSError: The request failed: its own OSError, or one made of any other exception
                 (ENOMEM for a MemoryError, else EIO).
-            BaseException: What the request raised, if it is no Exception.
+            BaseException: The request raised it, and it is no Exception.
         """
         if not self._pending.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:.1f} seconds")

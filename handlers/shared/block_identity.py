@@ -20,7 +20,7 @@ _KEPT: Final = ("disk/by-id/wwn-", "disk/by-id/", "mapper/", "disk/by-partuuid/"
 
 
 def block_identity(device: int, *, sys: Path = _SYS, udev: Path = _UDEV) -> str | None:
-    """Return what names the medium of a block device, None if nothing lasting does.
+    """Return a lasting name of a block device's medium, None if it has none.
 
     Args:
         device: Its number (``st_rdev``).
@@ -109,7 +109,7 @@ _WAYS: Final[tuple[Callable[[Path], str | None], ...]] = (_of_mapping, _of_array
 
 
 def _text(path: Path) -> str | None:
-    """Return what a file of sysfs says; None if it says nothing, or there is none."""
+    """Return the text of a file of sysfs; None if it is empty or missing."""
     try:
         return path.read_bytes().strip(b"\0 \n").decode(errors="backslashreplace") or None
     except OSError:

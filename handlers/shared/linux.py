@@ -124,7 +124,7 @@ def disk_sequence(fd: int) -> int:
 
 
 def inode_generation(fd: int) -> int:
-    """Return what tells a file from an earlier one with its inode number, 0 if that is not known."""
+    """Return the number that tells a file from an earlier one with its inode number, 0 if unknown."""
     try:
         (value,) = struct.unpack("I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4])
     except OSError:

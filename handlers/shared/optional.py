@@ -10,11 +10,11 @@ def need(module: str, *, package: str, debian: str, extra: str, user: str) -> Mo
     """Import a module of a package that not everybody has.
 
     Args:
-        module: What to import.
+        module: Name of the module to import.
         package: Where it comes from on PyPI.
         debian: Where it comes from on Debian and Ubuntu.
         extra: The extra of this project that brings it.
-        user: Who needs it, for the message.
+        user: The feature that needs it, for the message.
 
     Raises:
         HostError: It is not installed.

@@ -1,4 +1,4 @@
-"""Signatures: what other programs write at the beginning of a disk that they use.
+"""Signatures: marks of other programs at the beginning of a disk that they use.
 
 The table has the file systems, volume managers and partition tables that libblkid knows and that
 are in use (``libblkid/src`` of util-linux). It tells that a disk holds something, not whether that is whole.

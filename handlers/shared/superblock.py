@@ -31,7 +31,7 @@ class Superblock:
     Args:
         store: The file's bytes.
         magic: Eight bytes that tell its kind.
-        kind: What it is, for the messages.
+        kind: A noun for it, for the messages.
 
     Attributes:
         text: The newest one.

@@ -50,7 +50,7 @@ class TmpfsStore:
         about: Names the medium of the bytes, up to 4,080 bytes; a file that is there keeps what it says.
 
     Attributes:
-        about: What the file says of its medium; None in a file of a release before this page was there.
+        about: The medium that the file names; None in a file of a release before this page was there.
 
     Raises:
         InUseError: Another process or disk has it open.
@@ -144,7 +144,7 @@ class Recalled:
 
     Attributes:
         path: The file.
-        about: What it says of its medium; None in a file of a release before this was noted.
+        about: The medium that it names; None in a file of a release before this was noted.
         content: Its bytes.
         in_use: A living process has it open: it has left nothing yet.
     """
@@ -156,7 +156,7 @@ class Recalled:
 
 
 def recall(name: str) -> Recalled | None:
-    """Return what was put under a name since the machine started, None if it was forgotten.
+    """Return the bytes stored under a name since the machine started, None if they were removed.
 
     Raises:
         HostError: Another user can write to the directory.
@@ -178,7 +178,7 @@ def recall(name: str) -> Recalled | None:
 
 
 def forget(name: str) -> None:
-    """Remove what was put under a name, if there is anything; a file that stays is never found again.
+    """Remove the bytes stored under a name, if there are any; a file that stays is never found again.
 
     A failure is only logged: nobody needs the file any more.
 
@@ -242,7 +242,7 @@ def _is_private() -> bool:
 
 
 def _check_own(path: Path, status: os.stat_result) -> None:
-    """Refuse what another user can change, who would read and write our disks' data there."""
+    """Refuse a folder that another user can change, who would read and write our disks' data there."""
     if status.st_uid != os.geteuid():
         raise HostError(
             f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who needs it",

@@ -26,7 +26,7 @@ def transfer(move: Callable[[Views, int], int], offset: int, views: Views) -> in
         Bytes moved; fewer than asked for only if the medium has ended.
 
     Raises:
-        OSError: What `move` raised.
+        OSError: `move` raised it.
     """
     wanted = sum(map(len, views))
     if len(views) <= IOV_MAX:
@@ -47,7 +47,7 @@ def store(move: Callable[[Views, int], int], offset: int, views: Views) -> None:
     """Move all bytes of `views` to a medium.
 
     Raises:
-        OSError: What `move` raised; EIO if it stopped before the end.
+        OSError: `move` raised it; EIO if it stopped before the end.
     """
     wanted = sum(map(len, views))
     done = transfer(move, offset, views)
@@ -56,7 +56,7 @@ def store(move: Callable[[Views, int], int], offset: int, views: Views) -> None:
 
 
 def tail(views: Views, start: int) -> list[memoryview]:
-    """Return what is left of `views` after its first `start` bytes."""
+    """Return the rest of `views` after its first `start` bytes."""
     left = []
     for view in views:
         if start < len(view):
@@ -66,14 +66,14 @@ def tail(views: Views, start: int) -> list[memoryview]:
 
 
 class Readable(Protocol):
-    """What bytes can be read from: a handler."""
+    """A source of bytes: a handler."""
 
     def read(self, offset: int, views: Views) -> None:
         """Fill `views`; see `vscsihba.handlers.base.Handler.read`."""
 
 
 class Writable(Protocol):
-    """What bytes can be written to: a handler."""
+    """A destination of bytes: a handler."""
 
     def write(self, offset: int, views: Views) -> None:
         """Store `views`; see `vscsihba.handlers.base.Handler.write`."""

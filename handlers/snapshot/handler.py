@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Named(Options):
-    """What is said about one snapshot."""
+    """Properties of one snapshot."""
 
     name: Annotated[str, Meta(description="Its name.", min_length=1)]
 
@@ -95,7 +95,7 @@ class SnapshotHandler(Transform):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What a layer can do; the base is only read."""
+        """Capabilities of a layer; the base is only read."""
         writable = not self.options.snapshot
         return Capabilities(
             read_only=not writable,
@@ -161,7 +161,7 @@ class SnapshotHandler(Transform):
                 self._set.disk.overlay.flush()
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Tell what the layers have, and what the base says of the rest."""
+        """Return the extents of the layers, and those of the base for the rest."""
         with self._set.gate.together():
             return self._set.disk.extents(offset, length)
 
@@ -172,7 +172,7 @@ class SnapshotHandler(Transform):
             self._set.disk.resize(size)
 
     def actions(self) -> Mapping[str, Action[Any]]:
-        """What can be done about snapshots; nothing, where this disk is one."""
+        """Actions on snapshots; none where this disk is one."""
         if self.options.snapshot:
             return {}
         return {
@@ -199,7 +199,7 @@ class SnapshotHandler(Transform):
         }
 
     def snapshots(self) -> list[SnapshotInfo]:
-        """Return what snapshots there are, the oldest first."""
+        """Return the snapshots, the oldest first."""
         return self._set.snapshots()
 
     def take(self, name: str) -> None:

@@ -1,4 +1,4 @@
-r"""What a set of snapshots consists of: layers, which one lies on which, and what they are called.
+r"""The manifest of a set of snapshots: its layers, their order, and their names.
 
 Each layer is an overlay that lies on another one or on the base. The active layer takes what
 is written; all others never change. A snapshot is a name for a layer: for what the disk is with
@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         base_size: Its size in bytes.
         base_digest: Hash of samples of its content.
         cluster_size: Of every layer, in bytes.
-        layers: What each layer lies on.
+        layers: The layer below each layer.
         active: The layer that takes what is written.
         snapshots: By name.
     """

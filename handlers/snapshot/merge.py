@@ -1,4 +1,4 @@
-"""Merging layers: what no snapshot needs goes into the layer above, while the disk is in use.
+"""Merging layers: a layer that no snapshot needs goes into the one above, while the disk is in use.
 
 The layer above takes over each cluster that it does not have itself, so what it reads as
 never changes, and this can be interrupted anywhere and done again. A layer that is open as a

@@ -47,7 +47,7 @@ class SnapshotInfo:
     """One snapshot.
 
     Attributes:
-        name: What it is called.
+        name: Name of the snapshot.
         created: When it was made, in seconds since 1970.
     """
 
@@ -64,7 +64,7 @@ class SnapshotSet:
         snapshot: The snapshot to open for reading; the disk itself if empty.
 
     Attributes:
-        manifest: What it consists of.
+        manifest: Its layers and their order.
         layers: Those that are open.
         inline: Their inline verbs.
         gate: Passed by whoever uses the layers; closed while they are exchanged.
@@ -111,7 +111,7 @@ class SnapshotSet:
         self._opened.close()
 
     def snapshots(self) -> list[SnapshotInfo]:
-        """Return what snapshots there are, the oldest first."""
+        """Return the snapshots, the oldest first."""
         found = [SnapshotInfo(name, named.created) for name, named in self.manifest.snapshots.items()]
         return sorted(found, key=lambda info: info.created)
 
@@ -261,7 +261,7 @@ class SnapshotSet:
         return snapshot in now.snapshots and now.lineage(now.snapshots[snapshot].layer) == lineage
 
     def _remove_strangers(self) -> None:
-        """Remove what a crash left behind: layers that the manifest does not know."""
+        """Remove leftovers of a crash: layers that the manifest does not know."""
         for path in self.directory.iterdir():
             found = _LEFT_OVER.fullmatch(path.name)
             if found is not None and found["layer"] not in self.manifest.layers:

@@ -1,4 +1,4 @@
-"""``./dev bench``: what a command costs natively; with ``--vm``, our disks beside others, on a real kernel.
+"""``./dev bench``: cost of a command natively; with ``--vm``, our disks beside others, on a real kernel.
 
 Exit codes: 0 measured; 1 something could not be; 2 wrong usage.
 """
@@ -72,7 +72,7 @@ def _found(options: argparse.Namespace) -> Findings:
 
 
 def measure() -> tuple[list[road.Row], slow_flush.SlowFlush]:
-    """Measure what needs no kernel."""
+    """Run the measurements that need no kernel."""
     rows = []
     with Console(stderr=True).status("measuring") as status:
         for row in road.rows():

@@ -1,4 +1,4 @@
-"""What we want to reach, and whether the findings reach it."""
+"""The aims, and whether the findings reach them."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -38,7 +38,7 @@ CALLS: Final = 1.5
 
 
 def rows(findings: Findings, native: Sequence[Row]) -> list[tuple[str, str, str, str]]:
-    """Return what was measured against each aim: name, aim, reached, and whether that is enough."""
+    """Return the result for each aim: name, aim, reached, and whether that is enough."""
     found = [
         (f"{workload}, vscsihba / {peer}", f"at least {aim:g}", findings.ratio(workload, peer), 1)
         for workload, peers in RATIOS.items()

@@ -41,13 +41,13 @@ class Row:
     """One measured road.
 
     Attributes:
-        name: What was sent.
+        name: The command.
         road: Microseconds a command, ring to ring (median).
         bare: Microseconds of what it is compared with (median), 0 if there is nothing.
         spread: Interquartile range of `road` in microseconds.
         ratio: Road over bare (median of the ratios of rounds, whose two halves ran one after the other); 0
             where there is nothing to compare with.
-        against: What it is compared with.
+        against: The thing that it is compared with.
     """
 
     name: str

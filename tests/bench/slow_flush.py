@@ -15,7 +15,7 @@ READS = 200
 
 @dataclass(frozen=True, slots=True)
 class SlowFlush:
-    """What was measured.
+    """The latencies measured.
 
     Attributes:
         alone: Microseconds of a 4 KiB read from submission to answer, nothing else under way (median).

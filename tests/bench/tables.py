@@ -1,4 +1,4 @@
-"""Tables of what was measured, for a terminal and for Markdown alike: a title, headings and rows of words."""
+"""Tables of the results, for a terminal and for Markdown alike: a title, headings and rows of words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Table:
 
 
 def native(rows: Sequence[Row]) -> Table:
-    """Return what a command costs without a kernel."""
+    """Return the table of the cost of a command without a kernel."""
     return Table(
         "One command through ring, decode, checks, handler and answer, natively",
         ("command", "road, µs", "spread, µs", "compared with", "that, µs", "ratio"),
@@ -54,7 +54,7 @@ def native(rows: Sequence[Row]) -> Table:
 
 
 def slow_flush(found: SlowFlush) -> str:
-    """Return what reads notice of a flush."""
+    """Return the line on the latency of reads beside a flush."""
     return (
         f"4 KiB reads of a slow stack, beside a flush of {FLUSH_SECONDS * 1e3:.0f} ms: "
         f"{found.beside:.0f} µs; alone: {found.alone:.0f} µs; ratio {found.ratio:.2f}"
@@ -147,7 +147,7 @@ def footprint(findings: Findings) -> Table:
 
 
 def rest(findings: Findings) -> list[str]:
-    """Return what is no table."""
+    """Return the results that are no table."""
     said = [
         f"`vscsihba --help` takes {line['vscsihba']:.2f} s, `vscsitarget --help` {line['vscsitarget']:.2f} s."
         for line in findings.of("start")
@@ -161,7 +161,7 @@ def rest(findings: Findings) -> list[str]:
 
 
 def aims_reached(findings: Findings, rows: Sequence[Row]) -> Table:
-    """Return what we want, and what is reached."""
+    """Return the table of aims, and of the values reached."""
     return Table("Aims", ("what", "aim", "reached", "enough"), aims.rows(findings, rows))
 
 

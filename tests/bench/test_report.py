@@ -1,4 +1,4 @@
-"""What the benchmarks make of their findings: no clock, no VM."""
+"""The benchmarks' report on given findings: no clock, no VM."""
 
 from pathlib import Path
 

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run what was asked for, take in what was run before, and report."""
+    """Run the suites named, add earlier results, and report."""
     made = parser()
     options = made.parse_args()
     try:
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _plan(made: argparse.ArgumentParser, options: argparse.Namespace, earlier: Campaign) -> Campaign:
-    """Return what to run: nothing if there are verdicts and no wish."""
+    """Return the tests to run: none if there are verdicts and none is named."""
     tests = profiles.selected(profiles.listed(), options.test)
     if not tests:
         made.error(f"no test is called {' or '.join(options.test)}: iscsi-test-cu --list names them")

@@ -24,11 +24,11 @@ class Campaign:
     """The verdicts of a run.
 
     Attributes:
-        lanes: What was to be run, in the order of the tables.
-        tests: What was to be run on each lane.
+        lanes: The lanes, in the order of the tables.
+        tests: The tests of each lane.
         kernel: Release of the kernel that it ran on.
-        verdicts: What came, by lane and test.
-        missing: What has not come, likewise.
+        verdicts: The verdicts so far, by lane and test.
+        missing: Tests without a verdict, likewise.
     """
 
     lanes: list[Lane]
@@ -66,7 +66,7 @@ class Campaign:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """Read what `document` made, as JSON."""
+        """Read a campaign from the JSON of `document`."""
         found = json.loads(text)
         made = cls([(lane[0], lane[1]) for lane in found["lanes"]], found["tests"], found["kernel"])
         made.missing = {(profile, transport, test) for profile, transport, test in found["missing"]}
@@ -112,7 +112,7 @@ class Campaign:
         return [test for test in tests if test not in passed]
 
     def lacking(self, tests: Iterable[str]) -> set[Key]:
-        """Return what the tables still need.
+        """Return the tests that the tables still need.
 
         That is all of `tests` on the first kind of disk, and on the others those which do not pass there.
         """
@@ -126,7 +126,7 @@ class Campaign:
         return found - self.verdicts.keys()
 
     def failures(self) -> list[tuple[Verdict, Limit | None]]:
-        """Return what failed or crashed, each with what is known to cause it."""
+        """Return the failures and crashes, each with its known cause."""
         return [
             (verdict, known(verdict))
             for lane in self.lanes

@@ -69,7 +69,7 @@ class Disk:
         self._undo.close()
 
     def addresses(self, transport: str, *, both: bool) -> tuple[str, ...]:
-        """Return what the tool is given for a transport: one path, or both."""
+        """Return the tool's arguments for a transport: one path, or both."""
         assert self._paths is not None
         pair = self._paths.sg if transport == "sg" else self._paths.iscsi
         return pair if both else pair[:1]
@@ -115,7 +115,7 @@ class Disk:
         self._new = self._look()
 
     def _look(self) -> tuple[Told, ...]:
-        """Return what the disk says of itself, on its first path, with the unit attentions cleared."""
+        """Return the properties that the disk reports on its first path, with the unit attentions cleared."""
         assert self._paths is not None
         with suppress(OSError):
             for path in self._paths.sg:
@@ -138,7 +138,7 @@ def _stable(at: int, reply: Told) -> Told:
 
 
 def _let_go(path: str) -> None:
-    """Clear what waits for a path: unit attentions, and the prevention of removal."""
+    """Clear the state of a path: unit attentions, and the prevention of removal."""
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         for _ in range(_MOST_ATTENTIONS):

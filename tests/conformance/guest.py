@@ -90,7 +90,7 @@ def _wait(tool: subprocess.Popen[bytes]) -> int | None:
 
 
 def _keep(name: str, text: str) -> None:
-    """Put what the tool wrote where the results go, if there is such a folder."""
+    """Put the tool's output where the results go, if there is such a folder."""
     if folder := os.environ.get("VSCSIHBA_RESULTS"):
         Path(folder, f"{name}.txt").write_text(text)
 

@@ -18,7 +18,7 @@ class Limit:
     Attributes:
         transports: ``sg``, ``iscsi``.
         tests: Pattern of the tests' names.
-        outcome: What becomes of them: another outcome is not explained by this.
+        outcome: Their outcome: another one is not explained by this.
         reason: One sentence.
         source: The file that causes it: of the kernel's tree, or of libiscsi's.
         profiles: Pattern of the kinds of disk.

@@ -17,9 +17,9 @@ class Profile:
     """A kind of disk.
 
     Attributes:
-        name: What the command line and the tables call it.
+        name: Its name on the command line and in the tables.
         options: Words for vscsitarget.
-        stack: What vscsitarget serves; ``{image}`` stands for a sparse file.
+        stack: The stack that vscsitarget serves; ``{image}`` stands for a sparse file.
         size: Bytes of the image; the tool waits 5 s for a command on ``/dev/sgN``, and some go over the
             whole disk.
     """

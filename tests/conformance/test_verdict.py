@@ -1,4 +1,4 @@
-"""What the tool's output is read as, and what a run comes to."""
+"""Verdicts read from the tool's output, and the sums of a run."""
 
 import json
 

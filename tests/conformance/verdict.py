@@ -1,4 +1,4 @@
-"""What became of one test, read from the output of ``iscsi-test-cu -V``.
+"""The verdict on one test, read from the output of ``iscsi-test-cu -V``.
 
 CUnit counts a skipped test as passed, so the exit code says nothing: what counts is what stands
 after the line ``Suite:``. Everything before it is the tool's own look at the disk.
@@ -71,7 +71,7 @@ def judge(output: str, exit_code: int) -> tuple[Outcome, tuple[str, ...]]:
 
 
 def _failures(report: str) -> tuple[str, ...]:
-    """Return what went wrong: commands with an unexpected answer, then assertions, each once."""
+    """Return the failures: commands with an unexpected answer, then assertions, each once."""
     commands = _FAILED_COMMAND.findall(report)
     assertions = [f"{place}: {text.strip()}" for place, text in _ASSERTION.findall(report)]
     found = list(dict.fromkeys(commands)) + list(dict.fromkeys(assertions))

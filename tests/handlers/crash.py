@@ -1,4 +1,4 @@
-"""Crashes: what a disk may look like after one, and two ways to bring one about.
+"""Crashes: the states that a disk may have after one, and two ways to bring one about.
 
 `Promises` follows what a disk was told, and knows for every sector which contents may be
 found after a crash: what it had at the last flush, or anything written to it since.
@@ -33,8 +33,7 @@ from hypothesis import strategies as st
 from tests.handlers.model import read
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers.checked import Checked
-from vscsihba.handlers.shared import linux
-from vscsihba.handlers.shared import tmpfs_store as surviving
+from vscsihba.handlers.shared import linux, tmpfs_store
 from vscsihba.handlers.stack import Document, build
 
 SECTOR = 512
@@ -70,7 +69,7 @@ class Promises:
     """For each sector of a disk, what may be found in it after a crash.
 
     Args:
-        content: What the disk has when it is opened, all of it safe.
+        content: Content of the disk when it is opened, all of it on stable storage.
         unmap_zeroes: Unmapped sectors are zeroes; else each may be that or what it was.
     """
 
@@ -99,7 +98,7 @@ class Promises:
             self.unmapped.add(number)
 
     def keep(self, first: int, count: int) -> None:
-        """Note that what some sectors have now is safe."""
+        """Note that the present content of some sectors is safe."""
         for number in range(first, first + count):
             if number not in self.unknown:
                 self.allowed[number] = {self.now[number]} | ({ZEROES} if number in self.unmapped else set())
@@ -185,7 +184,7 @@ class _File:
         self.pending.clear()
 
     def after_power_cut(self, luck: random.Random) -> bytes:
-        """Apply what is safe, and of the rest each sector as luck has it."""
+        """Apply the writes that are safe, and of the rest each sector as luck has it."""
         found, chance = bytearray(self.safe), luck.choice([0.1, 0.5, 0.9])
         for offset, data, sure in self.pending:
             at = 0
@@ -264,7 +263,7 @@ class Power:
         return self.files[inode]
 
     def named(self, change: dict[Path, _File | None]) -> None:
-        """Note what has been done to names of one directory."""
+        """Note the changes to names of one directory."""
         ((parent, *others),) = (list({path.parent for path in change}),)
         assert not others
         if parent.is_relative_to(self.directory):
@@ -393,15 +392,15 @@ def cut_power(
     Args:
         directory: Holds the files of the disk, and nothing else.
         document: The disk.
-        promises: What the disk reads as at the start.
+        promises: Content of the disk at the start.
         todo: The requests.
         lasts: After how many system calls the power is cut.
         seed: The luck of what was not synced.
     """
     power = Power(directory, lasts)
     with (
-        TemporaryDirectory() as surviving_once,
-        mock.patch.object(surviving, "DIRECTORY", Path(surviving_once)),
+        TemporaryDirectory() as notes,
+        mock.patch.object(tmpfs_store, "DIRECTORY", Path(notes)),
     ):
         stack = build(document, check_between=True)
         with power.on(), contextlib.suppress(PowerCutError), stack as disk:
@@ -413,7 +412,7 @@ def cut_power(
     # Nothing is left of what survives a process only.
     with (
         TemporaryDirectory() as empty,
-        mock.patch.object(surviving, "DIRECTORY", Path(empty)),
+        mock.patch.object(tmpfs_store, "DIRECTORY", Path(empty)),
         build(document, check_between=True) as disk,
     ):
         promises.check(read(disk, 0, disk.geometry.size))
@@ -424,7 +423,7 @@ def cut_power(
 
 @dataclass(frozen=True)
 class Life:
-    """What happens while a disk is open once.
+    """One life of a disk: the events while it is open once.
 
     Attributes:
         todo: The requests.
@@ -449,8 +448,8 @@ def live(directory: Path, document: Document, promises: Promises, life: Life) ->
     Args:
         directory: Holds the files of the disk, and nothing else.
         document: The disk.
-        promises: What it may read as; from before, and noted on.
-        life: What happens.
+        promises: The contents that it may have; from before, and noted on.
+        life: The events.
 
     Returns:
         Whether it could be opened; a disk may refuse that.

@@ -25,8 +25,8 @@ class FakeSg:
 
     Attributes:
         disk: The logical unit.
-        commands: What was sent: the CDB, the direction, the pieces of memory, the timeout in ms.
-        host_status: What the adapter says of every command instead of sending it.
+        commands: The commands sent: CDB, direction, pieces of memory, timeout in ms.
+        host_status: The adapter's status of every command, which is then not sent.
         statuses: Statuses that the device gives to the next commands instead of executing them.
         unknown: Operation codes that the device refuses.
         limit: Bytes that the adapter moves at once; 0 if it does not say.

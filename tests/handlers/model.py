@@ -72,9 +72,9 @@ class DiskModel(RuleBasedStateMachine):
     Attributes:
         size: Capacity of the disk that `document` describes, in bytes.
         scratch: Where to make the directory for its files; None for the usual place.
-        forgets: What was written is gone when the disk is closed.
+        forgets: Its data are gone when the disk is closed.
         resizes: It can be resized.
-        grows_with_zeroes: What is new after that reads as zeroes.
+        grows_with_zeroes: Blocks that are new after that read as zeroes.
     """
 
     size = 320 * KIB
@@ -88,7 +88,7 @@ class DiskModel(RuleBasedStateMachine):
         raise NotImplementedError
 
     def prepare(self, directory: Path) -> bytearray:
-        """Make what has to be there before the disk opens; return what it reads as then."""
+        """Make the files that have to be there before the disk opens; return its content then."""
         return bytearray(self.size)
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule(offset=offsets, length=lengths)
     def inline(self, offset: int, length: int) -> None:
-        """What moves inline is the truth; nothing has to."""
+        """Inline verbs that move bytes move the right ones; none has to move any."""
         inline = self.disk.inline
         offset, length = self.clip(offset, length)
         room = bytearray(length)

@@ -1,4 +1,4 @@
-"""What layers can be asked to do while their disk is in use."""
+"""Actions of layers while their disk is in use."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def told(answer: object) -> object:
-    """What a program at the other end of a socket sees."""
+    """The output that a program at the other end of a socket sees."""
     return msgspec.json.decode(msgspec.json.encode(answer))
 
 

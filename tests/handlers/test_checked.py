@@ -15,7 +15,7 @@ ROOM = memoryview(bytearray(512))
 
 
 class Suspect(Handler):
-    """A handler whose every answer can be dictated."""
+    """A handler with answers that the test dictates."""
 
     name = "suspect"
     failure: Exception | None = None

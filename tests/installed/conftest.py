@@ -14,7 +14,7 @@ PREFIX = Path("/opt/vscsihba")
 
 
 def missing() -> str | None:
-    """Return what these tests lack here, None when they can run."""
+    """Return the thing that these tests lack here, None when they can run."""
     if not Path("/run/systemd/system").is_dir():
         return "systemd as the first process"
     if not (PREFIX / "bin/vscsitarget").exists():

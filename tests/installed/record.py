@@ -1,4 +1,4 @@
-"""What the tests before a reboot leave for those after it: a JSON file where it outlives a boot."""
+"""The record of the tests before a reboot for those after it: a JSON file that outlives a boot."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def leave(**facts: object) -> None:
 
 
 def found() -> dict[str, Any]:
-    """Return what was left, and make sure that the machine was booted since."""
+    """Return the record, and make sure that the machine was booted since."""
     facts: dict[str, Any] = json.loads(PATH.read_text())
     assert facts["boot_id"] != BOOT_ID.read_text(), "the machine was not booted again"
     return facts

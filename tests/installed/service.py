@@ -45,7 +45,7 @@ def engines() -> list[int]:
 
 
 def confinement(pid: int) -> dict[str, int]:
-    """Return what a process may do, as the kernel has it: NoNewPrivs, Seccomp, and masks of capabilities."""
+    """Return the privileges of a process, by /proc: NoNewPrivs, Seccomp, and masks of capabilities."""
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     numbers = {words[0].rstrip(":"): words[1] for words in lines if len(words) == 2}
     masks = {name: int(text, 16) for name, text in numbers.items() if name.startswith("Cap")}

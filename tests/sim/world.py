@@ -23,8 +23,7 @@ from tests.sim.calls import Calls, patched
 from tests.sim.faults import NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Storage
-from vscsihba.handlers.shared import abandonable_pool as lanes
-from vscsihba.handlers.shared import tmpfs_store as surviving
+from vscsihba.handlers.shared import abandonable_pool, tmpfs_store
 
 
 def _hook_that_ignores_death(hook: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -172,9 +171,9 @@ class World:
         yield sys, "unraisablehook", _hook_that_ignores_death(sys.unraisablehook)
         yield threading, "current_thread", lambda: scheduler.current
         yield sim.Thread, "refuse", staticmethod(self._refuse_thread)
-        yield lanes, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
+        yield abandonable_pool, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
         yield time, "monotonic", partial(sim.monotonic, scheduler)
         yield time, "sleep", partial(sim.sleep, scheduler)
         yield os, "urandom", self.luck.randbytes
-        yield surviving, "DIRECTORY", self.run
+        yield tmpfs_store, "DIRECTORY", self.run
         yield logging.root.manager, "disable", logging.CRITICAL  # a fault a millisecond is no news here

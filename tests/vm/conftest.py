@@ -1,4 +1,4 @@
-"""What every test on a real kernel uses: a scratch folder, a vscsitarget, and the proof that nothing stays.
+"""Fixtures of every test on a real kernel: a scratch folder, a vscsitarget, and the proof that nothing stays.
 
 In the guest (VSCSIHBA_IN_VM=1) whatever is missing is a failure; elsewhere these tests are skipped, saying
 what is missing. Knows vscsitarget by its command line and output, and the kernel by /sys: not the package.
@@ -37,7 +37,7 @@ class MakeImage(Protocol):
 
 
 def missing() -> str | None:
-    """Return what these tests lack here, None when they can run."""
+    """Return the thing that these tests lack here, None when they can run."""
     if os.geteuid() != 0:
         return "root"
     for module in MODULES:
@@ -59,7 +59,7 @@ def kernel() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what another machine runs.
+    """Leave out tests that another machine runs.
 
     The sandbox (VSCSIHBA_SANDBOX) leaves out the tests that are marked `qemu`; VSCSIHBA_PART=qemu leaves
     out all others, and VSCSIHBA_SHARD=1/2 the files of the other shard.

@@ -68,7 +68,7 @@ class Service:
         return False
 
     def errors(self) -> str:
-        """Return what it has logged."""
+        """Return its log."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def ask(self, verb: str, **arguments: Any) -> Any:
@@ -78,7 +78,7 @@ class Service:
         return answer["result"]
 
     def refused(self, verb: str, **arguments: Any) -> str:
-        """Ask for what the machine is to refuse, and return why it does."""
+        """Apply a document that the machine has to refuse, and return the reason."""
         error = self._answer(verb, arguments)["error"]
         assert error["exit_code"] == 1, error
         return str(error["message"])
@@ -106,7 +106,7 @@ class Service:
         return path
 
     def lun(self, hba: int, number: int) -> dict[str, Any]:
-        """Return what it says of a LUN."""
+        """Return its status of a LUN."""
         found: list[dict[str, Any]] = [
             lun
             for each in self.ask("status")["hbas"]

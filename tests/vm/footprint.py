@@ -1,4 +1,4 @@
-"""What a process takes of the machine at one moment, and whether that grows.
+"""The footprint of a process at one moment, and whether it grows.
 
 Knows /proc only.
 """

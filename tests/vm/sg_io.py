@@ -72,7 +72,7 @@ def send(fd: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0, timeou
     Args:
         fd: An open ``/dev/sgN`` or ``/dev/sdX``.
         cdb: The command descriptor block.
-        data_out: What goes with it.
+        data_out: The data sent with it.
         data_in: Bytes of room for what comes back, if nothing goes with it.
         timeout: Seconds.
 

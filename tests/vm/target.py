@@ -42,7 +42,7 @@ def mark_kernel_log(text: str) -> None:
 
 
 def kernel_messages() -> str:
-    """Return what the kernel has logged since the last mark, at most KERNEL_LINES."""
+    """Return the kernel's log since the last mark, at most KERNEL_LINES."""
     log = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
     return "\n".join(log.rpartition(MARK)[2].splitlines()[1:][-KERNEL_LINES:])
 
@@ -115,11 +115,11 @@ class Target:
 
     @property
     def output(self) -> str:
-        """What it has printed so far, as far as that was read."""
+        """Its output so far, as far as that was read."""
         return self._output.decode(errors="replace")
 
     def errors(self) -> str:
-        """Return what it has written to stderr so far."""
+        """Return its stderr so far."""
         return self._errors.read_text(errors="replace") if self._errors.exists() else ""
 
     def rings(self) -> int:

@@ -1,4 +1,4 @@
-"""What a guest or the world does to a disk: hostile commands, lost bytes, a full file system."""
+"""Faults from outside: hostile commands, lost bytes, a full file system."""
 
 import errno
 import mmap

@@ -1,4 +1,4 @@
-"""A mirror whose legs die, come back and are exchanged under fio, which checks what it reads."""
+"""A mirror under fio verify while its legs die, come back and are exchanged."""
 
 import json
 import sys

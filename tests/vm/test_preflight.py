@@ -1,4 +1,4 @@
-"""What a document may not name, because somebody has it: on a real kernel, where nothing is made up."""
+"""Media that a document may not name because they are in use, on a real kernel."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def refusal(scratch: Path) -> Refusal:
-    """Return what is said against a document with these backstores."""
+    """Return the objections to a document with these backstores."""
 
     def refuse(*stacks: object) -> str:
         document = shown(scratch, *stacks)

@@ -1,4 +1,4 @@
-"""What engines take from the machine: many LUNs, many lives, a long life; nothing left, nothing grown."""
+"""Resources of engines: many LUNs, many lives, a long life; nothing left, nothing grown."""
 
 import json
 import subprocess

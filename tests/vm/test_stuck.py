@@ -71,7 +71,7 @@ def write(data: bytes) -> bytes:
 
 
 def content(image: Path) -> bytes:
-    """Return what is at the beginning of an image, as much as is written there."""
+    """Return the beginning of an image, as much as is written there."""
     with image.open("rb") as file:
         return file.read(len(NEW))
 
@@ -182,7 +182,7 @@ def test_a_reset_waits_for_a_read_whose_storage_hangs(
 
 @ON_TWO_PROCESSORS
 def test_resets_with_io_under_way_lose_nothing(serve: Serve, disks: list[Path]) -> None:
-    """What they end passes for done. One storage never blocks, the other one always uses threads."""
+    """Commands that they end pass for done. One storage never blocks, the other one always uses threads."""
     target = serve([disks[0], f"delay:0.002|{disks[1]}"])
     fio = Fio(target.luns, flushing=True)
     count = 0
@@ -220,7 +220,7 @@ def test_a_disk_in_use_waits_out_what_its_timer_allows(start: Start, disks: list
 
 @pytest.mark.long
 def test_a_stuck_disk_can_be_left_to_another_engine(start: Start, disks: list[Path], flag: Path) -> None:
-    """Whoever goes takes the threads that hang along; whoever comes does the write again."""
+    """The engine that goes takes its hung threads along; its successor does the write again."""
     first = start()
     stuck_lun, other = first.luns
     with stuck(flag):
@@ -258,7 +258,7 @@ def test_stuck_disks_are_shared_out_when_their_storage_answers(
 
 @pytest.mark.long
 def test_a_stuck_disk_does_not_keep_its_engine_from_ending(start: Start, flag: Path) -> None:
-    """What cannot be written is lost, and said so, as with any disk that is pulled."""
+    """Data that cannot be written are lost, and reported as lost, as with any disk that is pulled."""
     target = start()
     stuck_lun, other = target.luns
     with stuck(flag):

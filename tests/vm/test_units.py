@@ -1,4 +1,4 @@
-"""What a logical unit is, seen through a real kernel: its size, its room, what it keeps, how it is erased."""
+"""A logical unit through a real kernel: its size, free space, saved state, and erasure."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""Disks whose commands a program answers itself: the example of the four calls, raw and handler LUNs."""
+"""Disks of a program that answers commands itself: the example of the four calls, raw and handler LUNs."""
 
 import os
 import re

@@ -30,7 +30,7 @@ class Step:
     Attributes:
         prompt: Where it is typed: ``"#"`` or ``"/>"``.
         typed: Its lines.
-        shown: What is shown then.
+        shown: The output that follows.
     """
 
     prompt: str
@@ -62,7 +62,7 @@ def _steps(lines: list[str]) -> list[Step]:
 
 
 def pattern(shown: str, *, exact_numbers: bool) -> str:
-    """Return what a line of the page stands for: letters of disks and widths of gaps are another day's.
+    """Return the pattern of a line of the page: letters of disks and widths of gaps may differ.
 
     Args:
         shown: The line.

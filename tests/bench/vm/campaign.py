@@ -18,7 +18,7 @@ _LIMIT: Final = 7200
 
 
 def run(options: argparse.Namespace, console: Console) -> Findings:
-    """Run what the options ask for.
+    """Run the parts that the options name.
 
     Raises:
         SystemExit: It did not come to its end.

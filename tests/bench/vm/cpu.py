@@ -33,7 +33,7 @@ class Clock:
         self._start = self._now()
 
     def stop(self) -> Spent:
-        """Return what was spent meanwhile."""
+        """Return the processor time spent meanwhile."""
         now = self._now()
         return Spent(now.processes - self._start.processes, now.machine - self._start.machine)
 

@@ -1,4 +1,4 @@
-"""What a run in the VM has found, and what follows from it: medians, spreads, ratios."""
+"""The findings of a run in the VM, and their medians, spreads and ratios."""
 
 import json
 import statistics
@@ -22,7 +22,7 @@ class Findings:
 
     @classmethod
     def load(cls, text: str) -> "Findings":
-        """Read what `dump` wrote."""
+        """Read findings that `dump` wrote."""
         return cls(json.loads(text))
 
     def dump(self) -> str:

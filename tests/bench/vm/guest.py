@@ -117,7 +117,7 @@ def say(kind: str, finding: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Measure what was asked for."""
+    """Run the measurements that were asked for."""
     options = argparse.ArgumentParser(description=__doc__, parents=[parser()]).parse_args()
     parts = options.part or PARTS
     missing = peers.missing(options.peer or peers.PEERS) if "peers" in parts else []

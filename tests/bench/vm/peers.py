@@ -1,4 +1,4 @@
-"""Who is measured: a disk of ours, and of everything that Debian packages to the same end.
+"""The contestants: a disk of ours, and one of each program that Debian packages to the same end.
 
 Each is a context in which an image file is a block device. All are set up as their
 manuals advise for speed; what that means is said beside each.

@@ -1,4 +1,4 @@
-"""Plots of what was found, as PNG files (matplotlib)."""
+"""Plots of the findings, as PNG files (matplotlib)."""
 
 from pathlib import Path
 from typing import Final

@@ -65,7 +65,7 @@ def footprint(folder: Path, luns: tuple[int, ...]) -> Iterator[dict[str, Any]]:
 
 
 def idle(folder: Path, luns: int, seconds: float) -> dict[str, Any]:
-    """Return what an engine takes of a processor while nobody uses its disks."""
+    """Return the processor time of an engine while nobody uses its disks."""
     with serving(folder, luns) as (target,):
         subprocess.run(["udevadm", "settle"], check=False)
         before, started = process_seconds(target.process.pid), time.monotonic()

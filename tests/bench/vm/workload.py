@@ -1,4 +1,4 @@
-"""What is asked of a disk: fio's jobs, and what fio and /proc say of one run."""
+"""Workloads: fio's jobs, and the results of fio and /proc for one run."""
 
 import json
 import subprocess

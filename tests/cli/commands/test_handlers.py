@@ -48,7 +48,7 @@ def test_every_handler_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[s
     assert set(lines) == {"handler", *Registry().names()}
     assert lines["cow"].split(maxsplit=2)[1:] == [
         "filter",
-        "A disk whose changes go to an overlay; what is below stays as it is",
+        "A disk whose changes go to an overlay; the base below stays as it is",
     ]
     assert "fan " in lines["mirror"]
     assert "source " in lines["file"]

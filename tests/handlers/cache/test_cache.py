@@ -329,13 +329,13 @@ def test_two_disks_cannot_be_behind_one_cache(below: Below, behind: Checked) -> 
     reader.close()
 
 
-def test_nothing_is_left_behind(tmp_path: Path, own_surviving_directory: Path) -> None:
+def test_nothing_is_left_behind(tmp_path: Path, own_tmpfs_directory: Path) -> None:
     (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
     for document in (cache(tmp_path), back(tmp_path)):
         with build(document) as disk:
             write(disk, 0, b"x" * 8192)
             read(disk, 0, SIZE)
-        assert list(own_surviving_directory.iterdir()) == []
+        assert list(own_tmpfs_directory.iterdir()) == []
 
 
 def test_a_cache_smaller_than_a_block(tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_a_cache_that_cannot_be_made_lets_everything_past(
 
 
 def test_a_cache_that_fails_to_open_leaves_nothing(
-    below: Below, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+    below: Below, monkeypatch: pytest.MonkeyPatch, own_tmpfs_directory: Path
 ) -> None:
     real, calls = os.pwritev, iter([True, False])
 
@@ -486,7 +486,7 @@ def test_a_cache_that_fails_to_open_leaves_nothing(
     handler.open()
     handler.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert not any(path.stat().st_size > 4096 + 8 for path in own_surviving_directory.iterdir())
+    assert not any(path.stat().st_size > 4096 + 8 for path in own_tmpfs_directory.iterdir())
 
 
 def test_a_block_that_cannot_be_read_is_read_below(

@@ -410,7 +410,7 @@ def test_kill_at_every_call_loses_nothing_that_was_acknowledged(base: Path, tmp_
 
 
 def notes(directory: Path) -> list[Path]:
-    """Return what is left for other processes, but for claims, which nobody need remove."""
+    """Return the notes left for other processes; claims are not counted, since they need no removal."""
     return [path for path in directory.iterdir() if not path.name.startswith("claim.")]
 
 
@@ -434,13 +434,13 @@ def test_readers_see_what_a_killed_process_had_not_flushed(base: Path) -> None:
         assert read(disk, 0, 12) == b"acknowledged"
 
 
-def test_what_a_killed_process_left_is_used_once(base: Path, own_surviving_directory: Path) -> None:
+def test_what_a_killed_process_left_is_used_once(base: Path, own_tmpfs_directory: Path) -> None:
     disk = build(cow(base)).open()
     write(disk, 0, b"acknowledged")
     abandon(disk)
-    assert len(notes(own_surviving_directory)) == 1
+    assert len(notes(own_tmpfs_directory)) == 1
     with build(cow(base)) as disk:
         disk.unmap(0, SIZE)
-    assert notes(own_surviving_directory) == []
+    assert notes(own_tmpfs_directory) == []
     with build(cow(base)) as disk:
         assert not any(read(disk, 0, SIZE))

@@ -25,8 +25,7 @@ from vscsihba.handlers.cow.format import BASE, DATA, ZERO
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
 from vscsihba.handlers.cow.overlay_file import open_overlay
-from vscsihba.handlers.shared import linux, superblock
-from vscsihba.handlers.shared import tmpfs_store as surviving
+from vscsihba.handlers.shared import linux, superblock, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import build
 
@@ -145,7 +144,7 @@ def test_a_file_that_was_moved_on_its_file_system_keeps_its_notes(base: Path) ->
 
 @pytest.mark.parametrize("take", [True, False])
 def test_notes_of_which_it_is_not_clear_whose_they_are(
-    base: Path, take: bool, own_surviving_directory: Path
+    base: Path, take: bool, own_tmpfs_directory: Path
 ) -> None:
     disk = build(cow(base)).open()
     write(disk, 0, b"acknowledged")
@@ -157,11 +156,11 @@ def test_notes_of_which_it_is_not_clear_whose_they_are(
             HostError, match=r'writes that a killed process .* "vscsihba cow recover .*copy\.cow"'
         ):
             build(refused).open()
-    assert len(notes(own_surviving_directory)) == 1
+    assert len(notes(own_tmpfs_directory)) == 1
     cow_admin.recover(str(base / "copy.cow"), take=take)
     with build(document) as disk:
         assert read(disk, 0, 12) == (b"acknowledged" if take else CONTENT[:12])
-    assert len(notes(own_surviving_directory)) == (0 if take else 1)
+    assert len(notes(own_tmpfs_directory)) == (0 if take else 1)
 
 
 def test_notes_of_an_earlier_release_are_taken_over(base: Path) -> None:
@@ -468,18 +467,18 @@ def test_a_note_that_cannot_tell_of_lost_clusters_is_removed(
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), HostError("not private", cure="remove it")])
 def test_an_old_note_that_cannot_be_removed_leaves_no_descriptor_open(
-    base: Path, own_surviving_directory: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    base: Path, own_tmpfs_directory: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = build(cow(base)).open()
     write(disk, 0, b"acknowledged")
     abandon(disk)
     with monkeypatch.context() as patch:
-        patch.setattr(surviving, "_remove", mock.Mock(side_effect=error))
+        patch.setattr(tmpfs_store, "_remove", mock.Mock(side_effect=error))
         opened_again = build(cow(base))
         assert read(opened_again.open(), 0, 12) == b"acknowledged"
     opened_again.close()
     opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
-    assert not [path for path in opened if path.startswith(str(own_surviving_directory))]
+    assert not [path for path in opened if path.startswith(str(own_tmpfs_directory))]
 
 
 def test_a_resize_that_fails_changes_nothing(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +506,7 @@ def test_what_was_cut_off_reads_as_zeroes_when_it_is_back(base: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["the note", "the header", "the base"])
 def test_an_open_that_fails_leaves_nothing(
-    base: Path, missing: str, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+    base: Path, missing: str, monkeypatch: pytest.MonkeyPatch, own_tmpfs_directory: Path
 ) -> None:
     with build(cow(base)):
         pass
@@ -523,7 +522,7 @@ def test_an_open_that_fails_leaves_nothing(
         with pytest.raises((OSError, HostError)):
             build(document).open()
     assert (sorted(base.iterdir()), len(list(Path("/proc/self/fd").iterdir()))) == before
-    assert notes(own_surviving_directory) == []
+    assert notes(own_tmpfs_directory) == []
     with build(cow(base)):
         pass
 
@@ -774,10 +773,10 @@ def test_an_overlay_of_version_1_becomes_one_of_version_2(
 def test_a_note_is_about_a_file_and_locked_by_its_process(base: Path) -> None:
     with build(cow(base)) as disk:
         session = overlay_of(disk).header.session
-        found = surviving.recall(session)
+        found = tmpfs_store.recall(session)
         assert found is not None
         assert found.in_use
         assert msgspec.json.decode(found.about or b"")["inode"] == (base / "over.cow").stat().st_ino
         with pytest.raises(InUseError):
             TmpfsStore(session)
-    assert surviving.recall(session) is None
+    assert tmpfs_store.recall(session) is None

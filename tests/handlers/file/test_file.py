@@ -279,7 +279,7 @@ def test_an_image_that_takes_the_place_of_the_one_that_was_checked_is_refused(tm
 
 
 def test_a_raw_image_is_taken_for_nothing_else(tmp_path: Path) -> None:
-    """Whatever its boot code says."""
+    """The boot code does not matter."""
     path = tmp_path / "a.img"
     path.write_bytes((b"\xeb\x63\x90" + b"GRUB \0" * 80).ljust(510, b"\0") + b"\x55\xaa" + bytes(4096 - 512))
     with build(document(path)):

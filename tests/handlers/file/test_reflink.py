@@ -1,4 +1,4 @@
-"""Copies, on whatever file system the tests have; those that share storage are in tests/vm."""
+"""Copies, on the file system that the tests have; those that share storage are in tests/vm."""
 
 import errno
 import os

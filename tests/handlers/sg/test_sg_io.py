@@ -1,4 +1,4 @@
-"""What is handed to the kernel, against its own header, compiled here."""
+"""The structure of SG_IO, against the kernel's own header, compiled here."""
 
 import ctypes
 import shutil
@@ -15,7 +15,7 @@ HEADERS = ("scsi/sg.h", "linux/fs.h")
 
 
 def mirror() -> dict[str, int]:
-    """Return what we believe, by the C expression that means it."""
+    """Return our values, by the C expression of each."""
     facts = {}
     structs: dict[str, type[ctypes.Structure]] = {"sg_io_hdr": sg_io._Header, "sg_iovec": sg_io._Piece}
     for name, struct in structs.items():
@@ -34,7 +34,7 @@ def mirror() -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """What a C compiler makes of the same expressions."""
+    """The C compiler's values of the same expressions."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler: cc is missing (apt install gcc)")
     for header in HEADERS:

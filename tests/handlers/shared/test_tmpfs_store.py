@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from vscsihba.errors import HostError, InUseError
-from vscsihba.handlers.shared import linux
-from vscsihba.handlers.shared import tmpfs_store as surviving
+from vscsihba.handlers.shared import linux, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget, recall
 
 
@@ -40,7 +39,7 @@ def test_is_not_found_after_another_boot(tmp_path: Path, monkeypatch: pytest.Mon
     row.put(0, b"abc")
     row.close(forget=False)
     (tmp_path / "boot_id").write_text("another\n")
-    monkeypatch.setattr(surviving, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(tmpfs_store, "_BOOT_ID", tmp_path / "boot_id")
     assert recall("one") is None
 
 
@@ -64,7 +63,7 @@ def test_a_directory_that_others_can_change_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "surviving"
-    monkeypatch.setattr(surviving, "DIRECTORY", directory)
+    monkeypatch.setattr(tmpfs_store, "DIRECTORY", directory)
     directory.mkdir()
     directory.chmod(0o777)
     for use in (TmpfsStore, recall, forget):
@@ -91,7 +90,7 @@ def test_a_directory_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_file_that_another_has_put_there_is_refused(tmp_path: Path) -> None:
     row = TmpfsStore("one")
-    (path,) = surviving.DIRECTORY.iterdir()
+    (path,) = tmpfs_store.DIRECTORY.iterdir()
     row.close(forget=True)
     path.symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic links"):
@@ -176,5 +175,5 @@ def test_a_file_of_an_earlier_release_has_no_head() -> None:
 def test_a_sticky_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o1777)
-    monkeypatch.setattr(surviving, "DIRECTORY", tmp_path / "shared")
+    monkeypatch.setattr(tmpfs_store, "DIRECTORY", tmp_path / "shared")
     TmpfsStore("one").close(forget=True)

@@ -383,7 +383,7 @@ def test_a_full_disk_while_taking_one_changes_nothing(base: Path, monkeypatch: p
 
 
 class SnapshotPromises(Promises):
-    """What the disk promises, and what its snapshots do."""
+    """The contents of the disk and of its snapshots, as promised."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(CONTENT[:SIZE], unmap_zeroes=False)
@@ -493,14 +493,14 @@ def broken(*_: object, **__: object) -> None:
 )
 @pytest.mark.parametrize("verb", ["take", "roll_back"])
 def test_a_verb_that_fails_changes_nothing(
-    base: Path, fails: str, verb: str, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+    base: Path, fails: str, verb: str, monkeypatch: pytest.MonkeyPatch, own_tmpfs_directory: Path
 ) -> None:
     with build(snapshot(base)) as disk:
         write(disk, 0, b"old")
         handler_of(disk).take("old")
         write(disk, 0, b"new")
         files = set((base / "set").iterdir())
-        before = descriptors(), len(list(own_surviving_directory.iterdir()))
+        before = descriptors(), len(list(own_tmpfs_directory.iterdir()))
         manifest = (base / "set" / "manifest").read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(f"vscsihba.handlers.{fails}", broken)
@@ -513,7 +513,7 @@ def test_a_verb_that_fails_changes_nothing(
                 assert fails in ("cow.overlay.Overlay.end", "snapshot.snapshot_set.share")
                 return
         # The active layer may be between two notes: it begins another one when it needs it.
-        after = descriptors(), len(list(own_surviving_directory.iterdir()))
+        after = descriptors(), len(list(own_tmpfs_directory.iterdir()))
         assert after in (before, (before[0] - 1, before[1] - 1))
         assert set((base / "set").iterdir()) == files
         assert (base / "set" / "manifest").read_bytes() == manifest
@@ -576,17 +576,17 @@ def test_a_delete_that_cannot_merge_says_that_the_snapshot_is_gone(
 
 
 def test_an_open_that_fails_leaves_nothing_open(
-    base: Path, monkeypatch: pytest.MonkeyPatch, own_surviving_directory: Path
+    base: Path, monkeypatch: pytest.MonkeyPatch, own_tmpfs_directory: Path
 ) -> None:
     with build(snapshot(base)):
         pass
-    before = descriptors(), len(list(own_surviving_directory.iterdir()))
+    before = descriptors(), len(list(own_tmpfs_directory.iterdir()))
     for fails in ("_remove_strangers", "_is_current", "_claim"):
         with monkeypatch.context() as patch:
             patch.setattr(SnapshotSet, fails, broken)
             with pytest.raises(OSError, match="error"):
                 build(snapshot(base)).open()
-        assert (descriptors(), len(list(own_surviving_directory.iterdir()))) == before
+        assert (descriptors(), len(list(own_tmpfs_directory.iterdir()))) == before
     with build(snapshot(base)):
         pass
 

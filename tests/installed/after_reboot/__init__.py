@@ -1,1 +1,1 @@
-"""What must be so after such a machine was booted again, going by what `tests/installed` left."""
+"""Checks after such a machine was booted again, against the record that `tests/installed` left."""

@@ -13,7 +13,7 @@ from tests.installed.service import PROGRAM, UNIT, luns, run, running, wait_unti
 
 @pytest.fixture(scope="module")
 def left() -> dict[str, Any]:
-    """What the tests before the reboot have left, with the service up again."""
+    """The record of the tests before the reboot, with the service up again."""
     found = record.found()
     wait_until(running, "the service with all its disks")
     return found

@@ -71,7 +71,7 @@ def test_a_leg_that_was_added_stays_when_the_engine_is_replaced(own_service: Ser
 def test_the_saved_document_comes_back_after_a_start_of_the_machine(
     own_service: Service, scratch: Path
 ) -> None:
-    """Disks whose files are away are served once these are back, and keep no other waiting."""
+    """Disks with missing files are served once these are back, and keep no other waiting."""
     service = own_service
     image, away = scratch / "c.img", scratch / "away.img"
     made, lost = scratch / "b.img", scratch / "lost.img"

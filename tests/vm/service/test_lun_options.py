@@ -1,4 +1,4 @@
-"""What a document says of a LUN, as initiators and Linux see it: by sg3_utils, /sys, configfs and udev."""
+"""Options of a LUN as initiators and Linux see them: by sg3_utils, /sys, configfs and udev."""
 
 import json
 import subprocess
@@ -167,7 +167,7 @@ def check_links(said: Served, large: Served) -> None:
 
 
 def check_another_tuning(said: Served) -> None:
-    """Change what can be changed while a disk works, there and back."""
+    """Change the options that can be changed while a disk works, there and back."""
     (socket,) = Path("/run/vscsihba/hba3").glob("engine-*.control")
     call(socket, "tune_lun", {"lun": 5, "tuning": {"queue_depth": 4, "command_timeout": 45}}, timeout=60)
     assert (said.sysfs("device/queue_depth"), said.sysfs("device/timeout")) == ("4", "45")

@@ -99,7 +99,7 @@ def clean() -> Iterator[None]:
 
 
 def follows(step: Step, shown: list[str]) -> None:
-    """Hold what was shown to what the page says, line by line."""
+    """Compare the output with the page, line by line."""
     said = [line for line in step.shown if line]
     found = [line for line in shown if line]
     exact = step.typed != ("vscsihba status",)
