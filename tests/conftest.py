@@ -1,6 +1,20 @@
-"""Settings of every test: no limit on the time of an example, since machines are slow at times."""
+"""Hypothesis profiles of all tests; the environment variable HYPOTHESIS_PROFILE chooses one.
 
-from hypothesis import settings
+An example has no time limit in any of them, since machines are slow at times. The profile "mutation"
+is for runs that are repeated for each fault: few examples, always the same, and no shrinking.
+"""
+
+import os
+
+from hypothesis import Phase, settings
 
 settings.register_profile("slow machine", deadline=None)
-settings.load_profile("slow machine")
+settings.register_profile(
+    "mutation",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "slow machine"))

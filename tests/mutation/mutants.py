@@ -7,6 +7,7 @@ constant changed, an error not raised.
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -44,12 +45,16 @@ class Mutant:
 
     Attributes:
         line: Where it is.
-        what: What was changed, for people.
+        code: The line, without its indentation.
+        what: The change, for people.
+        number: How many mutants with the same code and change come before it in the module.
         tree: The module with the fault.
     """
 
     line: int
+    code: str
     what: str
+    number: int
     tree: ast.Module
 
 
@@ -64,11 +69,16 @@ def mutants(source: str) -> Iterator[Mutant]:
         if number not in skipped
     ]
     nodes = list(ast.walk(tree))
+    lines = source.splitlines()
+    seen: Counter[tuple[str, str]] = Counter()
     for number, what, change in sorted(sites, key=lambda site: getattr(nodes[site[0]], "lineno", 0)):
         mutated = copy.deepcopy(tree)
         node = list(ast.walk(mutated))[number]
         _replace(mutated, node, change(node))
-        yield Mutant(getattr(node, "lineno", 0), what, ast.fix_missing_locations(mutated))
+        line = getattr(node, "lineno", 0)
+        code = lines[line - 1].strip()
+        yield Mutant(line, code, what, seen[code, what], ast.fix_missing_locations(mutated))
+        seen[code, what] += 1
 
 
 def _skipped(tree: ast.Module) -> frozenset[int]:

@@ -1,34 +1,35 @@
-"""Running the tests nearest to a module with one fault in it, each in a process of its own.
+"""Trying the faults of one module with the tests nearest to it. No file is changed.
 
-No file is changed: an import hook gives the test process the module with the fault. The process is
-forked from one that has imported pytest already, and is killed when it takes much longer than
-without a fault, which counts as noticed.
+Functions get their faulty code in a process that has collected the tests (`session`). Faults in code that
+runs at import need a process of their own, in which an import hook returns the module with the fault. A
+run that takes much longer than without a fault is ended, and the fault counts as noticed.
 """
 
-import ast
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from tests.mutation.children import in_a_child
 from tests.mutation.modules import Target
 from tests.mutation.mutants import Mutant
+from tests.mutation.session import Quickest, Session, limit, options
 
 TOP: Final = Path(__file__).parents[2]
-_PATIENCE: Final = 4.0
-"""How many times as long as without a fault a test run may take."""
-_LEAST: Final = 20.0
-"""Seconds that any run may take."""
 
 
 @dataclass(frozen=True)
@@ -39,78 +40,137 @@ class Verdict:
         line: Of the fault.
         code: What is there, without its indentation.
         what: The fault.
+        number: How many mutants with the same code and fault come before it.
         noticed: A test failed, or did not end.
+        by: The test that failed, "time" if the tests did not end.
         seconds: How long that took.
     """
 
     line: int
     code: str
     what: str
+    number: int
     noticed: bool
+    by: str
     seconds: float
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Names the mutant while its line stays as it is."""
+        return self.code, self.what, self.number
 
 
 class UntestableError(Exception):
     """The tests of a module fail without a fault."""
 
 
-class Trial:
-    """The tests of one module, ready to be run with faults in it.
-
-    Args:
-        target: The module.
+def tried(target: Target, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
+    """Try faults of a module, and yield the verdict on each.
 
     Raises:
         UntestableError: The tests fail as they are.
     """
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.source = (TOP / target.path).read_text(encoding="utf-8")
-        began = time.monotonic()
-        if self._noticed(ast.parse(self.source), 600.0):
-            raise UntestableError(f"{target.name}: its tests fail without a fault: {' '.join(target.tests)}")
-        self.seconds = time.monotonic() - began
-
-    def run(self, mutant: Mutant) -> Verdict:
-        """Run the tests with one fault."""
-        began = time.monotonic()
-        noticed = self._noticed(mutant.tree, _LEAST + _PATIENCE * self.seconds)
-        code = self.source.splitlines()[mutant.line - 1].strip()
-        return Verdict(mutant.line, code, mutant.what, noticed, time.monotonic() - began)
-
-    def _noticed(self, tree: ast.Module, limit: float) -> bool:
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            _be_tested(self.target, tree)
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return status != 0
-            time.sleep(0.02)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return True
+    with tempfile.TemporaryDirectory(prefix="mutants") as temporary:
+        told = _collected_and_tried(target, mutants, temporary)
+        first: dict[str, Any] = next(told, {"error": "its tests cannot be run"})
+        if "error" in first:
+            raise UntestableError(first["error"])
+        seconds: dict[str, float] = first["tests"]
+        cold = []
+        for each in told:
+            mutant = mutants[each["index"]]
+            if "cold" in each:
+                cold.append(mutant)
+            else:
+                yield _verdict(mutant, each["by"], each["hung"], each["seconds"])
+        if cold:
+            _import_beforehand(first["modules"])
+        for mutant in cold:
+            yield _import_and_try(target, mutant, seconds, temporary)
 
 
-def _be_tested(target: Target, tree: ast.Module) -> None:
-    """Be the child: run the tests with the module replaced, and exit with their result."""
-    code = 1
+def _collected_and_tried(
+    target: Target, mutants: Sequence[Mutant], temporary: str
+) -> Iterator[dict[str, Any]]:
+    """Yield each result of a session in a process of its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            _collect_and_try(target, mutants, temporary, writing)
+        finally:
+            os._exit(0)
+    os.close(writing)
     try:
-        os.chdir(TOP)
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        sys.meta_path.insert(0, _Finder(target.module, compile(tree, str(TOP / target.path), "exec")))
-        importlib.import_module(target.module)  # before pytest, which would read it itself for its assertions
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        code = int(pytest.main([*options, *target.tests]))
-    except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on
-        code = 1
+        with os.fdopen(reading, "rb") as results:
+            for line in results:
+                yield json.loads(line)
     finally:
-        os._exit(code)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _import_beforehand(modules: Sequence[str]) -> None:
+    """Import the tests' modules that are not this project's, for all processes that are forked later."""
+    for module in modules:
+        with suppress(ImportError):
+            importlib.import_module(module)
+
+
+def _verdict(mutant: Mutant, by: str, hung: bool, seconds: float) -> Verdict:
+    by = "time" if hung else by
+    return Verdict(mutant.line, mutant.code, mutant.what, mutant.number, bool(by), by, round(seconds, 2))
+
+
+def _collect_and_try(target: Target, mutants: Sequence[Mutant], temporary: str, results: int) -> None:
+    """Be the child that collects."""
+
+    def send(told: dict[str, Any]) -> None:
+        os.write(results, json.dumps(told).encode() + b"\n")
+
+    source = (TOP / target.path).read_text(encoding="utf-8")
+    _quiet()
+    pytest.main(
+        [*options(temporary), *target.tests],
+        plugins=[Session(os.path.realpath(TOP / target.path), source, mutants, send)],
+    )
+
+
+def _import_and_try(target: Target, mutant: Mutant, seconds: dict[str, float], temporary: str) -> Verdict:
+    """Run all tests in a process that imports the module with the fault."""
+    code = compile(mutant.tree, str(TOP / target.path), "exec")
+    began = time.monotonic()
+    by, hung = in_a_child(
+        lambda: _run_with(target, code, seconds, temporary), 30.0 + limit(sum(seconds.values()))
+    )
+    by = "the process ended" if by is None and not hung else by
+    return _verdict(mutant, by or "", hung, time.monotonic() - began)
+
+
+def _run_with(target: Target, code: CodeType, seconds: dict[str, float], temporary: str) -> str:
+    _quiet()
+    finder = _Finder(target.module, code)
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.import_module(target.module)  # before pytest, which would read it itself for its assertions
+    except Exception as error:  # noqa: BLE001 - whatever the fault raises
+        return f"import: {type(error).__name__}"
+    quickest = Quickest(seconds)
+    status = pytest.main([*options(temporary), *target.tests], plugins=[quickest])
+    loader = getattr(sys.modules[target.module].__spec__, "loader", None)
+    assert loader is finder, "the tests have imported the module without the fault"
+    return (quickest.failed or "the tests cannot be collected") if status else ""
+
+
+def _quiet() -> None:
+    """Give a child no terminal."""
+    os.chdir(TOP)
+    os.environ["HYPOTHESIS_PROFILE"] = "mutation"
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -1,0 +1,204 @@
+"""The pytest plugin that runs the tests nearest to a module, once for each fault.
+
+Collects once. Every run after that is forked from the process that has collected. Tests that do not
+execute the line with the fault are left out, and the quickest go first. Does not know what is done with
+the verdicts.
+"""
+
+import ast
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import coverage
+import hypothesis
+import pytest
+
+from tests.mutation.children import in_a_child
+from tests.mutation.mutants import Mutant
+from tests.mutation.swap import Functions
+
+_MOST_EXAMPLES: Final = 25
+_SETTINGS: Final = "_hypothesis_internal_use_settings"
+_BASELINE_LIMIT: Final = 1800.0
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def limit(seconds: float) -> float:
+    """Return how long tests may take that take so long without a fault, in seconds."""
+    return 15.0 + 4.0 * seconds
+
+
+def run_until_failure(items: Sequence[pytest.Item]) -> str:
+    """Run tests up to the first that fails; return its name, empty if none does."""
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if item.session.testsfailed:
+            return item.nodeid
+    return ""
+
+
+def use_few_examples(items: Sequence[pytest.Item]) -> None:
+    """Apply the Hypothesis profile "mutation" to tests that have settings of their own, too."""
+    profile = hypothesis.settings.get_profile("mutation")
+    for item in items:
+        function = getattr(item, "obj", None)
+        if isinstance(own := getattr(function, _SETTINGS, None), hypothesis.settings):
+            setattr(getattr(function, "__func__", function), _SETTINGS, _few(own, profile))
+        case = getattr(item, "cls", None)
+        if isinstance(own := getattr(case, "settings", None), hypothesis.settings):
+            case.settings = _few(own, profile)  # type: ignore[union-attr] # a state machine's test case
+
+
+def _few(own: hypothesis.settings, profile: hypothesis.settings) -> hypothesis.settings:
+    most = min(own.max_examples, _MOST_EXAMPLES)
+    return hypothesis.settings(own, max_examples=most, derandomize=True, database=None, phases=profile.phases)
+
+
+class Session:
+    """Runs collected tests with each of some faults, in place of pytest's own loop.
+
+    Sends ``{"error"}``, or ``{"tests", "modules"}`` (seconds by name, and imported modules of others). Then
+    sends for each fault ``{"index", "by", "hung", "seconds"}``, or ``{"index", "cold"}`` if the module has
+    to be imported again to have the fault.
+
+    Args:
+        path: The module.
+        source: Its text.
+        mutants: The faults.
+        send: Called with each result.
+    """
+
+    def __init__(self, path: str, source: str, mutants: Sequence[Mutant], send: Send) -> None:
+        self._path = path
+        self._source = source
+        self._mutants = mutants
+        self._send = send
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run them."""
+        if session.testsfailed or not session.items:
+            self._send({"error": "its tests cannot be collected"})
+            return True
+        use_few_examples(session.items)
+        measured, hung = in_a_child(lambda: self._measure(session.items), _BASELINE_LIMIT)
+        if hung or not isinstance(measured, dict):
+            why = "do not end" if hung else f"fail: {measured or 'the process ended'}"
+            self._send({"error": f"without a fault, its tests {why}"})
+            return True
+        seconds = {name: seconds for name, (seconds, _) in measured.items()}
+        self._send({"tests": seconds, "modules": _foreign_modules()})
+        functions = Functions(self._path, compile(ast.parse(self._source), self._path, "exec"))
+        for index, mutant in enumerate(self._mutants):
+            self._try(index, mutant, session.items, measured, functions)
+        return True
+
+    def _measure(self, items: Sequence[pytest.Item]) -> dict[str, tuple[float, list[int]]] | str:
+        """Return what each test takes in seconds, and the lines of the module that it executes."""
+        took: dict[str, float] = {}
+        covered = coverage.Coverage(data_file=None, config_file=False, include=[self._path])
+        covered.start()
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            covered.switch_context(item.nodeid)
+            began = time.monotonic()
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            took[item.nodeid] = time.monotonic() - began
+            if item.session.testsfailed:
+                return item.nodeid
+        covered.stop()
+        lines: dict[str, list[int]] = {name: [] for name in took}
+        for line, names in covered.get_data().contexts_by_lineno(self._path).items():
+            for name in names:
+                lines[name].append(line)
+        return {name: (took[name], lines[name]) for name in took}
+
+    def _try(
+        self,
+        index: int,
+        mutant: Mutant,
+        items: Sequence[pytest.Item],
+        measured: dict[str, tuple[float, list[int]]],
+        functions: Functions,
+    ) -> None:
+        wanted = statement(self._source, mutant.line)
+        chosen = [item for item in items if not wanted.isdisjoint(measured[item.nodeid][1])]
+        chosen.sort(key=lambda item: measured[item.nodeid][0])
+        code = compile(mutant.tree, self._path, "exec")
+
+        def work() -> str | None:
+            return run_until_failure(chosen) if functions.swap(code) else None
+
+        if not chosen:
+            self._send({"index": index, "cold": True})
+            return
+        began = time.monotonic()
+        by, hung = in_a_child(work_or_cold(work), limit(sum(measured[item.nodeid][0] for item in chosen)))
+        seconds = time.monotonic() - began
+        if by == {"cold": True}:
+            self._send({"index": index, "cold": True})
+        else:
+            by = "the process ended" if by is None and not hung else by
+            self._send({"index": index, "by": by or "", "hung": hung, "seconds": seconds})
+
+
+def _foreign_modules() -> list[str]:
+    """Return the names of the imported modules that are not this project's."""
+    own = ("vscsihba", "handlers", "configfs", "tests", "__main__", "conftest")
+    return [name for name in sys.modules if name.partition(".")[0] not in own]
+
+
+def work_or_cold(work: Callable[[], str | None]) -> Callable[[], object]:
+    """Return work that tells apart "not in use" (None) from a name."""
+
+    def told() -> object:
+        by = work()
+        return {"cold": True} if by is None else by
+
+    return told
+
+
+def statement(source: str, line: int) -> frozenset[int]:
+    """Return the lines of the innermost statement around a line; of a block, those of its head."""
+    best = frozenset({line})
+    shortest = len(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
+            if node.lineno <= line <= last and last - node.lineno < shortest:
+                shortest = last - node.lineno
+                best = frozenset(range(node.lineno, last + 1))
+    return best
+
+
+class Quickest:
+    """Runs the quickest tests first; remembers the first that fails.
+
+    Args:
+        seconds: What each test takes, by name.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Sort them."""
+        use_few_examples(items)
+        items.sort(key=lambda item: self._seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure."""
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
+def options(temporary: str) -> list[str]:
+    """Return pytest's options for both kinds of runs."""
+    return [
+        *("-q", "-x", "-p", "no:cacheprovider", f"--basetemp={temporary}/tests"),
+        *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+    ]

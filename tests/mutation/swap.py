@@ -1,0 +1,68 @@
+"""Putting a fault into functions of a module that is imported already. Knows nothing of tests."""
+
+import gc
+import os
+from collections import Counter
+from collections.abc import Iterator
+from inspect import CO_OPTIMIZED
+from types import CodeType, FunctionType
+from typing import Final
+
+Key = tuple[str, int]
+
+
+class Functions:
+    """The functions of one module that exist in this process.
+
+    Args:
+        path: File of the module.
+        original: Code of the module without a fault.
+    """
+
+    def __init__(self, path: str, original: CodeType) -> None:
+        self._original: Final = {_key(code): code for code in _nested(original)}
+        number = Counter(_key(code) for code in _nested(original))
+        self._ambiguous: Final = {key for key, count in number.items() if count > 1}
+        self._found: Final = [
+            each
+            for each in gc.get_objects()
+            if type(each) is FunctionType and os.path.realpath(each.__code__.co_filename) == path
+        ]
+
+    def swap(self, mutated: CodeType) -> bool:
+        """Give the functions the code of a module with one fault.
+
+        Returns:
+            Whether the fault is in use now. It is not if it is in code that ran at import.
+        """
+        changed = {_key(code): code for code in _nested(mutated) if code != self._original.get(_key(code))}
+        innermost = [
+            code for code in changed.values() if not any(_key(each) in changed for each in _inside(code))
+        ]
+        if self._ambiguous & changed.keys() or not all(code.co_flags & CO_OPTIMIZED for code in innermost):
+            return False
+        swapped = False
+        for function in self._found:
+            if (new := changed.get(_key(function.__code__))) is not None:
+                try:
+                    function.__code__ = new
+                except ValueError:  # another number of free variables
+                    return False
+                swapped = True
+        return swapped
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and every one that is nested in it."""
+    yield code
+    for each in _inside(code):
+        yield from _nested(each)
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    return (each for each in code.co_consts if isinstance(each, CodeType))
+
+
+def _key(code: CodeType) -> Key:
+    """Return the name and the first line of a code object, which a fault inside it does not change."""
+    return code.co_qualname, code.co_firstlineno
