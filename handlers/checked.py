@@ -2,7 +2,7 @@
 
 `Checked` sits on top of a stack (in tests, between every two layers) and holds the
 caller above and the handler below to `vscsihba.handlers.base`. It lets inline verbs
-through untouched, so that the quick road costs nothing for it.
+through untouched, so that the fast path costs nothing for it.
 """
 
 import errno

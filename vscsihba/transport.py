@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 FastPath = Callable[[int, list[memoryview], int], bool]
-"""``cut(cdb_at, views, length) -> answered``: the short cut.
+"""``fast_path(cdb_at, views, length) -> answered``: executes a plain command at once, or leaves it alone.
 
 Reads the CDB at byte `cdb_at` of the transport's `memory` and the data buffer of
-`length` bytes in `views`; True: executed, to be answered with GOOD and all of the
-buffer; False: nothing was done, take the long road.
+`length` bytes in `views`. True: executed, to be answered with GOOD and all of the
+buffer. False: nothing was done, the command takes the slow path.
 """
 
 Accept = Callable[[int, bytes, list[memoryview]], None]
-"""``accept(tag, cdb, views)``: the long road.
+"""``accept(tag, cdb, views)``: takes a command on the slow path.
 
 The callee owes exactly one `Transport.complete` for the tag, now or later. `cdb` is a
 copy, and may carry some stale bytes after the length that its opcode implies.
@@ -73,7 +73,7 @@ class Transport(Protocol):
             DeviceGoneError: The other side is gone for good.
         """
 
-    def drain(self, cut: FastPath, accept: Accept, most: int = ALL) -> int:
+    def drain(self, fast_path: FastPath, accept: Accept, most: int = ALL) -> int:
         """Hand out the waiting commands, in order, up to `most`; return their number.
 
         Stops early at a task management request, so that it is acted on before what came after

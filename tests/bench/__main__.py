@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import document, road, slow_flush, tables
+from tests.bench import command_path, document, slow_flush, tables
 from tests.bench.vm import campaign, guest
 from tests.bench.vm.findings import Findings
 
@@ -71,11 +71,11 @@ def _found(options: argparse.Namespace) -> Findings:
     return Findings.load(text)
 
 
-def measure() -> tuple[list[road.Row], slow_flush.SlowFlush]:
+def measure() -> tuple[list[command_path.Row], slow_flush.SlowFlush]:
     """Run the measurements that need no kernel."""
     rows = []
     with Console(stderr=True).status("measuring") as status:
-        for row in road.rows():
+        for row in command_path.rows():
             rows.append(row)
             status.update(f"measured {row.name}")
         status.update("measuring reads beside a slow flush")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tests.bench.road import Row
+from tests.bench.command_path import Row
 from tests.bench.vm.findings import Findings
 
 RATIOS: Final = {

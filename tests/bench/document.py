@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import tables
-from tests.bench.road import Row
+from tests.bench.command_path import Row
 from tests.bench.slow_flush import SlowFlush
 from tests.bench.vm.findings import Findings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 
 from tests.bench import aims
-from tests.bench.road import Row
+from tests.bench.command_path import Row
 from tests.bench.slow_flush import FLUSH_SECONDS, SlowFlush
 from tests.bench.vm.findings import OURS, Findings
 
@@ -38,11 +38,11 @@ def native(rows: Sequence[Row]) -> Table:
     """Return the table of the cost of a command without a kernel."""
     return Table(
         "One command through ring, decode, checks, handler and answer, natively",
-        ("command", "road, µs", "spread, µs", "compared with", "that, µs", "ratio"),
+        ("command", "time, µs", "spread, µs", "compared with", "that, µs", "ratio"),
         [
             (
                 row.name,
-                f"{row.road:.2f}",
+                f"{row.microseconds:.2f}",
                 f"{row.spread:.2f}",
                 row.against,
                 f"{row.bare:.2f}" if row.bare else "",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import document, tables
-from tests.bench.road import Row
+from tests.bench.command_path import Row
 from tests.bench.slow_flush import SlowFlush
 from tests.bench.vm.findings import OURS, Findings
 

@@ -16,10 +16,9 @@ from vscsihba import configfs
 from vscsihba.cli import vscsitarget
 from vscsihba.engine import reclaim
 from vscsihba.engine import target as target_module
-from vscsihba.engine.owning import owned_lun as tenure
-from vscsihba.engine.owning import ownership
-from vscsihba.engine.owning.locks import claim_hba, run_directory
-from vscsihba.engine.owning.luns import Disk, Luns
+from vscsihba.engine.owning import owned_lun, ownership
+from vscsihba.engine.owning.locks import lock_hba, run_directory
+from vscsihba.engine.owning.luns import LinuxDisk, Luns
 from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.loopback import Loopback
 
@@ -36,15 +35,15 @@ class Machine:
         self.rings: list[Loopback] = []
         self.made = threading.Semaphore(0)
         run = folder / "run"
-        monkeypatch.setattr(tenure, "TcmuTransport", self._transport)
-        monkeypatch.setattr(tenure, "read_device", lambda path: path)
-        monkeypatch.setattr(tenure, "UnitState", partial(UnitState, directory=folder / "units"))
-        monkeypatch.setattr(target_module, "claim_hba", partial(claim_hba, run=run))
+        monkeypatch.setattr(owned_lun, "TcmuTransport", self._transport)
+        monkeypatch.setattr(owned_lun, "read_device", lambda path: path)
+        monkeypatch.setattr(owned_lun, "UnitState", partial(UnitState, directory=folder / "units"))
+        monkeypatch.setattr(target_module, "lock_hba", partial(lock_hba, run=run))
         monkeypatch.setattr(target_module, "run_directory", partial(run_directory, run=run))
         monkeypatch.setattr(configfs, "prepare", lambda: None)
         monkeypatch.setattr(reclaim, "protect", lambda: None)
         monkeypatch.setattr(configfs, "users_of", lambda _disk: [])
-        monkeypatch.setattr(Luns, "disk", lambda _luns, lun: Disk(lun, Path(f"/dev/sd{lun}"), 1 << 20))
+        monkeypatch.setattr(Luns, "disk", lambda _luns, lun: LinuxDisk(lun, Path(f"/dev/sd{lun}"), 1 << 20))
 
     def _transport(self, _device: object, _journal: object) -> Any:
         self.rings.append(Loopback(blocks=64))

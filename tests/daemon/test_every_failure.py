@@ -25,7 +25,7 @@ from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon import engine_pool
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import HostError, VscsihbaError
 
 WRITING = (
@@ -194,7 +194,7 @@ class Rig:
                 hba.engines,
                 {
                     lun.lun: _plain(
-                        asdict(request := LunRequest.of(lun, document.backstores[lun.backstore])),
+                        asdict(request := LunSpec.of(lun, document.backstores[lun.backstore])),
                         asdict(request.tuning),
                     )
                     for lun in hba.luns

@@ -13,7 +13,7 @@ from tests.daemon.fake_engines import LIMIT, Hba
 from vscsihba.daemon import engine_pool
 from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.engine.owning.appearance import Tuning
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import HostError
 from vscsihba.threads import end_process
 
@@ -32,8 +32,8 @@ def engines(hba: Hba) -> Iterator[HbaEngines]:
     made.close()
 
 
-def request(lun: int = 0) -> LunRequest:
-    return LunRequest(lun, {"handler": "memory", "size": 1 << 20})
+def request(lun: int = 0) -> LunSpec:
+    return LunSpec(lun, {"handler": "memory", "size": 1 << 20})
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -243,7 +243,7 @@ def test_more_engines_than_can_be_started_stay_as_many_as_before(hba: Hba, engin
 
 def test_growing_is_the_owners_and_everybody_is_told(hba: Hba, engines: HbaEngines) -> None:
     engines.add(request(1))
-    engines.enlarge(LunRequest(1, {"handler": "memory", "size": 2 << 20}), 2 << 20)
+    engines.enlarge(LunSpec(1, {"handler": "memory", "size": 2 << 20}), 2 << 20)
     assert hba.asked[-2:] == [(1, "resize", 1), (0, "resize", 1)]
     assert engines.requests[1].document == {"handler": "memory", "size": 2 << 20}
     hba.refuse[1] = "no room"
@@ -256,7 +256,7 @@ def test_tuning_and_describing_are_remembered_for_engines_that_come(hba: Hba, en
     engines.add(request(0))
     engines.tune(0, Tuning(queue_depth=7))
     assert engines.requests[0].tuning == Tuning(queue_depth=7)
-    engines.describe(LunRequest(0, {"handler": "memory", "size": "1MiB"}))
+    engines.describe(LunSpec(0, {"handler": "memory", "size": "1MiB"}))
     assert engines.requests[0].document == {"handler": "memory", "size": "1MiB"}
 
 

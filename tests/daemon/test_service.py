@@ -21,7 +21,7 @@ from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.engine import owner
-from vscsihba.engine.owning.locks import claim_hba
+from vscsihba.engine.owning.locks import lock_hba
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 
 MiB = 1 << 20
@@ -151,7 +151,7 @@ def test_what_was_decided_of_what_runs_no_more_is_refused(world: World) -> None:
 
 def test_an_id_that_another_program_serves_is_refused_before_anything_is_done(world: World) -> None:
     with (
-        claim_hba(5, world.folder / "run", by="vscsitarget"),
+        lock_hba(5, world.folder / "run", by="vscsitarget"),
         pytest.raises(
             InUseError, match=r"HBA 5 is served by vscsitarget .*, not by the service; choose another"
         ),

@@ -13,10 +13,10 @@ from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine.owning.appearance import Tuning
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import ConfigError, HostError
 
-Hbas = dict[int, tuple[int, dict[int, LunRequest]]]
+Hbas = dict[int, tuple[int, dict[int, LunSpec]]]
 
 
 class Model:
@@ -64,27 +64,27 @@ class ModelHba:
         self._id = hba_id
 
     @property
-    def _luns(self) -> dict[int, LunRequest]:
+    def _luns(self) -> dict[int, LunSpec]:
         return self._model.state[self._id][1]
 
     def set_size(self, size: int) -> None:
         self._model.count()
         self._model.state[self._id] = (size, self._luns)
 
-    def add(self, request: LunRequest, *, make: bool) -> None:
+    def add(self, request: LunSpec, *, make: bool) -> None:
         self._model.count()
         self._model.made.append(make)
         assert request.lun not in self._luns
         self._luns[request.lun] = request
 
-    def restore(self, request: LunRequest) -> None:
+    def restore(self, request: LunSpec) -> None:
         assert request.lun not in self._luns
         self._luns[request.lun] = request
 
     def remove(self, lun: int, *, force: bool) -> None:
         self._model.remove_lun(self._id, lun, force=force)
 
-    def enlarge(self, request: LunRequest, size: int) -> None:
+    def enlarge(self, request: LunSpec, size: int) -> None:
         self._model.count()
         assert self._luns[request.lun].is_like(request)
         self._luns[request.lun] = request
@@ -93,7 +93,7 @@ class ModelHba:
         self._model.count()
         self._luns[lun] = replace(self._luns[lun], tuning=tuning)
 
-    def describe(self, request: LunRequest) -> None:
+    def describe(self, request: LunSpec) -> None:
         assert self._luns[request.lun].is_like(request)
         self._luns[request.lun] = request
 
@@ -102,7 +102,7 @@ def machine_of(document: Document) -> Hbas:
     return {
         hba.id: (
             hba.engines,
-            {lun.lun: LunRequest.of(lun, document.backstores[lun.backstore]) for lun in hba.luns},
+            {lun.lun: LunSpec.of(lun, document.backstores[lun.backstore]) for lun in hba.luns},
         )
         for hba in document.hbas
     }

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from vscsihba import scsi
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.handlers.base import Handler
@@ -24,7 +24,7 @@ class Rig:
 
     Args:
         document: The handler stack.
-        medium: An open handler to serve instead.
+        handler: An open handler to serve instead.
         trace: Keep a record of every command in `traced`.
         loopback: A ring to serve instead of a new one: what was under way there is gone on with.
     """
@@ -33,13 +33,13 @@ class Rig:
         self,
         document: Document | None = None,
         *,
-        medium: Handler | None = None,
+        handler: Handler | None = None,
         trace: bool = False,
         blocks: int = 1024,
         loopback: Loopback | None = None,
     ) -> None:
         self.stack = build(document) if document is not None else None
-        self._given = medium
+        self._given = handler
         self.traced: list[TraceRecord] = []
         self._trace = self.traced.append if trace else None
         self.loopback = loopback or Loopback(blocks=blocks)
@@ -49,24 +49,26 @@ class Rig:
         self.dead = False
 
     def __enter__(self) -> Self:
-        medium = self._given or self.stack.open() if self.stack else self._given
-        assert medium is not None
-        self.medium = medium
-        kind = scsi.PassThroughUnit if medium.capabilities.whole_cdbs else scsi.LogicalUnit
-        self.unit = kind(medium.geometry, medium.capabilities, scsi.Identity.derive("rig"), stats=self.stats)
+        handler = self._given or self.stack.open() if self.stack else self._given
+        assert handler is not None
+        self.handler = handler
+        kind = scsi.PassThroughUnit if handler.capabilities.whole_cdbs else scsi.LogicalUnit
+        self.unit = kind(
+            handler.geometry, handler.capabilities, scsi.Identity.derive("rig"), stats=self.stats
+        )
         self.served = ServedLun(
             0,
             self.loopback.transport,
             self.unit,
-            medium,
-            self.pump.mailbox,
+            handler,
+            self.pump.calls,
             stats=self.stats,
-            reports=Reports(trace=self._trace, failed=self.failures.append),
+            listeners=Listeners(trace=self._trace, failed=self.failures.append),
             free_kept=self.loopback.free_kept_buf,
         )
         recovered = self.loopback.transport.recover()
         self.pump.start()
-        self.pump.mailbox.post(partial(self.served.begin, self.pump, recovered))
+        self.pump.calls.post(partial(self.served.begin, self.pump, recovered))
         return self
 
     def __exit__(
@@ -76,7 +78,7 @@ class Rig:
             return
         closed = threading.Event()
 
-        self.pump.mailbox.post(partial(self.served.end, self.pump, closed.set))
+        self.pump.calls.post(partial(self.served.end, self.pump, closed.set))
         assert closed.wait(10)
         self.pump.stop()
         self.loopback.close()

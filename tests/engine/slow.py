@@ -76,10 +76,10 @@ class Held(Slow):
 
 
 @contextmanager
-def slow_rig(medium: Slow | None = None, *, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
-    medium = medium or Slow()
-    with Rig(medium=medium, trace=trace) as rig:
+def slow_rig(handler: Slow | None = None, *, trace: bool = False) -> Iterator[tuple[Rig, Slow]]:
+    handler = handler or Slow()
+    with Rig(handler=handler, trace=trace) as rig:
         try:
-            yield rig, medium
+            yield rig, handler
         finally:
-            medium.gate.set()
+            handler.gate.set()

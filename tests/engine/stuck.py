@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.handlers.stack import Document
 
 _SOURCE = """
@@ -37,8 +37,8 @@ def stuck_document(folder: Path) -> Document:
     return {"handler": str(path)}
 
 
-def gate_of(tenure: Tenure) -> tuple[threading.Event, threading.Event]:
+def gate_of(owned: OwnedLun) -> tuple[threading.Event, threading.Event]:
     """Return what lets writes of such a disk go on, and what says that one waits."""
-    assert tenure.stack is not None
-    medium = tenure.stack.layers[-1]
-    return medium.gate, medium.writing  # type: ignore[attr-defined]
+    assert owned.stack is not None
+    handler = owned.stack.layers[-1]
+    return handler.gate, handler.writing  # type: ignore[attr-defined]

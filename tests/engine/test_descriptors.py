@@ -12,8 +12,8 @@ from tests.engine import test_target
 from vscsihba.cli import disk_args, vscsitarget
 from vscsihba.engine import privileges, process
 from vscsihba.engine.descriptors import PER_LUN, raise_limit
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, UsageError
 
@@ -81,11 +81,11 @@ def test_an_engine_serves_more_luns_than_the_limit_it_began_with_allows(
     resource.setrlimit(resource.RLIMIT_NOFILE, (present + 2 * LUNS, before[1]))
     try:
         raise_limit()
-        with Target(3, [], reports=Reports(), by="vscsihba", end=lambda: None) as target:
+        with Target(3, [], listeners=Listeners(), by="vscsihba", end=lambda: None) as target:
             for number in range(LUNS):
                 image = tmp_path / f"{number}.img"
                 image.write_bytes(bytes(MiB))
-                target.add(LunRequest(number, {"handler": "file", "path": str(image)}))
+                target.add(LunSpec(number, {"handler": "file", "path": str(image)}))
             assert 2 * LUNS < len(open_files()) - present <= PER_LUN * LUNS
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

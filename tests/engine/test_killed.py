@@ -1,6 +1,6 @@
 """An engine is killed at every step that it takes; its successor finishes, and nothing is done twice.
 
-The whole way of a command: fetch, short cut or SCSI, medium, answer, publish, kick. Only the
+The whole way of a command: fetch, fast path or SCSI, medium, answer, publish, kick. Only the
 threads are missing, so that every step has a number. `tests.tcmu` does this to the ring alone, and to
 processes.
 """
@@ -16,12 +16,12 @@ import vscsihba.engine
 from tests.engine.rig import GOOD, rw10, triple
 from tests.tcmu.killing import STEPPED, Killed, run_lines
 from vscsihba.engine.owning.assembly import assemble
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.serving.call_queue import Mailbox
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.serving.call_queue import CallQueue
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import build
 from vscsihba.loopback import Answer, Loopback
@@ -38,10 +38,10 @@ def compare_and_write(lba: int) -> bytes:
 
 COMMANDS = {
     "identify": (bytes([0x12, 0, 0, 0, 36, 0]), b"", 36),
-    "short cut": (rw10(0x2A, 1, 1), ONE, 0),
+    "fast path": (rw10(0x2A, 1, 1), ONE, 0),
     "swap": (compare_and_write(0), ZERO + ONE, 0),
     "read": (rw10(0x28, 1, 1), b"", 512),
-    "long road": (rw10(0x2A, 2, 1, flags=0x08), TWO, 0),
+    "slow path": (rw10(0x2A, 2, 1, flags=0x08), TWO, 0),
     "second swap": (compare_and_write(3), ZERO + TWO, 0),
     "refused": (bytes([0xFF]) + bytes(5), b"", 0),
     "flush": (bytes([0x35]) + bytes(9), b"", 0),
@@ -57,9 +57,9 @@ class NoPump:
 class World:
     """Initiator, kernel, medium and journal, which outlive engines."""
 
-    def __init__(self, journal: Path, medium: Handler) -> None:
+    def __init__(self, journal: Path, handler: Handler) -> None:
         self.loopback = Loopback(ring_size=3968, blocks=64, journal=journal)
-        self.medium = medium
+        self.handler = handler
         self.told: dict[str, Answer] = {}
         self.sent: dict[int, str] = {}
         for name in COMMANDS:
@@ -81,25 +81,25 @@ class World:
 
     def live(self) -> None:
         """Be an engine until everything is answered."""
-        mailbox = Mailbox()
+        queue = CallQueue()
         try:
             served = assemble(
-                LunRequest(0, DISK),
+                LunSpec(0, DISK),
                 Identity.derive("killed"),
-                self.medium,
+                self.handler,
                 self.loopback.transport,
-                mailbox,
-                reports=Reports(),
-                neighbours=Neighbours(),
+                queue,
+                listeners=Listeners(),
+                units=UnitsOfHba(),
             )
             recovered = self.loopback.transport.recover()
             served.begin(cast("Pump", NoPump()), recovered)
             while len(self.told) < len(COMMANDS):
                 served.serve()
-                mailbox.run()
+                queue.run()
                 self.hear()
         finally:
-            mailbox.close()
+            queue.close()
 
     def survive(self, lines: int) -> bool:
         """Kill an engine after so many lines, let a successor finish; tell whether the first had finished."""
@@ -119,12 +119,12 @@ class World:
         assert not self.loopback.outstanding
         content = [bytearray(512) for _ in range(4)]
         for lba, block in enumerate(content):
-            self.medium.read(lba * 512, [memoryview(block)])
+            self.handler.read(lba * 512, [memoryview(block)])
         assert told["identify"].data[8:16] == b"VSCSIHBA"
-        assert told["short cut"].status == GOOD
+        assert told["fast path"].status == GOOD
         assert content[1] == ONE
         assert (told["read"].status, told["read"].data) == (GOOD, ONE)
-        assert told["long road"].status == GOOD
+        assert told["slow path"].status == GOOD
         assert content[2] == TWO
         assert triple(told["refused"]) == (5, 0x20, 0)
         assert told["flush"].status == GOOD
@@ -142,18 +142,18 @@ class World:
 
 
 @pytest.fixture
-def medium() -> Iterator[Handler]:
+def handler() -> Iterator[Handler]:
     with build(DISK) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_killed_at_every_line(first: int, tmp_path: Path, medium: Handler) -> None:
+def test_killed_at_every_line(first: int, tmp_path: Path, handler: Handler) -> None:
     doubts, lines, over = 0, first, False
-    clear = partial(medium.write, 0, [memoryview(bytes(4096))])
+    clear = partial(handler.write, 0, [memoryview(bytes(4096))])
     while not over:
         clear()
-        world = World(tmp_path / f"journal{lines}", medium)
+        world = World(tmp_path / f"journal{lines}", handler)
         try:
             over = world.survive(lines)
             world.check()

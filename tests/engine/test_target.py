@@ -15,11 +15,11 @@ from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.control import call
 from vscsihba.engine import target as target_module
-from vscsihba.engine.owning import owned_lun as tenure
-from vscsihba.engine.owning.locks import claim_hba, run_directory, try_lock
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.owning.luns import Disk, Luns
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning import owned_lun
+from vscsihba.engine.owning.locks import lock_hba, run_directory, try_lock
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.owning.luns import LinuxDisk, Luns
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.loopback import Loopback
@@ -50,18 +50,18 @@ def kernel(tmp_path: Path, run: Path, rings: list[Loopback], monkeypatch: pytest
         rings.append(Loopback(blocks=64))
         return rings[-1].transport
 
-    monkeypatch.setattr(tenure, "TcmuTransport", transport)
-    monkeypatch.setattr(tenure, "read_device", lambda path: path)
-    monkeypatch.setattr(target_module, "claim_hba", partial(claim_hba, run=run))
+    monkeypatch.setattr(owned_lun, "TcmuTransport", transport)
+    monkeypatch.setattr(owned_lun, "read_device", lambda path: path)
+    monkeypatch.setattr(target_module, "lock_hba", partial(lock_hba, run=run))
     monkeypatch.setattr(target_module, "run_directory", partial(run_directory, run=run))
     monkeypatch.setattr(configfs, "prepare", lambda: None)
-    monkeypatch.setattr(Luns, "disk", lambda _luns, lun: Disk(lun, Path(f"/dev/sd{lun}"), MiB))
+    monkeypatch.setattr(Luns, "disk", lambda _luns, lun: LinuxDisk(lun, Path(f"/dev/sd{lun}"), MiB))
     return fake
 
 
 @pytest.fixture
 def target(kernel: FakeConfigfs) -> Iterator[Target]:
-    with Target(3, [], reports=Reports(), by="vscsihba", end=lambda: None) as made:
+    with Target(3, [], listeners=Listeners(), by="vscsihba", end=lambda: None) as made:
         yield made
 
 
@@ -151,8 +151,8 @@ def test_a_lun_that_fails_late_leaves_nothing(
 
 
 def test_an_engine_that_leaves_takes_everything_along(kernel: FakeConfigfs, run: Path) -> None:
-    with Target(3, [LunRequest(0, {"handler": "memory", "size": MiB})], reports=Reports()) as target:
-        target.add(LunRequest(1, {"handler": "memory", "size": MiB}))
+    with Target(3, [LunSpec(0, {"handler": "memory", "size": MiB})], listeners=Listeners()) as target:
+        target.add(LunSpec(1, {"handler": "memory", "size": MiB}))
         assert len(left(kernel)) == 4
     assert left(kernel) == []
     assert not list(kernel.loopback.iterdir())
@@ -163,8 +163,8 @@ def test_an_engine_that_leaves_storage_that_hangs_says_what_is_lost(
     kernel: FakeConfigfs, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything is taken along all the same: whoever ends it has decided so."""
-    monkeypatch.setattr(tenure.Tenure, "close", partialmethod(tenure.Tenure.close, patience=0.1))
-    target = Target(3, [LunRequest(0, stuck_document(tmp_path))], reports=Reports())
+    monkeypatch.setattr(owned_lun.OwnedLun, "close", partialmethod(owned_lun.OwnedLun.close, patience=0.1))
+    target = Target(3, [LunSpec(0, stuck_document(tmp_path))], listeners=Listeners())
     target.__enter__()
     gate, writing = gate_of(target._luns.owned[0])
     try:
@@ -181,7 +181,7 @@ def test_an_engine_that_leaves_storage_that_hangs_says_what_is_lost(
 
 def test_engines_of_two_programs_do_not_share_an_hba(target: Target) -> None:
     with pytest.raises(InUseError, match="id=3 is already served by vscsihba"):
-        Target(3, [], reports=Reports()).__enter__()
+        Target(3, [], listeners=Listeners()).__enter__()
 
 
 def test_it_can_be_asked_to_end_only_where_that_is_meant(
@@ -189,14 +189,14 @@ def test_it_can_be_asked_to_end_only_where_that_is_meant(
 ) -> None:
     assert ask("end") is None
     target.__exit__()
-    with Target(3, [], reports=Reports()), pytest.raises(UsageError, match="unknown verb 'end'"):
+    with Target(3, [], listeners=Listeners()), pytest.raises(UsageError, match="unknown verb 'end'"):
         ask("end")
 
 
 def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    target.add(LunSpec(0, {"handler": "memory", "size": MiB}))
     resizing, gate, settled = threading.Event(), threading.Event(), threading.Semaphore(0)
     real, real_settle = Luns.resize, Luns.settle
 
@@ -215,7 +215,7 @@ def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
     thread.start()
     try:
         assert resizing.wait(LIMIT)
-        target.add(LunRequest(1, {"handler": "memory", "size": MiB}))
+        target.add(LunSpec(1, {"handler": "memory", "size": MiB}))
         assert settled.acquire(timeout=LIMIT), "LUNs are taken over meanwhile"
         target.remove(1)
         removing = threading.Thread(target=target.remove, args=(0,))
@@ -230,7 +230,7 @@ def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
 
 
 def test_a_lun_that_is_changed_is_not_given_up(target: Target) -> None:
-    target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    target.add(LunSpec(0, {"handler": "memory", "size": MiB}))
     with target._holding(0):
         target._luns.settle(set())
         assert 0 in target._luns.owned
@@ -242,8 +242,8 @@ def test_an_engine_ends_though_another_changes_the_hba_for_ever(
     kernel: FakeConfigfs, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(target_module, "_PATIENCE", 0.0)
-    with Target(3, [], reports=Reports()) as target:
-        target.add(LunRequest(0, {"handler": "memory", "size": MiB}))
+    with Target(3, [], listeners=Listeners()) as target:
+        target.add(LunSpec(0, {"handler": "memory", "size": MiB}))
         fd = try_lock(run / "hba3" / "turn.lock")
         assert fd is not None
     os.close(fd)
@@ -262,7 +262,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
-    target.add(LunRequest(0, {"handler": "memory", "size": MiB, "label": "one"}))
+    target.add(LunSpec(0, {"handler": "memory", "size": MiB, "label": "one"}))
     lun = target._luns.owned.pop(0)
     target._luns.leaving = True
     lun.close()
@@ -284,4 +284,4 @@ def test_partitions_that_an_engine_may_not_read_again_are_left_to_who_has_asked(
             raise fault
 
     monkeypatch.setattr(configfs, "reread_partitions", read_again)
-    assert target_module._reread(Disk(4, Path("/dev/sd4"), MiB)) == asked
+    assert target_module._reread(LinuxDisk(4, Path("/dev/sd4"), MiB)) == asked

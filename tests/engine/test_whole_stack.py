@@ -106,10 +106,10 @@ def test_many_commands_are_published_in_batches(image: Path) -> None:
             assert rig.loopback.answers[tag].data == content[512 * n : 512 * n + 512]
         rig.pump = type(rig.pump)()
         rig.pump.start()
-        rig.served._calls._calls = rig.pump.mailbox
+        rig.served._calls._calls = rig.pump.calls
 
 
-def test_an_attention_takes_the_long_road_first(image: Path) -> None:
+def test_an_attention_takes_the_slow_path_first(image: Path) -> None:
     with Rig(str(image)) as rig:
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET)
         assert triple(rig.read(0, 1))[0] == 6

@@ -477,7 +477,7 @@ def test_a_serving_thread_that_dies_is_told_for_every_handler_lun(monkeypatch: p
         for number in range(2):
             hba.add_lun(number, handler={"handler": "memory", "size": "1MiB"}).linked.result(60)
         assert hba._made._pump is not None
-        hba._made._pump.mailbox.post(leave)
+        hba._made._pump.calls.post(leave)
         for number in range(2):
             with pytest.raises(TransportError, match=f"lun {number}: its server has failed: SystemExit"):
                 hba.next_task(60)

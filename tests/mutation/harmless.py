@@ -22,7 +22,7 @@ class Harmless:
 
 
 _TASKS: Final = "vscsihba/engine/serving/task_set.py"
-_CUT: Final = "vscsihba/engine/serving/fast_path.py"
+_FAST: Final = "vscsihba/engine/serving/fast_path.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 
@@ -47,17 +47,17 @@ HARMLESS: Final = (
         "The checksum covers the length, so a wrong one would have to match by chance.",
     ),
     Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
-    Harmless(_CUT, "clear: bool = False", "False -> True", _SAID_FIRST),
-    Harmless(_CUT, "writable: bool = False", "False -> True", _SAID_FIRST),
-    Harmless(_CUT, "blocks: int = 0", "0 -> 1", _SAID_FIRST),
-    Harmless(_CUT, "parts = batched(inline.write or _refuse)", "drop '_refuse'", _REFUSED),
-    Harmless(_CUT, "reads = (inline.read or _refuse, inline.read_flags, limit)", "drop '_refuse'", _REFUSED),
+    Harmless(_FAST, "clear: bool = False", "False -> True", _SAID_FIRST),
+    Harmless(_FAST, "writable: bool = False", "False -> True", _SAID_FIRST),
+    Harmless(_FAST, "blocks: int = 0", "0 -> 1", _SAID_FIRST),
+    Harmless(_FAST, "parts = batched(inline.write or _refuse)", "drop '_refuse'", _REFUSED),
+    Harmless(_FAST, "reads = (inline.read or _refuse, inline.read_flags, limit)", "drop '_refuse'", _REFUSED),
     Harmless(
-        _CUT, "raise BlockingIOError", "leave out 'raise BlockingIOError'", "None is no length, either."
+        _FAST, "raise BlockingIOError", "leave out 'raise BlockingIOError'", "None is no length, either."
     ),
-    Harmless(_CUT, "written_in = -1", "1 -> 2", "No batch has a negative number."),
-    Harmless(_CUT, "or not 0 < length <= most", "0 -> 1", "A length is a multiple of the block size."),
-    Harmless(_CUT, "plain: list[tuple[Any, ...] | None] = [None] * 256", "256 -> 257", "Opcodes are bytes."),
+    Harmless(_FAST, "written_in = -1", "1 -> 2", "No batch has a negative number."),
+    Harmless(_FAST, "or not 0 < length <= most", "0 -> 1", "A length is a multiple of the block size."),
+    Harmless(_FAST, "plain: list[tuple[Any, ...] | None] = [None] * 256", "256 -> 257", "Opcodes are bytes."),
     Harmless(
         _TASKS,
         "waiting = self._waiting or self._visits",

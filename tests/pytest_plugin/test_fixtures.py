@@ -8,11 +8,11 @@ pytest_plugins = ["pytester"]
 
 CONFTEST = """
     import pytest
-    from vscsihba.pytest_plugin import machine
+    from vscsihba.pytest_plugin import host
 
     @pytest.fixture(autouse=True)
     def lacking(monkeypatch):
-        monkeypatch.setattr(machine, "missing", lambda: "the moon is not full; wait")
+        monkeypatch.setattr(host, "missing", lambda: "the moon is not full; wait")
 """
 TEST = "def test_it(vscsi_disk): vscsi_disk()"
 

@@ -60,7 +60,7 @@ def test_no_answer_is_a_condition(
     assert response.data_in == 0
 
 
-def test_the_short_cut_is_never_open(unit: PassThroughUnit) -> None:
+def test_the_fast_path_is_never_open(unit: PassThroughUnit) -> None:
     assert not unit.fast_path_clear
     unit.reset()
     drive(unit, bytes(6), Executed(0))

@@ -197,7 +197,7 @@ def test_any_fields_get_a_response(data: st.DataObject, row: Command, length: in
 
 
 @pytest.mark.parametrize("opcode", FAST_PATH_OPCODES)
-def test_short_cut_reads_what_the_table_reads(opcode: int) -> None:
+def test_fast_path_reads_what_the_table_reads(opcode: int) -> None:
     unpack, is_write = FAST_PATH_OPCODES[opcode]
     row = TABLE[opcode, None]
     cdb = build(row, lba=0x12345678, blocks=0x9ABC, fua=1, dpo=1)

@@ -31,14 +31,14 @@ from tests.sim.scheduler import Scheduler, StuckError
 from tests.sim.world import Life, World
 from vscsihba import configfs
 from vscsihba.engine.owning import owned_lun as tenure_module
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.engine.serving import pump as pump_module
 from vscsihba.engine.serving import workers
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import TransportError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.transport import Transport
@@ -103,24 +103,24 @@ class Engines:
             pump.start()
         except FAILURES:
             return  # the process ends, and another one is started
-        request = LunRequest(0, self.machine.layer.document(self.world.root))
+        request = LunSpec(0, self.machine.layer.document(self.world.root))
         while not self._leaving[number]:
-            tenure = Tenure(0, request, self.world.run, pump=pump, reports=Reports(), neighbours=Neighbours())
+            owned = OwnedLun(0, request, self.world.run, pump=pump, listeners=Listeners(), units=UnitsOfHba())
             with suppress(*FAILURES):
-                if tenure.open():
-                    self._own(tenure, number)
+                if owned.open():
+                    self._own(owned, number)
             time.sleep(0.1)
         pump.stop()
 
-    def _own(self, tenure: Tenure, number: int) -> None:
+    def _own(self, owned: OwnedLun, number: int) -> None:
         """Serve until asked to leave, or until the LUN cannot be served any more; then give it up."""
 
         def over() -> bool:
-            served = tenure.served
+            served = owned.served
             return self._leaving[number] or served is None or served.failure is not None
 
         self.world.scheduler.wait(over)
-        tenure.close()
+        owned.close()
 
     def attach(self, _device: object, _journal: Path) -> Transport:
         """Open the ring, as the engine that calls."""
@@ -306,5 +306,5 @@ def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield pump_module, "VitalThread", vital
     yield mmap, "mmap", lambda fd, *rest, **more: _real_mmap(world.calls.real_fd(fd), *rest, **more)
     yield tenure_module, "UnitState", partial(UnitState, directory=world.root / "units")
-    yield Tenure, "_device", lambda *_, **__: SimpleNamespace()
+    yield OwnedLun, "_device", lambda *_, **__: SimpleNamespace()
     yield configfs, "reset_ring", lambda _name: None

@@ -44,7 +44,7 @@ class Scenario:
     """What is sent and how it is answered.
 
     Attributes:
-        commands: One letter each (read, write, swap; a capital takes the short cut; t: task management),
+        commands: One letter each (read, write, swap; a capital takes the fast path; t: task management),
             a blank before what is sent when an answer has come.
         order: Which of the open commands are answered in a round.
         advance: Commands served before, to begin near the end of the ring.
@@ -161,7 +161,7 @@ def letters(scenario: Scenario) -> str:
 
 
 def is_cut(scenario: Scenario, number: int) -> bool:
-    """Tell whether a command takes the short cut."""
+    """Tell whether a command takes the fast path."""
     return letters(scenario)[number].isupper()
 
 

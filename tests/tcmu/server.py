@@ -31,12 +31,12 @@ class Fetched:
 
 
 def never(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
-    """Take no short cut."""
+    """Take no fast path."""
     return False
 
 
 def always(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
-    """Take the short cut with every command, doing nothing."""
+    """Take the fast path with every command, doing nothing."""
     return True
 
 
@@ -45,7 +45,7 @@ class Server:
 
     Attributes:
         loopback: Initiator and kernel.
-        fetched: Commands on the long road, by tag, in the order in which they came.
+        fetched: Commands on the slow path, by tag, in the order in which they came.
         managed: Task management requests, likewise.
     """
 

@@ -1,4 +1,4 @@
-"""Fetching commands: order, CDB, data buffer, the short cut's part (rules 5, 7, 8)."""
+"""Fetching commands: order, CDB, data buffer, the fast path's part (rules 5, 7, 8)."""
 
 import pytest
 

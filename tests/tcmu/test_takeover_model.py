@@ -31,7 +31,7 @@ class Sent:
         data_out: What it sends.
         data_in: What it has room for.
         told: Status and data that it must be told; None while nothing was answered.
-        sure: The answer was given on the long road, by a server that lived to see it.
+        sure: The answer was given on the slow path, by a server that lived to see it.
         begun: It must not be repeated.
     """
 

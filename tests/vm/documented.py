@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vscsihba.config.load import load
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.target import Target
 
 
@@ -19,8 +19,8 @@ def main() -> None:
     with ExitStack() as stack:
         disks = []
         for hba in document.hbas:
-            requests = [LunRequest.of(lun, document.backstores[lun.backstore]) for lun in hba.luns]
-            target = stack.enter_context(Target(hba.id, requests, reports=Reports()))
+            requests = [LunSpec.of(lun, document.backstores[lun.backstore]) for lun in hba.luns]
+            target = stack.enter_context(Target(hba.id, requests, listeners=Listeners()))
             disks += [[hba.id, disk.lun, str(disk.device)] for disk in target.disks]
         print(json.dumps(disks), flush=True)
         sys.stdin.read()

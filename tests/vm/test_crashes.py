@@ -87,7 +87,7 @@ def test_a_damaged_journal_costs_time_and_nothing_else(serve: Serve, image: Make
     target = serve(disks)
     fio = Fio(target.luns, flushing=True)
     for _ in range(3):
-        wait_until(lambda: any(is_busy(lun) for lun in (0, 1)), "commands on the long road")
+        wait_until(lambda: any(is_busy(lun) for lun in (0, 1)), "commands on the slow path")
         target.process.kill()
         target.process.wait()
         for lun in (0, 1):

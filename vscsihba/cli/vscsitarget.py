@@ -102,8 +102,8 @@ def _serve(arguments: Sequence[str]) -> int:
     from vscsihba.cli import disk_args  # noqa: PLC0415
     from vscsihba.engine import reclaim  # noqa: PLC0415
     from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
-    from vscsihba.engine.serving.listeners import Reports  # noqa: PLC0415
-    from vscsihba.engine.target import LunRequest, Target  # noqa: PLC0415
+    from vscsihba.engine.serving.listeners import Listeners  # noqa: PLC0415
+    from vscsihba.engine.target import LunSpec, Target  # noqa: PLC0415
 
     raise_limit()
     reclaim.protect()
@@ -112,9 +112,7 @@ def _serve(arguments: Sequence[str]) -> int:
     )
     wanted = disk_args.read_disks(options.files, disk_args.registry_of(options.handler), for_all)
     stop_signal = StopSignal()
-    requests = [
-        LunRequest(lun, disk.document, removable=options.removable) for lun, disk in enumerate(wanted)
-    ]
+    requests = [LunSpec(lun, disk.document, removable=options.removable) for lun, disk in enumerate(wanted)]
     with ExitStack() as stack:
         printer = stack.enter_context(Printer(options.id, as_json=options.json))
 
@@ -123,8 +121,8 @@ def _serve(arguments: Sequence[str]) -> int:
             stop_signal.failed(text)
 
         trace = printer.trace if options.verbose else None
-        reports = Reports(trace=trace, failed=failed, notice=printer.notice)
-        target = stack.enter_context(Target(options.id, requests, reports=reports))
+        listeners = Listeners(trace=trace, failed=failed, notice=printer.notice)
+        target = stack.enter_context(Target(options.id, requests, listeners=listeners))
         for disk in target.disks:
             named = wanted[disk.lun]
             printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)

@@ -18,7 +18,7 @@ import msgspec
 from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon.engine_pool import EngineHandle, EnginePool
 from vscsihba.engine.owning.appearance import Appearance, Tuning
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import HostError, UsageError, VscsihbaError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class HbaEngines:
         start: Callable[[int], EngineHandle],
         running: Sequence[EngineHandle] = (),
     ) -> None:
-        self.requests: dict[int, LunRequest] = {}
+        self.requests: dict[int, LunSpec] = {}
         self.failures: dict[int, str] = {}
         self._id = hba_id
         self._changed: int | None = None
@@ -92,7 +92,7 @@ class HbaEngines:
             raise
         self._pool.watch()
 
-    def resume(self, requests: Mapping[int, LunRequest], *, remove_others: bool = True) -> None:
+    def resume(self, requests: Mapping[int, LunSpec], *, remove_others: bool = True) -> None:
         """Serve these LUNs after a restart of the service or of the machine; failures are retried.
 
         Args:
@@ -164,7 +164,7 @@ class HbaEngines:
 
     # LUNs.
 
-    def add(self, request: LunRequest, *, make: bool = False) -> None:
+    def add(self, request: LunSpec, *, make: bool = False) -> None:
         """Add a LUN on every engine.
 
         Args:
@@ -184,7 +184,7 @@ class HbaEngines:
             self.requests[request.lun] = request
             self.failures.pop(request.lun, None)
 
-    def restore(self, request: LunRequest) -> None:
+    def restore(self, request: LunSpec) -> None:
         """Add a LUN again that was removed; a failure is recorded in `failures` and retried later."""
         with self._changing(request.lun):
             try:
@@ -227,7 +227,7 @@ class HbaEngines:
             if lun in self.requests and not self._serve(engine, self.requests[lun]):
                 self._pool.retry_later()
 
-    def enlarge(self, request: LunRequest, size: int) -> None:
+    def enlarge(self, request: LunSpec, size: int) -> None:
         """Enlarge the lowest layer of a LUN to `size` bytes; Linux reads the new capacity.
 
         Args:
@@ -266,7 +266,7 @@ class HbaEngines:
                 raise
             self.requests[lun] = replace(self.requests[lun], tuning=tuning)
 
-    def describe(self, request: LunRequest) -> None:
+    def describe(self, request: LunSpec) -> None:
         """Give new engines another description of the same disk from now on."""
         with self._changing(request.lun):
             self.requests[request.lun] = request
@@ -364,7 +364,7 @@ class HbaEngines:
         for request in list(self.requests.values()):
             self._serve(engine, request)
 
-    def _serve(self, engine: EngineHandle, request: LunRequest) -> bool:
+    def _serve(self, engine: EngineHandle, request: LunSpec) -> bool:
         """Add a LUN to an engine and return whether that worked; a failure is recorded in `failures`."""
         try:
             self._ask(engine, "add_lun", {"request": asdict(request)})
@@ -409,7 +409,7 @@ class HbaEngines:
             return wanted is not None
         appearance = known.get("appearance", asdict(wanted.appearance))
         return wanted.is_like(
-            LunRequest(
+            LunSpec(
                 wanted.lun,
                 known["document"],
                 known.get("removable", wanted.removable),

@@ -29,7 +29,7 @@ from vscsihba.daemon.status import add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine import owner
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.registry import Registry
@@ -329,7 +329,7 @@ class Service:
         lun = hba.lun(number) if hba is not None else None
         if lun is None or self.document.backstores[lun.backstore] == stack:
             return
-        self._supervisor.hbas[hba_id].describe(LunRequest.of(lun, stack))  # or its next engine is refused
+        self._supervisor.hbas[hba_id].describe(LunSpec.of(lun, stack))  # or its next engine is refused
         stacks = {**self.document.backstores, lun.backstore: stack}
         try:
             self._note(msgspec.structs.replace(self.document, backstores=stacks))

@@ -20,7 +20,7 @@ from vscsihba.daemon.engine import Engine
 from vscsihba.daemon.engine_pool import EngineHandle
 from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.engine.owning.locks import RUN, holder_of
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import InUseError, VscsihbaError
 
 log = logging.getLogger(__name__)
@@ -175,5 +175,5 @@ class Supervisor:
         return configfs.users_of_lun(hba_id, lun)
 
 
-def _requests(hba: Hba, stacks: Mapping[str, StackDocument]) -> dict[int, LunRequest]:
-    return {lun.lun: LunRequest.of(lun, stacks[lun.backstore]) for lun in hba.luns}
+def _requests(hba: Hba, stacks: Mapping[str, StackDocument]) -> dict[int, LunSpec]:
+    return {lun.lun: LunSpec.of(lun, stacks[lun.backstore]) for lun in hba.luns}

@@ -15,7 +15,7 @@ from vscsihba.config.lun_changes import AddLun, RemoveLun, ReplaceLun, Resize, T
 from vscsihba.config.model import Document, Lun
 from vscsihba.config.sizes import same_but_for_size, size_of, with_size
 from vscsihba.engine.owning.appearance import Tuning
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import VscsihbaError
 
 log = logging.getLogger(__name__)
@@ -27,22 +27,22 @@ class Hba(Protocol):
     def set_size(self, size: int) -> None:
         """Change the number of engines."""
 
-    def add(self, request: LunRequest, *, make: bool) -> None:
+    def add(self, request: LunSpec, *, make: bool) -> None:
         """Add a new LUN; `make` allows its missing storage to be created."""
 
-    def restore(self, request: LunRequest) -> None:
+    def restore(self, request: LunSpec) -> None:
         """Add a LUN again that was removed; a failure is recorded and retried later."""
 
     def remove(self, lun: int, *, force: bool) -> None:
         """Remove a LUN; one that is in use only with `force`."""
 
-    def enlarge(self, request: LunRequest, size: int) -> None:
+    def enlarge(self, request: LunSpec, size: int) -> None:
         """Enlarge the lowest layer of a LUN to `size` bytes."""
 
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Change the initiator's settings of a LUN."""
 
-    def describe(self, request: LunRequest) -> None:
+    def describe(self, request: LunSpec) -> None:
         """Replace the description of a LUN that stays the same disk."""
 
 
@@ -177,7 +177,7 @@ class Transaction:
         if before is None or size is None or size_of(before) == size:
             hba.add(wanted, make=before is None and lun.backstore not in self._made)
             return
-        hba.add(LunRequest.of(lun, with_size(stack, size_of(before))), make=False)
+        hba.add(LunSpec.of(lun, with_size(stack, size_of(before))), make=False)
         with ExitStack() as undo:
             undo.callback(hba.remove, lun.lun, force=True)
             hba.enlarge(wanted, size)
@@ -189,8 +189,8 @@ def _consistent(document: Document) -> bool:
     return all(lun.backstore in document.backstores for hba in document.hbas for lun in hba.luns)
 
 
-def _request(document: Document, lun: Lun) -> LunRequest:
-    return LunRequest.of(lun, document.backstores[lun.backstore])
+def _request(document: Document, lun: Lun) -> LunSpec:
+    return LunSpec.of(lun, document.backstores[lun.backstore])
 
 
 def _lun(document: Document, hba_id: int, number: int) -> Lun:

@@ -13,7 +13,7 @@ from functools import partial
 
 from vscsihba.engine import privileges, reclaim
 from vscsihba.engine.descriptors import raise_limit
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.shutdown import end_when_free, outlive_shutdown
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, VscsihbaError
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(hba_id: int) -> int:
-    reports = Reports(failed=log.error, notice=log.info)
+    listeners = Listeners(failed=log.error, notice=log.info)
     try:
-        target = Target(hba_id, [], reports=reports, by=BY, end=lambda **how: _end(target, **how))
+        target = Target(hba_id, [], listeners=listeners, by=BY, end=lambda **how: _end(target, **how))
         with target:
             if _say(None) or target.status()["luns"]:
                 log.info("engine %d serves", os.getpid())

@@ -15,12 +15,12 @@ from typing import Any, Final, Self
 from vscsihba import configfs
 from vscsihba.control import ControlServer, Progress
 from vscsihba.engine.owning.acting import act
-from vscsihba.engine.owning.locks import LockedError, claim_hba, run_directory, turn
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.owning.luns import Disk
+from vscsihba.engine.owning.locks import LockedError, hold_lock, lock_hba, run_directory
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.owning.luns import LinuxDisk
 from vscsihba.engine.owning.peers import Peers
 from vscsihba.engine.owning.shared_luns import SharedLuns
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.verbs import verbs
 from vscsihba.errors import HostError, InUseError
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _PATIENCE: Final = 60.0
 """Seconds for another engine to end its change of the HBA, when this one is to leave."""
 
-__all__ = ["Disk", "LunRequest", "Target"]
+__all__ = ["LinuxDisk", "LunSpec", "Target"]
 
 
 class Target(SharedLuns):
@@ -37,8 +37,8 @@ class Target(SharedLuns):
 
     Args:
         hba_id: 0..255.
-        requests: The LUNs that this engine knows.
-        reports: Who is told of commands, failures and events.
+        specs: The LUNs that this engine knows.
+        listeners: Who is told of commands, failures and events.
         by: Which program this is; only engines of one program share an HBA.
         end: Called when another process asks this one to end, with ``when_free=True`` if it is to wait until
             no disk is in use; None: it cannot be asked.
@@ -51,13 +51,13 @@ class Target(SharedLuns):
     def __init__(
         self,
         hba_id: int,
-        requests: Sequence[LunRequest],
+        specs: Sequence[LunSpec],
         *,
-        reports: Reports,
+        listeners: Listeners,
         by: str = "vscsitarget",
         end: Callable[..., None] | None = None,
     ) -> None:
-        super().__init__(hba_id, requests, run_directory(hba_id), reports=reports)
+        super().__init__(hba_id, specs, run_directory(hba_id), listeners=listeners)
         self.since = time.time()
         self.by = by
         self._server = ControlServer(self._run / f"engine-{os.getpid()}.control", verbs(self, end))
@@ -65,17 +65,17 @@ class Target(SharedLuns):
 
     def __enter__(self) -> Self:
         configfs.node_timeout()  # before anything is made
-        for request in self._luns.known.values():
-            request.build(make=True).check()
+        for spec in self._luns.known.values():
+            spec.build(make=True).check()
         configfs.prepare()
         with ExitStack() as undo:
-            undo.enter_context(claim_hba(self.id, by=self.by))
+            undo.enter_context(lock_hba(self.id, by=self.by))
             self._pump.start(f"hba{self.id}")
             undo.callback(self._pump.stop)
             known = frozenset(self._luns.known)
             self._peers = Peers(self._run, known, self._balancer.changed)
             undo.callback(self._leave)
-            with turn(self._turn):
+            with hold_lock(self._hba_lock):
                 self._luns.put_up(self._peers.find())
                 self._disks = {lun: self._luns.disk(lun) for lun in self._luns.known}
                 self._peers.join()
@@ -91,8 +91,8 @@ class Target(SharedLuns):
 
     def users(self) -> list[str]:
         """Return what will lose a disk when this engine leaves: ``/dev/sda1 is mounted on /mnt``."""
-        elsewhere = self._elsewhere()
-        going = [disk for disk in self.disks if disk.lun not in elsewhere]
+        known_by_others = self._known_by_others()
+        going = [disk for disk in self.disks if disk.lun not in known_by_others]
         return [user for disk in going for user in configfs.users_of(disk.device)]
 
     def status(self) -> dict[str, Any]:
@@ -107,8 +107,8 @@ class Target(SharedLuns):
 
     def actions(self, lun: int) -> dict[str, dict[str, Any]] | None:
         """Return what the layers of a LUN can be asked to do; None if this engine does not serve it."""
-        tenure = self._luns.owned.get(lun)
-        return None if tenure is None or tenure.actions is None else tenure.actions.known()
+        owned = self._luns.owned.get(lun)
+        return None if owned is None or owned.actions is None else owned.actions.known()
 
     def act(
         self,
@@ -124,16 +124,16 @@ class Target(SharedLuns):
 
         It may take long, so LUNs come and go meanwhile, and this one may be given up.
         """
-        tenure, disk = self._luns.owned.get(lun), self._disks.get(lun)
-        if tenure is None or disk is None:
+        owned, disk = self._luns.owned.get(lun), self._disks.get(lun)
+        if owned is None or disk is None:
             return {"owner": False, "known": lun in self._luns.known}
         return act(
-            tenure,
+            owned,
             layer,
             action,
             arguments,
             users=lambda: [] if force else configfs.users_of(disk.device),
-            reshaped=partial(self._luns.reshaped, tenure),
+            reshaped=partial(self._luns.reshaped, owned),
             disturbed=partial(_reread, disk),
             progress=progress,
         )
@@ -149,14 +149,16 @@ class Target(SharedLuns):
         Where another engine changes the HBA and does not end, all is left as it is: as after a death.
         """
         try:
-            with turn(self._turn, patience=_PATIENCE):
-                self._luns.depart(self._elsewhere(), self._peers.leave, last=not self._peers.others)
+            with hold_lock(self._hba_lock, patience=_PATIENCE):
+                self._luns.depart(
+                    self._known_by_others(), self._peers.leave, last=not self._peers.other_engines
+                )
         except LockedError as error:
             log.error("id=%d is left as it is: %s", self.id, error)  # noqa: TRY400 - it says all
             self._peers.leave()
 
 
-def _reread(disk: Disk) -> str | None:
+def _reread(disk: LinuxDisk) -> str | None:
     """Let Linux look at the partitions again; return the disk if this process may not (CAP_SYS_ADMIN)."""
     try:
         configfs.reread_partitions(disk.device)

@@ -7,7 +7,7 @@ import msgspec
 
 from vscsihba.control import Progress
 from vscsihba.engine.owning.appearance import Tuning
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
     """Return the verbs of an engine by name; ``end`` is there only if it can be asked to."""
 
     def add_lun(request: Mapping[str, Any], *, make: bool = False) -> dict[str, object]:
-        """Know one more LUN; the request is a `LunRequest` as JSON has it, `make` as in `Target.add`."""
-        disk = target.add(_converted(request, LunRequest, "a LUN"), make=make)
+        """Know one more LUN; the request is a `LunSpec` as JSON has it, `make` as in `Target.add`."""
+        disk = target.add(_converted(request, LunSpec, "a LUN"), make=make)
         return {"device": str(disk.device), "size": disk.size}
 
     def remove_lun(lun: int, *, leave: bool = False, force: bool = False) -> None:

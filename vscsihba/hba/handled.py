@@ -9,8 +9,8 @@ from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.errors import InUseError, TransportError
 
 
-class Holding(Protocol):
-    """A LUN while this process serves it, such as `vscsihba.engine.owning.owned_lun.Tenure`."""
+class ServableLun(Protocol):
+    """A LUN while this process serves it, such as `vscsihba.engine.owning.owned_lun.OwnedLun`."""
 
     served: ServedLun | None
 
@@ -36,14 +36,14 @@ class HandledLun:
         UsageError, HostError, OSError: The stack cannot be opened, or the ring not be made.
     """
 
-    def __init__(self, number: int, holding: Holding) -> None:
+    def __init__(self, number: int, holding: ServableLun) -> None:
         self.number = number
         self._holding = holding
         if not holding.open() or holding.served is None:
             raise InUseError(f"LUN {number} is served by another process", cure="end that, or choose another")
         self._served = holding.served
         self.unit = self._served.unit
-        self.geometry = self._served.medium.geometry
+        self.geometry = self._served.handler.geometry
 
     @property
     def failed(self) -> bool:

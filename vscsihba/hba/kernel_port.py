@@ -11,12 +11,12 @@ from pathlib import Path
 
 from vscsihba import configfs
 from vscsihba.block import Geometry
-from vscsihba.engine.owning.locks import claim_hba, run_directory
-from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunRequest
-from vscsihba.engine.owning.owned_lun import Tenure
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.locks import lock_hba, run_directory
+from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
+from vscsihba.engine.owning.owned_lun import OwnedLun
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import HostError, InUseError
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, read_device
@@ -40,7 +40,7 @@ class KernelPort:
         """Make the HBA; of what a process that died has left of it, the LUNs of handlers are kept."""
         with ExitStack() as undo:
             configfs.prepare()
-            undo.enter_context(claim_hba(self._id))
+            undo.enter_context(lock_hba(self._id))
             self._orphans = self._find_orphans()
             configfs.clear_hba(self._id, keep=self._orphans)
             configfs.create_hba(self._id)
@@ -79,19 +79,19 @@ class KernelPort:
             for kind in ("json", "journal", "unflushed", "lock"):
                 (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
-    def hold(self, request: LunRequest, pump: Pump, *, reports: Reports, neighbours: Neighbours) -> Tenure:
+    def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> OwnedLun:
         """Return a tenure, which goes on with what a predecessor has left of this very LUN."""
-        if not request.agrees(self._run):
-            self._clear(request.lun)
-        pump.mailbox.post(partial(pump.place, partial(configfs.complete_where_answered, self._id)))
-        return Succession(
-            partial(self._clear, request.lun),
+        if not spec.agrees(self._run):
+            self._clear(spec.lun)
+        pump.calls.post(partial(pump.adapt_completions, partial(configfs.complete_where_answered, self._id)))
+        return TakenOverLun(
+            partial(self._clear, spec.lun),
             self._id,
-            request,
+            spec,
             self._run,
             pump=pump,
-            reports=reports,
-            neighbours=neighbours,
+            listeners=listeners,
+            units=units,
         )
 
     def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:
@@ -144,30 +144,30 @@ class KernelPort:
         self._undo.close()
 
 
-class Succession(Tenure):
+class TakenOverLun(OwnedLun):
     """A tenure that puts its LUN in the place of another disk that a dead process has left there.
 
     Args:
         clear: Removes that.
-        hba_id: As in `Tenure`, and so on.
+        hba_id: As in `OwnedLun`, and so on.
     """
 
     def __init__(
         self,
         clear: Callable[[], None],
         hba_id: int,
-        request: LunRequest,
+        spec: LunSpec,
         run: Path,
         *,
         pump: Pump,
-        reports: Reports,
-        neighbours: Neighbours,
+        listeners: Listeners,
+        units: UnitsOfHba,
     ) -> None:
-        super().__init__(hba_id, request, run, pump=pump, reports=reports, neighbours=neighbours)
+        super().__init__(hba_id, spec, run, pump=pump, listeners=listeners, units=units)
         self._clear = clear
 
     def open(self, *, make: bool = True, adopt: bool = False) -> bool:
-        """See `Tenure.open`."""
+        """See `OwnedLun.open`."""
         try:
             return super().open(make=make, adopt=adopt)
         except AnotherDiskError:

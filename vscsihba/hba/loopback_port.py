@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vscsihba.block import Geometry
 from vscsihba.engine.owning.assembly import assemble
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import HostError, TransportError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.transport import Transport
@@ -56,11 +56,9 @@ class LoopbackPort:
         loopback = self.loopbacks[lun] = Loopback()
         return loopback
 
-    def hold(
-        self, request: LunRequest, pump: Pump, *, reports: Reports, neighbours: Neighbours
-    ) -> "LoopbackHolding":
+    def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> "LoopbackLun":
         """Return what serves a LUN over a ring in memory."""
-        return LoopbackHolding(self, request, pump, reports=reports, neighbours=neighbours)
+        return LoopbackLun(self, spec, pump, listeners=listeners, units=units)
 
     def is_linked(self, lun: int) -> bool:  # noqa: ARG002
         """Say no: nothing outlives this process."""
@@ -84,7 +82,7 @@ class LoopbackPort:
         """Do nothing: there is nothing outside."""
 
 
-class LoopbackHolding:
+class LoopbackLun:
     """A LUN of a `LoopbackPort`, from `open` to `close`: nobody could own it before or after.
 
     Attributes:
@@ -94,18 +92,18 @@ class LoopbackHolding:
     def __init__(
         self,
         port: LoopbackPort,
-        request: LunRequest,
+        spec: LunSpec,
         pump: Pump,
         *,
-        reports: Reports,
-        neighbours: Neighbours,
+        listeners: Listeners,
+        units: UnitsOfHba,
     ) -> None:
         self.served: ServedLun | None = None
         self._port = port
-        self._request = request
+        self._spec = spec
         self._pump = pump
-        self._reports = reports
-        self._neighbours = neighbours
+        self._listeners = listeners
+        self._units = units
         self._undo = ExitStack()
 
     def open(self) -> bool:
@@ -115,30 +113,30 @@ class LoopbackHolding:
             UsageError, HostError, OSError: The stack cannot be opened.
         """
         with ExitStack() as undo:
-            medium = undo.enter_context(self._request.build(make=True))
-            loopback = self._port.make(self._request.lun)
+            handler = undo.enter_context(self._spec.build(make=True))
+            loopback = self._port.make(self._spec.lun)
             self.served = assemble(
-                self._request,
-                self._request.appearance.identity(medium.identity),
-                medium,
+                self._spec,
+                self._spec.appearance.identity(handler.identity),
+                handler,
                 loopback.transport,
-                self._pump.mailbox,
-                reports=self._reports,
-                neighbours=self._neighbours,
+                self._pump.calls,
+                listeners=self._listeners,
+                units=self._units,
                 free_kept=loopback.free_kept_buf,
             )
             self._undo = undo.pop_all()
-        self._pump.mailbox.post(partial(self.served.begin, self._pump))
+        self._pump.calls.post(partial(self.served.begin, self._pump))
         return True
 
     def close(self) -> None:
         """Finish what is under way, answer it, close the stack."""
         closed = threading.Event()
         if self.served is not None:
-            self._pump.mailbox.post(partial(self.served.end, self._pump, closed.set))
+            self._pump.calls.post(partial(self.served.end, self._pump, closed.set))
             if not closed.wait(_PATIENCE):
                 log.error(
-                    "LUN %d: its storage does not answer; its commands are left unanswered", self._request.lun
+                    "LUN %d: its storage does not answer; its commands are left unanswered", self._spec.lun
                 )
                 return
         self._undo.close()

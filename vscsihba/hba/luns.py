@@ -8,10 +8,10 @@ from functools import partial
 
 from vscsihba import scsi
 from vscsihba.block import Capabilities, Geometry
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import EngineFaultError, TransportError
 from vscsihba.handlers.stack import Document
 from vscsihba.handlers.stack_paths import absolute
@@ -47,7 +47,7 @@ class Luns:
         self._raw: dict[int, RawLun] = {}
         self._handled: dict[int, HandledLun] = {}
         self._pump: Pump | None = None
-        self._neighbours = Neighbours()
+        self._units = UnitsOfHba()
 
     def add_raw(self, number: int, geometry: Geometry, identity: str) -> Lun:
         """Add a LUN whose commands the caller answers; see `vscsihba.hba.VirtualHba.add_lun`."""
@@ -65,10 +65,10 @@ class Luns:
             self._pump = Pump(died=self._died)
             self._pump.start(self._name)
         holding = self._port.hold(
-            LunRequest(number, absolute(document)),
+            LunSpec(number, absolute(document)),
             self._pump,
-            reports=Reports(failed=self._failed),
-            neighbours=self._neighbours,
+            listeners=Listeners(failed=self._failed),
+            units=self._units,
         )
         served = self._handled[number] = HandledLun(number, holding)
         return self._keep(Lun(number, served.geometry, served.unit, self._port), served)

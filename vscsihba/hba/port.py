@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from vscsihba.block import Geometry
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
-from vscsihba.hba.handled import Holding
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
+from vscsihba.hba.handled import ServableLun
 from vscsihba.transport import Transport
 
 
@@ -35,14 +35,14 @@ class Port(Protocol):
             HostError: The kernel refuses; nothing stays behind.
         """
 
-    def hold(self, request: LunRequest, pump: Pump, *, reports: Reports, neighbours: Neighbours) -> Holding:
+    def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> ServableLun:
         """Return what serves a LUN with a stack of handlers, once it is opened; it makes the ring.
 
         Args:
-            request: The LUN.
+            spec: The LUN.
             pump: Serves it.
-            reports: Who is told of commands and failures.
-            neighbours: The units of the HBA that are served so.
+            listeners: Who is told of commands and failures.
+            units: The units of the HBA that are served so.
 
         Raises:
             HostError: What is there in its place cannot be removed.

@@ -107,10 +107,10 @@ class RawLun:
     def _drain(self) -> None:
         transport = self._transport
         transport.acknowledge()
-        transport.drain(_no_short_cut, self._accept)
+        transport.drain(_no_fast_path, self._accept)
         while requests := transport.take_management():
             self._fresh += map(self._manage, requests)
-            transport.drain(_no_short_cut, self._accept)
+            transport.drain(_no_fast_path, self._accept)
         transport.publish()
 
     def _accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
@@ -148,5 +148,5 @@ class RawLun:
         return Management(self.number, request.function, tasks)
 
 
-def _no_short_cut(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+def _no_fast_path(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
     return False

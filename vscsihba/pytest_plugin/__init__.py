@@ -7,7 +7,7 @@
 
 pytest loads this file at every start, whether a test asks for a disk or not: so the rest of the
 package is imported only where a fixture or the sandbox is used. Knows the fixtures' lives; what a disk
-does is known in `disk`, which HBAs are free in `machine`, how a session gets into the sandbox in `sandbox`.
+does is known in `disk`, which HBAs are free in `host`, how a session gets into the sandbox in `sandbox`.
 """
 
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
 @pytest.fixture
 def vscsi_hba(request: pytest.FixtureRequest) -> "Iterator[VirtualHba]":
     """A virtual HBA with no LUNs, of an id that nobody uses; gone after the test."""
-    from vscsihba.pytest_plugin.machine import free_hba, missing  # noqa: PLC0415 - see above
+    from vscsihba.pytest_plugin.host import free_hba, missing  # noqa: PLC0415 - see above
 
     if (lacking := missing()) is not None:
         give_up = pytest.fail if request.config.getoption(REQUIRED) else pytest.skip

@@ -61,7 +61,7 @@ class LogicalUnit:
         geometry: Shape of the medium.
         capabilities: What the medium can do.
         identity: The unit's names.
-        stats: Counters to keep; the engine's short cut counts into the same.
+        stats: Counters to keep; the engine's fast path counts into the same.
         read_only: The medium is write protected, whatever it could do.
         removable: The medium can be ejected (RMB).
         vendor: T10 VENDOR IDENTIFICATION, at most 8 characters.

@@ -81,6 +81,6 @@ class PassThroughUnit(LogicalUnit):
         return False
 
     def refresh(self) -> None:
-        """Leave no short cut open."""
+        """Keep the fast path closed."""
         super().refresh()
         self.fast_path_clear = False

@@ -5,48 +5,48 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.engine.owning.locks import claim_hba, holder_of, try_lock
+from vscsihba.engine.owning.locks import holder_of, lock_hba, try_lock
 from vscsihba.errors import HostError, InUseError
 
 
 def test_a_second_claim_names_the_first_process(tmp_path: Path) -> None:
-    with claim_hba(3, tmp_path), pytest.raises(InUseError, match=rf"id=3 .* process {os.getpid()}"):
-        claim_hba(3, tmp_path).__enter__()
+    with lock_hba(3, tmp_path), pytest.raises(InUseError, match=rf"id=3 .* process {os.getpid()}"):
+        lock_hba(3, tmp_path).__enter__()
 
 
 def test_other_ids_are_free(tmp_path: Path) -> None:
-    with claim_hba(3, tmp_path), claim_hba(4, tmp_path):
+    with lock_hba(3, tmp_path), lock_hba(4, tmp_path):
         pass
 
 
 def test_a_claim_ends_with_its_context(tmp_path: Path) -> None:
     for _ in range(2):
-        with claim_hba(3, tmp_path):
+        with lock_hba(3, tmp_path):
             pass
 
 
 def test_those_that_say_the_same_share_a_claim_and_others_do_not(tmp_path: Path) -> None:
-    with claim_hba(3, tmp_path, by="daemon"), claim_hba(3, tmp_path, by="daemon"):
+    with lock_hba(3, tmp_path, by="daemon"), lock_hba(3, tmp_path, by="daemon"):
         assert holder_of(3, tmp_path) == (os.getpid(), "daemon")
         with pytest.raises(InUseError, match=rf"id=3 is already served by daemon {os.getpid()}; choose"):
-            claim_hba(3, tmp_path).__enter__()
+            lock_hba(3, tmp_path).__enter__()
         with pytest.raises(InUseError, match="already served by daemon"):
-            claim_hba(3, tmp_path, by="vscsitarget").__enter__()
-    with claim_hba(3, tmp_path, by="vscsitarget"):
+            lock_hba(3, tmp_path, by="vscsitarget").__enter__()
+    with lock_hba(3, tmp_path, by="vscsitarget"):
         assert holder_of(3, tmp_path) == (os.getpid(), "vscsitarget")
 
 
 def test_a_claim_that_is_not_shared_keeps_everybody_out(tmp_path: Path) -> None:
-    with claim_hba(3, tmp_path), pytest.raises(InUseError, match=f"served by process {os.getpid()}"):
-        claim_hba(3, tmp_path, by="daemon").__enter__()
+    with lock_hba(3, tmp_path), pytest.raises(InUseError, match=f"served by process {os.getpid()}"):
+        lock_hba(3, tmp_path, by="daemon").__enter__()
 
 
 def test_an_id_that_nobody_holds_has_no_holder(tmp_path: Path) -> None:
     assert holder_of(3, tmp_path) is None
-    with claim_hba(3, tmp_path, by="daemon"):
+    with lock_hba(3, tmp_path, by="daemon"):
         pass
     assert holder_of(3, tmp_path) is None
-    with claim_hba(3, tmp_path, by="vscsitarget"):
+    with lock_hba(3, tmp_path, by="vscsitarget"):
         pass
 
 
@@ -63,4 +63,4 @@ def test_a_lock_is_free_when_its_descriptor_is_closed(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="file/hba3: Not a directory"):
-        claim_hba(3, tmp_path / "file").__enter__()
+        lock_hba(3, tmp_path / "file").__enter__()

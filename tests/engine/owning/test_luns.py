@@ -15,11 +15,10 @@ from tests.engine.rig import rw10
 from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.configfs import observer, paths
-from vscsihba.engine.owning import owned_lun as tenure
-from vscsihba.engine.owning import ownership
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning import owned_lun, ownership
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.owning.luns import Luns
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.errors import DeviceGoneError, HostError, InUseError, UsageError
 from vscsihba.handlers.stack import Document
@@ -53,15 +52,15 @@ def make(
         rings.append(Loopback(blocks=64))
         return rings[-1].transport
 
-    monkeypatch.setattr(tenure, "TcmuTransport", transport)
-    monkeypatch.setattr(tenure, "read_device", lambda path: path)
+    monkeypatch.setattr(owned_lun, "TcmuTransport", transport)
+    monkeypatch.setattr(owned_lun, "read_device", lambda path: path)
     run = tmp_path / "run"
     run.mkdir()
 
     def new() -> Luns:
         pump = Pump()
         pump.start()
-        made.append((Luns(3, run, pump=pump, reports=Reports()), pump))
+        made.append((Luns(3, run, pump=pump, listeners=Listeners()), pump))
         return made[-1][0]
 
     yield new
@@ -87,8 +86,8 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def wanted(image: Path, **options: object) -> LunRequest:
-    return LunRequest(0, {"handler": "file", "path": str(image), **options})
+def wanted(image: Path, **options: object) -> LunSpec:
+    return LunSpec(0, {"handler": "file", "path": str(image), **options})
 
 
 def left(kernel: FakeConfigfs) -> list[str]:
@@ -103,7 +102,7 @@ def rescanned() -> bool:
 
 def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     engine = make()
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     assert engine.owned.keys() == engine.known.keys() == engine.created == {0}
     found = engine.status(0)
@@ -118,41 +117,41 @@ def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigf
 
 def test_the_same_lun_again_is_nothing_and_another_is_refused(make: Make, image: Path) -> None:
     engine = make()
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
     owned = engine.owned[0]
-    engine.add(wanted(image, size="1MiB"), elsewhere=False)
+    engine.add(wanted(image, size="1MiB"), known_by_others=False)
     assert engine.owned[0] is owned
     with pytest.raises(UsageError, match="LUN 0 of id=3 exists and is another disk"):
-        engine.add(wanted(image, read_only=True), elsewhere=False)
+        engine.add(wanted(image, read_only=True), known_by_others=False)
 
 
 def test_a_lun_that_linux_does_not_take_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     kernel.answered = False
     engine = make()
     with pytest.raises(HostError, match="Linux found no device"):
-        engine.add(wanted(image), elsewhere=False)
+        engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == []
     assert (engine.known, engine.owned) == ({}, {})
     assert not (image.parent / "run" / "lun0.json").exists()
     kernel.answered = True
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
 
 
 def test_a_medium_that_cannot_be_opened_leaves_nothing(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     image.unlink()
     with pytest.raises(UsageError, match=r"a\.img"):
-        make().add(wanted(image), elsewhere=False)
+        make().add(wanted(image), known_by_others=False)
     assert left(kernel) == []
 
 
 def test_what_a_dead_engine_has_left_is_gone_on_with(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     first = make()
-    first.add(wanted(image), elsewhere=False)
+    first.add(wanted(image), known_by_others=False)
     die(first)
     ring = kernel.core / "user_0/vscsihba3-lun0"
     before = ring.stat().st_ino
     second = make()
-    second.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), known_by_others=False)
     assert ring.stat().st_ino == before
     assert second.status(0)["owner"]
     second.remove(0)
@@ -161,11 +160,11 @@ def test_what_a_dead_engine_has_left_is_gone_on_with(make: Make, kernel: FakeCon
 
 def test_what_has_grown_meanwhile_grows_in_the_kernel(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     first = make()
-    first.add(wanted(image), elsewhere=False)
+    first.add(wanted(image), known_by_others=False)
     die(first)
     os.truncate(image, 4 * MiB)
     second = make()
-    second.add(wanted(image, size="4MiB"), elsewhere=False)
+    second.add(wanted(image, size="4MiB"), known_by_others=False)
     assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={4 * MiB}\n"
     assert rescanned()
 
@@ -175,14 +174,14 @@ def test_a_medium_is_made_once_by_whoever_adds_the_lun(make: Make, kernel: FakeC
     request = wanted(image, size="1MiB")
     first = make()
     with pytest.raises(UsageError, match="only adding the LUN makes one"):
-        first.add(request, elsewhere=False)
+        first.add(request, known_by_others=False)
     assert left(kernel) == []
-    first.add(request, elsewhere=False, make=True)
+    first.add(request, known_by_others=False, make=True)
     image.unlink()
     die(first)
     for successor in (make(), make()):
         with pytest.raises(UsageError, match="only adding the LUN makes one"):
-            successor.add(request, elsewhere=False)
+            successor.add(request, known_by_others=False)
         successor.known[0] = request
         with pytest.raises(UsageError, match="only adding the LUN makes one"):
             successor.put_up([])
@@ -194,11 +193,11 @@ def test_a_medium_is_not_made_where_another_program_has_removed_the_lun(make: Ma
     image.unlink()
     request = wanted(image, size="1MiB")
     engine = make()
-    engine.add(request, elsewhere=False, make=True)
+    engine.add(request, known_by_others=False, make=True)
     image.unlink()
     configfs.clear_hba(3, force=True)
     with pytest.raises(UsageError, match="only adding the LUN makes one"):
-        engine.add(request, elsewhere=False, make=True)
+        engine.add(request, known_by_others=False, make=True)
     assert not image.exists()
 
 
@@ -206,18 +205,18 @@ def test_a_file_that_has_shrunk_while_its_lun_was_away_is_not_a_disk(make: Make,
     with pytest.raises(
         HostError, match=r"a\.img has only 1MiB of its 4MiB; restore it; .* truncate -s 4194304"
     ):
-        make().add(wanted(image, size="4MiB"), elsewhere=False)
+        make().add(wanted(image, size="4MiB"), known_by_others=False)
     assert image.stat().st_size == MiB
 
 
 def test_another_disk_in_the_place_of_what_was_left(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     first = make()
-    first.add(wanted(image), elsewhere=False)
+    first.add(wanted(image), known_by_others=False)
     die(first)
     other = image.with_name("b.img")
     other.write_bytes(bytes(2 * MiB))
     second = make()
-    second.add(wanted(other), elsewhere=False)
+    second.add(wanted(other), known_by_others=False)
     assert second.status(0)["size"] == 2 * MiB
     assert kernel.attribute("vscsihba3-lun0", "dev_size") == str(2 * MiB)
 
@@ -226,18 +225,18 @@ def test_what_was_left_and_is_in_use_is_kept(
     make: Make, kernel: FakeConfigfs, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make()
-    first.add(wanted(image), elsewhere=False)
+    first.add(wanted(image), known_by_others=False)
     die(first)
     monkeypatch.setattr(configfs, "users_of_lun", lambda *_place: ["/dev/sda is mounted on /mnt"])
     with pytest.raises(InUseError, match=r"LUN 0 of id=3 is left over and another disk, but .* is mounted"):
-        make().add(wanted(image, read_only=True), elsewhere=False)
+        make().add(wanted(image, read_only=True), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
 
 
 def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path) -> None:
     first, second = make(), make()
-    first.add(wanted(image), elsewhere=False)
-    second.add(wanted(image), elsewhere=True)
+    first.add(wanted(image), known_by_others=False)
+    second.add(wanted(image), known_by_others=True)
     assert set(second.known) == {0}
     assert second.owned == {}
     assert second.settle({0}) is False, "it has its owner's lock"
@@ -250,29 +249,29 @@ def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path)
 def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, image: Path) -> None:
     """As after an action of a layer; a new service then tells every engine how it is now."""
     first, second, third = make(), make(), make()
-    first.add(wanted(image), elsewhere=False)
-    second.add(wanted(image), elsewhere=True)
-    now = LunRequest(0, {"handler": "readonly", "next": wanted(image).document})
+    first.add(wanted(image), known_by_others=False)
+    second.add(wanted(image), known_by_others=True)
+    now = LunSpec(0, {"handler": "readonly", "next": wanted(image).document})
     first.owned[0].take_note(now.document)
-    second.add(now, elsewhere=True)
-    third.add(now, elsewhere=True)
+    second.add(now, known_by_others=True)
+    third.add(now, known_by_others=True)
     assert second.known == third.known == {0: now}
     with pytest.raises(UsageError, match="another disk"):
-        second.add(wanted(image), elsewhere=True)
+        second.add(wanted(image), known_by_others=True)
 
 
 def test_a_lun_whose_storage_hangs_keeps_no_other_from_moving(
     make: Make, rings: list[Loopback], image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tenure.Tenure, "close", partialmethod(tenure.Tenure.close, patience=600))
+    monkeypatch.setattr(owned_lun.OwnedLun, "close", partialmethod(owned_lun.OwnedLun.close, patience=600))
     requests = [
-        LunRequest(0, stuck_document(image.parent)),
-        LunRequest(1, {"handler": "memory", "size": MiB}),
+        LunSpec(0, stuck_document(image.parent)),
+        LunSpec(1, {"handler": "memory", "size": MiB}),
     ]
     engine, other = make(), make()
     for request in requests:
-        engine.add(request, elsewhere=False)
-        other.add(request, elsewhere=True)
+        engine.add(request, known_by_others=False)
+        other.add(request, known_by_others=True)
     gate, writing = gate_of(engine.owned[0])
     try:
         for _ in range(2):  # the first one may be told of a unit attention
@@ -297,7 +296,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_an_empty_hba_goes_with_its_last_engine_only(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     first, second = make(), make()
     first.depart(frozenset(), lambda: None, last=False)
-    second.add(wanted(image), elsewhere=False)
+    second.add(wanted(image), known_by_others=False)
     second.remove(0)
     second.depart(frozenset(), lambda: None, last=True)
     assert list(kernel.loopback.glob("naa*")) == []
@@ -305,8 +304,8 @@ def test_an_empty_hba_goes_with_its_last_engine_only(make: Make, kernel: FakeCon
 
 def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image: Path) -> None:
     first, second = make(), make()
-    first.add(wanted(image), elsewhere=False)
-    second.add(wanted(image), elsewhere=True)
+    first.add(wanted(image), known_by_others=False)
+    second.add(wanted(image), known_by_others=True)
     first.leave(0)
     first.await_leavers()
     away = image.rename(image.with_suffix(".away"))
@@ -320,7 +319,7 @@ def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image
 
 def test_a_lun_grows_and_linux_is_told(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     engine = make()
-    engine.add(wanted(image, size="1MiB"), elsewhere=False)
+    engine.add(wanted(image, size="1MiB"), known_by_others=False)
     assert engine.resize(0, 3 * MiB) is True
     assert image.stat().st_size == 3 * MiB
     assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={3 * MiB}\n"
@@ -338,7 +337,7 @@ def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make,
         "create": True,
         "next": {"handler": "file", "path": str(image)},
     }
-    engine.add(LunRequest(0, stack), elsewhere=False, make=True)
+    engine.add(LunSpec(0, stack), known_by_others=False, make=True)
     with pytest.raises(HostError, match="a layer of LUN 0 has a size of its own"):
         engine.resize(0, 2 * MiB)
     assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
@@ -346,7 +345,7 @@ def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make,
 
 def test_no_lun_shrinks(make: Make, image: Path) -> None:
     engine = make()
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
     with pytest.raises(UsageError, match=r"LUN 0 cannot shrink from 1.0 MiB to 512.0 KiB; make a smaller"):
         engine.resize(0, MiB // 2)
     assert image.stat().st_size == MiB
@@ -356,7 +355,7 @@ def test_a_size_that_the_kernel_refuses_is_taken_back(
     make: Make, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make()
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
 
     def refuse(_name: str, _size: int) -> None:
         raise HostError("the kernel refuses")
@@ -369,8 +368,8 @@ def test_a_size_that_the_kernel_refuses_is_taken_back(
 
 def test_a_lun_of_another_engine_is_only_remembered_as_grown(make: Make, image: Path) -> None:
     first, second = make(), make()
-    first.add(wanted(image, size="1MiB"), elsewhere=False)
-    second.add(wanted(image, size="1MiB"), elsewhere=True)
+    first.add(wanted(image, size="1MiB"), known_by_others=False)
+    second.add(wanted(image, size="1MiB"), known_by_others=True)
     assert second.resize(0, 2 * MiB) is False
     assert image.stat().st_size == MiB
     assert second.known[0].document == {"handler": "file", "path": str(image), "size": 2 * MiB}
@@ -378,7 +377,7 @@ def test_a_lun_of_another_engine_is_only_remembered_as_grown(make: Make, image: 
 
 def test_clearing_removes_what_nobody_serves(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     first = make()
-    first.add(wanted(image), elsewhere=False)
+    first.add(wanted(image), known_by_others=False)
     die(first)
     second = make()
     second.clear(0)
@@ -388,11 +387,11 @@ def test_clearing_removes_what_nobody_serves(make: Make, kernel: FakeConfigfs, i
 
 def test_what_another_program_has_removed_is_made_anew(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     engine = make()
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
     configfs.unlink_lun(3, 0)
     configfs.delete_hba(3)
     configfs.delete_backstore("vscsihba3-lun0")
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     assert engine.status(0)["owner"]
 
@@ -407,7 +406,7 @@ def test_a_lun_is_up_or_nothing_is_whatever_fails(
     monkeypatch.setattr(configfs, step, refuse)
     engine = make()
     with pytest.raises(HostError, match="refused"):
-        engine.add(wanted(image), elsewhere=False)
+        engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == []
     assert (engine.known, engine.owned) == ({}, {})
 
@@ -422,7 +421,7 @@ def test_hbas_are_looked_at_one_lun_at_a_time(
 
     monkeypatch.setattr(configfs, "observe", observe)
     monkeypatch.setattr(observer, "observe", observe)
-    engine.add(wanted(image), elsewhere=False)
+    engine.add(wanted(image), known_by_others=False)
     engine.remove(0)
 
 
@@ -430,7 +429,7 @@ def failing(engine: Luns, lun: int, error: Exception) -> None:
     """Let the code that serves a LUN fail."""
     served = engine.owned[lun].served
     assert served is not None
-    engine._pump.mailbox.post(partial(served._fail, error))
+    engine._pump.calls.post(partial(served._fail, error))
     until(lambda: engine.owned[lun].failed)
 
 
@@ -448,7 +447,7 @@ def test_a_lun_that_fails_is_opened_again_and_the_others_stay(
         (tmp_path / name).write_bytes(bytes(MiB))
     engine = make()
     for lun, name in enumerate(("a", "b")):
-        engine.add(LunRequest(lun, str(tmp_path / name)), elsewhere=False)
+        engine.add(LunSpec(lun, str(tmp_path / name)), known_by_others=False)
     first, other = engine.owned[0], engine.owned[1]
     failing(engine, 0, KeyError("a bug"))
     assert engine.failing
@@ -473,7 +472,7 @@ def test_what_cannot_come_back_is_lost_and_not_tried_again(
     engine = make()
     legs = [{"handler": "memory", "size": MiB} for _ in range(2)]
     document: Document = {"handler": "split", "legs": legs} if volatile else str(tmp_path / "a")
-    engine.add(LunRequest(0, document), elsewhere=False)
+    engine.add(LunSpec(0, document), known_by_others=False)
     tenure_before = engine.owned[0]
     failing(engine, 0, KeyError("a bug") if volatile else DeviceGoneError("another program removed it"))
     assert engine.lost
@@ -487,8 +486,8 @@ def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(
 ) -> None:
     (tmp_path / "a").write_bytes(bytes(MiB))
     engine, other = make(), make()
-    engine.add(LunRequest(0, str(tmp_path / "a")), elsewhere=False)
-    other.add(LunRequest(0, str(tmp_path / "a")), elsewhere=True)
+    engine.add(LunSpec(0, str(tmp_path / "a")), known_by_others=False)
+    other.add(LunSpec(0, str(tmp_path / "a")), known_by_others=True)
     die(engine)
     configfs.unlink_lun(3, 0, served=False)
     configfs.delete_backstore(configfs.backstore_name(3, 0))
@@ -505,17 +504,17 @@ def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_wait
         (tmp_path / name).write_bytes(bytes(MiB))
     first, second = make(), make()
     for lun, name in enumerate(("a", "b")):
-        first.add(LunRequest(lun, str(tmp_path / name)), elsewhere=False)
-        second.add(LunRequest(lun, str(tmp_path / name)), elsewhere=True)
+        first.add(LunSpec(lun, str(tmp_path / name)), known_by_others=False)
+        second.add(LunSpec(lun, str(tmp_path / name)), known_by_others=True)
     die(first)
-    gate, told, real = threading.Event(), threading.Event(), tenure.Tenure.open
+    gate, told, real = threading.Event(), threading.Event(), owned_lun.OwnedLun.open
 
-    def slow(self: tenure.Tenure, **how: bool) -> bool:
-        if self.request.lun == 0:
+    def slow(self: owned_lun.OwnedLun, **how: bool) -> bool:
+        if self.spec.lun == 0:
             assert gate.wait(60)
         return real(self, **how)
 
-    monkeypatch.setattr(tenure.Tenure, "open", slow)
+    monkeypatch.setattr(owned_lun.OwnedLun, "open", slow)
     second.changed = told.set
     until(lambda: second.settle({0, 1}) and 1 in second.owned)
     assert second.busy == {0}

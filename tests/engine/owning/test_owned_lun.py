@@ -21,12 +21,12 @@ from tests.engine.stuck import gate_of, stuck_document
 from vscsihba import configfs
 from vscsihba.engine.owning import owned_lun as module
 from vscsihba.engine.owning.appearance import Appearance
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.owning.unit_state import UnitState
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import FlushError, VscsihbaError
 from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Answer, Loopback
@@ -53,15 +53,15 @@ class Kernel:
         self.loopback.reset_ring()
 
     @contextmanager
-    def engine(self, document: Document) -> Iterator[Tenure]:
+    def engine(self, document: Document) -> Iterator[OwnedLun]:
         """An engine that may own the LUN."""
         pump = Pump()
         pump.start()
-        tenure = Tenure(
-            0, LunRequest(0, document), self.run, pump=pump, reports=Reports(), neighbours=Neighbours()
+        owned = OwnedLun(
+            0, LunSpec(0, document), self.run, pump=pump, listeners=Listeners(), units=UnitsOfHba()
         )
         try:
-            yield tenure
+            yield owned
         finally:
             pump.stop()
 
@@ -71,7 +71,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     kernel = Kernel(tmp_path)
     monkeypatch.setattr(module, "TcmuTransport", kernel.attach)
     monkeypatch.setattr(module, "UnitState", partial(UnitState, directory=tmp_path / "units"))
-    monkeypatch.setattr(Tenure, "_device", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(OwnedLun, "_device", lambda *_, **__: SimpleNamespace())
     monkeypatch.setattr(configfs, "reset_ring", kernel.reset)
     yield kernel
     kernel.loopback.close()
@@ -144,7 +144,7 @@ def test_what_a_unit_keeps_is_found_by_the_serial_number_that_is_wanted(
     kernel: Kernel, disk: Document, tmp_path: Path
 ) -> None:
     with kernel.engine(disk) as engine:
-        engine.request = LunRequest(0, disk, appearance=Appearance(serial="MY-DISK-7"))
+        engine.spec = LunSpec(0, disk, appearance=Appearance(serial="MY-DISK-7"))
         assert engine.open()
         assert engine.served is not None
         assert engine.served.unit.identity.serial == "MY-DISK-7"
@@ -165,11 +165,11 @@ def test_what_cannot_be_believed_is_begun_anew(
     else:
         at = abi.CMD_TAIL_OFFSET
         kernel.loopback.memory[at : at + 4] = b"\xf8\xff\xff\xff"
-    with kernel.engine(disk) as tenure:
-        assert tenure.open()
+    with kernel.engine(disk) as owned:
+        assert owned.open()
         assert kernel.loopback.wait(waiting).status == BUSY
         use(kernel)
-        tenure.close()
+        owned.close()
     assert kernel.resets == 1
     assert "its commands are answered BUSY and come again" in caplog.text
 
@@ -214,9 +214,9 @@ def closing(tmp_path: Path) -> Document:
     return {"handler": str(tmp_path / "closing.py")}
 
 
-def layer_of(tenure: Tenure) -> Any:
-    assert tenure.stack is not None
-    return type(tenure.stack.layers[0])
+def layer_of(owned: OwnedLun) -> Any:
+    assert owned.stack is not None
+    return type(owned.stack.layers[0])
 
 
 def flush(kernel: Kernel) -> Answer:

@@ -36,8 +36,8 @@ class Watched:
         self.peers = Peers(run, frozenset({0, 1}), self.changed.release)
 
     def wait_for(self, count: int) -> None:
-        while len(self.peers.others) != count:
-            assert self.changed.acquire(timeout=10), f"still {len(self.peers.others)} others"
+        while len(self.peers.other_engines) != count:
+            assert self.changed.acquire(timeout=10), f"still {len(self.peers.other_engines)} others"
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def joined(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_an_engine_alone_has_no_others(watched: Watched) -> None:
-    assert watched.peers.members == {watched.peers.me}
+    assert watched.peers.engines == {watched.peers.me}
 
 
 def test_an_engine_that_joins_is_known_with_its_luns(
@@ -74,18 +74,18 @@ def test_an_engine_that_joins_is_known_with_its_luns(
 ) -> None:
     joined(other)
     watched.wait_for(1)
-    (member,) = watched.peers.others
-    assert (member.pid, member.luns) == (other.pid, frozenset({0, 7}))
-    assert member.since > watched.peers.me.since
+    (engine,) = watched.peers.other_engines
+    assert (engine.pid, engine.luns) == (other.pid, frozenset({0, 7}))
+    assert engine.since > watched.peers.me.since
 
 
 def test_an_engine_that_was_there_first_is_known_too(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
     joined(other)
     late = Watched(tmp_path)
     assert late.peers.find() == [other.pid]
-    assert late.peers.others == frozenset(), "looking is not joining"
+    assert late.peers.other_engines == frozenset(), "looking is not joining"
     late.peers.join()
-    assert {member.pid for member in late.peers.others} == {other.pid}
+    assert {engine.pid for engine in late.peers.other_engines} == {other.pid}
     late.peers.leave()
 
 
@@ -127,9 +127,9 @@ def test_luns_that_come_and_go_are_told(tmp_path: Path, watched: Watched) -> Non
     watched.wait_for(1)
     for luns in (frozenset({5, 6}), frozenset(range(1000)), frozenset[int]()):
         peers.announce(luns)
-        while {member.luns for member in watched.peers.others} != {luns}:
+        while {engine.luns for engine in watched.peers.other_engines} != {luns}:
             assert watched.changed.acquire(timeout=60)
-    assert {member.luns for member in peers.others} == {frozenset({0, 1})}
+    assert {engine.luns for engine in peers.other_engines} == {frozenset({0, 1})}
     watched.peers.announce(frozenset({9}))
     assert watched.peers.me.luns == {9}
     peers.leave()
@@ -169,7 +169,7 @@ def test_who_says_what_is_no_word_about_an_engine_is_not_known(
         stranger.connect(str(tmp_path / f"engine-{os.getpid()}.sock"))
         stranger.sendall(word)
         assert watched.changed.acquire(timeout=60)
-    assert watched.peers.others == frozenset()
+    assert watched.peers.other_engines == frozenset()
     assert watched.peers._thread.is_alive()
 
 

@@ -30,11 +30,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.0)
 
 
-def begin(rig: Rig, medium: Slow, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> int:
+def begin(rig: Rig, handler: Slow, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> int:
     """Send a command, and return its tag as soon as its storage holds it."""
-    medium.flushing.clear()
+    handler.flushing.clear()
     tag = rig.loopback.submit(cdb, data_out=data_out, data_in=data_in)
-    assert medium.flushing.wait(60)
+    assert handler.flushing.wait(60)
     return tag
 
 
@@ -48,7 +48,7 @@ def at_once(rig: Rig) -> Iterator[None]:
         held.set()
         assert go_on.wait(60)
 
-    rig.pump.mailbox.post(hold)
+    rig.pump.calls.post(hold)
     assert held.wait(60)
     try:
         yield
@@ -58,14 +58,14 @@ def at_once(rig: Rig) -> Iterator[None]:
 
 @pytest.mark.parametrize("function", [abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET])
 def test_what_has_begun_runs_to_its_end(function: int) -> None:
-    with slow_rig(medium := Held("write")) as (rig, _):
-        write = begin(rig, medium, WRITE, data_out=NEW)
+    with slow_rig(handler := Held("write")) as (rig, _):
+        write = begin(rig, handler, WRITE, data_out=NEW)
         rig.loopback.manage(function, [write])
         time_for_the_pump(rig)
         assert write not in rig.loopback.answers
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(write).status == GOOD
-        assert medium.data[:512] == NEW
+        assert handler.data[:512] == NEW
 
 
 def time_for_the_pump(rig: Rig) -> None:
@@ -79,8 +79,8 @@ def time_for_the_pump(rig: Rig) -> None:
 
 def test_a_reset_comes_after_what_it_ends_and_before_what_is_newer() -> None:
     """tcm_loop says "done" of all that is named, so it is; of what is newer it says what it is told."""
-    with slow_rig(medium := Held("flush")) as (rig, _):
-        flush = begin(rig, medium, FLUSH)
+    with slow_rig(handler := Held("flush")) as (rig, _):
+        flush = begin(rig, handler, FLUSH)
         with at_once(rig):
             compared = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + OLD)
             write = rig.loopback.submit(WRITE, data_out=NEW)
@@ -88,24 +88,24 @@ def test_a_reset_comes_after_what_it_ends_and_before_what_is_newer() -> None:
             named = [flush, compared, write, read]
             rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, named)
             newer = [rig.loopback.submit(READ, data_in=512) for _ in range(2)]
-        medium.gate.set()
+        handler.gate.set()
         answers = {tag: rig.loopback.wait(tag) for tag in named}
         assert [answer.status for answer in answers.values()] == [GOOD] * 4
-        assert answers[read].data == medium.data[:512] == NEW
+        assert answers[read].data == handler.data[:512] == NEW
         assert triple(rig.loopback.wait(newer[0])) == RESET
         assert rig.loopback.wait(newer[1]).status == GOOD
 
 
 def test_what_a_reset_ends_is_not_refused_for_an_older_event() -> None:
     """The refusal would pass for "done". The reset is the event that counts (SAM-5)."""
-    with slow_rig(medium := Held()) as (rig, _):
+    with slow_rig(handler := Held()) as (rig, _):
         with at_once(rig):
             rig.unit.raise_unit_attention(OTHER_EVENT)
-            rig.served._keep_road()
+            rig.served._update_fast_path()
             writes = [rig.loopback.submit(rw10(0x2A, lba, 1), data_out=NEW) for lba in range(20)]
             rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, writes)
         assert [rig.loopback.wait(tag).status for tag in writes] == [GOOD] * 20
-        assert medium.data[: 20 * 512] == NEW * 20
+        assert handler.data[: 20 * 512] == NEW * 20
         assert triple(rig.read(0, 1)) == RESET
         assert rig.read(0, 1).status == GOOD
 
@@ -114,7 +114,7 @@ def test_without_a_reset_an_event_is_told_of_once() -> None:
     with slow_rig(Held()) as (rig, _):
         with at_once(rig):
             rig.unit.raise_unit_attention(OTHER_EVENT)
-            rig.served._keep_road()
+            rig.served._update_fast_path()
             reads = [rig.loopback.submit(READ, data_in=512) for _ in range(20)]
         refused, *rest = [rig.loopback.wait(tag) for tag in reads]
         assert triple(refused)[:2] == (6, 0x3F)
@@ -124,8 +124,8 @@ def test_without_a_reset_an_event_is_told_of_once() -> None:
 def test_what_the_ring_still_holds_keeps_nobody_from_closing() -> None:
     """It is the next owner's."""
     closed = threading.Event()
-    with slow_rig(medium := Held("flush")) as (rig, _):
-        begin(rig, medium, FLUSH)
+    with slow_rig(handler := Held("flush")) as (rig, _):
+        begin(rig, handler, FLUSH)
         compared = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(1024))
         time_for_the_pump(rig)
 
@@ -134,8 +134,8 @@ def test_what_the_ring_still_holds_keeps_nobody_from_closing() -> None:
             rig.loopback.submit(READ, data_in=512)
             rig.served.end(rig.pump, closed.set)
 
-        rig.pump.mailbox.post(leave)
-        medium.gate.set()
+        rig.pump.calls.post(leave)
+        handler.gate.set()
         assert closed.wait(60)
         assert triple(rig.loopback.wait(compared))[:2] == (6, 0x3F)
         rig.served.end = lambda _pump, idle: idle()  # type: ignore[method-assign, assignment] # it has ended
@@ -146,13 +146,13 @@ def test_what_the_ring_still_holds_keeps_nobody_from_closing() -> None:
 def test_a_reset_waits_for_storage_if_done_would_be_a_lie(
     caplog: pytest.LogCaptureFixture, verb: str, cdb: bytes
 ) -> None:
-    with slow_rig(medium := Held(verb)) as (rig, _), caplog.at_level(logging.WARNING):
+    with slow_rig(handler := Held(verb)) as (rig, _), caplog.at_level(logging.WARNING):
         data_out = NEW if verb == "write" else b""
-        tag = begin(rig, medium, cdb, data_out=data_out, data_in=512 * (verb == "read"))
+        tag = begin(rig, handler, cdb, data_out=data_out, data_in=512 * (verb == "read"))
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [tag])
         wait_for_line(caplog, "LOGICAL UNIT RESET waits for ")
         assert tag not in rig.loopback.answers
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(tag).status == GOOD
 
 
@@ -165,18 +165,18 @@ def wait_for_line(caplog: pytest.LogCaptureFixture, text: str) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_an_aborted_command_goes_no_further_once_it_is_given_up() -> None:
-    with slow_rig(medium := Held("read")) as (rig, _):
-        compared = begin(rig, medium, COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
+    with slow_rig(handler := Held("read")) as (rig, _):
+        compared = begin(rig, handler, COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [compared])
         assert triple(rig.loopback.wait(compared)) == GIVEN_UP
-        medium.gate.set()
+        handler.gate.set()
         assert rig.read(0, 1).data == bytes(512)
         assert rig.loopback.outstanding == 0
         deadline = time.monotonic() + 60
         while rig.served.busy:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert medium.written == 0
+        assert handler.written == 0
 
 
 @pytest.mark.usefixtures("impatient")
@@ -184,8 +184,8 @@ def test_a_reset_gives_up_writes_whose_storage_hangs_and_they_are_done_in_their_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As a volatile cache does. Those that have not begun are no worse off, and none is done twice."""
-    with slow_rig(medium := Held("write")) as (rig, _), caplog.at_level(logging.WARNING):
-        hanging = begin(rig, medium, WRITE, data_out=b"1" * 512)
+    with slow_rig(handler := Held("write")) as (rig, _), caplog.at_level(logging.WARNING):
+        hanging = begin(rig, handler, WRITE, data_out=b"1" * 512)
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [hanging])
         assert triple(rig.loopback.wait(hanging)) == GIVEN_UP
         waiting = [rig.loopback.submit(rw10(0x2A, lba, 1), data_out=OLD) for lba in (0, 1)]
@@ -195,27 +195,27 @@ def test_a_reset_gives_up_writes_whose_storage_hangs_and_they_are_done_in_their_
         time_for_the_pump(rig)
         assert newer not in rig.loopback.answers
         assert rig.served.hung
-        medium.gate.set()
+        handler.gate.set()
         while (answer := rig.loopback.wait(newer)).status != GOOD:
             assert triple(answer) == RESET
             newer = rig.loopback.submit(WRITE, data_out=NEW)
-        assert medium.data[:1024] == NEW + OLD
-        assert medium.written == 4
+        assert handler.data[:1024] == NEW + OLD
+        assert handler.written == 4
         assert rig.loopback.outstanding == 0, "the buffers that were kept are free again"
         assert not rig.served.hung
     assert caplog.text.count("the storage has answered the aborted WRITE(10)") == 3
 
 
 def test_a_failure_that_its_sender_takes_for_done_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with slow_rig(medium := Held("write")) as (rig, _), caplog.at_level(logging.ERROR):
-        write = begin(rig, medium, WRITE, data_out=NEW)
+    with slow_rig(handler := Held("write")) as (rig, _), caplog.at_level(logging.ERROR):
+        write = begin(rig, handler, WRITE, data_out=NEW)
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [write])
         time_for_the_pump(rig)
-        medium.fault = OSError(errno.EIO, "lost")
-        medium.gate.set()
+        handler.fault = OSError(errno.EIO, "lost")
+        handler.gate.set()
         assert rig.loopback.wait(write).status != GOOD
         assert "WRITE(10) has failed after a LOGICAL UNIT RESET, so its sender may take it" in caplog.text
-        medium.fault = None
+        handler.fault = None
         while triple(answer := rig.run(FLUSH)) == RESET:
             pass
         assert triple(answer) == (4, 0x0C, 0), "the next flush reports what its sender takes for done"
@@ -224,28 +224,28 @@ def test_a_failure_that_its_sender_takes_for_done_is_logged(caplog: pytest.LogCa
 def test_patience_is_not_about_whoever_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel gives the number of an aborted command to another one, which nobody has aborted."""
     monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.3)
-    with slow_rig(medium := Held("write")) as (rig, _):
-        aborted = begin(rig, medium, WRITE, data_out=OLD)
+    with slow_rig(handler := Held("write")) as (rig, _):
+        aborted = begin(rig, handler, WRITE, data_out=OLD)
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [aborted])
         time_for_the_pump(rig)
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(aborted).status in {GOOD, CHECK_CONDITION}
-        medium.gate.clear()
+        handler.gate.clear()
         rig.loopback.kernel._next_id = aborted
-        assert begin(rig, medium, WRITE, data_out=NEW) == aborted
+        assert begin(rig, handler, WRITE, data_out=NEW) == aborted
         (timer,) = rig.served._aborts._timers
         timer.join()
         time_for_the_pump(rig)
         assert aborted not in rig.loopback.answers
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(aborted).status == GOOD
 
 
 def test_any_number_of_resets_loses_nothing() -> None:
     """Each command is told as tcm_loop does: done if a reset has ended it, else what was answered."""
     chance = random.Random(1)
-    with slow_rig(medium := Held("flush")) as (rig, _):
-        medium.gate.set()
+    with slow_rig(handler := Held("flush")) as (rig, _):
+        handler.gate.set()
         expected = bytearray(16 * 512)
         for round_ in range(60):
             sent: dict[int, tuple[int, bytes]] = {}
@@ -265,33 +265,33 @@ def test_any_number_of_resets_loses_nothing() -> None:
                 answer = rig.loopback.wait(tag, 60)
                 if tag in named or answer.status == GOOD:
                     expected[lba * 512 : (lba + 1) * 512] = data
-        assert medium.data[: len(expected)] == expected
+        assert handler.data[: len(expected)] == expected
 
 
 def test_an_abort_ends_what_has_not_begun() -> None:
-    with slow_rig(medium := Held("flush")) as (rig, _):
-        flush = begin(rig, medium, FLUSH)
+    with slow_rig(handler := Held("flush")) as (rig, _):
+        flush = begin(rig, handler, FLUSH)
         compared = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [compared])
         assert rig.loopback.wait(compared).status == TASK_ABORTED
         assert flush not in rig.loopback.answers, "it was not named"
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(flush).status == GOOD
-        assert not any(medium.data)
+        assert not any(handler.data)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
-    with slow_rig() as (rig, medium), caplog.at_level(logging.WARNING):
+    with slow_rig() as (rig, handler), caplog.at_level(logging.WARNING):
         flush = rig.loopback.submit(FLUSH, data_in=512)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [flush])
         assert triple(rig.loopback.wait(flush)) == GIVEN_UP, "at once"
         assert "its storage has not answered" in caplog.text
         read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
         assert rig.served.busy
         assert read not in rig.loopback.answers, "nothing newer may be overtaken by the aborted one"
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(read).status == GOOD, "the unit recovers when its storage answers"
         assert "the storage has answered the aborted SYNCHRONIZE CACHE(10)" in caplog.text
         assert rig.loopback.outstanding == 0, "the buffer that was kept is free again"
@@ -301,19 +301,19 @@ def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.Lo
 @pytest.mark.parametrize("function", [abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET])
 def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
     two_passes = bytes([0x02, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])
-    with slow_rig(Held("write")) as (rig, medium):
+    with slow_rig(Held("write")) as (rig, handler):
         overwrite = rig.loopback.submit(bytes.fromhex("48 01 0000000000 0008 00"), data_out=two_passes)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
         rig.loopback.manage(function, [overwrite])
         assert triple(rig.loopback.wait(overwrite)) == GIVEN_UP
-        medium.gate.set()
+        handler.gate.set()
         seen = set()
         deadline = time.monotonic() + 60
         while (answer := rig.run(bytes(6))).status != GOOD and time.monotonic() < deadline:
             seen.add(triple(answer))
         assert answer.status == GOOD
         assert seen <= {(6, 0x29, 3), (2, 0x04, 0x1B)}, "reset, then sanitize in progress"
-        assert medium.written == 2
+        assert handler.written == 2
         assert rig.loopback.outstanding == 0
 
 
@@ -334,15 +334,15 @@ class Passes(Held):
 @pytest.mark.usefixtures("impatient")
 def test_an_erasure_keeps_no_buffer_while_it_goes_on() -> None:
     two_passes = bytes([0x02, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])
-    with slow_rig(medium := Passes()) as (rig, _):
-        overwrite = begin(rig, medium, bytes.fromhex("48 01 0000000000 0008 00"), data_out=two_passes)
+    with slow_rig(handler := Passes()) as (rig, _):
+        overwrite = begin(rig, handler, bytes.fromhex("48 01 0000000000 0008 00"), data_out=two_passes)
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [overwrite])
         assert triple(rig.loopback.wait(overwrite)) == GIVEN_UP
         assert rig.loopback.outstanding == 1
-        medium.gate.set()
-        assert medium.begun.wait(60)
+        handler.gate.set()
+        assert handler.begun.wait(60)
         assert rig.loopback.outstanding == 0
-        medium.second.set()
+        handler.second.set()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -352,13 +352,13 @@ def test_a_kept_buffer_that_is_free_already_does_no_harm(
     def refuse(_number: int) -> None:
         raise HostError("no such buffer is kept")
 
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         monkeypatch.setattr(rig.served._aborts, "_free_kept", refuse)
         flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [flush])
         assert triple(rig.loopback.wait(flush)) == GIVEN_UP
-        medium.gate.set()
+        handler.gate.set()
         assert rig.read(0, 1).status == GOOD
         assert "no such buffer is kept" in caplog.text
 

@@ -11,7 +11,7 @@ from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
 from tests.engine.slow import FLUSH, Slow
 from vscsihba import scsi
 from vscsihba.block import Geometry, Views
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.errors import EngineFaultError
 from vscsihba.handlers.base import Handler
@@ -51,11 +51,13 @@ class Faulty(Handler):
 @contextmanager
 def second_unit(rig: Rig) -> Iterator[Loopback]:
     """Another unit that the rig's pump serves."""
-    with build({"handler": "memory", "size": "1MiB"}) as medium:
+    with build({"handler": "memory", "size": "1MiB"}) as handler:
         loopback, stats = Loopback(blocks=64), LunStats()
-        unit = scsi.LogicalUnit(medium.geometry, medium.capabilities, scsi.Identity.derive("2"), stats=stats)
-        calls, reports = rig.pump.mailbox, Reports()
-        served = ServedLun(1, loopback.transport, unit, medium, calls, stats=stats, reports=reports)
+        unit = scsi.LogicalUnit(
+            handler.geometry, handler.capabilities, scsi.Identity.derive("2"), stats=stats
+        )
+        calls, listeners = rig.pump.calls, Listeners()
+        served = ServedLun(1, loopback.transport, unit, handler, calls, stats=stats, listeners=listeners)
         calls.post(partial(served.begin, rig.pump, loopback.transport.recover()))
         yield loopback
         closed = threading.Event()
@@ -67,7 +69,7 @@ def second_unit(rig: Rig) -> Iterator[Loopback]:
 @pytest.mark.parametrize("error", [ValueError("a bug"), SystemExit(1), MemoryError(), RecursionError()])
 @pytest.mark.parametrize("opcode", [0x28, 0x2A])
 def test_a_fault_of_an_inline_verb_fails_its_command_alone(error: BaseException, opcode: int) -> None:
-    with Rig(medium=Faulty(error)) as rig:
+    with Rig(handler=Faulty(error)) as rig:
         data = {"data_in": 512} if opcode == 0x28 else {"data_out": bytes(512)}
         answer = rig.run(rw10(opcode, 7, 1), **data)
         assert triple(answer) == (NO_RESOURCES if isinstance(error, MemoryError) else HARDWARE_ERROR)
@@ -83,25 +85,25 @@ def test_without_a_thread_a_command_is_to_be_sent_again(monkeypatch: pytest.Monk
             raise RuntimeError("can't start new thread")
         real(thread)
 
-    medium = Slow()
-    medium.gate.set()
-    with Rig(medium=medium) as rig:
+    handler = Slow()
+    handler.gate.set()
+    with Rig(handler=handler) as rig:
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
             assert triple(rig.run(FLUSH))[0] == 0xB, "ABORTED COMMAND, which Linux sends again"
-        assert not medium.flushing.is_set()
+        assert not handler.flushing.is_set()
         assert rig.run(FLUSH).status == GOOD
-        assert medium.flushing.is_set()
+        assert handler.flushing.is_set()
 
 
 def test_a_system_exit_in_a_thread_fails_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    medium = Slow()
+    handler = Slow()
 
     def leave() -> None:
         raise SystemExit(1)
 
-    monkeypatch.setattr(medium, "flush", leave)
-    with Rig(medium=medium) as rig:
+    monkeypatch.setattr(handler, "flush", leave)
+    with Rig(handler=handler) as rig:
         assert triple(rig.run(FLUSH)) == HARDWARE_ERROR
         assert rig.read(0, 1).status == GOOD
 
@@ -110,13 +112,13 @@ def test_a_system_exit_in_a_thread_fails_its_command(monkeypatch: pytest.MonkeyP
 def test_a_unit_whose_server_fails_is_reported_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    medium = Slow()
-    medium.gate.set()
+    handler = Slow()
+    handler.gate.set()
 
     def fail(*_arguments: object) -> None:
         raise KeyError("a bug")
 
-    with Rig(medium=medium) as rig, second_unit(rig) as other:
+    with Rig(handler=handler) as rig, second_unit(rig) as other:
         assert rig.read(0, 1).status == GOOD
         if where == "take":
             monkeypatch.setattr(rig.served._tasks, "add", fail)

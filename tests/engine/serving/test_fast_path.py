@@ -68,84 +68,84 @@ class Seen(Held):
 def time_for_the_pump(rig: Rig) -> None:
     for _ in range(3):
         passed = threading.Event()
-        rig.pump.mailbox.post(passed.set)
+        rig.pump.calls.post(passed.set)
         assert passed.wait(60)
 
 
 @pytest.mark.parametrize(("lba", "count"), [(BLOCKS, 1), (BLOCKS - 1, 2), (BLOCKS + 1, 1), (0, BLOCKS + 1)])
 @pytest.mark.parametrize("opcode", [0x28, 0x2A])
 def test_no_byte_behind_the_end_is_read_or_written(lba: int, count: int, opcode: int) -> None:
-    with Rig(medium=(medium := Seen()), blocks=4096) as rig:
+    with Rig(handler=(handler := Seen()), blocks=4096) as rig:
         length = count * 512
         if opcode == 0x28:
             answer = rig.run(rw10(opcode, lba, count), data_in=length)
         else:
             answer = rig.run(rw10(opcode, lba, count), data_out=bytes(length))
         assert triple(answer) == OUT_OF_RANGE
-        assert medium.calls == []
-        assert len(medium.data) == BLOCKS * 512
+        assert handler.calls == []
+        assert len(handler.data) == BLOCKS * 512
 
 
 def test_the_last_block_is_on_it() -> None:
-    with Rig(medium=(medium := Seen())) as rig:
+    with Rig(handler=(handler := Seen())) as rig:
         assert rig.write(BLOCKS - 1, NEW).status == GOOD
         assert rig.read(BLOCKS - 1, 1).data == NEW
-        assert medium.calls == [("WRITE", (BLOCKS - 1) * 512), ("READ", (BLOCKS - 1) * 512)]
+        assert handler.calls == [("WRITE", (BLOCKS - 1) * 512), ("READ", (BLOCKS - 1) * 512)]
 
 
 def test_a_read_that_follows_a_write_in_one_batch_changes_nothing() -> None:
-    medium = Seen()
-    medium.data[512:1024] = OLD
-    with Rig(medium=medium) as rig:
+    handler = Seen()
+    handler.data[512:1024] = OLD
+    with Rig(handler=handler) as rig:
         with at_once(rig):
             write = rig.loopback.submit(rw10(0x2A, 0, 1), data_out=NEW)
             read = rig.loopback.submit(rw10(0x28, 1, 1), data_in=512)
         assert rig.loopback.wait(write).status == GOOD
         assert rig.loopback.wait(read).data == OLD
-        assert medium.calls == [("WRITE", 0), ("READ", 512)]
-        assert medium.data[:1024] == NEW + OLD
+        assert handler.calls == [("WRITE", 0), ("READ", 512)]
+        assert handler.data[:1024] == NEW + OLD
 
 
 def test_without_a_write_cache_every_write_reaches_stable_storage() -> None:
-    with Rig(medium=(medium := Seen())) as rig:
+    with Rig(handler=(handler := Seen())) as rig:
         assert rig.write(0, OLD).status == GOOD
         page = bytearray(rig.run(bytes([0x1A, 8, 8, 0, 64, 0]), data_in=64).data[4:24])
         page[0], page[2] = page[0] & 0x3F, page[2] & ~4
         assert rig.run(bytes([0x15, 0x10, 0, 0, 24, 0]), data_out=bytes(4) + bytes(page)).status == GOOD
         assert rig.write(0, NEW).status == GOOD
         assert rig.read(0, 1).data == NEW
-        assert medium.calls == [("WRITE", 0), ("write", 0), ("READ", 0)]
-        assert medium.fua == [True]
+        assert handler.calls == [("WRITE", 0), ("write", 0), ("READ", 0)]
+        assert handler.fua == [True]
 
 
 def test_forced_unit_access_reaches_stable_storage() -> None:
-    with Rig(medium=(medium := Seen())) as rig:
+    with Rig(handler=(handler := Seen())) as rig:
         assert rig.write(0, NEW, flags=0x08).status == GOOD
-        assert (medium.calls, medium.fua) == ([("write", 0)], [True])
+        assert (handler.calls, handler.fua) == ([("write", 0)], [True])
 
 
 def test_a_buffer_of_another_length_moves_no_more_than_the_command_says() -> None:
-    medium = Seen()
-    medium.data[512:1024] = OLD
-    with Rig(medium=medium) as rig:
+    handler = Seen()
+    handler.data[512:1024] = OLD
+    with Rig(handler=handler) as rig:
         assert rig.run(rw10(0x2A, 0, 1), data_out=NEW * 2).status == GOOD
-        assert medium.data[:1024] == NEW + OLD
+        assert handler.data[:1024] == NEW + OLD
         assert triple(rig.run(rw10(0x2A, 0, 2), data_out=OLD)) == (5, 0x0E, 3)
-        assert medium.data[:1024] == NEW + OLD
+        assert handler.data[:1024] == NEW + OLD
         assert rig.run(rw10(0x28, 0, 1), data_in=1024).data == NEW
 
 
 def test_what_stops_short_is_done_again_as_a_whole() -> None:
-    with Rig(medium=(medium := Seen())) as rig:
-        medium.most = 100
+    with Rig(handler=(handler := Seen())) as rig:
+        handler.most = 100
         assert rig.write(0, NEW).status == GOOD
-        assert medium.data[:512] == NEW
+        assert handler.data[:512] == NEW
         assert rig.read(0, 1).data == NEW
-        assert medium.calls == [("WRITE", 0), ("write", 0), ("READ", 0), ("read", 0)]
+        assert handler.calls == [("WRITE", 0), ("write", 0), ("READ", 0), ("read", 0)]
 
 
 def test_every_command_is_counted_once() -> None:
-    with Rig(medium=Seen()) as rig:
+    with Rig(handler=Seen()) as rig:
         before = rig.stats.snapshot()
         for _ in range(2):
             rig.write(0, NEW * 2)
@@ -158,65 +158,65 @@ def test_every_command_is_counted_once() -> None:
 
 @pytest.mark.parametrize("opcode", [0x28, 0x2A])
 def test_a_control_byte_is_refused(opcode: int) -> None:
-    with Rig(medium=(medium := Seen())) as rig:
+    with Rig(handler=(handler := Seen())) as rig:
         cdb = rw10(opcode, 0, 1)[:9] + bytes([0x04])
         answer = rig.run(cdb, data_in=512) if opcode == 0x28 else rig.run(cdb, data_out=NEW)
         assert triple(answer) == (5, 0x24, 0)
-        assert medium.calls == []
+        assert handler.calls == []
 
 
 def test_a_write_beyond_the_limit_of_the_medium_goes_to_a_thread() -> None:
-    with Rig(medium=(medium := Seen(write_limit=1024))) as rig:
+    with Rig(handler=(handler := Seen(write_limit=1024))) as rig:
         assert rig.write(0, NEW * 2).status == GOOD
         assert rig.write(2, NEW * 3).status == GOOD
-        assert medium.calls == [("WRITE", 0), ("write", 1024)]
+        assert handler.calls == [("WRITE", 0), ("write", 1024)]
 
 
 def test_nothing_overlaps_an_exclusive_command() -> None:
-    medium = Seen("read")
-    medium.data[:512] = OLD
-    with Rig(medium=medium) as rig:
+    handler = Seen("read")
+    handler.data[:512] = OLD
+    with Rig(handler=handler) as rig:
         swap = rig.loopback.submit(COMPARE_AND_WRITE, data_out=OLD + NEW)
-        assert medium.flushing.wait(60), "it compares"
+        assert handler.flushing.wait(60), "it compares"
         others = [
             rig.loopback.submit(rw10(0x2A, 0, 1), data_out=b"x" * 512),
             rig.loopback.submit(rw10(0x2A, 1, 1, flags=0x08), data_out=b"x" * 512),
             rig.loopback.submit(rw10(0x28, 0, 1), data_in=512),
         ]
         time_for_the_pump(rig)
-        assert medium.calls == [("read", 0)]
-        medium.gate.set()
+        assert handler.calls == [("read", 0)]
+        handler.gate.set()
         assert rig.loopback.wait(swap).status == GOOD
         assert all(rig.loopback.wait(tag).status == GOOD for tag in others)
-        assert medium.calls[:2] == [("read", 0), ("write", 0)], "the swap has ended before the others"
-        assert medium.data[:512] == b"x" * 512
+        assert handler.calls[:2] == [("read", 0), ("write", 0)], "the swap has ended before the others"
+        assert handler.data[:512] == b"x" * 512
 
 
 def test_an_exclusive_command_overlaps_nothing_that_came_before_it() -> None:
-    medium = Seen("write")
-    with Rig(medium=medium) as rig:
+    handler = Seen("write")
+    with Rig(handler=handler) as rig:
         write = rig.loopback.submit(rw10(0x2A, 0, 1, flags=0x08), data_out=OLD)
-        assert medium.flushing.wait(60), "it writes"
+        assert handler.flushing.wait(60), "it writes"
         swap = rig.loopback.submit(COMPARE_AND_WRITE, data_out=OLD + NEW)
         later = rig.loopback.submit(rw10(0x28, 1, 1), data_in=512)
         time_for_the_pump(rig)
-        assert medium.calls == [("write", 0)], "the swap waits, and what came after it, too"
-        medium.gate.set()
+        assert handler.calls == [("write", 0)], "the swap waits, and what came after it, too"
+        handler.gate.set()
         assert [rig.loopback.wait(tag).status for tag in (write, swap, later)] == [GOOD] * 3
-        assert [verb for verb, _ in medium.calls[:3]] == ["write", "read", "write"]
-        assert medium.data[:512] == NEW
+        assert [verb for verb, _ in handler.calls[:3]] == ["write", "read", "write"]
+        assert handler.data[:512] == NEW
 
 
 def test_what_goes_on_after_its_answer_overlaps_no_exclusive_command() -> None:
-    medium = Seen("flush")
-    with Rig(medium=medium) as rig:
+    handler = Seen("flush")
+    with Rig(handler=handler) as rig:
         assert rig.run(bytes([0x35, 0x02]) + bytes(8)).status == GOOD, "an immediate SYNCHRONIZE CACHE"
-        assert medium.flushing.wait(60)
+        assert handler.flushing.wait(60)
         swap = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
         end = time.monotonic() + 0.2
         while time.monotonic() < end:
-            assert medium.calls == [], "it waits for the flush"
+            assert handler.calls == [], "it waits for the flush"
             time.sleep(0.01)
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(swap).status == GOOD
-        assert medium.data[:512] == NEW
+        assert handler.data[:512] == NEW

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.bench.road import cdb_10, serving
-from vscsihba.engine.serving.call_queue import Mailbox
+from tests.bench.command_path import cdb_10, serving
+from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import BATCH, ServedLun
 from vscsihba.handlers.shared import linux
 from vscsihba.loopback import Loopback
@@ -32,7 +32,7 @@ def image(tmp_path: Path) -> Path:
 @contextmanager
 def counted(
     image: Path, monkeypatch: pytest.MonkeyPatch, *, in_memory: bool = True
-) -> Iterator[tuple[Loopback, ServedLun, Mailbox, Counter[str]]]:
+) -> Iterator[tuple[Loopback, ServedLun, CallQueue, Counter[str]]]:
     """Serve a file and count the calls that go to the kernel for it."""
     calls: Counter[str] = Counter()
 
@@ -50,9 +50,9 @@ def counted(
     counting(time, "monotonic")
     # So that the test reads from the page cache on any file system.
     monkeypatch.setattr(linux, "is_memory", lambda _fd: in_memory)
-    with serving({"handler": "file", "path": str(image)}) as (loopback, served, mailbox):
+    with serving({"handler": "file", "path": str(image)}) as (loopback, served, queue):
         calls.clear()
-        yield loopback, served, mailbox, calls
+        yield loopback, served, queue, calls
 
 
 def serve(loopback: Loopback, served: ServedLun) -> int:
@@ -74,7 +74,7 @@ def test_system_calls_a_command_at_depth(
     """A reading of the clock is a system call, too, in User-Mode Linux and on machines without a TSC."""
     write = opcode == WRITE_10
     with counted(image, monkeypatch, in_memory=in_memory) as (loopback, served, _, calls):
-        if not write and served.medium.inline.read is None:
+        if not write and served.handler.inline.read is None:
             pytest.skip("the file system has no RWF_NOWAIT")
         for index in range(DEPTH):
             cdb = cdb_10(opcode, index * BLOCK // 512, BLOCK // 512)
@@ -89,7 +89,7 @@ def test_system_calls_a_command_at_depth(
 
 
 def test_each_batch_asks_anew_for_the_end_of_the_file(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with counted(image, monkeypatch) as (loopback, served, mailbox, calls):
+    with counted(image, monkeypatch) as (loopback, served, queue, calls):
         for _ in range(2):
             loopback.submit(cdb_10(WRITE_10, 0, 8), data_out=bytes(BLOCK))
             serve(loopback, served)
@@ -98,6 +98,6 @@ def test_each_batch_asks_anew_for_the_end_of_the_file(image: Path, monkeypatch: 
         tag = loopback.submit(cdb_10(WRITE_10, 16, 8), data_out=bytes(BLOCK))
         served.serve()
         while served.busy:
-            mailbox.run()
+            queue.run()
         assert loopback.wait(tag).status
     assert image.stat().st_size == BLOCK

@@ -18,12 +18,12 @@ from vscsihba.loopback import Loopback
 
 
 def test_a_slow_flush_holds_up_nobody() -> None:
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
         assert all(rig.read(lba, 1).status == GOOD for lba in range(20))
         assert flush not in rig.loopback.answers
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(flush).status == GOOD
 
 
@@ -39,19 +39,19 @@ def test_a_slow_flush_holds_up_nobody() -> None:
 def test_a_fault_of_the_medium_becomes_sense_and_the_unit_goes_on(
     number: int, sense: tuple[int, int, int]
 ) -> None:
-    with slow_rig() as (rig, medium):
-        medium.fault = OSError(number, "as the test wants")
+    with slow_rig() as (rig, handler):
+        handler.fault = OSError(number, "as the test wants")
         assert triple(rig.write(0, bytes(512))) == sense
-        medium.fault = None
+        handler.fault = None
         assert rig.write(0, bytes(512)).status == GOOD
 
 
 def test_a_bug_in_a_handler_is_hardware_error_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    with slow_rig() as (rig, medium), caplog.at_level(logging.ERROR):
-        medium.fault = ZeroDivisionError("a bug")
+    with slow_rig() as (rig, handler), caplog.at_level(logging.ERROR):
+        handler.fault = ZeroDivisionError("a bug")
         assert triple(rig.read(0, 1)) == (4, 0x44, 0)
         assert "READ(10) failed inside" in caplog.text
-        medium.fault = None
+        handler.fault = None
         assert rig.read(0, 1).status == GOOD
 
 
@@ -72,51 +72,51 @@ def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         "vscsihba.engine.serving.task.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None
     )
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
         exclusive = rig.loopback.submit(bytes(6))
         read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
         assert rig.served.busy
         assert not {exclusive, read} & set(rig.loopback.answers)
-        medium.gate.set()
+        handler.gate.set()
         assert [rig.loopback.wait(tag).status for tag in (flush, exclusive, read)] == [GOOD] * 3
 
 
 def test_a_format_begins_after_what_came_before_it() -> None:
-    with slow_rig(medium := Held("write")) as (rig, _):
+    with slow_rig(handler := Held("write")) as (rig, _):
         write = rig.loopback.submit(rw10(0x2A, 0, 1, flags=0x08), data_out=b"x" * 512)
-        assert medium.flushing.wait(60)
+        assert handler.flushing.wait(60)
         form = rig.loopback.submit(bytes([0x04, 0, 0, 0, 0, 0]))
         ready = rig.loopback.submit(bytes(6))
         time_for_the_pump(rig)
         assert not {form, ready} & set(rig.loopback.answers), (
             "were it formatting, the unit would not be ready"
         )
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(write).status == GOOD
         assert rig.loopback.wait(form).status == GOOD
         assert triple(rig.loopback.wait(ready)) == (2, 0x04, 0x04), (
             "it begins as soon as the format has begun"
         )
-        assert medium.data[:512] == bytes(512)
+        assert handler.data[:512] == bytes(512)
 
 
 def test_any_number_of_commands_begin_when_an_exclusive_one_has_ended() -> None:
     compare_and_write = bytes([0x89, *bytes(12), 1, 0, 0])
-    with Rig(medium=(medium := Held("read")), loopback=Loopback(ring_size=1 << 20, blocks=1024)) as rig:
+    with Rig(handler=(handler := Held("read")), loopback=Loopback(ring_size=1 << 20, blocks=1024)) as rig:
         swap = rig.loopback.submit(compare_and_write, data_out=bytes(1024))
-        assert medium.flushing.wait(60)
+        assert handler.flushing.wait(60)
         waiting = [rig.loopback.submit(bytes(6)) for _ in range(1000)]
         time_for_the_pump(rig)
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(swap).status == GOOD
         assert {rig.loopback.wait(tag).status for tag in waiting} == {GOOD}
 
 
 def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
     with Rig({"handler": "memory", "size": 1 << 20}) as rig:
-        assert rig.medium.never_blocks
+        assert rig.handler.never_blocks
         assert rig.write(0, b"x" * 512, flags=0x08).status == GOOD
         assert rig.run(bytes([0x04, 0, 0, 0, 0, 0])).status == GOOD
         assert rig.read(0, 1).data == bytes(512)
@@ -134,11 +134,11 @@ def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_
     def refuse(*_answer: object) -> None:
         raise RingCorruptError("the ring is not what it was")
 
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
         monkeypatch.setattr(rig.loopback.transport, "complete", refuse)
-        medium.gate.set()
+        handler.gate.set()
         wait_for(lambda: rig.failures)
         assert flush not in rig.loopback.answers
     assert rig.failures == ["lun 0: the ring is not what it was"]
@@ -163,13 +163,13 @@ def test_the_trace_tells_of_every_command() -> None:
 
 def test_closing_waits_for_the_verbs_under_way() -> None:
     closed = threading.Event()
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(10)
+        assert handler.flushing.wait(10)
 
-        rig.pump.mailbox.post(partial(rig.served.end, rig.pump, closed.set))
+        rig.pump.calls.post(partial(rig.served.end, rig.pump, closed.set))
         assert not closed.wait(0.05)
-        medium.gate.set()
+        handler.gate.set()
         assert closed.wait(10)
         assert rig.loopback.answers[flush].status == GOOD
         # For the rig's own closing: nothing is left to close.
@@ -177,12 +177,12 @@ def test_closing_waits_for_the_verbs_under_way() -> None:
 
 
 def test_counters_count_each_command_once() -> None:
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         before = rig.stats.snapshot()
         rig.read(0, 2)
         rig.write(0, bytes(1024))
         rig.run(bytes(6))
-        medium.fault = OSError(errno.EIO, "lost")
+        handler.fault = OSError(errno.EIO, "lost")
         assert rig.read(0, 1).status == CHECK_CONDITION
         after = rig.stats.snapshot()
     counted = {

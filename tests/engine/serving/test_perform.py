@@ -30,26 +30,26 @@ def media() -> dict[int, Handler]:
     return {lun: build({"handler": "memory", "size": SIZE}).open() for lun in (0, 1)}
 
 
-def content(medium: Handler, length: int = 512) -> bytes:
+def content(handler: Handler, length: int = 512) -> bytes:
     buffer = bytearray(length)
-    perform(medium, Read(0, [memoryview(buffer)]))
+    perform(handler, Read(0, [memoryview(buffer)]))
     return bytes(buffer)
 
 
 def test_each_operation_reaches_its_verb(media: dict[int, Handler]) -> None:
-    medium = media[0]
-    assert perform(medium, Write(0, [memoryview(b"x" * 512)])) is None
-    assert content(medium) == b"x" * 512
-    assert perform(medium, Flush()) is None
-    perform(medium, WriteZeroes(Extent(0, 256), may_unmap=False))
-    assert content(medium) == bytes(256) + b"x" * 256
-    perform(medium, Unmap(Extent(0, SIZE)))
-    found = perform(medium, Extents(Extent(0, SIZE)))
+    handler = media[0]
+    assert perform(handler, Write(0, [memoryview(b"x" * 512)])) is None
+    assert content(handler) == b"x" * 512
+    assert perform(handler, Flush()) is None
+    perform(handler, WriteZeroes(Extent(0, 256), may_unmap=False))
+    assert content(handler) == bytes(256) + b"x" * 256
+    perform(handler, Unmap(Extent(0, SIZE)))
+    found = perform(handler, Extents(Extent(0, SIZE)))
     assert isinstance(found, list)
     assert found[0].extent.offset == 0
-    assert perform(medium, AskSpace()) is None, "it has no limit"
-    perform(medium, Resize(2 * SIZE))
-    assert medium.geometry.size == 2 * SIZE
+    assert perform(handler, AskSpace()) is None, "it has no limit"
+    perform(handler, Resize(2 * SIZE))
+    assert handler.geometry.size == 2 * SIZE
 
 
 def test_work_elsewhere_is_for_the_other_unit(media: dict[int, Handler]) -> None:

@@ -54,7 +54,7 @@ class Fake:
 def test_it_looks_once_when_a_ring_is_added() -> None:
     pump, ring = Pump(), Fake("a")
     pump.start()
-    pump.mailbox.post(partial(pump.add, ring))
+    pump.calls.post(partial(pump.add, ring))
     assert ring.served.acquire(timeout=10)
     pump.stop()
 
@@ -63,7 +63,7 @@ def test_a_ring_that_fails_does_not_take_others_down() -> None:
     pump, good, bad = Pump(), Fake("good"), Fake("bad", fails=True)
     pump.start()
     for ring in (good, bad):
-        pump.mailbox.post(partial(pump.add, ring))
+        pump.calls.post(partial(pump.add, ring))
         assert ring.served.acquire(timeout=10)
     os.eventfd_write(bad.event, 1)
     assert bad.served.acquire(timeout=10)
@@ -77,7 +77,7 @@ def test_a_ring_whose_server_has_a_bug_does_not_take_others_down(caplog: pytest.
     pump, good, bad = Pump(), Fake("good"), Fake("bad", bug=ValueError("a bug"))
     pump.start()
     for ring in (good, bad):
-        pump.mailbox.post(partial(pump.add, ring))
+        pump.calls.post(partial(pump.add, ring))
         assert ring.served.acquire(timeout=10)
     assert [str(error) for error in bad.errors] == [
         "its server has failed: ValueError: a bug; see the engine's log"
@@ -102,7 +102,7 @@ def test_the_death_of_the_pump_itself_is_told(monkeypatch: pytest.MonkeyPatch) -
     def fail() -> None:
         raise bug
 
-    monkeypatch.setattr(pump, "_watch", fail)
+    monkeypatch.setattr(pump, "_serve_active", fail)
     pump.start()
     assert died.wait(60)
     assert told == [bug]
@@ -115,10 +115,10 @@ def test_by_default_a_dead_pump_ends_its_process() -> None:
 def test_removing_twice_is_harmless() -> None:
     pump, ring = Pump(), Fake("a")
     pump.start()
-    pump.mailbox.post(partial(pump.add, ring))
+    pump.calls.post(partial(pump.add, ring))
     assert ring.served.acquire(timeout=10)
-    pump.mailbox.post(partial(pump.remove, ring))
-    pump.mailbox.post(partial(pump.remove, ring))
+    pump.calls.post(partial(pump.remove, ring))
+    pump.calls.post(partial(pump.remove, ring))
     pump.stop()
     os.eventfd_write(ring.event, 1)
     assert not ring.served.acquire(blocking=False)
@@ -128,7 +128,7 @@ def test_what_is_left_in_a_ring_is_served_without_a_notification() -> None:
     pump, ring = Pump(poll=0), Fake("a")
     ring.waiting = 5
     pump.start()
-    pump.mailbox.post(partial(pump.add, ring))
+    pump.calls.post(partial(pump.add, ring))
     for _ in range(5):
         assert ring.served.acquire(timeout=10)
     pump.stop()
@@ -139,7 +139,7 @@ def test_busy_rings_do_not_keep_others_waiting() -> None:
     endless.waiting = sys.maxsize
     pump.start()
     for ring in (endless, other):
-        pump.mailbox.post(partial(pump.add, ring))
+        pump.calls.post(partial(pump.add, ring))
         assert ring.served.acquire(timeout=10)
     os.eventfd_write(other.event, 1)
     assert other.served.acquire(timeout=10)

@@ -20,7 +20,7 @@ CAPACITY_CHANGED = (6, 0x2A, 9)
 
 def resize(rig: Rig, size: int) -> "Future[None]":
     done: Future[None] = Future()
-    rig.pump.mailbox.post(partial(rig.served.resize, size, done))
+    rig.pump.calls.post(partial(rig.served.resize, size, done))
     return done
 
 
@@ -62,21 +62,21 @@ def test_a_size_that_no_disk_has_is_refused() -> None:
 
 
 def test_a_resize_waits_for_what_is_under_way_and_overtakes_nothing() -> None:
-    with slow_rig() as (rig, medium):
+    with slow_rig() as (rig, handler):
         sizes = []
         changed = threading.Event()
 
         def take(size: int) -> None:
-            sizes.append((size, medium.gate.is_set()))
+            sizes.append((size, handler.gate.is_set()))
             changed.set()
 
-        medium.resize = take  # type: ignore[method-assign]
+        handler.resize = take  # type: ignore[method-assign]
         flush = rig.loopback.submit(FLUSH)
-        assert medium.flushing.wait(60)
+        assert handler.flushing.wait(60)
         done = resize(rig, 1 << 20)
         read = rig.loopback.submit(bytes([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), data_in=512)
         assert not changed.is_set()
-        medium.gate.set()
+        handler.gate.set()
         assert rig.loopback.wait(flush).status == GOOD
         assert done.result(60) is None
         assert sizes == [(1 << 20, True)]

@@ -20,7 +20,7 @@ def loopback(tmp_path: Path) -> Loopback:
 
 def test_a_command_that_may_run_twice_is_run_again(loopback: Loopback) -> None:
     stuck = Slow()
-    with Rig(medium=stuck, loopback=loopback) as first:
+    with Rig(handler=stuck, loopback=loopback) as first:
         flush = loopback.submit(FLUSH)
         assert stuck.flushing.wait(10)
         reads = [loopback.submit(rw10(0x28, lba, 1), data_in=512) for lba in range(4)]
@@ -29,7 +29,7 @@ def test_a_command_that_may_run_twice_is_run_again(loopback: Loopback) -> None:
         first.die()
     healthy = Slow()
     healthy.gate.set()
-    with Rig(medium=healthy, loopback=loopback) as second:
+    with Rig(handler=healthy, loopback=loopback) as second:
         assert loopback.wait(flush).status == GOOD
         assert second.read(0, 1).status == GOOD
     stuck.gate.set()
@@ -51,12 +51,12 @@ class StuckWrite(Slow):
 
 def test_a_command_that_may_not_run_twice_is_told_so(loopback: Loopback) -> None:
     stuck = StuckWrite()
-    with Rig(medium=stuck, loopback=loopback) as first:
+    with Rig(handler=stuck, loopback=loopback) as first:
         swap = loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + b"n" * 512)
         assert stuck.writing.wait(10)
         first.die()
     successor = Slow()
-    with Rig(medium=successor, loopback=loopback) as second:
+    with Rig(handler=successor, loopback=loopback) as second:
         answer = loopback.wait(swap)
         assert answer.status == CHECK_CONDITION
         assert triple(answer) == (0xB, 0x44, 0), "ABORTED COMMAND: it may have run"
@@ -67,14 +67,14 @@ def test_a_command_that_may_not_run_twice_is_told_so(loopback: Loopback) -> None
 
 def test_one_that_had_changed_nothing_yet_is_run(loopback: Loopback) -> None:
     stuck = Slow()
-    with Rig(medium=stuck, loopback=loopback) as first:
+    with Rig(handler=stuck, loopback=loopback) as first:
         flush = loopback.submit(FLUSH)
         assert stuck.flushing.wait(10)
         swap = loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + b"n" * 512)  # waits for the flush
         first.die()
     successor = Slow()
     successor.gate.set()
-    with Rig(medium=successor, loopback=loopback):
+    with Rig(handler=successor, loopback=loopback):
         assert loopback.wait(flush).status == GOOD
         assert loopback.wait(swap).status == GOOD
     stuck.gate.set()

@@ -7,42 +7,42 @@ from collections.abc import Callable
 
 import pytest
 
-from vscsihba.engine.serving.call_queue import Mailbox
+from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.errors import NotBegunError
 
 
-def run_until(mailbox: Mailbox, done: Callable[[], bool]) -> None:
+def run_until(queue: CallQueue, done: Callable[[], bool]) -> None:
     while not done():
-        assert select.select([mailbox], [], [], 10)[0]
-        mailbox.run()
+        assert select.select([queue], [], [], 10)[0]
+        queue.run()
 
 
 def test_results_come_back_on_the_mailboxs_thread() -> None:
-    mailbox, got = Mailbox(), list[tuple[int | None, Exception | None, str]]()
-    workers: Workers[int] = Workers("w", 2, mailbox)
+    queue, got = CallQueue(), list[tuple[int | None, Exception | None, str]]()
+    workers: Workers[int] = Workers("w", 2, queue)
 
     def note(value: int | None, error: Exception | None) -> None:
         got.append((value, error, threading.current_thread().name))
 
     workers.submit(lambda: 42, note)
-    run_until(mailbox, lambda: bool(got))
+    run_until(queue, lambda: bool(got))
     assert got == [(42, None, threading.current_thread().name)]
     workers.close()
 
 
 def test_an_error_is_carried_back() -> None:
-    mailbox, got = Mailbox(), list[Exception | None]()
-    workers: Workers[int] = Workers("w", 1, mailbox)
+    queue, got = CallQueue(), list[Exception | None]()
+    workers: Workers[int] = Workers("w", 1, queue)
     workers.submit(lambda: 1 // 0, lambda _value, error: got.append(error))
-    run_until(mailbox, lambda: bool(got))
+    run_until(queue, lambda: bool(got))
     assert isinstance(got[0], ZeroDivisionError)
     workers.close()
 
 
 def test_no_more_than_the_limit_run_at_once() -> None:
-    mailbox, done = Mailbox(), list[None]()
-    workers: Workers[None] = Workers("w", 3, mailbox)
+    queue, done = CallQueue(), list[None]()
+    workers: Workers[None] = Workers("w", 3, queue)
     lock, gate = threading.Lock(), threading.Semaphore(0)
     running, most = 0, 0
 
@@ -59,16 +59,16 @@ def test_no_more_than_the_limit_run_at_once() -> None:
         workers.submit(job, lambda value, _error: done.append(value))
     for _ in range(10):
         gate.release()
-    run_until(mailbox, lambda: len(done) == 10)
+    run_until(queue, lambda: len(done) == 10)
     assert 1 <= most <= 3
     workers.close()
 
 
 def test_idle_threads_end_on_close() -> None:
-    mailbox, done = Mailbox(), list[None]()
-    workers: Workers[None] = Workers("ending", 2, mailbox)
+    queue, done = CallQueue(), list[None]()
+    workers: Workers[None] = Workers("ending", 2, queue)
     workers.submit(lambda: None, lambda value, _error: done.append(value))
-    run_until(mailbox, lambda: bool(done))
+    run_until(queue, lambda: bool(done))
     threads = [thread for thread in threading.enumerate() if thread.name.startswith("ending")]
     workers.close()
     for thread in threads:
@@ -82,13 +82,13 @@ def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    mailbox, gate = Mailbox(), threading.Event()
+    queue, gate = CallQueue(), threading.Event()
     got: list[Exception | None] = []
-    workers: Workers[bool] = Workers("w", 4, mailbox)
+    workers: Workers[bool] = Workers("w", 4, queue)
     real = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", refuse)
     workers.submit(gate.wait, lambda _value, error: got.append(error))
-    run_until(mailbox, lambda: bool(got))
+    run_until(queue, lambda: bool(got))
     assert isinstance(got[0], NotBegunError)
     assert got[0].errno == errno.EAGAIN
     assert workers.busy == len(got) - 1
@@ -98,6 +98,6 @@ def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
     workers.submit(gate.wait, lambda _value, error: got.append(error))
     assert workers.busy == 2
     gate.set()
-    run_until(mailbox, lambda: len(got) == 3)
+    run_until(queue, lambda: len(got) == 3)
     assert got[1:] == [None, None]
     workers.close()

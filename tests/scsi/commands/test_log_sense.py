@@ -150,7 +150,7 @@ def test_space_threshold_is_reported_once_each_time_it_is_crossed() -> None:
 def test_space_is_looked_at_when_it_may_have_changed_and_not_else() -> None:
     disk = Disk()
     watch_space(disk, 5)
-    assert not disk.lu.fast_path_clear, "the short cut would not look"
+    assert not disk.lu.fast_path_clear, "the fast path would not look"
     disk.space = Space(0, 0)
     assert disk.run(READ).good
     assert disk.run(READ).good

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 
 from vscsihba.control import Progress
-from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.errors import InUseError
 
 
 def act(
-    tenure: Tenure,
+    owned: OwnedLun,
     layer: str,
     action: str,
     arguments: Mapping[str, object],
@@ -21,7 +21,7 @@ def act(
     """Have a layer of an owned LUN do something.
 
     Args:
-        tenure: The LUN, open.
+        owned: The LUN, open.
         layer: Name of the layer's handler.
         action: What to do.
         arguments: Of the action.
@@ -39,7 +39,7 @@ def act(
         InUseError: The disk is used.
         HostError, OSError: The action failed.
     """
-    actions = tenure.actions
+    actions = owned.actions
     if actions is None:
         return {"owner": False, "known": True}
     disturbs = actions.disturbs(layer, action)
@@ -47,7 +47,7 @@ def act(
         raise InUseError(f"the disk is in use: {'; '.join(found)}", cure="end that, or use --force")
     outcome = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))
     if outcome.document is not None:
-        tenure.take_note(outcome.document)
+        owned.take_note(outcome.document)
     if outcome.document is not None or outcome.size is not None:
         reshaped()
     reread = disturbed() if disturbs else None

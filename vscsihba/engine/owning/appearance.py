@@ -32,14 +32,14 @@ class Appearance:
     product: str | None = None
     max_sectors: int | None = None
 
-    def identity(self, medium: str) -> scsi.Identity:
-        """Return the names of the unit, made of the medium's identity where none is wanted.
+    def identity(self, storage: str) -> scsi.Identity:
+        """Return the names of the unit, derived from the identity of its storage where none is wanted.
 
         Raises:
             UsageError: A name is malformed.
         """
         naa = None if self.wwn is None else bytes.fromhex(self.wwn.removeprefix("naa."))
-        return scsi.Identity.derive(medium, serial=self.serial, naa=naa)
+        return scsi.Identity.derive(storage, serial=self.serial, naa=naa)
 
     def unit_options(self) -> dict[str, Any]:
         """Return those arguments of `scsi.LogicalUnit` that are wanted otherwise than it has them."""

@@ -6,26 +6,26 @@ from typing import Any
 
 from vscsihba import scsi
 from vscsihba.engine.owning.flush_record import FlushRecord
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.owning.unit_state import UnitState
-from vscsihba.engine.serving.call_queue import Mailbox
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.call_queue import CallQueue
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
 from vscsihba.transport import Transport
 
 
 def assemble(
-    request: LunRequest,
+    spec: LunSpec,
     identity: scsi.Identity,
-    medium: Handler,
+    handler: Handler,
     transport: Transport,
-    mailbox: Mailbox,
+    calls: CallQueue,
     *,
-    reports: Reports,
-    neighbours: Neighbours,
+    listeners: Listeners,
+    units: UnitsOfHba,
     state: UnitState | None = None,
     record: FlushRecord | None = None,
     target_core: bool = False,
@@ -34,13 +34,13 @@ def assemble(
     """Return a LUN that is ready to `begin`.
 
     Args:
-        request: What is wanted.
+        spec: What is wanted.
         identity: Its names.
-        medium: Its stack, open.
+        handler: Its stack, open.
         transport: Its ring.
-        mailbox: Of the pump that will serve it.
-        reports: Who is told of commands and failures.
-        neighbours: The units of its HBA that the same pump serves.
+        calls: Of the pump that will serve it.
+        listeners: Who is told of commands and failures.
+        units: The units of its HBA that the same pump serves.
         state: What the unit keeps for its next life; without, it keeps nothing.
         record: Of failed flushes that initiators do not know of; without, it is kept in memory only.
         target_core: Linux's target core is in front of the ring.
@@ -50,24 +50,24 @@ def assemble(
         HostError: The state cannot be read.
     """
     stats = LunStats()
-    kind = scsi.PassThroughUnit if medium.capabilities.whole_cdbs else scsi.LogicalUnit
+    kind = scsi.PassThroughUnit if handler.capabilities.whole_cdbs else scsi.LogicalUnit
     unit = kind(
-        medium.geometry,
-        medium.capabilities,
+        handler.geometry,
+        handler.capabilities,
         identity,
         stats=stats,
         target_core=target_core,
-        **_unit_options(request, state, record),
+        **_unit_options(spec, state, record),
     )
     return ServedLun(
-        request.lun,
+        spec.lun,
         transport,
         unit,
-        medium,
-        mailbox,
+        handler,
+        calls,
         stats=stats,
-        reports=reports,
-        neighbours=neighbours,
+        listeners=listeners,
+        units=units,
         keep=_keep_nothing if state is None else state.save,
         free_kept=free_kept,
     )
@@ -77,7 +77,7 @@ def _keep_nothing(_state: bytes) -> None:
     """Keep nothing: the unit has no next life."""
 
 
-def _unit_options(request: LunRequest, state: UnitState | None, record: FlushRecord | None) -> dict[str, Any]:
+def _unit_options(spec: LunSpec, state: UnitState | None, record: FlushRecord | None) -> dict[str, Any]:
     """Return what the request and the unit's earlier lives say of it."""
     kept: dict[str, Any] = {"saved_state": state.load()} if state else {}
     if record is not None:
@@ -88,8 +88,8 @@ def _unit_options(request: LunRequest, state: UnitState | None, record: FlushRec
             clock=lambda: time.monotonic_ns() // 1_000_000,
         )
     return {
-        "removable": request.removable,
+        "removable": spec.removable,
         "clock": lambda: time.time_ns() // 1_000_000,
-        **request.appearance.unit_options(),
+        **spec.appearance.unit_options(),
         **kept,
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Member:
+class EngineInfo:
     """An engine.
 
     Attributes:
@@ -23,7 +23,7 @@ class Member:
     luns: frozenset[int]
 
 
-def share_out(members: frozenset[Member]) -> Mapping[int, int]:
+def assign_luns(engines: frozenset[EngineInfo]) -> Mapping[int, int]:
     """Return the pid that is to serve each LUN that anybody knows.
 
     By turns: LUN n goes to the engine at place n, counted around, of those that know it, the eldest
@@ -31,7 +31,7 @@ def share_out(members: frozenset[Member]) -> Mapping[int, int]:
     LUN: one that is added or removed moves none of the rest.
     """
     owners: dict[int, int] = {}
-    for lun in frozenset().union(*(member.luns for member in members)):
-        knowing = sorted(member for member in members if lun in member.luns)
+    for lun in frozenset().union(*(engine.luns for engine in engines)):
+        knowing = sorted(engine for engine in engines if lun in engine.luns)
         owners[lun] = knowing[lun % len(knowing)].pid
     return owners

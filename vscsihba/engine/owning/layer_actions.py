@@ -18,7 +18,7 @@ from vscsihba.handlers.stack import Document, Stack
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ActionResult:
     """What has come of an action.
 
     Attributes:
@@ -70,7 +70,9 @@ class LayerActions:
         """
         return find(self._stack.layer(layer), action).disturbs
 
-    def run(self, layer: str, action: str, arguments: Mapping[str, object], progress: Progress) -> Outcome:
+    def run(
+        self, layer: str, action: str, arguments: Mapping[str, object], progress: Progress
+    ) -> ActionResult:
         """Have a layer do something.
 
         Raises:
@@ -83,7 +85,7 @@ class LayerActions:
         try:
             size, document = self._size, self._stack.document
             result = ask(self._stack.layer(layer), action, arguments, self._guarded(progress))
-            return Outcome(
+            return ActionResult(
                 msgspec.to_builtins(result),
                 None if self._size == size else self._size,
                 None if self._stack.document == document else self._stack.document,

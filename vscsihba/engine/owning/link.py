@@ -8,7 +8,7 @@ import json
 import socket
 from dataclasses import replace
 
-from vscsihba.engine.owning.assignment import Member
+from vscsihba.engine.owning.assignment import EngineInfo
 from vscsihba.errors import HostError
 
 _TIMEOUT = 30.0
@@ -28,7 +28,7 @@ class Link:
     """
 
     def __init__(self, connection: socket.socket) -> None:
-        self.peer: Member | None = None
+        self.peer: EngineInfo | None = None
         self._connection = connection
         self._connection.settimeout(_TIMEOUT)
         self._buffer = bytearray()
@@ -37,7 +37,7 @@ class Link:
         """Return the descriptor; readable means that `hear` has something to do."""
         return self._connection.fileno()
 
-    def greet(self, me: Member) -> Member | None:
+    def greet(self, me: EngineInfo) -> EngineInfo | None:
         """Say who is here, and return who is there; None if that side hangs up, it only looked.
 
         Raises:
@@ -49,13 +49,13 @@ class Link:
                 if not self._receive():
                     return None
             said = json.loads(lines[0])
-            self.peer = Member(said["since"], said["pid"], frozenset(said["luns"]))
+            self.peer = EngineInfo(said["since"], said["pid"], frozenset(said["luns"]))
             self._note(lines[1:])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HostError("an engine of this HBA does not answer", cure="is it stopped?") from error
         return self.peer
 
-    def tell(self, me: Member) -> None:
+    def tell(self, me: EngineInfo) -> None:
         """Say who is here, as it is now.
 
         Raises:

@@ -19,12 +19,12 @@ _PAUSE = 0.05
 
 
 def run_directory(hba_id: int, run: Path = RUN) -> Path:
-    """Return where the sockets, locks and journals of an HBA are; `claim_hba` makes the directory."""
+    """Return where the sockets, locks and journals of an HBA are; `lock_hba` makes the directory."""
     return run / f"hba{hba_id}"
 
 
 @contextmanager
-def claim_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterator[None]:
+def lock_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterator[None]:
     """Hold the id while the context is entered.
 
     Args:
@@ -44,14 +44,14 @@ def claim_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterato
         raise HostError(f"{directory}: {error.strerror}") from error
     fd = _open(directory / "claim.lock")
     try:
-        with turn(directory / "claiming.lock"):
-            _claim(fd, hba_id, by)
+        with hold_lock(directory / "claiming.lock"):
+            _lock_shared(fd, hba_id, by)
         yield
     finally:
         os.close(fd)
 
 
-def _claim(fd: int, hba_id: int, by: str | None) -> None:
+def _lock_shared(fd: int, hba_id: int, by: str | None) -> None:
     """Lock the claim, and write down who has; only the first of those that share it is alone for a moment."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +76,7 @@ def holder_of(hba_id: int, run: Path = RUN) -> tuple[int, str] | None:
     path = run_directory(hba_id, run) / "claim.lock"
     if not path.exists():
         return None
-    with turn(path.with_name("claiming.lock")):
+    with hold_lock(path.with_name("claiming.lock")):
         fd = _open(path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +99,7 @@ class LockedError(InUseError):
 
 
 @contextmanager
-def turn(path: Path, *, patience: float | None = None) -> Iterator[None]:
+def hold_lock(path: Path, *, patience: float | None = None) -> Iterator[None]:
     """Wait for the lock `path` and hold it while the context is entered.
 
     Args:

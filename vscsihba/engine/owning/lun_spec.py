@@ -22,7 +22,7 @@ _ONCE = (*ONCE, "size")
 
 
 @dataclass(frozen=True, slots=True)
-class LunRequest:
+class LunSpec:
     """A logical unit, as wanted.
 
     Attributes:
@@ -67,15 +67,15 @@ class LunRequest:
         """Leave a note in the run directory of what this LUN is; never half of one."""
         replace_file(self._path(run), self._text().encode())
 
-    def resized(self, size: int) -> "LunRequest":
+    def resized(self, size: int) -> "LunSpec":
         """Return the request with a wanted size, in bytes, where its lowest layer says one."""
         return replace(self, document=_resized(self.document, size))
 
-    def is_like(self, other: "LunRequest") -> bool:
+    def is_like(self, other: "LunSpec") -> bool:
         """Tell whether this is the same disk, however large and however Linux treats it."""
         return _noted(self._text()) == _noted(other._text())  # noqa: SLF001
 
-    def as_noted(self, run: Path) -> "LunRequest":
+    def as_noted(self, run: Path) -> "LunSpec":
         """Return the request with the stack that the last owner has noted: it may have changed since."""
         try:
             noted = json.loads(self._path(run).read_text())

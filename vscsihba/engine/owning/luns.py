@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vscsihba import configfs
-from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunRequest
-from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
+from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.owning.ownership import Ownership
 from vscsihba.engine.owning.tuning import tune
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.errors import HostError, InUseError
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class LinuxDisk:
     """A logical unit, as Linux sees it.
 
     Attributes:
@@ -43,8 +43,8 @@ class Luns(Ownership):
         created: What is removed when nobody else knows it any more.
     """
 
-    def __init__(self, hba_id: int, run: Path, *, pump: Pump, reports: Reports) -> None:
-        super().__init__(hba_id, run, pump=pump, reports=reports)
+    def __init__(self, hba_id: int, run: Path, *, pump: Pump, listeners: Listeners) -> None:
+        super().__init__(hba_id, run, pump=pump, listeners=listeners)
         self.created: set[int] = set()
 
     # All of them, at the beginning.
@@ -83,54 +83,54 @@ class Luns(Ownership):
             if not self.known[lun].agrees(self._run):
                 raise AnotherDiskError(self._id, lun)
         missing = self.known.keys() - there
-        for lun, request in self.known.items():
+        for lun, spec in self.known.items():
             if lun in missing or not others:
-                self._own(request, make=lun in missing)
+                self._own(spec, make=lun in missing)
         configfs.create_hba(self._id)
         for lun in sorted(missing):
             self._link(lun, half_made=hba is not None and lun in hba.luns)
-        for lun, request in self.known.items():
+        for lun, spec in self.known.items():
             if lun in missing or not others:
-                tune(self._id, lun, request.tuning)
+                tune(self._id, lun, spec.tuning)
 
     def _mention_unknown(self, there: set[int]) -> None:
         unknown = ", ".join(map(str, sorted(there - self.known.keys())))
         if unknown and self.known:  # one that knows none will be told
-            self._reports.notice(f"id={self._id} also has LUN {unknown}, which this engine does not know")
+            self._listeners.notice(f"id={self._id} also has LUN {unknown}, which this engine does not know")
 
     # One of them.
 
-    def add(self, request: LunRequest, *, elsewhere: bool, make: bool = False) -> None:
+    def add(self, spec: LunSpec, *, known_by_others: bool, make: bool = False) -> None:
         """Know a LUN, and have it in the kernel: adopted if it is there, made if it is not.
 
         Args:
-            request: The LUN.
-            elsewhere: Another living engine knows it.
+            spec: The LUN.
+            known_by_others: Another living engine knows it.
             make: Its medium may be made if it is missing, as nobody has served the LUN before.
 
         Raises:
             UsageError: It is there and another disk, or its stack cannot be meant.
             HostError: Machine or medium refuse; nothing has changed.
         """
-        there = configfs.find_lun(self._id, request.lun)
-        make = make and not elsewhere and request.lun not in self.known
-        if request.lun in self.known:
-            if not self.known[request.lun].as_noted(self._run).is_like(request):
-                raise AnotherDiskError(self._id, request.lun)
+        there = configfs.find_lun(self._id, spec.lun)
+        make = make and not known_by_others and spec.lun not in self.known
+        if spec.lun in self.known:
+            if not self.known[spec.lun].as_noted(self._run).is_like(spec):
+                raise AnotherDiskError(self._id, spec.lun)
             if there is not None and there.complete:
-                self.known[request.lun] = request
+                self.known[spec.lun] = spec
                 return
-            self._forget_gone(request.lun)
+            self._forget_gone(spec.lun)
             there = None
         if there is None or not there.complete:
-            self._make(request, half_made=there is not None, make=make)
-        elif not elsewhere:
-            self._adopt(request, make=make)
-        elif not request.agrees(self._run):
-            raise AnotherDiskError(self._id, request.lun)
-        self.known[request.lun] = request
-        self.created.add(request.lun)
-        tune(self._id, request.lun, request.tuning)
+            self._make(spec, half_made=there is not None, make=make)
+        elif not known_by_others:
+            self._adopt(spec, make=make)
+        elif not spec.agrees(self._run):
+            raise AnotherDiskError(self._id, spec.lun)
+        self.known[spec.lun] = spec
+        self.created.add(spec.lun)
+        tune(self._id, spec.lun, spec.tuning)
 
     def _forget_gone(self, lun: int) -> None:
         """Let go of a LUN that another program has removed from the kernel, perhaps with the HBA."""
@@ -140,34 +140,34 @@ class Luns(Ownership):
         self.clear(lun)
         configfs.create_hba(self._id)
 
-    def _make(self, request: LunRequest, *, half_made: bool, make: bool) -> None:
+    def _make(self, spec: LunSpec, *, half_made: bool, make: bool) -> None:
         with ExitStack() as undo:
-            self._own(request, make=make)
-            undo.callback(request.forget, self._run)
-            undo.callback(configfs.delete_backstore, configfs.backstore_name(self._id, request.lun))
-            undo.callback(lambda: self.owned.pop(request.lun).close())
-            self._link(request.lun, half_made=half_made)
+            self._own(spec, make=make)
+            undo.callback(spec.forget, self._run)
+            undo.callback(configfs.delete_backstore, configfs.backstore_name(self._id, spec.lun))
+            undo.callback(lambda: self.owned.pop(spec.lun).close())
+            self._link(spec.lun, half_made=half_made)
             undo.pop_all()
 
-    def _adopt(self, request: LunRequest, *, make: bool) -> None:
+    def _adopt(self, spec: LunSpec, *, make: bool) -> None:
         """Go on with a LUN that nobody alive knows; make it anew if it is another disk and nobody uses it."""
         try:
-            self._own_noted(request)
+            self._own_noted(spec)
         except AnotherDiskError:
-            if users := configfs.users_of_lun(self._id, request.lun):
+            if users := configfs.users_of_lun(self._id, spec.lun):
                 raise InUseError(
-                    f"LUN {request.lun} of id={self._id} is left over and another disk, but {users[0]}",
+                    f"LUN {spec.lun} of id={self._id} is left over and another disk, but {users[0]}",
                     cure="detach it there first",
                 ) from None
-            self.clear(request.lun)
-            self._make(request, half_made=False, make=make)
+            self.clear(spec.lun)
+            self._make(spec, half_made=False, make=make)
 
     def _link(self, lun: int, *, half_made: bool) -> None:
         if half_made:  # its making was cut short
             configfs.unlink_lun(self._id, lun, served=False)
         configfs.link_lun(self._id, lun, configfs.backstore_name(self._id, lun))
 
-    def disk(self, lun: int) -> Disk:
+    def disk(self, lun: int) -> LinuxDisk:
         """Return a LUN as Linux sees it, as soon as it does.
 
         Raises:
@@ -175,7 +175,7 @@ class Luns(Ownership):
         """
         disk = configfs.wait_for_lun(self._id, lun).disk
         size = Path("/sys/class/block") / disk.name / "size"
-        return Disk(lun, disk, int(size.read_text()) * 512 if size.exists() else 0)
+        return LinuxDisk(lun, disk, int(size.read_text()) * 512 if size.exists() else 0)
 
     def remove(self, lun: int) -> None:
         """Take a LUN down that no other living engine knows, whoever uses it.
@@ -224,21 +224,21 @@ class Luns(Ownership):
         super().leave(lun)
         self.created.discard(lun)
 
-    def _take(self, tenure: Tenure) -> None:
+    def _take(self, owned: OwnedLun) -> None:
         """Note that this engine is the owner, and perhaps the maker."""
-        super()._take(tenure)
-        if tenure.created:
-            self.created.add(tenure.request.lun)
+        super()._take(owned)
+        if owned.created:
+            self.created.add(owned.spec.lun)
 
     # All of them, at the end.
 
-    def depart(self, elsewhere: frozenset[int], farewell: Callable[[], None], *, last: bool) -> None:
+    def depart(self, known_by_others: frozenset[int], farewell: Callable[[], None], *, last: bool) -> None:
         """Leave the LUNs that others know to them and remove the rest; the last takes an empty HBA down too.
 
         Steps are done from the last to the first, all of them even if one fails.
 
         Args:
-            elsewhere: What other living engines know.
+            known_by_others: What other living engines know.
             farewell: Lets the others know that this engine serves no longer what they know too.
             last: There are no others.
 
@@ -250,7 +250,7 @@ class Luns(Ownership):
         observed = configfs.observe()
         hba = observed.hbas.get(self._id)
         there = set(hba.luns) if hba else set()
-        going = self.created - elsewhere
+        going = self.created - known_by_others
         ended = [self.owned[lun] for lun in sorted(going & self.owned.keys())]
         with ExitStack() as steps:
             if last and hba is not None and not there - going:
@@ -261,7 +261,7 @@ class Luns(Ownership):
             steps.callback(farewell)
             for lun in self.owned.keys() - going:
                 steps.callback(self.owned[lun].close)
-        hanging = ", ".join(str(tenure.request.lun) for tenure in ended if not tenure.ended)
+        hanging = ", ".join(str(owned.spec.lun) for owned in ended if not owned.ended)
         if hanging:
             raise HostError(
                 f"the storage of LUN {hanging} of id={self._id} does not answer: what it was sent is lost"

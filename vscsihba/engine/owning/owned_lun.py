@@ -21,12 +21,12 @@ from vscsihba.engine.owning.assembly import assemble
 from vscsihba.engine.owning.flush_record import FlushRecord
 from vscsihba.engine.owning.layer_actions import LayerActions
 from vscsihba.engine.owning.locks import try_lock
-from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunRequest
+from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
 from vscsihba.engine.owning.unit_state import UnitState
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import DeviceGoneError, HostError, JournalDamagedError, RingCorruptError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.fan import Fan
@@ -42,16 +42,16 @@ _PATIENCE = 30.0
 """Seconds to wait for verbs under way before a ring is left as it is."""
 
 
-class Tenure:
+class OwnedLun:
     """This engine as the owner of one LUN, from `open` to `close`.
 
     Args:
         hba_id: 0..255.
-        request: The LUN.
+        spec: The LUN.
         run: The HBA's run directory.
         pump: Serves the ring.
-        reports: Who is told of commands and failures.
-        neighbours: The HBA's units that this engine serves.
+        listeners: Who is told of commands and failures.
+        units: The HBA's units that this engine serves.
 
     Attributes:
         name: Of the backstore.
@@ -67,14 +67,14 @@ class Tenure:
     def __init__(
         self,
         hba_id: int,
-        request: LunRequest,
+        spec: LunSpec,
         run: Path,
         *,
         pump: Pump,
-        reports: Reports,
-        neighbours: Neighbours,
+        listeners: Listeners,
+        units: UnitsOfHba,
     ) -> None:
-        self.request = request
+        self.spec = spec
         self.served: ServedLun | None = None
         self.actions: LayerActions | None = None
         self.created = self.grown = False
@@ -82,14 +82,14 @@ class Tenure:
         self.since = time.monotonic()
         self.stack: Stack | None = None
         self._id = hba_id
-        self.name = configfs.backstore_name(hba_id, request.lun)
+        self.name = configfs.backstore_name(hba_id, spec.lun)
         self._run = run
-        self._lock = run / f"lun{request.lun}.lock"
-        self._journal = run / f"lun{request.lun}.journal"
-        self._record = FlushRecord(request.lun, run / f"lun{request.lun}.unflushed")
+        self._lock = run / f"lun{spec.lun}.lock"
+        self._journal = run / f"lun{spec.lun}.journal"
+        self._record = FlushRecord(spec.lun, run / f"lun{spec.lun}.unflushed")
         self._pump = pump
-        self._reports = reports
-        self._neighbours = neighbours
+        self._listeners = listeners
+        self._units = units
         self._undo = ExitStack()
 
     def open(self, *, make: bool = False, adopt: bool = False) -> bool:
@@ -112,20 +112,20 @@ class Tenure:
             self._record.load()
             undo.push(self._record.end)
             make = make and _find(self.name) is None
-            stack = self.request.build(make=make)
-            medium = undo.enter_context(stack)
+            stack = self.spec.build(make=make)
+            handler = undo.enter_context(stack)
             undo.callback(self._record.begin)
-            identity = self.request.appearance.identity(medium.identity)
+            identity = self.spec.appearance.identity(handler.identity)
             if not make:
                 self._check_size(stack)
-            device = self._device(medium.geometry, identity, adopt=adopt)
+            device = self._device(handler.geometry, identity, adopt=adopt)
             if self.created:
                 unmake.callback(configfs.delete_backstore, self.name)
                 self._record.forget()
             elif self._record.reason is not None:
-                log.error("lun %d: %s: the next flush will report it", self.request.lun, self._record.reason)
-            self.request.note(self._run)
-            self.served = self._serve(medium, identity, self._transport(device))
+                log.error("lun %d: %s: the next flush will report it", self.spec.lun, self._record.reason)
+            self.spec.note(self._run)
+            self.served = self._serve(handler, identity, self._transport(device))
             self._record.serve()
             self.actions = LayerActions(stack)
             self.stack = stack
@@ -140,7 +140,7 @@ class Tenure:
         Raises:
             HostError: It has less than the document says.
         """
-        document = self.request.document
+        document = self.spec.document
         source = source_of(document) if isinstance(document, dict) else {}
         size, found = source.get("size"), stack.layers[0].geometry.size
         if size is None or source.get("create") is True or _find(self.name) is not None:
@@ -151,26 +151,26 @@ class Tenure:
                 cure=f"restore it; if only zeroes are missing: truncate -s {wanted} it",
             )
 
-    def _serve(self, medium: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
+    def _serve(self, handler: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
         """Have the pump serve the ring, and go on first with what a predecessor had under way."""
         with ExitStack() as failing:
             failing.callback(transport.close)
             recovered = self._recover(transport)
             served = assemble(
-                self.request,
+                self.spec,
                 identity,
-                medium,
+                handler,
                 transport,
-                self._pump.mailbox,
-                reports=self._reports,
-                neighbours=self._neighbours,
+                self._pump.calls,
+                listeners=self._listeners,
+                units=self._units,
                 state=UnitState(identity.serial),
                 record=self._record,
                 target_core=True,
                 free_kept=partial(configfs.free_kept_buf, self.name),
             )
             failing.pop_all()
-        self._pump.mailbox.post(partial(served.begin, self._pump, recovered))
+        self._pump.calls.post(partial(served.begin, self._pump, recovered))
         return served
 
     def _transport(self, device: UioDevice) -> TcmuTransport:
@@ -178,7 +178,7 @@ class Tenure:
         try:
             return TcmuTransport(device, self._journal)
         except RingCorruptError as error:
-            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
+            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.spec.lun, error)
             configfs.reset_ring(self.name)
             return TcmuTransport(device, self._journal)
 
@@ -187,7 +187,7 @@ class Tenure:
         try:
             return transport.recover()
         except (JournalDamagedError, RingCorruptError) as error:
-            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.request.lun, error)
+            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.spec.lun, error)
             configfs.reset_ring(self.name)
             transport.restart()
             return []
@@ -213,7 +213,7 @@ class Tenure:
         if not closing.done(patience):
             log.error(
                 "lun %d: its storage does not answer; its commands wait for that, or for our end",
-                self.request.lun,
+                self.spec.lun,
             )
 
     def _wait(self) -> None:
@@ -222,7 +222,7 @@ class Tenure:
             self.actions.stop()
         if self.served is not None:
             closed = threading.Event()
-            self._pump.mailbox.post(partial(self.served.end, self._pump, closed.set))
+            self._pump.calls.post(partial(self.served.end, self._pump, closed.set))
             closed.wait()
         if self.actions is not None:
             self.actions.wait()
@@ -254,8 +254,8 @@ class Tenure:
 
     def take_note(self, document: Document) -> None:
         """Note that the stack is another one now, for whoever owns the LUN next."""
-        self.request = replace(self.request, document=document)
-        self.request.note(self._run)
+        self.spec = replace(self.spec, document=document)
+        self.spec.note(self._run)
 
     def _device(self, geometry: Geometry, identity: scsi.Identity, *, adopt: bool) -> UioDevice:
         """Return the uio device of the backstore, which is made if it is not there and not to be adopted.
@@ -272,16 +272,16 @@ class Tenure:
                     name=self.name,
                     size=geometry.size,
                     serial=identity.serial,
-                    config=f"hba{self._id}/lun{self.request.lun}",
+                    config=f"hba{self._id}/lun{self.spec.lun}",
                     block_size=geometry.block_size,
-                    hw_max_sectors=self.request.appearance.hw_max_sectors(geometry.block_size),
+                    hw_max_sectors=self.spec.appearance.hw_max_sectors(geometry.block_size),
                 )
             )
         elif (found.spec.serial, found.spec.block_size) != (
             identity.serial,
             geometry.block_size,
         ) or found.spec.size > geometry.size:
-            raise AnotherDiskError(self._id, self.request.lun)
+            raise AnotherDiskError(self._id, self.spec.lun)
         elif found.spec.size < geometry.size:
             configfs.resize_backstore(self.name, geometry.size)
             self.grown = True

@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from vscsihba import configfs, threads
 from vscsihba.engine.owning.appearance import Tuning
-from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunRequest
+from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
 from vscsihba.engine.owning.opening import Opening
-from vscsihba.engine.owning.owned_lun import Tenure
+from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.owning.resizing import reshape, resize
 from vscsihba.engine.owning.tuning import tune
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
-from vscsihba.engine.serving.units_of_hba import Neighbours
+from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import InUseError, VscsihbaError
 from vscsihba.threads import VitalThread
 
@@ -42,7 +42,7 @@ class Ownership:
         hba_id: 0..255.
         run: The HBA's run directory.
         pump: Serves the rings.
-        reports: Who is told of commands, failures and events.
+        listeners: Who is told of commands, failures and events.
 
     Attributes:
         known: What this engine can serve, by LUN.
@@ -53,9 +53,9 @@ class Ownership:
         changed: Called, on any thread, when a LUN is not busy any more that `settle` has not waited for.
     """
 
-    def __init__(self, hba_id: int, run: Path, *, pump: Pump, reports: Reports) -> None:
-        self.known: dict[int, LunRequest] = {}
-        self.owned: dict[int, Tenure] = {}
+    def __init__(self, hba_id: int, run: Path, *, pump: Pump, listeners: Listeners) -> None:
+        self.known: dict[int, LunSpec] = {}
+        self.owned: dict[int, OwnedLun] = {}
         self.failures: dict[int, str] = {}
         self.busy: set[int] = set()
         self.leaving = False
@@ -63,8 +63,8 @@ class Ownership:
         self._id = hba_id
         self._run = run
         self._pump = pump
-        self._reports = reports
-        self._neighbours = Neighbours()
+        self._listeners = listeners
+        self._units = UnitsOfHba()
         self._leavers: list[threading.Thread] = []
 
     def settle(self, mine: set[int]) -> bool:
@@ -76,7 +76,7 @@ class Ownership:
         if self.leaving:
             return True
         for lun in sorted(self._restartable() - self.busy):
-            self._reports.notice(f"lun {lun}: it is opened again")
+            self._listeners.notice(f"lun {lun}: it is opened again")
             self.give_up(lun)
         for lun in sorted(self.owned.keys() - mine - self.busy):
             self.give_up(lun)
@@ -116,21 +116,21 @@ class Ownership:
         now = time.monotonic()
         return {
             lun
-            for lun, tenure in tuple(self.owned.items())
-            if tenure.failed and not tenure.lost and now - tenure.since >= RETRY
+            for lun, owned in tuple(self.owned.items())
+            if owned.failed and not owned.lost and now - owned.since >= RETRY
         }
 
     @property
     def failing(self) -> bool:
         """Tell whether a LUN is to be tried again."""
-        failed = any(tenure.failed and not tenure.lost for tenure in tuple(self.owned.values()))
+        failed = any(owned.failed and not owned.lost for owned in tuple(self.owned.values()))
         return bool(self.failures) or failed
 
     @property
     def lost(self) -> bool:
         """Tell whether every known LUN has failed for good."""
-        tenures = [self.owned.get(lun) for lun in tuple(self.known)]
-        return bool(tenures) and all(tenure is not None and tenure.lost for tenure in tenures)
+        owned_luns = [self.owned.get(lun) for lun in tuple(self.known)]
+        return bool(owned_luns) and all(owned is not None and owned.lost for owned in owned_luns)
 
     def give_up(self, lun: int) -> None:
         """Own a LUN no longer, as soon as what is under way there has ended; return at once.
@@ -147,7 +147,7 @@ class Ownership:
         self._leavers.append(thread)
 
     def await_leavers(self) -> None:
-        """Wait for the LUNs that were given up, as long as `Tenure.close` waits."""
+        """Wait for the LUNs that were given up, as long as `OwnedLun.close` waits."""
         for leaver in self._leavers:
             leaver.join()
 
@@ -158,56 +158,56 @@ class Ownership:
         """
         if lun in self.owned:
             return True
-        tenure = self._tenure(self.known[lun].as_noted(self._run))
+        owned = self._owned_lun(self.known[lun].as_noted(self._run))
         try:
-            opened = tenure.open(adopt=True)
+            opened = owned.open(adopt=True)
         except InUseError:  # the last owner's descriptors are being closed
             return False
         except (VscsihbaError, OSError, MemoryError) as error:
             text = str(error) or type(error).__name__
             if self.failures.get(lun) != text:
                 self.failures[lun] = text
-                self._reports.failed(f"lun {lun}: {text}")
+                self._listeners.failed(f"lun {lun}: {text}")
             return True
         if opened and self.leaving:  # it took so long to open that nobody has waited
-            _close(tenure)
+            _close(owned)
         elif opened:
-            self._take(tenure)
+            self._take(owned)
         return opened
 
-    def _take(self, tenure: Tenure) -> None:
+    def _take(self, owned: OwnedLun) -> None:
         """Note that this engine is the owner."""
-        lun = tenure.request.lun
-        self.owned[lun] = tenure
+        lun = owned.spec.lun
+        self.owned[lun] = owned
         self.failures.pop(lun, None)
-        if tenure.grown:
+        if owned.grown:
             self._announce_size(lun)
 
-    def _own(self, request: LunRequest, *, make: bool = False) -> None:
+    def _own(self, spec: LunSpec, *, make: bool = False) -> None:
         """Become the owner of a LUN that no living engine owns; its medium is made only if that is said.
 
         Raises:
             InUseError: One does.
         """
-        tenure = self._tenure(request)
-        if not tenure.open(make=make):
-            raise InUseError(f"LUN {request.lun} of id={self._id} is owned by another engine")
-        self._take(tenure)
+        owned = self._owned_lun(spec)
+        if not owned.open(make=make):
+            raise InUseError(f"LUN {spec.lun} of id={self._id} is owned by another engine")
+        self._take(owned)
 
-    def _own_noted(self, request: LunRequest) -> None:
+    def _own_noted(self, spec: LunSpec) -> None:
         """Become the owner of what is there, if that is what is wanted."""
-        if not request.agrees(self._run):
-            raise AnotherDiskError(self._id, request.lun)
-        self._own(request)
+        if not spec.agrees(self._run):
+            raise AnotherDiskError(self._id, spec.lun)
+        self._own(spec)
 
-    def _tenure(self, request: LunRequest) -> Tenure:
-        return Tenure(
+    def _owned_lun(self, spec: LunSpec) -> OwnedLun:
+        return OwnedLun(
             self._id,
-            request,
+            spec,
             self._run,
             pump=self._pump,
-            reports=self._reports,
-            neighbours=self._neighbours,
+            listeners=self._listeners,
+            units=self._units,
         )
 
     def leave(self, lun: int) -> None:
@@ -226,12 +226,12 @@ class Ownership:
             UsageError: It would shrink.
             HostError, OSError: Machine or medium refuse; the size is as before.
         """
-        tenure = self.owned.get(lun)
-        if tenure is not None:
-            resize(tenure, size, self._pump.mailbox)
+        owned = self.owned.get(lun)
+        if owned is not None:
+            resize(owned, size, self._pump.calls)
             self._announce_size(lun)
         self.known[lun] = self.known[lun].resized(size)
-        return tenure is not None
+        return owned is not None
 
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Have Linux treat a LUN otherwise.
@@ -239,19 +239,19 @@ class Ownership:
         Raises:
             HostError: The kernel refuses.
         """
-        request = self.known[lun]
-        tune(self._id, lun, tuning, before=request.tuning)
-        self.known[lun] = replace(request, tuning=tuning)
+        spec = self.known[lun]
+        tune(self._id, lun, tuning, before=spec.tuning)
+        self.known[lun] = replace(spec, tuning=tuning)
 
-    def reshaped(self, tenure: Tenure) -> None:
+    def reshaped(self, owned: OwnedLun) -> None:
         """Go by what an action of a layer has made of a LUN: another size, another stack.
 
         Raises:
             HostError: The kernel refuses the size.
         """
-        lun = tenure.request.lun
-        self.known[lun] = tenure.request
-        reshape(tenure, self._pump.mailbox)
+        lun = owned.spec.lun
+        self.known[lun] = owned.spec
+        reshape(owned, self._pump.calls)
         self._announce_size(lun)
 
     def _announce_size(self, lun: int) -> None:
@@ -262,8 +262,8 @@ class Ownership:
 
     def status(self, lun: int) -> dict[str, Any]:
         """Return what is known of a LUN, as JSON has it; any thread may ask."""
-        tenure = self.owned.get(lun)
-        served = tenure.served if tenure is not None else None
+        owned = self.owned.get(lun)
+        served = owned.served if owned is not None else None
         found: dict[str, Any] = {
             "lun": lun,
             "owner": served is not None,
@@ -274,7 +274,7 @@ class Ownership:
         }
         if served is not None:
             found |= {
-                "size": served.medium.geometry.size,
+                "size": served.handler.geometry.size,
                 "read_only": not served.unit.writable,
                 "failure": str(served.failure) if served.failure is not None else None,
                 "counters": served.stats.snapshot(),
@@ -286,9 +286,9 @@ def _ignore() -> None:
     """Tell nobody."""
 
 
-def _close(tenure: Tenure) -> None:
+def _close(owned: OwnedLun) -> None:
     """Close a tenure on a thread of its own."""
     try:
-        tenure.close()
+        owned.close()
     except (VscsihbaError, OSError) as error:
-        log.error("lun %d: %s", tenure.request.lun, error)  # noqa: TRY400 - it says all
+        log.error("lun %d: %s", owned.spec.lun, error)  # noqa: TRY400 - it says all

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vscsihba.engine.owning.assignment import Member
+from vscsihba.engine.owning.assignment import EngineInfo
 from vscsihba.engine.owning.link import Link
 from vscsihba.errors import HostError
 from vscsihba.threads import VitalThread, repeat, start
@@ -37,11 +37,11 @@ class Peers:
     Args:
         run: The HBA's run directory.
         luns: The LUNs that this engine knows.
-        changed: Called on a thread of this object's when `members` has changed.
+        changed: Called on a thread of this object's when `engines` has changed.
     """
 
     def __init__(self, run: Path, luns: frozenset[int], changed: Callable[[], None]) -> None:
-        self.me = Member(time.monotonic_ns(), os.getpid(), luns)
+        self.me = EngineInfo(time.monotonic_ns(), os.getpid(), luns)
         self._run = run
         self._changed = changed
         self._lock = threading.Lock()
@@ -53,12 +53,12 @@ class Peers:
         self._thread = VitalThread(self._watch, "peers")
 
     @property
-    def members(self) -> frozenset[Member]:
+    def engines(self) -> frozenset[EngineInfo]:
         """Every engine that is there now."""
-        return self.others | {self.me}
+        return self.other_engines | {self.me}
 
     @property
-    def others(self) -> frozenset[Member]:
+    def other_engines(self) -> frozenset[EngineInfo]:
         """Every engine but this one."""
         with self._lock:
             return frozenset(link.peer for link in self._links if link.peer is not None)

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Final
 
 from vscsihba import configfs
-from vscsihba.engine.owning.owned_lun import Tenure
-from vscsihba.engine.serving.call_queue import Mailbox
+from vscsihba.engine.owning.owned_lun import OwnedLun
+from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.errors import HostError, UsageError
 from vscsihba.units import format_size
@@ -19,61 +19,61 @@ _PATIENCE: Final = 60.0
 """Seconds for the commands under way, and the medium, to make room for a resize."""
 
 
-def resize(tenure: Tenure, size: int, mailbox: Mailbox) -> None:
+def resize(owned: OwnedLun, size: int, calls: CallQueue) -> None:
     """Let the lowest layer of a LUN have `size` bytes; what lies upon it keeps what it takes for itself.
 
     Args:
-        tenure: The LUN, open.
+        owned: The LUN, open.
         size: Bytes.
-        mailbox: Of the pump that serves it.
+        calls: Of the pump that serves it.
 
     Raises:
         UsageError: It would shrink, or no disk can have that size.
         HostError, OSError: The medium or the kernel refuses; the size is as before.
     """
-    served, stack = tenure.served, tenure.stack
+    served, stack = owned.served, owned.stack
     if served is None or stack is None:
-        raise HostError(f"LUN {tenure.request.lun} is not served here")
+        raise HostError(f"LUN {owned.spec.lun} is not served here")
     bottom = stack.layers[0]
-    before, below = served.medium.geometry, bottom.geometry.size
+    before, below = served.handler.geometry, bottom.geometry.size
     if size < below:
         raise UsageError(
-            f"LUN {tenure.request.lun} cannot shrink from {format_size(below)} to {format_size(size)}",
+            f"LUN {owned.spec.lun} cannot shrink from {format_size(below)} to {format_size(size)}",
             cure="make a smaller disk and copy what is needed",
         )
     if size == below:
         return
     wanted = replace(before, size=before.size + size - below)
-    _change(served, wanted.size, mailbox)
+    _change(served, wanted.size, calls)
     try:
-        _demand(tenure, bottom.geometry.size == size)
-        configfs.resize_backstore(tenure.name, wanted.size)
+        _demand(owned, bottom.geometry.size == size)
+        configfs.resize_backstore(owned.name, wanted.size)
     except HostError:
-        _change(served, before.size, mailbox)
+        _change(served, before.size, calls)
         raise
 
 
-def reshape(tenure: Tenure, mailbox: Mailbox) -> None:
+def reshape(owned: OwnedLun, calls: CallQueue) -> None:
     """Take over the size that a medium has by now.
 
     Raises:
         HostError: The kernel refuses.
     """
-    if tenure.served is not None:
-        mailbox.post(tenure.served.reshape)
-        configfs.resize_backstore(tenure.name, tenure.served.medium.geometry.size)
+    if owned.served is not None:
+        calls.post(owned.served.reshape)
+        configfs.resize_backstore(owned.name, owned.served.handler.geometry.size)
 
 
-def _demand(tenure: Tenure, condition: bool) -> None:  # noqa: FBT001
+def _demand(owned: OwnedLun, condition: bool) -> None:  # noqa: FBT001
     if not condition:
         raise HostError(
-            f"a layer of LUN {tenure.request.lun} has a size of its own", cure="make that layer larger"
+            f"a layer of LUN {owned.spec.lun} has a size of its own", cure="make that layer larger"
         )
 
 
-def _change(served: ServedLun, size: int, mailbox: Mailbox) -> None:
+def _change(served: ServedLun, size: int, calls: CallQueue) -> None:
     done: Future[None] = Future()
-    mailbox.post(partial(served.resize, size, done))
+    calls.post(partial(served.resize, size, done))
     try:
         done.result(_PATIENCE)
     except TimeoutError as error:

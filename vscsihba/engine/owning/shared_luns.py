@@ -14,14 +14,14 @@ from typing import Final
 
 from vscsihba import configfs
 from vscsihba.engine.owning.appearance import Tuning
-from vscsihba.engine.owning.assignment import share_out
+from vscsihba.engine.owning.assignment import assign_luns
 from vscsihba.engine.owning.balancer import Balancer
-from vscsihba.engine.owning.locks import turn
-from vscsihba.engine.owning.lun_spec import LunRequest
-from vscsihba.engine.owning.luns import Disk, Luns
+from vscsihba.engine.owning.locks import hold_lock
+from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.owning.luns import LinuxDisk, Luns
 from vscsihba.engine.owning.ownership import RETRY
 from vscsihba.engine.owning.peers import Peers
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.errors import InUseError, UsageError
 
@@ -39,9 +39,9 @@ class SharedLuns:
 
     Args:
         hba_id: 0..255.
-        requests: The LUNs that this engine knows.
+        specs: The LUNs that this engine knows.
         run: The HBA's run directory.
-        reports: Who is told of commands, failures and events.
+        listeners: Who is told of commands, failures and events.
 
     Attributes:
         id: 0..255.
@@ -50,23 +50,23 @@ class SharedLuns:
     _peers: Peers
     """The others; there while this engine is among them."""
 
-    def __init__(self, hba_id: int, requests: Sequence[LunRequest], run: Path, *, reports: Reports) -> None:
+    def __init__(self, hba_id: int, specs: Sequence[LunSpec], run: Path, *, listeners: Listeners) -> None:
         self.id = hba_id
         self._run = run
-        self._turn = run / "turn.lock"
+        self._hba_lock = run / "turn.lock"
         self._pump = Pump()
-        self._reports = reports
-        watched = replace(reports, failed=self._failed)
-        self._luns = Luns(hba_id, run, pump=self._pump, reports=watched)
-        self._luns.known = {request.lun: request for request in requests}
+        self._listeners = listeners
+        watched = replace(listeners, failed=self._failed)
+        self._luns = Luns(hba_id, run, pump=self._pump, listeners=watched)
+        self._luns.known = {spec.lun: spec for spec in specs}
         self._luns.changed = self._opened
-        self._disks: dict[int, Disk] = {}
+        self._disks: dict[int, LinuxDisk] = {}
         self._balancer = Balancer(self._settle)
         self._changing = threading.Condition(threading.Lock())
 
     def _failed(self, text: str) -> None:
         """Report that a LUN is not served, and have it tried again."""
-        self._reports.failed(text)
+        self._listeners.failed(text)
         self._balancer.changed()
 
     @property
@@ -75,17 +75,17 @@ class SharedLuns:
         return self._luns.lost
 
     @property
-    def disks(self) -> list[Disk]:
+    def disks(self) -> list[LinuxDisk]:
         """The LUNs that this engine knows, as Linux sees them."""
         return list(self._disks.values())
 
-    def add(self, request: LunRequest, *, make: bool = False) -> Disk:
+    def add(self, spec: LunSpec, *, make: bool = False) -> LinuxDisk:
         """Know one more LUN, and return it as soon as Linux has a disk of it.
 
         A LUN that is known already and the same is left as it is.
 
         Args:
-            request: The LUN.
+            spec: The LUN.
             make: Its medium may be made if it is missing. Not for a LUN that was served before: a medium
                 whose file system is not mounted must not be replaced by an empty one.
 
@@ -93,27 +93,27 @@ class SharedLuns:
             UsageError: It is there and another disk, or its stack cannot be meant.
             HostError: Machine or medium refuse; nothing has changed.
         """
-        if request.lun not in self._luns.known:
-            request.build(make=make).check()
+        if spec.lun not in self._luns.known:
+            spec.build(make=make).check()
         with ExitStack() as undo:
-            with self._holding(request.lun):
-                if request.lun not in self._luns.known:
-                    undo.callback(self._withdraw, request.lun)
-                with turn(self._turn):
-                    self._luns.add(request, elsewhere=request.lun in self._elsewhere(), make=make)
+            with self._holding(spec.lun):
+                if spec.lun not in self._luns.known:
+                    undo.callback(self._withdraw, spec.lun)
+                with hold_lock(self._hba_lock):
+                    self._luns.add(spec, known_by_others=spec.lun in self._known_by_others(), make=make)
                 self._announce()
             # Linux takes its time; other LUNs may have to be taken over meanwhile.
-            self._disks[request.lun] = self._luns.disk(request.lun)
+            self._disks[spec.lun] = self._luns.disk(spec.lun)
             undo.pop_all()
-        return self._disks[request.lun]
+        return self._disks[spec.lun]
 
     def _withdraw(self, lun: int) -> None:
         """Undo a failed `add` as far as it has come."""
         with self._holding(lun):
             if lun not in self._luns.known:
                 return
-            with turn(self._turn):
-                if lun in self._elsewhere():
+            with hold_lock(self._hba_lock):
+                if lun in self._known_by_others():
                     self._luns.leave(lun)
                 else:
                     self._luns.remove(lun)
@@ -137,9 +137,9 @@ class SharedLuns:
                 raise InUseError(
                     f"LUN {lun} of id={self.id} is in use: {users[0]}", cure="end that, or force it"
                 )
-            self._await(lambda: lun not in self._elsewhere(), lun, "another engine serves it")
+            self._await(lambda: lun not in self._known_by_others(), lun, "another engine serves it")
             self._await(lambda: self._is_mine(lun), lun, "its last owner does not let go")
-            with turn(self._turn):
+            with hold_lock(self._hba_lock):
                 self._disks.pop(lun, None)
                 try:
                     if lun in self._luns.known:
@@ -157,7 +157,7 @@ class SharedLuns:
         """
         with self._holding(lun):
             self._demand(lun)
-            if lun not in self._elsewhere():
+            if lun not in self._known_by_others():
                 raise UsageError(f"no other engine of id={self.id} knows LUN {lun}", cure="remove it")
             self._luns.leave(lun)
             self._disks.pop(lun, None)
@@ -233,19 +233,19 @@ class SharedLuns:
     def _settle(self) -> float | None:
         """Give up and take over LUNs as the others expect; return the seconds until another try is due."""
         with self._changing:
-            members = self._peers.members
-            self._place_completions(eldest=min(members).pid == self._peers.me.pid)
-            shares = share_out(members)
+            engines = self._peers.engines
+            self._adapt_completions(eldest=min(engines).pid == self._peers.me.pid)
+            shares = assign_luns(engines)
             mine = {lun for lun, pid in shares.items() if pid == self._peers.me.pid}
             if not self._luns.settle(mine):
                 return _RETRY
             return RETRY if self._luns.failing else None
 
-    def _place_completions(self, *, eldest: bool) -> None:
+    def _adapt_completions(self, *, eldest: bool) -> None:
         """Let the eldest engine find out for all where commands are best completed: an HBA has one place."""
         tell = partial(configfs.complete_where_answered, self.id) if eldest else None
-        self._pump.mailbox.post(partial(self._pump.place, tell))
+        self._pump.calls.post(partial(self._pump.adapt_completions, tell))
 
-    def _elsewhere(self) -> frozenset[int]:
+    def _known_by_others(self) -> frozenset[int]:
         """Return the LUNs that another living engine can serve."""
-        return frozenset().union(*(member.luns for member in self._peers.others))
+        return frozenset().union(*(engine.luns for engine in self._peers.other_engines))

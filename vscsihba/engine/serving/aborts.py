@@ -51,7 +51,7 @@ class Aborts:
         unit: Is reset.
         tasks: Its commands.
         transport: Where they are answered.
-        mailbox: The LUN's calls into the pump.
+        calls: The LUN's calls into the pump.
         publish: Has what was answered published soon.
         free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
     """
@@ -63,7 +63,7 @@ class Aborts:
         tasks: TaskSet,
         *,
         transport: Transport,
-        mailbox: Calls,
+        calls: Calls,
         publish: Callable[[], None],
         free_kept: Callable[[int], None],
     ) -> None:
@@ -71,7 +71,7 @@ class Aborts:
         self._unit = unit
         self._tasks = tasks
         self._transport = transport
-        self._mailbox = mailbox
+        self._calls = calls
         self._publish = publish
         self._free_kept = free_kept
         self._resets = 0
@@ -109,7 +109,7 @@ class Aborts:
             self._publish()
 
         self._timers = [timer for timer in self._timers if timer.is_alive()]
-        timer = threading.Timer(PATIENCE, partial(self._mailbox.post, look))
+        timer = threading.Timer(PATIENCE, partial(self._calls.post, look))
         timer.daemon = True
         try:
             threads.start(timer)

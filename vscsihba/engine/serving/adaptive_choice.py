@@ -32,13 +32,13 @@ class _Way:
         self.commands *= _FADING
 
 
-class TwoWays:
+class AdaptiveChoice:
     """Which of two ways is taken now.
 
     Args:
-        trial: For how long a way is tried; in what `note` calls the length of a measurement.
-        stretch: For how long, at most, the way that seems better is kept.
-        gain: The second way is the better one if it takes less than this part of the first one's time.
+        probe: For how long a way is tried; in what `note` calls the length of a measurement.
+        hold: For how long, at most, the way that seems better is kept.
+        threshold: The second way is the better one if it takes less than this part of the first one's time.
 
     Attributes:
         second: The second way is taken.
@@ -47,28 +47,28 @@ class TwoWays:
 
     __slots__ = (
         "_better",
-        "_gain",
+        "_hold",
         "_left",
         "_longest",
-        "_stretch",
-        "_trial",
-        "_trying",
+        "_probe",
+        "_probing",
+        "_threshold",
         "_ways",
         "fresh",
         "second",
     )
 
-    def __init__(self, *, trial: float, stretch: float, gain: float) -> None:
-        self._trial, self._longest, self._gain = trial, stretch, gain
+    def __init__(self, *, probe: float, hold: float, threshold: float) -> None:
+        self._probe, self._longest, self._threshold = probe, hold, threshold
         self.begin(second=False)
 
     def begin(self, *, second: bool) -> None:
         """Forget what was measured, and try one way, then the other."""
         self.second = second
-        self.fresh = self._trying = True
+        self.fresh = self._probing = True
         self._ways = (_Way(), _Way())
         self._better: bool | None = None
-        self._left = self._stretch = self._trial
+        self._left = self._hold = self._probe
 
     def note(self, seconds: float, commands: int, length: float) -> None:
         """Take in a measurement of the way that is taken.
@@ -89,13 +89,13 @@ class TwoWays:
     def _choose(self) -> None:
         """Go on with the better way, or try the other one again."""
         first, second = (way.cost() for way in self._ways)
-        if not self._trying or not (first and second):
-            self.second, self._trying = not self.second, True
-            self._left = self._trial
+        if not self._probing or not (first and second):
+            self.second, self._probing = not self.second, True
+            self._left = self._probe
             return
-        self.second, self._trying = second < first * self._gain, False
-        kept = self._stretch if self.second == self._better else self._trial
-        self._left = self._stretch = min(2 * kept, self._longest)
+        self.second, self._probing = second < first * self._threshold, False
+        kept = self._hold if self.second == self._better else self._probe
+        self._left = self._hold = min(2 * kept, self._longest)
         self._better = self.second
         for way in self._ways:
             way.fade()

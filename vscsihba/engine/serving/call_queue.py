@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Calls(Protocol):
-    """Takes calls for the serving thread: all of them (`Mailbox`), or those of one LUN (`GuardedCalls`)."""
+    """Takes calls for the serving thread: all of them (`CallQueue`), or those of one LUN (`GuardedCalls`)."""
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the serving thread make `call` soon, in the order of posting."""
@@ -53,7 +53,7 @@ class GuardedCalls:
             self._failed(error)
 
 
-class Mailbox:
+class CallQueue:
     """A queue of calls with a descriptor to wait on.
 
     Any thread may `post`; the serving thread calls `run`. The wake-up is written only

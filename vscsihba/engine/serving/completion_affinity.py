@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from vscsihba.engine.serving.adaptive_choice import TwoWays
+from vscsihba.engine.serving.adaptive_choice import AdaptiveChoice
 from vscsihba.errors import HostError, UsageError
 
 VARIABLE: Final = "VSCSIHBA_COMPLETE"
@@ -21,17 +21,17 @@ VARIABLE: Final = "VSCSIHBA_COMPLETE"
 ENGINE: Final = "engine"
 SENDER: Final = "sender"
 
-TRIAL: Final = 0.06
+PROBE: Final = 0.06
 """Seconds for which the way that seems worse is tried: longer than a turn of `polling`'s own trials."""
-STRETCH: Final = 1.0
+HOLD: Final = 1.0
 """Seconds for which the way that seems better is kept before that."""
 PAUSE: Final = 0.1
 """Seconds for a round that are the initiator's own doing, whichever way is taken."""
-_GAIN: Final = 0.95
+_THRESHOLD: Final = 0.95
 """The engine's processor must take less than this part of the time."""
 
 
-def fixed_place(environment: Mapping[str, str] = os.environ) -> bool | None:
+def fixed_affinity(environment: Mapping[str, str] = os.environ) -> bool | None:
     """Return whether the environment has it on the engine's processor; None if that is to be found out.
 
     Raises:
@@ -46,7 +46,7 @@ def fixed_place(environment: Mapping[str, str] = os.environ) -> bool | None:
     return None if word is None else word == ENGINE
 
 
-class Completions:
+class CompletionAffinity:
     """Where the kernel is to complete what is answered from now on.
 
     Args:
@@ -59,7 +59,7 @@ class Completions:
 
     def __init__(self, tell: Callable[[bool], None], *, fixed: bool | None = None) -> None:
         self._tell = tell
-        self._ways = TwoWays(trial=TRIAL, stretch=STRETCH, gain=_GAIN)
+        self._ways = AdaptiveChoice(probe=PROBE, hold=HOLD, threshold=_THRESHOLD)
         self._choosing = self._told(bool(fixed)) and fixed is None
 
     def note(self, seconds: float, commands: int) -> None:

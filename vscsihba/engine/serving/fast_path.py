@@ -1,9 +1,9 @@
-"""The short cut: plain READs and WRITEs from the ring to the medium and back, in one call.
+"""The fast path: plain READs and WRITEs from the ring to the medium and back, in one call.
 
-It is made of the long road's own parts: the opcode table's field layout, the logical
+It is made of the slow path's own parts: the opcode table's field layout, the logical
 unit's range, the handler's inline verbs. Whatever is not plain (a flag, an attention
 pending, a page that is not cached, any exception of a handler) is left untouched to the
-long road, which knows how to wait and how to refuse.
+slow path, which knows how to wait and how to refuse.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from vscsihba.transport import FastPath
 
 
 @dataclass(slots=True)
-class Road:
-    """Whether the short cut may be taken, kept by the serving thread.
+class FastPathState:
+    """Whether the fast path may be taken, kept by the serving thread.
 
     Attributes:
         clear: Nothing stands in the way of plain commands.
@@ -31,22 +31,22 @@ class Road:
     blocks: int = 0
 
 
-class ShortCut(NamedTuple):
-    """The short cut of one logical unit.
+class UnitFastPath(NamedTuple):
+    """The fast path of one logical unit.
 
     Attributes:
-        cut: Executes one command; see `vscsihba.transport.FastPath`.
-        end: To be called after each batch, before `stats.batches` is counted on. It never raises.
+        execute: Executes one command; see `vscsihba.transport.FastPath`.
+        end_batch: To be called after each batch, before `stats.batches` is counted on. It never raises.
     """
 
-    cut: FastPath
-    end: Callable[[], None]
+    execute: FastPath
+    end_batch: Callable[[], None]
 
 
-def make_cut(
-    memory: memoryview, road: Road, unit: LogicalUnit, inline: InlineVerbs, stats: LunStats
-) -> ShortCut:
-    """Return the short cut of one logical unit.
+def make_fast_path(
+    memory: memoryview, state: FastPathState, unit: LogicalUnit, inline: InlineVerbs, stats: LunStats
+) -> UnitFastPath:
+    """Return the fast path of one logical unit.
 
     A closure, because every name in it is then a local one: this runs once a command.
     """
@@ -56,10 +56,10 @@ def make_cut(
     write_on, end_writes = parts.rest, parts.end
     written_in = -1
 
-    def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
+    def execute(cdb_at: int, views: list[memoryview], length: int) -> bool:
         nonlocal written_in
         found = plain[memory[cdb_at]]
-        if found is None or not road.clear:
+        if found is None or not state.clear:
             return False
         unpack_from, move, move_flags, most, is_write = found
         flags, lba, count, control = unpack_from(memory, cdb_at)
@@ -68,8 +68,8 @@ def make_cut(
             or control
             or length != count << shift
             or not 0 < length <= most
-            or lba + count > road.blocks
-            or (is_write and not road.writable)
+            or lba + count > state.blocks
+            or (is_write and not state.writable)
         ):
             return False
         if is_write and stats.batches == written_in:
@@ -88,15 +88,15 @@ def make_cut(
             stats.read_bytes += length
         return True
 
-    def end() -> None:
+    def end_batch() -> None:
         if stats.batches == written_in:
             end_writes()
 
-    return ShortCut(cut, end)
+    return UnitFastPath(execute, end_batch)
 
 
 def _plain(unit: LogicalUnit, inline: InlineVerbs, write: Mover) -> list[tuple[Any, ...] | None]:
-    """Return for each opcode of the short cut how its CDB is read, and what moves its bytes."""
+    """Return for each opcode of the fast path how its CDB is read, and what moves its bytes."""
     limit = unit.max_transfer_blocks * unit.block_size
     reads = (inline.read or _refuse, inline.read_flags, limit)
     writes = (write, inline.write_flags, min(limit, inline.write_limit))

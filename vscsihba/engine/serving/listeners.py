@@ -11,7 +11,7 @@ def _ignore(_text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reports:
+class Listeners:
     """The listeners of an engine; they are called on its threads and must not block.
 
     Attributes:

@@ -14,14 +14,14 @@ from functools import partial
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, MediumOp, Resize
 from vscsihba.engine.serving.aborts import Aborts
-from vscsihba.engine.serving.call_queue import GuardedCalls, Mailbox
-from vscsihba.engine.serving.fast_path import Road, make_cut
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.call_queue import CallQueue, GuardedCalls
+from vscsihba.engine.serving.fast_path import FastPathState, make_fast_path
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.perform import perform
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.task import Task, visiting
 from vscsihba.engine.serving.task_set import FAILED, TaskSet
-from vscsihba.engine.serving.units_of_hba import Done, Neighbours
+from vscsihba.engine.serving.units_of_hba import Done, UnitsOfHba
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.errors import EngineFaultError, HostError, TransportError, VscsihbaError
 from vscsihba.handlers.base import Handler
@@ -45,11 +45,11 @@ class ServedLun:
         lun: Its number on the HBA.
         transport: Its ring.
         unit: Its SCSI state.
-        medium: An open handler stack.
-        mailbox: The pump's.
+        handler: An open handler stack.
+        calls: The pump's.
         stats: Counters, the same that `unit` reports from.
-        reports: Who is told of commands (the short cut is then not taken) and failures.
-        neighbours: The units of its HBA that are served by the same pump.
+        listeners: Who is told of commands (the fast path is then not taken) and failures.
+        units: The units of its HBA that are served by the same pump.
         keep: Stores what the unit keeps for its next life, on a thread that may block.
         free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
     """
@@ -59,12 +59,12 @@ class ServedLun:
         lun: int,
         transport: Transport,
         unit: scsi.LogicalUnit,
-        medium: Handler,
-        mailbox: Mailbox,
+        handler: Handler,
+        calls: CallQueue,
         *,
         stats: LunStats,
-        reports: Reports,
-        neighbours: Neighbours | None = None,
+        listeners: Listeners,
+        units: UnitsOfHba | None = None,
         keep: Callable[[bytes], None] = lambda _state: None,
         free_kept: Callable[[int], None] = lambda _number: None,
     ) -> None:
@@ -72,7 +72,7 @@ class ServedLun:
         self.name = f"lun {lun}"
         self.transport = transport
         self.unit = unit
-        self.medium = medium
+        self.handler = handler
         self.stats = stats
         self.failure: TransportError | None = None
         self._broken: TransportError | None = None
@@ -81,20 +81,20 @@ class ServedLun:
             transport.acknowledge,
             transport.pending,
         )
-        self._calls = GuardedCalls(mailbox, self._fail)
+        self._calls = GuardedCalls(calls, self._fail)
         self._pump: Pump | None = None
-        self._reports = reports
-        self._trace = reports.trace
-        self._neighbours = neighbours or Neighbours()
-        self._workers: Workers[BlockResult] = Workers(f"lun{lun}", medium.workers, self._calls)
+        self._listeners = listeners
+        self._trace = listeners.trace
+        self._units = units or UnitsOfHba()
+        self._workers: Workers[BlockResult] = Workers(f"lun{lun}", handler.workers, self._calls)
         self._tasks = TaskSet(
             lun,
-            partial(perform, medium, keep=keep),
-            self._neighbours.visit,
+            partial(perform, handler, keep=keep),
+            self._units.visit,
             self._visit_self,
-            inline=medium.never_blocks,
+            inline=handler.never_blocks,
             workers=self._workers,
-            mailbox=self._calls,
+            calls=self._calls,
             stats=stats,
             held=self._held,
             begun=transport.begun,
@@ -105,15 +105,17 @@ class ServedLun:
             unit,
             self._tasks,
             transport=transport,
-            mailbox=self._calls,
+            calls=self._calls,
             publish=self._publish_soon,
             free_kept=free_kept,
         )
-        self._road = Road()
-        self.cut, self.end_cut = make_cut(transport.memory, self._road, unit, medium.inline, stats)
+        self._state = FastPathState()
+        self.fast_path, self.end_batch = make_fast_path(
+            transport.memory, self._state, unit, handler.inline, stats
+        )
         self._serving = self._publishing = self._closed = False
         self._idle: Callable[[], None] | None = None
-        self._keep_road()
+        self._update_fast_path()
 
     # The pump's side.
 
@@ -123,7 +125,7 @@ class ServedLun:
         self._calls.make(partial(self._begin, pump, recovered))
 
     def _begin(self, pump: Pump, recovered: Sequence[Recovered]) -> None:
-        self._neighbours.enter(self.lun, self.unit, self.visit)
+        self._units.enter(self.lun, self.unit, self.visit)
         for command in recovered:
             if command.begun:
                 self.transport.complete(command.tag, scsi.Status.CHECK_CONDITION, _MAY_HAVE_RUN)
@@ -135,13 +137,13 @@ class ServedLun:
         """Answer what waits in the ring, up to a batch; see `vscsihba.engine.serving.pump.Served`."""
         self._serving = True
         try:
-            count = self.transport.drain(self.cut, self.accept, BATCH)
-            self.end_cut()
+            count = self.transport.drain(self.fast_path, self.accept, BATCH)
+            self.end_batch()
             for request in self.transport.take_management():
                 self._aborts.act(request)
-            if not self._road.clear:
+            if not self._state.clear:
                 self._tasks.start_waiting()
-                self._keep_road()
+                self._update_fast_path()
         finally:
             self._serving = False
         self._show()
@@ -149,7 +151,7 @@ class ServedLun:
         return count
 
     def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
-        """Take a command on the long road; see `vscsihba.transport.Accept`."""
+        """Take a command on the slow path; see `vscsihba.transport.Accept`."""
         try:
             task = Task.of(self.unit, tag, cdb, views)
         except Exception:  # a part of the barrier of `task_set`: it is one command that fails
@@ -157,7 +159,7 @@ class ServedLun:
             self._complete(tag, FAILED)
             return
         self._tasks.add(task)
-        self._keep_road()
+        self._update_fast_path()
 
     def failed(self, error: TransportError) -> None:
         """Remember why the ring can no longer be served."""
@@ -165,7 +167,7 @@ class ServedLun:
             return
         self.failure = error
         log.error("lun %d: not served any longer: %s", self.lun, error)
-        self._reports.failed(f"lun {self.lun}: {error}")
+        self._listeners.failed(f"lun {self.lun}: {error}")
         self._calls.post(self._publish)  # what was answered before
         self._tasks.drop_visits(OSError(errno.ENOTCONN, f"LUN {self.lun} has failed"))
 
@@ -178,7 +180,7 @@ class ServedLun:
 
     def end(self, pump: Pump, idle: Callable[[], None]) -> None:
         """Take leave of the neighbours and the pump, then `finish`."""
-        self._neighbours.leave(self.lun)
+        self._units.leave(self.lun)
         pump.remove(self)
         self._calls.make(partial(self.finish, idle))
 
@@ -206,7 +208,7 @@ class ServedLun:
     def _take_visit(self, operation: MediumOp, notice: Callable[[MediumOp], None], done: Done) -> None:
         task = Task(None, b"", Buffer(), visiting(operation, notice, done))
         self._tasks.visit(task, done)
-        self._keep_road()
+        self._update_fast_path()
 
     def resize(self, size: int, done: Future[None]) -> None:
         """Change the capacity of the medium between two commands; initiators learn that it has changed.
@@ -220,22 +222,22 @@ class ServedLun:
 
     def _add_resize(self, size: int, done: Future[None]) -> None:
         self._tasks.add(Task(None, b"", Buffer(), self._resizing(size, done), exclusive=True))
-        self._keep_road()
+        self._update_fast_path()
 
     def reshape(self) -> None:
         """Let initiators learn that the medium has another size already."""
         self._calls.make(self._reshape)
 
     def _reshape(self) -> None:
-        self.unit.resize(self.medium.geometry)
-        self._keep_road()
+        self.unit.resize(self.handler.geometry)
+        self._update_fast_path()
 
     def _resizing(self, size: int, done: Future[None]) -> Generator[BlockOp, BlockResult, None]:
         if not done.set_running_or_notify_cancel():
             return
         try:
             yield Resize(size)
-            self.unit.resize(self.medium.geometry)
+            self.unit.resize(self.handler.geometry)
         except (OSError, VscsihbaError) as error:
             done.set_exception(error)
         else:
@@ -267,7 +269,7 @@ class ServedLun:
                 self._trace(self._record(task, response))
             if response.background is not None:
                 self._tasks.go_on(Task(None, task.cdb, Buffer(), response.background))
-        self._keep_road()
+        self._update_fast_path()
         self._publish_soon()
 
     def _publish_soon(self) -> None:
@@ -305,7 +307,7 @@ class ServedLun:
         self._publishing = False
         if self._closed:
             return
-        self._keep_road()
+        self._update_fast_path()
         try:
             self._show()
         except TransportError as error:
@@ -322,12 +324,12 @@ class ServedLun:
         """Nothing is under way; after a failure, tasks may never end, and only what threads do counts."""
         return self._tasks.idle or (self.failure is not None and not self._workers.busy)
 
-    def _keep_road(self) -> None:
-        """Say again whether the short cut may be taken."""
-        road, unit = self._road, self.unit
-        road.clear = unit.fast_path_clear and self._trace is None and self._tasks.clear
-        road.writable = unit.writable and not unit.write_through
-        road.blocks = unit.blocks
+    def _update_fast_path(self) -> None:
+        """Say again whether the fast path may be taken."""
+        state, unit = self._state, self.unit
+        state.clear = unit.fast_path_clear and self._trace is None and self._tasks.clear
+        state.writable = unit.writable and not unit.write_through
+        state.blocks = unit.blocks
 
     def _record(self, task: Task, response: scsi.Response) -> TraceRecord:
         name, detail = scsi.describe(task.cdb)

@@ -28,11 +28,11 @@ def _keep_nothing(_state: bytes) -> None:
     """Keep nothing: the unit has no next life."""
 
 
-def perform(medium: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_nothing) -> BlockResult:
+def perform(handler: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_nothing) -> BlockResult:
     """Do one block operation, in the calling thread, and return its answer.
 
     Args:
-        medium: Of the logical unit that asks.
+        handler: Of the logical unit that asks.
         op: What to do. Work `OnUnit` is for the other unit's task set.
         keep: Stores the state of a `Keep`.
 
@@ -42,7 +42,7 @@ def perform(medium: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_
         RuntimeError: The handler has called ``sys.exit``, which must not end a thread of the engine.
     """
     try:
-        return _perform(medium, op, keep)
+        return _perform(handler, op, keep)
     except MemoryError as error:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except SystemExit as error:
@@ -50,29 +50,29 @@ def perform(medium: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_
 
 
 def _perform(  # noqa: C901 - one case an operation
-    medium: Handler, op: BlockOp, keep: Callable[[bytes], None]
+    handler: Handler, op: BlockOp, keep: Callable[[bytes], None]
 ) -> BlockResult:
     match op:
         case Read(offset, views):
-            medium.read(offset, views)
+            handler.read(offset, views)
         case Write(offset, views, fua):
-            medium.write(offset, views, fua=fua)
+            handler.write(offset, views, fua=fua)
         case Flush():
-            medium.flush()
+            handler.flush()
         case Unmap(extent):
-            medium.unmap(extent.offset, extent.length)
+            handler.unmap(extent.offset, extent.length)
         case WriteZeroes(extent, may_unmap, fua):
-            medium.write_zeroes(extent.offset, extent.length, may_unmap=may_unmap, fua=fua)
+            handler.write_zeroes(extent.offset, extent.length, may_unmap=may_unmap, fua=fua)
         case Extents(extent):
-            return medium.extents(extent.offset, extent.length)
+            return handler.extents(extent.offset, extent.length)
         case CryptoErase():
-            medium.crypto_erase()
+            handler.crypto_erase()
         case Resize(size):
-            medium.resize(size)
+            handler.resize(size)
         case AskSpace():
-            return medium.space()
+            return handler.space()
         case Execute(cdb, views):
-            return execute(medium, cdb, views)
+            return execute(handler, cdb, views)
         case Keep(state):
             keep(state)
         case OnUnit(lun, _):

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from vscsihba.engine.serving.adaptive_choice import TwoWays
+from vscsihba.engine.serving.adaptive_choice import AdaptiveChoice
 from vscsihba.errors import UsageError
 
 VARIABLE: Final = "VSCSIHBA_POLL"
@@ -20,17 +20,17 @@ VARIABLE: Final = "VSCSIHBA_POLL"
 _DEFAULT: Final = 1000
 _MOST: Final = 100_000
 
-TRIAL: Final = 4
+PROBE: Final = 4
 """Rounds (some waits, and what came of them) for which the way that seems worse is tried again."""
-STRETCH: Final = 64
+HOLD: Final = 64
 """Rounds for which the way that seems better is kept before that."""
 PAUSE: Final = 0.02
 """Seconds for a round that are the initiator's own doing, whichever way is taken."""
-_GAIN: Final = 0.9
+_THRESHOLD: Final = 0.9
 """Looking must take less than this part of the time that sleeping takes."""
 
 
-def longest_look(environment: Mapping[str, str] = os.environ, processors: int | None = None) -> float:
+def longest_spin(environment: Mapping[str, str] = os.environ, processors: int | None = None) -> float:
     """Return for how many seconds a thread may look before it sleeps, as the environment has it.
 
     Args:
@@ -66,7 +66,7 @@ class Polling:
 
     def __init__(self, most: float) -> None:
         self._most = most
-        self._ways = TwoWays(trial=TRIAL, stretch=STRETCH, gain=_GAIN)
+        self._ways = AdaptiveChoice(probe=PROBE, hold=HOLD, threshold=_THRESHOLD)
         self.window = 0.0
 
     def note(self, seconds: float, commands: int) -> None:

@@ -34,7 +34,7 @@ class Task:
         exclusive: It must not overlap any other on the logical unit.
         alone: It begins when all that came before it has ended; what comes after may begin then.
         follows: It goes on after its command was answered: commands come before it.
-        once: It must not run twice, and has not changed the medium yet.
+        non_idempotent: It must not run twice, and has not changed the medium yet.
         aborted_by: The task management function that has ended it for its sender, if any has.
         abandoned: It was answered before it has ended.
         stopped: It goes no further than the block operation under way.
@@ -48,7 +48,7 @@ class Task:
     exclusive: bool = False
     alone: bool = False
     follows: bool = False
-    once: bool = False
+    non_idempotent: bool = False
     aborted_by: str | None = None
     abandoned: bool = False
     stopped: bool = False
@@ -59,7 +59,7 @@ class Task:
         """Return the task that carries out `cdb` on `unit`."""
         buffer = Buffer(views)
         task = cls(tag, cdb, buffer, unit.execute(cdb, buffer))
-        task.once = not unit.idempotent(cdb)
+        task.non_idempotent = not unit.idempotent(cdb)
         if (row := scsi.lookup(cdb)) is not None:
             task.exclusive, task.alone = row.exclusive, row.starts_alone
         return task
@@ -79,8 +79,8 @@ class Task:
 
     def is_first_change(self, op: BlockOp) -> bool:
         """Tell, once, that `op` is the first change of a command that must not run twice."""
-        first = self.once and isinstance(op, _CHANGES)
-        self.once = self.once and not first
+        first = self.non_idempotent and isinstance(op, _CHANGES)
+        self.non_idempotent = self.non_idempotent and not first
         return first
 
 

@@ -45,11 +45,11 @@ class TaskSet:
     Args:
         lun: For log lines.
         perform: Does one block operation, on whatever thread it is called.
-        elsewhere: Has a block operation done on the medium of another LUN, and calls back.
+        on_unit: Has a block operation done on the medium of another LUN, and calls back.
         visit: Has one done on the own medium as a visit (`TaskSet.visit`), and calls back.
         inline: No operation blocks: all are performed on the pump's thread.
         workers: Threads for those that may block.
-        mailbox: The LUN's calls into the pump.
+        calls: The LUN's calls into the pump.
         stats: Where operations that go to threads are counted.
         held: Tells whether nothing may begin for now; `start_waiting` is then called again.
         begun: Called with the tag before the first change of a command that must not run twice.
@@ -60,12 +60,12 @@ class TaskSet:
         self,
         lun: int,
         perform: Perform,
-        elsewhere: Callable[[int, MediumOp, Done], None],
+        on_unit: Callable[[int, MediumOp, Done], None],
         visit: Callable[[MediumOp, Done], None],
         *,
         inline: bool,
         workers: Workers[BlockResult],
-        mailbox: Calls,
+        calls: Calls,
         stats: LunStats,
         held: Callable[[], bool],
         begun: Callable[[int], None],
@@ -74,11 +74,11 @@ class TaskSet:
         self.closing = False
         self._lun = lun
         self._perform = perform
-        self._elsewhere = elsewhere
+        self._on_unit = on_unit
         self._visit = visit
         self._inline = inline
         self._workers = workers
-        self._mailbox = mailbox
+        self._calls = calls
         self._stats = stats
         self._held = held
         self._begun = begun
@@ -131,7 +131,7 @@ class TaskSet:
         """
         work.follows = True
         self._background += 1
-        self._mailbox.post(partial(self._advance, work, value, error))
+        self._calls.post(partial(self._advance, work, value, error))
 
     def start_waiting(self) -> None:
         """Begin with visits and waiting commands, in order, as far as exclusive ones allow."""
@@ -211,7 +211,7 @@ class TaskSet:
         """Have a block operation done on another thread, or by another unit, or in its turn among visits."""
         self._stats.waits += 1
         if isinstance(op, OnUnit):
-            self._elsewhere(op.lun, op.operation, partial(self._post_back, task))
+            self._on_unit(op.lun, op.operation, partial(self._post_back, task))
         elif task.follows and not isinstance(op, Keep | Execute):
             self._visit(op, partial(self._post_back, task))
         else:
@@ -219,7 +219,7 @@ class TaskSet:
 
     def _post_back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
         """Go on with a task soon, by a call of this unit's own; commands come before it."""
-        self._mailbox.post(partial(self._back, task, value, error))
+        self._calls.post(partial(self._back, task, value, error))
 
     def _note_change(self, task: Task, op: BlockOp) -> None:
         if task.tag is not None and task.is_first_change(op):

@@ -19,7 +19,7 @@ Visit = Callable[[MediumOp, Done], None]
 
 
 @dataclass(slots=True)
-class Neighbours:
+class UnitsOfHba:
     """The units that are there, by LUN.
 
     Attributes:

@@ -27,16 +27,16 @@ class Workers(Generic[T]):
     Args:
         name: Shown as the threads' name.
         limit: How many jobs may run at once.
-        mailbox: Where results are posted; its owner runs the `done` callbacks.
+        calls: Where results are posted; its owner runs the `done` callbacks.
 
     Attributes:
         busy: Jobs that were submitted and whose `done` was not called yet.
     """
 
-    def __init__(self, name: str, limit: int, mailbox: Calls) -> None:
+    def __init__(self, name: str, limit: int, calls: Calls) -> None:
         self._name = name
         self._limit = limit
-        self._mailbox = mailbox
+        self._calls = calls
         self._jobs: SimpleQueue[tuple[Callable[[], T], Done[T]] | None] = SimpleQueue()
         self._threads = 0
         self.busy = 0
@@ -66,7 +66,7 @@ class Workers(Generic[T]):
         """Tell every job that waits, and for which there is no thread, that it cannot be begun."""
         try:
             while (item := self._jobs.get_nowait()) is not None:
-                self._mailbox.post(self._delivery(item[1], None, error))
+                self._calls.post(self._delivery(item[1], None, error))
         except Empty:
             return
 
@@ -80,7 +80,7 @@ class Workers(Generic[T]):
                 error = failure
             except SystemExit:  # it would end the thread without a word
                 error = RuntimeError("a job has called sys.exit")
-            self._mailbox.post(self._delivery(done, result, error))
+            self._calls.post(self._delivery(done, result, error))
             del item, job, done, result, error  # a waiting thread must not keep views of a ring alive
 
     def _delivery(self, done: Done[T], result: T | None, error: Exception | None) -> Callable[[], None]:

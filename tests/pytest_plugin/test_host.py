@@ -7,7 +7,7 @@ import pytest
 from vscsihba import configfs
 from vscsihba.errors import HostError, InUseError
 from vscsihba.hba import LoopbackPort, VirtualHba
-from vscsihba.pytest_plugin import machine
+from vscsihba.pytest_plugin import host
 from vscsihba.sandbox.surroundings import INSIDE
 
 
@@ -40,29 +40,27 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 def log(taken: set[int], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What became of the ports."""
     said: list[str] = []
-    monkeypatch.setattr(
-        machine, "VirtualHba", lambda hba_id: VirtualHba(hba_id, port=Port(hba_id, taken, said))
-    )
+    monkeypatch.setattr(host, "VirtualHba", lambda hba_id: VirtualHba(hba_id, port=Port(hba_id, taken, said)))
     return said
 
 
 def test_the_highest_free_id_is_taken_once_and_given_back(taken: set[int], log: list[str]) -> None:
     taken |= {254, 253}
-    with machine.free_hba() as hba:
+    with host.free_hba() as hba:
         assert log == ["open 252"]
         assert hba.luns == {}
     assert log == ["open 252", "close 252"]
 
 
 def test_a_failing_test_gives_its_hba_back(log: list[str]) -> None:
-    with pytest.raises(InUseError, match="of the test"), machine.free_hba():
+    with pytest.raises(InUseError, match="of the test"), host.free_hba():
         raise InUseError("of the test")
     assert log == ["open 254", "close 254"]
 
 
 def test_all_ids_are_in_use(taken: set[int], log: list[str]) -> None:
-    taken |= set(machine.IDS)
-    with pytest.raises(HostError, match="all 256 HBA ids are in use"), machine.free_hba():
+    taken |= set(host.IDS)
+    with pytest.raises(HostError, match="all 256 HBA ids are in use"), host.free_hba():
         pass
     assert log == []
 
@@ -84,4 +82,4 @@ def test_the_reason_names_the_sandbox_outside_of_it(
     monkeypatch.delenv(INSIDE, raising=False)
     if inside is not None:
         monkeypatch.setenv(INSIDE, inside)
-    assert machine.missing.__wrapped__() == reason
+    assert host.missing.__wrapped__() == reason

@@ -1,7 +1,7 @@
-"""The road of one command, natively: in-process ring, pump, decode, checks, handler, answer.
+"""The path of one command, natively: in-process ring, pump, decode, checks, handler, answer.
 
 Each row is set against the bare system call on the same blocks and the same memory, or
-with filters against the road without, and the two are measured alternately, so that a slow moment
+with filters against the path without, and the two are measured alternately, so that a slow moment
 of the machine hits both.
 """
 
@@ -18,8 +18,8 @@ from operator import truediv
 from pathlib import Path
 
 from vscsihba import scsi
-from vscsihba.engine.serving.call_queue import Mailbox
-from vscsihba.engine.serving.listeners import Reports
+from vscsihba.engine.serving.call_queue import CallQueue
+from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.handlers.stack import Document, build
 from vscsihba.loopback import Loopback
@@ -38,35 +38,35 @@ SIZE = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured road.
+    """One measured path.
 
     Attributes:
         name: The command.
-        road: Microseconds a command, ring to ring (median).
+        microseconds: Microseconds a command, ring to ring (median).
         bare: Microseconds of what it is compared with (median), 0 if there is nothing.
-        spread: Interquartile range of `road` in microseconds.
-        ratio: Road over bare (median of the ratios of rounds, whose two halves ran one after the other); 0
+        spread: Interquartile range of `microseconds` in microseconds.
+        ratio: Time over bare (median of the ratios of rounds, whose two halves ran one after the other); 0
             where there is nothing to compare with.
         against: The thing that it is compared with.
     """
 
     name: str
-    road: float
+    microseconds: float
     bare: float
     spread: float
     ratio: float
     against: str
 
     @classmethod
-    def of(cls, name: str, road: list[float], bare: list[float], against: str) -> "Row":
+    def of(cls, name: str, microseconds: list[float], bare: list[float], against: str) -> "Row":
         """Return the row of measured rounds."""
-        quartiles = statistics.quantiles(road, n=4)
+        quartiles = statistics.quantiles(microseconds, n=4)
         return cls(
             name,
-            statistics.median(road),
+            statistics.median(microseconds),
             statistics.median(bare) if bare else 0.0,
             quartiles[2] - quartiles[0],
-            statistics.median(map(truediv, road, bare)) if bare else 0.0,
+            statistics.median(map(truediv, microseconds, bare)) if bare else 0.0,
             against if bare else "",
         )
 
@@ -77,25 +77,25 @@ def cdb_10(opcode: int, lba: int, blocks: int) -> bytes:
 
 
 @contextmanager
-def serving(document: Document) -> Iterator[tuple[Loopback, ServedLun, Mailbox]]:
+def serving(document: Document) -> Iterator[tuple[Loopback, ServedLun, CallQueue]]:
     """Serve a stack over an in-process ring, on the calling thread."""
     with ExitStack() as undo:
-        medium = undo.enter_context(build(document))
+        handler = undo.enter_context(build(document))
         run = undo.enter_context(tempfile.TemporaryDirectory(dir=_memory()))
         loopback = Loopback(ring_size=1 << 20, blocks=BATCH * 257, journal=Path(run) / "journal")
         stats = LunStats()
         identity = scsi.Identity.derive("benchmark")
-        unit = scsi.LogicalUnit(medium.geometry, medium.capabilities, identity, stats=stats)
-        mailbox = Mailbox()
-        served = ServedLun(0, loopback.transport, unit, medium, mailbox, stats=stats, reports=Reports())
+        unit = scsi.LogicalUnit(handler.geometry, handler.capabilities, identity, stats=stats)
+        queue = CallQueue()
+        served = ServedLun(0, loopback.transport, unit, handler, queue, stats=stats, listeners=Listeners())
         for _ in range(8):  # take the unit attentions
             loopback.submit(bytes(6))
             served.serve()
         loopback.answers.clear()
-        yield loopback, served, mailbox
+        yield loopback, served, queue
         served.finish(lambda: None)
-        mailbox.run()
-        mailbox.close()
+        queue.run()
+        queue.close()
         loopback.close()
 
 
@@ -105,18 +105,18 @@ def _memory() -> Path | None:
 
 
 def time_batch(
-    loopback: Loopback, served: ServedLun, mailbox: Mailbox, cdbs: list[bytes], length: int, *, write: bool
+    loopback: Loopback, served: ServedLun, queue: CallQueue, cdbs: list[bytes], length: int, *, write: bool
 ) -> float:
     """Return microseconds a command for one batch; queueing and reaping are not counted."""
     for cdb in cdbs:
         loopback.submit(cdb, data_out=bytes(length) if write else b"", data_in=0 if write else length)
     before = time.perf_counter_ns()
-    served.transport.drain(served.cut, served.accept)
-    served.end_cut()
+    served.transport.drain(served.fast_path, served.accept)
+    served.end_batch()
     served.stats.batches += 1
     while served.busy:  # some went to threads, as in life
-        select.select([mailbox], [], [])
-        mailbox.run()
+        select.select([queue], [], [])
+        queue.run()
     taken = time.perf_counter_ns() - before
     served.transport.publish()
     if len(loopback.answers) != len(cdbs) or any(answer.status for answer in loopback.answers.values()):
@@ -140,28 +140,28 @@ def measure(name: str, document: Document, opcode: int, length: int, path: Path 
     cdbs = [cdb_10(opcode, index * (length // 512), length // 512) for index in range(batch)]
     if opcode == 0x12:
         cdbs = [bytes([0x12, 0, 0, 0, length, 0])] * batch
-    road, bare = [], []
-    with serving(document) as (loopback, served, mailbox), ExitStack() as undo:
+    microseconds, bare = [], []
+    with serving(document) as (loopback, served, queue), ExitStack() as undo:
         views = [loopback.memory[-(index + 1) * max(length, 1) :][: max(length, 1)] for index in range(batch)]
         call = _bare_call(path, undo, write=write) if path and length and opcode != 0x12 else None
         for _ in range(ROUNDS):
-            road.append(time_batch(loopback, served, mailbox, cdbs, length, write=write))
+            microseconds.append(time_batch(loopback, served, queue, cdbs, length, write=write))
             if call is not None:
                 bare.append(time_bare(call, views, length))
         for view in views:
             view.release()
-    return Row.of(name, road, bare, "the bare system call")
+    return Row.of(name, microseconds, bare, "the bare system call")
 
 
 def measure_filters(name: str, document: Document, without: Document) -> Row:
     """Measure cached reads of 4 KiB through filters against the same without."""
     cdbs = [cdb_10(0x28, index * 8, 8) for index in range(BATCH)]
-    road, bare = [], []
+    microseconds, bare = [], []
     with serving(without) as below, serving(document) as filtered:
         for _ in range(ROUNDS):
             bare.append(time_batch(*below, cdbs, 4096, write=False))
-            road.append(time_batch(*filtered, cdbs, 4096, write=False))
-    return Row.of(name, road, bare, "the road without filters")
+            microseconds.append(time_batch(*filtered, cdbs, 4096, write=False))
+    return Row.of(name, microseconds, bare, "the path without filters")
 
 
 def _bare_call(path: Path, undo: ExitStack, *, write: bool) -> Callable[[list[memoryview], int], int]:
@@ -173,7 +173,7 @@ def _bare_call(path: Path, undo: ExitStack, *, write: bool) -> Callable[[list[me
 
 
 def rows() -> Iterator[Row]:
-    """Measure every road; yields as each is done."""
+    """Measure every path; yields as each is done."""
     with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".bench-") as image:
         path = Path(image.name)
         image.truncate(SIZE)
