@@ -23,17 +23,17 @@ def test_layout_place(text: str, byte: int, bit: int, width: int) -> None:
     assert layout.mask("a").bit_count() == width
 
 
-def test_layout_marks_decide_what_is_refused() -> None:
+def test_layout_marks_decide_which_bits_are_reserved() -> None:
     layout = Layout("used=1 off=2.7-2.6! any=3~", 6)
     assert layout.usage == 0xFF_FF_00_00_00_00
-    assert layout.refused == 0x00_00_FF_00_FF_FF
+    assert layout.reserved == 0x00_00_FF_00_FF_FF
 
 
 def test_layout_points_at_the_leftmost_wrong_bit() -> None:
     layout = Layout("off=2.7-2.5!", 6)
-    assert layout.first_refused(0x00_00_20_01_00_00) == (2, 7)
-    assert layout.first_refused(0x00_00_00_01_00_00) == (3, 0)
-    assert layout.first_refused(0x12_00_00_00_00_00) is None
+    assert layout.first_reserved(0x00_00_20_01_00_00) == (2, 7)
+    assert layout.first_reserved(0x00_00_00_01_00_00) == (3, 0)
+    assert layout.first_reserved(0x12_00_00_00_00_00) is None
 
 
 @pytest.mark.parametrize(

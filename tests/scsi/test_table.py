@@ -75,14 +75,14 @@ def test_usage_data_holds_codes_and_masks(row: Command) -> None:
         assert usage[1] & 0x1F == row.service_action
     if row.opcode == 0x7F:
         assert usage[7:10] == bytes([0x18, 0, row.service_action or 0])
-    assert int.from_bytes(usage, "big") & row.layout.refused == 0
+    assert int.from_bytes(usage, "big") & row.layout.reserved == 0
 
 
 @each(ROWS)
 def test_reserved_bits_are_refused_where_they_are(row: Command) -> None:
     disk = everything()
     for bit in range(8 * row.length):
-        if not row.layout.refused >> bit & 1:
+        if not row.layout.reserved >> bit & 1:
             continue
         cdb = int.from_bytes(build(row), "big") | 1 << bit
         answer = disk.run(cdb.to_bytes(row.length, "big"), out=b"")

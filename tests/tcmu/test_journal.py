@@ -69,7 +69,7 @@ def test_room_is_given_back() -> None:
     for turn in range(3 * UNITS):
         assert journal.accept(turn % 7, 128, large)
         journal.forget(turn % 7)
-    assert journal.room == UNITS
+    assert len(journal.free) == UNITS
 
 
 def test_no_room() -> None:

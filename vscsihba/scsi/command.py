@@ -126,13 +126,19 @@ def service_action_field(opcode: int) -> str:
 
 
 class Cdb:
-    """A decoded CDB: its row of the table and the values of its fields."""
+    """A decoded CDB: its row of the table and the values of its fields.
 
-    __slots__ = ("_whole", "command")
+    Attributes:
+        command: Its row.
+        whole: The CDB as a number, its first byte the most significant.
+    """
+
+    __slots__ = ("_places", "command", "whole")
 
     def __init__(self, command: Command, cdb: bytes) -> None:
         self.command = command
-        self._whole = int.from_bytes(cdb[: command.length], "big")
+        self.whole = int.from_bytes(cdb[: command.length], "big")
+        self._places = command.layout.places
 
     def __getitem__(self, name: str) -> int:
         """Return the value of a field.
@@ -140,11 +146,12 @@ class Cdb:
         Raises:
             KeyError: The layout has no such field.
         """
-        return self.command.layout.value(self._whole, name)
+        shift, ones = self._places[name]
+        return self.whole >> shift & ones
 
     def get(self, name: str) -> int:
         """Return the value of a field, 0 if this CDB has no such field: READ(6) has no FUA."""
-        return self[name] if name in self.command.layout.fields else 0
+        return self[name] if name in self._places else 0
 
     def invalid(self, name: str) -> CheckCondition:
         """Return INVALID FIELD IN CDB, pointing at the field."""
@@ -155,8 +162,8 @@ class Cdb:
         """Check that all fields and bits that must be zero are zero.
 
         Raises:
-            CheckCondition: INVALID FIELD IN CDB.
+            CheckCondition: INVALID FIELD IN CDB, pointing at the first that is not.
         """
-        wrong = self.command.layout.first_refused(self._whole)
-        if wrong is not None:
-            raise illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(*wrong))
+        place = self.command.layout.first_reserved(self.whole)
+        if place is not None:
+            raise illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(*place))

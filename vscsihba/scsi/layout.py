@@ -1,4 +1,4 @@
-"""Where the fields of a CDB lie, in a notation short enough for a table row.
+"""Layouts of CDBs: the place of each field, in a notation short enough for a table row.
 
 A layout is a line of fields, ``name=FIRST-LAST``, in T10's numbering of bytes and
 bits (bit 7 is the most significant):
@@ -41,7 +41,7 @@ class Field:
 
     @property
     def bit_pointer(self) -> int | None:
-        """What a field pointer says of the bit; None if the field is whole bytes."""
+        """The bit of a field pointer; None if the field is whole bytes."""
         return None if self.bit == 7 and self.width % 8 == 0 else self.bit
 
 
@@ -54,7 +54,8 @@ class Layout:
         length: Bytes of the CDB.
         fields: The fields by name.
         usage: Bits that are evaluated.
-        refused: Bits that must be zero: reserved ones, and functions not offered.
+        reserved: Bits that must be zero: reserved ones, and functions not offered.
+        places: Of each field, the bits to its right and the mask of its value, by name.
 
     Raises:
         ValueError: `text` is no layout of that many bytes.
@@ -63,7 +64,7 @@ class Layout:
     def __init__(self, text: str, length: int) -> None:
         self.length = length
         self.fields: dict[str, Field] = {}
-        self._places: dict[str, tuple[int, int]] = {}
+        self.places: dict[str, tuple[int, int]] = {}
         self.usage = 0
         ignored = 0
         for word in f"operation_code=0 {text}".split():
@@ -76,34 +77,29 @@ class Layout:
             if mask & (self.usage | ignored) or field.name in self.fields:
                 raise ValueError(f"{word!r} overlaps another field of {text!r}")
             self.fields[field.name] = field
-            self._places[field.name] = shift, ones
+            self.places[field.name] = shift, ones
             if field.mark == "~":
                 ignored |= mask
             elif not field.mark:
                 self.usage |= mask
-        self.refused = (1 << 8 * length) - 1 & ~(self.usage | ignored)
+        self.reserved = (1 << 8 * length) - 1 & ~(self.usage | ignored)
 
     def mask(self, name: str) -> int:
         """Return a field's bits."""
-        shift, ones = self._places[name]
+        shift, ones = self.places[name]
         return ones << shift
-
-    def value(self, whole: int, name: str) -> int:
-        """Return the value of a field of a CDB."""
-        shift, ones = self._places[name]
-        return whole >> shift & ones
 
     def with_value(self, whole: int, name: str, value: int) -> int:
         """Return a CDB in which a field has another value."""
-        return whole & ~self.mask(name) | value << self._places[name][0]
+        return whole & ~self.mask(name) | value << self.places[name][0]
 
     def owner(self, bit: int) -> Field | None:
         """Return the field that a bit of the CDB belongs to (0 is the last bit), None if it is reserved."""
         return next((field for name, field in self.fields.items() if self.mask(name) >> bit & 1), None)
 
-    def first_refused(self, whole: int) -> tuple[int, int | None] | None:
-        """Return byte and bit of the leftmost field or bit that should be zero and is not."""
-        wrong = whole & self.refused
+    def first_reserved(self, whole: int) -> tuple[int, int | None] | None:
+        """Return byte and bit of the leftmost field or bit of a CDB that should be zero and is not."""
+        wrong = whole & self.reserved
         if not wrong:
             return None
         bit = wrong.bit_length() - 1

@@ -79,7 +79,8 @@ class LogicalUnit:
         blocks: Capacity in logical blocks.
         block_size: Logical block length in bytes.
         max_transfer_blocks: MAXIMUM TRANSFER LENGTH.
-        fast_path_clear: Nothing stands in the way of a plain READ or WRITE.
+        fast_path_clear: A plain READ or WRITE may take the fast path.
+        has_events: The next command will report a unit attention or a deferred error instead of being run.
         writable: The medium is not write protected.
         table: The rows of the opcode table that this unit has.
         hba_units: The units of the HBA, by LUN; the engine sets it.
@@ -121,6 +122,7 @@ class LogicalUnit:
             capabilities, removable=removable, target_core=target_core, variable_length=variable_length
         )
         self.table = {key: row for key, row in TABLE.items() if row.needs in features}
+        self._offered = frozenset(self.table.values())
         self._remember(ModePages(write_cache=write_cache, thin=capabilities.unmap), saved_state)
         self._begin()
         self._shape(geometry)
@@ -153,40 +155,43 @@ class LogicalUnit:
         self.max_transfer_blocks = self.limits.transfer_blocks
 
     def refresh(self) -> None:
-        """Work out again what the engine reads directly; due after every change of state."""
+        """Update the plain attributes that the engine and `execute` read; due after every change of state."""
         self._watching = self.space.armed
-        self.fast_path_clear = not (self._pending or self.tokens or self._watching) and self.readiness.clear
+        self._has_tokens = bool(self.tokens)
+        self.has_events = bool(self._pending)
+        self.fast_path_clear = not (self.has_events or self._has_tokens or self._watching)
+        self.fast_path_clear = self.fast_path_clear and self.readiness.clear
         self.writable = not (self._hardware_protected or self.mode_pages.software_write_protect)
         self.write_through = not self.mode_pages.write_cache_enabled
+        self._restricted = self.has_events or not (self.readiness.clear and self.writable)
 
     # The engine's side.
 
-    def execute(self, cdb: bytes, buffer: Buffer) -> Steps:
+    def execute(self, cdb: bytes, buffer: Buffer, row: Command | None = None) -> Steps:
         """Run one command: any CDB and any buffer get a response.
 
         Args:
             cdb: The command descriptor block; bytes after its end are ignored.
-            buffer: Data-out, or room for data-in, as the command goes; of any length.
+            buffer: Data-out, or room for data-in, depending on the command; of any length.
+            row: Its row of the opcode table, if you have looked it up.
 
         The driver performs each block operation and sends the result in, or throws in the
         OSError that it failed with. Any other exception is a bug and passes through.
         """
-        command = lookup(cdb)
-        if self.tokens:
+        command = row or lookup(cdb)
+        if self._has_tokens:
             self.tokens.drop_expired(self.timestamp.clock())
             self.refresh()
         try:
-            decoded = decode(cdb, self.table)
-            self._admit(decoded.command)
-            outcome = decoded.command.run(self, decoded, buffer)
-            if isinstance(outcome, Response):
-                response = outcome
-            else:
-                opcode = decoded.command.opcode
-                response = yield from self._translated(
-                    outcome, reports=opcode in _SYNCHRONIZE_CACHE, relies=opcode in _RELYING
-                )
-            if self._watching and decoded.command.medium in _CHANGED:
+            decoded = decode(cdb, command, self._offered)
+            command = decoded.command
+            if self._restricted:
+                self._check_state(command)
+            response = command.run(self, decoded, buffer)
+            if not isinstance(response, Response):
+                reports, relies = command.opcode in _SYNCHRONIZE_CACHE, command.opcode in _RELYING
+                response = yield from self._translated(response, reports=reports, relies=relies)
+            if self._watching and command.medium in _CHANGED:
                 yield from self._translated(self.look_at_space())
         except CheckCondition as condition:
             self.counters.failed(command, condition.sense)
@@ -202,9 +207,14 @@ class LogicalUnit:
         flushes = self.failed_flush
         return translate(steps, self.block_size, self.notice, flushes, reports=reports, relies=relies)
 
-    def idempotent(self, cdb: bytes) -> bool:
-        """Tell whether running a command twice does no harm; a crash may leave that in doubt."""
-        row = lookup(cdb)
+    def idempotent(self, cdb: bytes, row: Command | None = None) -> bool:
+        """Return whether running a command twice does no harm; a crash may leave that in doubt.
+
+        Args:
+            cdb: The command descriptor block.
+            row: Its row of the opcode table, if you have looked it up.
+        """
+        row = row or lookup(cdb)
         return row is None or row.idempotent
 
     def stores(self, cdb: bytes) -> bool:
@@ -215,7 +225,7 @@ class LogicalUnit:
     def caches(self, cdb: bytes) -> bool:
         """Tell whether a command is a write that may be said to be done before the medium has it (WCE=1)."""
         try:
-            decoded = decode(cdb, self.table)
+            decoded = decode(cdb, lookup(cdb), self._offered)
         except CheckCondition:
             return False
         writes = decoded.command.tally is Tally.WRITES and decoded.command.idempotent
@@ -226,12 +236,12 @@ class LogicalUnit:
         if isinstance(operation, OnUnit):
             if (peer := self.hba_units.get(operation.lun)) is not None:
                 peer.notice(operation.operation)
-        elif self.tokens and not isinstance(operation, Execute | Keep):
+        elif self._has_tokens and not isinstance(operation, Execute | Keep):
             self.tokens.notice(operation)
             self.refresh()
 
-    def _admit(self, command: Command) -> None:
-        """Refuse a command that the unit's state does not allow.
+    def _check_state(self, command: Command) -> None:
+        """Check that the unit's state allows a command.
 
         Raises:
             CheckCondition: The unit has something to report first (SAM-5 "Unit attention
@@ -261,13 +271,8 @@ class LogicalUnit:
         self._pending.attention(asc)
         self.refresh()
 
-    @property
-    def has_events(self) -> bool:
-        """The next command is to be told of an event, instead of being carried out."""
-        return bool(self._pending)
-
     def forget_events(self) -> None:
-        """Tell nobody of what has happened until now."""
+        """Clear all pending unit attentions and deferred errors."""
         self._pending.clear()
         self.refresh()
 

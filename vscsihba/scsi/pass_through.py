@@ -7,6 +7,7 @@ here is only which commands may be sent to it twice.
 from vscsihba.block import Buffer, Execute, Executed
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import lookup
+from vscsihba.scsi.command import Command
 from vscsihba.scsi.faults import sense_of
 from vscsihba.scsi.logical_unit import LogicalUnit
 from vscsihba.scsi.response import Response, Status, Steps
@@ -51,9 +52,9 @@ _LOG_SENSE, _TAPE_ALERT = 0x4D, 0x2E
 class PassThroughUnit(LogicalUnit):
     """A logical unit whose device answers for itself."""
 
-    def execute(self, cdb: bytes, buffer: Buffer) -> Steps:
+    def execute(self, cdb: bytes, buffer: Buffer, row: Command | None = None) -> Steps:
         """Pass one command on, and bring its answer back."""
-        row = lookup(cdb)
+        row = row or lookup(cdb)
         operation = Execute(cdb, buffer.views)
         try:
             answer = yield operation
@@ -69,8 +70,8 @@ class PassThroughUnit(LogicalUnit):
         self.counters.ended(row, response)
         return response
 
-    def idempotent(self, cdb: bytes) -> bool:
-        """Tell whether a command may be sent to a device of this type twice."""
+    def idempotent(self, cdb: bytes, row: Command | None = None) -> bool:  # noqa: ARG002 - that of a disk
+        """Return whether a command may be sent to a device of this type twice."""
         if len(cdb) < _SHORTEST or (cdb[0] == _LOG_SENSE and cdb[2] & 0x3F == _TAPE_ALERT):
             return False
         is_disk = self.capabilities.device_type in _DISKS

@@ -19,18 +19,14 @@ _REGISTER_PRIVATE_EXPEDITED = 1 << 4
 _PRIVATE_EXPEDITED = 1 << 3
 
 
-def _nothing() -> None:
-    """Order nothing: the processor does."""
-
-
-def find_barrier(machine: str) -> Callable[[], None]:
-    """Return what orders accesses on this kind of processor.
+def find_barrier(machine: str) -> Callable[[], None] | None:
+    """Return the function that orders accesses on this kind of processor, None where the processor does.
 
     Raises:
         HostError: There is no such thing here.
     """
     if machine in ("x86_64", "i686", "i386"):
-        return _nothing
+        return None
     number = _MEMBARRIER.get(machine)
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_uint, ctypes.c_int)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vscsihba.errors import TransportError
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.mailbox import Mailbox, read_tail
+from vscsihba.tcmu.open_commands import ID_MASK, OpenCommands
 from vscsihba.tcmu.positions import UNKNOWN, Positions
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from vscsihba.tcmu.data_area import DataArea
     from vscsihba.tcmu.journal import Journal
-    from vscsihba.tcmu.open_commands import OpenCommands
 
 CHECK_CONDITION = 2
 """The one SAM status that the kernel treats apart: it copies sense, and data only with READ_LEN."""
@@ -87,12 +87,11 @@ class Completions:
         See `vscsihba.transport.Transport.begun`.
         """
         if tag in self._commands.views:
-            self._journal.begin(self._commands.cmd_id(tag))
+            self._journal.begin(tag & ID_MASK)
 
     def complete(self, tag: int, status: int, sense: bytes = b"", data_in: int | None = None) -> None:
         """Complete an open command; see `vscsihba.transport.Transport.complete`."""
-        if self._owes(tag):
-            self._end(tag, Completion(0, status, data_in or 0, sense))
+        self._end(tag, Completion(0, status, data_in or 0, sense))
 
     def refuse(self, tag: int) -> None:
         """Complete an open command with UNKNOWN_OP, the kernel's flag for commands that user space cannot do.
@@ -104,8 +103,7 @@ class Completions:
         Raises:
             TransportError: `tag` is not open.
         """
-        if self._owes(tag):
-            self._end(tag, Completion(abi.TCMU_UFLAG_UNKNOWN_OP, CHECK_CONDITION))
+        self._end(tag, Completion(abi.TCMU_UFLAG_UNKNOWN_OP, CHECK_CONDITION))
 
     def complete_keep_buf(self, tag: int, sense: bytes) -> int | None:
         """Complete an open command whose buffer is still in use.
@@ -117,20 +115,24 @@ class Completions:
         """
         if not self._mailbox.flags & abi.TCMU_MAILBOX_FLAG_CAP_KEEP_BUF:
             raise TransportError("the kernel cannot keep a buffer", cure="use Linux 5.15 or newer")
-        if not self._owes(tag):
-            return None
-        self._end(tag, Completion(abi.TCMU_UFLAG_KEEP_BUF, CHECK_CONDITION, 0, sense))
-        return self._commands.cmd_id(tag)
+        done = self._end(tag, Completion(abi.TCMU_UFLAG_KEEP_BUF, CHECK_CONDITION, 0, sense))
+        return tag & ID_MASK if done else None
 
-    def _owes(self, tag: int) -> bool:
-        """Return whether the kernel waits for the completion of `tag`; not after it has reset the ring."""
-        if tag in self._commands.views and self._positions.was_reset():
+    def _end(self, tag: int, completion: Completion) -> bool:
+        """Complete an open command; return False if a reset of the ring has ended it.
+
+        Raises:
+            TransportError: `tag` is not open.
+        """
+        views = self._commands.views
+        if tag in views and self._positions.was_reset():
             self.reattach()
-        return self._commands.owes(tag)
-
-    def _end(self, tag: int, completion: Completion) -> None:
-        self.write(self._commands.cmd_id(tag), completion, self._commands.views[tag])
-        del self._commands.views[tag]
+        if tag not in views:
+            self._commands.take_lost(tag)
+            return False
+        self.write(tag & ID_MASK, completion, views[tag])
+        del views[tag]
+        return True
 
     def write(self, cmd_id: int, completion: Completion, views: list[memoryview]) -> None:
         """Write a completion into the oldest open slot and step over it.
@@ -190,7 +192,7 @@ class Completions:
         positions = self._positions
         if positions.was_reset():
             self.reattach()
-        if positions.advanced():
+        if positions.oldest_slot() - positions.start != positions.tail:
             self._journal.move_to(positions.completed)
             positions.store_tail()
             self._kick()

@@ -53,6 +53,9 @@ class Journal:
     """The table over `SIZE` bytes of memory, all zeroes if new.
 
     Its owner alone writes to it, from one thread.
+
+    Attributes:
+        free: Units without a record.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -61,7 +64,7 @@ class Journal:
         self._intent = memory[_INTENT : _INTENT + 4].cast("I")
         self._states = memory[STATES : STATES + 4 * UNITS].cast("I")
         self._links = memory[LINKS : LINKS + 4 * UNITS].cast("I")
-        self._free = list(range(UNITS - 1, -1, -1))
+        self.free = list(range(UNITS - 1, -1, -1))
         self._units: dict[int, tuple[int, ...]] = {}
         self._sequence = 0
         if not self._position[0]:
@@ -89,40 +92,29 @@ class Journal:
         self._position[0] = position | (position ^ _MASK) << 32
 
     @property
-    def room(self) -> int:
-        """Units that are free."""
-        return len(self._free)
-
-    @property
     def intent(self) -> int:
         """The position after the latest completion that was written one by one; it may not count yet."""
         return int(self._intent[0])
 
     def accept(self, cmd_id: int, at: int, entry: memoryview) -> bool:
         """Record a command with a copy of its entry; return False if there is no room."""
-        units = self._take(len(entry))
-        if not units:
+        free, length = self.free, len(entry)
+        more = -(-(length - INLINE) // UNIT) if length > INLINE else 0
+        if len(free) <= more:
             return False
+        units = (free.pop(),) if not more else tuple(free.pop() for _ in range(more + 1))
         first, memory = units[0], self._memory
-        head = HEAD.pack(self._sequence, at, len(entry))
+        head = HEAD.pack(self._sequence, at, length)
         begin = FIRST + first * UNIT
         memory[begin : begin + HEAD.size] = head
         CRC.pack_into(memory, begin + HEAD_CRC, zlib.crc32(entry, zlib.crc32(head)))
-        inline = entry[:INLINE]
-        memory[begin + ENTRY_AT : begin + ENTRY_AT + len(inline)] = inline
-        if len(units) > 1:
+        memory[begin + ENTRY_AT : begin + ENTRY_AT + min(length, INLINE)] = entry[:INLINE]
+        if more:
             self._store_rest(units, entry[INLINE:])
         self._states[first] = ACCEPTED
         self._units[cmd_id] = units
         self._sequence += 1
         return True
-
-    def _take(self, length: int) -> tuple[int, ...]:
-        free = self._free
-        more = -(-(length - INLINE) // UNIT) if length > INLINE else 0
-        if len(free) <= more:
-            return ()
-        return (free.pop(),) if not more else tuple(free.pop() for _ in range(more + 1))
 
     def _store_rest(self, units: tuple[int, ...], rest: memoryview) -> None:
         for index, unit in enumerate(units[1:]):
@@ -157,7 +149,7 @@ class Journal:
         units = self._units.pop(cmd_id, None)
         if units:
             self._states[units[0]] = FREE
-            self._free.extend(units)
+            self.free.extend(units)
 
     def load(self) -> list[Record]:
         """Return all records, in order of arrival.
@@ -171,7 +163,7 @@ class Journal:
         """Take over the `records` of a predecessor."""
         self._units = {record.cmd_id: record.units for record in records}
         taken = {unit for record in records for unit in record.units}
-        self._free = [unit for unit in range(UNITS - 1, -1, -1) if unit not in taken]
+        self.free = [unit for unit in range(UNITS - 1, -1, -1) if unit not in taken]
         self._sequence = max((record.sequence + 1 for record in records), default=0)
         stale = {unit for unit, state in enumerate(self._states) if state != FREE} - taken
         for unit in stale:  # of a completion that counts
@@ -183,7 +175,7 @@ class Journal:
         self._memory[STATES : STATES + 4 * UNITS] = bytes(4 * UNITS)
         self._intent[0] = 0
         self._units.clear()
-        self._free = list(range(UNITS - 1, -1, -1))
+        self.free = list(range(UNITS - 1, -1, -1))
         self.move_to(position)
 
     def release(self) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from vscsihba.errors import RingCorruptError, TransportError
 from vscsihba.transport import TaskManagement
 
-_ID_MASK = 0xFFFF
-_GENERATION = _ID_MASK + 1
+ID_MASK = 0xFFFF
+"""The bits of a tag that are the kernel's cmd_id."""
+_GENERATION = ID_MASK + 1
 """A tag counts the ring's resets above the cmd_id: one from before is never taken for a new one."""
 
 
@@ -39,23 +40,15 @@ class OpenCommands:
         self.views[tag] = views
         return tag
 
-    @staticmethod
-    def cmd_id(tag: int) -> int:
-        """Return the kernel's name for a command."""
-        return tag & _ID_MASK
-
-    def owes(self, tag: int) -> bool:
-        """Tell whether an answer is owed; not for a command that a reset of the ring has ended.
+    def take_lost(self, tag: int) -> None:
+        """Forget a command that a reset of the ring has ended: its late completion is ignored.
 
         Raises:
-            TransportError: `tag` was never given out, or is answered already.
+            TransportError: `tag` was never given out, or is completed already.
         """
-        if tag in self._lost:
-            self._lost.remove(tag)
-            return False
-        if tag not in self.views:
+        if tag not in self._lost:
             raise TransportError(f"command {tag} is not open")
-        return True
+        self._lost.remove(tag)
 
     def lose(self) -> tuple[int, ...]:
         """Forget everything after a reset of the ring, and return the tags of what it ended."""

@@ -103,11 +103,8 @@ class Positions:
         """Return the entry after a slot that was fetched."""
         return self.step(slot, self._words[slot >> 2] & SIZE_MASK, self.fetched)
 
-    def advanced(self) -> bool:
-        """Return whether there are completions that the kernel has not been shown."""
-        return self.oldest_slot() - self.start != self.tail
-
     def store_tail(self) -> None:
         """Show the kernel every completion up to the completion position."""
-        memory_barrier()
+        if memory_barrier is not None:
+            memory_barrier()
         self._words[TAIL] = self.tail = self.completed - self.start

@@ -105,7 +105,8 @@ class Ring:
         words, memory, positions = self._words, self.memory, self._positions
         low, high, unpack = self._data.start, self._data.end, _REQUEST.unpack_from
         head, start = positions.head(), positions.fetched
-        memory_barrier()
+        if memory_barrier is not None:
+            memory_barrier()
         limit = self._limit(start, head)
         level = positions.oldest_slot() == start
         left = most
@@ -170,32 +171,29 @@ class Ring:
     def _hand_out(
         self, accept: Accept, cmd_id: int, place: tuple[int, int, int], views: list[memoryview]
     ) -> bool:
-        """Hand a command to the slow path; return False if the ring was reset meanwhile."""
-        start, cdb_off, end = place
-        commands, memory = self._commands, self.memory
-        generation = commands.generation
-        if self._take(cmd_id, start, memory[start:end], views):
-            accept(cmd_id + generation, bytes(memory[cdb_off:end]), views)
-        return commands.generation == generation
-
-    def _take(self, cmd_id: int, start: int, entry: memoryview, views: list[memoryview]) -> bool:
-        """Record a command of the slow path in the journal; refuse it if the journal is nearly full.
+        """Record a command in the journal and hand it to the slow path; refuse it if that has little room.
 
         In-place completions before it count from now on: behind the journal's position lie
         as many fetched slots as there are records.
 
+        Returns:
+            False if the ring was reset meanwhile.
+
         Raises:
             RingCorruptError: Its id is the one of another open command.
         """
-        journal, commands = self._journal, self._commands
+        start, cdb_off, end = place
+        journal, commands, memory = self._journal, self._commands, self.memory
+        generation = commands.generation
         tag = commands.admit(cmd_id, views)
         journal.move_to(self._positions.completed)
-        recorded = journal.accept(cmd_id, start, entry)
-        if not recorded:
+        if not journal.accept(cmd_id, start, memory[start:end]):
             self.refuse(tag)
-        elif journal.room < _RESERVE:
+        elif len(journal.free) < _RESERVE:
             self.complete(tag, _TASK_SET_FULL)
-        return tag in commands.views
+        else:
+            accept(tag, bytes(memory[cdb_off:end]), views)
+        return commands.generation == generation
 
     def _skip(self, start: int, len_op: int, head: int) -> tuple[int, int]:
         """Step over an entry that is no command; return the next one and the end of this fetch.

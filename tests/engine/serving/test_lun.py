@@ -16,6 +16,9 @@ from vscsihba import scsi
 from vscsihba.errors import RingCorruptError
 from vscsihba.loopback import Loopback
 
+COMPARE_AND_WRITE = bytes((0x89, *bytes(12), 1, 0, 0))
+"""Of one block, at LBA 0."""
+
 
 def test_a_slow_flush_holds_up_nobody() -> None:
     with slow_rig() as (rig, handler):
@@ -68,14 +71,11 @@ def test_a_bug_in_a_command_is_hardware_error(monkeypatch: pytest.MonkeyPatch) -
         assert rig.read(0, 1).status == GOOD
 
 
-def test_an_exclusive_command_waits_and_makes_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "vscsihba.engine.serving.task.scsi.lookup", lambda cdb: _Exclusive() if cdb[0] == 0 else None
-    )
+def test_an_exclusive_command_waits_and_makes_others_wait() -> None:
     with slow_rig() as (rig, handler):
         flush = rig.loopback.submit(FLUSH)
         assert handler.flushing.wait(10)
-        exclusive = rig.loopback.submit(bytes(6))
+        exclusive = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(1024))
         read = rig.loopback.submit(rw10(0x28, 0, 1), data_in=512)
         assert rig.served.busy
         assert not {exclusive, read} & set(rig.loopback.answers)
@@ -120,12 +120,6 @@ def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
         assert rig.write(0, b"x" * 512, flags=0x08).status == GOOD
         assert rig.run(bytes([0x04, 0, 0, 0, 0, 0])).status == GOOD
         assert rig.read(0, 1).data == bytes(512)
-
-
-class _Exclusive:
-    """A table row made exclusive."""
-
-    exclusive, starts_alone, idempotent = True, False, True
 
 
 def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_closed(

@@ -58,9 +58,10 @@ class Task:
     def of(cls, unit: scsi.LogicalUnit, tag: int, cdb: bytes, views: list[memoryview]) -> "Task":
         """Return the task that carries out `cdb` on `unit`."""
         buffer = Buffer(views)
-        task = cls(tag, cdb, buffer, unit.execute(cdb, buffer))
-        task.non_idempotent = not unit.idempotent(cdb)
-        if (row := scsi.lookup(cdb)) is not None:
+        row = scsi.lookup(cdb)
+        task = cls(tag, cdb, buffer, unit.execute(cdb, buffer, row))
+        task.non_idempotent = not unit.idempotent(cdb, row)
+        if row is not None:
             task.exclusive, task.alone = row.exclusive, row.starts_alone
         return task
 
