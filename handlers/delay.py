@@ -4,7 +4,6 @@ It delays each request by itself: several wait side by side, as they do in a net
 For a limit that they share, see `rate`.
 """
 
-import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.interceptor import VERBS, Interceptor, Request, Verb
-from vscsihba.handlers.options import FilePath, Seconds
+from vscsihba.handlers.interceptor import VERBS, Interceptor, Request, Trigger, Verb, is_triggered
+from vscsihba.handlers.options import Seconds
 
 
 class DelayHandler(Interceptor):
@@ -30,9 +29,7 @@ class DelayHandler(Interceptor):
         verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs to delay; all, if left out.")] = (
             VERBS
         )
-        trigger: Annotated[
-            FilePath, Meta(description="Requests only wait while a file of this name exists, if given.")
-        ] = ""
+        trigger: Trigger = ""
 
     options: Options
 
@@ -44,10 +41,6 @@ class DelayHandler(Interceptor):
     @contextmanager
     def around(self, request: Request) -> Iterator[None]:
         """Wait, then let the request go down."""
-        if request.verb in self.options.verbs and self._armed():
+        if request.verb in self.options.verbs and is_triggered(self.options.trigger):
             time.sleep(self.options.seconds)
         yield
-
-    def _armed(self) -> bool:
-        trigger = self.options.trigger
-        return not trigger or os.path.exists(trigger)  # noqa: PTH110  # a Path costs more

@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from vscsihba.errors import MediumError
 from vscsihba.handlers.base import Handler
-from vscsihba.handlers.interceptor import Interceptor, Request, Verb
-from vscsihba.handlers.options import Count, FilePath, Probability, Size
+from vscsihba.handlers.interceptor import Interceptor, Request, Trigger, Verb, is_triggered
+from vscsihba.handlers.options import Count, Probability, Size
 
 _MEDIUM = "medium"
 
@@ -34,7 +34,7 @@ class ErrorHandler(Interceptor):
         error: Annotated[
             str,
             Meta(
-                description="What a failure is: an errno such as ENOSPC, "
+                description="Kind of failure: an errno such as ENOSPC, "
                 'or "medium" for bytes that are lost, named by the first one of them.'
             ),
         ] = "EIO"
@@ -48,9 +48,7 @@ class ErrorHandler(Interceptor):
         )
         after: Annotated[Count, Meta(description="So many requests pass first.")] = 0
         count: Annotated[Count | None, Meta(description="How many fail; any number, if left out.")] = None
-        trigger: Annotated[
-            FilePath, Meta(description="Requests only fail while a file of this name exists, if given.")
-        ] = ""
+        trigger: Trigger = ""
         seed: Annotated[int, Meta(description="Chooses another sequence of luck.")] = 0
 
         def __post_init__(self) -> None:
@@ -80,25 +78,25 @@ class ErrorHandler(Interceptor):
 
     def _concerns(self, request: Request) -> bool:
         """Tell whether a request is of the kind that fails, where it fails."""
-        wanted = self.options
-        if request.verb not in wanted.verbs:
+        options = self.options
+        if request.verb not in options.verbs:
             return False
-        end = self.geometry.size if wanted.length is None else wanted.offset + wanted.length
+        end = self.geometry.size if options.length is None else options.offset + options.length
         whole = request.verb in ("flush", "resize", "crypto_erase")
-        return whole or (request.offset < end and request.offset + request.length > wanted.offset)
+        return whole or (request.offset < end and request.offset + request.length > options.offset)
 
     def _fails(self) -> bool:
         """Decide, and keep count."""
-        wanted = self.options
-        if wanted.trigger and not os.path.exists(wanted.trigger):  # noqa: PTH110  # a Path costs more
+        options = self.options
+        if not is_triggered(options.trigger):
             return False
         with self._lock:
-            if self._passed < wanted.after:
+            if self._passed < options.after:
                 self._passed += 1
                 return False
-            if wanted.count is not None and self._failed >= wanted.count:
+            if options.count is not None and self._failed >= options.count:
                 return False
-            if self._luck.random() >= wanted.probability:
+            if self._luck.random() >= options.probability:
                 return False
             self._failed += 1
             return True

@@ -4,19 +4,33 @@ Such a filter defines `around`, a context manager that is entered before a verb 
 and left after it. The bytes go by unseen. This module knows what is asked for, not what a filter makes of it.
 """
 
+import os
 from abc import abstractmethod
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from msgspec import Meta
 
 from vscsihba.block import ExtentStatus, Views
 from vscsihba.handlers.base import InlineVerbs
 from vscsihba.handlers.filter import PassThrough
+from vscsihba.handlers.options import FilePath
 
 Verb = Literal["read", "write", "flush", "unmap", "write_zeroes", "extents", "resize", "crypto_erase"]
-"""What can be asked of a handler."""
+"""The verbs of a handler."""
 VERBS: tuple[Verb, ...] = get_args(Verb)
+
+Trigger = Annotated[
+    FilePath, Meta(description="The filter only acts while a file of this name exists, if given.")
+]
+"""An option that switches a filter on and off while the disk is in use."""
+
+
+def is_triggered(trigger: str) -> bool:
+    """Return whether the file of a `Trigger` exists, or none was given."""
+    return not trigger or os.path.exists(trigger)  # noqa: PTH110  # a Path costs more
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Space, Views
 from vscsihba.errors import InUseError
-from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import BlockSize, Size
+from vscsihba.handlers.options import Size
 from vscsihba.handlers.shared.claims import NameClaim
+from vscsihba.handlers.sized import SizedSource
 from vscsihba.units import format_size
 
 PAGE = 64 << 10
@@ -25,22 +25,19 @@ _EXTENTS_WITHIN = 4096 * PAGE
 """Bytes of which `extents` tells at once, so that it stays quick."""
 
 
-class MemoryHandler(Handler):
+class MemoryHandler(SizedSource):
     """A disk in RAM."""
 
     name = "memory"
     example = "memory:1GiB"
-    never_blocks = True
     volatile = True
 
-    class Options(Handler.Options, kw_only=True):
+    class Options(SizedSource.Options, kw_only=True):
         """Options of the memory handler."""
 
-        size: Annotated[Size, Meta(description="Capacity, such as 1GiB.")]
         limit: Annotated[
             Size | None, Meta(description="Memory to use at most; writing more is answered like a full disk.")
         ] = None
-        block_size: Annotated[BlockSize, Meta(description="Logical block in bytes.")] = 512
         label: Annotated[
             str,
             Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),
@@ -53,17 +50,13 @@ class MemoryHandler(Handler):
         self._pages: dict[int, bytearray] = {}
         self._label = options.label or str(uuid.uuid4())
 
-    def check(self) -> None:
-        """Look whether a disk can have this size."""
-        self._shape(self.options.size)
-
     def open(self) -> None:
         """Begin with zeroes.
 
         Raises:
             InUseError: Another disk has the label, and so the same identity.
         """
-        self._geometry = self._shape(self.options.size)
+        super().open()
         with ExitStack() as opened:
             if self.options.label:
                 opened.enter_context(self._claim())
@@ -73,11 +66,6 @@ class MemoryHandler(Handler):
         """Forget everything."""
         self._pages.clear()
         self._opened.close()
-
-    @property
-    def geometry(self) -> Geometry:
-        """As the options say, or `resize` last said."""
-        return self._geometry
 
     @property
     def capabilities(self) -> Capabilities:
@@ -155,20 +143,16 @@ class MemoryHandler(Handler):
         return None if limit is None else Space(available=max(0, limit - used), used=used)
 
     def resize(self, size: int) -> None:
-        """Take a new size; what is cut off is forgotten."""
-        shape = self._shape(size)
-        if size < self._geometry.size:
-            self.unmap(size, self._geometry.size - size)
-        self._geometry = shape
+        """Take a new size in bytes; pages that are cut off are freed."""
+        before = self.geometry.size
+        super().resize(size)
+        if size < before:
+            self.unmap(size, before - size)
 
     def _claim(self) -> AbstractContextManager[None]:
         label = self.options.label
         taken = InUseError(f"another memory disk has the label {label!r}", cure="give each disk its own")
         return NameClaim(self.identity, shared=False, taken=taken)
-
-    def _shape(self, size: int) -> Geometry:
-        block = self.options.block_size
-        return Geometry(size, block_size=block, physical_block_size=block)
 
     def _zero(self, start: int, end: int) -> None:
         """Zero a range within one page, if the page is there."""

@@ -8,23 +8,19 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
-from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import BlockSize, Size
+from vscsihba.block import Capabilities, Extent, ExtentStatus, Views
+from vscsihba.handlers.sized import SizedSource
 
 
-class NullHandler(Handler):
+class NullHandler(SizedSource):
     """A disk that stores nothing."""
 
     name = "null"
     example = "null:1PiB"
-    never_blocks = True
 
-    class Options(Handler.Options, kw_only=True):
+    class Options(SizedSource.Options, kw_only=True):
         """Options of the null handler."""
 
-        size: Annotated[Size, Meta(description="Capacity, such as 1PiB.")]
-        block_size: Annotated[BlockSize, Meta(description="Logical block in bytes.")] = 512
         label: Annotated[
             str,
             Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),
@@ -35,19 +31,6 @@ class NullHandler(Handler):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._label = options.label or str(uuid.uuid4())
-
-    def check(self) -> None:
-        """Look whether a disk can have this size."""
-        self._shape(self.options.size)
-
-    def open(self) -> None:
-        """Take the size of the options."""
-        self._geometry = self._shape(self.options.size)
-
-    @property
-    def geometry(self) -> Geometry:
-        """As the options say, or `resize` last said."""
-        return self._geometry
 
     @property
     def capabilities(self) -> Capabilities:
@@ -76,11 +59,3 @@ class NullHandler(Handler):
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Show one hole."""
         return [ExtentStatus(Extent(offset, length), allocated=False, zero=True)]
-
-    def resize(self, size: int) -> None:
-        """Take a new size."""
-        self._geometry = self._shape(size)
-
-    def _shape(self, size: int) -> Geometry:
-        block = self.options.block_size
-        return Geometry(size, block_size=block, physical_block_size=block)

@@ -5,45 +5,19 @@ came from the wrong place. It checks writes, and stores nothing.
 """
 
 import struct
-from typing import Annotated
 
-from msgspec import Meta
-
-from vscsihba.block import Geometry, Views
+from vscsihba.block import Views
 from vscsihba.errors import MediumError
-from vscsihba.handlers.base import Handler
-from vscsihba.handlers.options import BlockSize, Size
+from vscsihba.handlers.sized import SizedSource
 
 _WORD = 8
 
 
-class PatternHandler(Handler):
+class PatternHandler(SizedSource):
     """A disk of which each eight bytes hold their own offset."""
 
     name = "pattern"
     example = "pattern:1TiB"
-    never_blocks = True
-
-    class Options(Handler.Options, kw_only=True):
-        """Options of the pattern handler."""
-
-        size: Annotated[Size, Meta(description="Capacity, such as 1TiB.")]
-        block_size: Annotated[BlockSize, Meta(description="Logical block in bytes.")] = 512
-
-    options: Options
-
-    def check(self) -> None:
-        """Look whether a disk can have this size."""
-        self._shape(self.options.size)
-
-    def open(self) -> None:
-        """Take the size of the options."""
-        self._geometry = self._shape(self.options.size)
-
-    @property
-    def geometry(self) -> Geometry:
-        """As the options say, or `resize` last said."""
-        return self._geometry
 
     def read(self, offset: int, views: Views) -> None:
         """Fill with the pattern."""
@@ -63,14 +37,6 @@ class PatternHandler(Handler):
                 at = next(at for at, (is_, be) in enumerate(zip(view, wanted, strict=True)) if is_ != be)
                 raise MediumError(offset + at, f"byte {offset + at} is written with what belongs elsewhere")
             offset += len(view)
-
-    def resize(self, size: int) -> None:
-        """Take a new size."""
-        self._geometry = self._shape(size)
-
-    def _shape(self, size: int) -> Geometry:
-        block = self.options.block_size
-        return Geometry(size, block_size=block, physical_block_size=block)
 
 
 def pattern(offset: int, length: int) -> bytes:

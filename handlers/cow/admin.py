@@ -21,7 +21,7 @@ _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class OverlayStatus:
     """The contents of an overlay.
 
     Attributes:
@@ -43,7 +43,7 @@ class Status:
     committing: bool
 
 
-def status(path: str) -> Status:
+def status(path: str) -> OverlayStatus:
     """Look into an overlay.
 
     Raises:
@@ -52,7 +52,7 @@ def status(path: str) -> Status:
     overlay = open_overlay(path, read_only=True)
     try:
         header = overlay.header
-        return Status(
+        return OverlayStatus(
             size=header.size,
             cluster_size=header.cluster_size,
             stored=sum(run.length for run in _runs(overlay, DATA)),

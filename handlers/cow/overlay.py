@@ -41,7 +41,7 @@ from vscsihba.handlers.cow.format import (
     place_of_cluster,
     place_of_sector,
 )
-from vscsihba.handlers.cow.overlay_note import Place, note_of
+from vscsihba.handlers.cow.overlay_note import FileId, note_of
 from vscsihba.handlers.shared import sectors, superblock
 from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 from vscsihba.handlers.shared.sectors import PER_SECTOR
@@ -75,7 +75,7 @@ class Overlay:
         HostError: It is no overlay, or is damaged.
     """
 
-    def __init__(self, store: Handler, place: Place, *, recover: bool | None = None) -> None:
+    def __init__(self, store: Handler, place: FileId, *, recover: bool | None = None) -> None:
         self.store = store
         self._place = place
         self._superblock = superblock.Superblock(store, MAGIC, _KIND)

@@ -20,7 +20,7 @@ _LONGEST = 3000
 """Bytes of a quoted path for which the head of a note has room."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class FileId(msgspec.Struct, frozen=True):
     """Where a file is, while the machine runs.
 
     Attributes:
@@ -33,7 +33,7 @@ class Place(msgspec.Struct, frozen=True):
     device: int
     inode: int
 
-    def is_same_file(self, other: "Place") -> bool:
+    def is_same_file(self, other: "FileId") -> bool:
         """Tell whether two places are one file, by whatever path."""
         return (self.device, self.inode) == (other.device, other.inode)
 
@@ -47,13 +47,13 @@ class Place(msgspec.Struct, frozen=True):
         return unquote(self.path, errors="replace")
 
 
-def place_of(path: str, status: os.stat_result) -> Place:
+def place_of(path: str, status: os.stat_result) -> FileId:
     """Return the place of an open file."""
     quoted = quote(os.fsencode(os.path.realpath(path)))
-    return Place(quoted if len(quoted) < _LONGEST else "", status.st_dev, status.st_ino)
+    return FileId(quoted if len(quoted) < _LONGEST else "", status.st_dev, status.st_ino)
 
 
-def note_of(session: str, place: Place, *, recover: bool | None = None) -> Recalled | None:
+def note_of(session: str, place: FileId, *, recover: bool | None = None) -> Recalled | None:
     """Return the note that a killed process has left for the file at `place`, None if there is none.
 
     Args:
@@ -70,7 +70,7 @@ def note_of(session: str, place: Place, *, recover: bool | None = None) -> Recal
         return None
     if found.about is None:  # of a release that did not note the file
         return found
-    meant = msgspec.json.decode(found.about, type=Place)
+    meant = msgspec.json.decode(found.about, type=FileId)
     if meant.is_same_file(place):
         return found
     if recover is False or _is_there(meant):
@@ -86,7 +86,7 @@ def note_of(session: str, place: Place, *, recover: bool | None = None) -> Recal
     )
 
 
-def _is_there(place: Place) -> bool:
+def _is_there(place: FileId) -> bool:
     """Tell whether a place still has the file that it had."""
     try:
         found = os.stat(unquote_to_bytes(place.path))  # noqa: PTH116  # a Path takes no bytes

@@ -26,7 +26,7 @@ from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.mirror.leg import LegStatus, MirrorLeg, Standing
 from vscsihba.handlers.mirror.mark import enlarge
 from vscsihba.handlers.mirror.metadata import MOST_LEGS
-from vscsihba.handlers.mirror.start import Wanted, close_all, open_members
+from vscsihba.handlers.mirror.start import StartOptions, close_all, open_members
 from vscsihba.handlers.mirror.sync import Progress, Synchroniser
 from vscsihba.handlers.options import MediumPath, Options, Seconds
 from vscsihba.handlers.shared.range_lock import RangeLock
@@ -136,8 +136,10 @@ class MirrorHandler(Fan):
         """
         said = self.options
         may_create = said.create and self.may_make
-        wanted = Wanted(said.path, may_create, said.region_size, said.overwrite, said.decide, self._timeout)
-        self._members = open_members(self._mirrored, wanted)
+        options = StartOptions(
+            said.path, may_create, said.region_size, said.overwrite, said.decide, self._timeout
+        )
+        self._members = open_members(self._mirrored, options)
         try:
             self._geometry = self._shape(self._members.metadata.size)
             self._sync = Synchroniser(self._members, said.retry or None)

@@ -17,7 +17,7 @@ from vscsihba.handlers.fan import Leg
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict
 from vscsihba.handlers.mirror.mark import FoundMark, is_empty, read_mark, write_mark
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, State, identity_text, short
-from vscsihba.handlers.shared.abandonable_pool import AbandonablePool, Outcome, attempt
+from vscsihba.handlers.shared.abandonable_pool import AbandonablePool, Future, attempt
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ class MirrorLeg:
         self.capabilities = Capabilities()
         self.overwrite = False
         self._stack = stack
-        self._lanes: AbandonablePool | None = None
+        self._pool: AbandonablePool | None = None
         self._inline = InlineVerbs()
         self._inline_use = threading.Lock()
-        self._given_up: list[Outcome[Any]] = []
+        self._given_up: list[Future[Any]] = []
 
     def __str__(self) -> str:
         """Name the leg as people know it."""
@@ -137,10 +137,10 @@ class MirrorLeg:
 
         What it is good for then is for others to say. A leg that opens too late is closed as soon as it has.
         """
-        if self._lanes is not None and not self._lanes.join(timeout):
+        if self._pool is not None and not self._pool.join(timeout):
             self.error = "what it was asked last has not ended yet"
             return None
-        self._lanes = lanes = AbandonablePool(f"leg{self.number}", self._stack.workers)
+        self._pool = pool = AbandonablePool(f"leg{self.number}", self._stack.workers)
         opened: list[Handler] = []
 
         def open_stack() -> str:
@@ -156,13 +156,13 @@ class MirrorLeg:
 
         self._at_end = close_stack
         try:
-            self.error = lanes.submit(open_stack).get(timeout)
+            self.error = pool.submit(open_stack).result(timeout)
             if opened:
                 self._disk = opened[0]
-                return lanes.submit(self._look).get(timeout)
+                return pool.submit(self._look).result(timeout)
         except OSError as error:
             self.error = str(error)
-        lanes.close(close_stack)
+        pool.close(close_stack)
         return None
 
     def _look(self) -> Handler:
@@ -187,13 +187,13 @@ class MirrorLeg:
         def empty() -> bool:
             return self.submit(
                 lambda disk: is_empty(disk, disk.geometry.size if metadata is None else metadata.size)
-            ).get(timeout)
+            ).result(timeout)
 
         def known(identity: str) -> bool:
-            return self.submit(lambda disk: disk.is_known_as(identity)).get(timeout)
+            return self.submit(lambda disk: disk.is_known_as(identity)).result(timeout)
 
         sizes = () if metadata is None else metadata.sizes
-        mark: FoundMark = self.submit(lambda disk: read_mark(disk, sizes)).get(timeout)
+        mark: FoundMark = self.submit(lambda disk: read_mark(disk, sizes)).result(timeout)
         return Candidate(str(self), self.identity, mark, empty, self.overwrite, known)
 
     def take(self, verdict: Verdict) -> None:
@@ -201,7 +201,7 @@ class MirrorLeg:
         self.uuid, self.event, self.marked_size = verdict.uuid, verdict.event, verdict.size
         self.overwrite = False
 
-    def begin_mark(self, metadata: Metadata) -> Outcome[None]:
+    def begin_mark(self, metadata: Metadata) -> Future[None]:
         """Let one of the leg's threads write its mark.
 
         Raises:
@@ -211,9 +211,9 @@ class MirrorLeg:
         own = msgspec.structs.replace(metadata, leg=self.uuid)
         return self.submit(lambda disk: write_mark(disk, own))
 
-    def give_up(self, outcome: Outcome[Any]) -> None:
+    def give_up(self, future: Future[Any]) -> None:
         """Note that nobody waits any more for a change of the leg, which may still be made."""
-        self._given_up = [each for each in (*self._given_up, outcome) if not each.is_done]
+        self._given_up = [each for each in (*self._given_up, future) if not each.is_done]
 
     def demand_answers(self) -> None:
         """Refuse to change anything while an earlier change may still be made.
@@ -223,18 +223,18 @@ class MirrorLeg:
         Raises:
             OSError: Such a change was given up, and has not ended.
         """
-        if self._given_up and not all(outcome.is_done for outcome in self._given_up):
+        if self._given_up and not all(future.is_done for future in self._given_up):
             raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
 
-    def submit(self, verb: Callable[[Handler], T]) -> Outcome[T]:
+    def submit(self, verb: Callable[[Handler], T]) -> Future[T]:
         """Let one of the leg's threads do something with it.
 
         Raises:
             OSError: It was dropped.
         """
-        assert self._lanes is not None  # noqa: S101  # a leg that was never open is not asked
+        assert self._pool is not None  # noqa: S101  # a leg that was never open is not asked
         disk = self._disk
-        return self._lanes.submit(lambda: verb(disk))
+        return self._pool.submit(lambda: verb(disk))
 
     def read_inline(self, views: Views, offset: int) -> int:
         """Read without blocking; see `vscsihba.handlers.base.InlineVerbs`."""
@@ -251,13 +251,13 @@ class MirrorLeg:
     def drop(self, error: Exception | str) -> None:
         """Use the leg no more, because of `error`, and close it when what it was asked has ended."""
         self.standing, self.error = Standing.GONE, str(error)
-        if self._lanes is not None:
-            self._lanes.close(self._at_end)
+        if self._pool is not None:
+            self._pool.close(self._at_end)
 
     def wait_until_closed(self) -> None:
         """Wait until a leg that was dropped is closed, but not for one that hangs."""
-        if self._lanes is not None:
-            self._lanes.join(_PATIENCE)
+        if self._pool is not None:
+            self._pool.join(_PATIENCE)
 
     def close(self) -> None:
         """Close the leg, once what it was asked has ended; one that hangs is left to the kernel.
@@ -266,7 +266,7 @@ class MirrorLeg:
             OSError: As the stack's close.
         """
         self.standing = Standing.GONE
-        if self._lanes is None:
+        if self._pool is None:
             return
         failures: list[OSError] = []
 
@@ -277,8 +277,8 @@ class MirrorLeg:
             except OSError as error:
                 failures.append(error)
 
-        self._lanes.close(close_stack)
-        if not self._lanes.join(_PATIENCE):
+        self._pool.close(close_stack)
+        if not self._pool.join(_PATIENCE):
             log.error("%s hangs, and is left open", self)
         if failures:
             raise failures[0]

@@ -98,23 +98,23 @@ class Members:
         """
         asked = self.standing(Standing.WHOLE, Standing.BEHIND) if legs is None else list(legs)
         failures: dict[MirrorLeg, OSError] = {}
-        outcomes = []
+        futures = []
         for leg in asked:
             try:
                 # Whatever goes wrong here, what was handed to other legs has to be waited for.
-                outcomes.append((leg, attempt(partial(leg.submit, verb))))
+                futures.append((leg, attempt(partial(leg.submit, verb))))
             except OSError as error:
                 failures[leg] = error
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        for leg, outcome in outcomes:
+        for leg, future in futures:
             try:
-                outcome.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except OSError as error:
                 failures[leg] = error
         if failures:
             with self._lock:
-                for leg, outcome in outcomes:
-                    leg.give_up(outcome)
+                for leg, future in futures:
+                    leg.give_up(future)
             self.judge(asked if sure is None else [*asked, sure], failures)
         if self.record.is_due:
             self.keep()
@@ -140,7 +140,7 @@ class Members:
         failures: dict[MirrorLeg, OSError] = {}
         for leg in legs:
             try:
-                found = leg.submit(verb).get(self.timeout)
+                found = leg.submit(verb).result(self.timeout)
             except OSError as error:
                 failures[leg] = error
                 continue
@@ -278,7 +278,7 @@ class Members:
                 raise
         try:
             if leg.standing is not Standing.GONE and leg.has_room:
-                leg.submit(erase_mark).get(self.timeout)
+                leg.submit(erase_mark).result(self.timeout)
         except OSError as error:
             log.warning("mirror %s: the mark of %s stays: %s", self.metadata.uuid, leg, error)
         leg.drop("it was removed")
@@ -328,8 +328,8 @@ class Members:
             raise UsageError(
                 f"its blocks of {leg.geometry.block_size} bytes are larger than those of the mirror"
             )
-        leg.has_room = leg.submit(lambda disk: make_room(disk, size)).get(self.timeout)
-        leg.geometry = leg.submit(lambda disk: disk.geometry).get(self.timeout)
+        leg.has_room = leg.submit(lambda disk: make_room(disk, size)).result(self.timeout)
+        leg.geometry = leg.submit(lambda disk: disk.geometry).result(self.timeout)
         entry = self.metadata.entry(verdict.uuid)
         without_mark = entry is not None and entry.event == 0 and leg.geometry.size >= size
         if not leg.has_room and not without_mark:

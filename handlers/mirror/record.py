@@ -13,7 +13,7 @@ import msgspec
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.metadata import MOST_ENTRIES, LegEntry, Metadata
 from vscsihba.handlers.mirror.state import MirrorState
-from vscsihba.handlers.shared.abandonable_pool import Outcome, attempt
+from vscsihba.handlers.shared.abandonable_pool import Future, attempt
 
 
 class Record:
@@ -80,23 +80,23 @@ class Record:
         if not self._is_enough({leg.uuid for leg in used}):
             return {}
         failures: dict[MirrorLeg, OSError] = {}
-        outcomes: list[tuple[MirrorLeg, Outcome[None]]] = []
+        futures: list[tuple[MirrorLeg, Future[None]]] = []
         for leg in used:
             try:
-                outcomes.append((leg, leg.begin_mark(self._proposal)))
+                futures.append((leg, leg.begin_mark(self._proposal)))
             except OSError as error:
                 failures[leg] = error
-        return failures | self._await(outcomes)
+        return failures | self._await(futures)
 
-    def _await(self, outcomes: Iterable[tuple[MirrorLeg, Outcome[None]]]) -> dict[MirrorLeg, OSError]:
+    def _await(self, futures: Iterable[tuple[MirrorLeg, Future[None]]]) -> dict[MirrorLeg, OSError]:
         failures: dict[MirrorLeg, OSError] = {}
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        for leg, outcome in outcomes:
+        for leg, future in futures:
             try:
-                outcome.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except OSError as error:
                 failures[leg] = error
-                leg.give_up(outcome)
+                leg.give_up(future)
             else:
                 leg.event, leg.marked_size = self._proposal.event, self._proposal.size
                 self._written.add(leg.uuid)
@@ -146,7 +146,7 @@ class Record:
         mine = leg.entry("behind")
         entries = tuple(entry for entry in self.metadata.legs if entry.uuid != leg.uuid)
         metadata = msgspec.structs.replace(self.metadata, event=self._highest, legs=(*entries, mine))
-        leg.begin_mark(metadata).get(self._timeout)
+        leg.begin_mark(metadata).result(self._timeout)
         leg.event, leg.marked_size = metadata.event, metadata.size
 
     def _propose(self, legs: list[MirrorLeg], joining: Collection[MirrorLeg], size: int | None) -> Metadata:

@@ -22,7 +22,7 @@ _Found = Mapping[MirrorLeg, Candidate]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StartOptions:
     """Options of a document for a mirror that is opened.
 
     Attributes:
@@ -42,7 +42,7 @@ class Wanted:
     timeout: float | None
 
 
-def open_members(legs: Sequence[MirrorLeg], wanted: Wanted) -> Members:
+def open_members(legs: Sequence[MirrorLeg], options: StartOptions) -> Members:
     """Open the legs that can be opened, and return them once they and the state file have begun a session.
 
     Raises:
@@ -54,24 +54,24 @@ def open_members(legs: Sequence[MirrorLeg], wanted: Wanted) -> Members:
         raise UsageError("two legs of the mirror are the same")
     if len(legs) > MOST_LEGS:
         raise UsageError(f"a mirror has at most {MOST_LEGS} legs")
-    state = MirrorState(wanted.path) if os.path.lexists(wanted.path) else None
+    state = MirrorState(options.path) if os.path.lexists(options.path) else None
     try:
-        found = _look(legs, None if state is None else state.metadata, wanted.timeout)
+        found = _look(legs, None if state is None else state.metadata, options.timeout)
         candidates = list(found.values())
-        if same_mirror(wanted.path, None if state is None else state.metadata, candidates) is None:
-            new = _plan(legs, found, wanted)
-            create_state(wanted.path, new)
-            state = MirrorState(wanted.path)
-            return _begin(legs, found, Members(list(legs), state, new, wanted.timeout), first=legs[0])
+        if same_mirror(options.path, None if state is None else state.metadata, candidates) is None:
+            new = _plan(legs, found, options)
+            create_state(options.path, new)
+            state = MirrorState(options.path)
+            return _begin(legs, found, Members(list(legs), state, new, options.timeout), first=legs[0])
         copy = None if state is None else state.metadata
-        metadata, log_counts = choose(wanted.path, copy, candidates, wanted.decide)
+        metadata, log_counts = choose(options.path, copy, candidates, options.decide)
         if state is None:
-            _demand_create(wanted)
-            create_state(wanted.path, metadata)
-            state = MirrorState(wanted.path)
+            _demand_create(options)
+            create_state(options.path, metadata)
+            state = MirrorState(options.path)
         if not log_counts:
             state.mark_all()
-        return _begin(legs, found, Members(list(legs), state, metadata, wanted.timeout), first=None)
+        return _begin(legs, found, Members(list(legs), state, metadata, options.timeout), first=None)
     except BaseException:
         close_all(legs, state)
         raise
@@ -150,14 +150,14 @@ def _place(leg: MirrorLeg, candidate: Candidate, members: Members, *, is_first: 
         leg.drop(error)
 
 
-def _demand_create(wanted: Wanted) -> None:
-    if not wanted.create:
-        raise UsageError(f"{wanted.path}: no such mirror", cure='make it with "create": true')
+def _demand_create(options: StartOptions) -> None:
+    if not options.create:
+        raise UsageError(f"{options.path}: no such mirror", cure='make it with "create": true')
 
 
-def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], wanted: Wanted) -> Metadata:
+def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], options: StartOptions) -> Metadata:
     """Return the metadata of a new mirror: the first leg has all the data, the others have none of it."""
-    _demand_create(wanted)
+    _demand_create(options)
     for leg in legs:
         if leg not in found:
             raise HostError(f"{leg} of the new mirror cannot be opened: {leg.error}")
@@ -167,7 +167,7 @@ def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], wanted: 
     if any(leg.geometry.size < first.geometry.size for leg in others):
         raise UsageError("a leg of the new mirror is smaller than the first one", cure="enlarge it")
     for leg in others:
-        if not wanted.overwrite and (found[leg].mark.damage or not found[leg].is_empty()):
+        if not options.overwrite and (found[leg].mark.damage or not found[leg].is_empty()):
             raise UsageError(
                 f"{leg} is not empty, and a new mirror would overwrite it with the data of {first}",
                 cure='leave it out, empty it, or say "overwrite": true',
@@ -178,8 +178,8 @@ def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], wanted: 
         uuid=str(uuid4()),
         event=0,
         session="",
-        size=_size_of(first, wanted.timeout),
-        region_size=wanted.region_size,
+        size=_size_of(first, options.timeout),
+        region_size=options.region_size,
         legs=(entry,),
     )
 
@@ -187,10 +187,10 @@ def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], wanted: 
 def _size_of(first: MirrorLeg, timeout: float | None) -> int:
     """Return the size of the disk of a new mirror: that of its first leg, unless an empty one cannot grow."""
     size = first.geometry.size
-    if first.submit(lambda disk: make_room(disk, size)).get(timeout):
+    if first.submit(lambda disk: make_room(disk, size)).result(timeout):
         return size
     smaller = size // SLOT * SLOT - MARK
-    if smaller <= 0 or not first.submit(lambda disk: is_empty(disk, size)).get(timeout):
+    if smaller <= 0 or not first.submit(lambda disk: is_empty(disk, size)).result(timeout):
         raise UsageError(
             f"{first} holds data and has no room for a mark behind them: "
             f"it has {size} bytes, and {length_with_mark(size)} are needed",

@@ -75,7 +75,7 @@ class _Piece(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SgResult:
     """How a device has answered.
 
     Attributes:
@@ -97,7 +97,7 @@ class Outcome:
         return self.sense[1 if is_descriptor else 2] & 0x0F
 
 
-def send(fd: int, cdb: bytes, views: Views, direction: Direction, timeout: float) -> Outcome:
+def send(fd: int, cdb: bytes, views: Views, direction: Direction, timeout: float) -> SgResult:
     """Send a command and wait for its answer.
 
     Args:
@@ -132,7 +132,7 @@ def send(fd: int, cdb: bytes, views: Views, direction: Direction, timeout: float
     fcntl.ioctl(fd, _SG_IO, header)
     _demand_status(header)
     moved = max(0, min(length, length - header.resid))
-    return Outcome(header.status & 0x7E, bytes(sense[: header.sb_len_wr]), moved)
+    return SgResult(header.status & 0x7E, bytes(sense[: header.sb_len_wr]), moved)
 
 
 def most_bytes(fd: int) -> int:
@@ -143,7 +143,7 @@ def most_bytes(fd: int) -> int:
         return 0
 
 
-def _send_in_one_piece(fd: int, cdb: bytes, views: Views, direction: Direction, timeout: float) -> Outcome:
+def _send_in_one_piece(fd: int, cdb: bytes, views: Views, direction: Direction, timeout: float) -> SgResult:
     """Send a command whose data is in too many pieces for the kernel."""
     buffer = Buffer(views)
     with mmap.mmap(-1, buffer.length) as whole:

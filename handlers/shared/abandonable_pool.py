@@ -1,7 +1,7 @@
-"""AbandonablePool: threads that run requests which may hang, so that who asked need not.
+"""AbandonablePool: threads that run requests which may hang, so that their callers never do.
 
 They are daemons: a request that never returns keeps neither its caller nor the process. Any failure of a
-request, also one that no contract names, reaches whoever waits for it as an ``OSError``.
+request, also one that no contract names, reaches the caller as an ``OSError``.
 """
 
 import errno
@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Outcome(Generic[T]):
+class Future(Generic[T]):
     """The result of a request, once it is there."""
 
     def __init__(self, job: Callable[[], T]) -> None:
@@ -24,10 +24,10 @@ class Outcome(Generic[T]):
         self._result: list[T] = []
 
     def run(self) -> None:
-        """Do it, in the calling thread."""
+        """Run the request in the calling thread."""
         try:
             self._result.append(self._job())
-        except BaseException as error:  # noqa: BLE001  # whatever it is, whoever asked must not wait
+        except BaseException as error:  # noqa: BLE001  # its caller must not wait for ever
             self._error = error
         self._pending.release()
 
@@ -36,7 +36,7 @@ class Outcome(Generic[T]):
         """Whether it has ended, one way or the other."""
         return not self._pending.locked()
 
-    def get(self, timeout: float | None) -> T:
+    def result(self, timeout: float | None) -> T:
         """Wait for the result.
 
         Raises:
@@ -58,14 +58,14 @@ class Outcome(Generic[T]):
 
 
 def attempt(job: Callable[[], T]) -> T:
-    """Do something in the calling thread, and let any failure be an ``OSError``.
+    """Run a request in the calling thread, and turn any failure into an ``OSError``.
 
     Raises:
-        OSError: As `Outcome.get`.
+        OSError: As `Future.result`.
     """
-    outcome = Outcome(job)
-    outcome.run()
-    return outcome.get(None)
+    future = Future(job)
+    future.run()
+    return future.result(None)
 
 
 class AbandonablePool:
@@ -75,30 +75,30 @@ class AbandonablePool:
         self._name = name
         self._limit = limit
         self._busy = self._started = self._running = 0
-        self._jobs: SimpleQueue[Outcome[Any] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Future[Any] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
         self._ended = threading.Event()
         self._last: Callable[[], None] | None = None
 
-    def submit(self, job: Callable[[], T]) -> Outcome[T]:
+    def submit(self, job: Callable[[], T]) -> Future[T]:
         """Let a thread run `job`.
 
         Raises:
-            OSError: The lanes are closed, or no thread can be started.
+            OSError: The pool is closed, or no thread can be started.
         """
-        outcome = Outcome(job)
+        future = Future(job)
         with self._lock:
             if self._closed:
                 raise OSError(errno.ENODEV, "it is not used any more")
             if self._running < min(self._busy + 1, self._limit):
                 self._start()
             self._busy += 1
-            self._jobs.put(outcome)
-        return outcome
+            self._jobs.put(future)
+        return future
 
     def close(self, last: Callable[[], None] | None = None) -> None:
-        """Take no more; the threads end when what they were given has ended.
+        """Take no more requests; the threads end when those that they have are done.
 
         Args:
             last: Called once by the last thread to end, or now if there is none.
@@ -118,7 +118,7 @@ class AbandonablePool:
         return self._ended.wait(timeout)
 
     def _start(self) -> None:
-        """Start another thread; where that fails, those that run have to do."""
+        """Start another thread; where that fails, the running ones have to do."""
         thread = threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True)
         try:
             thread.start()
@@ -130,11 +130,11 @@ class AbandonablePool:
         self._running += 1
 
     def _work(self) -> None:
-        while (outcome := self._jobs.get()) is not None:
-            outcome.run()
+        while (future := self._jobs.get()) is not None:
+            future.run()
             with self._lock:
                 self._busy -= 1
-            del outcome  # a waiting thread must not keep the memory of a request alive
+            del future  # a waiting thread must not keep the memory of a request alive
         with self._lock:
             self._running -= 1
             is_last = not self._running

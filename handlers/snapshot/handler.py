@@ -27,7 +27,7 @@ from vscsihba.handlers.snapshot.snapshot_set import SnapshotInfo, SnapshotSet, c
 log = logging.getLogger(__name__)
 
 
-class Named(Options):
+class SnapshotName(Options):
     """Properties of one snapshot."""
 
     name: Annotated[str, Meta(description="Its name.", min_length=1)]
@@ -179,16 +179,18 @@ class SnapshotHandler(Transform):
             "list": Action(
                 "list the snapshots, the oldest first", NoArguments, lambda _, __: self.snapshots()
             ),
-            "take": Action("make a snapshot of the disk as it is", Named, lambda of, _: self.take(of.name)),
+            "take": Action(
+                "make a snapshot of the disk as it is", SnapshotName, lambda of, _: self.take(of.name)
+            ),
             "roll_back": Action(
                 "make the disk what it was when a snapshot was taken",
-                Named,
+                SnapshotName,
                 lambda to, progress: self.roll_back(to.name, progress=progress),
                 disturbs=True,
             ),
             "delete": Action(
                 "delete a snapshot",
-                Named,
+                SnapshotName,
                 lambda the, progress: self.delete(the.name, progress=progress),
             ),
             "tidy": Action(

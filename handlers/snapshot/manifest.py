@@ -29,7 +29,7 @@ BASE = ""
 """What the lowest layers lie on."""
 
 
-class Named(msgspec.Struct, frozen=True):
+class SnapshotEntry(msgspec.Struct, frozen=True):
     """A snapshot.
 
     Attributes:
@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cluster_size: int
     layers: dict[str, str]
     active: str
-    snapshots: dict[str, Named] = {}
+    snapshots: dict[str, SnapshotEntry] = {}
 
     def lineage(self, layer: str) -> list[str]:
         """Return a layer and those below it, from the top down."""
@@ -102,7 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             )
         return msgspec.structs.replace(
             self,
-            snapshots={**self.snapshots, name: Named(self.active, time.time())},
+            snapshots={**self.snapshots, name: SnapshotEntry(self.active, time.time())},
             layers={**self.layers, layer: self.active},
             active=layer,
         )
