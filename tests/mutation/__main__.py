@@ -37,7 +37,7 @@ def examine(target: Target, wanted: argparse.Namespace) -> None:
             verdicts[verdict.key] = verdict
             results.keep(target, list(verdicts.values()))
             if not verdict.noticed:
-                print(f"survived: {target.path}:{verdict.line}: {verdict.what}", flush=True)
+                print(f"survived: {target.path}:{verdict.line}: {verdict.what} {verdict.by}", flush=True)
     survivors = sum(not verdict.noticed for verdict in verdicts.values())
     print(
         f"{target.path}: {len(to_try)} mutants tried now, {len(verdicts)} of {len(every)} so far, "

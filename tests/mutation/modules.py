@@ -29,10 +29,10 @@ class Target:
 
 
 _HANDLERS: Final = "tests/handlers"
-_COW: Final = f"{_HANDLERS}/cow/test_cow.py"
+_COW: Final = f"{_HANDLERS}/cow"
 _DURABLE: Final = "tests/sim/test_durable_files.py"
-_ENCRYPT: Final = f"{_HANDLERS}/encrypt/test_encrypt.py"
-_MIRROR: Final = (f"{_HANDLERS}/mirror/test_mirror_marks.py", f"{_HANDLERS}/mirror/test_mirror.py")
+_ENCRYPT: Final = f"{_HANDLERS}/encrypt"
+_MIRROR: Final = f"{_HANDLERS}/mirror"
 _SIM: Final = "tests/sim/test_exhaustive.py"
 
 TARGETS: Final = (
@@ -40,7 +40,10 @@ TARGETS: Final = (
         "handlers/shared/durable.py",
         (f"{_HANDLERS}/shared/test_durable.py", _DURABLE),
     ),
-    Target("handlers/file/making.py", (f"{_HANDLERS}/file/test_file.py", _DURABLE)),
+    Target(
+        "handlers/file/making.py",
+        (f"{_HANDLERS}/file/test_file.py", f"{_HANDLERS}/file/test_making.py", _DURABLE),
+    ),
     Target("handlers/file/direct.py", (f"{_HANDLERS}/file/test_file.py",)),
     Target("handlers/file/sync.py", (f"{_HANDLERS}/file/test_file.py",)),
     Target("handlers/shared/superblock.py", (f"{_HANDLERS}/shared/test_superblock.py",)),
@@ -49,19 +52,16 @@ TARGETS: Final = (
         (f"{_HANDLERS}/shared/test_tmpfs_store.py", _COW),
     ),
     Target("handlers/cow/overlay.py", (_COW, _SIM, "-k", "cow")),
-    Target("handlers/cow/overlay_file.py", (_COW, f"{_HANDLERS}/cow/test_cow_admin.py")),
+    Target("handlers/cow/overlay_file.py", (_COW,)),
     Target("handlers/cow/disk.py", (_COW, _SIM, "-k", "cow")),
-    Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot/test_snapshot.py",)),
+    Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
     Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),
-    Target("handlers/mirror/sync.py", _MIRROR),
-    Target("handlers/mirror/state.py", (_DURABLE, *_MIRROR)),
-    Target("handlers/mirror/members.py", _MIRROR),
+    Target("handlers/mirror/sync.py", (_MIRROR,)),
+    Target("handlers/mirror/state.py", (_DURABLE, _MIRROR)),
+    Target("handlers/mirror/members.py", (_MIRROR,)),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
-    Target(
-        "handlers/encrypt/luks2.py",
-        (_ENCRYPT, f"{_HANDLERS}/encrypt/test_encrypt_admin.py"),
-    ),
+    Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),
     Target("vscsihba/tcmu/ring.py", ("tests/tcmu",)),
     Target("vscsihba/tcmu/journal.py", ("tests/tcmu/test_journal.py",)),
     Target("vscsihba/tcmu/completions.py", ("tests/tcmu",)),

@@ -27,7 +27,7 @@ import pytest
 from tests.mutation.children import in_a_child
 from tests.mutation.modules import Target
 from tests.mutation.mutants import Mutant
-from tests.mutation.session import Quickest, Session, limit, options
+from tests.mutation.session import NOT_EXECUTED, Quickest, Session, limit, options
 
 TOP: Final = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ class Verdict:
         what: The fault.
         number: How many mutants with the same code and fault come before it.
         noticed: A test failed, or did not end.
-        by: The test that failed, "time" if the tests did not end.
+        by: The test that failed, "time" if the tests did not end, a remark if no test executes the line.
         seconds: How long that took.
     """
 
@@ -121,7 +121,8 @@ def _import_beforehand(modules: Sequence[str]) -> None:
 
 def _verdict(mutant: Mutant, by: str, hung: bool, seconds: float) -> Verdict:
     by = "time" if hung else by
-    return Verdict(mutant.line, mutant.code, mutant.what, mutant.number, bool(by), by, round(seconds, 2))
+    noticed = by not in ("", NOT_EXECUTED)
+    return Verdict(mutant.line, mutant.code, mutant.what, mutant.number, noticed, by, round(seconds, 2))
 
 
 def _collect_and_try(target: Target, mutants: Sequence[Mutant], temporary: str, results: int) -> None:

@@ -23,6 +23,9 @@ _MOST_EXAMPLES: Final = 25
 _SETTINGS: Final = "_hypothesis_internal_use_settings"
 _BASELINE_LIMIT: Final = 1800.0
 
+NOT_EXECUTED: Final = "no test executes it"
+_NOT_EXECUTED: Final = {"by": NOT_EXECUTED, "hung": False, "seconds": 0.0}
+
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -128,36 +131,24 @@ class Session:
         chosen.sort(key=lambda item: measured[item.nodeid][0])
         code = compile(mutant.tree, self._path, "exec")
 
-        def work() -> str | None:
-            return run_until_failure(chosen) if functions.swap(code) else None
-
         if not chosen:
-            self._send({"index": index, "cold": True})
+            cold = functions.runs_at_import(code)
+            self._send({"index": index, **({"cold": True} if cold else _NOT_EXECUTED)})
             return
+
+        def work() -> dict[str, object]:
+            return {"by": run_until_failure(chosen)} if functions.swap(code) else {"cold": True}
+
         began = time.monotonic()
-        by, hung = in_a_child(work_or_cold(work), limit(sum(measured[item.nodeid][0] for item in chosen)))
-        seconds = time.monotonic() - began
-        if by == {"cold": True}:
-            self._send({"index": index, "cold": True})
-        else:
-            by = "the process ended" if by is None and not hung else by
-            self._send({"index": index, "by": by or "", "hung": hung, "seconds": seconds})
+        told, hung = in_a_child(work, limit(sum(measured[item.nodeid][0] for item in chosen)))
+        told = told or {"by": "the process ended"}
+        self._send({"index": index, "hung": hung, "seconds": time.monotonic() - began, **told})
 
 
 def _foreign_modules() -> list[str]:
     """Return the names of the imported modules that are not this project's."""
     own = ("vscsihba", "handlers", "configfs", "tests", "__main__", "conftest")
     return [name for name in sys.modules if name.partition(".")[0] not in own]
-
-
-def work_or_cold(work: Callable[[], str | None]) -> Callable[[], object]:
-    """Return work that tells apart "not in use" (None) from a name."""
-
-    def told() -> object:
-        by = work()
-        return {"cold": True} if by is None else by
-
-    return told
 
 
 def statement(source: str, line: int) -> frozenset[int]:

@@ -29,17 +29,22 @@ class Functions:
             if type(each) is FunctionType and os.path.realpath(each.__code__.co_filename) == path
         ]
 
+    def runs_at_import(self, mutated: CodeType) -> bool:
+        """Return whether the fault of a module is in code that ran when the module was imported."""
+        changed = self._changed(mutated)
+        innermost = [
+            code for code in changed.values() if not any(_key(each) in changed for each in _inside(code))
+        ]
+        return not all(code.co_flags & CO_OPTIMIZED for code in innermost)
+
     def swap(self, mutated: CodeType) -> bool:
         """Give the functions the code of a module with one fault.
 
         Returns:
             Whether the fault is in use now. It is not if it is in code that ran at import.
         """
-        changed = {_key(code): code for code in _nested(mutated) if code != self._original.get(_key(code))}
-        innermost = [
-            code for code in changed.values() if not any(_key(each) in changed for each in _inside(code))
-        ]
-        if self._ambiguous & changed.keys() or not all(code.co_flags & CO_OPTIMIZED for code in innermost):
+        changed = self._changed(mutated)
+        if self._ambiguous & changed.keys() or self.runs_at_import(mutated):
             return False
         swapped = False
         for function in self._found:
@@ -50,6 +55,9 @@ class Functions:
                     return False
                 swapped = True
         return swapped
+
+    def _changed(self, mutated: CodeType) -> dict[Key, CodeType]:
+        return {_key(code): code for code in _nested(mutated) if code != self._original.get(_key(code))}
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

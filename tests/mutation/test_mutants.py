@@ -54,6 +54,9 @@ def h(queue):
 
 class C:
     last: int = 4
+
+def unused():
+    return 5
 """
 TESTS = """\
 import os
@@ -102,6 +105,7 @@ def test_a_fault_that_no_test_notices_survives(tmp_path: Path, monkeypatch: pyte
         (10, "leave out 'queue.append(1)'", "time"),
         (10, "1 -> 2", ""),
         (13, "4 -> 5", "test_it.py::test_c"),
+        (16, "5 -> 6", "no test executes it"),
     }
     assert len((tmp_path / "examples").read_text().split()) <= 100
 

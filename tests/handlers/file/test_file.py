@@ -14,6 +14,7 @@ from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, Usa
 from vscsihba.handlers.base import Mover, batched
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.file import inline as file_inline
+from vscsihba.handlers.file import making
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.file.direct import DirectFile
 from vscsihba.handlers.file.handler import FileHandler
@@ -139,6 +140,12 @@ def test_create_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_create_leaves_a_file_alone_that_appears_after_the_check(image: Path) -> None:
+    with pytest.raises(HostError, match=r"a\.img: File exists"):
+        making.create(str(image), 4096)
+    assert image.read_bytes() == CONTENT
+
+
 def test_create_needs_a_size(image: Path) -> None:
     with pytest.raises(ConfigError, match='"create" needs a "size"'):
         build(document(image, create=True))
@@ -190,6 +197,25 @@ def test_storage_can_be_set_aside_or_written(tmp_path: Path) -> None:
         with build(document(path, create=True, size="3MiB", preallocation=preallocation)) as disk:
             assert path.stat().st_blocks * 512 >= 3 << 20
             assert not any(read(disk, 0, 3 << 20))
+
+
+def test_a_full_file_is_written_exactly_up_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[int, int]] = []
+    pwritev = os.pwritev
+
+    def note(fd: int, views: Any, offset: int) -> int:
+        done = pwritev(fd, views, offset)
+        written.append((offset, offset + done))
+        return done
+
+    monkeypatch.setattr(os, "pwritev", note)
+    size = (2 << 20) + 1536
+    with build(document(tmp_path / "full.img", create=True, size=size, preallocation="full")):
+        pass
+    assert [start for start, _ in written] == [0, *(end for _, end in written[:-1])]
+    assert written[-1][1] == (tmp_path / "full.img").stat().st_size == size
 
 
 def test_storage_is_set_aside_for_a_new_file_only(image: Path) -> None:
@@ -948,6 +974,37 @@ def test_a_template_that_can_be_none(tmp_path: Path, template: str, message: str
     with pytest.raises(UsageError, match=message):
         stack.check()
     assert not path.exists()
+
+
+def test_a_template_may_be_on_a_read_only_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tmp_path / "golden.img"
+    template.write_bytes(b"gold" * 1024)
+    real = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **keywords: Any) -> int:
+        if str(path) == str(template) and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+    before = open_files()
+    path = tmp_path / "a.img"
+    with build({"handler": "file", "path": str(path), "copy_of": str(template)}) as disk:
+        assert read(disk, 0, 4096) == b"gold" * 1024
+    assert open_files() == before
+
+
+def test_a_copy_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    template, path = tmp_path / "golden.img", tmp_path / "a.img"
+    template.write_bytes(bytes(4096))
+    monkeypatch.setattr("vscsihba.handlers.file.reflink.copy_file", refuse)
+    with pytest.raises(HostError, match=r"a\.img: No space left on device"):
+        build({"handler": "file", "path": str(path), "copy_of": str(template)}).open()
 
 
 def test_a_template_that_is_written_is_not_copied(tmp_path: Path) -> None:
