@@ -38,7 +38,7 @@ class Copy:
     def give_up(self, _outcome: "Copy") -> None:
         pass
 
-    def get(self, _timeout: float | None) -> None:
+    def result(self, _timeout: float | None) -> None:
         self.save(cast("Metadata", self.metadata))
 
 
