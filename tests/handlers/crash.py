@@ -30,11 +30,11 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from tests.handlers.model import read
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.shared import linux, tmpfs_store
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import read
 
 SECTOR = 512
 ZEROES = bytes(SECTOR)

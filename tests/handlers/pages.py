@@ -40,9 +40,10 @@ def examples(page: str) -> list[Any]:
 
 
 def from_tutorial(directory: Path, name: str) -> Path:
-    """Save the handler `name` of the tutorial as a file of that name, and return it."""
+    """Save the handler or test `name` of the tutorial as a file of that name, and return it."""
     blocks = _CODE.findall((PAGES / "tutorial.md").read_text())
-    (code,) = [code for code in blocks if f'name = "{name}"' in code]
+    words = "as_tests(" if name.startswith("test_") else f'name = "{name}"'
+    (code,) = [code for code in blocks if words in code]
     path = directory / f"{name}.py"
     path.write_text(code)
     return path

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from tests.handlers.mirror.test_mirror import eventually
-from tests.handlers.model import read, write
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.actions import ask, find, quiet
 from vscsihba.handlers.stack import Stack, build
+from vscsihba.testing.disk_model import read, write
 
 SIZE = 1 << 20
 

@@ -1,5 +1,5 @@
-from tests.handlers.model import DiskModel, as_tests, read, write
 from vscsihba.handlers.stack import Document, Stack, build
+from vscsihba.testing.disk_model import DiskModel, as_tests, read, write
 
 SIZE = 1 << 20
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import read, write
 
 MEMORY: Document = {"handler": "memory", "size": "1MiB"}
 

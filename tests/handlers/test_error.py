@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.errors import ConfigError, MediumError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.stack import Stack, build
+from vscsihba.testing.disk_model import read, write
 
 
 def failing(**options: object) -> Stack:

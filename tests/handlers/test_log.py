@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import read, write
 
 MEMORY: Document = {"handler": "memory", "size": "1MiB", "label": "m"}
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import KIB, DiskModel, as_tests, read, write
 from vscsihba.block import Space
 from vscsihba.errors import InUseError
 from vscsihba.handlers.memory import PAGE
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 
 class MemoryModel(DiskModel):

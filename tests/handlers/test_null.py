@@ -1,6 +1,6 @@
-from tests.handlers.model import read, write
 from vscsihba.block import Extent, ExtentStatus
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import read, write
 
 
 def test_reads_zeroes_whatever_was_written() -> None:

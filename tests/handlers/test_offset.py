@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import KIB, DiskModel, as_tests, read, write
 from vscsihba.errors import ConfigError, MediumError, UsageError
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 START = 128 * KIB
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.handlers.model import read, write
 from vscsihba.errors import MediumError
 from vscsihba.handlers.pattern import pattern
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import read, write
 
 DISK: Document = {"handler": "pattern", "size": "1PiB"}
 

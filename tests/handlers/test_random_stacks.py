@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.handlers.encrypt.test_encrypt import quick
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests
+from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.handlers.stack import Document
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests
 
 FILTERS = ["cow", "cache", "encrypt", "offset", "snapshot", "log"]
 MARGIN = 128 * KIB

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.stack import Stack, build
+from vscsihba.testing.disk_model import read, write
 
 
 @pytest.fixture

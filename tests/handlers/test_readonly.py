@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.readonly import ReadonlyHandler
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import read, write
 
 
 def test_reads_and_shows_the_layer_below(tmp_path: Path) -> None:

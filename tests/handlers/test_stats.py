@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.handlers.stack import Document, build
 from vscsihba.handlers.stats import Count
+from vscsihba.testing.disk_model import read, write
 
 FAILING: Document = {
     "handler": "error",

@@ -1,15 +1,17 @@
 """The tutorial's code, copied from its page and run."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.engine.rig import Rig
-from tests.handlers.model import DiskModel, as_tests, read
 from tests.handlers.pages import from_tutorial
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import DiskModel, as_tests, read
 
 
 def save(directory: Path, name: str) -> str:
@@ -47,16 +49,13 @@ class RamModel(DiskModel):
         return {"handler": "offset", "length": self.size, "next": {"handler": save(directory, "ram")}}
 
 
-class InvertedModel(DiskModel):
-    resizes = False
-
-    def prepare(self, directory: Path) -> bytearray:
-        (directory / "a.img").write_bytes(b"\xff" * self.size)
-        return bytearray(self.size)
-
-    def document(self, directory: Path) -> Document:
-        return {"handler": save(directory, "inverted"), "next": str(directory / "a.img")}
-
-
 TestRam = as_tests(RamModel)
-TestInverted = as_tests(InvertedModel)
+
+
+def test_the_model_test_of_a_filter(tmp_path: Path) -> None:
+    save(tmp_path, "inverted")
+    save(tmp_path, "test_inverted")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_inverted.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout

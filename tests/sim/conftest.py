@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import MEMORY_DIRECTORY
+from tests.handlers.places import MEMORY_DIRECTORY
 
 
 @pytest.fixture

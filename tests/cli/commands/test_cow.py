@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import read, write
 from vscsihba.cli.main import main
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import read, write
 
 MIB = 1 << 20
 

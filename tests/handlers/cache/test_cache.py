@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.cache.handler import CacheHandler
@@ -21,6 +21,7 @@ from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 SIZE = 320 * KIB
 CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)

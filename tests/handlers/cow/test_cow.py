@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler
@@ -21,6 +21,7 @@ from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
 from vscsihba.handlers.cow.overlay_file import open_overlay
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 SIZE = 320 * KIB
 CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)

@@ -7,10 +7,10 @@ import pytest
 
 from tests.handlers.cow.test_cow import CONTENT, SIZE, cow
 from tests.handlers.crash import Power
-from tests.handlers.model import KIB, read, write
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.cow.admin import commit, discard, status
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import KIB, read, write
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from tests.handlers.cow.test_cow import CONTENT, SIZE, abandon, cow, notes
 from tests.handlers.crash import Power
-from tests.handlers.model import KIB, read, write
 from vscsihba.errors import FlushError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow import admin as cow_admin
@@ -28,6 +27,7 @@ from vscsihba.handlers.cow.overlay_file import open_overlay
 from vscsihba.handlers.shared import linux, superblock, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import KIB, read, write
 
 
 @pytest.fixture

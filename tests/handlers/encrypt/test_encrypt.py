@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, open_files, read, write
+from tests.handlers.places import MEMORY_DIRECTORY, open_files
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.encrypt import luks
@@ -21,6 +21,7 @@ from vscsihba.handlers.encrypt.handler import EncryptHandler
 from vscsihba.handlers.encrypt.luks2 import Luks2
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 pytest.importorskip("cryptography")
 pytest.importorskip("argon2")

@@ -4,13 +4,13 @@ import pytest
 
 from tests.handlers.encrypt.test_encrypt import CHEAP as CHEAP_OPTIONS
 from tests.handlers.encrypt.test_encrypt import SECRET, empty, needs_cryptsetup, quick, run
-from tests.handlers.model import read, write
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.encrypt import luks
 from vscsihba.handlers.encrypt.admin import add_key, keys, remove_key
 from vscsihba.handlers.encrypt.crypto import new_kdf
 from vscsihba.handlers.encrypt.luks2 import Luks2
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import read, write
 
 __all__ = ["empty"]
 

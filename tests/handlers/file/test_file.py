@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, open_files, read, write
+from tests.handlers.places import MEMORY_DIRECTORY, open_files
 from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers.base import Mover, batched
 from vscsihba.handlers.checked import Checked
@@ -20,6 +20,7 @@ from vscsihba.handlers.file.direct import DirectFile
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 
 class FileModel(DiskModel):

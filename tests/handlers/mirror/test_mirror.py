@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
@@ -23,6 +23,7 @@ from vscsihba.handlers.mirror.handler import MirrorHandler
 from vscsihba.handlers.mirror.mark import MARK
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 SIZE = 320 * KIB
 CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)

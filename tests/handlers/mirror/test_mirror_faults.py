@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.handlers.crash import Life, Promises, Step, live, steps
 from tests.handlers.mirror.test_mirror import CONTENT, SIZE, content, eventually, whole
-from tests.handlers.model import MEMORY_DIRECTORY, read
+from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.handlers.mirror import state as mirror_state
 from vscsihba.handlers.mirror.sync import Synchroniser
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import read
 
 # Threads of a disk whose power is cut end with that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -27,7 +27,6 @@ from tests.handlers.mirror.test_mirror import (
     whole_again,
 )
 from tests.handlers.mirror.test_mirror_faults import plain_mirror, without_copying
-from tests.handlers.model import KIB, read, write
 from vscsihba.block import Extent, ExtentStatus
 from vscsihba.config.stacks import canonical
 from vscsihba.errors import HostError, UsageError
@@ -41,6 +40,7 @@ from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.shared import sectors, superblock
 from vscsihba.handlers.shared.superblock import Superblock
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import KIB, read, write
 
 A = CONTENT[:SIZE]
 

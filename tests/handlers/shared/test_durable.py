@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import open_files
+from tests.handlers.places import open_files
 from vscsihba.handlers.shared.durable import replace_file, sync_directory
 
 

@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.handlers.model import write
 from vscsihba.block import Views
 from vscsihba.errors import HostError
 from vscsihba.handlers.checked import Checked
@@ -10,6 +9,7 @@ from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.shared import superblock
 from vscsihba.handlers.shared.superblock import Superblock
 from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import write
 
 MAGIC = b"ATESTFOR"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
-from tests.handlers.model import KIB, MEMORY_DIRECTORY, DiskModel, as_tests, read, write
+from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.cli.main import main
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler
@@ -21,6 +21,7 @@ from vscsihba.handlers.snapshot import manifest as snapshot_manifest
 from vscsihba.handlers.snapshot.handler import SnapshotHandler
 from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet
 from vscsihba.handlers.stack import Document, build
+from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
 SIZE = 320 * KIB
 CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)

@@ -1,7 +1,7 @@
-"""One model for every handler: whatever it does inside, it is a bytearray from outside.
+"""A model test for every handler: from outside, a disk is a bytearray, however it works inside.
 
-A handler's test module derives a class from `DiskModel`, says which document describes
-the disk, and hands ``.TestCase`` to pytest. Every layer is held to the contract.
+A test module derives a class from `DiskModel`, whose `document` describes the disk, and gives pytest
+the class that `as_tests` makes of it. Each layer of the stack is held to the contract of handlers, too.
 """
 
 import itertools
@@ -25,24 +25,17 @@ SETTINGS = hypothesis.settings(
 )
 
 KIB = 1024
-MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-"""Where files need no time to be synced."""
-
-
-def open_files() -> int:
-    """Return how many descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def read(disk: Checked, offset: int, length: int) -> bytes:
-    """Read into one view that is dirty before."""
+    """Return bytes of the disk, read into one view that holds other bytes before."""
     room = bytearray(b"\xa5") * length
     disk.read(offset, [memoryview(room)])
     return bytes(room)
 
 
 def write(disk: Checked, offset: int, data: bytes, *, fua: bool = False) -> None:
-    """Write from one read-only view."""
+    """Write `data` from one read-only view."""
     disk.write(offset, [memoryview(data)], fua=fua)
 
 
@@ -97,6 +90,7 @@ class DiskModel(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
+        """Make the files and open the disk."""
         # Not before: Hypothesis makes machines that it never starts, nor tears down.
         self.directory = Path(tempfile.mkdtemp(prefix="handler-", dir=self.scratch))
         self.expected = self.prepare(self.directory)
@@ -104,10 +98,12 @@ class DiskModel(RuleBasedStateMachine):
         assert self.disk.geometry.size == len(self.expected)
 
     def open(self) -> None:
+        """Build the stack, with checks between its layers, and open it."""
         self.stack = build(self.document(self.directory), check_between=True)
         self.disk = self.stack.open()
 
     def teardown(self) -> None:
+        """Close the disk and remove its files."""
         if self.stack is not None:
             self.stack.close()
         if hasattr(self, "directory"):
@@ -120,6 +116,7 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule(offset=offsets, length=lengths, cuts=cuts)
     def read(self, offset: int, length: int, cuts: list[int]) -> None:
+        """Read a range into scattered views, and compare."""
         offset, length = self.clip(offset, length)
         room = bytearray(b"\xa5") * length
         self.disk.read(offset, scattered(room, cuts))
@@ -127,6 +124,7 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule(offset=offsets, length=lengths, seed=seeds, cuts=cuts, fua=st.booleans())
     def write(self, offset: int, length: int, seed: int, cuts: list[int], fua: bool) -> None:
+        """Write a range from scattered views."""
         offset, length = self.clip(offset, length)
         data = bytes((seed + at) % 251 for at in range(min(length, 1000))) * (length // 1000 + 1)
         data = data[:length]
@@ -135,12 +133,14 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule(offset=offsets, length=lengths, may_unmap=st.booleans(), fua=st.booleans())
     def write_zeroes(self, offset: int, length: int, may_unmap: bool, fua: bool) -> None:
+        """Write zeroes to a range."""
         offset, length = self.clip(offset, length)
         self.disk.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua)
         self.expected[offset : offset + length] = bytes(length)
 
     @rule(offset=offsets, length=lengths)
     def unmap(self, offset: int, length: int) -> None:
+        """Unmap a range; every byte of it is then zero or as before."""
         if not self.disk.capabilities.unmap:
             return
         offset, length = self.clip(offset, length)
@@ -155,10 +155,12 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
+        """Flush the disk."""
         self.disk.flush()
 
     @rule(offset=offsets, length=lengths)
     def extents(self, offset: int, length: int) -> None:
+        """Ask for extents; those said to be zero are."""
         offset, length = self.clip(offset, length)
         for status in self.disk.extents(offset, length):
             if status.zero:
@@ -186,6 +188,7 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule(blocks=st.integers(-64, 64))
     def resize(self, blocks: int) -> None:
+        """Grow or shrink the disk."""
         if not self.resizes:
             return
         size = max(64 * KIB, len(self.expected) + blocks * 4096)
@@ -197,6 +200,7 @@ class DiskModel(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
+        """Close and open the disk; its identity stays."""
         assert self.stack is not None
         identity = self.disk.identity
         self.stack.close()
@@ -208,11 +212,13 @@ class DiskModel(RuleBasedStateMachine):
 
     @invariant()
     def shows_its_size(self) -> None:
+        """Compare the geometry."""
         if self.stack is not None:
             assert self.disk.geometry.size == len(self.expected)
 
     @rule()
     def compare_all(self) -> None:
+        """Compare every byte."""
         assert read(self.disk, 0, len(self.expected)) == self.expected
 
 
