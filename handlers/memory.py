@@ -16,7 +16,7 @@ from vscsihba.block import Capabilities, Extent, ExtentStatus, Space, Views
 from vscsihba.errors import InUseError
 from vscsihba.handlers.options import Size
 from vscsihba.handlers.shared.claims import NameClaim
-from vscsihba.handlers.sized import SizedSource
+from vscsihba.handlers.sized import Label, SizedSource
 from vscsihba.units import format_size
 
 PAGE = 64 << 10
@@ -38,10 +38,7 @@ class MemoryHandler(SizedSource):
         limit: Annotated[
             Size | None, Meta(description="Memory to use at most; writing more is answered like a full disk.")
         ] = None
-        label: Annotated[
-            str,
-            Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),
-        ] = ""
+        label: Label = ""
 
     options: Options
 

@@ -4,12 +4,9 @@ For measuring what lies above a handler, and for trying out sizes that no machin
 """
 
 import uuid
-from typing import Annotated
-
-from msgspec import Meta
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Views
-from vscsihba.handlers.sized import SizedSource
+from vscsihba.handlers.sized import Label, SizedSource
 
 
 class NullHandler(SizedSource):
@@ -21,10 +18,7 @@ class NullHandler(SizedSource):
     class Options(SizedSource.Options, kw_only=True):
         """Options of the null handler."""
 
-        label: Annotated[
-            str,
-            Meta(description="Makes the disk the same one when it is opened anew, as far as its name goes."),
-        ] = ""
+        label: Label = ""
 
     options: Options
 

@@ -11,6 +11,11 @@ from vscsihba.block import Geometry
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.options import BlockSize, Size
 
+Label = Annotated[
+    str, Meta(description="Name in the identity of the disk, which is then the same when it is opened anew.")
+]
+"""Option of a source that has no other identity."""
+
 
 class SizedSource(Handler):
     """Base of a source whose size nothing but its options decide."""
