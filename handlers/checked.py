@@ -7,12 +7,17 @@ through untouched, so that the fast path costs nothing for it.
 
 import errno
 import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from vscsihba.block import Executed, ExtentStatus, Views
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cdb_handler import execute
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.units import format_size
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ContractError(AssertionError):
@@ -45,48 +50,42 @@ class Checked(PassThrough):
     @property
     def inline(self) -> InlineVerbs:
         """The inline verbs of the layer below, as they are."""
-        self._demand_open()
+        self._check_open()
         return self.next.inline
 
     def read(self, offset: int, views: Views) -> None:
         """Check, and pass down."""
-        if self._wanted(offset, _length(views)):
-            with _Honest(self.next):
-                self.next.read(offset, views)
+        if self._check_range(offset, _length(views)):
+            self._pass_down(self.next.read, offset, views)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Check, and pass down."""
-        self._demand_writable()
-        if self._wanted(offset, _length(views)):
-            with _Honest(self.next):
-                self.next.write(offset, views, fua=fua)
+        self._check_writable()
+        if self._check_range(offset, _length(views)):
+            self._pass_down(self.next.write, offset, views, fua=fua)
 
     def flush(self) -> None:
         """Check, and pass down."""
-        self._demand_open()
-        with _Honest(self.next):
-            self.next.flush()
+        self._check_open()
+        self._pass_down(self.next.flush)
 
     def unmap(self, offset: int, length: int) -> None:
         """Check, and pass down."""
-        self._demand_writable()
-        if self._wanted(offset, length):
-            with _Honest(self.next):
-                self.next.unmap(offset, length)
+        self._check_writable()
+        if self._check_range(offset, length):
+            self._pass_down(self.next.unmap, offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Check, and pass down."""
-        self._demand_writable()
-        if self._wanted(offset, length):
-            with _Honest(self.next):
-                self.next.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua)
+        self._check_writable()
+        if self._check_range(offset, length):
+            self._pass_down(self.next.write_zeroes, offset, length, may_unmap=may_unmap, fua=fua)
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Check, pass down, and check the answer: a gapless head of the range."""
-        if not self._wanted(offset, length):
+        if not self._check_range(offset, length):
             return []
-        with _Honest(self.next):
-            found = self.next.extents(offset, length)
+        found = self._pass_down(self.next.extents, offset, length)
         at = offset
         for status in found:
             if status.extent.offset != at or status.extent.length <= 0:
@@ -98,37 +97,38 @@ class Checked(PassThrough):
 
     def resize(self, size: int) -> None:
         """Check, pass down, and check that the size took effect."""
-        self._demand_writable()
-        with _Honest(self.next):
-            self.next.resize(size)
+        self._check_writable()
+        self._pass_down(self.next.resize, size)
         if self.next.geometry.size != size:
             raise ContractError(f"{self.next.name} took a new size of {size} and shows another one")
 
     def crypto_erase(self) -> None:
         """Check, and pass down."""
-        self._demand_writable()
-        with _Honest(self.next):
-            self.next.crypto_erase()
+        self._check_writable()
+        self._pass_down(self.next.crypto_erase)
 
     def execute(self, cdb: bytes, views: Views) -> Executed:
         """Check, and pass down."""
-        self._demand_open()
+        self._check_open()
         _length(views)
-        with _Honest(self.next):
-            return execute(self.next, cdb, views)
+        return self._pass_down(execute, self.next, cdb, views)
 
-    def _demand_open(self) -> None:
+    def _check_open(self) -> None:
         if not self._open:
-            raise ContractError(f"{self.next.name} is asked for a verb while it is not open")
+            raise self._not_open()
 
-    def _demand_writable(self) -> None:
-        self._demand_open()
+    def _not_open(self) -> ContractError:
+        return ContractError(f"{self.next.name} is asked for a verb while it is not open")
+
+    def _check_writable(self) -> None:
+        self._check_open()
         if self.next.capabilities.read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    def _wanted(self, offset: int, length: int) -> bool:
+    def _check_range(self, offset: int, length: int) -> bool:
         """Check a range; return whether there is anything in it."""
-        self._demand_open()
+        if not self._open:
+            raise self._not_open()
         size = self.next.geometry.size
         if offset < 0 or length < 0 or offset + length > size:
             raise ContractError(
@@ -136,21 +136,14 @@ class Checked(PassThrough):
             )
         return length > 0
 
-
-class _Honest:
-    """Hold a handler to the rule that a failure is an ``OSError`` with an errno."""
-
-    __slots__ = ("handler",)
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError) and not error.errno:
-            raise ContractError(f"{self.handler.name} failed without an errno") from error
+    def _pass_down(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a verb of the layer below, whose failures must be ``OSError`` with an errno."""
+        try:
+            return verb(*args, **kwargs)
+        except OSError as error:
+            if not error.errno:
+                raise ContractError(f"{self.next.name} failed without an errno") from error
+            raise
 
 
 def _length(views: Views) -> int:

@@ -141,7 +141,7 @@ class FileHandler(Handler):
         if self._direct is not None:
             self._direct.read(offset, views)
             return
-        done = transfer(partial(self._preadv, flags=0), offset, views)
+        done = transfer(partial(os.preadv, self._fd), offset, views)
         wanted = sum(map(len, views))
         if done < wanted and self._is_padding(offset + done, offset + wanted):
             Buffer(views).zero(done)
@@ -316,9 +316,6 @@ class FileHandler(Handler):
         end = os.lseek(self._fd, 0, os.SEEK_END)
         if end + self._padding < offset + length:
             raise MediumError(max(offset, end), f"{self.options.path} was truncated to {end} bytes")
-
-    def _preadv(self, views: Views, offset: int, flags: int) -> int:
-        return os.preadv(self._fd, views, offset, flags)
 
     def _pwritev(self, views: Views, offset: int, flags: int) -> int:
         return os.pwritev(self._fd, views, offset, flags)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
+from vscsihba.engine.serving.call_queue import GuardedCalls
 from vscsihba.engine.serving.lun import BATCH
 from vscsihba.tcmu import abi
 
@@ -106,7 +107,7 @@ def test_many_commands_are_published_in_batches(image: Path) -> None:
             assert rig.loopback.answers[tag].data == content[512 * n : 512 * n + 512]
         rig.pump = type(rig.pump)()
         rig.pump.start()
-        rig.served._calls._calls = rig.pump.calls
+        vars(rig.served._calls).update(vars(GuardedCalls(rig.pump.calls, rig.served._fail)))
 
 
 def test_an_attention_takes_the_slow_path_first(image: Path) -> None:

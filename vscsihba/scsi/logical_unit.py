@@ -29,7 +29,7 @@ from vscsihba.scsi.copy.manager import CopyOperations
 from vscsihba.scsi.copy.tokens import Tokens
 from vscsihba.scsi.counters import Counters
 from vscsihba.scsi.failed_flush import FailedFlush
-from vscsihba.scsi.faults import Result, translate
+from vscsihba.scsi.faults import translate
 from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
@@ -37,7 +37,7 @@ from vscsihba.scsi.mode_pages import ModePages, PageKey
 from vscsihba.scsi.opcodes import TABLE
 from vscsihba.scsi.pending import Pending
 from vscsihba.scsi.readiness import Erasure, Readiness
-from vscsihba.scsi.response import Response, Status, Steps
+from vscsihba.scsi.response import Background, Response, Status, Steps
 from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import SelfTest, SelfTestResult, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
@@ -189,8 +189,14 @@ class LogicalUnit:
                 self._check_state(command)
             response = command.run(self, decoded, buffer)
             if not isinstance(response, Response):
-                reports, relies = command.opcode in _SYNCHRONIZE_CACHE, command.opcode in _RELYING
-                response = yield from self._translated(response, reports=reports, relies=relies)
+                response = yield from translate(
+                    response,
+                    self.block_size,
+                    self.notice,
+                    self.failed_flush,
+                    reports=command.opcode in _SYNCHRONIZE_CACHE,
+                    relies=command.opcode in _RELYING,
+                )
             if self._watching and command.medium in _CHANGED:
                 yield from self._translated(self.look_at_space())
         except CheckCondition as condition:
@@ -201,11 +207,8 @@ class LogicalUnit:
             return replace(response, background=self._translated(response.background))
         return response
 
-    def _translated(
-        self, steps: Generator[BlockOp, BlockResult, Result], *, reports: bool = False, relies: bool = False
-    ) -> Generator[BlockOp, BlockResult, Result]:
-        flushes = self.failed_flush
-        return translate(steps, self.block_size, self.notice, flushes, reports=reports, relies=relies)
+    def _translated(self, work: Background) -> Background:
+        return translate(work, self.block_size, self.notice, self.failed_flush, reports=False, relies=False)
 
     def idempotent(self, cdb: bytes, row: Command | None = None) -> bool:
         """Return whether running a command twice does no harm; a crash may leave that in doubt.

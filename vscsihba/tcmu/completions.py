@@ -150,19 +150,15 @@ class Completions:
         slot = positions.oldest_slot()
         after = positions.after(slot)
         journal.complete(cmd_id, after, completion)
-        self._fill(slot, cmd_id, completion, views)
-        journal.move_to(after)
-        journal.forget(cmd_id)
-        positions.completed = after
-
-    def _fill(self, slot: int, cmd_id: int, completion: Completion, views: list[memoryview]) -> None:
-        """Write a completion over whatever a slot holds."""
         uflags, status, valid, sense = completion
         flag, read_len = self._bound(views, status, valid)
         if status == CHECK_CONDITION:  # always: without, the kernel takes the request's bytes for sense
             at, size = slot + abi.SENSE_OFFSET, abi.TCMU_SENSE_BUFFERSIZE
             self._memory[at : at + size] = sense[:size].ljust(size, b"\0")
         _SLOT.pack_into(self._memory, slot + 4, cmd_id, 0, uflags | flag, status, read_len)
+        journal.move_to(after)
+        journal.forget(cmd_id)
+        positions.completed = after
 
     def _bound(self, views: list[memoryview], status: int, valid: int) -> tuple[int, int]:
         """Return the flag and the read_len that keep bytes behind the `valid` ones from the initiator.

@@ -25,7 +25,7 @@ from vscsihba.tcmu.journal import Journal, make_journal
 from vscsihba.tcmu.mailbox import read_mailbox, read_tail
 from vscsihba.tcmu.management import read_management
 from vscsihba.tcmu.open_commands import OpenCommands
-from vscsihba.tcmu.positions import SIZE_MASK, UNKNOWN, Positions
+from vscsihba.tcmu.positions import HEAD, SIZE_MASK, UNKNOWN, Positions
 from vscsihba.tcmu.record import BEGUN
 from vscsihba.tcmu.recovery_scan import RecoveryScan, scan
 from vscsihba.transport import ALL, Accept, FastPath, Recovered
@@ -104,7 +104,7 @@ class Ring:
             self.reattach()
         words, memory, positions = self._words, self.memory, self._positions
         low, high, unpack = self._data.start, self._data.end, _REQUEST.unpack_from
-        head, start = positions.head(), positions.fetched
+        head, start = positions.start + words[HEAD], positions.fetched
         if memory_barrier is not None:
             memory_barrier()
         limit = self._limit(start, head)

@@ -1,6 +1,6 @@
 """Calls from other threads into the serving thread, with one wake-up for many.
 
-A call that fails is a bug, and is logged: the thread has many logical units to serve.
+A call that fails is a bug: it is logged, or fails its LUN; the thread has many logical units to serve.
 """
 
 import contextlib
@@ -13,6 +13,13 @@ from functools import partial
 from typing import Protocol
 
 log = logging.getLogger(__name__)
+
+Failed = Callable[[Exception], None]
+"""Called, on the serving thread, with the exception of a call."""
+
+
+def _log(error: Exception) -> None:
+    log.error("a call into the serving thread failed", exc_info=error)
 
 
 class Calls(Protocol):
@@ -31,19 +38,16 @@ class GuardedCalls:
     Args:
         calls: Makes them.
         failed: Called, on the serving thread, with the exception of a call.
+
+    Attributes:
+        post: See `Calls.post`.
+        later: See `Calls.later`.
     """
 
-    def __init__(self, calls: Calls, failed: Callable[[Exception], None]) -> None:
-        self._calls = calls
+    def __init__(self, calls: "CallQueue", failed: Failed) -> None:
         self._failed = failed
-
-    def post(self, call: Callable[[], None]) -> None:
-        """See `Calls.post`."""
-        self._calls.post(partial(self.make, call))
-
-    def later(self, call: Callable[[], None]) -> None:
-        """See `Calls.later`."""
-        self._calls.later(partial(self.make, call))
+        self.post = partial(calls.post, failed=failed)
+        self.later = partial(calls.later, failed=failed)
 
     def make(self, call: Callable[[], None]) -> None:
         """Make a call now."""
@@ -62,8 +66,8 @@ class CallQueue:
     """
 
     def __init__(self) -> None:
-        self._calls: deque[Callable[[], None]] = deque()
-        self._last: list[Callable[[], None]] = []
+        self._calls: deque[tuple[Callable[[], None], Failed]] = deque()
+        self._last: list[tuple[Callable[[], None], Failed]] = []
         self._lock = threading.Lock()
         self._marked = self._closed = False
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -72,9 +76,9 @@ class CallQueue:
         """Return the descriptor; readable means that `run` has something to do."""
         return self._event
 
-    def post(self, call: Callable[[], None]) -> None:
-        """Have the serving thread make `call` soon, in the order of posting."""
-        self._calls.append(call)
+    def post(self, call: Callable[[], None], failed: Failed = _log) -> None:
+        """Have the serving thread make `call` soon, in the order of posting; `failed` gets its exception."""
+        self._calls.append((call, failed))
         with self._lock:  # the descriptor's number may be another's once it is closed
             if not (self._marked or self._closed):
                 self._marked = True
@@ -84,9 +88,9 @@ class CallQueue:
         """Tell whether `run` has something to do, without a system call."""
         return bool(self._calls)
 
-    def later(self, call: Callable[[], None]) -> None:
+    def later(self, call: Callable[[], None], failed: Failed = _log) -> None:
         """Make `call` at the end of the `run` under way; for the serving thread, from within a call."""
-        self._last.append(call)
+        self._last.append((call, failed))
 
     def run(self) -> None:
         """Make every call that was posted before, then those that asked to be last.
@@ -97,10 +101,17 @@ class CallQueue:
             os.eventfd_read(self._event)
         self._marked = False
         for _ in range(len(self._calls)):
-            _make(self._calls.popleft())
+            call, failed = self._calls.popleft()
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - the barrier between LUNs
+                _report(error, failed)
         last, self._last = self._last, []
-        for call in last:
-            _make(call)
+        for call, failed in last:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - likewise
+                _report(error, failed)
 
     def close(self) -> None:
         """Close the descriptor; what is posted afterwards is never run."""
@@ -109,8 +120,8 @@ class CallQueue:
             os.close(self._event)
 
 
-def _make(call: Callable[[], None]) -> None:
+def _report(error: Exception, failed: Failed) -> None:
     try:
-        call()
+        failed(error)
     except Exception:
-        log.exception("a call into the serving thread failed")
+        log.exception("a LUN could not be failed")

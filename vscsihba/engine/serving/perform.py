@@ -28,7 +28,9 @@ def _keep_nothing(_state: bytes) -> None:
     """Keep nothing: the unit has no next life."""
 
 
-def perform(handler: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_nothing) -> BlockResult:
+def perform(  # noqa: C901, PLR0912 - one case an operation
+    handler: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_nothing
+) -> BlockResult:
     """Do one block operation, in the calling thread, and return its answer.
 
     Args:
@@ -42,39 +44,33 @@ def perform(handler: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep
         RuntimeError: The handler has called ``sys.exit``, which must not end a thread of the engine.
     """
     try:
-        return _perform(handler, op, keep)
+        match op:
+            case Read(offset, views):
+                handler.read(offset, views)
+            case Write(offset, views, fua):
+                handler.write(offset, views, fua=fua)
+            case Flush():
+                handler.flush()
+            case Unmap(extent):
+                handler.unmap(extent.offset, extent.length)
+            case WriteZeroes(extent, may_unmap, fua):
+                handler.write_zeroes(extent.offset, extent.length, may_unmap=may_unmap, fua=fua)
+            case Extents(extent):
+                return handler.extents(extent.offset, extent.length)
+            case CryptoErase():
+                handler.crypto_erase()
+            case Resize(size):
+                handler.resize(size)
+            case AskSpace():
+                return handler.space()
+            case Execute(cdb, views):
+                return execute(handler, cdb, views)
+            case Keep(state):
+                keep(state)
+            case OnUnit(lun, _):
+                raise OSError(errno.ENOTCONN, f"LUN {lun} is not served here")
     except MemoryError as error:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except SystemExit as error:
         raise RuntimeError("a handler has called sys.exit") from error
-
-
-def _perform(  # noqa: C901 - one case an operation
-    handler: Handler, op: BlockOp, keep: Callable[[bytes], None]
-) -> BlockResult:
-    match op:
-        case Read(offset, views):
-            handler.read(offset, views)
-        case Write(offset, views, fua):
-            handler.write(offset, views, fua=fua)
-        case Flush():
-            handler.flush()
-        case Unmap(extent):
-            handler.unmap(extent.offset, extent.length)
-        case WriteZeroes(extent, may_unmap, fua):
-            handler.write_zeroes(extent.offset, extent.length, may_unmap=may_unmap, fua=fua)
-        case Extents(extent):
-            return handler.extents(extent.offset, extent.length)
-        case CryptoErase():
-            handler.crypto_erase()
-        case Resize(size):
-            handler.resize(size)
-        case AskSpace():
-            return handler.space()
-        case Execute(cdb, views):
-            return execute(handler, cdb, views)
-        case Keep(state):
-            keep(state)
-        case OnUnit(lun, _):
-            raise OSError(errno.ENOTCONN, f"LUN {lun} is not served here")
     return None

@@ -19,7 +19,8 @@ from vscsihba.block import (
     WriteZeroes,
 )
 
-_CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, OnUnit, Execute)
+CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, OnUnit, Execute)
+"""Block operations that change a medium."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,20 +70,6 @@ class Task:
     def name(self) -> str:
         """T10's name of the command."""
         return scsi.describe(self.cdb)[0]
-
-    def resume(self, value: BlockResult, error: Exception | None) -> BlockOp:
-        """Hand in the result of a block operation and return the next one.
-
-        Raises:
-            StopIteration: The command has ended; the value is its response.
-        """
-        return self.command.send(value) if error is None else self.command.throw(error)
-
-    def is_first_change(self, op: BlockOp) -> bool:
-        """Tell, once, that `op` is the first change of a command that must not run twice."""
-        first = self.non_idempotent and isinstance(op, _CHANGES)
-        self.non_idempotent = self.non_idempotent and not first
-        return first
 
 
 def visiting(

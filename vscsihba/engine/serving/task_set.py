@@ -20,7 +20,7 @@ from functools import partial
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
 from vscsihba.engine.serving.call_queue import Calls
-from vscsihba.engine.serving.task import Task
+from vscsihba.engine.serving.task import CHANGES, Task
 from vscsihba.engine.serving.units_of_hba import Done
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.stats import LunStats
@@ -193,12 +193,13 @@ class TaskSet:
             self._end(task, None)
             return
         try:
-            op = task.resume(value, error)
-            while self._inline and not (task.follows or isinstance(op, OnUnit | Keep)):
-                self._note_change(task, op)
+            while True:
+                op = task.command.send(value) if error is None else task.command.throw(error)
+                if task.non_idempotent:
+                    self._note_change(task, op)
+                if not self._inline or task.follows or isinstance(op, OnUnit | Keep):
+                    break
                 value, error = self._perform_here(op)
-                op = task.resume(value, error)
-            self._note_change(task, op)
             self._submit(task, op)
         except StopIteration as stop:
             self._end(task, stop.value)
@@ -222,7 +223,9 @@ class TaskSet:
         self._calls.post(partial(self._back, task, value, error))
 
     def _note_change(self, task: Task, op: BlockOp) -> None:
-        if task.tag is not None and task.is_first_change(op):
+        """Record the first change of a command that must not run twice."""
+        if task.tag is not None and isinstance(op, CHANGES):
+            task.non_idempotent = False
             self._begun(task.tag)
 
     def _perform_here(self, op: BlockOp) -> tuple[BlockResult, OSError | None]:

@@ -8,6 +8,7 @@ whose verb never returns.
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -66,7 +67,7 @@ class Workers(Generic[T]):
         """Tell every job that waits, and for which there is no thread, that it cannot be begun."""
         try:
             while (item := self._jobs.get_nowait()) is not None:
-                self._calls.post(self._delivery(item[1], None, error))
+                self._calls.post(partial(self._deliver, item[1], None, error))
         except Empty:
             return
 
@@ -80,15 +81,12 @@ class Workers(Generic[T]):
                 error = failure
             except SystemExit:  # it would end the thread without a word
                 error = RuntimeError("a job has called sys.exit")
-            self._calls.post(self._delivery(done, result, error))
+            self._calls.post(partial(self._deliver, done, result, error))
             del item, job, done, result, error  # a waiting thread must not keep views of a ring alive
 
-    def _delivery(self, done: Done[T], result: T | None, error: Exception | None) -> Callable[[], None]:
-        def deliver() -> None:
-            self.busy -= 1
-            done(result, error)
-
-        return deliver
+    def _deliver(self, done: Done[T], result: T | None, error: Exception | None) -> None:
+        self.busy -= 1
+        done(result, error)
 
     def close(self) -> None:
         """End the threads once they are idle; jobs that were submitted still run."""

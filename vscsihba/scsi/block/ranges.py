@@ -24,25 +24,31 @@ def check_range(lu: LogicalUnit, lba: int, blocks: int) -> Extent:
             INFORMATION is the first LBA that does not exist (SBC-4 "Error reporting").
     """
     if lba + blocks > lu.blocks:
-        out_of_range = Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
-        raise CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, out_of_range, information=max(lba, lu.blocks)))
+        raise _out_of_range(lu, lba)
     return Extent(lba * lu.block_size, blocks * lu.block_size)
 
 
+def _out_of_range(lu: LogicalUnit, lba: int) -> CheckCondition:
+    information = max(lba, lu.blocks)
+    out_of_range = Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
+    return CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, out_of_range, information=information))
+
+
 def transfer_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
-    """Return the bytes that a CDB wants to transfer; in READ(6) and WRITE(6), 0 blocks mean 256.
+    """Return the bytes that a CDB transfers; in READ(6) and WRITE(6), 0 blocks mean 256.
 
     Raises:
         CheckCondition: The range ends beyond the capacity, or exceeds MAXIMUM TRANSFER LENGTH
             (SBC-4 "Block Limits VPD page").
     """
-    blocks = cdb["blocks"]
+    lba, blocks = cdb["lba"], cdb["blocks"]
     if not blocks and cdb.command.length == 6:
         blocks = 256
-    extent = check_range(lu, cdb["lba"], blocks)
+    if lba + blocks > lu.blocks:
+        raise _out_of_range(lu, lba)
     if blocks > lu.max_transfer_blocks:
         raise cdb.invalid("blocks")
-    return extent
+    return Extent(lba * lu.block_size, blocks * lu.block_size)
 
 
 def rest_or_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
