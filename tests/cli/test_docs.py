@@ -64,9 +64,9 @@ def test_times_in_the_tour_are_of_any_length() -> None:
 
 
 def test_a_line_of_the_tour_stands_for_another_day() -> None:
-    row = "0    0    d1   /dev/sda  2.0 GiB  file /srv/d1.img  4730    0     running  scsi-36f1fc1d61bbfd7fd"
+    row = "0    0    d1   /dev/sda  2.0 GiB  running  4730    0     file /srv/d1.img  scsi-36f1fc1d61bbfd7fd"
     other = (
-        "0    0    d1   /dev/sdc  2.0 GiB  file /srv/d1.img  99      12    running  scsi-3000000000000000f"
+        "0    0    d1   /dev/sdc  2.0 GiB  running  99      12    file /srv/d1.img  scsi-3000000000000000f"
     )
     assert re.fullmatch(pattern(row, exact_numbers=False), other)
     assert not re.fullmatch(pattern(row, exact_numbers=True), other)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tests.daemon.fake import serving
 from tests.terminal import Terminal
-from vscsihba.cli.output import print_json, print_table
+from vscsihba.cli.output import print_json, print_table, table_lines, wrapped
 
 TOP = Path(__file__).parents[2]
 
@@ -99,13 +99,38 @@ def test_a_pipe_gets_plain_lines(tmp_path: Path, document: Path) -> None:
     assert done.stdout.startswith("[1/3] add backstore d1: memory 1MiB\n[2/3] ")
 
 
-def test_a_narrow_terminal_folds_the_last_column_only(tmp_path: Path, document: Path) -> None:
-    with serving(tmp_path):
-        subprocess.run(
-            command(tmp_path, "apply", str(document)), env=environment(), check=True, capture_output=True
-        )
-        words = command(tmp_path, "status")
-        with Terminal(words, environment(), columns=80) as terminal:
-            terminal.wait_for("RUNNING FOR")
-            assert terminal.end() == 0
-    assert max(map(len, terminal.text.splitlines())) <= 80
+def lines(width: int | None, *row: str) -> list[str]:
+    return [line.plain for line in table_lines([row], (), width)]
+
+
+def test_a_narrow_terminal_wraps_the_last_column_only() -> None:
+    row = ("first", "second column", "a last one of some words, and some more of them")
+    assert lines(60, *row) == [
+        "first  second column  a last one of some words, and some",
+        "                      more of them",
+    ]
+    assert lines(None, *row) == ["  ".join(row)]
+
+
+def test_a_last_column_without_room_begins_on_the_next_line() -> None:
+    row = ("first", "second column", "a last one of some words, and more")
+    assert lines(35, *row) == ["first  second column", "    a last one of some words, and", "    more"]
+
+
+def test_paths_and_quoted_commands_are_never_broken() -> None:
+    path = f"/srv/{'long' * 20}.img"
+    assert [line.plain for line in wrapped(Text(f"no such file: {path}; look"), 30)] == [
+        "no such file:",
+        f"{path};",
+        "look",
+    ]
+    assert [line.plain for line in wrapped(Text('use "vscsihba clear 7" now'), 20)] == [
+        "use",
+        '"vscsihba clear 7"',
+        "now",
+    ]
+
+
+def test_colours_survive_wrapping() -> None:
+    found = list(wrapped(Text("one two", style="red"), 4))
+    assert [(line.plain, line.style) for line in found] == [("one", "red"), ("two", "red")]

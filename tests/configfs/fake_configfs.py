@@ -14,6 +14,7 @@ import pytest
 from rtslib_fb import node, target, tcm
 
 from vscsihba.configfs import devices, observer, paths
+from vscsihba.configfs.names import wwn_of
 
 ATTRIBUTES = {
     "alua_support": "1",
@@ -106,6 +107,11 @@ class FakeConfigfs:
         scsi_host = self.sysfs / f"class/scsi_host/host{host}"
         self._mkdir(scsi_host, parents=True, exist_ok=True)
         (scsi_host / "cmd_per_lun").write_text("1024\n")
+
+    def delete_disk(self, hba_id: int, lun: int) -> None:
+        """Stand for ``echo 1 > /sys/block/sdX/device/delete``."""
+        host = (self.loopback / wwn_of(hba_id) / "tpgt_1/address").read_text().partition(":")[0]
+        shutil.rmtree(self.sysfs / f"bus/scsi/devices/{host}:0:1:{lun}")
 
     def _make(self) -> Any:
         fake = self

@@ -521,7 +521,7 @@ def test_its_verbs_answer_on_a_socket(world: World) -> None:
             call(server.path, "apply", {"dokument": {}}, timeout=60)
         told: Any = call(server.path, "status", timeout=60)
         (hba,) = told["hbas"]
-        assert (hba["id"], hba["luns"][0]["backstore"], hba["luns"][0]["state"]) == (0, "a", "not there")
+        assert (hba["id"], hba["luns"][0]["backstore"], hba["luns"][0]["state"]) == (0, "a", "missing")
         assert sorted(world.service.verbs()) == [
             "act", "apply", "clear", "plan", "resize", "save", "show", "status",
         ]  # fmt: skip

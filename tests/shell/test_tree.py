@@ -58,13 +58,13 @@ def test_what_others_did_to_our_objects_is_shown_as_it_is(disk: None, run: Run, 
     view = session.context.view
     lun = view.status["hbas"][0]["luns"][0]
     lun["state"], lun["device"], lun["size"] = "gone", None, None
-    extra = {**lun, "lun": 9, "backstore": None, "state": "nobody serves it"}
+    extra = {**lun, "lun": 9, "backstore": None, "state": "not served"}
     view.status["hbas"][0]["luns"].append(extra)  # type: ignore[arg-type]
     session.context.look = lambda: None  # type: ignore[method-assign]
     found = nodes(run("ls"))
     assert found["/"] == "2 disks, 2 not running"
     assert found["lun0"] == "no disk, -, d1, gone"
-    assert found["lun9"] == "no disk, -, -, nobody serves it"
+    assert found["lun9"] == "no disk, -, -, not served"
     with pytest.raises(UsageError, match="/hbas/hba0/lun9 was not made by the service"):
         run("/hbas/hba0/lun9 delete")
 
@@ -74,8 +74,8 @@ def test_what_is_wanted_and_not_there_is_shown(disk: None, run: Run, session: Se
     session.context.view.status["hbas"].clear()
     session.context.look = lambda: None  # type: ignore[method-assign]
     found = nodes(run("ls"))
-    assert (found["hba0"], found["lun0"]) == ("1 LUN, not there", "d1, not there")
-    assert "not there" in run("/hbas/hba0/lun0 info")
+    assert (found["hba0"], found["lun0"]) == ("1 LUN, missing", "d1, missing")
+    assert "missing" in run("/hbas/hba0/lun0 info")
 
 
 def test_an_hba_of_somebody_else_is_not_touched(run: Run, session: Session) -> None:

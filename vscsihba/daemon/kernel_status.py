@@ -105,10 +105,12 @@ def _lun(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> LunStat
 
 
 def _state(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> str:
+    if lun.backstore is None:
+        return "incomplete"
     if not lun.complete:
-        return "half-made"
+        return "no SCSI device"
     if engine is None:
-        return "nobody serves it"
+        return "not served"
     return "running" if said.get("failure") is None else f"failing: {said['failure']}"
 
 

@@ -63,7 +63,7 @@ def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[
 
 def _missing(lun: Lun, document: Document) -> LunStatus:
     stack = document.backstores[lun.backstore]
-    unserved = _unserved(lun.lun, lun.backstore, "not there")
+    unserved = _unserved(lun.lun, lun.backstore, "missing")
     return {**unserved, "size": size_of(stack), "stack": layers(stack), "read_only": lun.read_only}
 
 

@@ -68,7 +68,7 @@ class HbaNode(WithAttributes):
         status = self.context.view.hba_status(self.id)
         luns = counted(len(self.children), "LUN")
         if status is None:
-            return f"{luns}, not there", False
+            return f"{luns}, missing", False
         engines = status["engines"]
         well = all(engine["state"] == "running" for engine in engines)
         return f"{luns}, {counted(len(engines), 'engine')}", well

@@ -56,7 +56,7 @@ class LunNode(Resizable, WithAttributes):
         wanted = self.context.view.lun(self.hba.id, self.number)
         status = self.context.view.lun_status(self.hba.id, self.number)
         if status is None:
-            return f"{wanted.backstore if wanted else '-'}, not there", False
+            return f"{wanted.backstore if wanted else '-'}, missing", False
         size = "-" if status["size"] is None else format_size(status["size"])
         flags = ", read-only" * status["read_only"]
         parts = (status["device"] or "no disk", size, status["backstore"] or "-", status["state"] + flags)
@@ -67,7 +67,7 @@ class LunNode(Resizable, WithAttributes):
         status = self.context.view.lun_status(self.hba.id, self.number)
         found: dict[str, object] = {"hba": self.hba.id, "lun": self.number}
         if status is None:
-            return {**found, "state": "not there"}
+            return {**found, "state": "missing"}
         size = None if status["size"] is None else f"{format_size(status['size'])} ({status['size']} bytes)"
         return {**found, **status, "size": size}
 

@@ -136,17 +136,33 @@ def test_an_hba_that_is_served_is_fine(kernel: FakeConfigfs) -> None:
 def test_an_hba_that_nobody_serves_is_a_problem(kernel: FakeConfigfs) -> None:
     hba_with_a_disk(3)
     found = findings()["hba3"]
-    assert (found.state, found.text) == ("problem", "1 LUN, and nobody serves it")
+    assert (found.state, found.text) == ("problem", "1 LUN, not served")
     assert found.cure is not None
     assert "vscsihba clear 3" in found.cure
 
 
-def test_an_hba_whose_making_was_cut_short_is_a_problem(kernel: FakeConfigfs) -> None:
+def test_an_hba_whose_creation_was_interrupted_is_a_problem(kernel: FakeConfigfs) -> None:
     backstore = hba_with_a_disk(3)
     assert backstore.uio is not None
     served_by(kernel, 4711, backstore.uio)
     (kernel.loopback / configfs.wwn_of(3) / "tpgt_1/lun/lun_4").mkdir()
-    assert findings()["hba3"].text == "the making of LUN 4 of it was cut short"
+    assert findings()["hba3"].text == "creation of LUN 4 was interrupted"
+
+
+def test_a_disk_that_another_program_has_deleted_is_a_problem(
+    kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backstore = hba_with_a_disk(3)
+    assert backstore.uio is not None
+    served_by(kernel, 4711, backstore.uio)
+    kernel.delete_disk(3, 0)
+    found = findings()["hba3"]
+    assert (found.state, found.text) == (
+        "problem",
+        "another program has deleted the disk of LUN 0 from Linux",
+    )
+    assert found.cure is not None
+    assert "systemctl restart vscsihba" in found.cure
 
 
 def test_an_empty_hba_is_a_note(kernel: FakeConfigfs) -> None:
@@ -158,12 +174,12 @@ def test_a_backstore_without_a_lun_is_a_warning(kernel: FakeConfigfs) -> None:
     configfs.create_backstore(configfs.BackstoreSpec("vscsihba-old", size=1 << 20, serial="s"))
     found = findings()["backstore vscsihba-old"]
     assert found.state == "warning"
-    assert found.cure == f"rmdir {kernel.core}/user_0/vscsihba-old"
+    assert found.cure == f'remove it: "rmdir {kernel.core}/user_0/vscsihba-old"'
 
 
 def test_an_id_that_somebody_else_has_is_a_note(kernel: FakeConfigfs) -> None:
     kernel.put_behind(configfs.wwn_of(9), 0, kernel.foreign_backstore())
-    assert findings()["hba9"].text == "naa.50014055c51ba009 is somebody else's target: the id is taken"
+    assert findings()["hba9"].text == "naa.50014055c51ba009 was created by another program: the id is taken"
 
 
 def test_what_may_not_be_looked_at_is_said(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:

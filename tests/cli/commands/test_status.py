@@ -12,10 +12,11 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from tests.daemon.fake import FakeService
 from vscsihba import configfs
-from vscsihba.cli.commands.status import duration, print_status
 from vscsihba.cli.main import main
+from vscsihba.cli.status_text import status_lines
 from vscsihba.config.load import read
 from vscsihba.control.server import ControlServer
+from vscsihba.daemon.calls import Status
 from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.errors import HostError
 
@@ -37,6 +38,11 @@ DOCUMENT = {
 }
 
 
+def shown(status: Status) -> str:
+    """Return what a person sees, with every column."""
+    return "".join(f"{line.plain}\n" for line in status_lines(status, 0.0, None))
+
+
 def test_the_service_is_shown_as_a_table(service: FakeService, capsys: Capture) -> None:
     service.running = read(DOCUMENT, Path("/"))
     assert main(["status"]) == 0
@@ -48,17 +54,17 @@ def test_the_service_is_shown_as_a_table(service: FakeService, capsys: Capture) 
         "BACKSTORE",
         "DEVICE",
         "SIZE",
-        "STACK",
+        "STATE",
         "ENGINE",
         "IOPS",
-        "STATE",
+        "STACK",
         "BY-ID",
     ]
     assert re.split(" {2,}", lines[3]) == [
-        *("0", "0", "d1", "/dev/sda", "1.0 MiB", "memory", "900", "120", "running"),
+        *("0", "0", "d1", "/dev/sda", "1.0 MiB", "running", "900", "120", "memory"),
         "scsi-30000000000000000",
     ]
-    assert re.split(" {2,}", lines[4])[5:9] == ["file /srv/d2.img", "900", "120", "running, read-only"]
+    assert re.split(" {2,}", lines[4])[5:9] == ["running, read-only", "900", "120", "file /srv/d2.img"]
     assert lines[5].split() == ["7", "-"]
     assert lines[-2] == "of other programs, never touched:"
     assert not any(line.endswith(" ") for line in lines)
@@ -141,7 +147,7 @@ def test_without_a_service_the_engines_are_asked(
         "state": "running",
         "read_only": False,
     }
-    assert (second["engine"], second["state"], second["read_only"]) == (None, "nobody serves it", True)
+    assert (second["engine"], second["state"], second["read_only"]) == (None, "not served", True)
 
 
 def test_a_lun_that_fails_says_why(hba: FakeConfigfs, engine: dict[str, Any], tmp_path: Path) -> None:
@@ -165,14 +171,24 @@ def test_the_socket_of_a_killed_engine_is_passed_by(hba: FakeConfigfs, tmp_path:
     assert kernel_status(tmp_path / "run")["hbas"][0]["engines"] == []
 
 
-def test_what_was_cut_short_and_what_is_foreign_is_shown(
-    hba: FakeConfigfs, tmp_path: Path, capsys: Capture
+def test_a_disk_that_another_program_has_deleted_is_shown_with_the_cure(
+    hba: FakeConfigfs, engine: dict[str, Any], tmp_path: Path
 ) -> None:
+    engine |= {"since": 1000.0, "pid": 1, "luns": [lun_said(0, owner=True), lun_said(1, owner=True)]}
+    hba.delete_disk(3, 1)
+    status = kernel_status(tmp_path / "run")
+    assert [lun["state"] for lun in status["hbas"][0]["luns"]] == ["running", "no SCSI device"]
+    out = shown(status)
+    assert "\nLUN 1 of HBA 3: Linux has no disk for it. If this lasts, another program has deleted" in out
+    assert '"systemctl restart vscsihba"' in out
+
+
+def test_an_interrupted_creation_and_foreign_objects_are_shown(hba: FakeConfigfs, tmp_path: Path) -> None:
     (hba.loopback / configfs.wwn_of(3) / "tpgt_1/lun/lun_9").mkdir()
     hba.foreign_backstore("theirs", 5, "file/x")
-    print_status(kernel_status(tmp_path / "run"), 0)
-    out = capsys.readouterr().out
-    assert re.search(r"^3 +9 +- +- +- +- +- +- +half-made +-$", out, re.MULTILINE)
+    out = shown(kernel_status(tmp_path / "run"))
+    assert re.search(r"^3 +9 +- +- +- +incomplete +- +- +- +-$", out, re.MULTILINE)
+    assert "\nLUN 9 of HBA 3: creation was interrupted. " in out
     assert "  backstore  user_5/theirs  file/x" in out
 
 
@@ -186,20 +202,10 @@ def test_clear_without_a_service_removes_what_was_left(
     assert configfs.observe().hbas == {}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (-5, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7200, "2 h"), (90061, "1 d 1 h")],
-)
-def test_durations_have_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-def test_problems_of_no_single_lun_are_shown_first(service: FakeService, capsys: Capture) -> None:
+def test_problems_of_no_single_lun_are_shown_first(service: FakeService) -> None:
     status: Any = service.status()
     problem = "not restored: /etc/vscsihba/config.json: line 1, column 2: this is not JSON"
     status["problems"] = [problem]
-    print_status(status, 0.0)
-    assert capsys.readouterr().out.splitlines()[1] == problem
+    assert shown(status).splitlines()[1] == problem
     del status["problems"]
-    print_status(status, 0.0)
-    assert "not restored" not in capsys.readouterr().out, "a service of an older version tells none"
+    assert "not restored" not in shown(status), "a service of an older version tells none"

@@ -83,13 +83,13 @@ def test_what_a_killed_engine_leaves_is_kept_while_it_is_used_then_cleared(
         second = serve([file], hba=3)  # who serves it again can unmount it
     kill(second)
 
-    assert as_json("status")["hbas"][0]["luns"][0]["state"] == "nobody serves it"
+    assert as_json("status")["hbas"][0]["luns"][0]["state"] == "not served"
     done = subprocess.run(
         [VSCSIHBA, "doctor", "--json"], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 1
     (bad,) = [each for each in json.loads(done.stdout)["findings"] if each["state"] == "problem"]
-    assert (bad["title"], bad["text"]) == ("hba3", "1 LUN, and nobody serves it")
+    assert (bad["title"], bad["text"]) == ("hba3", "1 LUN, not served")
     assert "vscsihba clear 3" in bad["cure"]
     assert vscsihba("clear", "3") == "cleared: HBA 3 is gone\n"
     assert not any("vscsihba3" in path.name for path in target_objects())

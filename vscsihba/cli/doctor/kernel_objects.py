@@ -1,4 +1,4 @@
-"""The check-up of what is in the kernel: served, left behind by somebody who died, or somebody else's."""
+"""Checks of the kernel's objects: HBAs that are not served, leftovers of dead processes, foreign targets."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from vscsihba.units import counted
 
 
 def check_kernel_objects() -> Iterator[Finding]:
-    """See what of ours is in the kernel, and whether somebody serves it."""
+    """Yield the HBAs and backstores in the kernel, and whether they are served."""
     observed = configfs.observe()
     findings = [*_hbas(observed), *_orphans(observed), *_foreign(observed)]
     yield from findings or [Finding("in the kernel", "ok", "no virtual HBA")]
@@ -19,14 +19,17 @@ def _hbas(observed: configfs.Observed) -> Iterator[Finding]:
     for hba in observed.hbas.values():
         title = f"hba{hba.id}"
         luns = counted(len(hba.luns), "LUN")
-        broken = [str(lun.number) for lun in hba.luns.values() if not lun.complete]
+        broken = [str(lun.number) for lun in hba.luns.values() if lun.backstore is None]
+        deleted = [str(lun.number) for lun in hba.luns.values() if lun.backstore and not lun.complete]
         servers = _servers(hba, observed)
         if not servers and hba.luns:
-            them = "it" if len(hba.luns) == 1 else "them"
-            yield Finding(title, "problem", f"{luns}, and nobody serves {them}", _cure(hba.id))
+            yield Finding(title, "problem", f"{luns}, not served", _cure(hba.id))
         elif broken or not hba.complete:
-            where = f"LUN {', '.join(broken)} of it" if broken else "it"
-            yield Finding(title, "problem", f"the making of {where} was cut short", _cure(hba.id))
+            where = f" of LUN {', '.join(broken)}" if broken else ""
+            yield Finding(title, "problem", f"creation{where} was interrupted", _cure(hba.id))
+        elif deleted:
+            text = f"another program has deleted the disk of LUN {', '.join(deleted)} from Linux"
+            yield Finding(title, "problem", text, _cure(hba.id))
         elif servers:
             yield Finding(title, "ok", f"{luns}, served by {', '.join(servers)}")
         else:
@@ -41,13 +44,13 @@ def _servers(hba: configfs.Hba, observed: configfs.Observed) -> list[str]:
 
 def _cure(hba_id: int) -> str:
     return (
-        "start again what served it (vscsihba daemon, or vscsitarget with the same words), "
-        f"or remove it: vscsihba clear {hba_id}"
+        'restart what serves it ("systemctl restart vscsihba", or vscsitarget with the same arguments), '
+        f'or remove it: "vscsihba clear {hba_id}"'
     )
 
 
 def _orphans(observed: configfs.Observed) -> Iterator[Finding]:
-    """Yield the backstores that no LUN leads to."""
+    """Yield the backstores that have no LUN and no server."""
     linked = {lun.backstore for hba in observed.hbas.values() for lun in hba.luns.values()}
     for name, found in observed.backstores.items():
         if name in linked or (found.uio is not None and configfs.openers_of(found.uio)):
@@ -56,13 +59,15 @@ def _orphans(observed: configfs.Observed) -> Iterator[Finding]:
         yield Finding(
             f"backstore {name}",
             "warning",
-            "no LUN leads to it, and nobody serves it",
-            f"rmdir {where}/{name}",
+            "has no LUN, and is not served",
+            f'remove it: "rmdir {where}/{name}"',
         )
 
 
 def _foreign(observed: configfs.Observed) -> Iterator[Finding]:
     for hba_id in sorted(observed.foreign):
         yield Finding(
-            f"hba{hba_id}", "note", f"{configfs.wwn_of(hba_id)} is somebody else's target: the id is taken"
+            f"hba{hba_id}",
+            "note",
+            f"{configfs.wwn_of(hba_id)} was created by another program: the id is taken",
         )
