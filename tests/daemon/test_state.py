@@ -2,16 +2,22 @@
 
 import json
 import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vscsihba.config.awaited import Awaited
 from vscsihba.config.dump import dump
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
-from vscsihba.config.salvage import Salvage
-from vscsihba.daemon.state import KEPT, State
+from vscsihba.config.salvage import Salvage, Unread
+from vscsihba.daemon.state import State
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 
 
@@ -29,6 +35,16 @@ def state(tmp_path: Path) -> State:
 
 def versions(state: State) -> list[Path]:
     return sorted((state.saved.parent / "versions").glob("*"))
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Have a umask for a while."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def test_nothing_is_remembered_at_first(state: State) -> None:
@@ -49,17 +65,63 @@ def test_what_is_saved_is_restored(state: State) -> None:
 
 
 def test_another_file_can_be_named(state: State, tmp_path: Path) -> None:
-    other = tmp_path / "new" / "mine.json"
-    assert state.save(document(), other) == other
+    other = tmp_path / "new" / "er" / "mine.json"
+    with umask(0):
+        assert state.save(document(), other) == other
+    assert stat.S_IMODE(other.parent.stat().st_mode) == 0o755
     assert load(other) == document()
     assert state.to_restore() == Salvage(Document())
 
 
 def test_the_last_ten_versions_are_kept(state: State) -> None:
-    for number in range(KEPT + 5):
+    state.save(document(), state.saved.with_name("config-old.json"))
+    state.save(document("2MiB"), state.saved.with_name("config-old.json"))
+    (other,) = versions(state)
+    for number in range(15):
         state.save(document(f"{number + 1}MiB"))
-    kept = [json.loads(path.read_text())["backstores"]["a"]["size"] for path in versions(state)]
-    assert kept == [f"{number}MiB" for number in range(5, KEPT + 5)]
+    kept = [
+        json.loads(path.read_text())["backstores"]["a"]["size"] for path in versions(state) if path != other
+    ]
+    assert kept == [f"{number}MiB" for number in range(5, 15)]
+    assert other.exists(), "a version of another document"
+
+
+def test_versions_are_private_and_named_by_their_time(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_005)
+    state.save(document())
+    state.save(document("2MiB"))
+    (version,) = versions(state)
+    assert version.name == "config-20231114T221320.000000005.json"
+    assert stat.S_IMODE(version.parent.stat().st_mode) == 0o700, "a document may name key files"
+
+
+def test_what_somebody_else_removes_meanwhile_is_no_error(
+    state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(11):
+        state.save(document(f"{number + 1}MiB"))
+    left = state.saved.parents[1] / "run" / f".running.json.{'a' * 16}"
+    left.write_text("{")
+    real = Path.unlink
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        real(path, missing_ok=True)
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    state.save(document("12MiB"))
+    assert len(versions(state)) == 10
+    with state.held():
+        assert not left.exists()
+    assert caplog.text == ""
+
+
+def test_a_version_that_cannot_be_kept_leaves_the_document(state: State) -> None:
+    state.save(document())
+    (state.saved.parent / "versions").write_text("")
+    with pytest.raises(HostError, match="versions: File exists"):
+        state.save(document("2MiB"))
+    assert load(state.saved) == document()
 
 
 def test_the_same_again_makes_no_version(state: State) -> None:
@@ -76,6 +138,7 @@ def test_an_empty_document_does_not_replace_a_good_one(state: State) -> None:
     state.save(Document(), force=True)
     assert state.to_restore().document == Document()
     assert [load(path) for path in versions(state)] == [document()]
+    assert state.save(Document()) == state.saved, "nothing is lost"
 
 
 def test_a_file_that_is_no_document_is_not_replaced(state: State, tmp_path: Path) -> None:
@@ -102,12 +165,79 @@ def test_a_broken_note_is_told_with_its_place(state: State) -> None:
 
 def test_there_is_one_service(state: State) -> None:
     with state.held():
-        with pytest.raises(InUseError, match="the service runs already, as process"):
+        with pytest.raises(InUseError, match=rf"the service runs already, as process {os.getpid()};"):
             state.held().__enter__()
         with State(state.saved.parent, state.saved).held():
             pass
     with state.held():
         pass
+
+
+def test_the_run_directory_is_made_for_the_members_of_a_group(tmp_path: Path) -> None:
+    run = tmp_path / "var" / "run"
+    with umask(0o077), State(run, tmp_path / "config.json").held():
+        assert stat.S_IMODE(run.stat().st_mode) == 0o755
+    (run / "daemon.lock").unlink()
+    with umask(0), State(run, tmp_path / "config.json").held():
+        assert stat.S_IMODE((run / "daemon.lock").stat().st_mode) == 0o600
+
+
+def test_a_run_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(HostError, match=r"run/daemon\.lock: File exists"):
+        State(tmp_path / "run", tmp_path / "config.json").held().__enter__()
+
+
+def test_a_failure_of_the_service_is_not_taken_for_another_service(state: State) -> None:
+    with pytest.raises(BlockingIOError), state.held():
+        raise BlockingIOError
+
+
+def test_changes_are_known_until_they_have_ended(state: State) -> None:
+    assert state.unfinished() is None
+    state.begin(document("1MiB"), document("2MiB"))
+    assert state.unfinished() == (document("1MiB"), document("2MiB"))
+    state.end()
+    state.end()
+    assert state.unfinished() is None
+
+
+def test_entries_that_are_not_restored_are_known_until_they_are(state: State) -> None:
+    assert state.awaited() == Awaited()
+    awaited = Awaited((Unread("no such file", 0, 1, "a"),), ((0, 0),))
+    state.note_awaited(awaited)
+    assert state.awaited() == awaited
+    for _ in range(2):
+        state.note_awaited(Awaited())
+        assert state.awaited() == Awaited()
+
+
+@pytest.mark.parametrize("name", ["changing", "awaited"])
+def test_a_record_that_cannot_be_read_is_one_clear_line(state: State, name: str) -> None:
+    path = state.saved.parents[1] / "run" / f"{name}.json"
+    read = {"changing": state.unfinished, "awaited": state.awaited}[name]
+    path.write_text("{")
+    with pytest.raises(HostError, match=rf"{name}\.json: .*truncated"):
+        read()
+    path.unlink()
+    path.mkdir()
+    for act in (read, state.end if name == "changing" else partial(state.note_awaited, Awaited())):
+        with pytest.raises(HostError, match=rf"{name}\.json: .*Is a directory"):
+            act()
+
+
+def test_a_folder_that_somebody_else_makes_meanwhile_is_used(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, **options: Any) -> None:
+        real(path)
+        real(path, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    state.save(document())
+    assert load(state.saved) == document()
 
 
 def test_an_old_document_is_there_while_a_new_one_is_written(
@@ -134,6 +264,24 @@ def test_what_a_killed_service_left_half_written_is_removed(state: State) -> Non
         pass
     assert sorted(path.name for path in run.iterdir()) == [".running.json.mine", "daemon.lock"]
     assert sorted(path.name for path in etc.iterdir()) == ["config.json"]
+
+
+def test_what_is_left_of_a_document_of_an_unusual_name_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path, tmp_path / "etc" / f"[disks]-{'x' * 100}.json")
+
+    def fail(*_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", fail)
+        killed.setattr(Path, "unlink", fail)
+        with pytest.raises(KeyboardInterrupt):
+            state.save(document())
+    assert len(list(state.saved.parent.iterdir())) == 1
+    with state.held():
+        assert list(state.saved.parent.iterdir()) == []
 
 
 def test_a_link_to_the_saved_document_stays_one(state: State, tmp_path: Path) -> None:

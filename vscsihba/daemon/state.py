@@ -6,6 +6,7 @@ restored.
 """
 
 import fcntl
+import glob
 import logging
 import os
 import time
@@ -32,6 +33,9 @@ SAVED: Final = Path("/etc/vscsihba/config.json")
 
 KEPT: Final = 10
 """Versions of a saved document that are kept beside it."""
+
+_STAMP: Final = f"{'[0-9]' * 8}T{'[0-9]' * 6}.{'[0-9]' * 9}"
+"""Pattern of the time in the name of a version: another document's name may begin likewise."""
 
 
 class State:
@@ -65,16 +69,11 @@ class State:
         except OSError as error:
             raise HostError(f"{path}: {error.strerror}") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd, path)
             os.pwrite(fd, f"{os.getpid():<16}\n".encode(), 0)
             for file in (self._running, self._awaited, self._changing, Path(os.path.realpath(self.saved))):
                 _remove_unfinished(file)
             yield
-        except BlockingIOError as error:
-            other = os.pread(fd, 16, 0).decode(errors="replace").strip()
-            raise InUseError(
-                f"the service runs already, as process {other}", cure="end that first"
-            ) from error
         finally:
             os.close(fd)
 
@@ -188,6 +187,19 @@ class State:
         return path
 
 
+def _lock(fd: int, path: Path) -> None:
+    """Take the lock of the machine's only service.
+
+    Raises:
+        InUseError: Another one has it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        other = path.read_text(errors="replace").strip()
+        raise InUseError(f"the service runs already, as process {other}", cure="end that first") from error
+
+
 def _demand_harmless(path: Path, document: Document) -> None:
     """Refuse to put a document in the place of something better.
 
@@ -218,7 +230,8 @@ def _keep(path: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / f"{path.stem}-{stamp}{path.suffix}").hardlink_to(path)
         sync_directory(folder)
-        for old in sorted(folder.glob(f"{path.stem}-*{path.suffix}"))[:-KEPT]:
+        kept = sorted(folder.glob(f"{glob.escape(path.stem)}-{_STAMP}{glob.escape(path.suffix)}"))
+        for old in kept[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
         raise HostError(f"{folder}: {error.strerror}") from error
@@ -235,7 +248,7 @@ def _replace(path: Path, text: str) -> None:
 
 def _remove_unfinished(file: Path) -> None:
     """Remove unfinished files of a killed process (`vscsihba.handlers.shared.durable`)."""
-    for left in file.parent.glob(f".{file.name}.{'[0-9a-f]' * 16}"):
+    for left in file.parent.glob(f".{glob.escape(file.name[:50])}.{'[0-9a-f]' * 16}"):
         try:
             left.unlink(missing_ok=True)
         except OSError as error:
