@@ -1,10 +1,12 @@
 """The journal as memory and as a file: what is stored comes back, what is damaged is noticed."""
 
 import errno
+import hashlib
 import os
 import re
 import stat
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.tcmu.process import is_mapped
 from tests.tcmu.server import READ_10, SENSE, Server
 from vscsihba.errors import HostError, JournalDamagedError
 from vscsihba.tcmu.completions import Completion
-from vscsihba.tcmu.journal import DISTRUSTED, Journal, make_journal
+from vscsihba.tcmu.journal import DISTRUSTED, VOID, Journal, make_journal
 from vscsihba.tcmu.journal_file import JournalFile, discard
 from vscsihba.tcmu.record import ACCEPTED, BEGUN, DONE, SIZE, UNITS
 
@@ -41,6 +43,135 @@ def server(make_server: MakeServer, path: Path) -> Iterator[Server]:
     server.ring.begun(tags[1])
     yield server
     server.loopback.transport.close()
+
+
+LENGTHS = st.lists(
+    st.integers(112, 6000) | st.sampled_from([367, 368, 369, 880, 881]), min_size=1, max_size=40
+)
+"""Lengths of entries: any, and those that just fill one unit of the table, or two."""
+
+
+def recorded(memory: bytearray) -> list[tuple[int, bytes]]:
+    """Return ids and entries of a table's records, in order of arrival."""
+    return [(record.cmd_id, record.entry) for record in Journal(memoryview(memory)).load()]
+
+
+@given(LENGTHS, LENGTHS)
+@settings(deadline=None, max_examples=60)
+def test_units_that_were_given_back_are_used_again(lengths: list[int], more: list[int]) -> None:
+    """Whichever units a record takes, order is that of arrival, and no record touches another's units."""
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    entries: dict[int, bytes] = {}
+
+    def accept(first: int, lengths: list[int]) -> None:
+        for cmd_id, length in enumerate(lengths, start=first):
+            entries[cmd_id] = bytes(entry(cmd_id, length))
+            assert journal.accept(cmd_id, 128 * cmd_id, memoryview(entries[cmd_id]))
+
+    accept(1, lengths)
+    for cmd_id in list(entries)[::2]:
+        journal.forget(cmd_id)
+        del entries[cmd_id]
+    accept(100, more)
+    assert recorded(memory) == list(entries.items())
+    taken = sum(-(-(144 + len(stored)) // 512) for stored in entries.values())
+    assert len(journal.free) == UNITS - taken
+    successor = Journal(memoryview(memory))
+    successor.adopt(successor.load())
+    assert len(successor.free) == UNITS - taken
+    journal = successor
+    accept(200, lengths)
+    assert recorded(memory) == list(entries.items())
+
+
+def test_records_are_numbered_in_order_of_arrival() -> None:
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    for cmd_id in range(3):
+        journal.accept(cmd_id, 128, entry(cmd_id, 128))
+    journal.forget(1)
+    journal = Journal(memoryview(memory))
+    journal.adopt(journal.load())
+    journal.accept(3, 128, entry(3, 128))
+    assert [(record.cmd_id, record.sequence) for record in journal.load()] == [(0, 0), (2, 2), (3, 3)]
+    journal = Journal(memoryview(memory))
+    journal.adopt([])
+    journal.accept(4, 128, entry(4, 128))
+    assert [(record.cmd_id, record.sequence) for record in journal.load()] == [(4, 0)]
+
+
+def test_a_successor_uses_every_free_unit_and_no_other() -> None:
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    journal.accept(1, 128, entry(1, 1000))
+    journal.accept(2, 128, entry(2, 128))
+    journal.complete(2, 256, Completion())  # it counts, so the successor does not adopt it
+    journal = Journal(memoryview(memory))
+    journal.adopt(journal.load()[:1])
+    assert recorded(memory) == [(1, bytes(entry(1, 1000)))]
+    for cmd_id in range(2, UNITS - 3 + 2):
+        assert journal.accept(cmd_id, 128, entry(cmd_id, 128))
+    assert not journal.accept(0, 128, entry(0, 128))
+    assert [cmd_id for cmd_id, _ in recorded(memory)] == list(range(1, UNITS - 3 + 2))
+    journal.begin(1)
+    journal.forget(2)
+    assert [record.state for record in Journal(memoryview(memory)).load()][:2] == [BEGUN, ACCEPTED]
+
+
+def test_a_restart_clears_everything_and_is_void_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A successor that comes in between finds nothing, not half of the records at the old position."""
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    journal.move_to(256)
+    journal.accept(1, 128, entry(1, 1000))
+    journal.complete(2, 384, Completion())
+    moves: list[tuple[int, int]] = []
+    real = journal.move_to
+
+    def move_to(position: int) -> None:
+        moves.append((position, len(recorded(memory))))
+        real(position)
+
+    monkeypatch.setattr(journal, "move_to", move_to)
+    journal.restart(512)
+    assert moves == [(VOID, 1), (512, 0)]
+    assert (journal.position, journal.intent, len(journal.free)) == (512, 0, UNITS)
+    journal.begin(1)
+    journal.complete(1, 640, Completion())
+    journal.forget(1)
+    assert (recorded(memory), len(journal.free)) == ([], UNITS)
+    for cmd_id in range(UNITS):
+        assert journal.accept(cmd_id, 128, entry(cmd_id, 128))
+
+
+def test_the_layout_is_that_of_earlier_versions(path: Path) -> None:
+    """Predecessor and successor may be of different versions of this program."""
+    first, second = bytes(entry(7, 128)), bytes(entry(8, 400))
+    with closing(JournalFile(path, "a")) as opened:
+        journal = opened.journal
+        journal.accept(7, 128, memoryview(first))
+        journal.accept(8, 256, memoryview(second))
+        journal.begin(8)
+        journal.complete(7, 384, Completion(1, 2, 77, SENSE))
+        journal.move_to(256)
+    expected = bytearray(802_816)
+    header = struct.pack("=8sI32s", b"vscsihba", 1, hashlib.sha256(b"a").digest())
+    struct.pack_into("=44sI", expected, 0, header, zlib.crc32(header))
+    struct.pack_into("=QI", expected, 64, 256 | (256 ^ 0xFFFFFFFF) << 32, 384)
+    struct.pack_into("=II", expected, 4096, 0x444F4E45, 0x4245474E)
+    struct.pack_into("=I", expected, 10_240 + 4, 2)
+    for unit, (at, stored) in enumerate([(128, first), (256, second)]):
+        head = struct.pack("=QII", unit, at, len(stored))
+        struct.pack_into("=16sI", expected, 16_384 + 512 * unit, head, zlib.crc32(head + stored))
+        struct.pack_into("=368s", expected, 16_384 + 512 * unit + 144, stored[:368])
+    completion = struct.pack("=BB2xI96s", 1, 2, 77, SENSE)
+    struct.pack_into("=104sI", expected, 16_384 + 32, completion, zlib.crc32(completion))
+    struct.pack_into("=32s", expected, 16_384 + 1024, second[368:])
+    found = path.read_bytes()
+    assert len(found) == len(expected)
+    assert [at for at in range(len(found)) if found[at] != expected[at]] == []
+    assert DISTRUSTED == 1
 
 
 @given(st.lists(st.integers(112, 6000), min_size=1, max_size=40))
@@ -142,8 +273,31 @@ def test_a_ring_of_another_time_is_noticed(server: Server, name: str) -> None:
     assert "contradicts the ring" in refused(server)
 
 
-def test_a_request_that_is_another_one_is_noticed(server: Server) -> None:
-    server.loopback.memory[128 + 3 * 128 + 113] ^= 1
+@pytest.mark.parametrize("slot", [1, 3])
+def test_a_request_that_is_another_one_is_noticed(server: Server, slot: int) -> None:
+    server.loopback.memory[128 + slot * 128 + 113] ^= 1
+    assert "is a different one" in refused(server)
+
+
+def replace_record(server: Server, at: int, recorded_at: int, cdb_at: int) -> None:
+    """Record the command of the slot at byte `at` otherwise: in another place, or with its CDB elsewhere."""
+    journal = server.ring._journal
+    changed = bytearray(server.loopback.memory[at : at + 128])
+    struct.pack_into("=Q", changed, 24, at + cdb_at)
+    (cmd_id,) = struct.unpack_from("=H", changed, 4)
+    journal.forget(cmd_id)
+    assert journal.accept(cmd_id, recorded_at, memoryview(changed))
+
+
+@pytest.mark.parametrize("cdb_at", [-8, 111, 128])
+def test_a_record_with_its_cdb_elsewhere_is_noticed(server: Server, cdb_at: int) -> None:
+    replace_record(server, 512, 512, cdb_at)
+    assert "is recorded with a CDB at" in refused(server)
+
+
+def test_a_record_of_another_place_is_noticed(server: Server) -> None:
+    (cdb_off,) = struct.unpack_from("=Q", server.loopback.memory, 512 + 24)
+    replace_record(server, 512, 504, cdb_off - 512)
     assert "is a different one" in refused(server)
 
 
@@ -191,6 +345,30 @@ def test_file_is_private_and_whole(path: Path) -> None:
     with closing(JournalFile(path, "b")) as opened:
         assert opened.journal.is_void
     opened.close()
+
+
+def test_no_descriptor_stays_open(path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for identity in ("a", "a", "b"):
+        JournalFile(path, identity).close()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        JournalFile(tmp_path / "run" / "hba" / "disk.journal", "a").close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run" / "hba").stat().st_mode) == 0o700
+
+
+def test_a_half_made_file_of_a_killed_process_is_replaced(path: Path) -> None:
+    path.parent.mkdir()
+    left = path.with_name(path.name + ".new")
+    left.write_text("half")
+    JournalFile(path, "a").close()
+    assert not left.exists()
 
 
 def test_a_forked_child_has_no_journal(path: Path) -> None:

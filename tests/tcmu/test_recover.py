@@ -8,6 +8,7 @@ from tests.tcmu.conftest import MakeServer
 from tests.tcmu.server import READ_10, SENSE, Server, always, never
 from vscsihba.errors import JournalDamagedError, TransportError
 from vscsihba.tcmu import abi
+from vscsihba.tcmu.completions import Completion
 from vscsihba.tcmu.kernel import BLOCK
 from vscsihba.tcmu.record import UNITS
 from vscsihba.transport import Recovered
@@ -150,6 +151,33 @@ def test_the_predecessor_did_not_kick(server: Server, monkeypatch: pytest.Monkey
     assert server.loopback.answers == {}
     assert die(server) == []
     assert list(server.loopback.answers) == [tag]
+
+
+def die_while_writing(server: Server, tags: list[int]) -> None:
+    """Kill the server while the second command's completion is written into the first one's slot."""
+    server.fetched[tags[1]].fill(b"\x5a" * 512)
+    server.ring._journal.complete(tags[1], 256, Completion(0, 0, 512))
+    server.loopback.memory[128 + abi.SENSE_OFFSET : 256] = bytes(256 - 128 - abi.SENSE_OFFSET)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_completion_that_was_half_written_is_written_again(server: Server, count: int) -> None:
+    tags = [server.one(data_in=512) for _ in range(count)]
+    die_while_writing(server, tags)
+    assert [command.tag for command in die(server)] == [tags[0], *tags[2:]]
+    answer = server.loopback.answers.pop(tags[1])
+    assert (answer.status, answer.data) == (0, b"\x5a" * 512)
+    server.answer_all()
+    assert server.loopback.outstanding == 0
+
+
+def test_only_the_slot_being_written_may_be_torn(server: Server) -> None:
+    tags = [server.one(data_in=512) for _ in range(3)]
+    die_while_writing(server, tags)
+    server.loopback.memory[256 + 113] ^= 1
+    server.loopback.transport.attach()
+    with pytest.raises(JournalDamagedError, match="is a different one"):
+        server.ring.recover()
 
 
 def test_sense_and_many_pieces_survive(make_server: MakeServer, journal: Path) -> None:

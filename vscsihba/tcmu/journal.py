@@ -62,9 +62,9 @@ class Journal:
         self._memory = memory
         self._position = memory[_POSITION : _POSITION + 8].cast("Q")
         self._intent = memory[_INTENT : _INTENT + 4].cast("I")
-        self._states = memory[STATES : STATES + 4 * UNITS].cast("I")
-        self._links = memory[LINKS : LINKS + 4 * UNITS].cast("I")
-        self.free = list(range(UNITS - 1, -1, -1))
+        self._states = memory[STATES:LINKS].cast("I")
+        self._links = memory[LINKS:FIRST].cast("I")
+        self.free = list(reversed(range(UNITS)))
         self._units: dict[int, tuple[int, ...]] = {}
         self._sequence = 0
         if not self._position[0]:
@@ -99,7 +99,7 @@ class Journal:
     def accept(self, cmd_id: int, at: int, entry: memoryview) -> bool:
         """Record a command with a copy of its entry; return False if there is no room."""
         free, length = self.free, len(entry)
-        more = -(-(length - INLINE) // UNIT) if length > INLINE else 0
+        more = (ENTRY_AT + length - 1) // UNIT  # the first unit has ENTRY_AT bytes of its own
         if len(free) <= more:
             return False
         units = (free.pop(),) if not more else tuple(free.pop() for _ in range(more + 1))
@@ -163,7 +163,7 @@ class Journal:
         """Take over the `records` of a predecessor."""
         self._units = {record.cmd_id: record.units for record in records}
         taken = {unit for record in records for unit in record.units}
-        self.free = [unit for unit in range(UNITS - 1, -1, -1) if unit not in taken]
+        self.free = [unit for unit in reversed(range(UNITS)) if unit not in taken]
         self._sequence = max((record.sequence + 1 for record in records), default=0)
         stale = {unit for unit, state in enumerate(self._states) if state != FREE} - taken
         for unit in stale:  # of a completion that counts
@@ -172,10 +172,10 @@ class Journal:
     def restart(self, position: int) -> None:
         """Clear everything: the ring begins anew at `position`."""
         self.move_to(VOID)
-        self._memory[STATES : STATES + 4 * UNITS] = bytes(4 * UNITS)
+        self._memory[STATES:LINKS] = bytes(LINKS - STATES)
         self._intent[0] = 0
         self._units.clear()
-        self.free = list(range(UNITS - 1, -1, -1))
+        self.free = list(reversed(range(UNITS)))
         self.move_to(position)
 
     def release(self) -> None:
