@@ -34,6 +34,24 @@ _DURABLE: Final = "tests/sim/test_durable_files.py"
 _ENCRYPT: Final = f"{_HANDLERS}/encrypt"
 _MIRROR: Final = f"{_HANDLERS}/mirror"
 _SIM: Final = "tests/sim/test_exhaustive.py"
+_TCMU: Final = "tests/tcmu"
+_JOURNAL: Final = (f"{_TCMU}/test_journal.py",)
+_RING: Final = tuple(
+    f"{_TCMU}/test_{name}.py"
+    for name in (
+        "attach",
+        "dirty_pages",
+        "fetch",
+        "journal",
+        "management",
+        "out_of_order",
+        "pad",
+        "publish",
+        "recover",
+        "reset",
+    )
+)
+"""The quick ones: those that kill a process at every line, and the random ones, take minutes."""
 
 TARGETS: Final = (
     Target(
@@ -62,9 +80,15 @@ TARGETS: Final = (
     Target("handlers/mirror/members.py", (_MIRROR,)),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),
-    Target("vscsihba/tcmu/ring.py", ("tests/tcmu",)),
-    Target("vscsihba/tcmu/journal.py", ("tests/tcmu/test_journal.py",)),
-    Target("vscsihba/tcmu/completions.py", ("tests/tcmu",)),
+    Target("vscsihba/tcmu/ring.py", (*_RING, f"{_TCMU}/test_corrupt.py", f"{_TCMU}/test_device.py")),
+    Target("vscsihba/tcmu/completions.py", _RING),
+    Target("vscsihba/tcmu/positions.py", (*_RING, f"{_TCMU}/test_corrupt.py")),
+    Target("vscsihba/tcmu/journal.py", _JOURNAL),
+    Target("vscsihba/tcmu/journal_file.py", _JOURNAL),
+    Target("vscsihba/tcmu/record.py", _JOURNAL),
+    Target(
+        "vscsihba/tcmu/recovery_scan.py", (*_JOURNAL, f"{_TCMU}/test_recover.py", f"{_TCMU}/test_expired.py")
+    ),
     Target(
         "vscsihba/engine/serving/fast_path.py",
         ("tests/engine/serving/test_fast_path.py", "tests/engine/serving/test_fast_path_cost.py"),
@@ -76,12 +100,17 @@ TARGETS: Final = (
             "tests/engine/serving/test_aborts.py",
             "tests/engine/serving/test_fast_path.py",
             "tests/engine/serving/test_takeover.py",
+            "tests/engine/serving/test_units_of_hba.py",
         ),
     ),
+    Target("vscsihba/engine/serving/aborts.py", ("tests/engine/serving/test_aborts.py",)),
+    Target("vscsihba/engine/serving/units_of_hba.py", ("tests/engine/serving/test_units_of_hba.py",)),
     Target("vscsihba/engine/owning/ownership.py", ("tests/engine/owning/test_luns.py",)),
     Target(
         "vscsihba/engine/owning/owned_lun.py",
         ("tests/engine/owning/test_owned_lun.py", "tests/engine/owning/test_luns.py"),
     ),
+    Target("vscsihba/engine/owning/flush_record.py", ("tests/engine/owning/test_owned_lun.py",)),
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),
+    Target("vscsihba/daemon/transaction.py", ("tests/daemon/test_transaction.py",)),
 )
