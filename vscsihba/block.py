@@ -319,6 +319,9 @@ class Buffer:
     def scatter(self, data: bytes | memoryview, start: int = 0) -> int:
         """Copy `data` in from byte `start` on, as far as there is room; return the bytes copied."""
         count = max(0, min(len(data), self.length - start))
+        if not start and len(self.views) == 1:
+            self.views[0][:count] = data[:count]
+            return count
         done = 0
         for view in self.take(start, count) if count else ():
             view[:] = data[done : done + len(view)]

@@ -21,6 +21,7 @@ from vscsihba.loopback import Loopback
 PACKAGE: Final = Path(sys.modules["vscsihba"].__path__[0]).resolve().parent
 _KERNEL: Final = ("vscsihba/loopback.py", "vscsihba/tcmu/kernel.py")
 _KICK: Final = Loopback.consume.__code__
+_RUNS: Final = 8
 _DPO: Final = 0x10
 """A flag in a READ that means nothing to a file, and that the fast path leaves to the slow path."""
 PATHS: Final = {
@@ -49,7 +50,11 @@ class Hops:
 
 
 def count(cdb: bytes, image: Path) -> Hops:
-    """Return the hops of a command that reads 512 bytes at most, on a disk in the file `image`."""
+    """Return the hops of a command that reads 512 bytes at most, on a disk in the file `image`.
+
+    The command is sent several times, and the shortest way counts: the pump also has work that is not due
+    at every command.
+    """
     hops, on = Hops(), threading.Event()
 
     def profile(frame: FrameType, event: str, _argument: Any) -> None:
@@ -61,19 +66,22 @@ def count(cdb: bytes, image: Path) -> Hops:
             hops.functions[name] = None
             hops.calls += 1
 
+    runs = []
     _profiled_threads(profile)
     try:
         with Rig({"handler": "file", "path": str(image)}) as rig:
             for _ in range(3):  # unit attentions, threads that are started when needed, the page cache
                 rig.run(bytes(6))
                 rig.run(cdb, data_in=512)
-            rig.pump.calls.post(on.set)
-            answer = rig.run(cdb, data_in=512) if on.wait(10) else None
+            for _ in range(_RUNS):
+                hops = Hops()
+                rig.pump.calls.post(on.set)
+                if not on.wait(10) or rig.run(cdb, data_in=512).status:
+                    raise AssertionError("the command did not end with GOOD")
+                runs.append(hops)
     finally:
         _profiled_threads(None)
-    if answer is None or answer.status:
-        raise AssertionError(f"the command was not answered with GOOD: {answer}")
-    return hops
+    return min(runs, key=lambda hops: len(hops.functions))
 
 
 def _profiled_threads(profile: Callable[[FrameType, str, Any], None] | None) -> None:

@@ -24,14 +24,14 @@ from vscsihba.tcmu.record import (
     BEGUN,
     COMPLETION,
     COMPLETION_AT,
-    COMPLETION_CRC,
+    COMPLETION_END,
     CRC,
     DONE,
     ENTRY_AT,
     FIRST,
     FREE,
     HEAD,
-    HEAD_CRC,
+    HEAD_END,
     INLINE,
     LINKS,
     SIZE,
@@ -106,8 +106,7 @@ class Journal:
         first, memory = units[0], self._memory
         head = HEAD.pack(self._sequence, at, length)
         begin = FIRST + first * UNIT
-        memory[begin : begin + HEAD.size] = head
-        CRC.pack_into(memory, begin + HEAD_CRC, zlib.crc32(entry, zlib.crc32(head)))
+        memory[begin : begin + HEAD_END] = head + CRC.pack(zlib.crc32(entry, zlib.crc32(head)))
         memory[begin + ENTRY_AT : begin + ENTRY_AT + min(length, INLINE)] = entry[:INLINE]
         if more:
             self._store_rest(units, entry[INLINE:])
@@ -140,8 +139,7 @@ class Journal:
             return
         packed = COMPLETION.pack(*completion)
         begin = FIRST + units[0] * UNIT
-        self._memory[begin + COMPLETION_AT : begin + COMPLETION_CRC] = packed
-        CRC.pack_into(self._memory, begin + COMPLETION_CRC, zlib.crc32(packed))
+        self._memory[begin + COMPLETION_AT : begin + COMPLETION_END] = packed + CRC.pack(zlib.crc32(packed))
         self._states[units[0]] = DONE
 
     def forget(self, cmd_id: int) -> None:

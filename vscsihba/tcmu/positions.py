@@ -101,7 +101,11 @@ class Positions:
 
     def after(self, slot: int) -> int:
         """Return the entry after a slot that was fetched."""
-        return self.step(slot, self._words[slot >> 2] & SIZE_MASK, self.fetched)
+        length = self._words[slot >> 2] & SIZE_MASK
+        after = slot + length
+        if length and after < self.end and not slot < self.fetched < after:
+            return after
+        return self.step(slot, length, self.fetched)
 
     def store_tail(self) -> None:
         """Show the kernel every completion up to the completion position."""

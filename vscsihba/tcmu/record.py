@@ -33,10 +33,12 @@ ACCEPTED, BEGUN, DONE = (int.from_bytes(word, "big") for word in (b"ACPT", b"BEG
 HEAD = struct.Struct("=QII")
 """First in a unit: sequence, position of the entry, its length; a CRC of these and the entry follows."""
 HEAD_CRC = HEAD.size
+HEAD_END = HEAD_CRC + 4
 COMPLETION_AT = 32
 COMPLETION = struct.Struct(f"=BB2xI{abi.TCMU_SENSE_BUFFERSIZE}s")
 """uflags, scsi_status, valid, sense; a CRC of these follows."""
 COMPLETION_CRC = COMPLETION_AT + COMPLETION.size
+COMPLETION_END = COMPLETION_CRC + 4
 CRC = struct.Struct("=I")
 ENTRY_AT = 144
 INLINE = UNIT - ENTRY_AT

@@ -141,6 +141,7 @@ class ServedLun:
             self.end_batch()
             for request in self.transport.take_management():
                 self._aborts.act(request)
+                self._update_fast_path()
             if not self._state.clear:
                 self._tasks.start_waiting()
                 self._update_fast_path()
@@ -269,11 +270,10 @@ class ServedLun:
                 self._trace(self._record(task, response))
             if response.background is not None:
                 self._tasks.go_on(Task(None, task.cdb, Buffer(), response.background))
-        self._update_fast_path()
         self._publish_soon()
 
     def _publish_soon(self) -> None:
-        """Publish once for all that threads bring in together; what serves does so itself."""
+        """Publish once for all that threads bring in together; `serve` and `accept` do so themselves."""
         if not (self._serving or self._publishing):
             self._publishing = True
             self._calls.later(self._publish)

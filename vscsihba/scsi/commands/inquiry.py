@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi import vpd
@@ -11,6 +12,7 @@ from vscsihba.scsi.response import Response, data_in
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
     from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.identity import Product
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 VERSION_SPC_4 = 0x06
@@ -33,22 +35,23 @@ def inquiry(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     elif cdb["page_code"]:
         raise cdb.invalid("page_code")
     else:
-        payload = standard_data(lu)
+        payload = standard_data(lu.product, removable=lu.removable)
         # The transport does not tell when an initiator comes or goes. One that asks who we are
         # begins anew: what is left of earlier copies is not for it (SPC-4 lets us drop it any time).
         lu.copies.forget()
     return data_in(buffer, payload, cdb["allocation_length"])
 
 
-def standard_data(lu: LogicalUnit) -> bytes:
+@lru_cache
+def standard_data(product: Product, *, removable: bool) -> bytes:
     """Return the standard INQUIRY data: 96 bytes (SPC-5 "Standard INQUIRY data")."""
     data = bytearray(96)
-    data[1] = 0x80 * lu.removable  # RMB
+    data[1] = 0x80 * removable  # RMB
     data[2] = VERSION_SPC_4
     data[3] = 0x10 | 0x02  # HISUP, RESPONSE DATA FORMAT
     data[4] = len(data) - 5
     data[5] = 0x08  # 3PC
     data[7] = 0x02  # CMDQUE
-    data[8:36] = lu.product.encode()
+    data[8:36] = product.encode()
     struct.pack_into(f">{len(VERSION_DESCRIPTORS)}H", data, 58, *VERSION_DESCRIPTORS.values())
     return bytes(data)
