@@ -19,6 +19,7 @@ from vscsihba.engine.owning import owned_lun
 from vscsihba.engine.owning.locks import lock_hba, run_directory, try_lock
 from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.owning.luns import LinuxDisk, Luns
+from vscsihba.engine.owning.ownership import Ownership
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.target import Target
 from vscsihba.errors import HostError, InUseError, UsageError
@@ -101,16 +102,19 @@ def test_what_cannot_be_is_refused_in_one_line(ask: Callable[..., Any]) -> None:
     ask("add_lun", request=request(0))
     for arguments, message in (
         ({"request": {"lun": 0}}, "not a LUN: .*document"),
-        ({"request": request(0) | {"removable": True}}, "LUN 0 of id=3 exists and is another disk"),
+        (
+            {"request": request(0) | {"removable": True}},
+            "LUN 0 of HBA 3 already exists with different",
+        ),
         ({"request": {"lun": 1, "document": {"handler": "memry"}}}, "memry"),
         ({"request": request(20000)}, "LUN 20000 is out of range"),
     ):
         with pytest.raises((UsageError, HostError), match=message) as refused:
             ask("add_lun", **arguments)
         assert "\n" not in str(refused.value)
-    with pytest.raises(UsageError, match="knows no LUN 7"):
+    with pytest.raises(UsageError, match="does not know LUN 7"):
         ask("resize", lun=7, size=MiB)
-    with pytest.raises(UsageError, match="no other engine of id=3 knows LUN 0; remove it"):
+    with pytest.raises(UsageError, match="no other engine of HBA 3 knows LUN 0; remove it"):
         ask("remove_lun", lun=0, leave=True)
     with pytest.raises(UsageError, match="cannot shrink"):
         ask("resize", lun=0, size=MiB // 2)
@@ -122,7 +126,7 @@ def test_a_disk_in_use_goes_only_by_force(
 ) -> None:
     ask("add_lun", request=request(0))
     monkeypatch.setattr(configfs, "users_of_lun", lambda *_place: ["/dev/sda is mounted on /mnt"])
-    with pytest.raises(HostError, match="LUN 0 of id=3 is in use: /dev/sda is mounted on /mnt"):
+    with pytest.raises(HostError, match="LUN 0 of HBA 3 is in use: /dev/sda is mounted on /mnt"):
         ask("remove_lun", lun=0)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     ask("remove_lun", lun=0, force=True)
@@ -166,12 +170,12 @@ def test_an_engine_that_leaves_storage_that_hangs_says_what_is_lost(
     monkeypatch.setattr(owned_lun.OwnedLun, "close", partialmethod(owned_lun.OwnedLun.close, patience=0.1))
     target = Target(3, [LunSpec(0, stuck_document(tmp_path))], listeners=Listeners())
     target.__enter__()
-    gate, writing = gate_of(target._luns.owned[0])
+    gate, writing = gate_of(target._ownership.owned[0])
     try:
         for _ in range(2):  # the first one may be told of a unit attention
             rings[0].submit(rw10(0x2A, 0, 1), data_out=bytes(512))
         assert writing.wait(LIMIT)
-        with pytest.raises(HostError, match="LUN 0 of id=3 does not answer: what it was sent is lost"):
+        with pytest.raises(HostError, match="LUN 0 of HBA 3 does not answer: unfinished writes are lost"):
             target.__exit__(None, None, None)
         assert left(kernel) == []
         assert not list(kernel.loopback.iterdir())
@@ -180,7 +184,7 @@ def test_an_engine_that_leaves_storage_that_hangs_says_what_is_lost(
 
 
 def test_engines_of_two_programs_do_not_share_an_hba(target: Target) -> None:
-    with pytest.raises(InUseError, match="id=3 is already served by vscsihba"):
+    with pytest.raises(InUseError, match="HBA 3 is already served by vscsihba"):
         Target(3, [], listeners=Listeners()).__enter__()
 
 
@@ -198,19 +202,19 @@ def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
 ) -> None:
     target.add(LunSpec(0, {"handler": "memory", "size": MiB}))
     resizing, gate, settled = threading.Event(), threading.Event(), threading.Semaphore(0)
-    real, real_settle = Luns.resize, Luns.settle
+    real, real_reconcile = Ownership.resize, Ownership.reconcile
 
-    def resize(luns: Luns, lun: int, size: int) -> bool:
+    def resize(ownership: Ownership, lun: int, size: int) -> bool:
         resizing.set()
         assert gate.wait(LIMIT)
-        return real(luns, lun, size)
+        return real(ownership, lun, size)
 
-    def settle(luns: Luns, mine: set[int]) -> bool:
+    def reconcile(ownership: Ownership, mine: set[int]) -> bool:
         settled.release()
-        return real_settle(luns, mine)
+        return real_reconcile(ownership, mine)
 
-    monkeypatch.setattr(Luns, "resize", resize)
-    monkeypatch.setattr(Luns, "settle", settle)
+    monkeypatch.setattr(Ownership, "resize", resize)
+    monkeypatch.setattr(Ownership, "reconcile", reconcile)
     thread = threading.Thread(target=target.resize, args=(0, 2 * MiB))
     thread.start()
     try:
@@ -220,8 +224,8 @@ def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
         target.remove(1)
         removing = threading.Thread(target=target.remove, args=(0,))
         removing.start()
-        assert target._luns.busy == {0}
-        assert 0 in target._luns.owned, "but the LUN itself is waited for"
+        assert target._ownership.busy == {0}
+        assert 0 in target._ownership.owned, "but the LUN itself is waited for"
     finally:
         gate.set()
         thread.join(LIMIT)
@@ -232,22 +236,22 @@ def test_a_lun_that_is_changed_for_long_keeps_no_other_waiting(
 def test_a_lun_that_is_changed_is_not_given_up(target: Target) -> None:
     target.add(LunSpec(0, {"handler": "memory", "size": MiB}))
     with target._holding(0):
-        target._luns.settle(set())
-        assert 0 in target._luns.owned
-    target._luns.settle(set())
-    assert 0 not in target._luns.owned
+        target._ownership.reconcile(set())
+        assert 0 in target._ownership.owned
+    target._ownership.reconcile(set())
+    assert 0 not in target._ownership.owned
 
 
 def test_an_engine_ends_though_another_changes_the_hba_for_ever(
     kernel: FakeConfigfs, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(target_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(target_module, "_LEAVE_PATIENCE", 0.0)
     with Target(3, [], listeners=Listeners()) as target:
         target.add(LunSpec(0, {"handler": "memory", "size": MiB}))
         fd = try_lock(run / "hba3" / "turn.lock")
         assert fd is not None
     os.close(fd)
-    assert "id=3 is left as it is" in caplog.text
+    assert "HBA 3 is left as it is" in caplog.text
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     assert not list((run / "hba3").glob("*.sock"))
 
@@ -263,13 +267,13 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
     target.add(LunSpec(0, {"handler": "memory", "size": MiB, "label": "one"}))
-    lun = target._luns.owned.pop(0)
-    target._luns.leaving = True
+    lun = target._ownership.owned.pop(0)
+    target._ownership.leaving = True
     lun.close()
-    until(lambda: target._luns.take_over(0))
-    assert not target._luns.owned
-    until(lambda: target._luns.settle({0}))
-    assert not target._luns.owned
+    until(lambda: target._ownership.take_over(0))
+    assert not target._ownership.owned
+    until(lambda: target._ownership.reconcile({0}))
+    assert not target._ownership.owned
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Port(LoopbackPort):
 
     def open(self) -> None:
         if self._id in self._taken:
-            raise InUseError(f"id={self._id} is already served")
+            raise InUseError(f"HBA {self._id} is already served")
         self._log.append(f"open {self._id}")
         super().open()
 

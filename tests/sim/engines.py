@@ -1,7 +1,7 @@
 """The lane of engines: one LUN, engines that die or hand it over, and initiators that go on meanwhile.
 
 The kernel's half of the ring is a loopback, which lives in the machine and not in an engine. What an
-engine is made of is real: pump, SCSI state, task set, workers, journal, tenure, layers. A command
+engine is made of is real: pump, SCSI state, task set, workers, journal, owned LUN, layers. A command
 without an answer in ten minutes of virtual time is a hang, and a broken promise.
 """
 

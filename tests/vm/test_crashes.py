@@ -97,7 +97,7 @@ def test_a_damaged_journal_costs_time_and_nothing_else(serve: Serve, image: Make
                 spoil(RUN / f"lun{lun}.journal", damage)
         target = serve(disks)
     print(f"longest wait of an I/O {fio.finish():.2f} s")
-    assert "its commands are answered BUSY and come again" in target.errors()
+    assert "its commands are answered BUSY and sent again" in target.errors()
     assert target.stop() == 0
 
 

@@ -86,7 +86,7 @@ def test_example_says_why_it_cannot(scratch: Path) -> None:
             cwd=TOP,
         )
     assert second.returncode == 1
-    assert "id=5 is already served by process" in second.stderr
+    assert "HBA 5 is already served by process" in second.stderr
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def test_an_id_that_serves_another_disk_is_refused(serve: Serve, image: Image) -
     target = serve([image("a.img")], hba=3)
     done = refused("id=3", "-files", image("b.img"))
     assert done.returncode == 2
-    assert "LUN 0 of id=3 exists and is another disk" in done.stderr
+    assert "LUN 0 of HBA 3 already exists with different backing storage" in done.stderr
     assert target.luns[0].node.exists()
     assert target.stop() == 0
 

@@ -82,7 +82,7 @@ def test_a_failure_ends_nothing(
     with caplog.at_level(logging.ERROR), running(settling := Settling(fault)):
         assert settling.happens()
         assert settling.happens()
-    assert f"LUNs cannot be shared out: {fault}" in caplog.text
+    assert f"LUNs cannot be assigned to engines: {fault}" in caplog.text
 
 
 def test_a_bug_ends_the_process_that_would_take_over_nothing_any_more() -> None:

@@ -10,7 +10,7 @@ from vscsihba.errors import HostError, InUseError
 
 
 def test_a_second_claim_names_the_first_process(tmp_path: Path) -> None:
-    with lock_hba(3, tmp_path), pytest.raises(InUseError, match=rf"id=3 .* process {os.getpid()}"):
+    with lock_hba(3, tmp_path), pytest.raises(InUseError, match=rf"HBA 3 .* process {os.getpid()}"):
         lock_hba(3, tmp_path).__enter__()
 
 
@@ -28,7 +28,7 @@ def test_a_claim_ends_with_its_context(tmp_path: Path) -> None:
 def test_those_that_say_the_same_share_a_claim_and_others_do_not(tmp_path: Path) -> None:
     with lock_hba(3, tmp_path, by="daemon"), lock_hba(3, tmp_path, by="daemon"):
         assert holder_of(3, tmp_path) == (os.getpid(), "daemon")
-        with pytest.raises(InUseError, match=rf"id=3 is already served by daemon {os.getpid()}; choose"):
+        with pytest.raises(InUseError, match=rf"HBA 3 is already served by daemon {os.getpid()}; choose"):
             lock_hba(3, tmp_path).__enter__()
         with pytest.raises(InUseError, match="already served by daemon"):
             lock_hba(3, tmp_path, by="vscsitarget").__enter__()

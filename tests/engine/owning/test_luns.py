@@ -18,6 +18,7 @@ from vscsihba.configfs import observer, paths
 from vscsihba.engine.owning import owned_lun, ownership
 from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.owning.luns import Luns
+from vscsihba.engine.owning.ownership import Ownership
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.errors import DeviceGoneError, HostError, InUseError, UsageError
@@ -60,12 +61,13 @@ def make(
     def new() -> Luns:
         pump = Pump()
         pump.start()
-        made.append((Luns(3, run, pump=pump, listeners=Listeners()), pump))
+        ownership = Ownership(3, run, pump=pump, listeners=Listeners())
+        made.append((Luns(3, run, ownership, notice=lambda _text: None), pump))
         return made[-1][0]
 
     yield new
     for engine, pump in made:
-        for owned in list(engine.owned.values()):
+        for owned in list(engine.ownership.owned.values()):
             owned.close()
         pump.stop()
     for ring in rings:
@@ -74,9 +76,9 @@ def make(
 
 def die(engine: Luns) -> None:
     """Let go of everything as a killed process does: what the kernel has, stays."""
-    for owned in engine.owned.values():
+    for owned in engine.ownership.owned.values():
         owned.close()
-    engine.owned.clear()
+    engine.ownership.owned.clear()
 
 
 @pytest.fixture
@@ -104,24 +106,24 @@ def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigf
     engine = make()
     engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
-    assert engine.owned.keys() == engine.known.keys() == engine.created == {0}
-    found = engine.status(0)
+    assert engine.ownership.owned.keys() == engine.ownership.known.keys() == engine.ownership.created == {0}
+    found = engine.ownership.status(0)
     assert (found["owner"], found["size"], found["failure"]) == (True, MiB, None)
     run = image.parent / "run"
     assert sorted(path.name for path in run.iterdir()) == ["lun0.json", "lun0.lock"]
     engine.remove(0)
     assert left(kernel) == []
     assert list(run.iterdir()) == []
-    assert (engine.known, engine.owned, engine.created) == ({}, {}, set())
+    assert (engine.ownership.known, engine.ownership.owned, engine.ownership.created) == ({}, {}, set())
 
 
 def test_the_same_lun_again_is_nothing_and_another_is_refused(make: Make, image: Path) -> None:
     engine = make()
     engine.add(wanted(image), known_by_others=False)
-    owned = engine.owned[0]
+    owned = engine.ownership.owned[0]
     engine.add(wanted(image, size="1MiB"), known_by_others=False)
-    assert engine.owned[0] is owned
-    with pytest.raises(UsageError, match="LUN 0 of id=3 exists and is another disk"):
+    assert engine.ownership.owned[0] is owned
+    with pytest.raises(UsageError, match="LUN 0 of HBA 3 already exists with different backing storage"):
         engine.add(wanted(image, read_only=True), known_by_others=False)
 
 
@@ -131,7 +133,7 @@ def test_a_lun_that_linux_does_not_take_leaves_nothing(make: Make, kernel: FakeC
     with pytest.raises(HostError, match="Linux found no device"):
         engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == []
-    assert (engine.known, engine.owned) == ({}, {})
+    assert (engine.ownership.known, engine.ownership.owned) == ({}, {})
     assert not (image.parent / "run" / "lun0.json").exists()
     kernel.answered = True
     engine.add(wanted(image), known_by_others=False)
@@ -153,7 +155,7 @@ def test_what_a_dead_engine_has_left_is_gone_on_with(make: Make, kernel: FakeCon
     second = make()
     second.add(wanted(image), known_by_others=False)
     assert ring.stat().st_ino == before
-    assert second.status(0)["owner"]
+    assert second.ownership.status(0)["owner"]
     second.remove(0)
     assert left(kernel) == []
 
@@ -182,9 +184,9 @@ def test_a_medium_is_made_once_by_whoever_adds_the_lun(make: Make, kernel: FakeC
     for successor in (make(), make()):
         with pytest.raises(UsageError, match="only adding the LUN makes one"):
             successor.add(request, known_by_others=False)
-        successor.known[0] = request
+        successor.ownership.known[0] = request
         with pytest.raises(UsageError, match="only adding the LUN makes one"):
-            successor.put_up([])
+            successor.create_all([])
     assert not image.exists()
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
 
@@ -217,7 +219,7 @@ def test_another_disk_in_the_place_of_what_was_left(make: Make, kernel: FakeConf
     other.write_bytes(bytes(2 * MiB))
     second = make()
     second.add(wanted(other), known_by_others=False)
-    assert second.status(0)["size"] == 2 * MiB
+    assert second.ownership.status(0)["size"] == 2 * MiB
     assert kernel.attribute("vscsihba3-lun0", "dev_size") == str(2 * MiB)
 
 
@@ -228,7 +230,9 @@ def test_what_was_left_and_is_in_use_is_kept(
     first.add(wanted(image), known_by_others=False)
     die(first)
     monkeypatch.setattr(configfs, "users_of_lun", lambda *_place: ["/dev/sda is mounted on /mnt"])
-    with pytest.raises(InUseError, match=r"LUN 0 of id=3 is left over and another disk, but .* is mounted"):
+    with pytest.raises(
+        InUseError, match=r"LUN 0 of HBA 3 is a leftover with different .* storage, but .* is mounted"
+    ):
         make().add(wanted(image, read_only=True), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
 
@@ -237,13 +241,13 @@ def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path)
     first, second = make(), make()
     first.add(wanted(image), known_by_others=False)
     second.add(wanted(image), known_by_others=True)
-    assert set(second.known) == {0}
-    assert second.owned == {}
-    assert second.settle({0}) is False, "it has its owner's lock"
-    first.leave(0)
-    first.await_leavers()
-    assert second.settle({0}) is True
-    assert second.status(0)["owner"]
+    assert set(second.ownership.known) == {0}
+    assert second.ownership.owned == {}
+    assert second.ownership.reconcile({0}) is False, "it has its owner's lock"
+    first.ownership.leave(0)
+    first.ownership.wait_for_releases()
+    assert second.ownership.reconcile({0}) is True
+    assert second.ownership.status(0)["owner"]
 
 
 def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, image: Path) -> None:
@@ -252,11 +256,11 @@ def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, im
     first.add(wanted(image), known_by_others=False)
     second.add(wanted(image), known_by_others=True)
     now = LunSpec(0, {"handler": "readonly", "next": wanted(image).document})
-    first.owned[0].take_note(now.document)
+    first.ownership.owned[0].take_note(now.document)
     second.add(now, known_by_others=True)
     third.add(now, known_by_others=True)
-    assert second.known == third.known == {0: now}
-    with pytest.raises(UsageError, match="another disk"):
+    assert second.ownership.known == third.ownership.known == {0: now}
+    with pytest.raises(UsageError, match="different backing storage"):
         second.add(wanted(image), known_by_others=True)
 
 
@@ -272,18 +276,18 @@ def test_a_lun_whose_storage_hangs_keeps_no_other_from_moving(
     for request in requests:
         engine.add(request, known_by_others=False)
         other.add(request, known_by_others=True)
-    gate, writing = gate_of(engine.owned[0])
+    gate, writing = gate_of(engine.ownership.owned[0])
     try:
         for _ in range(2):  # the first one may be told of a unit attention
             rings[0].submit(rw10(0x2A, 0, 1), data_out=bytes(512))
         assert writing.wait(60)
-        assert engine.settle(set())
-        wait_for(lambda: other.take_over(1))
-        assert not other.settle({0, 1}), "two owners would be one too many"
+        assert engine.ownership.reconcile(set())
+        wait_for(lambda: other.ownership.take_over(1))
+        assert not other.ownership.reconcile({0, 1}), "two owners would be one too many"
     finally:
         gate.set()
-    engine.await_leavers()
-    assert other.settle({0, 1})
+    engine.ownership.wait_for_releases()
+    assert other.ownership.reconcile({0, 1})
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -295,10 +299,10 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 def test_an_empty_hba_goes_with_its_last_engine_only(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     first, second = make(), make()
-    first.depart(frozenset(), lambda: None, last=False)
+    first.remove_all(frozenset(), lambda: None, last=False)
     second.add(wanted(image), known_by_others=False)
     second.remove(0)
-    second.depart(frozenset(), lambda: None, last=True)
+    second.remove_all(frozenset(), lambda: None, last=True)
     assert list(kernel.loopback.glob("naa*")) == []
 
 
@@ -306,26 +310,26 @@ def test_a_lun_whose_medium_is_away_is_told_of_and_tried_again(make: Make, image
     first, second = make(), make()
     first.add(wanted(image), known_by_others=False)
     second.add(wanted(image), known_by_others=True)
-    first.leave(0)
-    first.await_leavers()
+    first.ownership.leave(0)
+    first.ownership.wait_for_releases()
     away = image.rename(image.with_suffix(".away"))
-    assert second.settle({0}) is True
-    assert "a.img" in second.status(0)["failure"]
+    assert second.ownership.reconcile({0}) is True
+    assert "a.img" in second.ownership.status(0)["failure"]
     away.rename(image)
-    assert second.settle({0}) is True
-    assert second.status(0)["failure"] is None
-    assert second.failures == {}
+    assert second.ownership.reconcile({0}) is True
+    assert second.ownership.status(0)["failure"] is None
+    assert second.ownership.failures == {}
 
 
 def test_a_lun_grows_and_linux_is_told(make: Make, kernel: FakeConfigfs, image: Path) -> None:
     engine = make()
     engine.add(wanted(image, size="1MiB"), known_by_others=False)
-    assert engine.resize(0, 3 * MiB) is True
+    assert engine.ownership.resize(0, 3 * MiB) is True
     assert image.stat().st_size == 3 * MiB
     assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={3 * MiB}\n"
     assert rescanned()
-    assert engine.known[0].document == {"handler": "file", "path": str(image), "size": 3 * MiB}
-    assert engine.resize(0, 3 * MiB) is True, "nothing to do"
+    assert engine.ownership.known[0].document == {"handler": "file", "path": str(image), "size": 3 * MiB}
+    assert engine.ownership.resize(0, 3 * MiB) is True, "nothing to do"
 
 
 def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make, image: Path) -> None:
@@ -339,15 +343,15 @@ def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make,
     }
     engine.add(LunSpec(0, stack), known_by_others=False, make=True)
     with pytest.raises(HostError, match="a layer of LUN 0 has a size of its own"):
-        engine.resize(0, 2 * MiB)
-    assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
+        engine.ownership.resize(0, 2 * MiB)
+    assert (image.stat().st_size, engine.ownership.status(0)["size"]) == (MiB, MiB)
 
 
 def test_no_lun_shrinks(make: Make, image: Path) -> None:
     engine = make()
     engine.add(wanted(image), known_by_others=False)
-    with pytest.raises(UsageError, match=r"LUN 0 cannot shrink from 1.0 MiB to 512.0 KiB; make a smaller"):
-        engine.resize(0, MiB // 2)
+    with pytest.raises(UsageError, match=r"LUN 0 cannot shrink from 1.0 MiB to 512.0 KiB; create a smaller"):
+        engine.ownership.resize(0, MiB // 2)
     assert image.stat().st_size == MiB
 
 
@@ -362,17 +366,17 @@ def test_a_size_that_the_kernel_refuses_is_taken_back(
 
     monkeypatch.setattr(configfs, "resize_backstore", refuse)
     with pytest.raises(HostError, match="the kernel refuses"):
-        engine.resize(0, 3 * MiB)
-    assert (image.stat().st_size, engine.status(0)["size"]) == (MiB, MiB)
+        engine.ownership.resize(0, 3 * MiB)
+    assert (image.stat().st_size, engine.ownership.status(0)["size"]) == (MiB, MiB)
 
 
 def test_a_lun_of_another_engine_is_only_remembered_as_grown(make: Make, image: Path) -> None:
     first, second = make(), make()
     first.add(wanted(image, size="1MiB"), known_by_others=False)
     second.add(wanted(image, size="1MiB"), known_by_others=True)
-    assert second.resize(0, 2 * MiB) is False
+    assert second.ownership.resize(0, 2 * MiB) is False
     assert image.stat().st_size == MiB
-    assert second.known[0].document == {"handler": "file", "path": str(image), "size": 2 * MiB}
+    assert second.ownership.known[0].document == {"handler": "file", "path": str(image), "size": 2 * MiB}
 
 
 def test_clearing_removes_what_nobody_serves(make: Make, kernel: FakeConfigfs, image: Path) -> None:
@@ -393,7 +397,7 @@ def test_what_another_program_has_removed_is_made_anew(make: Make, kernel: FakeC
     configfs.delete_backstore("vscsihba3-lun0")
     engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
-    assert engine.status(0)["owner"]
+    assert engine.ownership.status(0)["owner"]
 
 
 @pytest.mark.parametrize("step", ["create_backstore", "link_lun"])
@@ -408,7 +412,7 @@ def test_a_lun_is_up_or_nothing_is_whatever_fails(
     with pytest.raises(HostError, match="refused"):
         engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == []
-    assert (engine.known, engine.owned) == ({}, {})
+    assert (engine.ownership.known, engine.ownership.owned) == ({}, {})
 
 
 def test_hbas_are_looked_at_one_lun_at_a_time(
@@ -427,10 +431,10 @@ def test_hbas_are_looked_at_one_lun_at_a_time(
 
 def failing(engine: Luns, lun: int, error: Exception) -> None:
     """Let the code that serves a LUN fail."""
-    served = engine.owned[lun].served
+    served = engine.ownership.owned[lun].served
     assert served is not None
-    engine._pump.calls.post(partial(served._fail, error))
-    until(lambda: engine.owned[lun].failed)
+    engine.ownership._pump.calls.post(partial(served._fail, error))
+    until(lambda: engine.ownership.owned[lun].failed)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -448,17 +452,17 @@ def test_a_lun_that_fails_is_opened_again_and_the_others_stay(
     engine = make()
     for lun, name in enumerate(("a", "b")):
         engine.add(LunSpec(lun, str(tmp_path / name)), known_by_others=False)
-    first, other = engine.owned[0], engine.owned[1]
+    first, other = engine.ownership.owned[0], engine.ownership.owned[1]
     failing(engine, 0, KeyError("a bug"))
-    assert engine.failing
-    assert not engine.lost
-    assert "KeyError" in engine.status(0)["failure"]
-    engine.settle({0, 1})
-    assert engine.owned[0] is first, "not at once: it may fail again and again"
+    assert engine.ownership.failing
+    assert not engine.ownership.lost
+    assert "KeyError" in engine.ownership.status(0)["failure"]
+    engine.ownership.reconcile({0, 1})
+    assert engine.ownership.owned[0] is first, "not at once: it may fail again and again"
     monkeypatch.setattr(ownership, "RETRY", 0.0)
-    until(lambda: engine.settle({0, 1}) and engine.owned.get(0) not in (None, first))
-    assert engine.owned[1] is other
-    assert not engine.failing
+    until(lambda: engine.ownership.reconcile({0, 1}) and engine.ownership.owned.get(0) not in (None, first))
+    assert engine.ownership.owned[1] is other
+    assert not engine.ownership.failing
     answers = [rings[-1].wait(rings[-1].submit(rw10(0x28, 0, 1), data_in=512)) for _ in range(4)]
     assert answers[-1].status == 0
 
@@ -473,12 +477,12 @@ def test_what_cannot_come_back_is_lost_and_not_tried_again(
     legs = [{"handler": "memory", "size": MiB} for _ in range(2)]
     document: Document = {"handler": "split", "legs": legs} if volatile else str(tmp_path / "a")
     engine.add(LunSpec(0, document), known_by_others=False)
-    tenure_before = engine.owned[0]
+    tenure_before = engine.ownership.owned[0]
     failing(engine, 0, KeyError("a bug") if volatile else DeviceGoneError("another program removed it"))
-    assert engine.lost
-    assert not engine.failing
-    assert engine.settle({0})
-    assert engine.owned[0] is tenure_before, "its memory is still there"
+    assert engine.ownership.lost
+    assert not engine.ownership.failing
+    assert engine.ownership.reconcile({0})
+    assert engine.ownership.owned[0] is tenure_before, "its memory is still there"
 
 
 def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(
@@ -491,9 +495,9 @@ def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(
     die(engine)
     configfs.unlink_lun(3, 0, served=False)
     configfs.delete_backstore(configfs.backstore_name(3, 0))
-    assert other.settle({0})
-    assert "another program has removed the backstore" in other.failures[0]
-    assert not other.owned
+    assert other.ownership.reconcile({0})
+    assert "another program has removed the backstore" in other.ownership.failures[0]
+    assert not other.ownership.owned
 
 
 def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_waiting(
@@ -515,12 +519,12 @@ def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_wait
         return real(self, **how)
 
     monkeypatch.setattr(owned_lun.OwnedLun, "open", slow)
-    second.changed = told.set
-    until(lambda: second.settle({0, 1}) and 1 in second.owned)
-    assert second.busy == {0}
-    assert second.settle({0, 1}), "it is not opened a second time"
+    second.ownership.changed = told.set
+    until(lambda: second.ownership.reconcile({0, 1}) and 1 in second.ownership.owned)
+    assert second.ownership.busy == {0}
+    assert second.ownership.reconcile({0, 1}), "it is not opened a second time"
     told.clear()
     gate.set()
     assert told.wait(60)
-    assert second.busy == set()
-    assert set(second.owned) == {0, 1}
+    assert second.ownership.busy == set()
+    assert set(second.ownership.owned) == {0, 1}

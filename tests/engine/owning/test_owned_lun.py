@@ -171,7 +171,7 @@ def test_what_cannot_be_believed_is_begun_anew(
         use(kernel)
         owned.close()
     assert kernel.resets == 1
-    assert "its commands are answered BUSY and come again" in caplog.text
+    assert "its commands are answered BUSY and sent again" in caplog.text
 
 
 CLOSING = """

@@ -107,7 +107,7 @@ def test_vscsitarget_and_the_service_keep_out_of_each_others_way(
     assert service.lun(5, 0)["device"] == str(target.luns[0].node)
     beside = serve([image], hba=6, wait=False)
     assert beside.wait() == 1
-    assert "id=6 is already served by vscsihba" in beside.errors()
+    assert "HBA 6 is already served by vscsihba" in beside.errors()
     assert target.stop() == 0
     assert service.lun(6, 0)["state"] == "running"
 

@@ -1,4 +1,4 @@
-"""A thread that settles who serves what, whenever an engine or a LUN has come, changed or gone."""
+"""The thread that takes LUNs over and releases them, after each change of the engines or LUNs of an HBA."""
 
 import logging
 from collections.abc import Callable
@@ -11,35 +11,35 @@ from vscsihba.threads import VitalThread, start
 log = logging.getLogger(__name__)
 
 AGAIN: Final = 5.0
-"""Seconds until another try where settling has failed."""
+"""Seconds until the next try after an error."""
 
 PATIENCE: Final = 30.0
-"""Seconds to wait at the end for a LUN that is being opened."""
+"""Seconds that `stop` waits for a LUN that is being opened."""
 
 _CHANGED: Final = "changed"
 _END: Final = "end"
 
 
 class Balancer:
-    """Calls `settle` on a thread of its own after each change, until stopped.
+    """Calls `reconcile` on a thread of its own after each change, until stopped.
 
-    If that thread dies, of an error of our own, its process ends: it would take over nothing any more.
+    If that thread dies of an error of our own, its process ends: such an engine would take over no LUN.
 
     Args:
-        settle: Does it, and returns the seconds until another try is due; None if all is settled. Where the
-            machine refuses (a `VscsihbaError`, an OSError, no memory), it is called again in a while.
+        reconcile: Returns the seconds until it is to be called again, None if that is after the next change.
+            When it raises a `VscsihbaError`, an OSError or a MemoryError, it is called again after `AGAIN`.
     """
 
-    def __init__(self, settle: Callable[[], float | None]) -> None:
-        self._settle = settle
+    def __init__(self, reconcile: Callable[[], float | None]) -> None:
+        self._reconcile = reconcile
         self._events: SimpleQueue[str] = SimpleQueue()
         self._thread = VitalThread(self._run, "balancer")
 
     def start(self) -> None:
-        """Settle now, and from now on.
+        """Start the thread, which begins with a first call.
 
         Raises:
-            OSError: There is no room for another thread.
+            OSError: The machine has no room for another thread.
         """
         start(self._thread)
 
@@ -48,7 +48,7 @@ class Balancer:
         self._events.put(_CHANGED)
 
     def stop(self, patience: float = PATIENCE) -> None:
-        """Settle no more, and wait up to `patience` seconds for what is under way: its storage may hang."""
+        """Make no more calls; wait up to `patience` seconds for the one under way, whose storage may hang."""
         self._events.put(_END)
         self._thread.join(patience)
         if self._thread.is_alive():
@@ -65,10 +65,10 @@ class Balancer:
             again = self._try()
 
     def _try(self) -> float | None:
-        """Settle; a machine that refuses may do so no longer in a while."""
+        """Call `reconcile`; on an error of the host, log it and retry later."""
         try:
-            return self._settle()
+            return self._reconcile()
         except (VscsihbaError, OSError, MemoryError) as error:
             text = str(error) or type(error).__name__
-            log.error("LUNs cannot be shared out: %s", text)  # noqa: TRY400 - it says all
+            log.error("LUNs cannot be assigned to engines: %s", text)  # noqa: TRY400 - it says all
             return AGAIN

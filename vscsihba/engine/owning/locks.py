@@ -62,13 +62,13 @@ def _lock_shared(fd: int, hba_id: int, by: str | None) -> None:
         pid, name = _holder(fd)
         if by is None or by != name:
             raise InUseError(
-                f"id={hba_id} is already served by {name or 'process'} {pid}",
+                f"HBA {hba_id} is already served by {name or 'process'} {pid}",
                 cure="choose another id, or end that process",
             ) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUseError(f"id={hba_id} is just being given up", cure="try again") from None
+            raise InUseError(f"HBA {hba_id} is just being released", cure="try again") from None
 
 
 def holder_of(hba_id: int, run: Path = RUN) -> tuple[int, str] | None:

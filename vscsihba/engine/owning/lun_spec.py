@@ -109,7 +109,7 @@ class AnotherDiskError(UsageError):
 
     def __init__(self, hba_id: int, lun: int) -> None:
         super().__init__(
-            f"LUN {lun} of id={hba_id} exists and is another disk",
+            f"LUN {lun} of HBA {hba_id} already exists with different backing storage",
             cure="name the same files in the same order with the same options, or choose another id",
         )
 

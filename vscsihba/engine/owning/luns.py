@@ -1,9 +1,9 @@
-"""The LUNs of an HBA as an engine puts them up and takes them down, one or all of them.
+"""The LUNs of an HBA in the kernel: an engine creates and removes them, one by one or all together.
 
-The order is the kernel's: a LUN is scanned while it is linked, so its ring must be
-served before; it is flushed while it is unlinked, so its ring is served until after.
+The kernel sets the order. Linux scans a LUN while it is linked, so its ring must be served before that;
+Linux flushes a LUN while it is unlinked, so its ring is served until after that.
 
-Who else is there it is told, and when to act too; its caller lets one thread in at a time.
+Knows nothing of the other engines: its caller says what they know, and lets one thread in at a time.
 """
 
 from collections.abc import Callable
@@ -13,22 +13,19 @@ from pathlib import Path
 
 from vscsihba import configfs
 from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
-from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.owning.ownership import Ownership
 from vscsihba.engine.owning.tuning import tune
-from vscsihba.engine.serving.listeners import Listeners
-from vscsihba.engine.serving.pump import Pump
 from vscsihba.errors import HostError, InUseError
 
 
 @dataclass(frozen=True, slots=True)
 class LinuxDisk:
-    """A logical unit, as Linux sees it.
+    """The device that Linux has for a LUN.
 
     Attributes:
         lun: Its number on the HBA.
-        device: ``/dev/sdX``; ``/dev/sgN`` of what is no disk.
-        size: Bytes; 0 of what is no disk.
+        device: ``/dev/sdX``; ``/dev/sgN`` of a unit that is not a disk.
+        size: Bytes; 0 of a unit that is not a disk.
     """
 
     lun: int
@@ -36,179 +33,197 @@ class LinuxDisk:
     size: int
 
 
-class Luns(Ownership):
-    """What this engine knows and owns of an HBA, and has put up.
+class Luns:
+    """Creates and removes the LUNs of an HBA in the kernel.
+
+    Args:
+        hba_id: 0..255.
+        run: The HBA's run directory.
+        ownership: The LUNs that this engine knows and owns.
+        notice: Called with a line of text for the user.
 
     Attributes:
-        created: What is removed when nobody else knows it any more.
+        ownership: The same.
     """
 
-    def __init__(self, hba_id: int, run: Path, *, pump: Pump, listeners: Listeners) -> None:
-        super().__init__(hba_id, run, pump=pump, listeners=listeners)
-        self.created: set[int] = set()
+    def __init__(
+        self, hba_id: int, run: Path, ownership: Ownership, *, notice: Callable[[str], None]
+    ) -> None:
+        self._id = hba_id
+        self._run = run
+        self.ownership = ownership
+        self._notice = notice
 
-    # All of them, at the beginning.
+    # All of them, when the engine starts.
 
-    def put_up(self, others: list[int]) -> None:
-        """Complete what is missing of the HBA; own its LUNs unless others are there to be asked.
+    def create_all(self, other_engines: list[int]) -> None:
+        """Create the HBA and the known LUNs that the kernel lacks; own all if there is no other engine.
 
-        With no living engine, what one that died has left is gone on with, or cleared away if it is not
-        what is wanted and nobody uses it.
+        Without another engine, LUNs of a dead engine are adopted. Where one of them is another disk than
+        the known one, the HBA is removed, unless it is in use, and created anew.
 
         Args:
-            others: The pids of the engines that are there.
+            other_engines: The pids of the engines that serve the HBA already.
 
         Raises:
-            UsageError: A LUN that is there is another disk.
-            HostError: The kernel refuses, or somebody else owns a LUN or the HBA.
+            UsageError: An existing LUN is another disk.
+            HostError: The kernel refuses, or another process owns a LUN or the HBA.
         """
         try:
-            self._assemble(others)
+            self._create_all(other_engines)
         except AnotherDiskError:
-            if others:
+            if other_engines:
                 raise
-            while self.owned:
-                self.owned.popitem()[1].close()
+            while self.ownership.owned:
+                self.ownership.owned.popitem()[1].close()
             configfs.clear_hba(self._id)
-            self._assemble(others)
+            self._create_all(other_engines)
 
-    def _assemble(self, others: list[int]) -> None:
+    def _create_all(self, other_engines: list[int]) -> None:
         observed = configfs.observe()
         if self._id in observed.foreign:
-            raise InUseError(f"id={self._id} is somebody else's target", cure="choose another id")
+            raise InUseError(f"HBA {self._id} was created by another program", cure="choose another id")
         hba = observed.hbas.get(self._id)
-        there = {number for number, lun in hba.luns.items() if lun.complete} if hba else set()
-        self._mention_unknown(there)
-        for lun in sorted(self.known.keys() & there):
-            if not self.known[lun].agrees(self._run):
+        existing = {number for number, lun in hba.luns.items() if lun.complete} if hba else set()
+        known = self.ownership.known
+        self._mention_unknown(existing)
+        for lun in sorted(known.keys() & existing):
+            if not known[lun].agrees(self._run):
                 raise AnotherDiskError(self._id, lun)
-        missing = self.known.keys() - there
-        for lun, spec in self.known.items():
-            if lun in missing or not others:
-                self._own(spec, make=lun in missing)
+        missing = known.keys() - existing
+        served_here = [lun for lun in known if lun in missing or not other_engines]
+        for lun in served_here:
+            self.ownership.own(known[lun], make=lun in missing)
         configfs.create_hba(self._id)
         for lun in sorted(missing):
             self._link(lun, half_made=hba is not None and lun in hba.luns)
-        for lun, spec in self.known.items():
-            if lun in missing or not others:
-                tune(self._id, lun, spec.tuning)
+        for lun in served_here:
+            tune(self._id, lun, known[lun].tuning)
 
-    def _mention_unknown(self, there: set[int]) -> None:
-        unknown = ", ".join(map(str, sorted(there - self.known.keys())))
-        if unknown and self.known:  # one that knows none will be told
-            self._listeners.notice(f"id={self._id} also has LUN {unknown}, which this engine does not know")
+    def _mention_unknown(self, existing: set[int]) -> None:
+        unknown = ", ".join(map(str, sorted(existing - self.ownership.known.keys())))
+        if unknown and self.ownership.known:  # an engine that knows no LUN yet will be told of them
+            self._notice(f"HBA {self._id} also has LUN {unknown}, which this engine does not know")
 
     # One of them.
 
     def add(self, spec: LunSpec, *, known_by_others: bool, make: bool = False) -> None:
-        """Know a LUN, and have it in the kernel: adopted if it is there, made if it is not.
+        """Add a LUN to the known ones; adopt it if the kernel has it, create it if not.
 
         Args:
             spec: The LUN.
             known_by_others: Another living engine knows it.
-            make: Its medium may be made if it is missing, as nobody has served the LUN before.
+            make: Its storage may be created if it is missing: the LUN has never been served.
 
         Raises:
-            UsageError: It is there and another disk, or its stack cannot be meant.
-            HostError: Machine or medium refuse; nothing has changed.
+            UsageError: The LUN exists and is another disk, or its stack is not valid.
+            HostError: The kernel or the storage refuses; nothing has changed.
         """
-        there = configfs.find_lun(self._id, spec.lun)
-        make = make and not known_by_others and spec.lun not in self.known
-        if spec.lun in self.known:
-            if not self.known[spec.lun].as_noted(self._run).is_like(spec):
+        existing = configfs.find_lun(self._id, spec.lun)
+        known = self.ownership.known
+        make = make and not known_by_others and spec.lun not in known
+        if spec.lun in known:
+            if not known[spec.lun].as_noted(self._run).is_like(spec):
                 raise AnotherDiskError(self._id, spec.lun)
-            if there is not None and there.complete:
-                self.known[spec.lun] = spec
+            if existing is not None and existing.complete:
+                known[spec.lun] = spec
                 return
-            self._forget_gone(spec.lun)
-            there = None
-        if there is None or not there.complete:
-            self._make(spec, half_made=there is not None, make=make)
+            self._forget_removed(spec.lun)
+            existing = None
+        if existing is None or not existing.complete:
+            self._create(spec, half_made=existing is not None, make=make)
         elif not known_by_others:
             self._adopt(spec, make=make)
         elif not spec.agrees(self._run):
             raise AnotherDiskError(self._id, spec.lun)
-        self.known[spec.lun] = spec
-        self.created.add(spec.lun)
+        known[spec.lun] = spec
+        self.ownership.created.add(spec.lun)
         tune(self._id, spec.lun, spec.tuning)
 
-    def _forget_gone(self, lun: int) -> None:
-        """Let go of a LUN that another program has removed from the kernel, perhaps with the HBA."""
-        if lun in self.owned:
-            self.owned.pop(lun).close()
-        self.leave(lun)
+    def _forget_removed(self, lun: int) -> None:
+        """Forget a LUN that another program has removed from the kernel, perhaps with the HBA."""
+        if lun in self.ownership.owned:
+            self.ownership.owned.pop(lun).close()
+        self.ownership.leave(lun)
         self.clear(lun)
         configfs.create_hba(self._id)
 
-    def _make(self, spec: LunSpec, *, half_made: bool, make: bool) -> None:
+    def _create(self, spec: LunSpec, *, half_made: bool, make: bool) -> None:
         with ExitStack() as undo:
-            self._own(spec, make=make)
+            self.ownership.own(spec, make=make)
             undo.callback(spec.forget, self._run)
             undo.callback(configfs.delete_backstore, configfs.backstore_name(self._id, spec.lun))
-            undo.callback(lambda: self.owned.pop(spec.lun).close())
+            undo.callback(lambda: self.ownership.owned.pop(spec.lun).close())
             self._link(spec.lun, half_made=half_made)
             undo.pop_all()
 
     def _adopt(self, spec: LunSpec, *, make: bool) -> None:
-        """Go on with a LUN that nobody alive knows; make it anew if it is another disk and nobody uses it."""
+        """Own a LUN that a dead engine has left; create it anew if it is another disk that is not in use."""
         try:
-            self._own_noted(spec)
+            self._own_same(spec)
         except AnotherDiskError:
             if users := configfs.users_of_lun(self._id, spec.lun):
                 raise InUseError(
-                    f"LUN {spec.lun} of id={self._id} is left over and another disk, but {users[0]}",
+                    f"LUN {spec.lun} of HBA {self._id} is a leftover with different backing storage,"
+                    f" but {users[0]}",
                     cure="detach it there first",
                 ) from None
             self.clear(spec.lun)
-            self._make(spec, half_made=False, make=make)
+            self._create(spec, half_made=False, make=make)
+
+    def _own_same(self, spec: LunSpec) -> None:
+        if not spec.agrees(self._run):
+            raise AnotherDiskError(self._id, spec.lun)
+        self.ownership.own(spec)
 
     def _link(self, lun: int, *, half_made: bool) -> None:
-        if half_made:  # its making was cut short
+        if half_made:  # its creation was interrupted
             configfs.unlink_lun(self._id, lun, served=False)
         configfs.link_lun(self._id, lun, configfs.backstore_name(self._id, lun))
 
     def disk(self, lun: int) -> LinuxDisk:
-        """Return a LUN as Linux sees it, as soon as it does.
+        """Return the device of a LUN as soon as Linux has one.
 
         Raises:
-            HostError: It does not in time (`vscsihba.configfs.node_timeout`).
+            HostError: Linux has none in time (`vscsihba.configfs.node_timeout`).
         """
         disk = configfs.wait_for_lun(self._id, lun).disk
         size = Path("/sys/class/block") / disk.name / "size"
         return LinuxDisk(lun, disk, int(size.read_text()) * 512 if size.exists() else 0)
 
     def remove(self, lun: int) -> None:
-        """Take a LUN down that no other living engine knows, whoever uses it.
+        """Remove a LUN that no other living engine knows, even if it is in use.
 
-        All is done that can be done, even if a part of it fails.
+        All steps are taken, even if one of them fails.
 
         Raises:
-            HostError: The kernel refuses a part of it.
+            HostError: The kernel refuses a step.
         """
         linked = configfs.find_lun(self._id, lun) is not None
         with ExitStack() as steps:
-            steps.callback(self.leave, lun)
+            steps.callback(self.ownership.leave, lun)
             self._push_removal(steps, lun, linked=linked, present=_exists(self._id, lun))
 
     def _push_removal(self, steps: ExitStack, lun: int, *, linked: bool, present: bool) -> None:
-        """Put on `steps` what removes a LUN; they are done from the last to the first."""
+        """Push the steps that remove a LUN onto `steps`, which takes the last one first."""
+        owned = self.ownership.owned.get(lun)
         steps.callback(self._forget, lun)
         if present:
             steps.callback(configfs.delete_backstore, configfs.backstore_name(self._id, lun))
-        if lun in self.owned:
-            steps.callback(self.owned[lun].close)
+        if owned is not None:
+            steps.callback(owned.close)
         if linked:
-            answers = lun in self.owned and self.owned[lun].answers
-            steps.callback(configfs.unlink_lun, self._id, lun, served=answers)
+            served = owned is not None and owned.answers
+            steps.callback(configfs.unlink_lun, self._id, lun, served=served)
 
     def _forget(self, lun: int) -> None:
-        """Remove what stood in the run directory for a LUN."""
-        self.owned.pop(lun, None)
+        """Remove the files of a LUN from the run directory."""
+        self.ownership.owned.pop(lun, None)
         for kind in ("json", "journal", "unflushed", "lock"):
             (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
     def clear(self, lun: int) -> None:
-        """Remove what is left of a LUN that nobody serves; what waits for it fails.
+        """Remove the rest of a LUN that no process serves; its waiting commands fail.
 
         Raises:
             HostError: The kernel refuses.
@@ -219,57 +234,49 @@ class Luns(Ownership):
             configfs.delete_backstore(configfs.backstore_name(self._id, lun))
         self._forget(lun)
 
-    def leave(self, lun: int) -> None:
-        """Know a LUN no longer that another engine knows: its commands wait for that one."""
-        super().leave(lun)
-        self.created.discard(lun)
+    # All of them, when the engine ends.
 
-    def _take(self, owned: OwnedLun) -> None:
-        """Note that this engine is the owner, and perhaps the maker."""
-        super()._take(owned)
-        if owned.created:
-            self.created.add(owned.spec.lun)
+    def remove_all(
+        self, known_by_others: frozenset[int], hand_over: Callable[[], None], *, last: bool
+    ) -> None:
+        """Hand over the LUNs that other engines know, and remove the rest; the last engine removes the HBA.
 
-    # All of them, at the end.
-
-    def depart(self, known_by_others: frozenset[int], farewell: Callable[[], None], *, last: bool) -> None:
-        """Leave the LUNs that others know to them and remove the rest; the last takes an empty HBA down too.
-
-        Steps are done from the last to the first, all of them even if one fails.
+        Steps are taken from the last to the first, all of them even if one fails. An HBA that still has LUNs
+        is not removed.
 
         Args:
-            known_by_others: What other living engines know.
-            farewell: Lets the others know that this engine serves no longer what they know too.
-            last: There are no others.
+            known_by_others: The LUNs that other living engines know.
+            hand_over: Tells the other engines that this one serves none of their LUNs any longer.
+            last: There is no other engine.
 
         Raises:
-            HostError: The kernel refuses a part of it, or something is lost: the storage of a LUN that
-                goes does not answer.
+            HostError: The kernel refuses a step, or the storage of a removed LUN does not answer.
         """
-        self.await_leavers()
+        self.ownership.wait_for_releases()
         observed = configfs.observe()
         hba = observed.hbas.get(self._id)
-        there = set(hba.luns) if hba else set()
-        going = self.created - known_by_others
-        ended = [self.owned[lun] for lun in sorted(going & self.owned.keys())]
+        existing = set(hba.luns) if hba else set()
+        owned = self.ownership.owned
+        removed = self.ownership.created - known_by_others
+        closed = [owned[lun] for lun in sorted(removed & owned.keys())]
         with ExitStack() as steps:
-            if last and hba is not None and not there - going:
+            if last and hba is not None and not existing - removed:
                 steps.callback(configfs.delete_hba, self._id)
-            for lun in going:
+            for lun in removed:
                 present = configfs.backstore_name(self._id, lun) in observed.backstores
-                self._push_removal(steps, lun, linked=lun in there, present=present)
-            steps.callback(farewell)
-            for lun in self.owned.keys() - going:
-                steps.callback(self.owned[lun].close)
-        hanging = ", ".join(str(owned.spec.lun) for owned in ended if not owned.ended)
+                self._push_removal(steps, lun, linked=lun in existing, present=present)
+            steps.callback(hand_over)
+            for lun in owned.keys() - removed:
+                steps.callback(owned[lun].close)
+        hanging = ", ".join(str(lun.spec.lun) for lun in closed if not lun.ended)
         if hanging:
             raise HostError(
-                f"the storage of LUN {hanging} of id={self._id} does not answer: what it was sent is lost"
+                f"the storage of LUN {hanging} of HBA {self._id} does not answer: unfinished writes are lost"
             )
 
 
 def _exists(hba_id: int, lun: int) -> bool:
-    """Tell whether the backstore of a LUN is there."""
+    """Return whether the kernel has the backstore of a LUN."""
     try:
         configfs.find_backstore(configfs.backstore_name(hba_id, lun))
     except HostError:

@@ -1,23 +1,25 @@
-"""A tenure: the time for which this engine is the one that serves a LUN.
+"""A LUN while this engine owns it: the only process that serves it.
 
-Opens medium and ring, goes on with what is under way in the ring, and gives both up
-again in an order that lets the next engine go on. One owner a LUN: a lock file says who.
+Opens storage and ring, finishes the commands that the last owner has left in the ring, and closes both in an
+order that lets the next owner go on. The owner holds a lock file, so there is one at a time.
 """
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from vscsihba import configfs, scsi, threads
 from vscsihba.block import Geometry
 from vscsihba.config.sizes import source_of
 from vscsihba.engine.owning.assembly import assemble
+from vscsihba.engine.owning.closing import Closing
 from vscsihba.engine.owning.flush_record import FlushRecord
 from vscsihba.engine.owning.layer_actions import LayerActions
 from vscsihba.engine.owning.locks import try_lock
@@ -27,41 +29,45 @@ from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
-from vscsihba.errors import DeviceGoneError, HostError, JournalDamagedError, RingCorruptError
+from vscsihba.errors import DeviceGoneError, HostError, JournalDamagedError, RingCorruptError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.fan import Fan
 from vscsihba.handlers.stack import Document, Stack
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, UioDevice, read_device
 from vscsihba.transport import Recovered
-from vscsihba.units import exact_size, parse_size
+from vscsihba.units import exact_size, format_size, parse_size
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 30.0
-"""Seconds to wait for verbs under way before a ring is left as it is."""
+_PATIENCE: Final = 30.0
+"""Seconds that `close` waits for the storage."""
+
+_RESIZE_PATIENCE: Final = 60.0
+"""Seconds that a resize waits for the commands before it, and for the storage."""
 
 
 class OwnedLun:
-    """This engine as the owner of one LUN, from `open` to `close`.
+    """A LUN that this engine owns, from `open` to `close`.
 
     Args:
         hba_id: 0..255.
         spec: The LUN.
         run: The HBA's run directory.
         pump: Serves the ring.
-        listeners: Who is told of commands and failures.
+        listeners: Told of commands and failures.
         units: The HBA's units that this engine serves.
 
     Attributes:
-        name: Of the backstore.
-        created: There was no backstore before `open`.
-        grown: The backstore was smaller before `open`; Linux has not noticed yet.
-        stack: The layers of the medium; None before `open` and after `close`.
-        served: What the pump serves; None before `open` and after `close`.
-        actions: What its layers can be asked to do; None likewise.
-        ended: Nothing of it is open: not opened yet, or given up.
-        since: When it was made, in seconds of CLOCK_MONOTONIC.
+        spec: The LUN, with the stack that it has now.
+        name: Name of the backstore.
+        created: `open` has created the backstore.
+        grown: `open` has enlarged the backstore; Linux has not noticed yet.
+        stack: The handler stack; None before `open` and after `close`.
+        served: The unit that the pump serves; None before `open` and after `close`.
+        actions: The actions of its layers; None before `open` and after `close`.
+        ended: Neither storage nor ring is open: before `open`, or after `close` has succeeded.
+        since: Time of construction, in seconds of CLOCK_MONOTONIC.
     """
 
     def __init__(
@@ -96,13 +102,13 @@ class OwnedLun:
         """Become the owner, create the backstore if there is none, and serve; False if another is the owner.
 
         Args:
-            make: The medium may be made if it is missing: the LUN is being added. A LUN whose backstore is
-                there had one, so none is made for it.
-            adopt: The backstore must be there: the LUN is served by one engine after the other.
+            make: Storage that is missing may be created: the LUN is being added. It is not created for
+                a LUN whose backstore exists, since such a LUN had storage.
+            adopt: The backstore must exist: the LUN is taken over from another engine.
 
         Raises:
-            UsageError: The medium is not the one that the LUN was made of.
-            HostError: Medium or ring cannot be opened.
+            UsageError: The storage is another disk than the one that the LUN was created with.
+            HostError: Storage or ring cannot be opened.
         """
         lock = try_lock(self._lock)
         if lock is None:
@@ -135,24 +141,24 @@ class OwnedLun:
         return True
 
     def _check_size(self, stack: Stack) -> None:
-        """Refuse a medium that has shrunk since its LUN was last up; of one that is up the kernel knows more.
+        """Refuse storage that is smaller than its document says; with a backstore, `_device` compares.
 
         Raises:
-            HostError: It has less than the document says.
+            HostError: It is smaller.
         """
         document = self.spec.document
         source = source_of(document) if isinstance(document, dict) else {}
-        size, found = source.get("size"), stack.layers[0].geometry.size
+        size, actual = source.get("size"), stack.layers[0].geometry.size
         if size is None or source.get("create") is True or _find(self.name) is not None:
             return
-        if found < (wanted := parse_size(str(size))):
+        if actual < (wanted := parse_size(str(size))):
             raise HostError(
-                f"{stack.layers[0].identity} has only {exact_size(found)} of its {exact_size(wanted)}",
+                f"{stack.layers[0].identity} has only {exact_size(actual)} of its {exact_size(wanted)}",
                 cure=f"restore it; if only zeroes are missing: truncate -s {wanted} it",
             )
 
     def _serve(self, handler: Handler, identity: scsi.Identity, transport: TcmuTransport) -> ServedLun:
-        """Have the pump serve the ring, and go on first with what a predecessor had under way."""
+        """Have the pump serve the ring, beginning with the commands that the last owner has left."""
         with ExitStack() as failing:
             failing.callback(transport.close)
             recovered = self._recover(transport)
@@ -174,50 +180,50 @@ class OwnedLun:
         return served
 
     def _transport(self, device: UioDevice) -> TcmuTransport:
-        """Open the ring; where a predecessor has left nonsense in its mailbox, the kernel makes it anew."""
+        """Open the ring; where the last owner has left its mailbox damaged, have the kernel reset it."""
         try:
             return TcmuTransport(device, self._journal)
         except RingCorruptError as error:
-            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.spec.lun, error)
+            log.warning("lun %d: %s; its commands are answered BUSY and sent again", self.spec.lun, error)
             configfs.reset_ring(self.name)
             return TcmuTransport(device, self._journal)
 
     def _recover(self, transport: TcmuTransport) -> list[Recovered]:
-        """Return what a predecessor had under way; where that cannot be told, initiators are to ask again."""
+        """Return the commands that the last owner has left; if they are not known, reset the ring."""
         try:
             return transport.recover()
         except (JournalDamagedError, RingCorruptError) as error:
-            log.warning("lun %d: %s; its commands are answered BUSY and come again", self.spec.lun, error)
+            log.warning("lun %d: %s; its commands are answered BUSY and sent again", self.spec.lun, error)
             configfs.reset_ring(self.name)
             transport.restart()
             return []
 
     def close(self, patience: float = _PATIENCE) -> None:
-        """Finish what is under way, answer it, and give the LUN up; its commands wait for the next owner.
+        """Finish and answer the commands under way, and release the LUN; new ones wait for the next owner.
 
-        Where a verb, an action of a layer or the last flush does not return, the LUN stays this process's
-        until that ends: the next owner must not be overtaken by it. It is given up then, or with the process.
+        Where a verb, an action of a layer or the last flush does not return, this process stays the owner
+        until it does, or until the process ends: a late write must not follow one of the next owner.
 
         Args:
-            patience: Seconds to wait for that.
+            patience: Seconds to wait for the storage.
 
         Raises:
-            OSError: The medium could not be closed; the LUN is given up, and its next owner knows that
+            OSError: The storage could not be closed; the LUN is released, and its next owner reports that
                 acknowledged data may be lost.
         """
-        closing = Closing(self._wait, self._give_up)
+        closing = Closing(self._wait, self._release)
         try:
             threads.start(threading.Thread(target=closing.run, name=f"close-{self.name}", daemon=True))
-        except OSError:  # then it is waited for, as long as it takes
+        except OSError:  # no room for a thread: close here, without a limit
             closing.run()
         if not closing.done(patience):
             log.error(
-                "lun %d: its storage does not answer; its commands wait for that, or for our end",
+                "lun %d: its storage does not answer; its commands wait until it does or this process ends",
                 self.spec.lun,
             )
 
     def _wait(self) -> None:
-        """Wait for what is under way; nothing new begins."""
+        """Begin nothing new, and wait for commands and actions under way."""
         if self.actions is not None:
             self.actions.stop()
         if self.served is not None:
@@ -227,7 +233,7 @@ class OwnedLun:
         if self.actions is not None:
             self.actions.wait()
 
-    def _give_up(self) -> None:
+    def _release(self) -> None:
         self.served = self.actions = self.stack = None
         try:
             self._undo.close()
@@ -236,12 +242,12 @@ class OwnedLun:
 
     @property
     def failed(self) -> bool:
-        """Tell whether the ring is served no longer, because of the ring or of the code that served it."""
+        """Whether the ring is no longer served, because of the ring or of an error in our code."""
         return self.served is not None and self.served.failure is not None
 
     @property
     def lost(self) -> bool:
-        """Tell whether a failure is final: the device is gone, or what the medium holds would go with it."""
+        """Whether a failure is final: the device is gone, or reopening the storage would lose its data."""
         served, stack = self.served, self.stack
         if served is None or stack is None or served.failure is None:
             return False
@@ -249,25 +255,83 @@ class OwnedLun:
 
     @property
     def answers(self) -> bool:
-        """Tell whether commands are answered: the LUN is served, ring and storage work."""
+        """Whether commands are answered: the LUN is served, ring and storage work."""
         return self.served is not None and self.served.failure is None and not self.served.hung
 
     def take_note(self, document: Document) -> None:
-        """Note that the stack is another one now, for whoever owns the LUN next."""
+        """Note the stack that the LUN has from now on, for the next owner."""
         self.spec = replace(self.spec, document=document)
         self.spec.note(self._run)
 
-    def _device(self, geometry: Geometry, identity: scsi.Identity, *, adopt: bool) -> UioDevice:
-        """Return the uio device of the backstore, which is made if it is not there and not to be adopted.
+    def resize(self, size: int) -> None:
+        """Change the lowest layer to `size` bytes, then the unit, then the backstore; Linux is not told.
 
-        Where the medium has grown since (its owner died meanwhile, or nobody served it), it grows too.
+        Layers above the lowest one keep the space that they take for themselves. If the kernel refuses, the
+        unit goes back to its old size.
+
+        Raises:
+            UsageError: It would shrink, or no disk can have that size.
+            HostError, OSError: The storage or the kernel refuses; the size is unchanged.
         """
-        found = _find(self.name)
-        self.created = found is None
-        if found is None and adopt:
+        served, stack = self.served, self.stack
+        if served is None or stack is None:
+            raise HostError(f"LUN {self.spec.lun} is not served here")
+        lowest = stack.layers[0]
+        before, lowest_before = served.handler.geometry, lowest.geometry.size
+        if size < lowest_before:
+            raise UsageError(
+                f"LUN {self.spec.lun} cannot shrink from {format_size(lowest_before)} to {format_size(size)}",
+                cure="create a smaller disk and copy the data",
+            )
+        if size == lowest_before:
+            return
+        wanted = replace(before, size=before.size + size - lowest_before)
+        self._resize_unit(served, wanted.size)
+        try:
+            if lowest.geometry.size != size:
+                raise HostError(  # noqa: TRY301 - undone like a refusal of the kernel
+                    f"a layer of LUN {self.spec.lun} has a size of its own", cure="enlarge that layer"
+                )
+            configfs.resize_backstore(self.name, wanted.size)
+        except HostError:
+            self._resize_unit(served, before.size)
+            raise
+
+    def _resize_unit(self, served: ServedLun, size: int) -> None:
+        done: Future[None] = Future()
+        self._pump.calls.post(partial(served.resize, size, done))
+        try:
+            done.result(_RESIZE_PATIENCE)
+        except TimeoutError as error:
+            if done.done():  # an error of the storage itself
+                raise
+            done.cancel()
+            raise HostError(
+                f"lun {served.lun}: the storage has not answered within {_RESIZE_PATIENCE:g} s",
+                cure="try again",
+            ) from error
+
+    def reshape(self) -> None:
+        """Have unit and backstore follow a size that the storage has already.
+
+        Raises:
+            HostError: The kernel refuses.
+        """
+        if self.served is not None:
+            self._pump.calls.post(self.served.reshape)
+            configfs.resize_backstore(self.name, self.served.handler.geometry.size)
+
+    def _device(self, geometry: Geometry, identity: scsi.Identity, *, adopt: bool) -> UioDevice:
+        """Return the uio device of the backstore; create the backstore if there is none, unless `adopt`.
+
+        A backstore that is smaller than the storage is enlarged: the last owner died during a resize.
+        """
+        backstore = _find(self.name)
+        self.created = backstore is None
+        if backstore is None and adopt:
             raise HostError(f"another program has removed the backstore {self.name}", cure="remove the LUN")
-        if found is None:
-            found = configfs.create_backstore(
+        if backstore is None:
+            backstore = configfs.create_backstore(
                 configfs.BackstoreSpec(
                     name=self.name,
                     size=geometry.size,
@@ -277,83 +341,36 @@ class OwnedLun:
                     hw_max_sectors=self.spec.appearance.hw_max_sectors(geometry.block_size),
                 )
             )
-        elif (found.spec.serial, found.spec.block_size) != (
-            identity.serial,
-            geometry.block_size,
-        ) or found.spec.size > geometry.size:
+        elif (
+            backstore.spec.serial != identity.serial
+            or backstore.spec.block_size != geometry.block_size
+            or backstore.spec.size > geometry.size
+        ):
             raise AnotherDiskError(self._id, self.spec.lun)
-        elif found.spec.size < geometry.size:
+        elif backstore.spec.size < geometry.size:
             configfs.resize_backstore(self.name, geometry.size)
             self.grown = True
-        device = read_device(SYSFS / found.uio.name) if found.uio else None
+        device = read_device(SYSFS / backstore.uio.name) if backstore.uio else None
         if device is None:
             raise HostError(f"backstore {self.name} has no uio device", cure="see dmesg for the reason")
         return device
 
 
 def _is_volatile(stack: Stack) -> bool:
-    """Tell whether a layer, or one of a leg, forgets what it holds when it is closed."""
+    """Return whether a layer, or one of a leg, loses its data when it is closed."""
     legs = [leg for layer in stack.layers if isinstance(layer, Fan) for leg in layer.legs]
     return any(layer.volatile for layer in stack.layers) or any(
         isinstance(leg, Stack) and _is_volatile(leg) for leg in legs
     )
 
 
-class Closing:
-    """The closing of a LUN on a thread of its own, whose starter need not wait for its end.
-
-    Args:
-        wait: Waits for what is under way, for as long as that takes.
-        close: Closes everything.
-    """
-
-    def __init__(self, wait: Callable[[], None], close: Callable[[], None]) -> None:
-        self._wait = wait
-        self._close = close
-        self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._left = False
-        self._error: Exception | None = None
-
-    def run(self) -> None:
-        """Wait, and close; a failure is the starter's if it waits, else a line in the log."""
-        try:
-            self._wait()
-            self._close()
-        except Exception as error:  # noqa: BLE001 - carried to the starter
-            self._error = error
-        with self._lock:
-            self._ended.set()
-            if not self._left:
-                return
-        if self._error is not None:
-            log.error("given up late: %s", self._error)
-        else:
-            log.warning("the storage has answered; the LUN is given up")
-
-    def done(self, patience: float) -> bool:
-        """Wait for the end; False if it has not come within so many seconds.
-
-        Raises:
-            OSError: Something could not be closed.
-        """
-        self._ended.wait(patience)
-        with self._lock:
-            if not self._ended.is_set():
-                self._left = True
-                return False
-        if self._error is not None:
-            raise self._error
-        return True
-
-
 def _find(name: str) -> configfs.Backstore | None:
-    """Return the backstore if it is there; one whose making was cut short is removed."""
+    """Return a backstore, None if there is none; one whose creation was interrupted is removed."""
     try:
-        found = configfs.find_backstore(name)
+        backstore = configfs.find_backstore(name)
     except HostError:
         return None
-    if found.enabled:
-        return found
+    if backstore.enabled:
+        return backstore
     configfs.delete_backstore(name)
     return None

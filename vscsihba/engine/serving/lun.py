@@ -87,18 +87,10 @@ class ServedLun:
         self._trace = listeners.trace
         self._units = units or UnitsOfHba()
         self._workers: Workers[BlockResult] = Workers(f"lun{lun}", handler.workers, self._calls)
+        self.perform = partial(perform, handler, keep=keep)
+        self.visit_other, self.before_change = self._units.visit, transport.begun
         self._tasks = TaskSet(
-            lun,
-            partial(perform, handler, keep=keep),
-            self._units.visit,
-            self._visit_self,
-            inline=handler.never_blocks,
-            workers=self._workers,
-            calls=self._calls,
-            stats=stats,
-            held=self._held,
-            begun=transport.begun,
-            ended=self._ended,
+            lun, self, inline=handler.never_blocks, workers=self._workers, calls=self._calls, stats=stats
         )
         self._aborts = Aborts(
             lun,
@@ -202,7 +194,7 @@ class ServedLun:
         else:
             self._calls.make(partial(self._take_visit, operation, self.unit.notice, done))
 
-    def _visit_self(self, operation: MediumOp, done: Done) -> None:
+    def visit_self(self, operation: MediumOp, done: Done) -> None:
         """Do a block operation of a command of this unit that was answered: it was noticed before."""
         self._take_visit(operation, _unnoticed, done)
 
@@ -259,7 +251,7 @@ class ServedLun:
 
     # Ends of commands.
 
-    def _ended(self, task: Task, response: scsi.Response | None) -> None:
+    def task_ended(self, task: Task, response: scsi.Response | None) -> None:
         """Answer a command that has run to its end, or learn that nobody works for it any more."""
         if task.aborted_by is not None:
             self._aborts.ended(task, response)
@@ -278,7 +270,7 @@ class ServedLun:
             self._publishing = True
             self._calls.later(self._publish)
 
-    def _held(self) -> bool:
+    def held(self) -> bool:
         """Tell whether the next command, to be refused for an event, must wait for what the ring holds.
 
         If that is a reset which ends the command, its sender will take the refusal for "done" (`aborts`).

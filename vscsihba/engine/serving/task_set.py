@@ -14,8 +14,9 @@ Everything here runs on the pump's thread; only the verbs of the medium run on t
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
+from typing import Protocol
 
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
@@ -33,56 +34,62 @@ FAILED = scsi.Response(
 )
 """The answer where our own code has failed."""
 
-Perform = Callable[[BlockOp], BlockResult]
+
+class Unit(Protocol):
+    """The logical unit that a task set belongs to, as the task set sees it."""
+
+    def perform(self, op: BlockOp, /) -> BlockResult:
+        """Do one block operation on the unit's storage, on the calling thread."""
+
+    def visit_other(self, lun: int, operation: MediumOp, done: Done, /) -> None:
+        """Have another unit of the HBA do a block operation, then call `done`."""
+
+    def visit_self(self, operation: MediumOp, done: Done, /) -> None:
+        """Have this unit do a block operation as a visit (`TaskSet.visit`), then call `done`."""
+
+    def held(self) -> bool:
+        """Return whether no command may begin for now; `TaskSet.start_waiting` is called again later."""
+
+    def before_change(self, tag: int, /) -> None:
+        """Note that the command `tag`, which is not idempotent, is about to make its first change."""
+
+    def task_ended(self, task: Task, response: scsi.Response | None, /) -> None:
+        """Take the response of a task that has ended; None for work without a tag."""
 
 
 class TaskSet:
     """Commands from their arrival to their end.
 
     Attributes:
-        closing: What goes on after its command was answered ends.
+        closing: Background work (of commands that were answered before their end) is no longer continued.
 
     Args:
         lun: For log lines.
-        perform: Does one block operation, on whatever thread it is called.
-        on_unit: Has a block operation done on the medium of another LUN, and calls back.
-        visit: Has one done on the own medium as a visit (`TaskSet.visit`), and calls back.
+        unit: The unit that executes the commands.
         inline: No operation blocks: all are performed on the pump's thread.
-        workers: Threads for those that may block.
+        workers: Threads for operations that may block.
         calls: The LUN's calls into the pump.
-        stats: Where operations that go to threads are counted.
-        held: Tells whether nothing may begin for now; `start_waiting` is then called again.
-        begun: Called with the tag before the first change of a command that must not run twice.
-        ended: Called with every task that has ended, and its response (None for work without a tag).
+        stats: Counts the operations that go to threads.
     """
 
     def __init__(
         self,
         lun: int,
-        perform: Perform,
-        on_unit: Callable[[int, MediumOp, Done], None],
-        visit: Callable[[MediumOp, Done], None],
+        unit: Unit,
         *,
         inline: bool,
         workers: Workers[BlockResult],
         calls: Calls,
         stats: LunStats,
-        held: Callable[[], bool],
-        begun: Callable[[int], None],
-        ended: Callable[[Task, scsi.Response | None], None],
     ) -> None:
         self.closing = False
         self._lun = lun
-        self._perform = perform
-        self._on_unit = on_unit
-        self._visit = visit
+        self._unit = unit
+        self._perform = unit.perform
         self._inline = inline
         self._workers = workers
         self._calls = calls
         self._stats = stats
-        self._held = held
-        self._begun = begun
-        self._ended = ended
         self._waiting: deque[Task] = deque()
         self._visits: deque[tuple[Task, Done]] = deque()
         self._commands: dict[int, Task] = {}
@@ -153,7 +160,7 @@ class TaskSet:
             return None
         if self._visits:
             return self._visits.popleft()[0]
-        if not self._waiting or self._held():
+        if not self._waiting or self._unit.held():
             return None
         task = self._waiting[0]
         if (task.exclusive or task.alone) and self._running:
@@ -212,9 +219,9 @@ class TaskSet:
         """Have a block operation done on another thread, or by another unit, or in its turn among visits."""
         self._stats.waits += 1
         if isinstance(op, OnUnit):
-            self._on_unit(op.lun, op.operation, partial(self._post_back, task))
+            self._unit.visit_other(op.lun, op.operation, partial(self._post_back, task))
         elif task.follows and not isinstance(op, Keep | Execute):
-            self._visit(op, partial(self._post_back, task))
+            self._unit.visit_self(op, partial(self._post_back, task))
         else:
             self._workers.submit(partial(self._perform, op), partial(self._back, task))
 
@@ -226,7 +233,7 @@ class TaskSet:
         """Record the first change of a command that must not run twice."""
         if task.tag is not None and isinstance(op, CHANGES):
             task.non_idempotent = False
-            self._begun(task.tag)
+            self._unit.before_change(task.tag)
 
     def _perform_here(self, op: BlockOp) -> tuple[BlockResult, OSError | None]:
         try:
@@ -240,7 +247,7 @@ class TaskSet:
             log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
         if task.abandoned and task.alone:
             # An erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations").
-            self._ended(task, None)
+            self._unit.task_ended(task, None)
             self._leave(task)
             task.tag, task.abandoned, task.stopped = None, False, False
             self.go_on(task, value, error)
@@ -253,7 +260,7 @@ class TaskSet:
 
     def _end(self, task: Task, response: scsi.Response | None) -> None:
         try:
-            self._ended(task, response)
+            self._unit.task_ended(task, response)
         finally:  # no count is off, whatever becomes of the answer
             if task.follows:
                 self._background -= 1
