@@ -12,7 +12,8 @@ settings.register_profile("slow machine", deadline=None)
 settings.register_profile(
     "mutation",
     deadline=None,
-    max_examples=25,
+    max_examples=10,
+    stateful_step_count=25,
     derandomize=True,
     database=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

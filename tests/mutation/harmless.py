@@ -30,12 +30,17 @@ _SLOTS: Final = "handlers/cache/slots.py"
 _PRIVATE: Final = 'private = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")'
 _LENGTH: Final = "Any length does that fits into a name and that nobody guesses."
 _ZEROES: Final = "zeroes = memoryview(bytes(1 << 20))"
+_NO_FD: Final = "No negative number is a descriptor, so that using one fails with EBADF."
+_BUFFER: Final = "A buffer of any multiple of 4 KiB does; longer requests take several turns."
 
 HARMLESS: Final = (
     Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/shared/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
     Harmless("handlers/file/making.py", _ZEROES, "1 -> 2", "Any size of the buffer does."),
     Harmless("handlers/file/making.py", _ZEROES, "20 -> 21", "Any size of the buffer does."),
+    Harmless("handlers/file/direct.py", "fd, self._fd = self._fd, -1", "1 -> 2", _NO_FD),
+    Harmless("handlers/file/direct.py", "_ROOM = 1 << 20", "1 -> 2", _BUFFER),
+    Harmless("handlers/file/direct.py", "_ROOM = 1 << 20", "20 -> 21", _BUFFER),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

@@ -135,8 +135,12 @@ def _collect_and_try(target: Target, mutants: Sequence[Mutant], temporary: str, 
     _quiet()
     pytest.main(
         [*options(temporary), *target.tests],
-        plugins=[Session(os.path.realpath(TOP / target.path), source, mutants, send)],
+        plugins=[Session(os.path.realpath(TOP / target.path), source, _cache(target), mutants, send)],
     )
+
+
+def _cache(target: Target) -> Path:
+    return TOP / "build" / "mutation" / "tests" / f"{target.name.replace('/', '-')}.json"
 
 
 def _import_and_try(target: Target, mutant: Mutant, seconds: dict[str, float], temporary: str) -> Verdict:

@@ -6,20 +6,23 @@ the verdicts.
 """
 
 import ast
+import inspect
+import json
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import coverage
 import hypothesis
 import pytest
 
-from tests.mutation.children import in_a_child
+from tests.mutation.children import end_after, in_a_child
 from tests.mutation.mutants import Mutant
 from tests.mutation.swap import Functions
 
-_MOST_EXAMPLES: Final = 25
 _SETTINGS: Final = "_hypothesis_internal_use_settings"
 _BASELINE_LIMIT: Final = 1800.0
 
@@ -34,9 +37,15 @@ def limit(seconds: float) -> float:
     return 15.0 + 4.0 * seconds
 
 
-def run_until_failure(items: Sequence[pytest.Item]) -> str:
-    """Run tests up to the first that fails; return its name, empty if none does."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
+def run_until_failure(items: Sequence[pytest.Item], seconds: Sequence[float]) -> str:
+    """Run tests up to the first that fails; return its name, empty if none does.
+
+    Args:
+        items: The tests.
+        seconds: The time that each takes without a fault. The process ends if one takes much longer.
+    """
+    for item, following, usual in zip(items, [*items[1:], None], seconds, strict=True):
+        end_after(limit(usual))
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if item.session.testsfailed:
             return item.nodeid
@@ -56,8 +65,14 @@ def use_few_examples(items: Sequence[pytest.Item]) -> None:
 
 
 def _few(own: hypothesis.settings, profile: hypothesis.settings) -> hypothesis.settings:
-    most = min(own.max_examples, _MOST_EXAMPLES)
-    return hypothesis.settings(own, max_examples=most, derandomize=True, database=None, phases=profile.phases)
+    return hypothesis.settings(
+        own,
+        max_examples=min(own.max_examples, profile.max_examples),
+        stateful_step_count=min(own.stateful_step_count, profile.stateful_step_count),
+        derandomize=True,
+        database=None,
+        phases=profile.phases,
+    )
 
 
 class Session:
@@ -70,13 +85,15 @@ class Session:
     Args:
         path: The module.
         source: Its text.
+        cache: File that keeps the time and the executed lines of tests that, like the module, do not change.
         mutants: The faults.
         send: Called with each result.
     """
 
-    def __init__(self, path: str, source: str, mutants: Sequence[Mutant], send: Send) -> None:
+    def __init__(self, path: str, source: str, cache: Path, mutants: Sequence[Mutant], send: Send) -> None:
         self._path = path
         self._source = source
+        self._cache = cache
         self._mutants = mutants
         self._send = send
 
@@ -87,17 +104,43 @@ class Session:
             self._send({"error": "its tests cannot be collected"})
             return True
         use_few_examples(session.items)
-        measured, hung = in_a_child(lambda: self._measure(session.items), _BASELINE_LIMIT)
-        if hung or not isinstance(measured, dict):
-            why = "do not end" if hung else f"fail: {measured or 'the process ended'}"
+        known = self._known(session.items)
+        unknown = [item for item in session.items if item.nodeid not in known]
+        found, hung = in_a_child(lambda: self._measure(unknown), _BASELINE_LIMIT) if unknown else ({}, False)
+        if hung or not isinstance(found, dict):
+            why = "do not end" if hung else f"fail: {found or 'the process ended'}"
             self._send({"error": f"without a fault, its tests {why}"})
             return True
+        measured = known | {name: (seconds, lines) for name, (seconds, lines) in found.items()}
+        self._keep(session.items, measured)
         seconds = {name: seconds for name, (seconds, _) in measured.items()}
         self._send({"tests": seconds, "modules": _foreign_modules()})
         functions = Functions(self._path, compile(ast.parse(self._source), self._path, "exec"))
         for index, mutant in enumerate(self._mutants):
             self._try(index, mutant, session.items, measured, functions)
         return True
+
+    def _known(self, items: Sequence[pytest.Item]) -> dict[str, tuple[float, list[int]]]:
+        """Return the measurements of tests that have not changed since, with the module as it is."""
+        if not self._cache.exists():
+            return {}
+        kept = json.loads(self._cache.read_text(encoding="utf-8"))
+        found = {}
+        for item in items:
+            if each := kept.get(self._version(item)):
+                found[item.nodeid] = (each[0], each[1])
+        return found
+
+    def _keep(self, items: Sequence[pytest.Item], measured: dict[str, tuple[float, list[int]]]) -> None:
+        kept = {self._version(item): measured[item.nodeid] for item in items}
+        self._cache.parent.mkdir(parents=True, exist_ok=True)
+        self._cache.write_text(json.dumps(kept), encoding="utf-8")
+
+    def _version(self, item: pytest.Item) -> str:
+        """Return a text that changes with a test or the module."""
+        function = inspect.unwrap(getattr(item, "obj", None) or Session)
+        source = inspect.getsource(function)
+        return f"{item.nodeid} {zlib.crc32(source.encode()):x} {zlib.crc32(self._source.encode()):x}"
 
     def _measure(self, items: Sequence[pytest.Item]) -> dict[str, tuple[float, list[int]]] | str:
         """Return what each test takes in seconds, and the lines of the module that it executes."""
@@ -129,6 +172,7 @@ class Session:
         wanted = statement(self._source, mutant.line)
         chosen = [item for item in items if not wanted.isdisjoint(measured[item.nodeid][1])]
         chosen.sort(key=lambda item: measured[item.nodeid][0])
+        seconds = [measured[item.nodeid][0] for item in chosen]
         code = compile(mutant.tree, self._path, "exec")
 
         if not chosen:
@@ -137,10 +181,10 @@ class Session:
             return
 
         def work() -> dict[str, object]:
-            return {"by": run_until_failure(chosen)} if functions.swap(code) else {"cold": True}
+            return {"by": run_until_failure(chosen, seconds)} if functions.swap(code) else {"cold": True}
 
         began = time.monotonic()
-        told, hung = in_a_child(work, limit(sum(measured[item.nodeid][0] for item in chosen)))
+        told, hung = in_a_child(work, limit(sum(seconds)))
         told = told or {"by": "the process ended"}
         self._send({"index": index, "hung": hung, "seconds": time.monotonic() - began, **told})
 
@@ -166,7 +210,7 @@ def statement(source: str, line: int) -> frozenset[int]:
 
 
 class Quickest:
-    """Runs the quickest tests first; remembers the first that fails.
+    """Runs the quickest tests first, none much longer than it usually takes; remembers the first that fails.
 
     Args:
         seconds: What each test takes, by name.
@@ -180,6 +224,10 @@ class Quickest:
         """Sort them."""
         use_few_examples(items)
         items.sort(key=lambda item: self._seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Limit the time of a test."""
+        end_after(limit(self._seconds[nodeid]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure."""

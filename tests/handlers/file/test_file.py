@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.handlers.places import MEMORY_DIRECTORY, open_files
-from vscsihba.errors import ConfigError, HostError, InUseError, MediumError, UsageError
+from vscsihba.errors import ConfigError, FlushError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers.base import Mover, batched
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.file import inline as file_inline
@@ -18,6 +18,7 @@ from vscsihba.handlers.file import making
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.file.direct import DirectFile
 from vscsihba.handlers.file.handler import FileHandler
+from vscsihba.handlers.file.sync import Syncs
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
@@ -532,7 +533,7 @@ def test_direct_access_needs_an_aligned_end(tmp_path: Path) -> None:
 def test_direct_access_notices_a_truncated_file(image: Path) -> None:
     with build(document(image, direct=True)) as disk:
         os.truncate(image, 8192)
-        with pytest.raises(MediumError) as lost:
+        with pytest.raises(MediumError, match="ends at byte 8192") as lost:
             read(disk, 4096, 8192)
         assert lost.value.offset == 8192
         with pytest.raises(MediumError):
@@ -743,6 +744,19 @@ def test_failed_flush_is_never_followed_by_a_good_one(image: Path, monkeypatch: 
 
 
 # Holes
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [(OSError(errno.ENODEV, "No such device"), errno.ENODEV), (OSError("no number"), errno.EIO)],
+)
+def test_a_failed_flush_says_why(error: OSError, number: int) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(FlushError) as failed:
+        Syncs("a.img").run(fail)
+    assert failed.value.errno == number
 
 
 def test_unmap_frees_storage(image: Path) -> None:

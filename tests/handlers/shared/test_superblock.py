@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vscsihba.block import Views
@@ -20,6 +20,7 @@ def made(disk: Checked) -> Superblock:
 
 
 @given(texts=st.lists(st.binary(max_size=4072), max_size=5))
+@example(texts=[b"x" * 4072])
 def test_the_newest_counts(texts: list[bytes]) -> None:
     with build({"handler": "memory", "size": 8192}) as disk:
         block = made(disk)
