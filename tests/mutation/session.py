@@ -34,7 +34,7 @@ Send = Callable[[dict[str, Any]], None]
 
 def limit(seconds: float) -> float:
     """Return how long tests may take that take so long without a fault, in seconds."""
-    return 15.0 + 4.0 * seconds
+    return 8.0 + 5.0 * seconds
 
 
 def run_until_failure(items: Sequence[pytest.Item], seconds: Sequence[float]) -> str:

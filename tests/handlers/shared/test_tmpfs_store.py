@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.handlers.model import open_files
 from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.shared import linux, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget, recall
@@ -59,6 +60,14 @@ def test_what_takes_several_calls_is_stored_as_a_whole(monkeypatch: pytest.Monke
     row.close(forget=True)
 
 
+def test_a_file_that_takes_no_bytes_is_an_error_and_no_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TmpfsStore("one")
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(OSError, match="takes no more bytes"):
+        row.put(0, b"abc")
+    row.close(forget=True)
+
+
 def test_a_directory_that_others_can_change_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +89,21 @@ def test_a_directory_that_others_can_change_is_refused(
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_directory_that_another_makes_at_the_same_time_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beaten(path: Path, mode: int, *, parents: bool, exist_ok: bool) -> None:
+        assert parents
+        assert exist_ok
+        os.mkdir(path)  # noqa: PTH102  # Path.mkdir is this function now
+        path.chmod(0o777)
+
+    monkeypatch.setattr(tmpfs_store, "DIRECTORY", tmp_path / "surviving")
+    monkeypatch.setattr(Path, "mkdir", beaten)
+    with pytest.raises(HostError, match="may be written by other users"):
+        TmpfsStore("one")
+
+
 def test_a_directory_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     TmpfsStore("one").close(forget=True)
     another = os.geteuid() + 1
@@ -98,17 +122,19 @@ def test_a_file_that_another_has_put_there_is_refused(tmp_path: Path) -> None:
     path.unlink()
     path.touch()
     path.chmod(0o666)
+    before = open_files()
     with pytest.raises(HostError, match="may be written by other users"):
         TmpfsStore("one")
+    assert open_files() == before
 
 
 def test_a_refusal_leaves_nothing_open() -> None:
     row = TmpfsStore("one")
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files()
     for _ in range(3):
         with pytest.raises(InUseError, match="is in use by another process"):
             TmpfsStore("one")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
     row.close(forget=True)
 
 
