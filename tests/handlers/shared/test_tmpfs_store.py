@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.model import open_files
+from tests.handlers.places import open_files
 from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.shared import linux, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget, recall
