@@ -1,8 +1,8 @@
 """The random lane: histories of several initiators, many faults and several lives, one for each seed.
 
 A history is a list of lives. In each, initiators send overlapping requests while calls fail, until
-the disk is closed, the process is killed or the power is cut. Between lives a disk whose media have
-a substitute may lose one of them. At the end, without a fault, all that was promised is there.
+the disk is closed, the process is killed or the power is cut. Between lives a medium may be replaced
+(`media`). At the end, without a fault, all that was promised is there.
 
 A history that breaks a promise is run again with fewer and fewer of its faults, until none of them
 can be left out.
@@ -19,13 +19,18 @@ from typing import Final
 from tests.sim.faults import Fault, ListedFaults, Plan, RandomFaults
 from tests.sim.history import HistoryError
 from tests.sim.initiator import Initiator, random_steps
-from tests.sim.layers import SECTORS, Layer
-from tests.sim.runs import BrokenPromiseError, Run, Template, make_template, run
+from tests.sim.layers import OLDER, SECTORS, Layer
+from tests.sim.media import Shelf
+from tests.sim.runs import BrokenPromiseError, RefusedError, Run, Template, make_template, run
 from tests.sim.scheduler import StuckError, Thread
 
 _FAULT_RATES: Final = (0.0, 0.002, 0.01, 0.05)
 _DEATH_RATES: Final = (0.0, 0.0, 0.001, 0.005)
 _SWITCHES: Final = (0.0, 0.02, 0.2, 0.5)
+_STAYS: Final = 0.6
+"""Probability that all media stay as they are, in a life and after it."""
+_AFTER: Final = (0.0001, 0.001, 0.1, 3.0, 8.0, 30.0)
+"""Seconds after which they may change in a life."""
 _SHRINKING: Final = 200
 """Runs at most to make a history shorter."""
 
@@ -84,9 +89,13 @@ class Histories:
             started = machine.world.scheduler.now
             machine.world.calls.trace = outcome.trace if trace else None
             try:
+                shelf = Shelf(machine)
+                shelf.copy()
                 for _ in range(luck.randrange(1, 5)):
-                    _live(machine, luck, outcome, only)
-                machine.judge()
+                    if _live(shelf, luck, outcome, only):
+                        shelf.copy()
+                    _change_media(shelf, luck)
+                judge(shelf)
             except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
                 outcome.message = f"{type(error).__name__}: {error}"
             outcome.requests, outcome.failed = machine.sent, machine.failed
@@ -111,22 +120,29 @@ class Histories:
         return best
 
 
-def _live(machine: Run, luck: random.Random, outcome: Outcome, only: Iterable[Fault] | None) -> None:
-    """Lead one life of the disk, with faults, and note them."""
+def _live(shelf: Shelf, luck: random.Random, outcome: Outcome, only: Iterable[Fault] | None) -> bool:
+    """Lead one life of the disk, with faults, and note them; return whether it was closed in good order."""
+    machine, later = shelf.machine, random.Random(luck.random())
     plan = RandomFaults(random.Random(luck.random()), luck.choice(_FAULT_RATES), luck.choice(_DEATH_RATES))
     listed: Plan = plan if only is None else ListedFaults(only)
-    scripts = [
-        random_steps(luck, SECTORS, luck.randrange(3, 25), machine.layer.verbs)
-        for _ in range(luck.randrange(1, 4))
-    ]
+    count, layer = luck.randrange(1, 4), machine.layer
+    verbs = layer.verbs if count > 1 else (*layer.verbs, *layer.alone)
+    scripts = [random_steps(luck, SECTORS, luck.randrange(3, 25), verbs) for _ in range(count)]
     leave_open, cut = luck.random() < 0.5, luck.random() < 0.5
 
+    def exchange() -> None:
+        machine.world.scheduler.wait(lambda: False, later.choice(_AFTER))
+        _change_media(shelf, later, is_open=True)
+
     def work(initiator: Initiator) -> None:
-        others = [_start(machine, partial(initiator.send, script)) for script in scripts[1:]]
+        has_legs = any(medium.is_a_leg for medium in layer.media)
+        others = [_start(machine, exchange, "exchange")] if has_legs else []
+        others += [_start(machine, partial(initiator.send, script), "initiator") for script in scripts[1:]]
         initiator.send(scripts[0])
         for other in others:
             other.join()
 
+    noted = len(machine.notes)
     try:
         life = machine.live(work, listed, leave_open=leave_open)
         if life.died and leave_open and cut:
@@ -135,9 +151,53 @@ def _live(machine: Run, luck: random.Random, outcome: Outcome, only: Iterable[Fa
     finally:
         outcome.faults += [fault for fault, _ in plan.injected]
         outcome.kinds.update(f"{kind} {fault.how}" for fault, kind in plan.injected)
+    return life.ended and len(machine.notes) == noted
 
 
-def _start(machine: Run, body: Callable[[], object]) -> Thread:
-    thread = Thread(machine.world.scheduler, body, "initiator")
+def _change_media(shelf: Shelf, luck: random.Random, *, is_open: bool = False) -> None:
+    """Replace a medium at times, or put it back.
+
+    One that the disk can do without stays away for some time. It is the same for all of a history: the
+    disk may need the substitute later, as that has become a part of it.
+
+    Args:
+        shelf: The media.
+        luck: Says which.
+        is_open: The disk is in use, so only what it can do without is touched.
+    """
+    media = shelf.machine.layer.media if shelf.medium is None else (shelf.medium,)
+    chosen = [medium for medium in media if medium.is_a_leg or not is_open]
+    if not chosen or luck.random() < _STAYS:
+        return
+    if shelf.medium is not None:
+        shelf.change_places()
+        return
+    medium = luck.choice(chosen)
+    kind = luck.choice(medium.kinds)
+    copy = luck.choice(shelf.copies[medium.name]) if kind == OLDER else None
+    shelf.exchange(medium, kind, copy)
+    if not medium.is_a_leg:
+        shelf.look(copy)
+        shelf.change_places()
+        shelf.throw_away()
+
+
+def judge(shelf: Shelf) -> None:
+    """Judge the disk, with the substitute or with the original in place if it is refused with the other one.
+
+    Raises:
+        BrokenPromiseError, HistoryError: It breaks a promise, or is refused with both.
+    """
+    try:
+        shelf.machine.judge()
+    except RefusedError:
+        if shelf.medium is None:
+            raise
+        shelf.change_places()
+        shelf.machine.judge()
+
+
+def _start(machine: Run, body: Callable[[], object], name: str) -> Thread:
+    thread = Thread(machine.world.scheduler, body, name)
     thread.begin()
     return thread

@@ -74,9 +74,13 @@ class History:
 
     Args:
         content: What the disk has at first, all of it on stable storage.
+
+    Attributes:
+        snapshots: What each sector of a snapshot may have, for those that there may be.
     """
 
     def __init__(self, content: bytes) -> None:
+        self.snapshots: dict[str, list[frozenset[bytes]]] = {}
         self._count = 0
         self._clock = 0
         sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
@@ -84,6 +88,7 @@ class History:
         self._sectors = [[first] for _ in sectors]
         self._open: list[Request] = []
         self._reads: list[int] = []
+        self._taking: list[frozenset[bytes]] = []
 
     @property
     def sectors(self) -> int:
@@ -113,6 +118,19 @@ class History:
         """Note that the disk is to become what `contents` has, such as a snapshot."""
         self._count += 1
         return self._add(self._count, 0, contents)
+
+    def begin_snapshot(self, name: str) -> None:
+        """Note that a snapshot is asked for, with nothing else under way.
+
+        Unless `took` follows, one of that name that was there before may be there still.
+        """
+        self._taking = self.contents()
+        before = self.snapshots.get(name, self._taking)
+        self.snapshots[name] = [one | other for one, other in zip(before, self._taking, strict=True)]
+
+    def took(self, name: str) -> None:
+        """Note that the snapshot that was begun last was acknowledged: there was none of its name before."""
+        self.snapshots[name] = self._taking
 
     def _add(self, number: int, first: int, contents: list[frozenset[bytes]]) -> Request:
         request = Request(number, first, contents, self._tick())

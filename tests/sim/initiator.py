@@ -60,7 +60,6 @@ class Initiator:
         self.history = history
         self.stable = True
         self.sent = self.failed = 0
-        self.snapshots: dict[str, list[frozenset[bytes]]] = {}
 
     def send(self, steps: Sequence[Step]) -> None:
         """Send requests, each when the one before was answered."""
@@ -133,22 +132,29 @@ class Initiator:
                 self.history.end(request, acknowledged=acknowledged, durable=fua)
 
     def _act(self, step: Step) -> None:
-        request = None
+        request, history = None, self.history
         if step.verb == "take":
-            self.snapshots[step.argument] = self.history.contents()
-        elif step.verb == "roll_back" and step.argument in self.snapshots:
-            request = self.history.begin_restore(self.snapshots[step.argument])
+            history.begin_snapshot(step.argument)
+        elif step.verb == "roll_back" and step.argument in history.snapshots:
+            request = history.begin_restore(history.snapshots[step.argument])
         acknowledged = False
-        began = self.history.begin_flush()
+        began = history.begin_flush()
         try:
             arguments = {"name": step.argument} if step.argument else {}
-            actions.ask(self.stack.layers[-1], step.verb, arguments)
+            actions.ask(self._layer_with(step.verb), step.verb, arguments)
             acknowledged = True
         finally:
             if request is not None and not self.world.scheduler.current.process.dead:
-                self.history.end(request, acknowledged=acknowledged, durable=True)
+                history.end(request, acknowledged=acknowledged, durable=True)
         if step.verb == "take":
-            self.history.flushed(began)
+            history.flushed(began)
+            history.took(step.argument)
+        elif step.verb == "delete":
+            history.snapshots.pop(step.argument, None)
+
+    def _layer_with(self, action: str) -> Handler:
+        """Return the topmost layer that has an action."""
+        return next(layer for layer in reversed(self.stack.layers) if action in layer.actions())
 
     def check_all(self, where: str) -> None:
         """Read all of the disk and judge it.
@@ -179,6 +185,8 @@ def random_steps(luck: random.Random, sectors: int, count: int, verbs: Sequence[
             found.append(Step(verb, count=luck.choice([0, 1, 6, 12])))
         elif verb == "flush":
             found.append(Step(verb))
+        elif verb in ("take", "roll_back", "delete"):
+            found.append(Step(verb, argument=luck.choice(("one", "two", "three"))))
         else:
             length = luck.choice([1, 1, 3, 8, 16, luck.randrange(1, sectors)])
             first = luck.choice([0, 7, 8, sectors // 2, luck.randrange(sectors)])

@@ -11,7 +11,8 @@ from typing import Final
 
 from tests.sim.history import SECTOR
 from tests.sim.initiator import Step
-from vscsihba.handlers.stack import Document, build
+from vscsihba.handlers.mirror.handler import MirrorHandler
+from vscsihba.handlers.stack import Document, Stack, build
 
 SIZE: Final = 256 << 10
 """Bytes of a disk: four regions of a mirror, 64 clusters of an overlay, 512 sectors."""
@@ -21,6 +22,37 @@ SECTORS: Final = SIZE // SECTOR
 def _content(seed: int) -> bytes:
     """Return a content in which every sector differs."""
     return b"".join(bytes([seed, at % 251, at // 251, 7]) * (SECTOR // 4) for at in range(SECTORS))
+
+
+NOTHING: Final = "nothing"
+FOREIGN: Final = "foreign"
+EMPTY: Final = "empty"
+OLDER: Final = "older"
+"""What is found in the place of a medium: nothing, one of something else, zeroes, an older copy of it."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A file or directory of a disk that may be replaced.
+
+    Attributes:
+        name: Its path below the root.
+        kinds: What may be in its place. A base that is a plain file is known by its path, so another
+            one is not noticed.
+        is_the_disk: The disk reads as whatever the medium has.
+        has_copies: With a substitute the disk has all that it promised, or is refused.
+        is_a_leg: The disk can be used with a substitute, which may become a part of it.
+    """
+
+    name: str
+    kinds: tuple[str, ...] = (NOTHING, FOREIGN, EMPTY, OLDER)
+    is_the_disk: bool = False
+    has_copies: bool = False
+    is_a_leg: bool = False
+
+    def __str__(self) -> str:
+        """Name it for messages."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -33,13 +65,16 @@ class Layer:
         document: The disk made of them.
         script: A few requests that reach all of its states.
         verbs: What random initiators choose from.
+        alone: What one chooses from besides while it is the only one.
         audit: Compares the media after a quiet end; raises AssertionError.
         stable: What was read once is read again, even if it was never acknowledged. A mirror whose legs
             differ after a crash reads from one of them, and from another one if that is lost; a cache
             may forget a write that has failed.
         settle: Virtual seconds after which everything is equal and at rest.
+        media: Those that may be replaced while the disk is closed.
+        is_at_rest: Tells of the open stack whether all of its media are in use, and equal.
         every_end: The run with each fault is ended in every way, not in one of them in turn; what
-            derives keys takes too long for that.
+            derives keys, or makes many calls, takes too long for that.
     """
 
     name: str
@@ -51,7 +86,14 @@ class Layer:
     stable: bool = True
     settle: float = 0.0
     every_end: bool = True
+    alone: tuple[str, ...] = ()
+    media: tuple[Medium, ...] = ()
+    is_at_rest: Callable[[Stack], bool] = lambda _stack: True
 
+
+_DISK: Final = (Medium("disk.img", (NOTHING, FOREIGN, OLDER), is_the_disk=True),)
+_CONTAINER: Final = (Medium("disk.img"),)
+_BASE: Final = Medium("base.img", (NOTHING,))
 
 _PLAIN: Final = (
     Step("write", 3, 2),
@@ -216,6 +258,11 @@ def _status_of(disk: object) -> Callable[[], list[str]]:
     return lambda: [leg.standing for leg in below.status()]
 
 
+def _are_legs_whole(stack: Stack) -> bool:
+    mirror = next(layer for layer in stack.layers if isinstance(layer, MirrorHandler))
+    return {leg.standing for leg in mirror.status()} == {"whole"}
+
+
 def _audit_mirror(root: Path) -> None:
     legs = [(root / f"{name}.img").read_bytes()[:SIZE] for name in "ab"]
     differing = [
@@ -246,18 +293,36 @@ _MIRROR_SCRIPT: Final = (
 LAYERS: Final = {
     layer.name: layer
     for layer in (
-        Layer("file", _image("disk.img"), _file, _PLAIN, _VERBS),
-        Layer("direct", _image("disk.img"), _direct, _PLAIN, _VERBS),
-        Layer("cow", _opened_once(lambda root: _cow(root, create=True), "base.img"), _cow, _PLAIN, _VERBS),
+        Layer("file", _image("disk.img"), _file, _PLAIN, _VERBS, media=_DISK),
+        Layer("direct", _image("disk.img"), _direct, _PLAIN, _VERBS, media=_DISK),
+        Layer(
+            "cow",
+            _opened_once(lambda root: _cow(root, create=True), "base.img"),
+            _cow,
+            _PLAIN,
+            _VERBS,
+            media=(Medium("over.cow"), _BASE),
+        ),
         Layer(
             "snapshot",
             _opened_once(lambda root: _snapshot(root, create=True), "base.img"),
             _snapshot,
             _SNAPSHOT_SCRIPT,
             _VERBS,
+            every_end=False,
+            alone=("take", "take", "roll_back", "delete"),
+            media=(Medium("set"), _BASE),
         ),
-        Layer("write-through", _image("disk.img"), _cache("write-through"), _PLAIN, _VERBS),
-        Layer("write-back", _image("disk.img"), _cache("write-back"), _PLAIN, _VERBS, stable=False),
+        Layer("write-through", _image("disk.img"), _cache("write-through"), _PLAIN, _VERBS, media=_DISK),
+        Layer(
+            "write-back",
+            _image("disk.img"),
+            _cache("write-back"),
+            _PLAIN,
+            _VERBS,
+            stable=False,
+            media=_DISK,
+        ),
         Layer(
             "luks1",
             _make_encrypted("luks1", 2 << 20),
@@ -265,9 +330,22 @@ LAYERS: Final = {
             tuple(step for step in _PLAIN if step.verb != "unmap"),
             tuple(verb for verb in _VERBS if verb != "unmap"),
             every_end=False,
+            media=_CONTAINER,
         ),
         Layer(
-            "mirror", _make_mirror, _mirror, _MIRROR_SCRIPT, _VERBS, _audit_mirror, stable=False, settle=60.0
+            "mirror",
+            _make_mirror,
+            _mirror,
+            _MIRROR_SCRIPT,
+            _VERBS,
+            _audit_mirror,
+            stable=False,
+            settle=60.0,
+            media=(
+                *(Medium(f"{name}.img", has_copies=True, is_a_leg=True) for name in "ab"),
+                Medium("mirror.state", has_copies=True),
+            ),
+            is_at_rest=_are_legs_whole,
         ),
     )
 }

@@ -47,6 +47,10 @@ class BrokenPromiseError(AssertionError):
     """A run has ended as no run must; the message says how, and how to see it again."""
 
 
+class RefusedError(BrokenPromiseError):
+    """A disk does not open, although nothing fails."""
+
+
 @dataclass
 class Run:
     """A machine with one disk, and what is known of its history.
@@ -56,6 +60,9 @@ class Run:
         layer: The disk's kind.
         history: What initiators did.
         failed: How many requests were answered with an error.
+        opened: The disk was open in the last life.
+        exchanged: A medium was replaced, so some may not be in use in the end.
+        notes: Failures to open or close the disk.
     """
 
     world: World
@@ -64,6 +71,7 @@ class Run:
     sent: int = 0
     failed: int = 0
     opened: bool = False
+    exchanged: bool = False
     notes: list[str] = field(default_factory=list)
 
     def live(self, work: Callable[[Initiator], None], plan: Plan, *, leave_open: bool = False) -> Life:
@@ -137,7 +145,10 @@ class Run:
             BrokenPromiseError, HistoryError: Not so.
         """
 
+        at_rest = True
+
         def work(initiator: Initiator) -> None:
+            nonlocal at_rest
             initiator.check_all("after the faults")
             for step in (
                 Step("write", 0, 9),
@@ -150,12 +161,14 @@ class Run:
             if self.layer.settle:
                 self.world.scheduler.wait(lambda: False, self.layer.settle)
                 initiator.check_all("after settling")
+            at_rest = self.layer.is_at_rest(initiator.stack)
 
         self.live(work, NoFaults())
         if not self.opened:
-            raise BrokenPromiseError(f"the disk does not open any more: {self.notes[-1]}")
-        with self.world.untouched():
-            self.layer.audit(self.world.root)
+            raise RefusedError(f"the disk does not open any more: {self.notes[-1]}")
+        if at_rest or not self.exchanged:
+            with self.world.untouched():
+                self.layer.audit(self.world.root)
 
 
 @contextmanager

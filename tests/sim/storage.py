@@ -216,6 +216,47 @@ class Storage:
             for path, inode in self._names.items()
         }
 
+    def tree_below(self, path: str) -> dict[str, bytes | None]:
+        """Return a file, or a directory with its files, as they are now; names are relative to `path`."""
+        return {
+            name[len(path) :]: None if inode.is_directory else Path(name).read_bytes()
+            for name, inode in self._names.items()
+            if name == path or name.startswith(f"{path}/")
+        }
+
+    def add(self, path: str, tree: dict[str, bytes | None]) -> None:
+        """Make files that are on stable storage, as `tree_below` has returned them."""
+        for name in sorted(tree):
+            content = tree[name]
+            if content is None:
+                os.mkdir(path + name, 0o700)  # noqa: PTH102
+            else:
+                write_file(path + name, content)
+            inode = Inode(is_directory=True) if content is None else Inode(bytearray(content))
+            self._names[path + name] = self._safe_names[path + name] = inode
+
+    def move(self, path: str, to: str) -> None:
+        """Give a file, or a directory with its files, another name at once, as if the machine had slept."""
+        self._sync_names()
+        os.rename(path, to)  # noqa: PTH104
+        for names in (self._names, self._safe_names):
+            for name in [name for name in names if name == path or name.startswith(f"{path}/")]:
+                names[to + name[len(path) :]] = names.pop(name)
+
+    def discard(self, path: str) -> None:
+        """Remove a file, or a directory with its files, if it is there."""
+        self._sync_names()
+        if os.path.lexists(path):
+            (shutil.rmtree if os.path.isdir(path) else os.unlink)(path)  # noqa: PTH112
+        for names in (self._names, self._safe_names):
+            for name in [name for name in names if name == path or name.startswith(f"{path}/")]:
+                del names[name]
+
+    def _sync_names(self) -> None:
+        """Put every name on stable storage."""
+        for directory in {directory for directory, _ in self._pending}:
+            self.sync_directory(directory)
+
     def _scan(self) -> None:
         nodes: dict[int, Inode] = {}
         for folder, folders, files in os.walk(self.root):

@@ -23,6 +23,7 @@ from tests.sim.layers import LAYERS
 from tests.sim.runs import run, send
 from vscsihba.handlers.cache.slots import Slots
 from vscsihba.handlers.cow.overlay import Overlay
+from vscsihba.handlers.mirror import members as mirror_members
 from vscsihba.handlers.mirror import start as mirror_start
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict, judge
 from vscsihba.handlers.mirror.members import Members
@@ -56,6 +57,19 @@ def any_medium_counts_as_the_leg() -> Iterator[None]:
         return replace(found, uuid=metadata.legs[number].uuid, whole=True, everything=False, problem="")
 
     with mock.patch.object(mirror_start, "judge", believe):
+        yield
+
+
+@contextmanager
+def any_medium_comes_back_as_the_leg() -> Iterator[None]:
+    """A leg that was dropped is known by its place: whatever lies there lacks what was written meanwhile."""
+
+    def believe(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
+        found = judge(leg, metadata, opening=opening)
+        number = int(leg.label.split()[1])
+        return replace(found, uuid=metadata.legs[number].uuid, everything=False, problem="")
+
+    with mock.patch.object(mirror_members, "judge", believe):
         yield
 
 
@@ -117,6 +131,7 @@ def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
     [
         ("mirror", dropped_legs_are_not_recorded),
         ("mirror", any_medium_counts_as_the_leg),
+        ("mirror", any_medium_comes_back_as_the_leg),
         ("write-through", slots_published_before_they_are_filled),
         ("write-back", slots_published_before_they_are_filled),
     ],
