@@ -101,3 +101,20 @@ def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
     run_until(queue, lambda: len(got) == 3)
     assert got[1:] == [None, None]
     workers.close()
+
+
+def test_a_job_whose_submission_fails_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise ValueError("something that nobody expects")
+
+    queue, ran = CallQueue(), list[int]()
+    workers: Workers[None] = Workers("w", 1, queue)
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "start", fail)
+        with pytest.raises(ValueError, match="nobody expects"):
+            workers.submit(lambda: ran.append(1), lambda _value, _error: ran.append(2))
+    assert workers.busy == 0
+    workers.submit(lambda: ran.append(3), lambda _value, _error: ran.append(4))
+    run_until(queue, lambda: 4 in ran)
+    assert ran == [3, 4]
+    workers.close()

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from vscsihba import threads
@@ -48,28 +48,24 @@ class Workers(Generic[T]):
         Called by the mailbox's thread only. Where the machine has no room for another thread, those that
         are there do the job; if there is none, the job is not begun and `done` gets a `NotBegunError`.
         """
-        self._jobs.put((job, done))
-        self.busy += 1
-        if self._threads < min(self.busy, self._limit):
+        if self._threads < min(self.busy + 1, self._limit):
             try:
                 self._start()
             except (OSError, MemoryError) as error:
                 log.warning("%s: %s", self._name, error)
                 if not self._threads:
-                    self._refuse(NotBegunError(f"{self._name}: {error}"))
+                    refusal = NotBegunError(f"{self._name}: {error}")
+                    self.busy += 1
+                    self._calls.post(partial(self._deliver, done, None, refusal))
+                    return
+        # Last: a job that could not be submitted never runs, for its buffer may be used again by then.
+        self._jobs.put((job, done))
+        self.busy += 1
 
     def _start(self) -> None:
         name = f"{self._name}-{self._threads + 1}"
         threads.start(threading.Thread(target=self._work, name=name, daemon=True))
         self._threads += 1
-
-    def _refuse(self, error: OSError) -> None:
-        """Tell every job that waits, and for which there is no thread, that it cannot be begun."""
-        try:
-            while (item := self._jobs.get_nowait()) is not None:
-                self._calls.post(partial(self._deliver, item[1], None, error))
-        except Empty:
-            return
 
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
