@@ -1,7 +1,7 @@
-"""The kernel's side of a virtual disk: backstores, HBAs and LUNs in configfs, and their device nodes.
+"""The kernel's objects of a virtual disk: backstores, HBAs and LUNs in configfs, and their device nodes.
 
-The order of a disk's life, in which a ring must be served before a LUN is linked to it and
-until after it is unlinked:
+Call the functions in this order; a ring must be served before a LUN is linked to it, until after the LUN
+is unlinked:
 
     prepare()
     backstore = create_backstore(spec)      open and serve backstore.uio
@@ -28,7 +28,7 @@ from vscsihba.configfs.backstores import (
     set_attribute,
     set_block,
 )
-from vscsihba.configfs.completions import complete_where_answered
+from vscsihba.configfs.completion_affinity import set_completion_affinity
 from vscsihba.configfs.devices import (
     LunDevice,
     links_of,
@@ -37,7 +37,7 @@ from vscsihba.configfs.devices import (
     wait_for_lun,
     wait_for_uio,
 )
-from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
+from vscsihba.configfs.foreign import ForeignObject, foreign_objects
 from vscsihba.configfs.hbas import (
     create_hba,
     default_queue_depth,
@@ -53,8 +53,8 @@ from vscsihba.configfs.hbas import (
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
+from vscsihba.configfs.objects import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.observer import observe
-from vscsihba.configfs.others import Other, others
 from vscsihba.configfs.probe import CHECKS, Check, prepare
 from vscsihba.configfs.users import openers_of, users_of, users_of_lun
 
@@ -63,14 +63,13 @@ __all__ = [
     "Backstore",
     "BackstoreSpec",
     "Check",
+    "ForeignObject",
     "Hba",
     "Lun",
     "LunDevice",
     "Observed",
-    "Other",
     "backstore_name",
     "clear_hba",
-    "complete_where_answered",
     "create_backstore",
     "create_hba",
     "default_queue_depth",
@@ -78,6 +77,7 @@ __all__ = [
     "delete_hba",
     "find_backstore",
     "find_lun",
+    "foreign_objects",
     "free_kept_buf",
     "id_of",
     "link_lun",
@@ -85,7 +85,6 @@ __all__ = [
     "node_timeout",
     "observe",
     "openers_of",
-    "others",
     "prepare",
     "reread_partitions",
     "rescan",
@@ -94,6 +93,7 @@ __all__ = [
     "set_attribute",
     "set_block",
     "set_command_timeout",
+    "set_completion_affinity",
     "set_queue_depth",
     "unlink_lun",
     "users_of",

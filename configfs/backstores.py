@@ -1,7 +1,7 @@
-"""Backstores: the TCMU devices behind the LUNs, one at a time.
+"""Backstores: the TCMU devices behind the LUNs, created, found, changed and removed one at a time.
 
-Makes, finds, changes and removes them. A backstore needs its ring served before a LUN is
-linked to it; that is the caller's business, and so is everything about LUNs.
+The ring of a backstore must be served before a LUN is linked to it; serving it is the caller's part. Knows
+nothing of LUNs.
 """
 
 import os
@@ -11,27 +11,27 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.configfs import devices, lio, observer, paths
-from vscsihba.configfs.found import Backstore
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import check_name, dev_config, is_ours
+from vscsihba.configfs.objects import Backstore
 from vscsihba.errors import HostError, InUseError
 
 _ATTEMPTS: Final = 64
 
 
 def create_backstore(spec: BackstoreSpec, *, timeout: float = 10.0) -> Backstore:
-    """Make a backstore, enable it and wait for the device node of its ring.
+    """Create a backstore, enable it and wait for the device node of its ring.
 
     Args:
-        spec: What to make.
+        spec: Its settings.
         timeout: Seconds to wait for ``/dev/uioN``.
 
     Returns:
-        The backstore, ready to be served; no LUN is linked to it.
+        The backstore; serve its ring, then link a LUN.
 
     Raises:
         InUseError: A backstore of that name exists.
-        HostError: The kernel refuses, or the node does not appear; nothing stays behind.
+        HostError: The kernel refuses, or the node does not appear; nothing is left behind.
     """
     if find_directory(spec.name) is not None:
         raise InUseError(f"a backstore {spec.name} exists already", cure="choose another name, or remove it")
@@ -45,34 +45,34 @@ def create_backstore(spec: BackstoreSpec, *, timeout: float = 10.0) -> Backstore
 
 
 def delete_backstore(name: str) -> None:
-    """Remove a backstore, whole or half-made; its uio device vanishes.
+    """Remove a backstore, complete or not; its uio device disappears.
 
     Raises:
         InUseError: A LUN is still linked to it.
-        HostError: There is none of ours by that name, or the kernel refuses.
+        HostError: vscsihba has no backstore of that name, or the kernel refuses.
     """
     lio.delete_backstore(name, index_of(directory_of(name)))
 
 
 def find_backstore(name: str) -> Backstore:
-    """Return a backstore of ours as it is in the kernel.
+    """Return a backstore of vscsihba as it is in the kernel.
 
     Raises:
-        HostError: There is none of ours by that name.
+        HostError: vscsihba has no backstore of that name.
     """
-    found = observer.backstore(directory_of(name))
-    if found is None:
+    backstore = observer.backstore(directory_of(name))
+    if backstore is None:
         raise HostError(f"there is no backstore {name}")
-    return found
+    return backstore
 
 
 def resize_backstore(name: str, size: int) -> None:
-    """Tell the kernel of a new capacity in bytes while the backstore works.
+    """Set a new capacity in bytes while the backstore works.
 
-    Linux learns of it from the LUN (a unit attention) or by `rescan`.
+    Linux reads the capacity again after a unit attention of the LUN, or after `rescan`.
 
     Raises:
-        HostError: There is none of ours by that name, or the kernel refuses.
+        HostError: vscsihba has no backstore of that name, or the kernel refuses.
     """
     # Not attrib/dev_size: on an enabled device the kernel announces that by netlink and fails with
     # ESRCH where no program listens (target_core_user.c, tcmu_send_dev_size_event()).
@@ -80,21 +80,21 @@ def resize_backstore(name: str, size: int) -> None:
 
 
 def set_block(name: str, *, blocked: bool) -> None:
-    """Let every new command be answered BUSY, or no longer (``action/block_dev``).
+    """Answer every new command with BUSY, or stop doing so (``action/block_dev``).
 
     Raises:
-        HostError: There is none of ours by that name, or the kernel refuses.
+        HostError: vscsihba has no backstore of that name, or the kernel refuses.
     """
     paths.write(directory_of(name) / "action" / "block_dev", "1" if blocked else "0")
 
 
 def reset_ring(name: str) -> None:
-    """Let everything in the ring be answered BUSY and empty it (``action/reset_ring``).
+    """Answer every command in the ring with BUSY and empty the ring (``action/reset_ring``).
 
-    Whoever serves the ring must have stopped: its buffers go to other commands at once.
+    Stop serving the ring before: the kernel uses its buffers for other commands at once.
 
     Raises:
-        HostError: There is none of ours by that name, or the kernel refuses.
+        HostError: vscsihba has no backstore of that name, or the kernel refuses.
     """
     paths.write(directory_of(name) / "action" / "reset_ring", "1")
 
@@ -103,7 +103,7 @@ def free_kept_buf(name: str, cmd_id: int) -> None:
     """Free the buffer of a command that was answered with KEEP_BUF (``action/free_kept_buf``, 5.15).
 
     Raises:
-        HostError: There is none of ours by that name, or no such buffer is kept.
+        HostError: vscsihba has no backstore of that name, or no such buffer is kept.
     """
     paths.write(directory_of(name) / "action" / "free_kept_buf", str(cmd_id))
 
@@ -112,31 +112,31 @@ def set_attribute(name: str, attribute: str, value: str | int) -> None:
     """Set ``attrib/<attribute>``.
 
     Raises:
-        HostError: There is none of ours by that name, the kernel does not know the attribute, or refuses
+        HostError: vscsihba has no backstore of that name, the kernel does not know the attribute, or refuses
             the value; some can only be set while no LUN is linked.
     """
     paths.write(directory_of(name) / "attrib" / attribute, str(value))
 
 
 def directory_of(name: str) -> Path:
-    """Return the configfs directory of a backstore of ours.
+    """Return the configfs directory of a backstore of vscsihba.
 
     Raises:
-        HostError: There is none of ours by that name.
+        HostError: vscsihba has no backstore of that name.
     """
-    found = find_directory(check_name(name))
-    if found is None:
+    directory = find_directory(check_name(name))
+    if directory is None:
         raise HostError(f"there is no backstore {name}")
-    if not is_ours(name, paths.read(found / "attrib" / "dev_config") or ""):
+    if not is_ours(name, paths.read(directory / "attrib" / "dev_config") or ""):
         raise InUseError(f"backstore {name} is not ours")
-    return found
+    return directory
 
 
 def find_directory(name: str) -> Path | None:
-    """Return where a TCMU backstore is, None if there is none of that name.
+    """Return the directory of a TCMU backstore, None if no backstore has that name.
 
-    The name is unique; the index is found by looking among all backstores, once for each that is made
-    or linked: hence strings, not paths.
+    Names are unique, so the index is found by a walk over all backstores, once for each backstore that is
+    created or linked. The walk uses strings since paths are slow.
     """
     core = str(paths.core())
     for hba in _hbas():
@@ -159,9 +159,9 @@ def index_of(directory: Path) -> int:
 
 
 def _create(spec: BackstoreSpec) -> int:
-    """Make the kernel's object at the lowest free index and return that.
+    """Create the kernel's object at the lowest free index and return the index.
 
-    Another program may take the same index at the same moment: then the next one is tried.
+    If another program takes the same index at the same moment, try the next one.
     """
     for _ in range(_ATTEMPTS):
         taken = set(_hbas())
@@ -191,12 +191,12 @@ def _lost_race(error: Exception) -> bool:
 def _control(spec: BackstoreSpec) -> str:
     """Return the settings for the control file (target_core_user.c, tcmu_set_configfs_dev_params())."""
     settings = {
-        # Else the kernel waits for a daemon's consent, where one (tcmu-runner) has asked to be asked,
-        # and that refuses what is not its own.
+        # Otherwise the kernel asks a daemon such as tcmu-runner, if one runs, and that refuses backstores
+        # of other programs.
         "nl_reply_supported": -1,
         "hw_block_size": spec.block_size,
         "hw_max_sectors": spec.hw_max_sectors,
-        # The area before its unit: the kernel checks each against the other as it comes.
+        # The size of the area before that of its blocks: the kernel checks each against the other.
         "max_data_area_mb": spec.max_data_area_mb,
         "data_pages_per_blk": spec.data_pages_per_blk,
         "cmd_ring_size_mb": spec.cmd_ring_size_mb,
@@ -215,7 +215,7 @@ def _configure(directory: Path, spec: BackstoreSpec) -> None:
 
 
 def _restore_reservations(directory: Path, serial: str) -> None:
-    """Give the kernel back the reservations that were to outlive a power loss (APTPL).
+    """Restore the persistent reservations that outlive a power loss (APTPL) in the kernel.
 
     The kernel writes ``<dbroot>/pr/aptpl_<serial>`` but never reads it (target_core_pr.c,
     core_scsi3_update_aptpl_buf(), target_pr_res_aptpl_metadata_store()).

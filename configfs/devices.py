@@ -1,11 +1,10 @@
 """Waiting for device nodes: the ring's ``/dev/uioN``, a LUN's ``/dev/sdX`` and ``/dev/sgN``.
 
-By uevents (pyudev). Where udev runs, a node counts as there when udev is done with it, so that
-permissions and links are right; where it does not run (a container), the kernel's own events and
-devtmpfs have to do.
+It uses uevents (pyudev). If udev runs, a node exists once udev has finished with it, so that permissions and
+links are set; without udev (in a container) the kernel's own events and devtmpfs are used.
 
-A busy machine may take long, so the time limit counts from the last progress: an event, another
-state of the device, a command that the device has answered.
+A busy machine may be slow, so the time limit counts from the last progress: an event, a new state of the
+device, a completed command.
 """
 
 import os
@@ -23,22 +22,22 @@ from vscsihba.configfs.names import wwn_of
 from vscsihba.errors import HostError, UsageError
 
 VARIABLE: Final = "VSCSIHBA_NODE_TIMEOUT"
-"""Of the environment: seconds without progress until a device node counts as one that does not come."""
+"""Environment variable: seconds without progress after which waiting for a device node fails."""
 _DEFAULT: Final = 60
 _LONGEST: Final = 3600
 
 _MOST: Final = 4
-"""Times that limit, after which progress does not count any more: events may be somebody else's."""
+"""Multiple of that limit after which waiting ends in spite of progress: events may be of other devices."""
 _LOOK: Final = 1.0
-"""Seconds between looks at what the device has answered."""
+"""Seconds between reads of the device's counter of completed commands."""
 
 Look = Callable[[pyudev.Context], Path | str]
-"""Returns a node, or what it lacks until it can be opened."""
+"""Returns a node, or the reason why it cannot be opened yet."""
 
 _local = threading.local()
 
 _NO_DISKS = ("1", "2", "3", "6", "8", "13", "17")
-"""PERIPHERAL DEVICE TYPEs that Linux makes no block device of: tapes, printers, processors, scanners,
+"""PERIPHERAL DEVICE TYPEs without a block device in Linux: tapes, printers, processors, scanners,
 changers, enclosures, object storage (SPC-5 "INQUIRY")."""
 
 
@@ -48,9 +47,9 @@ class LunDevice:
 
     Attributes:
         address: ``host:channel:target:lun``.
-        disk: ``/dev/sdX``; ``/dev/sgN`` of what is no disk.
+        disk: ``/dev/sdX``; ``/dev/sgN`` of a device that is no disk.
         generic: ``/dev/sgN``, None without the kernel's sg module.
-        links: Further names that udev gave the disk, ``/dev/disk/by-id/...`` first.
+        links: The symbolic links of the disk, ``/dev/disk/by-id/...`` first.
     """
 
     address: str
@@ -60,10 +59,10 @@ class LunDevice:
 
 
 def node_timeout(environment: Mapping[str, str] = os.environ) -> float:
-    """Return the seconds without progress after which a device node is not waited for any longer.
+    """Return the seconds without progress after which waiting for a device node fails.
 
     Raises:
-        UsageError: The environment has what cannot be meant.
+        UsageError: The environment variable is not valid.
     """
     word = environment.get(VARIABLE) or str(_DEFAULT)
     if not (word.isascii() and word.isdecimal() and 1 <= int(word) <= _LONGEST):
@@ -78,12 +77,12 @@ def wait_for_uio(name: str, index: int, *, timeout: float | None = None) -> Path
     """Return the node of a backstore's ring as soon as it can be opened.
 
     Args:
-        name: Of the backstore.
+        name: Name of the backstore.
         index: N of its ``core/user_N``.
-        timeout: Seconds in all; None: `node_timeout` from the last progress on.
+        timeout: Seconds in all; None: `node_timeout` since the last progress.
 
     Raises:
-        HostError: It has not come by then.
+        HostError: It has not appeared by then.
     """
 
     def look(context: pyudev.Context) -> Path | str:
@@ -97,12 +96,12 @@ def wait_for_lun(hba_id: int, lun: int, *, timeout: float | None = None) -> LunD
     """Return the device nodes of a linked LUN as soon as they can be opened.
 
     Args:
-        hba_id: Of the HBA.
-        lun: Its number.
-        timeout: Seconds in all, for each node; None: `node_timeout` from the last progress on.
+        hba_id: The HBA.
+        lun: Its LUN.
+        timeout: Seconds in all, for each node; None: `node_timeout` since the last progress.
 
     Raises:
-        HostError: They have not come by then, or there is no such HBA.
+        HostError: They have not appeared by then, or there is no such HBA.
     """
     where = _address(hba_id, lun)
     present = (paths.SYSFS / "class" / "scsi_generic").exists()
@@ -124,12 +123,12 @@ def wait_for_generic(hba_id: int, lun: int, *, timeout: float | None = None) -> 
     """Return ``/dev/sgN`` of a linked LUN, disk or not, as soon as it can be opened.
 
     Args:
-        hba_id: Of the HBA.
-        lun: Its number.
-        timeout: Seconds in all; None: `node_timeout` from the last progress on.
+        hba_id: The HBA.
+        lun: Its LUN.
+        timeout: Seconds in all; None: `node_timeout` since the last progress.
 
     Raises:
-        HostError: It has not come by then (the kernel may lack sg), or there is no such HBA.
+        HostError: It has not appeared by then (the kernel may lack sg), or there is no such HBA.
     """
     device = observer.scsi_device(_address(hba_id, lun))
     return _wait(
@@ -142,7 +141,7 @@ def wait_for_generic(hba_id: int, lun: int, *, timeout: float | None = None) -> 
 
 
 def links_of(disk: Path) -> tuple[Path, ...]:
-    """Return the further names that udev gave a disk, the stable ones (``by-id``) first."""
+    """Return the symbolic links that udev has created for a disk, the stable ones (``by-id``) first."""
     try:
         device = pyudev.Devices.from_sys_path(_context(), str(paths.SYSFS / "class/block" / disk.name))
     except pyudev.DeviceNotFoundError:
@@ -162,7 +161,7 @@ _NOT_MADE: Final = "Linux has not made the device"
 
 
 def _child(directory: Path) -> Look:
-    """Return a search for the one device whose directory appears in `directory`."""
+    """Return a function that looks for the one device whose directory appears in `directory`."""
 
     def look(context: pyudev.Context) -> Path | str:
         names = paths.entries(directory)
@@ -172,14 +171,14 @@ def _child(directory: Path) -> Look:
 
 
 def _node(context: pyudev.Context, device: Path) -> Path | str:
-    """Return the node of the device at a path in /sys once it is ready, else what it lacks."""
+    """Return the node of the device at a path in /sys once it is ready, else the reason why it is not."""
     try:
         known = pyudev.Devices.from_sys_path(context, str(device.resolve()))
     except pyudev.DeviceNotFoundError:
         return _NOT_MADE
     node = Path(known.device_node or "")
     try:
-        # A plain file can stand in its place: ``dd of=/dev/sda`` makes one when the disk is gone.
+        # It can be a plain file: ``dd of=/dev/sda`` creates one when the disk is gone.
         if node.stat().st_rdev != known.device_number:
             return f"{node} is another file"
     except FileNotFoundError:
@@ -190,19 +189,19 @@ def _node(context: pyudev.Context, device: Path) -> Path | str:
 def _wait(
     subsystem: str, look: Look, what: str, *, timeout: float | None, answered: Path | None = None
 ) -> Path:
-    """Return the node that `look` finds, looking now and after each event of `subsystem`.
+    """Return the node that `look` finds, called now and after each event of `subsystem`.
 
-    The monitor listens before the first look, so no event falls between the two.
+    The monitor listens before the first call, so that no event is missed.
 
     Args:
-        subsystem: Of the device.
-        look: Searches the node.
-        what: Names it in messages.
-        timeout: Seconds in all; None: `node_timeout` from the last progress on.
-        answered: The file with the number of commands that the device has answered.
+        subsystem: The device's subsystem.
+        look: Looks for the node.
+        what: Its name in messages.
+        timeout: Seconds in all; None: `node_timeout` since the last progress.
+        answered: The file with the number of completed commands.
 
     Raises:
-        HostError: It has not come by then.
+        HostError: It has not appeared by then.
     """
     context = _context()
     monitor = pyudev.Monitor.from_netlink(context, "udev" if _udev_runs() else "kernel")
@@ -219,10 +218,10 @@ def _wait(
 
 
 class _Limit:
-    """The time for which a node is waited for.
+    """The time limit of waiting for a node.
 
     Args:
-        timeout: Seconds in all; None: `node_timeout` from the last progress on, `_MOST` times that in all.
+        timeout: Seconds in all; None: `node_timeout` since the last progress, `_MOST` times that in all.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -232,7 +231,7 @@ class _Limit:
         self._state: object = None
 
     def left(self, state: object) -> float:
-        """Return the seconds that are left; another `state` than the last time is progress."""
+        """Return the remaining seconds; a `state` that differs from the last one is progress."""
         if state != self._state:
             self._state = state
             self.restart()
@@ -240,13 +239,13 @@ class _Limit:
         return end - time.monotonic()
 
     def restart(self) -> None:
-        """Count from now on, if that is meant: there was progress."""
+        """Restart the limit after progress, unless it counts in all."""
         if self._counts:
             self._last = time.monotonic()
 
     @property
     def waited(self) -> str:
-        """How long it was waited for, in words."""
+        """The time waited, as a text."""
         if not self._counts:
             return f"{self._quiet:g} s"
         now = time.monotonic()
@@ -256,8 +255,8 @@ class _Limit:
 def _context() -> pyudev.Context:
     """Return this thread's connection to libudev.
 
-    Kept, because pyudev looks for the library in three child processes for each new one; not shared,
-    because libudev is not made for several threads.
+    It is kept because pyudev looks for the library in three child processes for each new one, and not shared
+    because libudev is not thread-safe.
     """
     try:
         return _local.context

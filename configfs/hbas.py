@@ -1,8 +1,8 @@
 """HBAs and LUNs: tcm_loop targets, and the links from them to backstores.
 
-Knows of a backstore only its name. Linking makes the kernel scan the LUN, and unlinking
-makes it flush: both wait for answers on the ring, which another thread or process must be
-serving meanwhile (`link_lun`, `unlink_lun` release the interpreter's lock while they wait).
+Knows only the name of a backstore. The kernel scans a LUN when it is linked, and flushes it when it is
+unlinked: both wait for completions on the ring, which another thread or process must serve meanwhile
+(`link_lun` and `unlink_lun` release the interpreter's lock while they wait).
 """
 
 import errno
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from vscsihba.configfs import backstores, lio, observer, paths
-from vscsihba.configfs.found import Hba, Lun
 from vscsihba.configfs.names import backstore_name, check_lun, wwn_of
+from vscsihba.configfs.objects import Hba, Lun
 from vscsihba.errors import HostError, InUseError
 
 _BLKRRPART: Final = 0x125F
@@ -20,36 +20,36 @@ _BLKRRPART: Final = 0x125F
 
 
 def create_hba(hba_id: int) -> int:
-    """Make the tcm_loop target of an HBA, or complete a half-made one of ours.
+    """Create the tcm_loop target of an HBA, or complete one whose creation was cut short.
 
     Returns:
         N of ``/sys/class/scsi_host/hostN``.
 
     Raises:
         UsageError: The id is not within 0..255.
-        InUseError: Its WWN belongs to somebody else's target.
+        InUseError: Its WWN belongs to a target of another program.
         HostError: The kernel refuses.
     """
-    found = _ours(hba_id)
-    if found is None or not found.complete:
+    hba = _ours(hba_id)
+    if hba is None or not hba.complete:
         lio.create_target(wwn_of(hba_id))
-        found = _ours(hba_id)
-    if found is None or found.host is None:
+        hba = _ours(hba_id)
+    if hba is None or hba.host is None:
         raise HostError(f"HBA {hba_id} has no SCSI host", cure="see dmesg for the kernel's reason")
-    return found.host
+    return hba.host
 
 
 def find_lun(hba_id: int, lun: int) -> Lun | None:
-    """Return what is at a LUN of an HBA of ours, None if there is nothing; nothing else is looked at.
+    """Return a LUN of an HBA, None if it does not exist; reads nothing else.
 
     Raises:
         UsageError: The id or the LUN is out of range.
-        InUseError: What is behind the LUN is somebody else's.
+        InUseError: The LUN's backstore belongs to another program.
     """
     directory = _directory(hba_id, lun)
     if not directory.exists():
         return None
-    # First as the backstore tells it: the LUN's own directory is locked while the kernel scans the LUN.
+    # First from the backstore: the LUN's own directory is locked while the kernel scans the LUN.
     usual = backstores.find_directory(backstore_name(hba_id, lun))
     if usual is not None and (wwn_of(hba_id), lun) in observer.links_to(usual):
         behind: Path | None = usual
@@ -61,29 +61,28 @@ def find_lun(hba_id: int, lun: int) -> Lun | None:
 
 
 def delete_hba(hba_id: int) -> None:
-    """Remove the tcm_loop target of an HBA; its LUNs must be unlinked before.
+    """Remove the tcm_loop target of an HBA; unlink its LUNs before.
 
     Raises:
-        InUseError: A LUN is still there, or the target is somebody else's.
+        InUseError: It still has a LUN, or the target belongs to another program.
         HostError: There is no such HBA, or the kernel refuses.
     """
-    found = _ours(hba_id)
-    if found is None:
+    hba = _ours(hba_id)
+    if hba is None:
         raise HostError(f"there is no HBA {hba_id}")
-    if found.luns:
-        raise InUseError(f"HBA {hba_id} still has {len(found.luns)} LUNs", cure="unlink them first")
+    if hba.luns:
+        raise InUseError(f"HBA {hba_id} still has {len(hba.luns)} LUNs", cure="unlink them first")
     lio.delete_target(wwn_of(hba_id))
 
 
 def link_lun(hba_id: int, lun: int, backstore: str) -> None:
-    """Put a backstore behind a LUN; blocks until the kernel has asked what the LUN is.
+    """Create a LUN with a backstore behind it; blocks until the kernel has scanned the LUN.
 
-    The ring of the backstore must be served while this runs. Its device nodes come a little
-    later: see `wait_for_lun`.
+    Serve the ring of the backstore meanwhile. The device nodes appear a little later: see `wait_for_lun`.
 
     Raises:
         InUseError: The LUN exists.
-        HostError: There is no such HBA or backstore, the kernel refuses, or nobody answered it.
+        HostError: There is no such HBA or backstore, the kernel refuses, or the LUN did not answer.
     """
     host = observer.host_of(target_of(hba_id))
     if host is None:
@@ -92,7 +91,7 @@ def link_lun(hba_id: int, lun: int, backstore: str) -> None:
         raise InUseError(f"LUN {lun} of HBA {hba_id} exists already", cure="choose another number")
     directory = backstores.directory_of(backstore)
     lio.link(wwn_of(hba_id), lun, backstore, backstores.index_of(directory))
-    # The kernel calls the link a success even when nobody answered its INQUIRY.
+    # The link succeeds in the kernel even if INQUIRY got no answer.
     if not observer.scsi_device(observer.address(host, lun)).exists():
         lio.unlink(wwn_of(hba_id), lun)
         raise HostError(
@@ -102,17 +101,17 @@ def link_lun(hba_id: int, lun: int, backstore: str) -> None:
 
 
 def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
-    """Remove a LUN; blocks until the kernel has let go of the disk.
+    """Remove a LUN; blocks until the kernel has released the disk.
 
     Args:
         hba_id: Of the HBA.
-        lun: Its number; a half-made one is removed too.
-        served: The ring is being served: what the kernel has not yet written is written. Without
-            (False), the disk goes offline first and everything that waits is failed, so that this ends
-            although nobody answers; what was not written is lost.
+        lun: Its number; it need not be complete.
+        served: Whether the ring is served. If it is, the kernel writes its dirty pages first. If not, the
+            disk goes offline first and every pending command fails, so that this returns without a
+            server; dirty pages are lost.
 
     Raises:
-        InUseError: What is behind the LUN is somebody else's.
+        InUseError: The LUN's backstore belongs to another program.
         HostError: There is no such LUN, or the kernel refuses.
     """
     directory = _directory(hba_id, lun)
@@ -124,19 +123,20 @@ def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
             refuse_foreign(hba_id)
         lio.unlink(wwn_of(hba_id), lun)
     else:
-        found = _ours(hba_id)
-        if found is not None and lun in found.luns:
-            abandon_lun(hba_id, found.luns[lun])
+        hba = _ours(hba_id)
+        if hba is not None and lun in hba.luns:
+            abandon_lun(hba_id, hba.luns[lun])
 
 
 def abandon_lun(hba_id: int, lun: Lun) -> None:
-    """Remove a LUN whose ring nobody serves: fail everything that waits for it, then unlink it.
+    """Remove a LUN whose ring is not served: fail its pending commands, then unlink it.
 
-    The order matters: a disk that is offline gets no command again, so what the ring gives back as BUSY
-    is failed instead of tried again. (Deleting the SCSI device would do too, but then tcm_loop loses
-    count of its ports and keeps the nexus for ever.) Only the flush at the end is sent all the same, as
-    scsi_remove_device() makes an offline device a cancelled one, and sd would try it for six minutes:
-    so the disk is said to have no write cache (sd.c, cache_type_store(), which asks the disk nothing).
+    The order matters: an offline disk gets no command again, so a command that the ring returns as BUSY
+    fails instead of being retried. (Deleting the SCSI device would work too, but then tcm_loop loses count
+    of its ports and keeps the nexus for ever.) Only the last flush is sent all the same, since
+    scsi_remove_device() turns an offline device into a cancelled one, and sd would retry the flush for six
+    minutes. Therefore sd is told that the disk has no write cache (sd.c, cache_type_store(), which sends
+    no command).
 
     Raises:
         HostError: The kernel refuses.
@@ -156,7 +156,7 @@ def abandon_lun(hba_id: int, lun: Lun) -> None:
 
 
 def target_of(hba_id: int) -> Path:
-    """Return the configfs directory of an HBA's target, be it there or not.
+    """Return the configfs directory of an HBA's target, which need not exist.
 
     Raises:
         UsageError: The id is not within 0..255.
@@ -165,7 +165,7 @@ def target_of(hba_id: int) -> Path:
 
 
 def set_queue_depth(address: str, depth: int) -> None:
-    """Set how many commands the initiator sends to a LUN at once.
+    """Set the number of commands that the initiator sends to a LUN at once.
 
     Args:
         address: ``host:channel:target:lun``.
@@ -178,11 +178,11 @@ def set_queue_depth(address: str, depth: int) -> None:
 
 
 def set_command_timeout(address: str, seconds: int) -> None:
-    """Set how long the initiator waits for a command before it aborts it (sd: 30 s).
+    """Set the time after which the initiator aborts a command (sd: 30 s).
 
     Args:
         address: ``host:channel:target:lun``.
-        seconds: Of whole commands, from when each is sent.
+        seconds: From sending a command to its end.
 
     Raises:
         HostError: There is no such SCSI device, or the kernel refuses.
@@ -191,13 +191,13 @@ def set_command_timeout(address: str, seconds: int) -> None:
 
 
 def default_queue_depth(address: str) -> int | None:
-    """Return the depth that a LUN's host gives every new LUN (``cmd_per_lun``), None if it does not tell."""
+    """Return the queue depth of new LUNs of the same host (``cmd_per_lun``), None if it is not known."""
     host = address.partition(":")[0]
     return paths.read_int(paths.SYSFS / "class/scsi_host" / f"host{host}" / "cmd_per_lun")
 
 
 def rescan(address: str) -> None:
-    """Let Linux ask a LUN for its capacity again, after a resize.
+    """Make Linux read the capacity of a LUN again, after a resize.
 
     Raises:
         HostError: There is no such SCSI device, or the kernel refuses.
@@ -206,14 +206,14 @@ def rescan(address: str) -> None:
 
 
 def reread_partitions(disk: Path) -> None:
-    """Let Linux look at the partition table of a disk again, whose content is another one now.
+    """Make Linux read the partition table of a disk again, after its content has changed.
 
     Args:
         disk: Its node, ``/dev/sdX``.
 
     Raises:
-        InUseError: One of its partitions is used; Linux still goes by the old table.
-        HostError: It cannot be opened.
+        InUseError: One of its partitions is in use; Linux keeps the old table.
+        HostError: The disk cannot be opened.
     """
     try:
         with disk.open("rb", buffering=0) as node:
@@ -228,7 +228,7 @@ def reread_partitions(disk: Path) -> None:
 
 
 def refuse_foreign(hba_id: int) -> NoReturn:
-    """Say that an id is taken.
+    """Refuse an id that another program uses.
 
     Raises:
         InUseError: Always.
@@ -244,12 +244,12 @@ def _directory(hba_id: int, lun: int) -> Path:
 
 
 def _ours(hba_id: int) -> Hba | None:
-    """Look an HBA up.
+    """Return an HBA, None if it does not exist.
 
     Raises:
-        InUseError: Its target is somebody else's.
+        InUseError: Its target belongs to another program.
     """
-    found = observer.observe()
-    if hba_id in found.foreign:
+    observed = observer.observe()
+    if hba_id in observed.foreign:
         refuse_foreign(hba_id)
-    return found.hbas.get(hba_id)
+    return observed.hbas.get(hba_id)

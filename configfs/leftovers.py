@@ -1,14 +1,13 @@
-"""Leftovers: what a process that died left of its HBA, whole or half-made.
+"""Leftovers: the kernel's objects of an HBA whose process has died, complete or not.
 
-Removes them although nobody serves their rings, but never under a user's feet: not while the
-rings are served, not while a disk is mounted.
+They can be removed without a server for their rings, but not while a ring is served or a disk is in use.
 """
 
 from collections.abc import Collection, Sequence
 
 from vscsihba.configfs import backstores, hbas, observer, paths
-from vscsihba.configfs.found import Backstore, Lun, Observed
 from vscsihba.configfs.names import backstore_name
+from vscsihba.configfs.objects import Backstore, Lun, Observed
 from vscsihba.configfs.users import openers_of, users_of
 from vscsihba.errors import InUseError
 
@@ -16,66 +15,67 @@ from vscsihba.errors import InUseError
 def clear_hba(hba_id: int, *, force: bool = False, keep: Collection[int] = ()) -> list[str]:
     """Remove the LUNs, the target and the backstores that are left of an HBA.
 
-    Everything that waits for them fails, and what Linux had not yet written is lost.
+    Their pending commands fail, and dirty pages of their disks are lost.
 
     Args:
         hba_id: 0..255.
-        force: Also while a disk is mounted or otherwise in use.
-        keep: LUNs that stay, and with any of them the target.
+        force: Remove disks that are in use too.
+        keep: LUNs to keep; if there is one, the target is kept too.
 
     Returns:
-        What was removed, in words; empty if nothing was left.
+        The removed objects, a text each; empty if nothing was left.
 
     Raises:
-        InUseError: The target is somebody else's, a ring is being served, or a disk is in use.
+        InUseError: The target belongs to another program, a ring is served, or a disk is in use.
         HostError: The kernel refuses.
     """
-    found = observer.observe()
-    if hba_id in found.foreign:
+    observed = observer.observe()
+    if hba_id in observed.foreign:
         hbas.refuse_foreign(hba_id)
-    hba = found.hbas.get(hba_id)
+    hba = observed.hbas.get(hba_id)
     kept = {backstore_name(hba_id, lun) for lun in keep}
-    behind = [backstore for backstore in _backstores(hba_id, found) if backstore.name not in kept]
-    going = [lun for lun in hba.luns.values() if lun.number not in keep] if hba is not None else []
-    _check_free(hba_id, going, behind, force=force)
+    leftover = [backstore for backstore in _backstores(hba_id, observed) if backstore.name not in kept]
+    luns = [lun for lun in hba.luns.values() if lun.number not in keep] if hba is not None else []
+    _check_free(hba_id, luns, leftover, force=force)
     removed = []
     if hba is not None:
-        wholly = len(going) == len(hba.luns)
-        if wholly:
+        all_luns = len(luns) == len(hba.luns)
+        if all_luns:
             _take_offline(hba_id)
-        for lun in going:
+        for lun in luns:
             hbas.abandon_lun(hba_id, lun)
-        if wholly:
+        if all_luns:
             hbas.delete_hba(hba_id)
-            removed.append(f"HBA {hba_id} with {len(going)} LUNs")
+            removed.append(f"HBA {hba_id} with {len(luns)} LUNs")
         else:
-            removed += [f"LUN {lun.number} of HBA {hba_id}" for lun in going]
-    for backstore in behind:
+            removed += [f"LUN {lun.number} of HBA {hba_id}" for lun in luns]
+    for backstore in leftover:
         backstores.delete_backstore(backstore.name)
         removed.append(f"backstore {backstore.name}")
     return removed
 
 
-def _backstores(hba_id: int, found: Observed) -> list[Backstore]:
+def _backstores(hba_id: int, observed: Observed) -> list[Backstore]:
     """Return the backstores that belong to an HBA: by link or by name, and to no other HBA by link."""
-    mine = {lun.backstore for lun in found.hbas[hba_id].luns.values()} if hba_id in found.hbas else set()
-    others = {lun.backstore for key, hba in found.hbas.items() if key != hba_id for lun in hba.luns.values()}
+    by_id = observed.hbas
+    linked = {lun.backstore for lun in by_id[hba_id].luns.values()} if hba_id in by_id else set()
+    elsewhere = {lun.backstore for key, hba in by_id.items() if key != hba_id for lun in hba.luns.values()}
     prefix = backstore_name(hba_id, 0).removesuffix("0")
     return [
         backstore
-        for name, backstore in found.backstores.items()
-        if (name in mine or name.startswith(prefix)) and name not in others
+        for name, backstore in observed.backstores.items()
+        if (name in linked or name.startswith(prefix)) and name not in elsewhere
     ]
 
 
-def _check_free(hba_id: int, going: Sequence[Lun], behind: list[Backstore], *, force: bool) -> None:
-    servers = openers_of(*(backstore.uio for backstore in behind if backstore.uio is not None))
+def _check_free(hba_id: int, luns: Sequence[Lun], leftover: list[Backstore], *, force: bool) -> None:
+    servers = openers_of(*(backstore.uio for backstore in leftover if backstore.uio is not None))
     if servers:
         raise InUseError(
             f"HBA {hba_id} is being served by {', '.join(servers)}",
             cure="end that process, or choose another id",
         )
-    disks = [lun.disk for lun in going if lun.disk is not None]
+    disks = [lun.disk for lun in luns if lun.disk is not None]
     users = [user for disk in disks for user in users_of(disk)]
     if users and not force:
         raise InUseError(
@@ -85,10 +85,10 @@ def _check_free(hba_id: int, going: Sequence[Lun], behind: list[Backstore], *, f
 
 
 def _take_offline(hba_id: int) -> None:
-    """Let the initiator's commands fail at once (tcm_loop.c, tcm_loop_tpg_transport_status_store()).
+    """Make the initiator's commands fail at once (tcm_loop.c, tcm_loop_tpg_transport_status_store()).
 
-    A process that was killed while it linked a LUN is still in the kernel, which scans that LUN; without
-    this the scan would try again for 80 s.
+    A process that was killed while it linked a LUN stays in the kernel, which scans the LUN; otherwise the
+    scan would be retried for 80 s.
     """
     status = hbas.target_of(hba_id) / observer.PORTAL_GROUP / "transport_status"
     if status.exists():

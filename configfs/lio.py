@@ -1,10 +1,10 @@
-"""The thin line to rtslib: the only module that imports it.
+"""A wrapper of rtslib, and the only module that imports it.
 
-Makes and removes single objects and turns every failure into one of our errors. Looking at
-what exists is done elsewhere by plain reading (`observer`), because rtslib's look-ups have
-side effects: finding a TPG without a nexus gives it one, whoever's it is.
+Creates and removes single objects, and turns every failure into an error of `vscsihba.errors`. Existing
+objects are read by `observer` without rtslib, because rtslib's look-ups have side effects: finding a TPG
+without a nexus gives it one, even if the TPG belongs to another program.
 
-What rtslib would do to all objects for each one is kept from it here: see `_UserBackstore`.
+`_UserBackstore` keeps rtslib from walking over all objects for each single one.
 """
 
 from collections.abc import Iterator
@@ -25,39 +25,39 @@ _TAG = 1
 
 
 class _UserBackstore(UserBackedStorageObject):  # type: ignore[misc]  # rtslib has no annotations
-    """rtslib's TCMU object, cured of two habits."""
+    """rtslib's TCMU object, without two of its side effects."""
 
     def _config_pr_aptpl(self) -> None:
         """Do nothing: `backstores` restores reservations itself.
 
-        rtslib makes an RTSRoot for it, which moves the kernel's dbroot to /etc/target, and fails or
+        rtslib creates an RTSRoot for it, which moves the kernel's dbroot to /etc/target, and fails or
         warns where that is not possible.
         """
 
     def _gen_attached_luns(self) -> Iterator[object]:
-        """Find none: a plan unlinks first, and the kernel refuses (EBUSY) where it did not.
+        """Return nothing: the caller has unlinked the LUNs, and otherwise the kernel refuses with EBUSY.
 
-        rtslib walks every LUN of every target to find the ones of a single backstore.
+        rtslib would walk every LUN of every target to find those of a single backstore.
         """
         return iter(())
 
 
-# rtslib looks the directory name up by class.
+# rtslib looks up the directory name by class.
 bs_params[_UserBackstore] = bs_params[UserBackedStorageObject]
 
 
 def create_backstore(name: str, index: int, *, dev_config: str, size: int, serial: str, control: str) -> None:
-    """Make and enable ``core/user_<index>/<name>``; on failure nothing of it stays.
+    """Create and enable ``core/user_<index>/<name>``; a failure leaves nothing behind.
 
     Args:
         name: Of the backstore.
-        index: Of the TCMU HBA; giving it keeps rtslib from its cache of all backstores, which knows
-            nothing of other processes.
+        index: Of the TCMU HBA. With it, rtslib does not use its cache of all backstores, which does not
+            see those of other processes.
         dev_config: Subtype and configuration, with a slash between.
         size: Bytes.
         serial: For ``wwn/vpd_unit_serial``.
-        control: More settings for the control file, ``key=value`` separated by commas, written in one go
-            before the device is enabled; a kernel skips the ones it does not know.
+        control: More settings for the control file, ``key=value`` separated by commas, written at once
+            before the device is enabled; a kernel skips unknown ones.
 
     Raises:
         FileExistsError: The index is taken.
@@ -81,7 +81,7 @@ def delete_backstore(name: str, index: int) -> None:
 
 
 def create_target(wwn: str) -> None:
-    """Make a tcm_loop target with its portal group and nexus, or complete a half-made one.
+    """Create a tcm_loop target with its portal group and nexus, or complete one whose creation was cut short.
 
     Raises:
         HostError: The kernel refuses.
@@ -101,7 +101,7 @@ def delete_target(wwn: str) -> None:
 
 
 def link(wwn: str, lun: int, name: str, index: int) -> None:
-    """Put a backstore behind a LUN; returns after the kernel has scanned it.
+    """Create a LUN with a backstore behind it; returns after the kernel has scanned it.
 
     Raises:
         HostError: The LUN exists, the target or the backstore does not, or the kernel refuses.
@@ -111,7 +111,7 @@ def link(wwn: str, lun: int, name: str, index: int) -> None:
 
 
 def unlink(wwn: str, lun: int) -> None:
-    """Remove a LUN; returns after the kernel has let go of its disk.
+    """Remove a LUN; returns after the kernel has released its disk.
 
     Raises:
         HostError: It does not exist, or the kernel refuses.
@@ -126,10 +126,10 @@ def _portal_group(wwn: str) -> TPG:
 
 @contextmanager
 def _translated(doing: str) -> Iterator[None]:
-    """Turn rtslib's errors, and the system's that it lets through, into one of ours.
+    """Turn errors of rtslib and of the system into errors of `vscsihba.errors`.
 
     Raises:
-        InUseError: The system said EBUSY.
+        InUseError: The kernel reports EBUSY.
         HostError: Anything else.
     """
     try:
@@ -149,7 +149,7 @@ _CURES = {
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """Return the system's error that a wrapping one hides, if there is one."""
+    """Return the system's error that an error of rtslib wraps, if there is one."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

@@ -20,33 +20,33 @@ _MAX_SERIAL: Final = 253
 
 @dataclass(frozen=True, slots=True)
 class BackstoreSpec:
-    """A TCMU backstore, as wanted.
+    """The settings of a TCMU backstore.
 
     Attributes:
         name: Directory name in configfs, visible in targetcli; starts with ``vscsihba``.
         size: Capacity in bytes.
         serial: Unit serial number (``wwn/vpd_unit_serial``), printable ASCII. The kernel files the
             persistent reservations of the unit under it, so it must not change between two runs.
-        config: Ours to use: ends up behind ``vscsihba/`` in ``dev_config`` and in the uio name.
+        config: Any text; it follows ``vscsihba/`` in ``dev_config`` and in the uio name.
         block_size: Logical block length in bytes (``hw_block_size``).
-        hw_max_sectors: Largest command in logical blocks; 0 stands for 1 MiB, all that tcm_loop sends.
-            The kernel's own default of 128 chops large I/O into pieces of 64 KiB.
-        max_data_area_mb: Most that the data area of the ring may grow to. Address space, not memory: pages
-            come as they are first used. 1024 (the kernel's default) is 1 MiB for each of the 1024
+        hw_max_sectors: Largest command in logical blocks; 0 means 1 MiB, the most that tcm_loop sends.
+            The kernel's default of 128 splits large I/O into pieces of 64 KiB.
+        max_data_area_mb: Largest size of the ring's data area. Address space, not memory: pages are
+            allocated when they are first used. 1024 (the kernel's default) is 1 MiB for each of the 1024
             commands that tcm_loop has under way at most, so the area is never full.
-        data_pages_per_blk: Pages that the kernel hands out at once. With 256, a command's buffer is one
-            contiguous piece (one iovec), whatever its length; pages that it does not need stay unused.
+        data_pages_per_blk: Pages that the kernel allocates at once. With 256, a command's buffer of any
+            length is contiguous (one iovec); pages that it does not need stay unused.
         cmd_ring_size_mb: Size of the command ring, real memory in the kernel. The kernel's default of 8 is
-            room for 70,000 commands; 1 holds all that 1024 need and saves 700 MiB with 100 LUNs.
-            Kernels before 5.18 do not know the setting and use 8.
-        cmd_time_out: Seconds until the kernel fails a command that is not answered; 0 is never. A failed
-            command stays in the ring, so whoever serves it may still carry it out afterwards: an old write
-            over a newer one. Therefore 0: the initiator's own timer (sd: 30 s) then aborts, and the abort
-            waits until the command is really over. A ring without a server stalls its disk but loses
+            enough for 70,000 commands; 1 is enough for 1024 and saves 700 MiB with 100 LUNs. Kernels
+            before 5.18 do not know the setting and use 8.
+        cmd_time_out: Seconds until the kernel fails a command that is not completed; 0 is never. A failed
+            command stays in the ring, so the server may still carry it out later: an old write over a
+            newer one. Therefore 0: the initiator's own timer (sd: 30 s) aborts the command, and the abort
+            waits until the command has really ended. A ring without a server stalls its disk but loses
             nothing; `unlink_lun(..., served=False)` ends that too.
-        qfull_time_out: Seconds that a command waits for room in a full ring before it is answered TASK SET
-            FULL, which sd retries; -1 is the kernel's default (`cmd_time_out`, or 30).
-        tmr_notification: Tell the ring about aborts and resets (TMR entries, 5.10).
+        qfull_time_out: Seconds that a command waits for space in a full ring before it completes with
+            TASK SET FULL, which sd retries; -1 is the kernel's default (`cmd_time_out`, or 30).
+        tmr_notification: Put aborts and resets into the ring (TMR entries, 5.10).
     """
 
     name: str
@@ -63,10 +63,10 @@ class BackstoreSpec:
     tmr_notification: bool = True
 
     def __post_init__(self) -> None:
-        """Fill in `hw_max_sectors` and refuse what the kernel would refuse or quietly change.
+        """Fill in `hw_max_sectors` and refuse values that the kernel would refuse or silently change.
 
         Raises:
-            UsageError: A field has no meaning; the message names it.
+            UsageError: A field is not valid; the message names it.
         """
         names.check_name(self.name)
         names.check_config(self.config)

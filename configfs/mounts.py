@@ -1,6 +1,6 @@
 """Mounts, also those of other mount namespaces: containers, services with a private /tmp, ``unshare -m``.
 
-Reads /proc (proc(5), mountinfo). A namespace that no process is in is not seen.
+Reads /proc (proc(5), mountinfo), so a namespace without a process is not seen.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ class Mount:
 
     Attributes:
         number: ``major:minor`` of its device; of no device for btrfs and others that have several.
-        sources: The nodes that it was mounted from.
-        place: Where, as the processes of its namespace see it.
-        further: The nodes of devices that it uses besides, such as an external log.
-        seen_by: A process of another mount namespace, ``sleep (pid 4711)``; empty in our own.
+        sources: The device nodes that it was mounted from.
+        place: The mount point, as the processes of its namespace see it.
+        further: The nodes of other devices that it uses, such as an external log.
+        seen_by: A process of another mount namespace, ``sleep (pid 4711)``; empty in this namespace.
     """
 
     number: str
@@ -33,7 +33,7 @@ class Mount:
 
 
 def mounts() -> Iterator[Mount]:
-    """Yield every mount, those of our own namespace first."""
+    """Yield every mount, those of this process's namespace first."""
     own = paths.PROC / "self"
     text = paths.read(own / "mountinfo") or ""
     yield from _parsed(text, "")
@@ -55,7 +55,7 @@ def unescaped(text: str) -> str:
 
 
 def _namespace(process: Path) -> str | None:
-    """Return the name of a process's mount namespace, None if it has ended or may not be looked at."""
+    """Return the name of a process's mount namespace, None if it has ended or may not be read."""
     try:
         return str((process / "ns/mnt").readlink())
     except OSError:

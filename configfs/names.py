@@ -1,7 +1,7 @@
-"""Names: how an object in configfs is known to be ours, without a database.
+"""Names that mark an object in configfs as one of vscsihba, so that no database is needed.
 
-An HBA's id is in the WWN of its tcm_loop target; a backstore carries the TCMU subtype
-``vscsihba`` in its ``dev_config``. Pure functions; nothing here reads a file.
+The WWN of a tcm_loop target contains the HBA's id, and the ``dev_config`` of a backstore the TCMU subtype
+``vscsihba``. Pure functions; nothing here reads a file.
 """
 
 import re
@@ -17,7 +17,7 @@ MAX_LUN: Final = 16383
 """Highest LUN of the flat space addressing method (SAM-5, 4.7.7.4)."""
 
 # NAA 5 (IEEE registered), the OUI 001405 that LIO's own WWNs use, "5c51ba" for "SCSIBA", and the id
-# in three digits. rtslib takes no locally assigned NAA (3), which would be the natural one.
+# in three digits. rtslib does not accept a locally assigned NAA (3), which would fit better.
 _WWN_PREFIX: Final = "naa.50014055c51ba"
 _WWN: Final = re.compile(re.escape(_WWN_PREFIX) + r"0([0-9a-f]{2})")
 _DEVICE_NAME: Final = re.compile(r"vscsihba[A-Za-z0-9._-]*")
@@ -56,7 +56,7 @@ def wwn_of(hba_id: int) -> str:
 
 
 def id_of(wwn: str) -> int | None:
-    """Return the HBA id that a WWN stands for, or None if the WWN is not one of ours."""
+    """Return the HBA id that a WWN stands for, or None if the WWN is not one of vscsihba."""
     match = _WWN.fullmatch(wwn)
     return int(match[1], 16) if match else None
 
@@ -74,8 +74,8 @@ def check_name(name: str) -> str:
     """Return `name`.
 
     Raises:
-        UsageError: It is no name for a backstore of ours: one starts with ``vscsihba``, so that even
-            one whose making was cut short before it got its ``dev_config`` is known.
+        UsageError: It is not a name of a backstore of vscsihba. Such a name starts with ``vscsihba``, which
+            identifies even a backstore whose creation was cut short before it got its ``dev_config``.
     """
     if not _DEVICE_NAME.fullmatch(name) or len(name) > 64:
         raise UsageError(
@@ -89,10 +89,10 @@ def check_config(config: str) -> str:
     """Return `config`, the part of ``dev_config`` after ``vscsihba/``.
 
     The kernel's control file splits at commas and keeps 255 bytes (TCMU_CONFIG_LEN), rtslib
-    refuses colons and reads up to the first blank.
+    refuses colons and reads up to the first space.
 
     Raises:
-        UsageError: It would not survive that.
+        UsageError: The kernel or rtslib would change it.
     """
     if not _CONFIG.fullmatch(config) or len(dev_config(config)) > 255:
         raise UsageError(
@@ -103,12 +103,12 @@ def check_config(config: str) -> str:
 
 
 def dev_config(config: str) -> str:
-    """Return the whole ``dev_config`` of a backstore of ours."""
+    """Return the whole ``dev_config`` of a backstore of vscsihba."""
     return f"{SUBTYPE}/{config}"
 
 
 def is_ours(name: str, configured: str) -> bool:
-    """Tell whether a TCMU backstore is ours.
+    """Return whether a TCMU backstore belongs to vscsihba.
 
     Args:
         name: Its directory's name in configfs.

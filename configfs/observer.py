@@ -1,7 +1,7 @@
-"""Observing: reads from configfs and /sys what of ours is in the kernel.
+"""Reading of vscsihba's objects in configfs and /sys.
 
-Plain reading, never rtslib (see `lio`): nothing is made or changed by looking, and objects
-of others are passed by. Objects that vanish meanwhile are taken as never seen.
+Reads files only and never uses rtslib (see `lio`), so that reading creates and changes nothing. Objects of
+other programs are skipped, and so are objects that disappear meanwhile.
 """
 
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.configfs import paths
-from vscsihba.configfs.found import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import SUBTYPE, id_of, is_ours
+from vscsihba.configfs.objects import Backstore, Hba, Lun, Observed
 from vscsihba.errors import UsageError
 
 Links = dict[tuple[str, int], Path]
@@ -21,7 +21,7 @@ Links = dict[tuple[str, int], Path]
 PORTAL_GROUP: Final = "tpgt_1"
 _CHANNEL: Final = 0
 _TARGET: Final = 1
-"""tcm_loop shows a portal group's LUNs under channel 0 and the target that is the group's tag."""
+"""tcm_loop puts a portal group's LUNs on channel 0 and the target whose number is the group's tag."""
 
 _NUMBERS: Final = {
     "size": "dev_size",
@@ -37,17 +37,17 @@ _NUMBERS: Final = {
 
 
 def observe() -> Observed:
-    """Return all of our objects that are in the kernel, in one walk over it.
+    """Return all objects of vscsihba in the kernel, read in one walk.
 
-    Without the kernel's target modules loaded that is nothing.
+    The result is empty while the kernel's target modules are not loaded.
     """
     rings = _rings()
     backstores = {}
     links: Links = {}
     for directory in paths.core().glob("user_*/*"):
-        found = _backstore(directory, rings)
-        if found is not None:
-            backstores[found.name] = found
+        backstore = _backstore(directory, rings)
+        if backstore is not None:
+            backstores[backstore.name] = backstore
             links.update(links_to(directory))
     hbas = {}
     foreign = set()
@@ -55,29 +55,30 @@ def observe() -> Observed:
         hba_id = id_of(target.name)
         if hba_id is None:
             continue
-        seen = hba(target, links)
-        if seen is None:
+        observed = hba(target, links)
+        if observed is None:
             foreign.add(hba_id)
         else:
-            hbas[hba_id] = seen
+            hbas[hba_id] = observed
     return Observed(backstores, hbas, frozenset(foreign))
 
 
 def backstore(directory: Path) -> Backstore | None:
-    """Return the backstore of ours at ``core/user_N/NAME``, None if there is none."""
+    """Return the backstore of vscsihba at ``core/user_N/NAME``, None if there is none."""
     return _backstore(directory, _rings())
 
 
 def hba(target: Path, links: Links | None = None) -> Hba | None:
-    """Return the HBA of ours at ``loopback/naa.X``.
+    """Return the HBA of vscsihba at ``loopback/naa.X``.
 
     Args:
         target: Its directory.
-        links: What is known of its LUNs already; what is not is read from their directories.
+        links: The links that are known already; the others are read from the LUNs' directories.
 
     Returns:
-        None if there is no such target or it is somebody else's: if its WWN is not one of ours, one of
-        its LUNs leads to a backstore that is not ours, or it has a portal group that we never make.
+        None if there is no such target, or if it belongs to another program: its WWN is not one of
+        vscsihba, a LUN has a backstore of another program, or it has a portal group that vscsihba never
+        creates.
     """
     hba_id = id_of(target.name)
     groups = {entry.name for entry in paths.entries(target) if entry.name.startswith("tpgt_")}
@@ -87,22 +88,22 @@ def hba(target: Path, links: Links | None = None) -> Hba | None:
     luns = {}
     for directory in paths.entries(target / PORTAL_GROUP / "lun"):
         number = int(directory.name.removeprefix("lun_"))
-        behind = (links or {}).get((target.name, number)) or linked(directory)
-        if behind is not None and not is_our_backstore(behind):
+        link = (links or {}).get((target.name, number)) or linked(directory)
+        if link is not None and not is_our_backstore(link):
             return None
-        luns[number] = lun(number, behind, host)
+        luns[number] = lun(number, link, host)
     nexus = paths.read(target / PORTAL_GROUP / "nexus")
     return Hba(hba_id, luns, host, complete=host is not None and bool(nexus))
 
 
 def linked(lun: Path) -> Path | None:
-    """Return the backstore's directory that a LUN's directory leads to, None if it leads nowhere.
+    """Return the directory of the backstore that a LUN links to, None if it has no link.
 
-    This waits while the LUN is being linked or unlinked: the kernel holds the directory locked.
+    Waits while the LUN is being linked or unlinked: the kernel holds the directory locked.
     """
     try:
-        with os.scandir(lun) as found:
-            for entry in found:
+        with os.scandir(lun) as entries:
+            for entry in entries:
                 if entry.is_symlink():
                     return Path(os.path.realpath(entry.path))
     except FileNotFoundError:
@@ -111,7 +112,7 @@ def linked(lun: Path) -> Path | None:
 
 
 def is_our_backstore(directory: Path) -> bool:
-    """Tell whether a backstore's directory, of whatever kind, is one of ours."""
+    """Return whether a backstore's directory, of any kind, belongs to vscsihba."""
     kind = directory.parent.name.startswith("user_")
     return kind and is_ours(directory.name, paths.read(directory / "attrib" / "dev_config") or "")
 
@@ -135,7 +136,7 @@ def scsi_device(where: str) -> Path:
 def ring_of(name: str, index: int) -> str | None:
     """Return the name (``uioN``) of the uio device of a backstore, None if it has none.
 
-    The newest uio devices are looked at first, so that a backstore just made is found at once.
+    The newest uio devices are tried first, so that a backstore just created is found at once.
     """
     devices = paths.entries(paths.SYSFS / "class" / "uio")
     devices.sort(key=lambda device: int(device.name.removeprefix("uio")), reverse=True)
@@ -151,7 +152,7 @@ def _ring_prefix(name: str, index: int) -> str:
 
 
 def _rings() -> dict[str, str]:
-    """Return the uio device of each ring of ours, by the front of its name."""
+    """Return the uio device of each TCMU ring, by the first part of its name."""
     rings = {}
     for device in paths.entries(paths.SYSFS / "class" / "uio"):
         parts = (paths.read(device / "name") or "").split("/")
@@ -179,7 +180,7 @@ def _backstore(directory: Path, rings: dict[str, str]) -> Backstore | None:
             **{"size": 0, **known},
         )
     except UsageError:
-        # Not finished: sizes are 0 until they are set, the serial is the last thing to come.
+        # Its creation was cut short: sizes are 0 until they are set, and the serial is set last.
         spec = BackstoreSpec(directory.name, size=512, serial="unfinished")
         return Backstore(spec, index, enabled=False, uio=None)
     ring = rings.get(_ring_prefix(directory.name, index))
@@ -193,26 +194,26 @@ def _serial(directory: Path) -> str:
 
 
 def links_to(directory: Path) -> Links:
-    """Return the tcm_loop LUNs that lead to a backstore, as the kernel's ALUA group lists them.
+    """Return the tcm_loop LUNs that link to a backstore, from the list of the kernel's ALUA group.
 
-    A LUN's own directory says the same but is locked while the kernel scans the LUN: for ever, if the
-    ring's server died just then. A kernel without the list leaves us the directories.
+    A LUN's own directory has the same information but is locked while the kernel scans the LUN, for ever if
+    the ring's server died meanwhile. Some kernels have no such list.
     """
     members = paths.read(directory / "alua" / "default_tg_pt_gp" / "members") or ""
-    found = re.findall(rf"^loopback/(\S+)/{PORTAL_GROUP}/lun_(\d+)$", members, re.MULTILINE)
-    return {(wwn, int(number)): directory for wwn, number in found}
+    luns = re.findall(rf"^loopback/(\S+)/{PORTAL_GROUP}/lun_(\d+)$", members, re.MULTILINE)
+    return {(wwn, int(number)): directory for wwn, number in luns}
 
 
-def lun(number: int, behind: Path | None, host: int | None) -> Lun:
-    """Return a LUN with its nodes; `behind` is its backstore's directory, `host` its SCSI host."""
+def lun(number: int, link: Path | None, host: int | None) -> Lun:
+    """Return a LUN with its nodes; `link` is its backstore's directory, `host` its SCSI host."""
     where = address(host, number)
     disk, generic = _nodes(where)
     known = where if scsi_device(where).exists() else None
-    return Lun(number, behind.name if behind is not None else None, known, disk, generic)
+    return Lun(number, link.name if link is not None else None, known, disk, generic)
 
 
 def _nodes(where: str) -> tuple[Path | None, Path | None]:
-    """Return the block and the generic device node of a SCSI device, as far as it has them."""
+    """Return the block and the generic device node of a SCSI device, None for a missing one."""
     nodes = []
     for kind in ("block", "scsi_generic"):
         names = paths.entries(scsi_device(where) / kind)

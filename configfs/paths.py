@@ -1,7 +1,7 @@
-"""Where the kernel shows its objects, and how one value is read or written there.
+"""Paths of the kernel's objects, and functions that read or write a single value.
 
-Every path of this package starts from the constants below, so that a test can put a tree
-of its own in their place. Knows nothing of what the files mean.
+Every path of this package starts with one of the constants below, so that a test can replace them. Does not
+know the meaning of the files.
 """
 
 import os
@@ -30,7 +30,7 @@ def loopback() -> Path:
 
 
 def entries(directory: Path) -> list[Path]:
-    """Return what is in `directory`, sorted by name; nothing if it is not there."""
+    """Return the entries of `directory`, sorted by name; none if it does not exist."""
     try:
         return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -38,10 +38,10 @@ def entries(directory: Path) -> list[Path]:
 
 
 def read(path: Path) -> str | None:
-    """Return the stripped text of an attribute, or None where the kernel has none to give.
+    """Return the stripped text of an attribute, None if it cannot be read.
 
-    An attribute that is missing and an object that vanished meanwhile (ENOENT, ENODEV) look
-    the same to a reader, and so does a value that is not there yet.
+    A missing attribute, an object that disappeared meanwhile (ENOENT, ENODEV) and a value that is not set yet
+    give the same result.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -51,7 +51,7 @@ def read(path: Path) -> str | None:
 
 
 def read_int(path: Path) -> int | None:
-    """Return the number in an attribute, or None where there is none."""
+    """Return the number in an attribute, None if there is none."""
     text = read(path)
     try:
         return None if text is None else int(text)
@@ -60,14 +60,14 @@ def read_int(path: Path) -> int | None:
 
 
 def write(path: Path, value: str) -> None:
-    """Write one value and a newline to an attribute, as ``echo`` does; some insist on the newline.
+    """Write one value and a newline to an attribute, as ``echo`` does; some attributes require the newline.
 
     Raises:
-        InUseError: The kernel says EBUSY.
+        InUseError: The kernel reports EBUSY.
         HostError: The attribute does not exist, or the kernel refuses the value.
     """
     try:
-        # One write(2), and no O_CREAT: Python's text files write what was refused a second time on close.
+        # One write(2), and no O_CREAT: Python's text files write refused data a second time on close.
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, f"{value}\n".encode())

@@ -1,7 +1,7 @@
-"""Probing: does this machine have what virtual disks need, and can it be brought about?
+"""Checks of this machine's prerequisites for virtual disks: root, configfs, kernel modules, directories.
 
-Each check brings about what it can (loads a module, mounts configfs, makes a directory) and
-otherwise raises one line with the cure. Knows nothing of backstores and HBAs.
+Each check repairs what it can (loads a module, mounts configfs, creates a directory), and otherwise raises an
+error with the cure. Knows nothing of backstores and HBAs.
 """
 
 import os
@@ -17,11 +17,11 @@ from vscsihba.errors import HostError
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that is needed.
+    """The check of one prerequisite.
 
     Attributes:
-        title: What it is about, for a table.
-        run: Sees to it; returns what it found, raises `HostError` with the cure.
+        title: Its name in a table.
+        run: Checks and repairs; returns the result as a text, raises `HostError` with the cure.
     """
 
     title: str
@@ -29,20 +29,20 @@ class Check:
 
 
 def prepare() -> None:
-    """Make this machine ready, in the order of `CHECKS`.
+    """Run all `CHECKS` in order.
 
     Raises:
-        HostError: Something is missing that cannot be brought about; the first such thing.
+        HostError: The first prerequisite that is missing and cannot be repaired.
     """
     for check in CHECKS:
         check.run()
 
 
 def check_root() -> str:
-    """See that we may make disks.
+    """Check that this process runs as root.
 
     Raises:
-        HostError: We are not root.
+        HostError: It does not.
     """
     if os.geteuid() != 0:
         raise HostError("only root can make virtual disks", cure="run it with sudo")
@@ -50,10 +50,10 @@ def check_root() -> str:
 
 
 def check_configfs() -> str:
-    """See that configfs is mounted; mount it where it is not.
+    """Check that configfs is mounted, and mount it if it is not.
 
     Raises:
-        HostError: The kernel has none, or it cannot be mounted.
+        HostError: The kernel does not have it, or it cannot be mounted.
     """
     if not paths.CONFIGFS.is_dir():
         load_module("configfs")
@@ -63,7 +63,7 @@ def check_configfs() -> str:
 
 
 def check_modules() -> str:
-    """See that the kernel has its target core, TCMU, tcm_loop and the disk driver; load them.
+    """Check that the target core, TCMU, tcm_loop and the disk driver are loaded, and load them if not.
 
     Raises:
         HostError: The running kernel lacks one of them.
@@ -76,9 +76,9 @@ def check_modules() -> str:
 
 
 def check_generic() -> str:
-    """See that SCSI devices get a ``/dev/sgN`` (sg), where the kernel has the driver.
+    """Load the sg driver, so that SCSI devices get a ``/dev/sgN``.
 
-    Disks work without it, so a kernel without it is not an error.
+    Disks work without it, so a kernel without the driver is not an error.
     """
     try:
         load_module("sg")
@@ -88,10 +88,10 @@ def check_generic() -> str:
 
 
 def check_reservations() -> str:
-    """See that the kernel can save persistent reservations (APTPL): that ``<dbroot>/pr`` exists.
+    """Create ``<dbroot>/pr``, in which the kernel saves persistent reservations (APTPL).
 
     Raises:
-        HostError: It cannot be made.
+        HostError: The directory cannot be created.
     """
     dbroot = paths.read(paths.CONFIGFS / "target" / "dbroot") or "/var/target"
     directory = Path(dbroot) / "pr"
@@ -113,7 +113,7 @@ CHECKS = (
 
 
 def load_module(module: str) -> None:
-    """Load a kernel module unless it is there.
+    """Load a kernel module unless it is loaded.
 
     Raises:
         HostError: The running kernel does not have it, or refuses it.
@@ -123,7 +123,7 @@ def load_module(module: str) -> None:
 
 
 def look_for_module(module: str) -> str:
-    """Return what a kernel module is, "loaded" or "can be loaded", and change nothing.
+    """Return the state of a kernel module, "loaded" or "can be loaded", and change nothing.
 
     Raises:
         HostError: The running kernel does not have it.
@@ -139,10 +139,10 @@ def _is_loaded(module: str) -> bool:
 
 
 def _modprobe(module: str, *options: str) -> None:
-    """Have modprobe load a module; it knows of parts that are built in, which may have no directory in /sys.
+    """Load a module with modprobe, which also knows built-in modules without a directory in /sys.
 
     Raises:
-        HostError: It is not there, or does not do it.
+        HostError: modprobe is missing, or fails.
     """
     program = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
@@ -165,7 +165,7 @@ def _missing(module: str, reason: str) -> HostError:
 
 
 def _package() -> str:
-    """Return how to get a kernel with all modules on this distribution (os-release(5))."""
+    """Return the cure for a missing module on this distribution (os-release(5))."""
     words: dict[str, str] = {}
     for line in (paths.read(paths.ETC / "os-release") or "").splitlines():
         key, _, value = line.partition("=")
@@ -185,7 +185,7 @@ _PACKAGES = {
     "suse": "install kernel-default and reboot into it",
     "arch": "install linux and reboot into it",
 }
-"""Where each family of distributions keeps the target modules."""
+"""The package with the target modules, for each family of distributions."""
 
 
 def _run(command: list[str], doing: str) -> None:

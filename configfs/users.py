@@ -1,7 +1,7 @@
-"""Users of a disk: who would lose something if it went away.
+"""Users of a disk: mounts, swaps, holders such as LVM and MD, other targets, and programs.
 
-The kernel is asked first whether anybody has claimed the disk (`claims`); then /proc and /sys are read for
-who that is, as far as it can be seen. So a user that hides is noticed although it cannot be named.
+First the kernel tells whether the disk is claimed for exclusive use (`claims`); then /proc and /sys name the
+users that can be seen. So a hidden user is noticed although it cannot be named.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from vscsihba.configfs.mounts import Mount, mounts, unescaped
 
 
 def users_of(disk: Path) -> list[str]:
-    """Return what uses a disk, its partitions, or what is built upon them (LVM, MD, dm-crypt).
+    """Return the users of a disk, of its partitions, and of devices built on them (LVM, MD, dm-crypt).
 
     Args:
         disk: Its node, ``/dev/sdX``.
 
     Returns:
-        Reasons to show to a person, such as ``"/dev/sda1 is mounted on /srv"``; empty if it is free.
+        A text for each user, such as ``"/dev/sda1 is mounted on /srv"``; empty if the disk is free.
     """
     claimed = is_claimed(paths.DEV / disk.name)
     family = list(_family(paths.SYSFS / "class" / "block" / disk.name))
     reasons = [reason for device in family for reason in _loops(device)]
-    if claimed is False:  # a loop device makes no claim, everything else does
+    if claimed is False:  # loop devices are the only users that do not claim it
         return reasons
     reasons = [*_claimants(family), *reasons]
     if claimed and not reasons:
@@ -43,7 +43,7 @@ _UNSEEN = (
 
 
 def _claimants(family: list[Path]) -> Iterator[str]:
-    """Yield who has claimed a disk, as far as that can be seen."""
+    """Yield the users that have claimed a disk, as far as they can be seen."""
     mounted, swaps, targets = list(mounts()), set(_swaps()), dict(_targets())
     for device in family:
         node = paths.DEV / _node_name(device)
@@ -71,7 +71,7 @@ def _mounts_of(device: Path, node: Path, mounted: list[Mount]) -> Iterator[str]:
 
 
 def _loops(device: Path) -> Iterator[str]:
-    """Yield the loop devices that show a device."""
+    """Yield the loop devices behind which a device is."""
     nodes = {str(paths.DEV / device.name), str(paths.DEV / _node_name(device))}
     for file in sorted((paths.SYSFS / "block").glob("loop*/loop/backing_file")):
         if paths.read(file) in nodes:
@@ -79,28 +79,28 @@ def _loops(device: Path) -> Iterator[str]:
 
 
 def _targets() -> Iterator[tuple[str, str]]:
-    """Yield the nodes that targetcli and its like export, and the backstore of each."""
+    """Yield the nodes that targetcli and similar programs export, and the backstore of each."""
     for directory in sorted(paths.core().glob("iblock_*/*")):
         if node := paths.read(directory / "udev_path"):
             yield node, f"{directory.parent.name}/{directory.name}"
 
 
 def users_of_lun(hba_id: int, lun: int) -> list[str]:
-    """Return what uses the disk of a LUN of ours, as `users_of` does; nothing where there is no disk.
+    """Return the users of a LUN's disk as `users_of` does; none if there is no disk.
 
     Raises:
         UsageError: The id or the LUN is out of range.
-        InUseError: What is behind the LUN is somebody else's.
+        InUseError: The LUN's backstore belongs to another program.
     """
-    there = find_lun(hba_id, lun)
-    return users_of(there.disk) if there is not None and there.disk is not None else []
+    existing = find_lun(hba_id, lun)
+    return users_of(existing.disk) if existing is not None and existing.disk is not None else []
 
 
 def openers_of(*nodes: Path) -> list[str]:
     """Return the programs that have one of some device nodes open, such as ``"fio (pid 4711)"``.
 
-    Only those that this process may see (all of them, for root, in this pid namespace), and none that is
-    already killed: it lets go as soon as the kernel lets go of it.
+    Only programs that this process may see (for root, all in this pid namespace), without those that are
+    already killed: the kernel closes their files soon.
     """
     wanted = set(nodes)
     return [
@@ -113,17 +113,17 @@ def openers_of(*nodes: Path) -> list[str]:
 
 
 def _family(device: Path) -> Iterator[Path]:
-    """Walk a disk, its partitions and, upwards, everything that holds one of them."""
+    """Yield a disk, its partitions and, upwards, all devices that hold one of them."""
     seen: set[str] = set()
     waiting = [device]
     while waiting:
-        member = waiting.pop(0)
-        if member.name in seen:
+        current = waiting.pop(0)
+        if current.name in seen:
             continue
-        seen.add(member.name)
-        yield member
-        children = [entry for entry in paths.entries(member) if (entry / "partition").exists()]
-        holders = paths.entries(member / "holders")
+        seen.add(current.name)
+        yield current
+        children = [entry for entry in paths.entries(current) if (entry / "partition").exists()]
+        holders = paths.entries(current / "holders")
         waiting += children
         waiting += [paths.SYSFS / "class" / "block" / holder.name for holder in holders]
 
@@ -148,7 +148,7 @@ def _swaps() -> Iterator[Path]:
 
 
 def _open_files(directory: Path) -> Iterator[Path]:
-    """Yield what the descriptors of a process lead to, nothing once it is gone or hidden."""
+    """Yield the files that a process has open; none once it has ended or if it is hidden."""
     try:
         for entry in directory.iterdir():
             yield entry.readlink()
@@ -157,7 +157,7 @@ def _open_files(directory: Path) -> Iterator[Path]:
 
 
 def _is_killed(process: Path) -> bool:
-    """Tell whether SIGKILL is pending for a process: it waits in the kernel, but its program has ended."""
+    """Return whether SIGKILL is pending for a process that still waits in the kernel."""
     for line in (paths.read(process / "status") or "").splitlines():
         key, _, mask = line.partition(":")
         if key in ("SigPnd", "ShdPnd") and int(mask, 16) >> (SIGKILL - 1) & 1:

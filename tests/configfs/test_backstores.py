@@ -107,7 +107,7 @@ def test_create_backstore_leaves_nothing_when_interrupted(
     assert list(kernel.core.iterdir()) == []
 
 
-def test_create_backstore_does_without_what_an_old_kernel_lacks(
+def test_create_backstore_without_attributes_of_newer_kernels(
     kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(fake_configfs.ATTRIBUTES, "tmr_notification")
@@ -138,7 +138,7 @@ def test_delete_backstore_refuses_while_a_lun_is_linked(kernel: FakeConfigfs) ->
         delete_backstore(SPEC.name)
 
 
-def test_delete_backstore_refuses_one_of_somebody_else(kernel: FakeConfigfs) -> None:
+def test_delete_backstore_refuses_a_foreign_one(kernel: FakeConfigfs) -> None:
     kernel.foreign_backstore("vscsihba-not-ours")
     with pytest.raises(InUseError, match="is not ours"):
         delete_backstore("vscsihba-not-ours")
@@ -167,7 +167,7 @@ def test_controls_write_what_the_kernel_reads(kernel: FakeConfigfs) -> None:
     ]
 
 
-def test_set_attribute_names_what_the_kernel_lacks(kernel: FakeConfigfs) -> None:
+def test_set_attribute_names_a_missing_attribute(kernel: FakeConfigfs) -> None:
     create_backstore(SPEC)
     with pytest.raises(HostError, match="attrib/nonsense: No such file"):
         set_attribute(SPEC.name, "nonsense", 1)

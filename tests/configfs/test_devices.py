@@ -22,7 +22,7 @@ from vscsihba.configfs import (
 from vscsihba.errors import HostError, UsageError
 
 WAIT_FOR_UIO = devices.wait_for_uio
-"""The real one: the fake kernel puts another in its place."""
+"""The real function, which the fake kernel replaces."""
 
 
 class FakeDevice:
@@ -135,7 +135,7 @@ def test_plain_file_is_no_node(udev: FakeUdev, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("runs", [True, False])
-def test_node_that_never_comes_says_what_to_look_at(udev: FakeUdev, runs: bool) -> None:
+def test_node_that_never_appears_is_an_error_with_a_cure(udev: FakeUdev, runs: bool) -> None:
     if not runs:
         paths.UDEV_CONTROL.unlink()
     with pytest.raises(HostError, match="is the ring being served"):
@@ -148,7 +148,7 @@ def test_disk_without_sg_driver(udev: FakeUdev) -> None:
     assert wait_for_lun(0, 0, timeout=1).generic is None
 
 
-def test_what_is_no_disk_has_its_generic_node(udev: FakeUdev) -> None:
+def test_a_device_that_is_no_disk_has_its_generic_node(udev: FakeUdev) -> None:
     (udev.kernel.sysfs / "bus/scsi/devices/6:0:1:0/type").write_text("1\n")
     udev.add("sg0")
     generic = udev.kernel.dev / "sg0"
@@ -262,13 +262,13 @@ def test_a_wait_without_progress_says_how_long_and_for_what(udev: FakeUdev, cloc
     assert devices.VARIABLE in str(raised.value)
 
 
-def test_events_of_others_do_not_keep_it_waiting_for_ever(udev: FakeUdev, clock: Clock) -> None:
+def test_events_of_other_devices_do_not_prolong_the_wait_for_ever(udev: FakeUdev, clock: Clock) -> None:
     udev.events = iter([lambda: None] * 1000)
     with pytest.raises(HostError, match="within 20 s"):
         wait_for_generic(0, 0)
 
 
-def test_a_limit_in_all_is_kept_whatever_happens(udev: FakeUdev, clock: Clock) -> None:
+def test_a_limit_in_all_is_kept_in_spite_of_progress(udev: FakeUdev, clock: Clock) -> None:
     udev.events = iter([lambda: None] * 1000)
     with pytest.raises(HostError, match="did not appear within 3 s: Linux has not made the device"):
         wait_for_generic(0, 0, timeout=3)

@@ -39,7 +39,7 @@ def test_create_hba_twice_is_the_same_hba(kernel: FakeConfigfs) -> None:
     assert create_hba(0) == create_hba(0)
 
 
-def test_create_hba_completes_a_half_made_one(kernel: FakeConfigfs) -> None:
+def test_create_hba_completes_an_incomplete_one(kernel: FakeConfigfs) -> None:
     (kernel.loopback / wwn_of(0)).mkdir()
     assert not observe().hbas[0].complete
     create_hba(0)
@@ -82,7 +82,7 @@ def test_link_lun_without_hba_or_backstore_says_so(kernel: FakeConfigfs) -> None
     assert observe().hbas[0].luns == {}
 
 
-def test_link_lun_that_nobody_answers_is_undone(kernel: FakeConfigfs) -> None:
+def test_link_lun_without_an_answer_is_undone(kernel: FakeConfigfs) -> None:
     create_hba(0)
     kernel.answered = False
     with pytest.raises(HostError, match=r"found no device.*being served"):
@@ -90,7 +90,7 @@ def test_link_lun_that_nobody_answers_is_undone(kernel: FakeConfigfs) -> None:
     assert observe().hbas[0].luns == {}
 
 
-def test_unlink_lun_leaves_the_others(kernel: FakeConfigfs) -> None:
+def test_unlink_lun_keeps_the_other_luns(kernel: FakeConfigfs) -> None:
     create_hba(0)
     for lun in range(3):
         link_lun(0, lun, backstore(lun))
@@ -102,10 +102,10 @@ def test_find_lun_looks_at_one_lun_only(kernel: FakeConfigfs) -> None:
     create_hba(0)
     name = backstore(1)
     link_lun(0, 1, name)
-    found = find_lun(0, 1)
-    assert found == observe().hbas[0].luns[1]
-    assert found is not None
-    assert (found.backstore, found.complete) == (name, True)
+    lun = find_lun(0, 1)
+    assert lun == observe().hbas[0].luns[1]
+    assert lun is not None
+    assert (lun.backstore, lun.complete) == (name, True)
     assert find_lun(0, 2) is None
     assert find_lun(1, 0) is None
 
@@ -149,7 +149,7 @@ def test_delete_hba_refuses_while_it_has_luns(kernel: FakeConfigfs) -> None:
         delete_hba(0)
 
 
-def test_target_of_somebody_else_is_never_touched(kernel: FakeConfigfs) -> None:
+def test_foreign_target_is_never_changed(kernel: FakeConfigfs) -> None:
     kernel.put_behind(wwn_of(0), 0, kernel.foreign_backstore())
     assert observe().foreign == {0}
     for touch in (
@@ -165,13 +165,13 @@ def test_target_of_somebody_else_is_never_touched(kernel: FakeConfigfs) -> None:
     assert (kernel.loopback / wwn_of(0) / "tpgt_1/lun/lun_0/link").is_symlink()
 
 
-def test_target_with_a_second_portal_group_is_somebody_elses(kernel: FakeConfigfs) -> None:
+def test_target_with_a_second_portal_group_is_foreign(kernel: FakeConfigfs) -> None:
     create_hba(0)
     (kernel.loopback / wwn_of(0) / "tpgt_0").mkdir()
     assert observe().foreign == {0}
 
 
-def test_other_targets_are_passed_by(kernel: FakeConfigfs) -> None:
+def test_targets_with_other_wwns_are_skipped(kernel: FakeConfigfs) -> None:
     (kernel.loopback / "naa.5001405000000000").mkdir()
     kernel.foreign_backstore()
     assert observe() == type(observe())()
@@ -199,7 +199,7 @@ def leave_behind(kernel: FakeConfigfs, luns: int = 2) -> None:
         link_lun(0, lun, backstore(lun))
 
 
-def test_clear_hba_removes_what_was_left(kernel: FakeConfigfs) -> None:
+def test_clear_hba_removes_leftovers(kernel: FakeConfigfs) -> None:
     leave_behind(kernel)
     other = kernel.foreign_backstore()
     removed = clear_hba(0)
@@ -209,7 +209,7 @@ def test_clear_hba_removes_what_was_left(kernel: FakeConfigfs) -> None:
     assert clear_hba(0) == []
 
 
-def test_clear_hba_keeps_what_is_to_be_kept(kernel: FakeConfigfs) -> None:
+def test_clear_hba_keeps_the_luns_to_keep(kernel: FakeConfigfs) -> None:
     leave_behind(kernel)
     assert clear_hba(0, keep={1, 7}) == ["LUN 0 of HBA 0", "backstore vscsihba0-lun0"]
     assert list(observe().hbas[0].luns) == [1]
@@ -218,7 +218,7 @@ def test_clear_hba_keeps_what_is_to_be_kept(kernel: FakeConfigfs) -> None:
     assert clear_hba(0) == ["HBA 0 with 1 LUNs", "backstore vscsihba0-lun1"]
 
 
-def test_clear_hba_removes_half_made_things(kernel: FakeConfigfs) -> None:
+def test_clear_hba_removes_incomplete_objects(kernel: FakeConfigfs) -> None:
     (kernel.core / "user_3/vscsihba0-lun9").mkdir(parents=True)
     (kernel.loopback / wwn_of(0) / "tpgt_1/lun/lun_4").mkdir(parents=True)
     assert not observe().backstores["vscsihba0-lun9"].enabled
@@ -226,7 +226,7 @@ def test_clear_hba_removes_half_made_things(kernel: FakeConfigfs) -> None:
     assert observe() == type(observe())()
 
 
-def test_clear_hba_leaves_the_backstores_of_other_hbas(kernel: FakeConfigfs) -> None:
+def test_clear_hba_keeps_the_backstores_of_other_hbas(kernel: FakeConfigfs) -> None:
     leave_behind(kernel)
     create_hba(1)
     link_lun(1, 0, "vscsihba0-lun0")

@@ -19,12 +19,12 @@ def test_wwn_is_as_written_down() -> None:
 
 
 @given(st.text())
-def test_other_wwns_are_nobody(wwn: str) -> None:
+def test_other_wwns_have_no_id(wwn: str) -> None:
     assert id_of(wwn) is None
 
 
 @pytest.mark.parametrize("wwn", ["naa.50014055c51ba100", "naa.50014055c51ba0FF", "naa.50014055c51ba00", ""])
-def test_near_misses_are_nobody(wwn: str) -> None:
+def test_similar_wwns_have_no_id(wwn: str) -> None:
     assert id_of(wwn) is None
 
 
@@ -50,7 +50,7 @@ def test_check_name_refuses(name: str) -> None:
 
 
 @pytest.mark.parametrize("config", ["a:b", "a,b", "a b", "a\n", "x" * 247])
-def test_check_config_refuses_what_would_not_arrive(config: str) -> None:
+def test_check_config_refuses_text_that_would_be_changed(config: str) -> None:
     with pytest.raises(UsageError, match="is no backstore configuration"):
         check_config(config)
 

@@ -12,7 +12,7 @@ MODULES = ("target_core_mod", "target_core_user", "tcm_loop", "sd_mod", "sg")
 
 
 class Machine:
-    """A machine in a folder, with a modprobe and a mount that do as they are told."""
+    """A machine in a folder, with a fake modprobe and mount."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
@@ -62,7 +62,9 @@ def test_prepare_brings_everything_about(machine: Machine) -> None:
     assert (machine.root / "db/pr").is_dir()
 
 
-def test_prepare_leaves_alone_what_is_there(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_changes_nothing_if_all_is_ready(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (machine.root / "configfs/target/dbroot").write_text(f"{machine.root}/db\n")
     monkeypatch.setattr(Path, "is_mount", lambda _path: True)
     machine.load(*MODULES)

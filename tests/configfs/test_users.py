@@ -1,4 +1,4 @@
-"""Who uses a disk: asked of the kernel, and named as far as that can be seen."""
+"""Users of a disk: noticed by the kernel, and named as far as they can be seen."""
 
 import errno
 import os
@@ -113,7 +113,7 @@ def process(proc: Path, pid: int, name: str, namespace: str, *mounted: str) -> N
     (folder / "mountinfo").write_text("".join(f"{line}\n" for line in mounted))
 
 
-def test_a_mount_in_another_namespace_is_told_with_one_of_its_processes(proc: Path) -> None:
+def test_a_mount_in_another_namespace_is_named_with_one_of_its_processes(proc: Path) -> None:
     mount(proc, "20 1 0:19 / /sys rw - sysfs sysfs rw")
     (proc / "self/ns").mkdir()
     (proc / "self/ns/mnt").symlink_to("mnt:[1]")
@@ -130,7 +130,7 @@ def test_a_namespace_that_may_not_be_named_is_looked_into_all_the_same(proc: Pat
     assert users_of(SDA) == ["/dev/sda is mounted on /mnt in the mount namespace of sleep (pid 12)"]
 
 
-def test_what_a_file_system_uses_besides_is_told(proc: Path) -> None:
+def test_further_devices_of_a_file_system_are_in_use(proc: Path) -> None:
     mount(
         proc,
         "30 1 8:16 / /srv rw - xfs /dev/sdb rw,attr2,logdev=/dev/sda1,noquota",
@@ -142,20 +142,20 @@ def test_what_a_file_system_uses_besides_is_told(proc: Path) -> None:
     ]
 
 
-def test_a_member_of_btrfs_is_told(proc: Path) -> None:
+def test_a_device_of_btrfs_is_in_use(proc: Path) -> None:
     mount(proc, "30 1 0:45 / /srv rw - btrfs /dev/sdb rw")
     (proc.parent / "sys/fs/btrfs/5-6-7/devices/sda1").mkdir(parents=True)
     assert users_of(SDA) == ["/dev/sda1 is part of the btrfs file system 5-6-7"]
 
 
-def test_an_external_journal_is_told_and_an_internal_one_is_not(proc: Path) -> None:
+def test_an_external_journal_is_in_use_and_an_internal_one_is_not(proc: Path) -> None:
     (proc / "fs/jbd2/sda1-8").mkdir(parents=True)
     assert users_of(SDA) == []
     (proc / "fs/jbd2/sda").mkdir()
     assert users_of(SDA) == ["/dev/sda is the external journal of an ext4 file system"]
 
 
-def test_a_backstore_of_another_target_is_told(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backstore_of_another_target_is_in_use(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "CONFIGFS", proc.parent / "config")
     there = proc.parent / "config/target/core/iblock_0/theirs"
     there.mkdir(parents=True)
@@ -163,7 +163,7 @@ def test_a_backstore_of_another_target_is_told(proc: Path, monkeypatch: pytest.M
     assert users_of(SDA) == ["/dev/sda is a backstore of another target (iblock_0/theirs)"]
 
 
-def test_a_loop_device_is_told_though_it_claims_nothing(
+def test_a_loop_device_is_a_user_though_it_claims_nothing(
     proc: Path, kernel_says: Callable[[bool | None], None]
 ) -> None:
     kernel_says(False)
@@ -173,9 +173,7 @@ def test_a_loop_device_is_told_though_it_claims_nothing(
     assert users_of(SDA) == ["/dev/sda1 is behind /dev/loop3"]
 
 
-def test_a_claim_of_which_nothing_is_seen_is_told(
-    proc: Path, kernel_says: Callable[[bool | None], None]
-) -> None:
+def test_a_claim_by_a_hidden_user_is_reported(proc: Path, kernel_says: Callable[[bool | None], None]) -> None:
     kernel_says(True)
     (told,) = users_of(SDA)
     assert told.startswith(
@@ -220,7 +218,7 @@ def test_the_kernels_answer(
     ]
 
 
-def test_what_is_no_block_device_cannot_be_claimed(tmp_path: Path) -> None:
+def test_a_file_that_is_no_block_device_cannot_be_claimed(tmp_path: Path) -> None:
 
     assert is_claimed(tmp_path) is None
     assert is_claimed(tmp_path / "none") is None

@@ -254,14 +254,14 @@ def test_server_that_comes_back_late_loses_nothing(rings: Rings) -> None:
     rings.remove_hba()
 
 
-def test_half_made_things_are_cleared_away() -> None:
+def test_incomplete_objects_are_cleared() -> None:
     (paths.core() / "user_900" / backstore_name(HBA, 1)).mkdir(parents=True)
     (paths.loopback() / wwn_of(HBA) / "tpgt_1/lun/lun_4").mkdir(parents=True)
     assert clear_hba(HBA)
     assert observe() == Observed()
 
 
-def test_target_of_somebody_else_is_never_touched() -> None:
+def test_foreign_target_is_never_changed() -> None:
     lio.create_backstore(
         "other", 901, dev_config="tgt/x", size=SIZE, serial="x", control="nl_reply_supported=-1"
     )

@@ -45,7 +45,7 @@ def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
         "daemon": None,
         "hbas": [_hba(hba, run, rate) for _, hba in sorted(observed.hbas.items())],
         "others": [
-            {"kind": other.kind, "name": other.name, "text": other.text} for other in configfs.others()
+            {"kind": each.kind, "name": each.name, "text": each.text} for each in configfs.foreign_objects()
         ],
     }
 

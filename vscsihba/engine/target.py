@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, Self
 
 from vscsihba import configfs
-from vscsihba.control import ControlServer, Progress
+from vscsihba.control import ControlServer, ProgressCallback
 from vscsihba.engine.owning.appearance import Tuning
 from vscsihba.engine.owning.assignment import assign_luns
 from vscsihba.engine.owning.balancer import Balancer
@@ -287,7 +287,7 @@ class Target:
 
     def _adapt_completions(self, *, eldest: bool) -> None:
         """Let the eldest engine choose the CPU for completions: the HBA has one setting for all engines."""
-        tell = partial(configfs.complete_where_answered, self.id) if eldest else None
+        tell = partial(configfs.set_completion_affinity, self.id) if eldest else None
         self._pump.calls.post(partial(self._pump.adapt_completions, tell))
 
     def _failed(self, text: str) -> None:
@@ -361,7 +361,7 @@ class Target:
         arguments: Mapping[str, object],
         *,
         force: bool,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> dict[str, object]:
         """Run an action of a layer of a LUN.
 

@@ -83,7 +83,7 @@ class KernelPort:
         """Return a tenure, which goes on with what a predecessor has left of this very LUN."""
         if not spec.agrees(self._run):
             self._clear(spec.lun)
-        pump.calls.post(partial(pump.adapt_completions, partial(configfs.complete_where_answered, self._id)))
+        pump.calls.post(partial(pump.adapt_completions, partial(configfs.set_completion_affinity, self._id)))
         return TakenOverLun(
             partial(self._clear, spec.lun),
             self._id,

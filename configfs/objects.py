@@ -12,12 +12,12 @@ from vscsihba.configfs.model import BackstoreSpec
 
 @dataclass(frozen=True, slots=True)
 class Backstore:
-    """A backstore of ours that exists in the kernel.
+    """A backstore of vscsihba in the kernel.
 
     Attributes:
-        spec: What it is.
+        spec: Its settings.
         index: N of its directory ``core/user_N``.
-        enabled: It works; False where its making was cut short.
+        enabled: Whether it works; False if its creation was cut short.
         uio: Device node of its ring, None while there is none.
     """
 
@@ -28,17 +28,17 @@ class Backstore:
 
     @property
     def name(self) -> str:
-        """Its directory's name."""
+        """The name of its directory."""
         return self.spec.name
 
 
 @dataclass(frozen=True, slots=True)
 class Lun:
-    """A LUN of ours that exists in the kernel.
+    """A LUN of vscsihba in the kernel.
 
     Attributes:
-        number: Of the LUN.
-        backstore: Name of what is behind it; None where its making was cut short.
+        number: Number of the LUN.
+        backstore: Name of its backstore; None if its creation was cut short.
         address: ``host:channel:target:lun`` as in ``/sys/bus/scsi/devices``, None without a SCSI device.
         disk: ``/dev/sdX``, None if it has none (yet).
         generic: ``/dev/sgN``, likewise.
@@ -52,19 +52,19 @@ class Lun:
 
     @property
     def complete(self) -> bool:
-        """It works: a backstore is behind it, and Linux has a SCSI device for it."""
+        """Whether it works: it has a backstore, and Linux has a SCSI device for it."""
         return self.backstore is not None and self.address is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Hba:
-    """An HBA of ours that exists in the kernel.
+    """An HBA of vscsihba in the kernel.
 
     Attributes:
         id: 0..255.
         luns: By number.
         host: N of ``/sys/class/scsi_host/hostN``, None where there is none.
-        complete: It works; False where its making was cut short.
+        complete: Whether it works; False if its creation was cut short.
     """
 
     id: int
@@ -75,12 +75,12 @@ class Hba:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What of ours was found in the kernel.
+    """All objects of vscsihba in the kernel.
 
     Attributes:
         backstores: By name.
         hbas: By id.
-        foreign: Ids whose WWN is taken by a target that is not ours.
+        foreign: Ids whose WWN belongs to a target of another program.
     """
 
     backstores: Mapping[str, Backstore] = field(default_factory=dict)

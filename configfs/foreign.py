@@ -1,6 +1,6 @@
-"""Others: what is in the kernel's target that is not ours, to be shown and never touched.
+"""Foreign objects: backstores and targets of other programs, such as targetcli and tcmu-runner.
 
-Plain reading: backstores of targetcli, tcmu-runner and whoever else, and the targets that show them.
+Only read, to show them; nothing here changes them.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ _NO_TARGETS: Final = frozenset({"core", "discovery_auth", "hba_info", "version",
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """An object of somebody else.
+class ForeignObject:
+    """A backstore or target of another program.
 
     Attributes:
-        kind: What it is.
+        kind: One of the two.
         name: Its directory below ``target/core`` or ``target``, such as ``fileio_0/disk1``.
-        text: More about it, for a person.
+        text: A description.
     """
 
     kind: Literal["backstore", "target"]
@@ -29,27 +29,27 @@ class Other:
     text: str
 
 
-def others() -> list[Other]:
-    """Return every object that is not ours, backstores first; nothing where no target module is loaded."""
+def foreign_objects() -> list[ForeignObject]:
+    """Return the objects of other programs, backstores first; none if no target module is loaded."""
     return [*_backstores(), *_targets()]
 
 
-def _backstores() -> Iterator[Other]:
+def _backstores() -> Iterator[ForeignObject]:
     for directory in sorted(paths.core().glob("*_*/*")):
         if directory.name in _NO_TARGETS or not (directory / "attrib").is_dir():
             continue
         if not observer.is_our_backstore(directory):
-            yield Other("backstore", f"{directory.parent.name}/{directory.name}", _about(directory))
+            yield ForeignObject("backstore", f"{directory.parent.name}/{directory.name}", _about(directory))
 
 
 def _about(directory: Path) -> str:
-    """Return what a backstore is made of, and whether it works."""
-    made_of = paths.read(directory / "attrib" / "dev_config") or paths.read(directory / "udev_path")
+    """Return the storage behind a backstore, and whether the backstore works."""
+    storage = paths.read(directory / "attrib" / "dev_config") or paths.read(directory / "udev_path")
     state = "" if paths.read_int(directory / "enable") == 1 else "not enabled"
-    return ", ".join(part for part in (made_of, state) if part)
+    return ", ".join(part for part in (storage, state) if part)
 
 
-def _targets() -> Iterator[Other]:
+def _targets() -> Iterator[ForeignObject]:
     for fabric in paths.entries(paths.CONFIGFS / "target"):
         if fabric.name in _NO_TARGETS or not fabric.is_dir():
             continue
@@ -59,4 +59,4 @@ def _targets() -> Iterator[Other]:
             if fabric == paths.loopback() and observer.hba(target) is not None:
                 continue
             luns = len(list(target.glob("tpgt_*/lun/lun_*")))
-            yield Other("target", f"{fabric.name}/{target.name}", f"{luns} LUN{'s' * (luns != 1)}")
+            yield ForeignObject("target", f"{fabric.name}/{target.name}", f"{luns} LUN{'s' * (luns != 1)}")
