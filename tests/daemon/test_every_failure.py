@@ -7,7 +7,6 @@ another life goes on.
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -20,6 +19,7 @@ import pytest
 
 from tests.daemon.fake_engines import FakeEngine, Hba
 from tests.daemon.test_service import World, said
+from tests.polling import poll
 from vscsihba import threads
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
@@ -207,12 +207,12 @@ class Rig:
         """Hold everything that tells what runs against what runs."""
         service = self.world.service
         hbas = self.world.supervisor.hbas
-        _until(lambda: not any(hba.failures for hba in hbas.values()))
+        poll(lambda: not any(hba.failures for hba in hbas.values()), limit=5, pause=0.001)
         assert [hba.failures for hba in hbas.values() if hba.failures] == []
         service.retry()
         status: Any = service.status()
         assert status["problems"] == []
-        _until(lambda: self._agrees(service.document))
+        poll(lambda: self._agrees(service.document), limit=5, pause=0.001)
         assert self.served() == self.told(service.document)
         assert load(self.world.folder / "run/running.json") == service.document
         assert read(service.show(), Path("/")) == service.document
@@ -244,14 +244,6 @@ def _plain(request: Any, tuning: Any) -> Any:
     """Return what matters of a LUN: a source's size may be more than the document says after a failure."""
     document = {key: value for key, value in request["document"].items() if key != "size"}
     return document, request["removable"], request["appearance"], tuning
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.001)
 
 
 def memory(size: str = "1MiB", **options: object) -> dict[str, object]:

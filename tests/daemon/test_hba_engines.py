@@ -3,13 +3,13 @@
 import errno
 import selectors
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from tests.daemon.fake_engines import LIMIT, Hba
+from tests.polling import wait_until
 from vscsihba.daemon import engine_pool
 from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.engine.owning.appearance import Tuning
@@ -34,13 +34,6 @@ def engines(hba: Hba) -> Iterator[HbaEngines]:
 
 def request(lun: int = 0) -> LunSpec:
     return LunSpec(lun, {"handler": "memory", "size": 1 << 20})
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_every_engine_knows_every_lun_and_its_owner_is_told_first(hba: Hba, engines: HbaEngines) -> None:
@@ -95,37 +88,37 @@ def test_a_dead_engine_is_replaced_and_told_everything(hba: Hba, engines: HbaEng
     for lun in range(3):
         engines.add(request(lun))
     hba.engines[0].die()
-    until(lambda: len(hba.engines) == 3 and hba.engines[2].known == {0, 1, 2})
+    wait_until(lambda: len(hba.engines) == 3 and hba.engines[2].known == {0, 1, 2})
     assert hba.engines[0].closed
     assert [engine.pid for engine in engines.engines] == [1, 2]
 
 
 def test_engines_that_die_again_and_again_are_replaced_again_and_again(hba: Hba, engines: HbaEngines) -> None:
     for number in range(10):
-        until(lambda number=number: len(hba.engines) == 2 + number)  # type: ignore[misc]
+        wait_until(lambda number=number: len(hba.engines) == 2 + number)  # type: ignore[misc]
         hba.engines[-1].die()
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
 
 
 def test_all_engines_dead_at_once(hba: Hba, engines: HbaEngines) -> None:
     engines.add(request(0))
     for engine in hba.engines[:2]:
         engine.die()
-    until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
+    wait_until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
 
 
 def test_an_engine_that_dies_while_it_is_asked_spoils_nothing(hba: Hba, engines: HbaEngines) -> None:
     hba.deadly = (0, "add_lun")
     engines.add(request(0))
     assert hba.engines[1].known == {0}
-    until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
+    wait_until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
 
 
 def test_a_death_that_is_noticed_by_who_asks_is_made_good_too(hba: Hba, engines: HbaEngines) -> None:
     for number in range(20):
         hba.living[0].die()
         engines.add(request(number))
-    until(lambda: len(hba.living) == 2 and all(engine.known == set(range(20)) for engine in hba.living))
+    wait_until(lambda: len(hba.living) == 2 and all(engine.known == set(range(20)) for engine in hba.living))
 
 
 def test_the_last_engine_that_dies_while_it_is_asked_is_an_error(hba: Hba) -> None:
@@ -134,7 +127,7 @@ def test_the_last_engine_that_dies_while_it_is_asked_is_an_error(hba: Hba) -> No
     hba.deadly = (0, "add_lun")
     with pytest.raises(HostError, match="every engine of HBA 3 ended meanwhile"):
         engines.add(request(0))
-    until(lambda: len(hba.living) == 1)
+    wait_until(lambda: len(hba.living) == 1)
     engines.add(request(0))
     assert hba.living[0].known == {0}
     engines.close()
@@ -145,19 +138,19 @@ def test_pauses_grow_with_deaths_and_begin_anew_after_a_steady_life(
 ) -> None:
     monkeypatch.setattr(engine_pool, "PAUSES", (0.0, 3600.0))
     hba.engines[0].die()
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
     hba.engines[1].die()
-    until(lambda: hba.engines[1].closed)
+    wait_until(lambda: hba.engines[1].closed)
     assert len(hba.living) == 1, "the second has to wait"
     hba.engines[2].since -= 2 * engine_pool.STEADY
     hba.engines[2].die()
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
 
 
 def test_a_start_that_fails_is_tried_again(hba: Hba, engines: HbaEngines) -> None:
     hba.cannot_start = ["no memory"] * 3
     hba.engines[0].die()
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
     assert hba.cannot_start == []
 
 
@@ -167,7 +160,7 @@ def test_a_start_that_the_machine_refuses_is_tried_again(
 ) -> None:
     hba.cannot_start = [error] * 3
     hba.engines[0].die()
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
     assert not hba.cannot_start
 
 
@@ -183,7 +176,7 @@ def test_watching_survives_that_no_descriptor_is_free(
 
     monkeypatch.setattr(selectors, "DefaultSelector", selector)
     hba.engines[0].die()
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
     assert not left
     assert engines._pool._watcher._died is end_process
 
@@ -205,8 +198,8 @@ def test_what_could_not_be_served_at_first_is_served_later(hba: Hba) -> None:
     assert engines.failures == {1: "no such file"}
     assert hba.linked == {0}
     hba.refuse.clear()
-    until(lambda: hba.linked == {0, 1})
-    until(lambda: engines.failures == {})
+    wait_until(lambda: hba.linked == {0, 1})
+    wait_until(lambda: engines.failures == {})
     engines.close()
 
 
@@ -238,7 +231,7 @@ def test_more_engines_than_can_be_started_stay_as_many_as_before(hba: Hba, engin
     with pytest.raises(HostError, match="no memory"):
         engines.set_size(3)
     assert engines.size == 2
-    until(lambda: len(hba.living) == 2)
+    wait_until(lambda: len(hba.living) == 2)
 
 
 def test_growing_is_the_owners_and_everybody_is_told(hba: Hba, engines: HbaEngines) -> None:
@@ -287,12 +280,12 @@ def test_an_engine_that_dies_while_another_one_hangs_in_a_change_is_replaced_at_
     change.start()
     assert hanging.wait(LIMIT)
     first.die()
-    until(lambda: len(hba.living) == 2 and hba.living[1].known == {0})
+    wait_until(lambda: len(hba.living) == 2 and hba.living[1].known == {0})
     assert engines.engines == hba.living
     assert change.is_alive()
     go.set()
     change.join(LIMIT)
-    until(lambda: [engine.known for engine in hba.living] == [{0, 1}, {0, 1}])
+    wait_until(lambda: [engine.known for engine in hba.living] == [{0, 1}, {0, 1}])
     assert set(engines.requests) == {0, 1}
     engines.remove(0, force=False)
     assert [engine.known for engine in hba.living] == [{1}, {1}]
@@ -324,8 +317,8 @@ def test_engines_are_not_replaced_while_their_number_changes(
     change.start()
     assert hanging.wait(LIMIT)
     first.die()
-    until(lambda: len(asked) > 2)
+    wait_until(lambda: len(asked) > 2)
     assert len(hba.engines) == 2
     go.set()
     change.join(LIMIT)
-    until(lambda: len(hba.living) == 1)
+    wait_until(lambda: len(hba.living) == 1)

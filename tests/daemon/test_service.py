@@ -3,14 +3,14 @@
 import errno
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from tests.daemon.fake_engines import LIMIT, Hba
+from tests.daemon.fake_engines import Hba
+from tests.polling import wait_until
 from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
@@ -75,13 +75,6 @@ def said(_report: object) -> None:
 
 def kinds(told: Any) -> list[str]:
     return [step["kind"] for step in told["changes"]]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_planning_changes_nothing_and_applying_does(world: World) -> None:

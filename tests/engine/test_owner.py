@@ -7,7 +7,7 @@ import pytest
 
 from vscsihba import configfs
 from vscsihba.control import ControlServer
-from vscsihba.control.server import Progress
+from vscsihba.control.server import ProgressCallback
 from vscsihba.engine.owner import Action, act
 from vscsihba.errors import HostError, InUseError, UsageError
 
@@ -20,7 +20,7 @@ class Engine:
         self._owned = set(owned)
         self.server = ControlServer(run / "hba3" / f"engine-{number}.control", {"act": self._act})
 
-    def _act(self, lun: int, progress: Progress, **asked: Any) -> object:
+    def _act(self, lun: int, progress: ProgressCallback, **asked: Any) -> object:
         self.asked.append(asked)
         if lun not in self._owned:
             self._owned.add(lun)  # as if it were handed over meanwhile

@@ -12,6 +12,7 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from tests.engine.rig import rw10
 from tests.engine.stuck import gate_of, stuck_document
+from tests.polling import wait_until
 from vscsihba import configfs
 from vscsihba.control import call
 from vscsihba.engine import target as target_module
@@ -256,23 +257,14 @@ def test_an_engine_ends_though_another_changes_the_hba_for_ever(
     assert not list((run / "hba3").glob("*.sock"))
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Try again while the balancer tries the same at this moment."""
-    for _ in range(1000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never was so")
-
-
 def test_what_opens_after_the_end_is_closed_again(target: Target) -> None:
     target.add(LunSpec(0, {"handler": "memory", "size": MiB, "label": "one"}))
     lun = target._ownership.owned.pop(0)
     target._ownership.leaving = True
     lun.close()
-    until(lambda: target._ownership.take_over(0))
+    wait_until(lambda: target._ownership.take_over(0))
     assert not target._ownership.owned
-    until(lambda: target._ownership.reconcile({0}))
+    wait_until(lambda: target._ownership.reconcile({0}))
     assert not target._ownership.owned
 
 

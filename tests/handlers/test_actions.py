@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.handlers.mirror.test_mirror import eventually
+from tests.polling import wait_until
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.actions import ask, find, quiet
 from vscsihba.handlers.stack import Stack, build
@@ -134,9 +134,9 @@ def test_a_mirrors_legs_come_and_go_and_the_document_with_them(image: Path, tmp_
         return found["resync"] is None and all(leg["standing"] == "whole" for leg in found["legs"])
 
     with stack as disk:
-        eventually(equal)
+        wait_until(equal)
         assert ask(stack.layer("mirror"), "add_leg", {"leg": str(third)}) == 2
-        eventually(equal)
+        wait_until(equal)
         write(disk, 0, b"on three legs")
         ask(stack.layer("mirror"), "remove_leg", {"number": 0})
         changed = stack.document

@@ -15,7 +15,7 @@ def leave(**facts: object) -> None:
 
 
 def found() -> dict[str, Any]:
-    """Return the record, and make sure that the machine was booted since."""
+    """Return the record, and check that the machine has rebooted since."""
     facts: dict[str, Any] = json.loads(PATH.read_text())
     assert facts["boot_id"] != BOOT_ID.read_text(), "the machine was not booted again"
     return facts

@@ -2,10 +2,11 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.polling import wait_until
 
 UNIT = "vscsihba.service"
 PROGRAM = "/usr/local/bin/vscsihba"
@@ -14,7 +15,7 @@ LIMIT = 300.0
 
 
 def run(*words: str | Path, check: bool = True) -> str:
-    """Run a program and return its output; fail with all that it said if the exit code is not 0."""
+    """Run a program and return its output; fail with that output if the exit code is not 0."""
     done = subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, timeout=LIMIT, check=False
     )
@@ -23,14 +24,14 @@ def run(*words: str | Path, check: bool = True) -> str:
     return done.stdout
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition; fail with `what` and the service's log when it does not come true."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            log = run("journalctl", "--unit", UNIT, "--lines=60", "--no-pager", check=False)
-            raise AssertionError(f"not within {LIMIT:.0f} s: {what}\n{log}")
-        time.sleep(0.2)
+def wait_for_service(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition; fail with `what` and the service's log if it does not become true."""
+
+    def failure() -> str:
+        log = run("journalctl", "--unit", UNIT, "--lines=60", "--no-pager", check=False)
+        return f"{what}\n{log}"
+
+    wait_until(condition, failure, limit=LIMIT, pause=0.2)
 
 
 def main_pid() -> int:

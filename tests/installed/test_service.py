@@ -23,7 +23,7 @@ from tests.installed.service import (
     main_pid,
     run,
     running,
-    wait_until,
+    wait_for_service,
 )
 from vscsihba.engine.privileges import KEPT
 
@@ -41,7 +41,7 @@ DOCUMENT = {
     ],
 }
 SYS_ADMIN, SYS_MODULE, SYS_PTRACE = 21, 16, 19
-"""Capabilities of the service: configfs, modules, whose open files there are (linux/capability.h)."""
+"""Capabilities of the service: configfs, modules, open files of other processes (linux/capability.h)."""
 NEEDED = {
     *("cap_chown", "cap_dac_override", "cap_dac_read_search", "cap_fowner", "cap_ipc_lock", "cap_kill"),
     *("cap_setpcap", "cap_sys_admin", "cap_sys_module", "cap_sys_ptrace", "cap_sys_rawio"),
@@ -97,7 +97,7 @@ def test_the_service_can_do_little_more_than_it_needs() -> None:
     assert found["CapBnd"].bit_count() == len(listed)
 
 
-def test_what_serves_the_disks_can_do_less() -> None:
+def test_engines_have_fewer_privileges_than_the_service() -> None:
     assert len(engines()) == 3
     for pid in engines():
         found = confinement(pid)
@@ -110,7 +110,7 @@ def test_a_restart_of_the_service_leaves_a_mounted_disk_alone(mounted: Path) -> 
     (mounted / "file").write_bytes(CONTENT)
     run("systemctl", "restart", UNIT)
     assert main_pid() not in {0, before}
-    wait_until(running, "the service with all its disks")
+    wait_for_service(running, "the service with all its disks")
     run("sync", "--file-system", mounted)
     assert (mounted / "file").read_bytes() == CONTENT
 
@@ -118,7 +118,7 @@ def test_a_restart_of_the_service_leaves_a_mounted_disk_alone(mounted: Path) -> 
 def test_systemd_starts_a_service_again_that_was_killed(mounted: Path) -> None:
     before = main_pid()
     run("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
-    wait_until(lambda: main_pid() not in {0, before} and running(), "another service")
+    wait_for_service(lambda: main_pid() not in {0, before} and running(), "another service")
     (mounted / "more").write_bytes(CONTENT)
     run("sync", "--file-system", mounted)
     assert (mounted / "file").read_bytes() == CONTENT
@@ -130,12 +130,12 @@ def test_an_engine_that_is_killed_is_replaced(mounted: Path) -> None:
     os.kill(victim, signal.SIGKILL)
     (mounted / "again").write_bytes(CONTENT)
     run("sync", "--file-system", mounted)
-    wait_until(lambda: running() and len(engines()) == len(before), "another engine")
+    wait_for_service(lambda: running() and len(engines()) == len(before), "another engine")
     assert victim not in engines()
     assert (mounted / "again").read_bytes() == CONTENT
 
 
-def test_what_is_saved_is_left_for_the_next_boot(mounted: Path) -> None:
+def test_a_saved_document_is_left_for_the_next_boot(mounted: Path) -> None:
     run(PROGRAM, "save")
     digest = hashlib.sha256((mounted / "file").read_bytes()).hexdigest()
     record.leave(digest=digest, by_id=[lun["by_id"] for lun in luns()])

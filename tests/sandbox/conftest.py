@@ -1,4 +1,4 @@
-"""What every test of a running sandbox uses: an ordinary user, and the proof that nothing stays."""
+"""Fixtures of tests with a running sandbox: an ordinary user, and a check that nothing is left behind."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.ordinary import PROGRAM, OrdinaryUser, folders, processes, wait_until
+from tests.polling import poll
+from tests.sandbox.ordinary import PROGRAM, OrdinaryUser, folders, processes
 from vscsihba.errors import SandboxError
 from vscsihba.sandbox import kernels
 
@@ -27,7 +28,7 @@ def nothing_stays(linux_uml: None) -> Iterator[None]:
     """Fail a test that leaves a process or a folder."""
     before, running = folders(), processes()
     yield
-    gone = wait_until(lambda: not processes().keys() - running.keys() and folders() <= before)
+    gone = poll(lambda: not processes().keys() - running.keys() and folders() <= before, limit=60)
     assert gone, (processes(), folders() - before)
 
 
@@ -43,7 +44,7 @@ def homes() -> Iterator[Path]:
 
 @pytest.fixture
 def make_user(nothing_stays: None, homes: Path) -> MakeUser:
-    """Make an ordinary user whose programs are started by a wrapper."""
+    """Create ordinary users whose programs are started by a wrapper."""
 
     def make(wrapper: Sequence[str] = ()) -> OrdinaryUser:
         user = OrdinaryUser(Path(tempfile.mkdtemp(dir=homes)), wrapper)

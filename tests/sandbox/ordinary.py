@@ -1,4 +1,4 @@
-"""An ordinary user who starts the sandbox, and a look at what is left of it afterwards.
+"""An ordinary user that starts the sandbox, and a check for its leftovers.
 
 Root becomes the user 65534 for this; everybody else is one already. Knows processes and folders by
 their names, not how the sandbox makes them.
@@ -7,15 +7,14 @@ their names, not how the sandbox makes them.
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 PROGRAM: Final = Path(sys.executable).parent / "vscsihba"
 NOBODY: Final = "65534"
 LIMIT: Final = 180.0
-"""Seconds for one run, on a machine with a lot of other work."""
+"""Seconds for one run on a busy machine."""
 _FOLDERS: Final = (Path("/dev/shm"), Path("/tmp"), Path("/var/tmp"))
 _PREFIX: Final = "vscsihba-sandbox-"
 
@@ -82,7 +81,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def processes() -> dict[int, str]:
-    """Return the processes of this user's sandboxes by pid: janitors, kernels, and what kernels trace."""
+    """Return the processes of this user's sandboxes by pid: janitors, kernels, and their traced processes."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         if not _is_ours(path):
@@ -96,13 +95,3 @@ def processes() -> dict[int, str]:
         if (name.startswith("linux.uml") or "janitor.py" in words) and state not in ("Z", "X"):
             found[int(path.name)] = words or name
     return found
-
-
-def wait_until(holds: Callable[[], object], limit: float = 60.0) -> bool:
-    """Wait until something holds, and tell whether it does."""
-    deadline = time.monotonic() + limit
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

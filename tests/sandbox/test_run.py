@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import poll
 from tests.sandbox.conftest import MakeUser
-from tests.sandbox.ordinary import LIMIT, OrdinaryUser, processes, wait_until
+from tests.sandbox.ordinary import LIMIT, OrdinaryUser, processes
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -26,7 +27,7 @@ def test_an_ordinary_user_has_a_file_system_on_a_disk(user: OrdinaryUser) -> Non
 
 
 def test_input_output_and_exit_code_pass_through(user: OrdinaryUser) -> None:
-    """The input is longer than what may be under way at once."""
+    """The input is longer than the credit for input in flight."""
     data = os.urandom(300_000)
     done = user.run(
         "--", "sh", "-c", "sha256sum; head -c 500000 /dev/zero; echo told >&2; pwd >&2; exit 7", input=data
@@ -38,13 +39,13 @@ def test_input_output_and_exit_code_pass_through(user: OrdinaryUser) -> None:
     assert done.returncode == 7
 
 
-def test_input_that_nobody_reads_holds_nothing_up(user: OrdinaryUser) -> None:
+def test_input_that_is_not_read_delays_nothing(user: OrdinaryUser) -> None:
     done = user.run("--", "true", input=bytes(1 << 20))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_disks_of_a_document_and_files_of_a_folder(user: OrdinaryUser) -> None:
-    """Writes to a writable folder are seen on this machine, all others are not."""
+    """Only writes to a writable folder reach this machine."""
     folder = user.home / "out"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
@@ -137,7 +138,7 @@ def test_nothing_stays_after_a_kill(user: OrdinaryUser, seed: int) -> None:
     before = set(processes())
     words = ["--disk", "memory:16MiB", "--", "sh", "-c", "sleep 3"]
     with user.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: process.poll() is not None, chance.uniform(0.0, 7.0))
+        poll(lambda: process.poll() is not None, limit=chance.uniform(0.0, 7.0))
         victims = [process.pid, *sorted(set(processes()) - before)]
         victim = chance.choice([*victims[:3], chance.choice(victims)])
         try:

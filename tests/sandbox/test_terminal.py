@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sandbox.ordinary import LIMIT, OrdinaryUser, wait_until
+from tests.polling import poll, wait_until
+from tests.sandbox.ordinary import LIMIT, OrdinaryUser
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -45,15 +46,15 @@ class Tmux:
         self._tmux("send-keys", *keys)
 
     def screen(self) -> str:
-        """Return what is on the screen."""
+        """Return the text on the screen."""
         return self._tmux("capture-pane", "-p")
 
     def shows(self, text: str) -> bool:
         """Wait until a text is on the screen, and tell whether it is."""
-        return wait_until(lambda: text in self.screen(), LIMIT)
+        return poll(lambda: text in self.screen(), limit=LIMIT)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give the window another size."""
+        """Change the size of the window."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
     def is_there(self) -> bool:
@@ -94,11 +95,11 @@ def test_the_shell_is_a_shell(shell: Tmux) -> None:
     shell.keys("C-z")
     assert shell.shows("Stopped"), shell.screen()
     shell.keys("clear", "Enter")
-    assert wait_until(lambda: "Stopped" not in shell.screen(), LIMIT), shell.screen()
+    wait_until(lambda: "Stopped" not in shell.screen(), shell.screen, limit=LIMIT)
     shell.keys("fg", "Enter")
     assert shell.shows("sh -c"), shell.screen()
     shell.keys("C-c")
     shell.keys("echo ended with $?", "Enter")
     assert shell.shows("ended with 130"), shell.screen()
     shell.keys("exit 3", "Enter")
-    assert wait_until(lambda: not shell.is_there(), LIMIT), shell.screen()
+    wait_until(lambda: not shell.is_there(), shell.screen, limit=LIMIT)

@@ -1,17 +1,17 @@
-"""The Vagrant lane with other scripts in the place of inside.sh: what is told of a machine, what stays."""
+"""The Vagrant lane with test scripts instead of inside.sh: the report of a machine, and its leftovers."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vagrant.lane.virtual_machine import MachineResult, run_machine
 
+from tests.polling import wait_until
 from vagrant.lane import cli
-from vagrant.lane.machine import Outcome, run_machine
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
 
 LIMIT = 60.0
@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes 
 
 @pytest.fixture
 def script(tmp_path: Path) -> Callable[[str], Path]:
-    """Write what is run in the place of inside.sh: $1 is the work folder, $2 the machine, then the tests."""
+    """Write a script that replaces inside.sh: $1 is the work folder, $2 the machine, then the tests."""
 
     def write(lines: str) -> Path:
         path = tmp_path / "inside"
@@ -40,35 +40,28 @@ def works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {LIMIT:.0f} s: {what}"
-        time.sleep(0.05)
-
-
 @needs_root
-def test_what_a_machine_leaves(script: Callable[[str], Path], works: Path, tmp_path: Path) -> None:
+def test_results_of_a_machine(script: Callable[[str], Path], works: Path, tmp_path: Path) -> None:
     files = 'echo "$2 $3" >$work/closing; echo "3 up" >$work/times; echo x >$work/results/r.xml'
     inside = script(f"{files}; echo 0 >$work/code")
-    found = run_machine("6.1", ["tests/a"], tmp_path / "build", LIMIT, inside)
-    assert found == Outcome(0, ["linux-6.1 tests/a"], ["3 up"], None)
+    result = run_machine("6.1", ["tests/a"], tmp_path / "build", LIMIT, inside)
+    assert result == MachineResult(0, ["linux-6.1 tests/a"], ["3 up"], None)
     assert (tmp_path / "build/vm-results/vagrant-6.1/r.xml").read_text() == "x\n"
     assert not (tmp_path / "build/vagrant-logs").exists()
     assert list(works.iterdir()) == []
 
 
 @needs_root
-def test_a_test_that_fails_is_told_with_its_logs(
+def test_a_failed_machine_is_reported_with_its_logs(
     script: Callable[[str], Path], works: Path, tmp_path: Path
 ) -> None:
     inside = script(
         "echo '== 1 failed in 2s ==' >$work/closing; echo oops >$work/logs/console.log; echo 1 >$work/code"
     )
-    found = run_machine("6.1", [], tmp_path / "build", LIMIT, inside)
-    assert (found.code, found.closing) == (1, ["== 1 failed in 2s =="])
-    assert found.logs is not None
-    assert (found.logs / "console.log").read_text() == "oops\n"
+    result = run_machine("6.1", [], tmp_path / "build", LIMIT, inside)
+    assert (result.code, result.closing) == (1, ["== 1 failed in 2s =="])
+    assert result.logs is not None
+    assert (result.logs / "console.log").read_text() == "oops\n"
 
 
 @needs_root
@@ -81,14 +74,14 @@ def test_a_machine_that_ends_before_its_tests(
 @needs_root
 def test_the_time_limit(script: Callable[[str], Path], works: Path, tmp_path: Path) -> None:
     inside = script("echo stuck >$work/logs/console.log; sleep 1000")
-    found = run_machine("6.1", [], tmp_path / "build", 2, inside)
-    assert (found.code, found.closing) == (TIMED_OUT, [])
+    result = run_machine("6.1", [], tmp_path / "build", 2, inside)
+    assert (result.code, result.closing) == (TIMED_OUT, [])
     assert (tmp_path / "build/vagrant-logs/6.1/console.log").read_text() == "stuck\n"
     wait_until(lambda: not list(works.iterdir()), "an empty folder")
 
 
 NAP = f"1000.{os.getpid()}"
-"""How long the processes of BUSY sleep: what they are known by, whoever else runs this test."""
+"""Seconds that the processes of BUSY sleep, which identify those of this run."""
 BUSY = """
 mkdir $work/mnt && mount -t tmpfs lane-test $work/mnt
 ip link add lanetest0 type bridge
@@ -100,13 +93,13 @@ sleep {nap}
 RUN = """
 import sys
 from pathlib import Path
-from vagrant.lane.machine import run_machine
+from vagrant.lane.virtual_machine import run_machine
 run_machine("6.1", [], Path(sys.argv[1]), 1000, Path(sys.argv[2]))
 """
 
 
 def sleepers() -> list[str]:
-    """Return the processes of BUSY, whatever namespace they are in."""
+    """Return the processes of BUSY, in any namespace."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -155,9 +148,9 @@ def test_every_kernel_is_run_and_the_closing_lines_come_last(
 ) -> None:
     asked = []
 
-    def run(version: str, tests: list[str], build: Path, limit: float) -> Outcome:
+    def run(version: str, tests: list[str], build: Path, limit: float) -> MachineResult:
         asked.append((version, tests))
-        return Outcome(3 if version == "6.1" else 0, [f"=== {version} ==="], ["3 up"], None)
+        return MachineResult(3 if version == "6.1" else 0, [f"=== {version} ==="], ["3 up"], None)
 
     monkeypatch.setattr(cli, "run_machine", run)
     assert cli.main(["--", "tests/x", "-k", "y"]) == 3
@@ -174,9 +167,9 @@ def test_a_machine_is_kept_where_that_is_asked_for(
     monkeypatch.setenv("VM_KEEP", "")
     seen = []
 
-    def run(*_: object) -> Outcome:
+    def run(*_: object) -> MachineResult:
         seen.append(os.environ["VM_KEEP"])
-        return Outcome(0, [], [], None)
+        return MachineResult(0, [], [], None)
 
     monkeypatch.setattr(cli, "run_machine", run)
     assert cli.main(["--kernel", "6.1", *words]) == 0

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.vm.target import LIMIT, PROGRAM, Lun, wait_until
+from tests.polling import wait_until
+from tests.vm.target import LIMIT, PROGRAM, Lun
 
 VSCSIHBA = PROGRAM.with_name("vscsihba")
 SOCKET = Path("/run/vscsihba/control.sock")
@@ -54,7 +55,7 @@ class Service:
         """Start it, and wait until it answers."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen([VSCSIHBA, "daemon"], stdin=subprocess.DEVNULL, stderr=log)
-        wait_until(self.answers, "a service that answers", START_LIMIT)
+        wait_until(self.answers, "a service that answers", limit=START_LIMIT)
 
     def answers(self) -> bool:
         """Tell whether it answers; it must not have ended."""

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from tests.polling import wait_until
 
 T = TypeVar("T")
 
@@ -24,16 +26,6 @@ CONFIGFS = Path("/sys/kernel/config/target")
 READY = re.compile(r"id=(?P<hba>\d+) lun=(?P<lun>\d+) (?P<node>/dev/\S+) (?P<size>\S+ \S+) (?P<image>.+)")
 KERNEL_LINES = 60
 MARK = "vscsihba test:"
-
-
-def wait_until(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T:
-    """Return the condition's first true value; fail with `what` when there is none within `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit:.0f} s: {what}")
-        time.sleep(0.05)
-    return value
 
 
 def mark_kernel_log(text: str) -> None:

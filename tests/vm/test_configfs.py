@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from statistics import median
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.minimal_ring import MinimalRing
 from vscsihba.configfs import (
@@ -127,13 +127,6 @@ def left_behind(*words: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def wait_until(condition: Callable[[], bool], limit: float = 60) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_life_of_a_disk_call_by_call() -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm import sticking
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.counter import Counter
 from tests.vm.fio import Fio
 from tests.vm.shell import run
-from tests.vm.target import Target, wait_until
+from tests.vm.target import Target
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.uio import Uio, discover
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import Serve
 from tests.vm.shell import checksum, mounted, partition, run, settle
-from tests.vm.target import target_objects, wait_until
+from tests.vm.target import target_objects
 
 MiB = 1 << 20
 Image = Callable[..., Path]

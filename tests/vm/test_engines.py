@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import Serve
 from tests.vm.counter import Counter
 from tests.vm.fio import Fio
 from tests.vm.shell import SOAK, run
-from tests.vm.target import Lun, Target, wait_until
+from tests.vm.target import Lun, Target
 
 ON_TWO_PROCESSORS = pytest.mark.qemu("engines take over from each other on two processors")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.fio import Fio
 from tests.vm.shell import run
-from tests.vm.target import wait_until
 
 SIZE = 48 << 20
 VSCSIHBA = str(Path(sys.executable).parent / "vscsihba")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import Serve
 from tests.vm.shell import checksum, mounted, run, settle
-from tests.vm.target import PROGRAM, Lun, wait_until
+from tests.vm.target import PROGRAM, Lun
 
 MiB = 1 << 20
 HOSTS = Path("/sys/bus/pseudo/drivers/scsi_debug")

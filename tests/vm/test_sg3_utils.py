@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.shell import run
-from tests.vm.target import Lun, Target, wait_until
+from tests.vm.target import Lun, Target
 
 MiB = 1 << 20
 SIZE = 32 * MiB

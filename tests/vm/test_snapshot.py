@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.shell import checksum, mounted, run
-from tests.vm.target import Lun, wait_until
+from tests.vm.target import Lun
 
 SIZE = 128 << 20
 VSCSIHBA = str(Path(sys.executable).parent / "vscsihba")

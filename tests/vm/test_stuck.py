@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm import sticking
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.fio import Fio
 from tests.vm.sg_io import Told, send
 from tests.vm.shell import SOAK, run
-from tests.vm.target import Lun, Target, wait_until
+from tests.vm.target import Lun, Target
 
 ON_TWO_PROCESSORS = pytest.mark.qemu("resets race with commands on two processors")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import Serve
 from tests.vm.sg_io import Told, send
 from tests.vm.shell import run
-from tests.vm.target import Lun, kernel_messages, wait_until
+from tests.vm.target import Lun, kernel_messages
 
 MiB = 1 << 20
 BLOCKS = 1 << 40

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import Serve
 from tests.vm.shell import mounted, run
-from tests.vm.target import target_objects, wait_until
+from tests.vm.target import target_objects
 from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.stack import build
 from vscsihba.hba import Management, Task, VirtualHba

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.conftest import Serve
 from tests.vm.shell import mounted, run
-from tests.vm.target import CONFIGFS, PROGRAM, Target, target_objects, wait_until
+from tests.vm.target import CONFIGFS, PROGRAM, Target, target_objects
 from vscsihba.configfs import wwn_of
 
 MiB = 1 << 20

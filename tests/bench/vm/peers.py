@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.vm.tcm_loop import backstore, linked
-from tests.vm.target import Target, wait_until
+from tests.polling import wait_until
+from tests.vm.target import Target
 
 MODULES = ("nbd", "loop", "target_core_file", "target_core_user", "tcm_loop")
 NBD_PLUGIN = Path(__file__).with_name("nbd_plugin.py")

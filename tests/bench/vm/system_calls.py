@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.bench.vm.peers import Contestant
 from tests.bench.vm.workload import Workload, fio
-from tests.vm.target import wait_until
+from tests.polling import wait_until
 
 
 def count(contestant: Contestant, workload: Workload, seconds: float, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial, partialmethod
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from tests.engine.rig import rw10
 from tests.engine.stuck import gate_of, stuck_document
+from tests.polling import wait_until
 from vscsihba import configfs
 from vscsihba.configfs import observer, paths
 from vscsihba.engine.owning import owned_lun, ownership
@@ -282,19 +282,12 @@ def test_a_lun_whose_storage_hangs_keeps_no_other_from_moving(
             rings[0].submit(rw10(0x2A, 0, 1), data_out=bytes(512))
         assert writing.wait(60)
         assert engine.ownership.reconcile(set())
-        wait_for(lambda: other.ownership.take_over(1))
+        wait_until(lambda: other.ownership.take_over(1))
         assert not other.ownership.reconcile({0, 1}), "two owners would be one too many"
     finally:
         gate.set()
     engine.ownership.wait_for_releases()
     assert other.ownership.reconcile({0, 1})
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_an_empty_hba_goes_with_its_last_engine_only(make: Make, kernel: FakeConfigfs, image: Path) -> None:
@@ -434,14 +427,7 @@ def failing(engine: Luns, lun: int, error: Exception) -> None:
     served = engine.ownership.owned[lun].served
     assert served is not None
     engine.ownership._pump.calls.post(partial(served._fail, error))
-    until(lambda: engine.ownership.owned[lun].failed)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: engine.ownership.owned[lun].failed)
 
 
 def test_a_lun_that_fails_is_opened_again_and_the_others_stay(
@@ -460,7 +446,9 @@ def test_a_lun_that_fails_is_opened_again_and_the_others_stay(
     engine.ownership.reconcile({0, 1})
     assert engine.ownership.owned[0] is first, "not at once: it may fail again and again"
     monkeypatch.setattr(ownership, "RETRY", 0.0)
-    until(lambda: engine.ownership.reconcile({0, 1}) and engine.ownership.owned.get(0) not in (None, first))
+    wait_until(
+        lambda: engine.ownership.reconcile({0, 1}) and engine.ownership.owned.get(0) not in (None, first)
+    )
     assert engine.ownership.owned[1] is other
     assert not engine.ownership.failing
     answers = [rings[-1].wait(rings[-1].submit(rw10(0x28, 0, 1), data_in=512)) for _ in range(4)]
@@ -520,7 +508,7 @@ def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_wait
 
     monkeypatch.setattr(owned_lun.OwnedLun, "open", slow)
     second.ownership.changed = told.set
-    until(lambda: second.ownership.reconcile({0, 1}) and 1 in second.ownership.owned)
+    wait_until(lambda: second.ownership.reconcile({0, 1}) and 1 in second.ownership.owned)
     assert second.ownership.busy == {0}
     assert second.ownership.reconcile({0, 1}), "it is not opened a second time"
     told.clear()

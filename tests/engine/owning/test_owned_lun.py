@@ -6,8 +6,7 @@ The kernel's half is a loopback.
 import errno
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, rw10, triple
 from tests.engine.stuck import gate_of, stuck_document
+from tests.polling import wait_until
 from vscsihba import configfs
 from vscsihba.engine.owning import owned_lun as module
 from vscsihba.engine.owning.appearance import Appearance
@@ -83,13 +83,6 @@ def disk(tmp_path: Path) -> Document:
     return str(tmp_path / "a.img")
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def use(kernel: Kernel) -> None:
     """Write and read; a new owner may have a unit attention to tell."""
     for cdb, data_out, data_in in ((rw10(0x2A, 0, 1), b"x" * 512, 0), (rw10(0x28, 0, 1), b"", 512)):
@@ -129,15 +122,15 @@ def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
         threads = threading.active_count()
         kernel.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [write])
         assert kernel.loopback.wait(write).status == CHECK_CONDITION
-        wait_for(lambda: not first.answers)
+        wait_until(lambda: not first.answers)
         first.close(patience=0)
         assert "its storage does not answer" in caplog.text
         assert not second.open(), "two owners would be one too many"
         gate.set()
-        wait_for(second.open)
+        wait_until(second.open)
         assert first.served is None
         second.close()
-        wait_for(lambda: threading.active_count() < threads)
+        wait_until(lambda: threading.active_count() < threads)
 
 
 def test_what_a_unit_keeps_is_found_by_the_serial_number_that_is_wanted(
@@ -329,7 +322,7 @@ def test_a_last_flush_that_does_not_return_is_not_waited_for(
         assert not first.ended
         assert not second.open()
         gate.set()
-        wait_for(second.open)
+        wait_until(second.open)
         assert first.ended
         second.close()
 
@@ -347,7 +340,7 @@ def test_an_action_that_does_not_end_is_not_waited_for(
         with actions._idle:
             actions._running -= 1
             actions._idle.notify_all()
-        wait_for(lambda: first.ended)
+        wait_until(lambda: first.ended)
 
 
 def test_without_another_thread_a_lun_is_closed_all_the_same(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, TASK_ABORTED, Rig, rw10, triple
 from tests.engine.slow import FLUSH, Held, Slow, slow_rig
+from tests.polling import wait_until
 from vscsihba.block import Views
 from vscsihba.errors import HostError
 from vscsihba.scsi import Asc
@@ -150,17 +151,10 @@ def test_a_reset_waits_for_storage_if_done_would_be_a_lie(
         data_out = NEW if verb == "write" else b""
         tag = begin(rig, handler, cdb, data_out=data_out, data_in=512 * (verb == "read"))
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [tag])
-        wait_for_line(caplog, "LOGICAL UNIT RESET waits for ")
+        wait_until(lambda: "LOGICAL UNIT RESET waits for " in caplog.text, lambda: caplog.text)
         assert tag not in rig.loopback.answers
         handler.gate.set()
         assert rig.loopback.wait(tag).status == GOOD
-
-
-def wait_for_line(caplog: pytest.LogCaptureFixture, text: str) -> None:
-    deadline = time.monotonic() + 60
-    while text not in caplog.text:
-        assert time.monotonic() < deadline, caplog.text
-        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -172,10 +166,7 @@ def test_an_aborted_command_goes_no_further_once_it_is_given_up() -> None:
         handler.gate.set()
         assert rig.read(0, 1).data == bytes(512)
         assert rig.loopback.outstanding == 0
-        deadline = time.monotonic() + 60
-        while rig.served.busy:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not rig.served.busy)
         assert handler.written == 0
 
 

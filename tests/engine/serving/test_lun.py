@@ -3,8 +3,7 @@
 import errno
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
 from tests.engine.serving.test_aborts import time_for_the_pump
 from tests.engine.slow import FLUSH, Held, slow_rig
+from tests.polling import wait_until
 from vscsihba import scsi
 from vscsihba.errors import RingCorruptError
 from vscsihba.loopback import Loopback
@@ -133,16 +133,9 @@ def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_
         assert handler.flushing.wait(10)
         monkeypatch.setattr(rig.loopback.transport, "complete", refuse)
         handler.gate.set()
-        wait_for(lambda: rig.failures)
+        wait_until(lambda: rig.failures)
         assert flush not in rig.loopback.answers
     assert rig.failures == ["lun 0: the ring is not what it was"]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_trace_tells_of_every_command() -> None:

@@ -15,6 +15,7 @@ from hypothesis.stateful import precondition, rule
 
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.places import MEMORY_DIRECTORY
+from tests.polling import wait_until
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
@@ -28,14 +29,6 @@ from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 SIZE = 320 * KIB
 CONTENT = bytes(range(1, 201)) * (SIZE // 200 + 1)
 PATIENCE = 20
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, but not for ever."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.002)
 
 
 def leg(directory: Path, name: str) -> dict[str, object]:
@@ -111,7 +104,7 @@ class MirrorModel(DiskModel):
     @rule()
     def wait_until_equal(self) -> None:
         self.mend()
-        eventually(lambda: whole_again(self.disk))
+        wait_until(lambda: whole_again(self.disk))
 
     def teardown(self) -> None:
         if self.stack is not None:
@@ -145,13 +138,13 @@ def content(directory: Path, name: str, size: int = SIZE) -> bytes:
 def test_the_first_leg_has_the_data(images: Path) -> None:
     with build(mirror(images, "a", "b", "c")) as disk:
         assert read(disk, 0, SIZE) == CONTENT[:SIZE]
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert content(images, "a") == content(images, "b") == content(images, "c") == CONTENT[:SIZE]
 
 
 def test_a_closed_mirror_needs_no_copying(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         write(disk, 0, b"new")
     with build(mirror(images)) as disk:
         assert whole(disk)
@@ -163,7 +156,7 @@ def test_holes_stay_holes(images: Path) -> None:
     os.truncate(images / "a.img", 1 << 20)
     os.truncate(images / "b.img", 1 << 20)
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert (images / "b.img").stat().st_blocks * 512 == MARK
 
 
@@ -208,7 +201,7 @@ def test_one_at_a_time(images: Path) -> None:
 
 def test_a_leg_that_fails_is_dropped_and_reported(images: Path, caplog: pytest.LogCaptureFixture) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         (images / "b.fail").touch()
         write(disk, 0, b"goes on")
         assert standings(disk) == "wg"
@@ -223,7 +216,7 @@ def test_a_leg_that_fails_is_dropped_and_reported(images: Path, caplog: pytest.L
 
 def test_what_a_leg_missed_is_copied_and_nothing_else(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     (images / "b.fail").touch()
     with build(mirror(images)) as disk:
         write(disk, 70000, b"missed")
@@ -234,7 +227,7 @@ def test_what_a_leg_missed_is_copied_and_nothing_else(images: Path) -> None:
         file.write(b"????")
     (images / "b.fail").unlink()
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert content(images, "b")[70000:70006] == b"missed"
     # Where nothing was missed nothing is copied, even if somebody tampered with it.
     assert content(images, "b")[-4:] == b"????"
@@ -243,7 +236,7 @@ def test_what_a_leg_missed_is_copied_and_nothing_else(images: Path) -> None:
 @pytest.mark.parametrize("verb", ["read", "flush", "write_zeroes"])
 def test_any_verb_that_fails_drops_a_leg(images: Path, verb: str) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         (images / "a.fail").touch()
         if verb == "read":
             assert read(disk, 0, 100) == CONTENT[:100]
@@ -256,7 +249,7 @@ def test_any_verb_that_fails_drops_a_leg(images: Path, verb: str) -> None:
 
 def test_when_all_fail_the_request_fails_and_no_leg_is_dropped(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         for name in "ab":
             (images / f"{name}.fail").touch()
         for attempt in (lambda: write(disk, 0, b"x"), lambda: read(disk, 0, 1), disk.flush):
@@ -265,13 +258,13 @@ def test_when_all_fail_the_request_fails_and_no_leg_is_dropped(images: Path) -> 
         assert standings(disk) == "ww"
         for name in "ab":
             (images / f"{name}.fail").unlink()
-        eventually(lambda: whole_again(disk))
+        wait_until(lambda: whole_again(disk))
         assert read(disk, 0, 100) == CONTENT[:100]
 
 
 def test_the_only_leg_with_the_data_has_to_be_there(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         (images / "b.fail").touch()
         write(disk, 0, b"only here")
     (images / "a.img").rename(images / "away.img")
@@ -286,24 +279,24 @@ def test_the_only_leg_with_the_data_has_to_be_there(images: Path) -> None:
 
 def test_a_missing_leg_is_done_without_and_comes_back(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     (images / "b.img").rename(images / "away.img")
     with build(mirror(images, retry=0.01)) as disk:
         assert standings(disk) == "wg"
         write(disk, 0, b"missed")
         (images / "away.img").rename(images / "b.img")
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert content(images, "b")[:6] == b"missed"
 
 
 def test_another_medium_in_place_of_a_leg_is_written_as_a_whole(images: Path) -> None:
     (images / "link.img").symlink_to(images / "b.img")
     with build(mirror(images, "a", "link")) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     (images / "link.img").unlink()
     (images / "link.img").symlink_to(images / "c.img")
     with build(mirror(images, "a", "link")) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert content(images, "c") == CONTENT[:SIZE]
 
 
@@ -335,7 +328,7 @@ def test_a_leg_that_hangs_is_dropped_in_time(images: Path, hanging: threading.Ev
     document = mirror(images, timeout=1.0)
     document["legs"] = [leg(images, "a"), {"handler": "hanging", "next": str(images / "b.img")}]
     with build(document, registry=WithHanging()) as disk:
-        eventually(lambda: whole_again(disk))
+        wait_until(lambda: whole_again(disk))
         hanging.clear()
         write(disk, 0, b"goes on")
         assert standings(disk) == "wg"
@@ -343,7 +336,7 @@ def test_a_leg_that_hangs_is_dropped_in_time(images: Path, hanging: threading.Ev
         assert not handler_of(disk)._members.admit(handler_of(disk)._members.legs[1])
         write(disk, 0, b"and on and on")
         hanging.set()
-        eventually(lambda: whole_again(disk))
+        wait_until(lambda: whole_again(disk))
     assert content(images, "b")[:13] == b"and on and on"
 
 
@@ -352,12 +345,12 @@ def test_a_leg_that_hangs_is_dropped_in_time(images: Path, hanging: threading.Ev
 
 def test_legs_come_and_go_while_the_disk_is_used(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         handler = handler_of(disk)
         added = handler.add_leg(build(leg(images, "c")))
         assert added == 2
         write(disk, 5, b"meanwhile")
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         with pytest.raises(UsageError, match="part of the mirror already"):
             handler.add_leg(build(leg(images, "c")))
         handler.remove_leg(0)
@@ -373,7 +366,7 @@ def test_legs_come_and_go_while_the_disk_is_used(images: Path) -> None:
 
 def test_the_last_leg_with_the_data_stays(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         (images / "b.fail").touch()
         write(disk, 0, b"x")
         with pytest.raises(UsageError, match="the only one that has all the data"):
@@ -399,7 +392,7 @@ def test_a_small_leg_grows_if_it_can(images: Path) -> None:
     os.truncate(images / "c.img", 4096)
     with build(mirror(images)) as disk:
         handler_of(disk).add_leg(build(leg(images, "c")))
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert content(images, "c") == CONTENT[:SIZE]
 
 
@@ -408,7 +401,7 @@ def test_a_small_leg_grows_if_it_can(images: Path) -> None:
 
 def test_a_damaged_map_means_copying_all(images: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     state = images / "mirror.state"
     damaged = bytearray(state.read_bytes())
     damaged[8192 + 100] ^= 1
@@ -416,7 +409,7 @@ def test_a_damaged_map_means_copying_all(images: Path) -> None:
     (images / "b.img").write_bytes(bytes(SIZE))
     with build(mirror(images)) as disk:
         assert read(disk, 0, SIZE) == CONTENT[:SIZE]
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     assert content(images, "b") == CONTENT[:SIZE]
 
 
@@ -435,7 +428,7 @@ def test_damaged_headers_are_told(images: Path) -> None:
 def test_idle_regions_are_forgotten(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         state = handler_of(disk)._members.state
         write(disk, 0, b"x")
         for later, dirty in ((1, None), (6, {0}), (12, set()), (18, set())):
@@ -463,7 +456,7 @@ def test_reads_are_spread(images: Path) -> None:
         for name in "ab"
     ]
     with build(document) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     with build(document) as disk:
         for offset in range(0, 4 << 20, 65536):
             read(disk, offset, 512)
@@ -475,7 +468,7 @@ def test_inline_reads_come_from_a_leg(images: Path) -> None:
     document = mirror(images)
     document["legs"] = [str(images / f"{name}.img") for name in "ab"]
     with build(document) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         inline = disk.inline
         assert inline.write is None
         assert inline.read is not None
@@ -509,10 +502,10 @@ def test_power_cut_leaves_what_flushes_promised_and_legs_become_equal(
             (directory / f"{leg_name}.img").write_bytes(CONTENT[:SIZE])
         document = mirror(directory, overwrite=True)
         with build(document) as disk:
-            eventually(lambda: whole(disk))
+            wait_until(lambda: whole(disk))
         cut_power(directory, document, Promises(CONTENT[:SIZE]), todo, lasts=lasts, seed=seed)
         with build(document) as disk:
-            eventually(lambda: whole(disk))
+            wait_until(lambda: whole(disk))
         assert content(directory, "a") == content(directory, "b")
 
 
@@ -530,7 +523,7 @@ SCRIPT = [
 
 def test_kill_at_every_call_loses_nothing_that_was_acknowledged(images: Path, tmp_path: Path) -> None:
     with build(mirror(images)) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
     at, came_so_far = 0, True
     while came_so_far:
         where = tmp_path / str(at)
@@ -538,10 +531,10 @@ def test_kill_at_every_call_loses_nothing_that_was_acknowledged(images: Path, tm
         for path in images.glob("[ab].img"):
             shutil.copy(path, where)
         with build(mirror(where)) as disk:
-            eventually(lambda: whole(disk))
+            wait_until(lambda: whole(disk))
         came_so_far = kill(mirror, where, Promises(CONTENT[:SIZE]), SCRIPT, at)
         with build(mirror(where)) as disk:
-            eventually(lambda: whole(disk))
+            wait_until(lambda: whole(disk))
         assert content(where, "a") == content(where, "b")
         shutil.rmtree(where)
         at += 1

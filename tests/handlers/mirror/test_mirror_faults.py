@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.handlers.crash import Life, Promises, Step, live, steps
-from tests.handlers.mirror.test_mirror import CONTENT, SIZE, content, eventually, whole
+from tests.handlers.mirror.test_mirror import CONTENT, SIZE, content, whole
 from tests.handlers.places import MEMORY_DIRECTORY
+from tests.polling import wait_until
 from vscsihba.handlers.mirror import state as mirror_state
 from vscsihba.handlers.mirror.sync import Synchroniser
 from vscsihba.handlers.stack import Document, build
@@ -46,7 +47,7 @@ def made(legs: int = 2) -> Iterator[tuple[Path, Document]]:
             (directory / leg).write_bytes(CONTENT[:SIZE] if leg == LEGS[0] else bytes(SIZE))
         document = plain_mirror(directory, legs)
         with build(document) as disk:
-            eventually(lambda: whole(disk))
+            wait_until(lambda: whole(disk))
         yield directory, document
 
 
@@ -60,7 +61,7 @@ def without_copying() -> Iterator[None]:
 def demand_equal(directory: Path, document: Document, promises: Promises, legs: int = 2) -> None:
     """Let everything be made equal, and compare the legs with what was promised and with each other."""
     with build(document) as disk:
-        eventually(lambda: whole(disk))
+        wait_until(lambda: whole(disk))
         promises.check(read(disk, 0, SIZE))
     for name in LEGS[:legs]:
         promises.check((directory / name).read_bytes()[:SIZE])

@@ -19,7 +19,6 @@ from tests.handlers.mirror.test_mirror import (
     PATIENCE,
     SIZE,
     content,
-    eventually,
     handler_of,
     mirror,
     standings,
@@ -27,6 +26,7 @@ from tests.handlers.mirror.test_mirror import (
     whole_again,
 )
 from tests.handlers.mirror.test_mirror_faults import plain_mirror, without_copying
+from tests.polling import wait_until
 from vscsihba.block import Extent, ExtentStatus
 from vscsihba.config.stacks import canonical
 from vscsihba.errors import HostError, UsageError
@@ -51,7 +51,7 @@ def disk(tmp_path: Path) -> Path:
     (tmp_path / "a.img").write_bytes(A)
     (tmp_path / "b.img").write_bytes(bytes(SIZE))
     with build(plain_mirror(tmp_path)) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     return tmp_path
 
 
@@ -81,7 +81,7 @@ def test_a_mark_lies_behind_the_data_at_the_end(tmp_path: Path, size: int) -> No
         (tmp_path / f"{name}.img").write_bytes(A[:size] if name == "a" else bytes(size))
     with build(plain_mirror(tmp_path)) as made:
         assert made.geometry.size == size
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     for name in "ab":
         found = (tmp_path / f"{name}.img").read_bytes()
         assert len(found) == length_with_mark(size)
@@ -128,7 +128,7 @@ def test_a_nested_mirror_has_marks_of_both(tmp_path: Path) -> None:
     }
     for _ in range(2):
         with build(document) as made:
-            eventually(lambda: whole(made))
+            wait_until(lambda: whole(made))
             assert read(made, 0, SIZE) == A
     assert content(tmp_path, "b") == content(tmp_path, "c") == A
 
@@ -148,7 +148,7 @@ def test_empty_legs_that_cannot_grow_make_a_smaller_disk(tmp_path: Path) -> None
         (tmp_path / f"{name}.img").write_bytes(bytes(SIZE))
     with without_growing(), build(plain_mirror(tmp_path)) as made:
         assert made.geometry.size == SIZE - MARK
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert (tmp_path / "a.img").stat().st_size == SIZE
 
 
@@ -182,7 +182,7 @@ def test_an_empty_file_in_the_place_of_a_leg_is_written_as_a_whole(disk: Path) -
         for offset in range(0, SIZE, 64 * KIB):
             assert read(made, offset, 512) == A[offset : offset + 512]
     with build(plain_mirror(disk)) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(disk, "b") == A
 
 
@@ -194,7 +194,7 @@ def test_data_of_somebody_else_in_the_place_of_a_leg_is_kept_until_that_is_said(
         write(made, 0, b"goes on")
         assert content(disk, "b").startswith(b"somebody else's")
         handler_of(made).overwrite(1)
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
         with pytest.raises(UsageError, match=r"leg 1 .* is in use"):
             handler_of(made).overwrite(1)
     assert content(disk, "b") == content(disk, "a")
@@ -206,7 +206,7 @@ def test_a_leg_of_another_mirror_is_never_written(disk: Path, tmp_path: Path) ->
     for name in "ab":
         (other / f"{name}.img").write_bytes(b"x" * SIZE if name == "a" else bytes(SIZE))
     with build(plain_mirror(other)) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     foreign = (other / "b.img").read_bytes()
     (disk / "b.img").write_bytes(foreign)
     with build(plain_mirror(disk)) as made:
@@ -227,7 +227,7 @@ def test_an_older_copy_of_a_leg_is_written_as_a_whole(disk: Path) -> None:
     with without_copying(), build(plain_mirror(disk)) as made:
         assert standings(made) == "wb"
     with build(plain_mirror(disk)) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(disk, "b")[1000:1030] == b"written after the copy was mad"
 
 
@@ -274,13 +274,13 @@ def test_of_a_leg_and_its_older_copy_the_leg_takes_part(disk: Path) -> None:
 
 def test_a_leg_that_was_exchanged_while_it_was_gone(disk: Path) -> None:
     with build({**mirror(disk), "retry": 0}) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
         (disk / "b.fail").touch()
         write(made, 0, b"missed")
         (disk / "b.img").unlink()
         (disk / "b.img").write_bytes(bytes(SIZE))
         (disk / "b.fail").unlink()
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
     assert content(disk, "b") == content(disk, "a")
 
 
@@ -288,12 +288,12 @@ def test_a_leg_that_was_removed_has_no_mark_and_comes_back_only_if_that_is_said(
     with build(plain_mirror(disk)) as made:
         handler_of(made).remove_leg(1)
         write(made, 0, b"without it")
-        eventually(lambda: mark_of(disk / "b.img") is None)
+        wait_until(lambda: mark_of(disk / "b.img") is None)
         again = build(str(disk / "b.img"))
         with pytest.raises(UsageError, match="it has no mark, and is not empty"):
             handler_of(made).add_leg(again)
         assert handler_of(made).add_leg(build(str(disk / "b.img")), overwrite=True) == 2
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(disk, "b") == content(disk, "a")
 
 
@@ -308,7 +308,7 @@ def test_a_new_mirror_overwrites_no_data_unless_that_is_said(tmp_path: Path) -> 
     assert [(tmp_path / f"{name}.img").stat().st_size for name in "ab"] == [SIZE, SIZE]
     assert not (tmp_path / "mirror.state").exists()
     with build({**plain_mirror(tmp_path), "overwrite": True}) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(tmp_path, "b") == A
 
 
@@ -321,7 +321,7 @@ def test_the_state_file_is_made_from_the_marks_and_not_from_the_first_leg(disk: 
     (disk / "mirror.state").unlink()
     with build(document) as made:
         assert read(made, 0, 13) == b"only on leg 1"
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(disk, "a")[:13] == b"only on leg 1"
 
 
@@ -345,7 +345,7 @@ def test_a_stale_leg_alone_is_not_believed_when_the_state_file_is_lost(disk: Pat
     with build(document) as made:
         assert "it is part of the mirror no more" in why(made, 0)
         handler_of(made).overwrite(0)
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
         assert read(made, 0, 13) == A[:13]
 
 
@@ -361,7 +361,7 @@ def test_an_older_state_file_is_not_believed(disk: Path) -> None:
         file.write(A[70000:70005])
     shutil.copy(disk / "old.state", disk / "mirror.state")
     with build(plain_mirror(disk)) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(disk, "b") == content(disk, "a")
 
 
@@ -407,7 +407,7 @@ def test_any_exception_of_a_leg_drops_it(disk: Path, error: Exception, verb: str
             else:
                 made.flush()
             assert standings(made) == "gw"
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
     assert content(disk, "a") == content(disk, "b")
 
 
@@ -417,7 +417,7 @@ def test_a_leg_to_which_nothing_can_be_handed_is_dropped(disk: Path) -> None:
         with mock.patch.object(legs[1], "submit", side_effect=MemoryError):
             write(made, 0, b"on one leg only")
         assert standings(made) == "wg"
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
     assert content(disk, "a") == content(disk, "b")
 
 
@@ -434,7 +434,7 @@ def test_a_write_that_fails_on_all_legs_leaves_no_difference(disk: Path) -> None
         with mock.patch.object(FileHandler, "write", failing), pytest.raises(OSError, match="failed"):
             write(made, 0, b"on one leg only")
         assert standings(made) == "ww"
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
     assert content(disk, "a") == content(disk, "b")
 
 
@@ -454,7 +454,7 @@ def test_a_thread_that_cannot_be_started_drops_a_leg(disk: Path) -> None:
             assert not handler_of(made)._members.admit(handler_of(made)._members.legs[1])
             write(made, 0, b"goes on")
         assert "no thread can be started" in why(made, 1)
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
 
 
 def test_the_thread_that_brings_legs_back_outlives_any_failure(disk: Path) -> None:
@@ -463,8 +463,8 @@ def test_the_thread_that_brings_legs_back_outlives_any_failure(disk: Path) -> No
         with mock.patch.object(members, "admit", side_effect=MemoryError) as admit:
             members.judge(members.legs, {members.legs[1]: OSError(5, "once")})
             handler_of(made).retry()
-            eventually(lambda: admit.call_count > 1)
-        eventually(lambda: whole(made))
+            wait_until(lambda: admit.call_count > 1)
+        wait_until(lambda: whole(made))
 
 
 def test_a_leg_that_opens_too_late_is_closed_and_comes_back(disk: Path) -> None:
@@ -482,7 +482,7 @@ def test_a_leg_that_opens_too_late_is_closed_and_comes_back(disk: Path) -> None:
         assert "no answer within" in why(made, 1)
         write(made, 0, b"goes on")
         free.set()
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
     assert content(disk, "b") == content(disk, "a")
 
 
@@ -495,7 +495,7 @@ def test_a_write_that_all_legs_are_late_with_never_lands_over_a_newer_one(disk: 
         real(handler, offset, views, **more)
 
     with build({**plain_mirror(disk), "timeout": 1.0}) as made:
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
         write(made, 0, b"first")
         with mock.patch.object(FileHandler, "write", slow):
             with pytest.raises(OSError, match="no answer within"):
@@ -504,9 +504,9 @@ def test_a_write_that_all_legs_are_late_with_never_lands_over_a_newer_one(disk: 
                 write(made, 0, b"new")
             assert standings(made) == "ww"
             free.set()
-            eventually(lambda: answered(made))
+            wait_until(lambda: answered(made))
         write(made, 0, b"new")
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
         assert read(made, 0, 3) == b"new"
     assert content(disk, "a") == content(disk, "b")
 
@@ -524,7 +524,7 @@ def test_a_mark_that_a_leg_is_late_with_never_lands_over_a_newer_one(disk: Path)
     document = {**plain_mirror(disk), "timeout": 1.0, "retry": 0.0}
     with build(document) as made:
         members = handler_of(made)._members
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
         members.judge(members.legs, {members.legs[1]: OSError(5, "once")})
         with mock.patch.object(Superblock, "replace", slow):
             with pytest.raises(OSError, match="no answer within"):
@@ -534,7 +534,7 @@ def test_a_mark_that_a_leg_is_late_with_never_lands_over_a_newer_one(disk: Path)
             with pytest.raises(OSError, match="has not answered an earlier request yet"):
                 write(made, 0, b"not recorded")
             free.set()
-            eventually(lambda: answered(made))
+            wait_until(lambda: answered(made))
         write(made, 0, b"recorded")
         found = members.metadata
     mark = mark_of(disk / "a.img")
@@ -557,7 +557,7 @@ def test_writes_that_overlap_reach_all_legs_in_one_order(disk: Path) -> None:
         threads = [threading.Thread(target=write, args=(made, 0, data)) for data in (b"first", b"second")]
         for number, thread in enumerate(threads):
             thread.start()
-            eventually(lambda: len(queue) == number + 1)  # noqa: B023
+            wait_until(lambda: len(queue) == number + 1)  # noqa: B023
         free.set()
         for thread in threads:
             thread.join(PATIENCE)
@@ -568,7 +568,7 @@ def test_no_write_is_acknowledged_before_the_drop_is_recorded(disk: Path) -> Non
     real = mirror_state.MirrorState.save
     document = mirror(disk)
     with build(document) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
         write(made, 0, b"one")
         full = OSError(errno.ENOSPC, "No space left on device")
         (disk / "a.fail").touch()
@@ -647,14 +647,14 @@ def test_a_leg_whose_mark_cannot_be_written_is_dropped(disk: Path) -> None:
             made.resize(SIZE - 4096)
         assert standings(made) == "wg"
         assert "its end cannot be written" in why(made, 1)
-        eventually(lambda: whole_again(made))
+        wait_until(lambda: whole_again(made))
 
 
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
     (disk / "c.img").write_bytes(bytes(SIZE))
     with build(plain_mirror(disk)) as made:
         handler_of(made).add_leg(build(str(disk / "c.img")))
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
         members = handler_of(made)._members
         write(made, 0, b"one")
         with mock.patch.object(mirror_state.MirrorState, "save", side_effect=OSError(errno.EIO, "gone")):
@@ -736,7 +736,7 @@ def test_a_leg_counts_only_after_what_it_was_given_is_flushed(disk: Path) -> Non
     (disk / "b.img").unlink()
     (disk / "b.img").write_bytes(bytes(SIZE))
     with failing_once(disk, A[:4096]), build(plain_mirror(disk)) as made:
-        eventually(lambda: standings(made) == "wg")
+        wait_until(lambda: standings(made) == "wg")
         assert "the pages are gone" in why(made, 1)
 
 
@@ -746,7 +746,7 @@ def test_a_leg_without_a_mark_counts_only_after_what_it_was_given_is_flushed(tmp
     (tmp_path / "b.img").write_bytes(bytes(SIZE))
     make_version_1(tmp_path, whole=(True, False), dirty=b"\0\1\0\0\0")
     with without_growing(), failing_once(tmp_path, A[65536:131072]), build(plain_mirror(tmp_path)) as made:
-        eventually(lambda: standings(made) != "wb")
+        wait_until(lambda: standings(made) != "wb")
         assert standings(made) == "wg"
         assert "the pages are gone" in why(made, 1)
 
@@ -798,7 +798,7 @@ def test_a_leg_of_version_1_that_is_behind_gets_the_dirty_regions(tmp_path: Path
     (tmp_path / "b.img").write_bytes(bytes(SIZE))
     make_version_1(tmp_path, whole=(True, False), dirty=b"\0\1\0\0\0")
     with build(plain_mirror(tmp_path)) as made:
-        eventually(lambda: whole(made))
+        wait_until(lambda: whole(made))
     assert content(tmp_path, "b") == bytes(65536) + A[65536:131072] + bytes(SIZE - 131072)
 
 

@@ -1,6 +1,6 @@
 import threading
 
-from tests.handlers.mirror.test_mirror import eventually
+from tests.polling import wait_until
 from vscsihba.handlers.shared.range_lock import RangeLock
 
 PATIENCE = 10
@@ -25,14 +25,14 @@ def test_ranges_that_overlap_wait_in_their_order() -> None:
 
     threads = [threading.Thread(target=hold)]
     threads[0].start()
-    eventually(lambda: len(lock._queue) == 1)
+    wait_until(lambda: len(lock._queue) == 1)
     for number, (name, offset, length) in enumerate(
         (("large", 5, 100), ("behind", 50, 1), ("beside", 200, 5))
     ):
         threads.append(threading.Thread(target=change, args=(name, offset, length)))
         threads[-1].start()
-        eventually(lambda: len(lock._queue) + len(order) == number + 2)  # noqa: B023
-    eventually(lambda: order == ["beside"])
+        wait_until(lambda: len(lock._queue) + len(order) == number + 2)  # noqa: B023
+    wait_until(lambda: order == ["beside"])
     # "behind" overlaps nothing that is held, but something that has waited longer.
     assert order == ["beside"]
     free.set()

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.installed import record
-from tests.installed.service import PROGRAM, UNIT, luns, run, running, wait_until
+from tests.installed.service import PROGRAM, UNIT, luns, run, running, wait_for_service
 
 
 @pytest.fixture(scope="module")
 def left() -> dict[str, Any]:
     """The record of the tests before the reboot, with the service up again."""
     found = record.found()
-    wait_until(running, "the service with all its disks")
+    wait_for_service(running, "the service with all its disks")
     return found
 
 

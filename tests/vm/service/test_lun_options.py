@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.polling import wait_until
 from tests.vm.shell import run, settle
-from tests.vm.target import CONFIGFS, wait_until
+from tests.vm.target import CONFIGFS
 from vscsihba.control import call
 
 NAA6 = "naa.6001405aabbccdd00112233445566778"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.shell import run
-from tests.vm.target import wait_until
 from vscsihba.hba import VirtualHba
 from vscsihba.pytest_plugin.disk import MakeDisk
 

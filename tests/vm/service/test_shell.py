@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.daemon import VSCSIHBA, Service, files, shows, vscsihba
 from tests.vm.shell import mounted, run
-from tests.vm.target import CONFIGFS, wait_until
+from tests.vm.target import CONFIGFS
 
 MiB = 1 << 20
 

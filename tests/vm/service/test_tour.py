@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import wait_until
 from tests.vm.daemon import RUNNING, SAVED, SOCKET, VSCSIHBA, vscsihba
 from tests.vm.shell import run
-from tests.vm.target import our_processes, wait_until
+from tests.vm.target import our_processes
 from tests.vm.tour import README, Step, pattern, steps
 
 
@@ -120,6 +121,6 @@ def test_the_tour_of_the_readme_is_as_it_is_written(screen: Screen, srv: None, c
         shown = screen.wait_for_prompt(prompt, before + len(step.typed) - 1)
         if step.typed[0].endswith("&"):
             # It is started, and a person takes a breath.
-            wait_until(SOCKET.exists, "the service", 300)
+            wait_until(SOCKET.exists, "the service", limit=300)
         else:
             follows(step, shown)
