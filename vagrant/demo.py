@@ -1,7 +1,7 @@
-"""The main job, step by step: a file becomes a disk, takes a file system, and its data is found in the file.
+"""A demo: a file becomes a disk with a file system, and the data is found in the file.
 
-Runs as root where the kernel has target_core_user and tcm_loop; uses vscsitarget by its command line and its
-output. Knows nothing of the package's inside, nor whether this is a VM.
+Needs root and a kernel with target_core_user and tcm_loop; uses vscsitarget's command line and output. Knows
+nothing of the package's modules, nor whether it runs in a VM.
 """
 
 import contextlib
@@ -20,25 +20,25 @@ from pathlib import Path
 IMAGE_SIZE = 64 << 20
 PARTITION_START = 1 << 20
 LIMIT = 120.0
-"""Seconds for anything that is waited for; software emulation is slow."""
+"""Seconds for each wait; software emulation is slow."""
 MARKER = "the data of the vscsihba demo"
 VSCSITARGET = Path(sys.executable).parent / "vscsitarget"
 COLOUR = (sys.stdout.isatty() or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
 
 
 class DemoError(Exception):
-    """A step did not do what it should; the message says what."""
+    """A step failed; the message has the reason."""
 
 
 def out(text: str, style: str = "") -> None:
-    """Print a line, in an ANSI style where there are colours."""
+    """Print a line, in an ANSI style if colours are enabled."""
     sys.stdout.write(f"\033[{style}m{text}\033[0m\n" if style and COLOUR else f"{text}\n")
     sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def step(number: int, heading: str) -> Iterator[None]:
-    """Show a step's heading, and how long it took."""
+    """Show a step's heading, and its duration."""
     out(f"\n{number}. {heading}", "1;36")
     start = time.monotonic()
     yield
@@ -46,7 +46,7 @@ def step(number: int, heading: str) -> Iterator[None]:
 
 
 def show(*command: str) -> str:
-    """Show a command, run it, show what it prints, and return that."""
+    """Show a command, run it, and show and return its output."""
     out(f"   # {shlex.join(command)}", "1")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     for line in done.stdout.rstrip().splitlines():
@@ -57,9 +57,9 @@ def show(*command: str) -> str:
 
 
 def check(holds: object, what: str) -> None:
-    """Show that something holds, or raise DemoError."""
+    """Show that a condition holds, or raise DemoError."""
     if not holds:
-        raise DemoError(f"not so: {what}")
+        raise DemoError(f"failed: {what}")
     out(f"   ✓ {what}", "32")
 
 
@@ -72,10 +72,10 @@ class Target:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self._first_line()
         out(f"   {line}")
-        found = re.search(r"/dev/\S+", line)
-        if found is None:
+        match = re.search(r"/dev/\S+", line)
+        if match is None:
             raise DemoError("no device in the line of vscsitarget")
-        self.node = Path(found[0])
+        self.node = Path(match[0])
 
     def _first_line(self) -> str:
         pipe = self._process.stdout
@@ -87,12 +87,12 @@ class Target:
         return line
 
     def stop(self) -> int:
-        """Ask vscsitarget to detach everything and return its exit code."""
+        """End vscsitarget, which detaches everything, and return its exit code."""
         self._process.terminate()
         return self._process.wait(LIMIT)
 
     def kill(self) -> None:
-        """Make sure that the process is gone, whatever went wrong."""
+        """Kill the process if it still runs."""
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -107,7 +107,7 @@ def checksum(path: Path) -> str:
 
 
 def make_file_system(node: Path) -> Path:
-    """Partition the disk and make an ext4; return the partition's node."""
+    """Partition the disk and create an ext4; return the partition's node."""
     disk = str(node)
     with step(4, "Partition it and make a file system"):
         show("parted", "--script", disk, "mklabel", "gpt", "mkpart", "demo", "1MiB", "100%")
@@ -133,14 +133,14 @@ def write_and_read(partition: Path, folder: Path) -> str:
     with step(6, "Mount it again and read back, from the disk and not from memory"):
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         show("mount", str(partition), str(folder))
-        check(letter.read_text() == f"{MARKER}\n", "hello.txt says what was written")
+        check(letter.read_text() == f"{MARKER}\n", "hello.txt has the written text")
         check(checksum(bulk) == written, f"random.bin has the checksum {written[:16]}...")
         show("umount", str(folder))
     return written
 
 
 def find_in_image(image: Path, written: str) -> None:
-    """Show that the data lies in the image file, with no disk and no mount."""
+    """Show that the data is in the image file, without a disk and a mount."""
     with step(8, "Find the data in the image file"):
         show("grep", "--only-matching", "--byte-offset", "--text", "--max-count=1", MARKER, str(image))
         inside = f"{image}?offset={PARTITION_START}"
@@ -155,7 +155,7 @@ def run() -> None:
     image = Path("a.img")
     mounted = Path("mounted")
     mounted.mkdir()
-    with step(1, "Make an image file"):
+    with step(1, "Create an image file"):
         show("truncate", f"--size={IMAGE_SIZE}", str(image))
         show("ls", "-ls", str(image))
     with step(2, "Serve it"):

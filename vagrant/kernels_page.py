@@ -1,7 +1,7 @@
-"""docs/kernels.md: which tests were run on which kernel, as their results say.
+"""docs/kernels.md: the tests that were run on each kernel, and their results.
 
-`python -m vagrant.kernels_page` writes it from what test.sh left in build/vm-results. Knows JUnit's files
-and the page; not how a kernel was booted.
+`python -m vagrant.kernels_page` writes the page from the files that test.sh has put into build/vm-results.
+Knows JUnit's files and the page; not how a kernel was booted.
 """
 
 import sys
@@ -21,13 +21,13 @@ KINDS = ("passed", "failed", "skipped")
 INTRODUCTION = """\
 # Kernels
 
-What the tests that need a kernel have found on each. These run them, and the last writes this page:
+Results of the tests that need a kernel. The first two commands run them, and the last one writes this page:
 
     ./dev test --kernel 6.1 --kernel 6.12 tests/vm
     sudo vagrant/ci
     .venv/bin/python -m vagrant.kernels_page
 
-A column is a kernel, a row is a file of tests. Where a row says nothing, the file was not run on that kernel.
+A column is a kernel, a row is a file of tests. An empty cell means that the file was not run on that kernel.
 A release without a suffix, such as 6.1.176, is User-Mode Linux in the sandbox; Debian's kernels run in QEMU
 and in Vagrant's machines.
 """
@@ -35,14 +35,14 @@ and in Vagrant's machines.
 
 @dataclass(frozen=True)
 class Case:
-    """One test and what became of it."""
+    """One test and its result."""
 
     file: str
     name: str
     kind: str
     """One of KINDS."""
     reason: str = ""
-    """Why it was skipped."""
+    """The reason why it was skipped."""
 
 
 @dataclass
@@ -55,8 +55,8 @@ class Run:
     cases: dict[tuple[str, str], Case] = field(default_factory=dict)
     """By file and name; of a test that was run several times, the newest result."""
 
-    def told(self, file: str) -> str:
-        """Return what became of the tests in a file, in words; nothing if none was run."""
+    def summary(self, file: str) -> str:
+        """Return the number of results of each kind in a file, as a text; empty if no test was run."""
         counts = Counter(case.kind for case in self.cases.values() if case.file == file)
         return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
 
@@ -78,10 +78,10 @@ def read_runs(files: Iterable[Path]) -> list[Run]:
     suites = [
         (suite.get("timestamp", ""), path.stem.removeprefix(PREFIX), suite)
         for path in files
-        for suite in ET.parse(path).getroot().iter("testsuite")  # noqa: S314 - our own tests wrote it
+        for suite in ET.parse(path).getroot().iter("testsuite")  # noqa: S314 - written by our own tests
     ]
     runs: dict[str, Run] = {}
-    for time, release, suite in sorted(suites, key=lambda found: found[:2]):
+    for time, release, suite in sorted(suites, key=lambda entry: entry[:2]):
         run = runs.setdefault(release, Run(release))
         run.date = time[:10]
         for case in map(read_case, suite.iter("testcase")):
@@ -96,12 +96,12 @@ def row(cells: Iterable[str]) -> str:
 
 def reasons(runs: Sequence[Run]) -> list[str]:
     """Return a line for each reason of skipped tests."""
-    found: dict[str, set[str]] = {}
+    files_by_reason: dict[str, set[str]] = {}
     for run in runs:
         for case in run.cases.values():
             if case.kind == "skipped":
-                found.setdefault(case.reason, set()).add(f"`{case.file}`")
-    return [f"- {reason}: {', '.join(sorted(files))}" for reason, files in sorted(found.items())]
+                files_by_reason.setdefault(case.reason, set()).add(f"`{case.file}`")
+    return [f"- {reason}: {', '.join(sorted(files))}" for reason, files in sorted(files_by_reason.items())]
 
 
 def page(runs: Sequence[Run]) -> str:
@@ -111,15 +111,15 @@ def page(runs: Sequence[Run]) -> str:
         row(["tests", *(f"Linux {run.release}" for run in runs)]),
         row(["---"] * (len(runs) + 1)),
         row(["day", *(run.date for run in runs)]),
-        *(row([f"`{file}`", *(run.told(file) for run in runs)]) for file in files),
+        *(row([f"`{file}`", *(run.summary(file) for run in runs)]) for file in files),
     ]
     skipped = reasons(runs)
-    told = ["", "## Skipped", "", *skipped] if skipped else []
-    return "\n".join([INTRODUCTION, *table, *told]) + "\n"
+    section = ["", "## Skipped", "", *skipped] if skipped else []
+    return "\n".join([INTRODUCTION, *table, *section]) + "\n"
 
 
 def main(results: Path = RESULTS, where: Path = PAGE) -> int:
-    """Write the page; return 1 where there are no results."""
+    """Write the page; return 1 if there are no results."""
     runs = read_runs(sorted(results.rglob(f"{PREFIX}*.xml")))
     if not runs:
         sys.stderr.write(f"kernels_page: no {PREFIX}*.xml in {results}: run ./dev test tests/vm first\n")

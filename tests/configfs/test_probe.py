@@ -62,9 +62,7 @@ def test_prepare_brings_everything_about(machine: Machine) -> None:
     assert (machine.root / "db/pr").is_dir()
 
 
-def test_prepare_changes_nothing_if_all_is_ready(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prepare_changes_nothing_if_all_is_ready(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine.root / "configfs/target/dbroot").write_text(f"{machine.root}/db\n")
     monkeypatch.setattr(Path, "is_mount", lambda _path: True)
     machine.load(*MODULES)

@@ -14,7 +14,7 @@ from vscsihba.errors import HostError
 
 @contextmanager
 def saying(path: Path, words: bytes, *, hang: bool = False) -> Iterator[None]:
-    """A server that says `words` to whatever it is asked, and hangs up or does not."""
+    """A server that answers every request with `words`, and hangs up or does not."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     listener.listen()
@@ -38,7 +38,7 @@ def saying(path: Path, words: bytes, *, hang: bool = False) -> Iterator[None]:
         listener.close()
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_no_process_listens(tmp_path: Path) -> None:
     with pytest.raises(NobodyListensError, match="nobody listens on"):
         call(tmp_path / "none", "status", timeout=1)
     (tmp_path / "file").write_text("")

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vscsihba.control import ControlServer, NobodyListensError, Peer, Progress, call, root_or_group
+from vscsihba.control import ControlServer, NobodyListensError, Peer, ProgressCallback, call, root_or_group
 from vscsihba.control import client as client_module
 from vscsihba.control import server as server_module
 from vscsihba.errors import HostError, UsageError
@@ -26,7 +26,7 @@ def greet(name: str, greeting: str = "hello") -> str:
     return f"{greeting}, {name}"
 
 
-def count(to: int, progress: Progress) -> int:
+def count(to: int, progress: ProgressCallback) -> int:
     for step in range(to):
         progress({"step": step})
     return to
@@ -134,7 +134,7 @@ def test_wrong_words_are_refused_in_one_line(
         b"[" * 100_000 + b"\n",
     ],
 )
-def test_what_is_no_request_is_told_so(path: Path, line: bytes) -> None:
+def test_an_invalid_request_gets_an_error(path: Path, line: bytes) -> None:
     connection = connect(path)
     connection.sendall(line)
     assert error_of(connection).startswith("not a request")
@@ -157,7 +157,7 @@ def test_a_request_that_never_ends_has_its_time(path: Path, monkeypatch: pytest.
     assert error_of(silent) == "no whole request within 0.2 s"
 
 
-def test_a_hundred_silent_connections_keep_nobody_out(path: Path) -> None:
+def test_a_hundred_silent_connections_delay_no_client(path: Path) -> None:
     silent = [connect(path) for _ in range(100)]
     assert call(path, "greet", {"name": "disk"}, timeout=LIMIT) == "hello, disk"
     assert error_of(silent[0]) == "too many connections"
@@ -165,7 +165,7 @@ def test_a_hundred_silent_connections_keep_nobody_out(path: Path) -> None:
         connection.close()
 
 
-def test_one_that_hangs_up_early_harms_nobody(path: Path) -> None:
+def test_a_client_that_hangs_up_early_does_no_harm(path: Path) -> None:
     for words in (b"", b'{"verb"', b'{"verb": "count", "arguments": {"to": 1000}}\n'):
         connection = connect(path)
         connection.sendall(words)
@@ -173,13 +173,13 @@ def test_one_that_hangs_up_early_harms_nobody(path: Path) -> None:
     assert call(path, "greet", {"name": "disk"}, timeout=LIMIT) == "hello, disk"
 
 
-def test_an_answer_that_nobody_takes_stops_only_its_own_sending(
+def test_an_answer_that_is_not_received_stops_only_its_own_sending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "PATIENCE", 0.2)
     ended = threading.Event()
 
-    def shout(progress: Progress) -> None:
+    def shout(progress: ProgressCallback) -> None:
         for _ in range(100):
             progress("x" * 65536)
         ended.set()
@@ -264,7 +264,7 @@ def test_root_and_the_group_are_let_in() -> None:
     assert not root_or_group("no-such-group")(Peer(1, 1000, frozenset({1000})))
 
 
-def test_what_the_machine_lacks_for_a_moment_is_survived(
+def test_a_momentary_lack_of_resources_is_survived(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real, left = selectors.EpollSelector.register, [1]
@@ -343,7 +343,7 @@ class Failing(socket.socket):
             raise OSError(errno.ENOBUFS, "No buffer space available")
 
 
-def test_a_caller_without_a_descriptor_is_told_in_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_without_a_descriptor_gets_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_words: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 

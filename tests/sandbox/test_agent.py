@@ -15,7 +15,7 @@ LIMIT = 60
 
 
 class Caller(threading.Thread):
-    """The launcher's side: sends input as it is asked for, and keeps what comes."""
+    """The launcher's side: sends input as requested, and keeps the frames that it receives."""
 
     def __init__(self, line: socket.socket, data: bytes) -> None:
         super().__init__(daemon=True)
@@ -65,7 +65,7 @@ def run(lines: tuple[agent.Line, socket.socket], data: bytes, *command: str) -> 
     caller.start()
     child = agent.Child(plan)
     with child.process:
-        code = agent.Carrier(line, child).run()
+        code = agent.Forwarder(line, child).run()
     with socket.socket(fileno=os.dup(line.fd)) as ours:
         ours.shutdown(socket.SHUT_WR)
     caller.join(LIMIT)

@@ -1,4 +1,4 @@
-"""A job in the background of a shell: its terminal is another's, and to touch it would stop the job."""
+"""A background job of a shell: reading from the terminal or changing its mode would stop the job."""
 
 import os
 import re

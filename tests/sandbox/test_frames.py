@@ -1,4 +1,4 @@
-"""The protocol between launcher and agent: whatever is sent is found again, however it is cut."""
+"""The protocol between launcher and agent: frames are decoded from any pieces of the byte stream."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -38,7 +38,7 @@ def test_the_newest_is_taken_without_the_preferred_one(tmp_path: Path) -> None:
     assert choose(tmp_path) == "6.12.113"
 
 
-def test_none_is_told_with_two_cures(tmp_path: Path) -> None:
+def test_a_missing_kernel_is_an_error_with_two_cures(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match=r"apt-get install user-mode-linux.*--fetch"):
         choose(tmp_path)
 

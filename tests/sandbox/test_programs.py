@@ -1,4 +1,4 @@
-"""Which programs the start of the guest needs, and what a machine without them is told."""
+"""The programs that the start of the guest needs, and the error on a machine without them."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vscsihba.errors import SandboxError
-from vscsihba.sandbox import machine
+from vscsihba.sandbox import uml
 from vscsihba.sandbox.plan import Plan
 from vscsihba.sandbox.programs import NEEDED, check_programs
 
@@ -32,7 +32,7 @@ def test_a_machine_with_all_programs(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_packages_of_what_is_missing_are_named(tmp_path: Path, without: list[str], message: str) -> None:
+def test_the_packages_of_missing_programs_are_named(tmp_path: Path, without: list[str], message: str) -> None:
     with pytest.raises(SandboxError) as refused:
         check_programs(fill(tmp_path, *without))
     assert str(refused.value) == message
@@ -40,7 +40,7 @@ def test_the_packages_of_what_is_missing_are_named(tmp_path: Path, without: list
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_each_program_is_called_in_the_guest(name: str) -> None:
-    scripts = "\n".join(path.read_text() for path in (machine.HERE / "guest").glob("*.sh"))
+    scripts = "\n".join(path.read_text() for path in (uml.HERE / "guest").glob("*.sh"))
     assert re.search(rf"^[^#\n]*\b{name}\b", scripts, re.MULTILINE)
 
 
@@ -48,7 +48,7 @@ def test_a_run_checks_them_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise SandboxError("the sandbox needs modprobe")
 
-    monkeypatch.setattr(machine, "check_programs", refuse)
-    monkeypatch.setattr(machine, "choose", lambda _wanted: None)
+    monkeypatch.setattr(uml, "check_programs", refuse)
+    monkeypatch.setattr(uml, "choose", lambda _wanted: None)
     with pytest.raises(SandboxError, match="needs modprobe"):
-        machine.Machine(Plan(command=["true"], environ={}, cwd=Path("/")), None)
+        uml.UmlProcess(Plan(command=["true"], environ={}, cwd=Path("/")), None)

@@ -1,4 +1,4 @@
-"""What a command in the sandbox finds: its variables, its folders, its disks."""
+"""The surroundings of a command in the sandbox: its variables, its folders, its disks."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Makes `vagrant.runner` importable by a bare `pytest` too: a tool of the tree, not of the package."""
+"""Puts the tree on the path, so that a plain `pytest` can import `vagrant.runner` too."""
 
 import sys
 from pathlib import Path

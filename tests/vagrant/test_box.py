@@ -42,7 +42,7 @@ def test_the_name_does_not_depend_on_where_it_is_built(copy: Path) -> None:
         "packages/kernels.txt",
     ],
 )
-def test_what_goes_in_changes_the_name(copy: Path, path: str) -> None:
+def test_an_input_of_the_box_changes_its_name(copy: Path, path: str) -> None:
     before = folder(copy)
     with (copy / path).open("a") as file:
         file.write("# more\n")
@@ -50,14 +50,14 @@ def test_what_goes_in_changes_the_name(copy: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["provision.sh", "test.sh", "Vagrantfile", "packages/work.txt"])
-def test_what_does_not_go_in_leaves_it(copy: Path, path: str) -> None:
+def test_a_file_that_is_no_input_keeps_the_name(copy: Path, path: str) -> None:
     before = folder(copy)
     with (copy / path).open("a") as file:
         file.write("# more\n")
     assert folder(copy) == before
 
 
-def test_what_is_there_is_not_built_again(copy: Path, tmp_path: Path) -> None:
+def test_an_existing_box_is_not_built_again(copy: Path, tmp_path: Path) -> None:
     """With no program that could build anything on the path."""
     place = folder(copy, tmp_path)
     place.mkdir()

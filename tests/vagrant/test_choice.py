@@ -49,7 +49,7 @@ def test_a_version_that_can_be_fetched_will_do(uml: list[str]) -> None:
     assert choice.choose("auto", "5.10", 0, lambda: False) == "tcg"
 
 
-def test_a_sandbox_that_cannot_be_had_says_why(uml: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_sandbox_is_an_error(uml: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--runner", "sandbox", "--", "true"]) == 125
     assert "no sandbox: User-Mode Linux is not on this machine" in capsys.readouterr().err
 

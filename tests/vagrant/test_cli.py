@@ -33,7 +33,7 @@ def guest_leaves(monkeypatch: pytest.MonkeyPatch, **files: str) -> None:
 
 
 def test_everything_after_the_dashes_is_the_command() -> None:
-    options = cli.parser().parse_args(["--timeout", "5", "--", "ls", "--timeout", "--", "-l"])
+    options = cli.make_parser().parse_args(["--timeout", "5", "--", "ls", "--timeout", "--", "-l"])
     assert (options.timeout, options.command) == (5.0, ["ls", "--timeout", "--", "-l"])
 
 
@@ -44,7 +44,7 @@ def test_the_exit_code_is_the_commands(no_host: Path, monkeypatch: pytest.Monkey
     assert list(no_host.iterdir()) == []
 
 
-def test_a_guest_that_ends_early_is_told_with_its_last_words(
+def test_a_guest_that_ends_early_is_reported_with_its_last_lines(
     no_host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guest_leaves(monkeypatch, ready="", console="Kernel panic - not syncing\n")
@@ -58,7 +58,7 @@ def test_a_guest_that_ends_early_is_told_with_its_last_words(
     ("files", "message"),
     [({}, "did not come up"), ({"failure": "line 9: modprobe"}, "guest/enter.sh, line 9: modprobe")],
 )
-def test_a_guest_that_is_never_ready_is_told(
+def test_a_guest_that_is_never_ready_is_reported(
     no_host: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -79,7 +79,7 @@ def test_of_two_alike_the_installed_one_is_taken(tmp_path: Path) -> None:
     assert kernels.choose("6.12", tmp_path, cache).image == tmp_path / "boot/vmlinuz-6.12.9-amd64"
 
 
-def test_a_version_that_nobody_has_is_one_line() -> None:
+def test_an_unknown_version_is_an_error_of_one_line() -> None:
     with pytest.raises(VmError) as refused:
         kernels.fetch("3.99")
     assert str(refused.value) == (

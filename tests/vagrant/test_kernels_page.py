@@ -39,13 +39,13 @@ def test_the_newest_result_of_a_test_counts(tmp_path: Path) -> None:
     results(tmp_path / "a", "6.1.0-56-amd64", day="2026-03-04")
     results(tmp_path / "b", "6.1.0-56-amd64", more="<failure message='no'/>", day="2026-01-02")
     (run,) = kernels_page.read_runs(tmp_path.rglob("*.xml"))
-    assert (run.told("tests/vm/test_disk.py"), run.date) == ("1 passed", "2026-03-04")
+    assert (run.summary("tests/vm/test_disk.py"), run.date) == ("1 passed", "2026-03-04")
 
 
 def test_an_error_in_a_fixture_is_no_pass(tmp_path: Path) -> None:
     results(tmp_path, "6.1.0-56-amd64", more="<error message='broken'/>")
     (run,) = kernels_page.read_runs(tmp_path.glob("*.xml"))
-    assert run.told("tests/vm/test_disk.py") == "1 failed"
+    assert run.summary("tests/vm/test_disk.py") == "1 failed"
 
 
 def test_no_results_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vagrant.lane.virtual_machine import MachineResult, run_machine
 
 from tests.polling import wait_until
 from vagrant.lane import cli
+from vagrant.lane.virtual_machine import MachineResult, run_machine
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
 
 LIMIT = 60.0

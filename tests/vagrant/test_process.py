@@ -13,7 +13,7 @@ Written = list[tuple[int, bytes]]
 
 
 def run(work: WorkDir, script: str, limit: float | None = None) -> Written:
-    """Run a Python script in virtme-run's place and return what it wrote, and where."""
+    """Run a Python script instead of virtme-run and return its output by descriptor."""
     written: Written = []
     command = [sys.executable, "-c", script]
     process.run_streaming(command, work, limit, lambda fd, data: written.append((fd, data)))

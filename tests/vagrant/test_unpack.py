@@ -31,7 +31,7 @@ def test_unpack_finds_the_kernel_inside() -> None:
         b"MZ" + lzma.compress(ELF_MAGIC + b"no PVH entry"),
     ],
 )
-def test_unpack_gives_up_on_what_qemu_cannot_start(packed: bytes) -> None:
+def test_unpack_refuses_kernels_that_qemu_cannot_start(packed: bytes) -> None:
     assert unpack(packed) is None
 
 

@@ -1,4 +1,4 @@
-"""The Vagrantfile as `vagrant validate` sees it, for each provider; what does not exist fails it."""
+"""The Vagrantfile under `vagrant validate`, for each provider; an unknown name fails."""
 
 import os
 import shutil

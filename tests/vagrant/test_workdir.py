@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from vagrant.runner.errors import VmError
-from vagrant.runner.workdir import Outcome, WorkDir
+from vagrant.runner.workdir import GuestResult, WorkDir
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_command_file(work: WorkDir) -> str:
-    """Do what the guest does with the command file."""
+    """Run the command file as the guest does."""
     script = f'(. "{work.share}/command")'
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=True, env={"PATH": "/usr/bin"}
@@ -47,14 +47,14 @@ def test_only_chosen_variables_are_passed_on(tmp_path: Path) -> None:
     assert not [line for line in lines if line.startswith(("SECRET=", "VSCSIHBA_SCRATCH="))]
 
 
-def test_outcome_reads_what_the_guest_left(tmp_path: Path) -> None:
+def test_the_result_is_read_from_the_share(tmp_path: Path) -> None:
     with WorkDir(tmp_path) as work:
-        assert work.outcome() == Outcome(None, None, None)
+        assert work.result() == GuestResult(None, None, None)
         (work.share / "ready").touch()
         os.utime(work.share / "ready", (5, 5))
         (work.share / "exit").write_text("3\n")
         (work.share / "failure").write_text("line 7: false\n")
-        assert work.outcome() == Outcome(5.0, 3, "line 7: false")
+        assert work.result() == GuestResult(5.0, 3, "line 7: false")
 
 
 def test_the_folder_is_gone_afterwards(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def commands() -> Iterator[list[str]]:
 
 
 def entries_of_ci() -> set[tuple[str, ...]]:
-    """Return what .ci/run starts: a program, and the command of ./dev."""
+    """Return the commands of .ci/run: a program, and the command of ./dev."""
     found = re.findall(r"^(\./dev \w+|vagrant/\w+)", (TREE / ".ci/run").read_text(), re.MULTILINE)
     return {tuple(line.split()) for line in found}
 
@@ -36,7 +36,7 @@ def entry(words: list[str]) -> tuple[str, ...]:
     return tuple(words[:2]) if words[0] == "./dev" else (words[0],)
 
 
-def test_it_starts_what_ci_starts() -> None:
+def test_it_starts_the_same_commands_as_ci() -> None:
     assert {entry(words) for words in commands()} == entries_of_ci()
 
 
@@ -45,11 +45,11 @@ def test_every_job_runs_on_the_kernels_that_there_are() -> None:
     assert matrices == [cli.versions()] * 2
 
 
-def test_what_it_starts_understands_the_words() -> None:
+def test_its_options_are_valid() -> None:
     told = subprocess.run([TREE / "dev", "help"], capture_output=True, text=True, check=True).stdout
     for words in commands():
         if words[0] == "vagrant/ci":
-            assert cli.parser().parse_args(words[1:]).kernel
+            assert cli.make_parser().parse_args(words[1:]).kernel
             continue
         assert re.search(rf"^  {words[1]}\b", told, re.MULTILINE), words
         for word in words[2:]:
@@ -61,7 +61,7 @@ def test_jobs_that_boot_a_machine_have_kvm(name: str) -> None:
     assert "/dev/kvm" in JOBS[name]["container"]["options"]
 
 
-def test_what_is_kept_is_where_it_is_written() -> None:
+def test_the_kept_folders_are_those_that_are_written() -> None:
     kept = [step["with"]["path"] for job in JOBS.values() for step in job["steps"] if "with" in step]
     written = (TREE / "dev").read_text() + (TREE / "vagrant/lane/cli.py").read_text()
     assert kept

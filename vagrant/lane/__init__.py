@@ -1,4 +1,4 @@
-"""The Vagrant lane: real machines made by `vagrant up`, in namespaces of their own, for CI.
+"""The Vagrant lane: virtual machines started by `vagrant up`, each in its own namespaces, for CI.
 
-Knows Vagrant's box and machines by name, and namespaces. Does not know what the tests test.
+Knows Vagrant's box, the names of its machines, and namespaces; nothing of the tests.
 """

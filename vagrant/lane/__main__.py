@@ -1,4 +1,4 @@
-"""`python -m vagrant.lane`: hands over to the command line, and knows nothing else."""
+"""`python -m vagrant.lane`: calls the command line of `cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The quick VM runner: any command inside a guest whose root is this machine's root, by QEMU and virtme-ng.
+"""The VM runner: any command in a guest whose root is this machine's root, with QEMU and virtme-ng.
 
-Knows kernels, QEMU and virtme-ng. Does not know what it runs: neither the tests nor vscsihba.
+Knows kernels, QEMU and virtme-ng; neither the tests nor vscsihba.
 """

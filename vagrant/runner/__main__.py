@@ -1,4 +1,4 @@
-"""`python -m vagrant.runner`: hands over to the command line, and knows nothing else."""
+"""`python -m vagrant.runner`: calls the command line of `cli`."""
 
 import sys
 

@@ -1,7 +1,6 @@
-"""KVM or software emulation: KVM counts only when a guest really boots with it.
+"""KVM or software emulation: KVM is used only if a guest really boots with it.
 
-The answer is kept until the host is booted again. Does not know how a guest is booted: the caller hands in
-the probe.
+The answer is cached until the host reboots. Does not know how to boot a guest: the caller passes a probe.
 """
 
 import os
@@ -12,17 +11,17 @@ from vagrant.runner.errors import VmError
 
 CHOICES = ("auto", "kvm", "tcg")
 PROBE_LIMIT = 60.0
-"""Seconds within which a guest that can boot with KVM has booted, many times over."""
+"""Seconds for a guest to boot with KVM; it takes far less."""
 
 
 def cache_folder() -> Path:
-    """Return the folder of what is worth keeping from run to run."""
+    """Return the folder of files that are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vscsihba"
 
 
 def unusable(root: Path = Path("/")) -> str | None:
-    """Return why KVM cannot work here, as far as that shows without a boot."""
+    """Return the reason why KVM cannot work here, None if none is found without a boot."""
     if (root / "sys/module/kvm_pvm").exists():
         return "kvm_pvm does not boot stock kernels"
     if not os.access(root / "dev/kvm", os.R_OK | os.W_OK):
@@ -31,7 +30,7 @@ def unusable(root: Path = Path("/")) -> str | None:
 
 
 def remembered(cache: Path, key: str) -> bool | None:
-    """Return the answer kept under `key` (boot id and kernel), None when there is none."""
+    """Return the cached answer for `key` (boot id and kernel), None if there is none."""
     try:
         kept_key, _, answer = cache.read_text().strip().rpartition(" ")
     except OSError:
@@ -40,7 +39,7 @@ def remembered(cache: Path, key: str) -> bool | None:
 
 
 def remember(cache: Path, key: str, *, answer: bool) -> None:
-    """Keep an answer."""
+    """Cache an answer."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     cache.write_text(f"{key} {'yes' if answer else 'no'}\n")
 
@@ -48,7 +47,7 @@ def remember(cache: Path, key: str, *, answer: bool) -> None:
 def choose(
     wanted: str, release: str, probe: Callable[[], bool], cache: Path | None = None, root: Path = Path("/")
 ) -> str:
-    """Return `kvm` or `tcg` for a kernel's release; `probe` tells whether a guest boots with KVM."""
+    """Return `kvm` or `tcg` for a kernel's release; `probe` returns whether a guest boots with KVM."""
     if wanted == "tcg":
         return "tcg"
     reason = unusable(root)

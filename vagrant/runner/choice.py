@@ -1,7 +1,7 @@
-"""Which machine runs a command: a QEMU guest with KVM, the sandbox, or a QEMU guest without KVM.
+"""The choice of the machine that runs a command: QEMU with KVM, the sandbox, or QEMU without KVM.
 
-KVM is the quickest; the sandbox takes a quarter of the processor time of an emulated guest. Knows what each
-of them can do, and starts none: the caller hands in the probe for KVM.
+KVM is the fastest; the sandbox takes a quarter of the processor time of an emulated guest. Knows the limits
+of each of them, and starts none: the caller passes the probe for KVM.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ def choose(wanted: str, version: str | None, cpus: int, kvm: Callable[[], bool])
 
     Args:
         wanted: One of `CHOICES`.
-        version: Of the kernel; None for any.
-        cpus: Virtual CPUs that are needed.
-        kvm: Tells whether a guest boots with KVM here.
+        version: Version of the kernel; None for any.
+        cpus: Required virtual CPUs.
+        kvm: Returns whether a guest boots with KVM here.
 
     Raises:
-        VmError: The sandbox is wanted, and cannot be had here.
+        VmError: The sandbox is wanted, and does not work here.
     """
     if wanted in ("kvm", "tcg"):
         return wanted
@@ -37,7 +37,7 @@ def choose(wanted: str, version: str | None, cpus: int, kvm: Callable[[], bool])
 
 
 def no_sandbox(version: str | None, cpus: int) -> str | None:
-    """Return why the sandbox will not do, None if it will."""
+    """Return the reason why the sandbox cannot be used, None if it can."""
     if cpus > 1:
         return "it has one processor"
     try:

@@ -1,6 +1,6 @@
-"""The command line of the VM runner: options, what must be installed, messages and exit codes.
+"""The command line of the VM runner: options, required programs, messages and exit codes.
 
-Brings the parts together; knows no QEMU option and no pipe.
+Calls the other parts; knows nothing of QEMU's options and of pipes.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vagrant.runner import accel, choice, kernels, process, sandboxed, unpack, virtme
 from vagrant.runner.errors import NOT_RUN, TIMED_OUT, VmError
-from vagrant.runner.workdir import Outcome, WorkDir
+from vagrant.runner.workdir import GuestResult, WorkDir
 from vscsihba.errors import VscsihbaError
 
 NEEDED = {
@@ -26,52 +26,54 @@ NEEDED = {
     "modprobe": "kmod",
     "setpriv": "util-linux",
 }
-"""Programs that a run needs, and the Debian package of each."""
+"""The programs that a run needs, and the Debian package of each."""
 SHELL = ("bash", "--login")
 CONSOLE_LINES = 40
 CPUS = 2
 """Virtual CPUs of a QEMU guest."""
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options and the command."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="./dev vm",
         usage="%(prog)s [options] [--] [COMMAND ...]",
-        description="Run COMMAND as root in a VM whose root is this machine's root (writes stay inside); "
-        "with no COMMAND, a shell. $VSCSIHBA_SCRATCH is a big ext4, $VSCSIHBA_RESULTS what --results names.",
+        description="Run COMMAND as root in a VM whose root is this machine's root (writes stay inside), "
+        "or a shell. $VSCSIHBA_SCRATCH is a large ext4, $VSCSIHBA_RESULTS what --results names.",
         epilog=f"Exit code: COMMAND's; {TIMED_OUT}: the time limit was reached; {NOT_RUN}: the VM failed.",
     )
-    made.add_argument(
-        "--kernel", metavar="VERSION", help="newest kernel of this version, fetched if none is here (6.1)"
+    parser.add_argument(
+        "--kernel", metavar="VERSION", help="newest kernel of this version, downloaded if it is missing (6.1)"
     )
-    made.add_argument(
+    parser.add_argument(
         "--runner",
         choices=choice.CHOICES,
         default="auto",
-        help="QEMU with KVM, the sandbox, or QEMU without KVM: the first of them that works here (auto)",
+        help="QEMU with KVM, the sandbox, or QEMU without KVM; auto takes the first that works here (auto)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--cpus", type=int, default=0, metavar="N", help="virtual CPUs (1 in the sandbox, 2 in QEMU)"
     )
-    made.add_argument("--memory", default="2G", metavar="SIZE", help="memory (2G)")
-    made.add_argument("--scratch", default="8G", metavar="SIZE", help="size of the scratch disk, sparse (8G)")
-    made.add_argument("--timeout", type=float, metavar="SECONDS", help="end the VM after this time (none)")
-    made.add_argument("--results", type=Path, metavar="DIR", help="folder here for what COMMAND leaves there")
-    made.add_argument("--which", action="store_true", help="print the runner that would be taken, and end")
-    made.add_argument("--quiet", action="store_true", help="no lines of the runner's own")
-    made.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
-    return made
+    parser.add_argument("--memory", default="2G", metavar="SIZE", help="memory (2G)")
+    parser.add_argument(
+        "--scratch", default="8G", metavar="SIZE", help="size of the scratch disk, sparse (8G)"
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end the VM after this time (none)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder here for results of COMMAND")
+    parser.add_argument("--which", action="store_true", help="print the runner that would be used, and exit")
+    parser.add_argument("--quiet", action="store_true", help="print no messages of the runner")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
 
 
 def say(text: str) -> None:
-    """Print a line of the runner's own."""
+    """Print a message of the runner."""
     sys.stderr.write(f"vm: {text}\n")
     sys.stderr.flush()
 
 
 def check_host() -> None:
-    """Raise VmError unless everything that a run needs is here."""
+    """Raise VmError unless this machine has everything that a run needs."""
     if platform.machine() != "x86_64":
         raise VmError(f"the VM runner knows x86_64 only, this is {platform.machine()}")
     if " " in str(virtme.HERE):
@@ -84,7 +86,7 @@ def check_host() -> None:
 
 
 def find_kernel(prefix: str | None) -> kernels.Kernel:
-    """Return the kernel to boot, fetched first where this machine has none of that version."""
+    """Return the kernel to boot, downloaded first if this machine has none of that version."""
     try:
         return kernels.choose(prefix)
     except VmError:
@@ -96,7 +98,7 @@ def find_kernel(prefix: str | None) -> kernels.Kernel:
 
 
 def kvm_boots(kernel: kernels.Kernel) -> bool:
-    """Boot a guest with KVM under a time limit and tell whether it came up."""
+    """Boot a guest with KVM under a time limit and return whether it came up."""
     say("probing KVM ...")
     with WorkDir() as work:
         work.write_command(["true"], Path("/"), {})
@@ -106,16 +108,16 @@ def kvm_boots(kernel: kernels.Kernel) -> bool:
             process.run_streaming(line, work, accel.PROBE_LIMIT, process.discard)
         except process.TimeLimitError:
             return False
-        return work.outcome().exit_code == 0
+        return work.result().exit_code == 0
 
 
-def verdict(work: WorkDir, outcome: Outcome) -> int:
-    """Return the exit code of a run that came to its end by itself, and explain one that ended too early."""
-    if outcome.exit_code is not None:
-        return outcome.exit_code
-    if outcome.failure is not None:
-        say(f"the guest could not be made ready: guest/enter.sh, {outcome.failure}")
-    elif outcome.ready_at is None:
+def verdict(work: WorkDir, result: GuestResult) -> int:
+    """Return the exit code of a run that ended by itself, and explain one that ended too early."""
+    if result.exit_code is not None:
+        return result.exit_code
+    if result.failure is not None:
+        say(f"the guest could not be prepared: guest/enter.sh, {result.failure}")
+    elif result.ready_at is None:
         say("the guest did not come up")
     else:
         say("the guest ended before its command did")
@@ -125,7 +127,7 @@ def verdict(work: WorkDir, outcome: Outcome) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run what the options ask for and return the exit code."""
+    """Run a command according to the options and return the exit code."""
     interactive = not options.command
     if options.which:
         sys.stdout.write(f"{choose(options)}\n")
@@ -141,12 +143,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose(options: argparse.Namespace) -> str:
-    """Return the runner for the options: ``kvm``, ``sandbox`` or ``tcg``."""
+    """Return the runner for some options: ``kvm``, ``sandbox`` or ``tcg``."""
     return choice.choose(options.runner, options.kernel, options.cpus, lambda: has_kvm(options.kernel))
 
 
 def has_kvm(version: str | None) -> bool:
-    """Tell whether a guest boots with KVM here, with the kernel of that version."""
+    """Return whether a guest boots with KVM here, with a kernel of that version."""
     if accel.unusable() is not None:
         return False
     try:
@@ -158,7 +160,7 @@ def has_kvm(version: str | None) -> bool:
 
 
 def run_in_qemu(options: argparse.Namespace, chosen: str, *, interactive: bool) -> int:
-    """Run what the options ask for in a QEMU guest, `kvm` or `tcg`, and return the exit code."""
+    """Run a command in a QEMU guest, `kvm` or `tcg`, and return the exit code."""
     check_host()
     kernel = find_kernel(options.kernel)
     chosen = accel.choose(chosen, kernel.release, lambda: kvm_boots(kernel))
@@ -179,17 +181,17 @@ def run_in_qemu(options: argparse.Namespace, chosen: str, *, interactive: bool) 
         except process.TimeLimitError:
             say(f"the time limit of {options.timeout:g} s is reached: the VM was ended")
             return TIMED_OUT
-        outcome = work.outcome()
-        code = verdict(work, outcome)
-        if not options.quiet and outcome.ready_at is not None:
-            boot = outcome.ready_at - started
+        result = work.result()
+        code = verdict(work, result)
+        if not options.quiet and result.ready_at is not None:
+            boot = result.ready_at - started
             say(f"exit code {code} after {time.time() - started:.1f} s, {boot:.1f} s of them to boot")
         return code
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the process's exit code."""
-    options = parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         with process.stop_signals_raise():
             return run(options)

@@ -1,10 +1,10 @@
-"""What can go wrong with the VM itself, as opposed to the command inside. Knows no cause in particular."""
+"""The error of a VM that could not be run, and the exit codes of the runner."""
 
 TIMED_OUT = 124
-"""Exit code for a time limit that was reached, as timeout(1) has it."""
+"""Exit code after the time limit, as for timeout(1)."""
 NOT_RUN = 125
-"""Exit code for a VM that could not be started or died before its command ended, as env(1) has it."""
+"""Exit code of a VM that could not be started or died before its command ended, as for env(1)."""
 
 
 class VmError(Exception):
-    """The VM could not be run; the message names the cause and, where there is one, the cure."""
+    """The VM could not be run; the message has the reason and, if known, the cure."""

@@ -1,7 +1,7 @@
-"""Whether a guest boots with KVM, asked with nothing but QEMU: its firmware starts one sector.
+"""A probe of KVM that needs only QEMU: its firmware starts one boot sector.
 
-For machines with no kernel at hand, as for a Vagrant box. As a program it prints `kvm` or `tcg`, for
-the Vagrantfile. Knows no kernel; that a kernel boots as well is likely, `accel` knows the exception.
+For machines without a kernel to boot, as for a Vagrant box. As a program it prints `kvm` or `tcg`, for the
+Vagrantfile. A kernel then boots too, except on the hosts that `accel` knows.
 """
 
 import subprocess
@@ -12,16 +12,16 @@ from pathlib import Path
 from vagrant.runner import accel
 
 LIMIT = 20.0
-"""Seconds; with KVM it takes less than one."""
+"""Seconds for the sector to run; with KVM it takes less than one."""
 EXIT_PORT, EXIT_VALUE = 0xF4, 0x10
 # mov al, EXIT_VALUE; out EXIT_PORT, al; hlt; jmp back to the hlt; the mark of a boot sector.
 SECTOR = bytes([0xB0, EXIT_VALUE, 0xE6, EXIT_PORT, 0xF4, 0xEB, 0xFD]).ljust(510, b"\0") + b"\x55\xaa"
 EXIT_CODE = EXIT_VALUE << 1 | 1
-"""What QEMU's isa-debug-exit makes of the value."""
+"""QEMU's exit code for that value (isa-debug-exit)."""
 
 
 def boots(accelerator: str = "kvm", limit: float = LIMIT) -> bool:
-    """Boot the sector and tell whether it ran within `limit` seconds."""
+    """Boot the sector and return whether it ran within `limit` seconds."""
     with tempfile.NamedTemporaryFile(prefix="vscsihba-boot-") as disk:
         disk.write(SECTOR)
         disk.flush()
@@ -41,7 +41,7 @@ def boots(accelerator: str = "kvm", limit: float = LIMIT) -> bool:
 
 
 def main(cache: Path | None = None, root: Path = Path("/")) -> str:
-    """Return `kvm` or `tcg` for this machine; the answer is kept until it is booted again."""
+    """Return `kvm` or `tcg` for this machine; the answer is cached until the machine reboots."""
     return accel.choose("auto", "firmware", boots, cache or accel.cache_folder() / "kvm-firmware", root)
 
 

@@ -1,7 +1,7 @@
-"""Which kernel to boot: one that is installed, or one that vagrant/fetch-kernel has put into the cache.
+"""The choice of the kernel to boot: an installed one, or one that vagrant/fetch-kernel has downloaded.
 
-Looks at boot/ and lib/modules/; knows neither QEMU nor packages. As a program it prints the release that it
-would choose for the version given.
+Reads boot/ and lib/modules/; knows neither QEMU nor packages. As a program it prints the release that it
+would choose for a version.
 """
 
 import re
@@ -14,10 +14,10 @@ from vagrant.runner.accel import cache_folder
 from vagrant.runner.errors import NOT_RUN, VmError
 
 PREFERRED = "6.1"
-"""The version of Debian 12's own kernel package, used when no other is asked for."""
+"""The version of Debian 12's own kernel package, the default."""
 IMAGE_NAME = "vmlinuz-"
 FETCH = Path(__file__).resolve().parents[1] / "fetch-kernel"
-"""The program that brings a kernel of a given version into the cache."""
+"""The program that downloads a kernel of a given version into the cache."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def version_key(release: str) -> tuple[int, ...]:
 
 
 def matches(release: str, prefix: str) -> bool:
-    """Tell whether a release starts with a version, number by number: 6.1 with 6.1.0-56, not with 6.12."""
+    """Return whether a release belongs to a version, compared by number: 6.1.0-56 to 6.1, not to 6.12."""
     rest = release.removeprefix(prefix)
     return rest != release and not (rest[:1].isdigit() and prefix[-1:].isdigit())
 
@@ -47,10 +47,10 @@ def complete(root: Path) -> list[Kernel]:
 
 
 def installed(root: Path = Path("/"), cache: Path | None = None) -> list[Kernel]:
-    """Return the complete kernels of this machine, oldest first; an installed one after its like."""
+    """Return the complete kernels of this machine, oldest first, installed ones after cached ones."""
     fetched = sorted(((cache or cache_folder()) / "kernels").glob("[0-9]*"))
-    found = [kernel for folder in (*fetched, root) for kernel in complete(folder)]
-    return sorted(found, key=lambda kernel: version_key(kernel.release))
+    kernels = [kernel for folder in (*fetched, root) for kernel in complete(folder)]
+    return sorted(kernels, key=lambda kernel: version_key(kernel.release))
 
 
 def choose(prefix: str | None, root: Path = Path("/"), cache: Path | None = None) -> Kernel:

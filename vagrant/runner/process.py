@@ -1,6 +1,6 @@
-"""One run of virtme-run as a process: its output passed on as it comes, its time limit, its end.
+"""One run of virtme-run as a process: its output, its time limit, its end.
 
-Knows pipes, signals and the clock; not what is inside the machine.
+Knows pipes, signals and the clock; nothing of the guest.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from vagrant.runner.workdir import WorkDir
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHUNK = 65536
 KILL_AFTER = 5.0
-"""Seconds that a process has after SIGTERM, to put the terminal right."""
+"""Seconds for a process to restore the terminal after SIGTERM."""
 Sink = Callable[[int, bytes], None]
-"""Takes a file descriptor number (1 or 2) and what the guest wrote to it."""
+"""Takes a file descriptor number (1 or 2) and the bytes that the guest wrote to it."""
 
 
 class StoppedError(Exception):
-    """A signal asked this run to end."""
+    """A signal ended this run."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -34,23 +34,23 @@ class StoppedError(Exception):
 
 
 class TimeLimitError(Exception):
-    """The run took longer than it may."""
+    """The run reached its time limit."""
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write to a descriptor of this process, whole; the default sink."""
+    """Write all bytes to a descriptor of this process; the default sink."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def discard(_fd: int, _data: bytes) -> None:
-    """Take the output and forget it."""
+    """Ignore output."""
 
 
 @contextlib.contextmanager
 def stop_signals_raise() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into StoppedError; more of them do not disturb the end."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into StoppedError, and ignore later ones."""
     stopped = False
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -68,7 +68,7 @@ def stop_signals_raise() -> Iterator[None]:
 
 
 def feed(fd: int) -> None:
-    """Copy our standard input into `fd` until it ends; for a daemon thread, a read cannot be cancelled."""
+    """Copy standard input into `fd` until it ends; run it on a daemon thread."""
     with contextlib.suppress(OSError):
         while data := os.read(sys.stdin.fileno(), CHUNK):
             write_all(fd, data)
@@ -76,7 +76,7 @@ def feed(fd: int) -> None:
 
 
 def pump(outputs: Mapping[int, int], deadline: float | None, sink: Sink) -> None:
-    """Pass on what comes out of the pipes (pipe: descriptor) until all are closed or the time is over."""
+    """Forward the output of pipes (pipe: descriptor) until all are closed or the deadline is reached."""
     with selectors.DefaultSelector() as selector:
         for pipe, number in outputs.items():
             selector.register(pipe, selectors.EVENT_READ, number)
@@ -92,7 +92,7 @@ def pump(outputs: Mapping[int, int], deadline: float | None, sink: Sink) -> None
 
 
 def end(process: subprocess.Popen[bytes], pidfile: Path) -> None:
-    """End QEMU, then virtme-run, which waits for it; the hard way if need be (QEMU dies with its parent)."""
+    """End QEMU, then virtme-run, which waits for it; kill virtme-run if it does not end."""
     with contextlib.suppress(OSError, ValueError):
         os.kill(int(pidfile.read_text()), signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -106,14 +106,14 @@ def end(process: subprocess.Popen[bytes], pidfile: Path) -> None:
 
 
 def environ(work: WorkDir) -> dict[str, str]:
-    """Return virtme-run's environment: its own temporary files go into this run's folder."""
+    """Return virtme-run's environment, with this run's folder for its temporary files."""
     return {**os.environ, "TMPDIR": str(work.path)}
 
 
 def run_streaming(command: Sequence[str], work: WorkDir, limit: float | None, sink: Sink = write_all) -> None:
-    """Run a command until it ends or its limit in seconds is over, in a session of its own.
+    """Run a command in a session of its own until it ends or its limit in seconds is reached.
 
-    Standard input is passed on unless it is a terminal: Ctrl-C shall stop us, not be typed into the guest.
+    Standard input is forwarded unless it is a terminal: Ctrl-C stops this program, not the guest's.
     """
     deadline = None if limit is None else time.monotonic() + limit
     with subprocess.Popen(
@@ -138,7 +138,7 @@ def run_streaming(command: Sequence[str], work: WorkDir, limit: float | None, si
 
 
 def run_interactive(command: Sequence[str], work: WorkDir, limit: float | None) -> None:
-    """Run a command on our terminal, which it may set up as it likes and puts right itself."""
+    """Run a command on the terminal of this process; it sets the mode of the terminal and restores it."""
     with subprocess.Popen(command, env=environ(work), pass_fds=[work.lifeline]) as process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

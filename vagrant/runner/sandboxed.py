@@ -1,7 +1,4 @@
-"""The sandbox as a machine of the runner: its options in the sandbox's words.
-
-Knows `vscsihba.sandbox`; not what is run.
-"""
+"""The sandbox as a machine of the runner: turns the runner's options into a plan of `vscsihba.sandbox`."""
 
 import argparse
 from collections.abc import Callable
@@ -19,11 +16,11 @@ _SHELL: Final = ("bash", "--login")
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Run what the options ask for and return the exit code.
+    """Run a command according to the options and return the exit code.
 
     Raises:
-        SandboxError: The sandbox could not be made.
-        UsageError: A size is none.
+        SandboxError: The sandbox could not be started.
+        UsageError: A size is not valid.
     """
     release = _kernel(options.kernel, say)
     results = None if options.results is None else options.results.resolve()
@@ -53,7 +50,7 @@ def _results(folder: Path | None) -> dict[str, str]:
 
 
 def _kernel(version: str | None, say: Callable[[str], None]) -> str:
-    """Return the release of the kernel for a run, fetched first where this machine lacks the version."""
+    """Return the release of the kernel for a run, downloaded first if this machine lacks the version."""
     try:
         return kernels.choose(version).release
     except SandboxError:

@@ -1,8 +1,8 @@
-"""How fast this processor's time stamp counter runs, for emulated guests: QEMU hands it to them as it is.
+"""The rate of this processor's time stamp counter, for emulated guests: QEMU passes the counter through.
 
-All other clocks of such a guest are devices: a look at one is a system call and takes 10 us. The kernel
-would find out the counter's rate by one of them, and on a busy machine is wrong by far once in a while,
-so that its seconds pass in tenths. Told the rate, it need not.
+All other clocks of such a guest are emulated devices: reading one is a system call and takes 10 us. The
+kernel would measure the counter's rate against one of them, and on a busy machine be wrong now and then by
+a factor of ten. With the rate as a parameter, it does not measure.
 """
 
 import ctypes
@@ -21,10 +21,10 @@ _TRIES: Final = 5
 
 
 def clock_options() -> list[str]:
-    """Return kernel parameters for an emulated guest: read the time from the processor, at this rate.
+    """Return kernel parameters for an emulated guest: use the time stamp counter, at this rate.
 
-    The kernel would not, for an emulated counter promises no steady rate, and QEMU's on other processors
-    has none that could be measured here: no parameters then.
+    Without them the kernel does not trust an emulated counter. On other processors QEMU's counter has no rate
+    that could be measured here, so there are no parameters.
     """
     if platform.machine() != "x86_64":
         return []
@@ -32,7 +32,7 @@ def clock_options() -> list[str]:
 
 
 def measure() -> int:
-    """Return the rate of the counter in kHz, by the monotonic clock."""
+    """Measure the rate of the counter in kHz against the monotonic clock."""
     with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as code:
         code.write(_RDTSC)
         start = ctypes.c_char.from_buffer(code)
@@ -47,7 +47,7 @@ def measure() -> int:
 
 
 def _both(counter: Callable[[], int]) -> tuple[int, int]:
-    """Read the clock and the counter, with as little between the two as can be had."""
+    """Read the clock and the counter with the shortest time between the two."""
     best: tuple[int, int, int] | None = None
     for _ in range(_TRIES):
         before = time.monotonic_ns()
@@ -55,7 +55,7 @@ def _both(counter: Callable[[], int]) -> tuple[int, int]:
         took = time.monotonic_ns() - before
         if best is None or took < best[0]:
             best = took, before + took // 2, ticks
-    assert best is not None  # noqa: S101 - there was a try
+    assert best is not None  # noqa: S101 - _TRIES is above 0
     return best[1], best[2]
 
 

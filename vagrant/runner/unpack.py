@@ -1,7 +1,7 @@
-"""An installed kernel, unpacked on the host: under software emulation the guest takes two seconds for that.
+"""Unpacking of an installed kernel on the host, which saves two seconds under software emulation.
 
-QEMU starts an uncompressed kernel by its PVH entry. A kernel that is not packed by xz (as Debian does it)
-or has no such entry is booted as it is. Knows nothing of the rest of the command line.
+QEMU starts an uncompressed kernel at its PVH entry. A kernel that is not packed with xz (as Debian does) or
+has no such entry is booted as it is. Knows nothing of the rest of the command line.
 """
 
 import lzma
@@ -17,7 +17,7 @@ PVH_NOTE = b"\x12\x00\x00\x00Xen\x00"
 
 
 def unpack(packed: bytes) -> bytes | None:
-    """Return the uncompressed kernel inside a bzImage, None when there is none that QEMU can start."""
+    """Return the uncompressed kernel inside a bzImage, None if QEMU cannot start it."""
     start = packed.find(XZ_MAGIC)
     if start < 0:
         return None
@@ -29,9 +29,9 @@ def unpack(packed: bytes) -> bytes | None:
 
 
 def unpacked(kernel: Kernel, cache: Path) -> Path | None:
-    """Return the file with the uncompressed kernel, made when it is not in the folder `cache` yet."""
-    made = kernel.image.stat()
-    path = cache / f"vmlinux-{kernel.release}-{made.st_mtime_ns:x}"
+    """Return the file with the uncompressed kernel, created if it is not in the folder `cache` yet."""
+    status = kernel.image.stat()
+    path = cache / f"vmlinux-{kernel.release}-{status.st_mtime_ns:x}"
     if path.exists():
         return path
     content = unpack(kernel.image.read_bytes())

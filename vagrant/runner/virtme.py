@@ -1,4 +1,4 @@
-"""The command line of virtme-run for one machine. Starts nothing; looks at no file but QEMU's firmware."""
+"""The command line of virtme-run for one machine. Starts nothing, and reads no file."""
 
 import sys
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from vagrant.runner.workdir import WorkDir
 HERE = Path(__file__).resolve().parent
 GUEST = HERE.parent / "guest"
 QBOOT = Path("/usr/share/qemu/qboot.rom")
-"""A firmware that only starts kernels; under software emulation half a second faster than SeaBIOS."""
+"""A firmware that only starts kernels, half a second faster than SeaBIOS under software emulation."""
 EMULATED_CPU = "max,-erms,-fsrm"
-"""All that QEMU emulates, but for the promise that ``rep movsb`` is quick, which the kernel believes:
-emulated, it is the slowest of all ways to copy, a byte at a time. Large reads take half as long without."""
+"""All features that QEMU emulates, except the flags for a fast ``rep movsb``, which the kernel would use:
+emulated, it copies a byte at a time. Large reads take half as long without it."""
 GUEST_SHARE = "/run/vm-share"
-"""Where guest/enter.sh finds WorkDir.share."""
+"""The path of WorkDir.share in the guest (guest/enter.sh)."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What is to be booted."""
+    """The guest to boot."""
 
     kernel: Kernel
     accel: str
@@ -29,11 +29,11 @@ class Machine:
     cpus: int = 2
     memory: str = "2G"
     unpacked: Path | None = None
-    """The kernel to start in the image's place: virtme-ng learns from the image what it must know."""
+    """The uncompressed kernel, if there is one; virtme-ng still reads the image."""
 
 
 def kernel_options(accel: str) -> list[str]:
-    """Return kernel parameters: our programs first on the init's path, and less to do under emulation."""
+    """Return kernel parameters: our programs first in init's PATH, and less work under emulation."""
     path = f"{GUEST / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
     clock = tsc.clock_options() if accel == "tcg" else []
     return [f"PATH={path}", "mitigations=off", "nowatchdog", "audit=0", *clock]
@@ -57,9 +57,9 @@ def qemu_options(machine: Machine, work: WorkDir) -> list[str]:
 
 
 def console_options(work: WorkDir) -> tuple[list[str], list[str]]:
-    """Return kernel and QEMU options that keep the kernel's warnings and last words in the console log.
+    """Return kernel and QEMU options that write the kernel's warnings and last messages to the console log.
 
-    virtme-run throws them away when it runs a script; with a shell it shows them itself.
+    virtme-run drops them when it runs a script; with a shell it shows them itself.
     """
     device = ["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=messages"]
     return ["console=hvc0", "loglevel=5"], ["-chardev", f"file,id=messages,path={work.console}", *device]
@@ -74,7 +74,9 @@ def command_line(machine: Machine, work: WorkDir, results: Path | None, *, inter
         job = ["--shell", enter]
     else:
         job = ["--script-sh", f"exec {enter}"]
-        kernel, qemu = (mine + more for mine, more in zip((kernel, qemu), console_options(work), strict=True))
+        kernel, qemu = (
+            first + more for first, more in zip((kernel, qemu), console_options(work), strict=True)
+        )
     shares = {GUEST_SHARE: work.share, f"{GUEST_SHARE}/results": results}
     return [
         *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, virtme_run),

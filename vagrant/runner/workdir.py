@@ -1,8 +1,8 @@
-"""The files of one run: what the guest is told, what it answers, its scratch disk. None stays behind.
+"""The files of one run: the guest's command, its results, its scratch disk; removed after the run.
 
-A small janitor process waits until every process that holds this run's lifeline is gone, then removes the
-folder. The runner, virtme-run and QEMU hold it, so this works even when the runner is killed. Knows no QEMU
-option.
+A small janitor process waits until every process that holds this run's lifeline has ended, then removes the
+folder. The runner, virtme-run and QEMU hold it, so the folder is removed even if the runner is killed. Knows
+no QEMU option.
 """
 
 import os
@@ -20,18 +20,18 @@ from vagrant.runner.errors import VmError
 JANITOR = 'cat >/dev/null; exec rm -rf -- "$1"'
 JANITOR_LIMIT = 20.0
 PASSED_ON = ("CI", "COLUMNS", "FORCE_COLOR", "LANG", "LC_ALL", "NO_COLOR", "PYTEST_ADDOPTS", "TERM", "TZ")
-"""Variables that the guest's command finds as they are here, besides the VSCSIHBA_ ones."""
+"""Variables that the guest's command inherits, in addition to the VSCSIHBA_ ones."""
 
 GUEST_SETS = ("VSCSIHBA_IN_VM", "VSCSIHBA_RESULTS", "VSCSIHBA_SCRATCH")
 """Variables that guest/enter.sh sets itself."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the guest left in the share."""
+class GuestResult:
+    """The result of the command in the guest, as far as it is known."""
 
     ready_at: float | None
-    """When the command was started, in seconds since the epoch."""
+    """Start of the command, in seconds since the epoch."""
     exit_code: int | None
     failure: str | None
     """The step of the guest's preparation that failed."""
@@ -69,7 +69,7 @@ class WorkDir:
         self._janitor.wait(JANITOR_LIMIT)
 
     def write_command(self, command: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> None:
-        """Write the shell lines that the guest runs: variables, folder, and the command exactly as given."""
+        """Write the lines of shell that the guest runs: variables, folder, and the command as given."""
         passed = {
             name: value
             for name, value in environ.items()
@@ -80,23 +80,23 @@ class WorkDir:
         (self.share / "command").write_text("\n".join(lines) + "\n")
 
     def make_scratch(self, size: str) -> None:
-        """Make the sparse raw image with an ext4 of `size` (as mkfs.ext4 reads it) that the guest mounts."""
+        """Create the sparse raw image that the guest mounts, an ext4 of `size` (as mkfs.ext4 reads it)."""
         lazy = "lazy_itable_init=1,lazy_journal_init=1"
-        made = subprocess.run(
+        done = subprocess.run(
             ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", lazy, str(self.scratch), size],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
-        if made.returncode != 0:
-            raise VmError(f"cannot make a scratch disk of {size}: {made.stderr.strip()}")
+        if done.returncode != 0:
+            raise VmError(f"cannot make a scratch disk of {size}: {done.stderr.strip()}")
 
-    def outcome(self) -> Outcome:
-        """Return what is known of the command so far."""
+    def result(self) -> GuestResult:
+        """Return the result of the command so far."""
         ready, code, failure = (self.share / name for name in ("ready", "exit", "failure"))
         text = code.read_text().strip() if code.exists() else ""
-        return Outcome(
+        return GuestResult(
             ready_at=ready.stat().st_mtime if ready.exists() else None,
             exit_code=int(text) if text.isdigit() else None,
             failure=failure.read_text().strip() if failure.exists() else None,

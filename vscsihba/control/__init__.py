@@ -1,16 +1,24 @@
-"""Control sockets: how one process of ours asks another to do something.
+"""Control sockets, on which one process of vscsihba sends requests to another.
 
-One JSON object a line on a Unix stream socket, one request a connection:
+Each line on the Unix stream socket is a JSON object, and each connection carries one request:
 
     -> {"verb": "resize", "arguments": {"backstore": "boot", "size": 21474836480}}
-    <- {"progress": {"step": 1, "of": 2, "text": "grow boot to 20 GiB"}}        any number of these
+    <- {"progress": {"step": 1, "of": 2, "text": "grow boot to 20 GiB"}}        any number of times
     <- {"result": ...}  or  {"error": {"message": "...", "cure": "...", "exit_code": 1}}
 
-Knows nothing of what a verb does.
+Knows nothing of the meaning of a verb.
 """
 
 from vscsihba.control.client import NobodyListensError, call
 from vscsihba.control.peer import Peer, root_only, root_or_group
-from vscsihba.control.server import ControlServer, Progress
+from vscsihba.control.server import ControlServer, ProgressCallback
 
-__all__ = ["ControlServer", "NobodyListensError", "Peer", "Progress", "call", "root_only", "root_or_group"]
+__all__ = [
+    "ControlServer",
+    "NobodyListensError",
+    "Peer",
+    "ProgressCallback",
+    "call",
+    "root_only",
+    "root_or_group",
+]

@@ -1,4 +1,4 @@
-"""The asking side of a control socket: one request, its progress, one result."""
+"""The client of a control socket: one request, its progress, one result."""
 
 import socket
 import time
@@ -11,15 +11,15 @@ from vscsihba.control import wire
 from vscsihba.errors import HostError
 
 _CROWDED = 10.0
-"""Seconds to wait for a place in the queue of connections."""
+"""Seconds to wait for a free place in the server's backlog."""
 
 
 class NobodyListensError(HostError):
-    """No process is behind a control socket."""
+    """No process listens on a control socket."""
 
 
 class NoAnswerError(HostError):
-    """A request was sent, and no answer came: what was asked for may be done, or not."""
+    """A request was sent and not answered: it may have been carried out, or not."""
 
 
 def call(
@@ -30,29 +30,29 @@ def call(
     timeout: float | None,
     progress: Callable[[object], None] | None = None,
 ) -> object:
-    """Have the process behind a control socket do something, and return what it answers.
+    """Send a request to the process behind a control socket and return its result.
 
     Args:
         path: The socket.
         verb: The operation.
-        arguments: By name; anything that JSON has.
-        timeout: Seconds of silence until it is given up; None waits for ever. What was asked for may be
-            done all the same.
+        arguments: By name; any JSON value.
+        timeout: Seconds without a line from the server until the call fails; None waits for ever. The
+            request may be carried out all the same.
         progress: Called with each report of progress.
 
     Returns:
-        The result: what JSON has.
+        The result: a JSON value.
 
     Raises:
-        NobodyListensError: No process is there.
-        NoAnswerError: What was asked for may be done, or not.
-        UsageError, HostError: As the other side said, or it does not answer.
+        NobodyListensError: No process listens.
+        NoAnswerError: The request may have been carried out, or not.
+        UsageError, HostError: The server's error, or it does not answer.
     """
     try:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:  # no descriptor is free
         raise HostError(f"{path}: cannot ask: {error.strerror}", cure="try again") from error
-    with made as connection:
+    with opened as connection:
         connection.settimeout(timeout)
         _connect(connection, path)
         try:
@@ -74,7 +74,7 @@ def call(
 
 
 def _connect(connection: socket.socket, path: Path) -> None:
-    """Connect; where so many do that the kernel makes them wait (EAGAIN), try again for a while."""
+    """Connect; while the server's backlog is full (EAGAIN), retry for `_CROWDED` seconds."""
     deadline = time.monotonic() + _CROWDED
     while not _try_to_connect(connection, path):
         if time.monotonic() > deadline:
@@ -97,7 +97,7 @@ def _try_to_connect(connection: socket.socket, path: Path) -> bool:
 
 
 def _send(connection: socket.socket, line: bytes) -> None:
-    """Send the request; a server that has refused it already has closed its end, but its answer is there."""
+    """Send the request; a server that has refused it has closed its end, but its answer can be read."""
     try:
         connection.sendall(line)
     except (BrokenPipeError, ConnectionResetError):

@@ -11,12 +11,12 @@ from vscsihba.errors import UsageError
 
 @dataclass(slots=True, eq=False)
 class Inbound:
-    """A connection, and what has come of its request.
+    """A connection, and the part of its request that has been received.
 
     Attributes:
-        connection: Does not block.
-        deadline: When the request must be there, in seconds of the monotonic clock.
-        ended: The other side hung up before its request was whole.
+        connection: A non-blocking socket.
+        deadline: Time by which the request must be complete, in seconds of the monotonic clock.
+        ended: The client hung up before its request was complete.
     """
 
     connection: socket.socket
@@ -25,10 +25,10 @@ class Inbound:
     _buffer: bytearray = field(default_factory=bytearray)
 
     def read(self) -> bytes | None:
-        """Take what has come; return the request once it is whole.
+        """Receive bytes; return the request once it is complete.
 
         Raises:
-            UsageError: It is too long.
+            UsageError: The request is too long.
         """
         try:
             data = self.connection.recv(1 << 16)
@@ -47,16 +47,16 @@ class Inbound:
         return None if end < 0 else bytes(self._buffer[:end])
 
     def answer(self, line: bytes) -> None:
-        """Say one line, as far as the other side takes it at once, and hang up."""
+        """Send one line without waiting, and hang up."""
         with contextlib.suppress(OSError), self.connection:
             self.connection.send(line)
 
     @contextlib.contextmanager
     def outbound(self, patience: float) -> Iterator[Callable[[bytes], None]]:
-        """Give what sends lines, and hang up afterwards.
+        """Yield a function that sends lines, and hang up afterwards.
 
-        One that does not take a line within `patience` seconds, or is gone, gets no more: whatever
-        is being done for it goes on.
+        A client that does not receive a line within `patience` seconds, or has gone, gets no more lines; its
+        request is carried out all the same.
         """
         gone = False
         self.connection.settimeout(patience)

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, as the kernel says it, and who of them is let in."""
+"""The process at the other end of a Unix socket, according to the kernel, and its permission to connect."""
 
 import grp
 import socket
@@ -16,7 +16,7 @@ _MOST: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, as it was when it did.
+    """The process that connected, as it was at that time.
 
     Attributes:
         pid: Its process id, 0 if it is in another pid namespace.
@@ -30,27 +30,27 @@ class Peer:
 
     @classmethod
     def of(cls, connection: socket.socket) -> Self:
-        """Ask the kernel who is at the other end (unix(7), SO_PEERCRED)."""
+        """Return the process at the other end of a connection (unix(7), SO_PEERCRED)."""
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
         pid, uid, gid = struct.unpack("iII", credentials)
         try:
             more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
-        except OSError:  # more than 256 groups, or a kernel that does not tell
+        except OSError:  # more than 256 groups, or an older kernel
             more = b""
         return cls(pid, uid, frozenset({gid, *struct.unpack(f"{len(more) // 4}I", more)}))
 
 
 Allowed = Callable[[Peer], bool]
-"""Tells whether a peer may use a socket."""
+"""Returns whether a peer may use a socket."""
 
 
 def root_only(peer: Peer) -> bool:
-    """Let root in."""
+    """Allow root."""
     return peer.uid == 0
 
 
 def root_or_group(name: str) -> Allowed:
-    """Let root in, and the members of a group as long as there is one of that name."""
+    """Allow root, and the members of a group if it exists."""
 
     def allowed(peer: Peer) -> bool:
         return root_only(peer) or group_id(name) in peer.groups
@@ -59,7 +59,7 @@ def root_or_group(name: str) -> Allowed:
 
 
 def group_id(name: str) -> int | None:
-    """Return the id of a group, None if there is none of that name."""
+    """Return the id of a group, None if no group has that name."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

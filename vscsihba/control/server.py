@@ -1,11 +1,11 @@
-"""The answering side of a control socket: verbs that other processes may call.
+"""The server of a control socket: verbs that other processes may call.
 
-One thread reads the requests of all connections, so that one which says nothing, or too
-much, holds up nobody; each complete request is then carried out on a thread of its own. Every
-connection has 5 seconds for its request and is let go after the answer.
+One thread reads the requests of all connections, so that a client that sends nothing, or too much, delays no
+other; each complete request is carried out on a thread of its own. A connection has 5 seconds for its
+request, and is closed after the answer.
 
-A machine that lacks descriptors, threads or memory for a moment is survived; if the thread dies all the
-same, its process ends: one that cannot be asked to end, or about its disks, is of no use.
+If the machine lacks descriptors, threads or memory for a moment, the server retries. If its thread dies all
+the same, the process ends, since nobody could control it any more.
 """
 
 import inspect
@@ -28,42 +28,42 @@ from vscsihba.threads import VitalThread, repeat, start
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[object], None]
-"""Tells the caller of a verb how far it is; a verb with a parameter ``progress`` is given one."""
+ProgressCallback = Callable[[object], None]
+"""Reports progress to the client; a verb with a parameter ``progress`` gets one."""
 
 Verb = Callable[..., object]
 
 MAX_CONNECTIONS: Final = 32
-"""Connections whose request is awaited; one more, and the one that has waited longest must go."""
+"""Connections whose request is awaited; one more closes the one that has waited longest."""
 
 MAX_CALLS: Final = 32
-"""Requests that are carried out at once."""
+"""Requests that are carried out in parallel."""
 
 PATIENCE: Final = 5.0
-"""Seconds for a request to come, and for an answer to be taken."""
+"""Seconds for a request to arrive, and for an answer to be received."""
 
 _BACKLOG: Final = 128
-"""Connections that wait to be accepted."""
+"""Connections that may wait to be accepted."""
 
 _PAUSE: Final = 0.1
-"""Seconds before another try, where the machine lacks descriptors or memory."""
+"""Seconds before a retry if the machine lacks descriptors or memory."""
 
 _AT_END: Final = 10.0
-"""Seconds that `ControlServer.close` waits for verbs under way."""
+"""Seconds that `ControlServer.close` waits for running verbs."""
 
 
 class ControlServer:
     """Serves verbs on a Unix socket while the context is entered.
 
     Args:
-        path: The socket; a file of that name that was left behind is replaced.
-        verbs: What may be called, by name. The parameters are the arguments; a verb raises
-            `VscsihbaError` or ``OSError`` and returns anything that JSON has.
-        allowed: Who may call; root, if it is not said. Others get one line that says so.
-        group: Group id that the socket file is given to, None for the process's own.
+        path: The socket; a leftover file of that name is replaced.
+        verbs: The functions that clients may call, by name. Their parameters are the request's arguments;
+            they raise `VscsihbaError` or ``OSError`` and return a JSON value.
+        allowed: Returns whether a client may call; by default only root may. Others get an error.
+        group: Group id of the socket file; None for the group of this process.
 
     Raises:
-        HostError: The socket cannot be made.
+        HostError: The socket cannot be created.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ControlServer:
         return self
 
     def _begin_listening(self, undo: ExitStack) -> None:
-        """Make the socket and begin; `undo` lets go of what was made."""
+        """Create the socket and start the thread; `undo` releases both."""
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         undo.callback(os.close, self._stop)
         self._selector = undo.enter_context(selectors.DefaultSelector())
@@ -114,7 +114,7 @@ class ControlServer:
         self.close()
 
     def close(self) -> None:
-        """Take no more requests, and wait a little for those that are being carried out."""
+        """Accept no more requests, and wait up to `_AT_END` seconds for running verbs."""
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self.path.unlink(missing_ok=True)
@@ -131,14 +131,14 @@ class ControlServer:
         repeat(self._take_turn, f"control socket {self.path}", pause=_PAUSE)
 
     def _take_turn(self) -> bool:
-        """Wait for connections and requests, and take them; False if the server is closed."""
+        """Wait for connections and requests, and handle them; False once the server is closed."""
         for key, _ in self._selector.select(self._next_deadline()):
             if key.fileobj == self._stop:
                 self._close_all()
                 return False
             if key.fileobj is self._listener:
                 self._accept()
-            elif key.data in self._waiting:  # not hung up on meanwhile
+            elif key.data in self._waiting:  # not closed meanwhile
                 self._read(key.data)
         for late in [each for each in self._waiting if each.deadline <= time.monotonic()]:
             self._refuse(late, HostError(f"no whole request within {PATIENCE:g} s"))
@@ -159,7 +159,7 @@ class ControlServer:
             connection, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError as error:  # no descriptor is free: the one that waits longest gives one
+        except OSError as error:  # no descriptor is free: close the connection that has waited longest
             log.warning("cannot take a connection: %s", error.strerror)
             if self._waiting:
                 self._refuse(self._waiting[0], HostError("too many connections", cure="try again"))
@@ -194,7 +194,7 @@ class ControlServer:
                 self._begin(inbound, line)
 
     def _begin(self, inbound: Inbound, line: bytes) -> None:
-        """Carry a request out on a thread of its own."""
+        """Carry out a request on a thread of its own."""
         self._calls = {thread for thread in self._calls if thread.is_alive()}
         if len(self._calls) >= MAX_CALLS:
             inbound.answer(wire.encode_error(HostError("too busy", cure="try again later")))
@@ -219,7 +219,7 @@ class ControlServer:
     # A thread of a request.
 
     def _carry_out(self, inbound: Inbound, line: bytes) -> None:
-        """Answer a request. What is no `VscsihbaError` ends the thread, is logged, and hangs up."""
+        """Carry out a request and send its result; an unexpected exception is logged and hangs up."""
         with inbound.outbound(PATIENCE) as send:
             try:
                 request = wire.decode_request(line)
@@ -231,7 +231,7 @@ class ControlServer:
                 where = f"{error.filename}: " if error.filename else ""
                 send(wire.encode_error(HostError(f"{where}{error.strerror or error}")))
 
-    def _call(self, request: wire.Request, progress: Progress) -> object:
+    def _call(self, request: wire.Request, progress: ProgressCallback) -> object:
         verb = self._verbs.get(request.verb)
         if verb is None:
             raise UsageError(f"unknown verb {request.verb!r}", cure=f"use {', '.join(sorted(self._verbs))}")

@@ -1,6 +1,6 @@
-"""The lines on a control socket: requests, progress, results and errors, and nothing of sockets.
+"""The lines on a control socket: requests, progress, results and errors. Knows nothing of sockets.
 
-Both sides are checked: what comes from the other end is data from outside.
+Both sides validate the lines that they receive.
 """
 
 import json
@@ -11,18 +11,18 @@ import msgspec
 from vscsihba.errors import HostError, UsageError, VscsihbaError
 
 MAX_REQUEST: Final = 1 << 20
-"""Bytes of the longest request, its newline included."""
+"""Bytes of the longest request, including its newline."""
 
 MAX_ANSWER: Final = 64 << 20
-"""Bytes of the longest answer that a client takes: a document of 16384 LUNs is far below."""
+"""Bytes of the longest answer that a client accepts; a document of 16384 LUNs is far shorter."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is asked for.
+    """A request.
 
     Attributes:
         verb: The operation.
-        arguments: By name; any JSON.
+        arguments: By name; any JSON values.
     """
 
     verb: str
@@ -30,20 +30,20 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An error as it travels: the parts of a `VscsihbaError`."""
+    """An error on the wire: the parts of a `VscsihbaError`."""
 
     message: str
     cure: str | None = None
     exit_code: int = 1
 
     def to_error(self) -> VscsihbaError:
-        """Return the error that the other side meant."""
+        """Return the error as an exception."""
         kind = UsageError if self.exit_code == UsageError.exit_code else HostError
         return kind(self.message, cure=self.cure)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One line of an answer: exactly one of these is there."""
+    """One line of an answer: exactly one of the fields is set."""
 
     progress: Any = msgspec.UNSET
     result: Any = msgspec.UNSET
@@ -56,16 +56,16 @@ def encode(message: dict[str, object]) -> bytes:
 
 
 def encode_error(error: VscsihbaError) -> bytes:
-    """Return the line that tells the other side of an error."""
+    """Return an error as a line."""
     parts = {"message": error.message, "cure": error.cure, "exit_code": error.exit_code}
     return encode({"error": parts})
 
 
 def decode_request(line: bytes) -> Request:
-    """Read a request.
+    """Parse a request.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The line is not a valid request.
     """
     try:
         return msgspec.json.decode(line, type=Request)
@@ -76,10 +76,10 @@ def decode_request(line: bytes) -> Request:
 
 
 def decode_answer(line: bytes) -> Answer:
-    """Read one line of an answer.
+    """Parse one line of an answer.
 
     Raises:
-        HostError: It is none.
+        HostError: The line is not a valid answer.
     """
     try:
         return msgspec.json.decode(line, type=Answer)

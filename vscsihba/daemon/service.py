@@ -21,7 +21,7 @@ from vscsihba.config.lun_changes import RemoveLun, ReplaceLun
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.config.stacks import canonical, enlarged
-from vscsihba.control import Progress
+from vscsihba.control import ProgressCallback
 from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import State
@@ -185,7 +185,7 @@ class Service:
     def apply(
         self,
         document: object,
-        progress: Progress,
+        progress: ProgressCallback,
         prune: Prune = "named",
         *,
         replace: bool = False,
@@ -220,7 +220,7 @@ class Service:
                 )
             return {"path": str(self._state.save(self.document, where, force=force))}
 
-    def clear(self, progress: Progress, hba: int | None = None, *, force: bool = False) -> object:
+    def clear(self, progress: ProgressCallback, hba: int | None = None, *, force: bool = False) -> object:
         """Remove an HBA, or all of them, with LUNs and backstores."""
         with self._changing:
             if hba is not None and self.document.hba(hba) is None and not self._awaits(hba):
@@ -234,7 +234,7 @@ class Service:
         """Tell the engines of an HBA to end as soon as none of its disks is in use."""
         self._supervisor.hbas[hba_id].end_when_free()
 
-    def resize(self, backstore: str, size: int, progress: Progress) -> object:
+    def resize(self, backstore: str, size: int, progress: ProgressCallback) -> object:
         """Enlarge a backstore to `size` bytes."""
         with self._changing:
             known = self.document.backstores
@@ -256,7 +256,7 @@ class Service:
         layer: str,
         action: str,
         arguments: Mapping[str, object],
-        progress: Progress,
+        progress: ProgressCallback,
         force: bool = False,
     ) -> object:
         """Run an action of a layer of a disk; a stack that it changes goes into the running document."""
@@ -272,7 +272,7 @@ class Service:
                     self._set_stack(hba, lun, now)
         return answer
 
-    def _carry_out(self, planned: Changes, progress: Progress, *, force: bool) -> None:
+    def _carry_out(self, planned: Changes, progress: ProgressCallback, *, force: bool) -> None:
         """Carry out changes, all of them or none."""
         check_machine(planned.target, self.document)
         self._check_free(planned, force=force)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from vscsihba.control import Progress
+from vscsihba.control import ProgressCallback
 from vscsihba.engine.owning.appearance import Tuning
 from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import UsageError
@@ -40,7 +40,13 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
         target.tune(lun, _converted(tuning, Tuning, "the tuning of a LUN"))
 
     def act(
-        lun: int, layer: str, action: str, arguments: Mapping[str, Any], *, force: bool, progress: Progress
+        lun: int,
+        layer: str,
+        action: str,
+        arguments: Mapping[str, Any],
+        *,
+        force: bool,
+        progress: ProgressCallback,
     ) -> dict[str, object]:
         """Have a layer of a LUN do something; `vscsihba.engine.owner.act` asks for it."""
         return target.act(lun, layer, action, arguments, force=force, progress=progress)

@@ -1,8 +1,8 @@
-"""The last program of the sandbox's start and its pid 1: runs the command, and carries its input and output.
+"""Pid 1 of the sandbox: runs the command, and forwards its input and output.
 
-A bare script, started by guest/init.sh with the run's folder as its argument; the folder's file
-``run.json`` has the command. Speaks `frames` with the launcher over the first serial line. Ends by
-powering the kernel off. Knows nothing of disks.
+A plain script, started by guest/init.sh with the run's folder as its argument; ``run.json`` in that folder
+has the command. Exchanges `frames` with the launcher over the first serial line. Finally it powers the kernel
+off. Knows nothing of disks.
 """
 
 import contextlib
@@ -27,17 +27,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vscsihba.sandbox import frames
-else:  # a neighbour of this script, which does not import the package
+else:  # beside this script, which does not import the package
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
     import frames
 
 LINE = "/dev/ttyS0"
 CHUNK = 1 << 15
 DRAIN = 2.0
-"""Seconds that the rest of the output has to come through after the command has ended, where another
-process holds it open."""
+"""Seconds to wait for more output after the command has ended, if another process holds the output open."""
 SYNC_LIMIT = 20.0
-"""Seconds for writing out what file systems on disks still hold; a disk may be stuck."""
+"""Seconds for writing back dirty data of file systems; a disk may be stuck."""
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 MS_NOSUID, MS_NODEV = 2, 4
 RB_POWER_OFF = 0x4321FEDC
@@ -47,7 +46,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NotStartedError(Exception):
-    """The command was not started; the message says why."""
+    """The command was not started; the message has the reason."""
 
     def __init__(self, message: str, code: int = NOT_STARTED) -> None:
         super().__init__(message)
@@ -69,12 +68,12 @@ class Line:
             view = view[os.write(self.fd, view) :]
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the frames that have come in."""
+        """Yield the frames received."""
         yield from self._decoder.feed(os.read(self.fd, CHUNK))
 
 
 def mount_writable(folder: str) -> None:
-    """Mount a folder of this machine over itself, so that writes go through."""
+    """Mount a folder of this machine over itself, so that writes reach this machine."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     where, kind = os.fsencode(folder), b"hostfs"
     if libc.mount(b"none", where, kind, MS_NOSUID | MS_NODEV, where) != 0:
@@ -90,7 +89,7 @@ def loopback_up() -> None:
 
 
 def prepare(run: dict[str, Any]) -> None:
-    """Do what stands before the command: writable folders, the network, the steps of the caller."""
+    """Prepare the command: writable folders, the network, the caller's preparation steps."""
     socket.sethostname("sandbox")
     loopback_up()
     for folder in run["writable"]:
@@ -100,14 +99,14 @@ def prepare(run: dict[str, Any]) -> None:
 
 
 def _background(step: dict[str, Any], run: dict[str, Any]) -> None:
-    """Start a program that goes on beside the command, its messages in a file, and wait until it is ready."""
+    """Start a background program with its output in a log file, and wait until it is ready."""
     log = pathlib.Path(step["log"])
     with log.open("ab") as file:
         process = subprocess.Popen(
             step["command"], stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd="/", env=run["environ"],
             start_new_session=True,
         )  # fmt: skip
-    while not os.path.exists(step["ready"]):  # noqa: PTH110 - looked at often
+    while not os.path.exists(step["ready"]):  # noqa: PTH110 - called often
         if process.poll() is not None:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise NotStartedError(f"{step['name']}: {lines[-1] if lines else process.returncode}")
@@ -115,22 +114,22 @@ def _background(step: dict[str, Any], run: dict[str, Any]) -> None:
 
 
 def _foreground(step: dict[str, Any], run: dict[str, Any]) -> None:
-    """Run a program to its end; its error output explains a failure."""
+    """Run a program to its end; an error message contains its error output."""
     done = subprocess.run(
         step["command"], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd="/", check=False,
         env=run["environ"],
     )  # fmt: skip
     if done.returncode != 0:
-        told = done.stderr.strip() or f"exit code {done.returncode}"
-        raise NotStartedError(f"{step['name']}: {told}")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise NotStartedError(f"{step['name']}: {reason}")
 
 
 class Child:
     """The command as a process, with the descriptors that carry its input and output.
 
     Attributes:
-        outputs: Frame types by descriptor; removed at the descriptor's end.
-        input: Descriptor that takes its input, None when that has ended.
+        outputs: Frame types by descriptor; a descriptor is removed at its end of file.
+        input: Descriptor of its input, None after the input has ended.
     """
 
     def __init__(self, run: dict[str, Any]) -> None:
@@ -138,10 +137,10 @@ class Child:
         self.outputs: dict[int, int] = {}
         self.input: int | None
         (program, *arguments), environ = run["command"], run["environ"]
-        # With a path, an unreadable folder in it would make "permission denied" of "not found".
-        found = shutil.which(program, path=environ.get("PATH", os.defpath))
-        command = [found or program, *arguments]
-        if found is None and "/" not in program:
+        # execvp() would report "permission denied" instead of "not found" for an unreadable folder in PATH.
+        path = shutil.which(program, path=environ.get("PATH", os.defpath))
+        command = [path or program, *arguments]
+        if path is None and "/" not in program:
             raise NotStartedError(f"{program}: command not found", NOT_FOUND)
         try:
             os.chdir(run["cwd"])
@@ -190,7 +189,7 @@ class Child:
             os.killpg(self.process.pid, number)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Give the command's terminal another size; without a terminal, do nothing."""
+        """Set the size of the command's terminal, if it has one."""
         if self._terminal and self.input is not None:
             fcntl.ioctl(self.input, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
@@ -201,8 +200,8 @@ class Child:
         self.input = None
 
 
-class Carrier:
-    """Carries input, output and signals between the launcher and the command until the command has ended."""
+class Forwarder:
+    """Forwards input, output and signals between the launcher and the command until the command has ended."""
 
     def __init__(self, line: Line, child: Child) -> None:
         self._line, self._child = line, child
@@ -243,7 +242,7 @@ class Carrier:
         return bool(events)
 
     def _reap(self) -> None:
-        """Take the exit codes of the command and of orphans, whose parent pid 1 is."""
+        """Reap the command and orphans, which are children of pid 1."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -265,7 +264,7 @@ class Carrier:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return
-        except OSError:  # a terminal whose last process has gone: EIO
+        except OSError:  # EIO: the terminal's last process has ended
             data = b""
         if data:
             self._line.send(self._child.outputs[fd], data)
@@ -283,7 +282,7 @@ class Carrier:
         self._feed()
 
     def _feed(self) -> None:
-        """Write what has come for the command's input, and ask for as much again."""
+        """Write received input to the command, and request the same amount again."""
         fd = self._child.input
         while self._waiting and fd is not None:
             try:
@@ -291,7 +290,7 @@ class Carrier:
             except BlockingIOError:
                 self._watch_input(fd)
                 return
-            except OSError:  # the command reads no more: EPIPE
+            except OSError:  # EPIPE: the command has closed its input
                 self._stop_input(fd)
                 return
             del self._waiting[:count]
@@ -316,8 +315,8 @@ class Carrier:
         self._child.close_input()
 
 
-def put_to_rest() -> None:
-    """Write out file systems and unmount those on disks, as far as that ends within a limit."""
+def sync_and_unmount() -> None:
+    """Sync file systems and unmount those on disks, within `SYNC_LIMIT` seconds."""
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(OSError):
@@ -336,23 +335,23 @@ def put_to_rest() -> None:
 
 
 def on_alarm(_number: int, _frame: object) -> None:
-    """End a wait."""
+    """Interrupt a system call that waits."""
     raise TimeoutError
 
 
 def main() -> None:
-    """Run the command, tell its exit code and power off."""
+    """Run the command, send its exit code and power off."""
     signal.signal(signal.SIGALRM, on_alarm)
     line = Line()
     run = json.loads((pathlib.Path(sys.argv[1]) / "run.json").read_text())
     try:
         prepare(run)
         line.send(frames.READY)
-        code = Carrier(line, Child(run)).run()
+        code = Forwarder(line, Child(run)).run()
     except NotStartedError as error:
         line.send(frames.FAILED, bytes([error.code]) + str(error).encode(errors="replace"))
     else:
-        put_to_rest()
+        sync_and_unmount()
         line.send(frames.EXIT, bytes([code]))
     termios.tcdrain(line.fd)
     libc.reboot(RB_POWER_OFF)

@@ -1,7 +1,7 @@
 """Fetching User-Mode Linux without root: apt downloads the package, which is unpacked in the user's cache.
 
-A version that this machine's own suites do not have comes from another suite of the same archive, with the C
-library that it is linked against where this machine's is older.
+A version that this machine's own suites do not have comes from another suite of the same archive, with that
+suite's C library if this machine's is older.
 """
 
 import os
@@ -27,12 +27,12 @@ Say = Callable[[str], None]
 
 
 def fetch(version: str | None, say: Say, cache: Path | None = None) -> kernels.Kernel:
-    """Bring a kernel into the cache unless it is there, and return it.
+    """Download a kernel into the cache unless it is there, and return it.
 
     Args:
-        version: Such as ``6.12``; None for the one of this machine's suites.
-        say: Called with each step.
-        cache: The user's cache by default.
+        version: Such as ``6.12``; None for the version of this machine's suites.
+        say: Called with a text for each step.
+        cache: The cache folder; the user's by default.
 
     Raises:
         SandboxError: It cannot be fetched; the message has apt's reason.
@@ -82,16 +82,16 @@ def _bring_kernel(version: str | None, apt: "_Apt", cache: Path) -> None:
 
 
 def _take_libc(image: Path, root: Path, place: Path) -> None:
-    """Have a kernel use the C library of its own suite, which lies beside it.
+    """Make a kernel use the C library of its own suite, which is beside it.
 
     Args:
         image: The kernel.
-        root: The folder that it is in now, with the C library in ``libc``.
-        place: The folder that it will be in.
+        root: Its folder now, with the C library in ``libc``.
+        place: Its final folder.
     """
     loader = next(root.glob("libc/**/ld-linux-x86-64.so.2")).relative_to(root)
     libraries = next(root.glob("libc/**/libc.so.6")).parent.relative_to(root)
-    # patchelf is of the same suite, so the C library must be brought to it, too.
+    # patchelf comes from the same suite, so it needs that C library too.
     patchelf = [
         str(root / loader),
         "--library-path",
@@ -117,7 +117,7 @@ def _need_programs() -> None:
 
 
 def _move(folder: Path, place: Path) -> None:
-    """Move a finished folder into the cache; another process may have been quicker."""
+    """Move a complete folder into the cache, unless another process has done so meanwhile."""
     try:
         folder.rename(place)
     except OSError:
@@ -136,7 +136,7 @@ def _run(command: Sequence[str], name: str) -> str:
 
 
 class _Apt:
-    """apt with package lists of its own, so that it needs no root and changes nothing on this machine."""
+    """apt with its own package lists, so that it needs no root and changes nothing on this machine."""
 
     def __init__(self, folder: Path, say: Say) -> None:
         self.folder = folder
@@ -157,7 +157,7 @@ class _Apt:
         ]
 
     def use_suite(self, suite: str) -> None:
-        """Take packages of a suite of Debian's from now on, of the archive that this machine uses."""
+        """Use packages of a suite of Debian from now on, from the archive that this machine uses."""
         listed = _run(
             ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"], "apt-get indextargets"
         )

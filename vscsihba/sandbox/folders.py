@@ -1,7 +1,7 @@
-"""Where a run keeps its files on this machine: a folder that can hold the guest's memory.
+"""The private folder of a run on this machine, which holds the guest's memory.
 
 User-Mode Linux keeps the guest's memory in a file that is mapped executable. Containers often have a small
-``/dev/shm``, and hardened machines mount ``/tmp`` noexec, so the folder is chosen by looking.
+``/dev/shm``, and hardened machines mount ``/tmp`` noexec, so several folders are tried.
 """
 
 import mmap
@@ -18,7 +18,7 @@ ON_DISK = (Path("/var/tmp"), Path("/tmp"))  # noqa: S108 - mkdtemp makes a priva
 
 
 def candidates() -> Iterator[Path]:
-    """Yield the folders that are tried, those in memory first."""
+    """Yield the folders to try, those in memory first."""
     yield Path("/dev/shm")  # noqa: S108 - likewise
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
         if name := os.environ.get(variable):
@@ -27,10 +27,10 @@ def candidates() -> Iterator[Path]:
 
 
 def make_folder(memory: int) -> Path:
-    """Make the private folder of a run, on a file system with room for the guest's memory.
+    """Create the private folder of a run, on a file system with enough space for the guest's memory.
 
     Raises:
-        SandboxError: No folder will do; the message has the reason for each.
+        SandboxError: No folder is suitable; the message has the reason for each.
     """
     reasons = []
     for parent in dict.fromkeys(candidates()):
@@ -44,7 +44,7 @@ def make_folder(memory: int) -> Path:
 
 
 def make_disk_folder(beside: Path) -> Path:
-    """Make a private folder for a scratch image: on a disk where there is one, else `beside`."""
+    """Create a private folder for a scratch image, on a disk if possible, else return `beside`."""
     parents = [Path(name)] if (name := os.environ.get("TMPDIR")) else []
     for parent in (*parents, *ON_DISK):
         if os.access(parent, os.W_OK | os.X_OK):

@@ -1,8 +1,8 @@
 """The protocol between launcher and agent: frames on one byte stream, in both directions.
 
-A frame is a type (1 byte), a length (2 bytes, little-endian) and so many bytes. Standard input is sent
-only as far as the agent has asked for it (`WANT`), so a command that does not read its input never holds
-up a signal behind it. Imports nothing of the package: the agent is started as a bare script.
+A frame is a type (1 byte), a length (2 bytes, little-endian) and that many bytes. The launcher sends only as
+much standard input as the agent has requested (`WANT`), so that a command that does not read its input never
+delays a signal. Imports nothing of the package: the agent is started as a plain script.
 """
 
 import struct
@@ -25,9 +25,9 @@ READY, OUTPUT, ERROR, WANT, EXIT, FAILED = range(16, 22)
 code; a sentence that says why it was not started, with an exit code before it."""
 
 CREDIT = 2048
-"""Bytes of standard input, with the headers of their frames, that may be under way. They fit into the buffer
-of the guest's serial line (4 KiB less 128 bytes, drivers/tty/n_tty.c): when that is full, User-Mode Linux
-switches the input of the line off, and not on again (arch/um/drivers/line.c, line_throttle)."""
+"""Bytes of standard input, including the headers of their frames, that may be in flight. They fit into the
+buffer of the guest's serial line (4 KiB less 128 bytes, drivers/tty/n_tty.c): when that is full, User-Mode
+Linux switches the input of the line off, and not on again (arch/um/drivers/line.c, line_throttle)."""
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
@@ -48,7 +48,7 @@ class Decoder:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take bytes and yield each complete frame: its type and its payload."""
+        """Add bytes and yield each complete frame: its type and its payload."""
         self._pending += data
         while len(self._pending) >= HEADER.size:
             kind, length = HEADER.unpack_from(self._pending)

@@ -1,15 +1,14 @@
-"""The process between launcher and kernel: starts the kernel, and leaves nothing of it behind.
+"""The process between launcher and kernel: starts the kernel, and cleans up after it.
 
-Started as a bare script: ``janitor.py FOLDER[:FOLDER...] [--preload=FILE] COMMAND ...``. Its standard
-input is a pipe that the launcher holds: when the launcher ends, however that happens, the pipe ends, and
-the janitor ends the kernel's processes and removes the folders. Should the janitor itself be killed, the
-kernel gets SIGKILL (PR_SET_PDEATHSIG), and the launcher does the rest with the same functions.
+Started as a plain script: ``janitor.py FOLDER[:FOLDER...] [--preload=FILE] COMMAND ...``. Its standard
+input is a pipe that the launcher holds: when the launcher ends for any reason, the pipe ends, and the janitor
+ends the kernel's processes and removes the folders. If the janitor itself is killed, the kernel gets SIGKILL
+(PR_SET_PDEATHSIG), and the launcher does the rest with the same functions.
 
-User-Mode Linux traces a process of its own for each process of the guest. If the kernel's main process dies
-first, these go on without a tracer, and their system calls reach this machine. ptrace.c prevents that where
-there is a C compiler; in any case they are ended before the kernel, and at once when it has died. They are
-found by their session: the kernel begins one of its own, so it is the janitor's at first, and the kernel's
-from then on.
+User-Mode Linux traces one process of its own for each process of the guest. If the kernel's main process
+dies first, these continue without a tracer, and their system calls reach this machine. ptrace.c prevents that
+if there is a C compiler; in any case they are ended before the kernel, or at once when it has died. They are
+found by their session: the janitor's at first, and the kernel's after the kernel has started its own.
 """
 
 import contextlib
@@ -26,11 +25,11 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PID_FILE = "kernel.pid"
 """File in the first folder that has the kernel's pid."""
 LIMIT = 10.0
-"""Seconds after which processes that do not end are left to the system."""
+"""Seconds to wait for processes to end."""
 
 
-def members(sessions: Collection[int]) -> Iterator[int]:
-    """Yield the processes of sessions but this one, those that wait to be reaped left out."""
+def pids_of(sessions: Collection[int]) -> Iterator[int]:
+    """Yield the pids of sessions, without this process and without zombies."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - a bare script that starts in 15 ms
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -51,14 +50,14 @@ def end_processes(janitor: int, kernel: int | None) -> None:
         kernel: Pid of the kernel; None if it was not started.
     """
     sessions = {janitor} if kernel is None else {janitor, kernel}
-    if kernel is not None and kernel in set(members(sessions)):
+    if kernel is not None and kernel in set(pids_of(sessions)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(kernel, signal.SIGSTOP)
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
-        alive = list(members(sessions))
-        others = [pid for pid in alive if pid != kernel]
-        for pid in others or alive:
+        alive = list(pids_of(sessions))
+        guest = [pid for pid in alive if pid != kernel]
+        for pid in guest or alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -79,7 +78,7 @@ def kernel_pid(folder: str) -> int | None:
 
 
 def remove(folders: list[str]) -> None:
-    """Remove the folders of a run with all that is in them."""
+    """Remove the folders of a run with their contents."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -109,7 +108,7 @@ def main() -> int:
         environ["LD_PRELOAD"] = command.pop(0).removeprefix("--preload=")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    # What the kernel's process leaves becomes a child of this one, and is reaped.
+    # Orphans of the kernel become children of this process, which reaps them.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -122,9 +121,9 @@ def main() -> int:
             break
         with contextlib.suppress(BlockingIOError):
             os.read(reader, 64)
-        pid, found = os.waitpid(kernel, os.WNOHANG)
+        pid, ended = os.waitpid(kernel, os.WNOHANG)
         if pid:
-            status = found
+            status = ended
     end_processes(os.getpid(), kernel)
     remove(folders)
     return 0 if status is None else abs(os.waitstatus_to_exitcode(status))

@@ -1,7 +1,7 @@
-"""User-Mode Linux on this machine: the installed package, one in the user's cache, or a file that is named.
+"""User-Mode Linux on this machine: the installed package, one in the user's cache, or a file by its path.
 
-Debian's package ``user-mode-linux`` has ``usr/bin/linux.uml`` and ``usr/lib/uml/modules/VERSION``. Looks
-at files only; `fetch` brings a package into the cache.
+Debian's package ``user-mode-linux`` has ``usr/bin/linux.uml`` and ``usr/lib/uml/modules/VERSION``. Only
+looks for files; `fetch` downloads a package into the cache.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from vscsihba.errors import SandboxError
 
 PREFERRED = "6.1"
-"""The version that is taken where several are there and none is asked for."""
+"""The default version if there are several."""
 MODULE = "kernel/drivers/target/target_core_user.ko"
 CURE = 'install it (apt-get install user-mode-linux), or run "vscsihba sandbox --fetch", which needs no root'
 
@@ -47,7 +47,7 @@ def choose(wanted: str | None = None, root: Path = Path("/"), cache: Path | None
         cache: Where `fetch` puts kernels; the user's cache by default.
 
     Raises:
-        SandboxError: There is none, or it lacks the modules.
+        SandboxError: There is no kernel, or it lacks the modules.
     """
     if wanted is not None and "/" in wanted:
         return _named(Path(wanted))
@@ -63,10 +63,10 @@ def choose(wanted: str | None = None, root: Path = Path("/"), cache: Path | None
 
 
 def installed(root: Path = Path("/"), cache: Path | None = None) -> list[Kernel]:
-    """Return the complete kernels of this machine, oldest version first, an installed one after its like."""
+    """Return the complete kernels of this machine, oldest version first, installed ones after cached ones."""
     fetched = sorted((cache or cache_folder()).glob("[0-9]*"))
-    found = [kernel for folder in (*fetched, root) for kernel in _complete(folder)]
-    return sorted(found, key=lambda kernel: _numbers(kernel.release))
+    complete = [kernel for folder in (*fetched, root) for kernel in _complete(folder)]
+    return sorted(complete, key=lambda kernel: _numbers(kernel.release))
 
 
 def _complete(folder: Path) -> list[Kernel]:
@@ -78,7 +78,7 @@ def _complete(folder: Path) -> list[Kernel]:
 
 
 def _named(image: Path) -> Kernel:
-    """Return a kernel by its path; the modules lie where the package has them, or beside it."""
+    """Return a kernel by its path; its modules are in the package's folder, or beside it."""
     if not os.access(image, os.X_OK) or not image.is_file():
         raise SandboxError(f"{image} is no program", cure="name a User-Mode Linux kernel, such as linux.uml")
     image = image.absolute()
@@ -96,6 +96,6 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 def _matches(release: str, version: str) -> bool:
-    """Tell whether a release is of a version, number by number: 6.1.176 is of 6.1, and not 6.12.113."""
+    """Return whether a release belongs to a version, compared by number: 6.1.176 to 6.1, not to 6.12."""
     wanted = _numbers(version)
     return _numbers(release)[: len(wanted)] == wanted

@@ -1,4 +1,4 @@
-"""A plan: everything that one run of the sandbox is asked for. Does nothing."""
+"""The settings of one run of the sandbox. Values only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ class Preparation:
     """A program that runs in the sandbox before the command.
 
     Attributes:
-        name: Begins the message of a failure.
+        name: The first word of an error message.
         command: Program and arguments.
-        ready: Path that a program which goes on beside the command makes when it is ready; None for a
-            program that runs to its end first.
+        ready: Path that a background program creates when it is ready; None for a program that ends before
+            the command starts.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Plan:
     Attributes:
         command: Program and arguments.
         environ: The command's environment.
-        cwd: Absolute; the folder that it starts in.
-        preparations: Run in order before it.
-        files: Written where the sandbox sees them, at ``/run/.sandbox/NAME``.
-        writable: Absolute; folders of this machine that are written through.
-        kernel: Path or version of User-Mode Linux; None takes what is there.
+        cwd: The command's working directory; absolute.
+        preparations: Programs that run in order before the command.
+        files: Files in the sandbox, at ``/run/.sandbox/NAME``, with their contents.
+        writable: Folders of this machine into which the sandbox may write; absolute.
+        kernel: Path or version of User-Mode Linux; None for the default.
         memory: Bytes.
         scratch: Bytes of an ext4 at ``/run/scratch``; 0 for none.
         timeout: Seconds after which the run is ended; None for no limit.
@@ -60,4 +60,4 @@ FOLDER = "/run/.sandbox"
 """The folder of `Plan.files` inside the sandbox."""
 SCRATCH = "/run/scratch"
 HIDDEN = ("/dev", "/proc", "/run", "/sys")
-"""Folders of this machine that the sandbox has in another form, or not at all."""
+"""Folders of this machine that the sandbox does not share."""

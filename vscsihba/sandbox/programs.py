@@ -1,6 +1,6 @@
-"""The programs of this machine that the start of the guest needs: whether they are there, and their packages.
+"""The programs of this machine that the start of the guest needs, and their packages.
 
-Knows what guest/*.sh calls beyond coreutils, and looks at files only.
+These are the programs that guest/*.sh calls, without coreutils. Only looks for files.
 """
 
 import shutil
@@ -28,10 +28,10 @@ NEEDED: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def check_programs(path: str = PATH) -> None:
-    """Check that every program is there that the start of the guest needs.
+    """Check that every program exists that the start of the guest needs.
 
     Args:
-        path: Folders that are searched, separated by colons.
+        path: The folders to search, separated by colons.
 
     Raises:
         SandboxError: Some are missing; the cure names their packages.

@@ -1,7 +1,7 @@
-"""The library that is preloaded into User-Mode Linux: its making, and whether a machine can do without it.
+"""The library that is preloaded into User-Mode Linux: its build, and whether this machine needs it.
 
-ptrace.c says what it does. It is compiled once into the user's cache. Without a C compiler, a run goes on
-without it unless the processor needs it.
+ptrace.c explains its purpose. It is compiled once into the user's cache. Without a C compiler, the sandbox
+runs without it unless the processor needs it.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _FLAGS: Final = ("-shared", "-fPIC", "-nostdlib")
 
 
 def is_needed(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether this processor has a register state that User-Mode Linux may not know: AMX."""
+    """Return whether this processor has a register state that User-Mode Linux may not know: AMX."""
     for line in cpuinfo.read_text().splitlines():
         if line.startswith("flags"):
             return "amx_tile" in line.split()
@@ -31,13 +31,13 @@ def compiler(cache: Path | None = None) -> str | None:
     """Return a C compiler: one on the path, or the one that `fetch` has put into the cache."""
     fetched = (cache or cache_folder()) / "tcc/usr/bin/tcc"
     for name in COMPILERS:
-        if (found := shutil.which(name)) is not None:
-            return found
+        if (program := shutil.which(name)) is not None:
+            return program
     return str(fetched) if fetched.exists() else None
 
 
 def library(cache: Path | None = None) -> Path | None:
-    """Return the compiled library, made if it is not in the cache yet; None if this machine can do without.
+    """Return the compiled library, built if it is not in the cache yet; None if it is not needed.
 
     Raises:
         SandboxError: This processor needs it, and there is no C compiler, or it fails.

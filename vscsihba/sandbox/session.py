@@ -1,7 +1,7 @@
-"""One run from the caller's side: input, output and signals carried until the command's exit code is there.
+"""One run on the caller's side: forwards input, output and signals until the command has ended.
 
-Runs in the caller's thread, which must be the main thread if signals are to be passed on. Knows the
-protocol of `frames`, and the machine by its descriptors.
+Runs in the caller's thread; signals are forwarded only from the main thread. Knows the protocol of `frames`,
+and the descriptors of User-Mode Linux.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from typing import Final
 
 from vscsihba.errors import SandboxError
 from vscsihba.sandbox import frames, terminal
-from vscsihba.sandbox.machine import Machine
 from vscsihba.sandbox.plan import Plan
+from vscsihba.sandbox.uml import UmlProcess
 
 TIMED_OUT: Final = 124
-"""Exit code of a run whose time limit was reached, as timeout(1) has it."""
+"""Exit code of a run whose time limit was reached, as for timeout(1)."""
 BOOT_LIMIT: Final = 300.0
-"""Seconds for the way to the command, on a machine with a lot of other work."""
+"""Seconds until the command must have started; a busy machine is slow."""
 END_LIMIT: Final = 10.0
-"""Seconds that the command has to end after SIGTERM or SIGHUP."""
+"""Seconds for the command to end after SIGTERM or SIGHUP."""
 _CHUNK: Final = 1 << 16
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -34,14 +34,14 @@ _LAST_LINES: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a run went.
+    """The result of a run.
 
     Attributes:
-        exit_code: The command's; 128 + N after signal N; 124 after the time limit.
+        exit_code: Exit code of the command; 128 + N after signal N; 124 after the time limit.
         kernel: Release of the kernel.
-        boot_seconds: From the start to the command.
-        seconds: From the start to the end.
-        timed_out: The time limit was reached.
+        boot_seconds: Time from the start to the command.
+        seconds: Time from the start to the end.
+        timed_out: Whether the time limit was reached.
     """
 
     exit_code: int
@@ -52,7 +52,7 @@ class Report:
 
 
 class NotStartedError(SandboxError):
-    """The command was not started; `exit_code` tells why, as a shell would."""
+    """The command was not started; `exit_code` is that of a shell in this case."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -63,21 +63,21 @@ def run_plan(plan: Plan, on_ready: Callable[[], None] = lambda: None) -> Report:
     """Run a command in the sandbox, with this process's standard input, output and error.
 
     Args:
-        plan: What to run.
+        plan: The run.
         on_ready: Called when the command is about to start.
 
     Raises:
-        SandboxError: There is no sandbox on this machine, or the command was not started.
+        SandboxError: This machine cannot run the sandbox, or the command was not started.
     """
     started = time.monotonic()
     interactive = terminal.is_interactive()
-    with Machine(plan, terminal.size() if interactive else None) as machine:
-        session = _Session(plan, machine, started, on_ready)
+    with UmlProcess(plan, terminal.size() if interactive else None) as uml:
+        session = _Session(plan, uml, started, on_ready)
         with session.signals(), terminal.raw() if interactive else contextlib.nullcontext():
             code = session.run()
     return Report(
         exit_code=code,
-        kernel=machine.kernel.release,
+        kernel=uml.kernel.release,
         boot_seconds=round(session.ready_at - started, 3) if session.ready_at else 0.0,
         seconds=round(time.monotonic() - started, 3),
         timed_out=session.timed_out,
@@ -87,8 +87,8 @@ def run_plan(plan: Plan, on_ready: Callable[[], None] = lambda: None) -> Report:
 class _Session:
     """The state of a run."""
 
-    def __init__(self, plan: Plan, machine: Machine, started: float, on_ready: Callable[[], None]) -> None:
-        self._plan, self._machine, self._on_ready = plan, machine, on_ready
+    def __init__(self, plan: Plan, uml: UmlProcess, started: float, on_ready: Callable[[], None]) -> None:
+        self._plan, self._uml, self._on_ready = plan, uml, on_ready
         self._boot_deadline = started + BOOT_LIMIT
         self._deadline = None if plan.timeout is None else started + plan.timeout
         self.ready_at: float | None = None
@@ -103,7 +103,7 @@ class _Session:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Note signals for the command instead of acting on them."""
+        """Record signals for the command instead of handling them."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -124,12 +124,12 @@ class _Session:
             os.close(writer)
 
     def run(self) -> int:
-        """Carry everything until the command has ended, and return its exit code."""
-        line, console = self._machine.line, self._machine.console
+        """Forward everything until the command has ended, and return its exit code."""
+        line, console = self._uml.line, self._uml.console
         self._selector.register(line, selectors.EVENT_READ, self._from_agent)
         self._selector.register(console, selectors.EVENT_READ, self._from_kernel)
-        # A killed kernel can leave processes that hold the line open; the janitor's end is the end of all.
-        janitor = os.pidfd_open(self._machine.janitor.pid)
+        # A killed kernel can leave processes that hold the line open; the janitor ends last.
+        janitor = os.pidfd_open(self._uml.janitor.pid)
         try:
             self._selector.register(janitor, selectors.EVENT_READ, self._janitor_ended)
             while self._code is None:
@@ -167,7 +167,7 @@ class _Session:
 
     def _from_agent(self) -> None:
         try:
-            data = self._machine.line.recv(_CHUNK)
+            data = self._uml.line.recv(_CHUNK)
         except ConnectionError:
             data = b""
         if not data:
@@ -176,8 +176,8 @@ class _Session:
             self._take(kind, payload)
 
     def _janitor_ended(self) -> None:
-        """Take the last frames that the kernel has sent; without an exit code among them, raise."""
-        os.set_blocking(self._machine.line.fileno(), False)
+        """Handle the last frames of the kernel; raise if there is no exit code among them."""
+        os.set_blocking(self._uml.line.fileno(), False)
         with contextlib.suppress(BlockingIOError):
             while self._code is None:
                 self._from_agent()
@@ -201,19 +201,19 @@ class _Session:
             raise NotStartedError(payload[1:].decode(errors="replace"), payload[0])
 
     def _from_kernel(self) -> None:
-        data = os.read(self._machine.console, _CHUNK)
+        data = os.read(self._uml.console, _CHUNK)
         if not data:
-            self._selector.unregister(self._machine.console)
+            self._selector.unregister(self._uml.console)
             return
         self._console.extend(data.splitlines())
         if self._plan.verbose:
             _write_all(2, data.replace(b"\n", b"\r\n") if terminal.is_interactive() else data)
 
     def _ended(self) -> SandboxError:
-        """Return the error for a kernel that ended too early, with the reason where it left one."""
+        """Return the error for a kernel that ended too early, with the reason if it is known."""
         with contextlib.suppress(BlockingIOError):
-            os.set_blocking(self._machine.console, False)
-            while data := os.read(self._machine.console, _CHUNK):
+            os.set_blocking(self._uml.console, False)
+            while data := os.read(self._uml.console, _CHUNK):
                 self._console.extend(data.splitlines())
         return _explain(
             [line.decode(errors="replace") for line in self._console], started=self.ready_at is not None
@@ -222,8 +222,8 @@ class _Session:
     # To the sandbox
 
     def _send(self, kind: int, payload: bytes = b"") -> None:
-        with contextlib.suppress(ConnectionError):  # told by the end of what comes from there
-            self._machine.line.sendall(frames.frame(kind, payload))
+        with contextlib.suppress(ConnectionError):  # the end of the stream from there is noticed
+            self._uml.line.sendall(frames.frame(kind, payload))
 
     def _watch_input(self) -> None:
         if self._lost or self._credit <= frames.HEADER.size or 0 in self._selector.get_map():
@@ -272,7 +272,7 @@ class _Session:
 
 
 def _note(_number: int, _frame: object) -> None:
-    """Do nothing: the wake-up descriptor has the signal."""
+    """Do nothing: the signal is read from the wake-up descriptor."""
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The surroundings of a command in the sandbox: its environment, its writable folders, its disks.
 
-Reads documents and this machine's environment; starts nothing.
+Reads documents and this machine's environment; starts no program.
 """
 
 import os
@@ -26,7 +26,7 @@ _LEFT_OUT: Final = frozenset(
         *("XAUTHORITY", "XDG_RUNTIME_DIR"),
     }
 )
-"""Variables that name sockets and folders which are not in the sandbox."""
+"""Variables that name sockets and folders outside of the sandbox."""
 _ADMIN_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _DISKS: Final = "disks.json"
 _SOCKET: Final = "/run/vscsihba/control.sock"
@@ -34,7 +34,7 @@ _HBA_IDS: Final = range(256)
 
 
 def environment(*, scratch: bool) -> dict[str, str]:
-    """Return the environment of a command: the caller's, with root's programs and ours on the path."""
+    """Return the environment of a command: the caller's, with root's programs and vscsihba's on the path."""
     kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
     paths = kept.get("PATH", os.defpath).split(":")
     ours = str(Path(sys.executable).parent)
@@ -44,10 +44,10 @@ def environment(*, scratch: bool) -> dict[str, str]:
 
 
 def memory_size(text: str) -> int:
-    """Return the bytes of the sandbox's memory.
+    """Parse the size of the sandbox's memory and return it in bytes.
 
     Raises:
-        UsageError: It is no size, or too little for Linux.
+        UsageError: The text is not a size, or the size is too small for Linux.
     """
     size = parse_size(text)
     if size < LEAST_MEMORY:
@@ -59,14 +59,14 @@ def memory_size(text: str) -> int:
 
 
 def writable_folder(name: str, what: str = "--writable") -> Path:
-    """Return the absolute path of a folder that is to be written through.
+    """Return the absolute path of a folder into which the sandbox may write.
 
     Args:
-        name: Of the folder.
-        what: Begins the message of a failure, before the name.
+        name: Name of the folder.
+        what: The first words of an error message, before the name.
 
     Raises:
-        UsageError: It is no folder, or not one that the sandbox shares with this machine.
+        UsageError: It is not a folder, or the sandbox does not share it with this machine.
     """
     path = Path(name)
     if not path.is_dir():
@@ -85,14 +85,14 @@ def writable_folder(name: str, what: str = "--writable") -> Path:
 
 
 def disk_service(file: str | None, stacks: Sequence[str]) -> tuple[list[Preparation], Mapping[str, str]]:
-    """Return the programs that make disks before the command, and the file that they read.
+    """Return the programs that create disks before the command, and the document that they read.
 
     Args:
         file: Path of a document, if any.
         stacks: More disks, each as a path or a stack in one line.
 
     Raises:
-        UsageError: The document or a stack is wrong.
+        UsageError: The document or a stack is not valid.
         HostError: A handler's package is missing.
     """
     if file is None and not stacks:
@@ -106,7 +106,7 @@ def disk_service(file: str | None, stacks: Sequence[str]) -> tuple[list[Preparat
 
 
 def _with_disks(document: Document, stacks: Sequence[str]) -> Document:
-    """Return a document with more disks, all of them on an HBA of their own."""
+    """Return a document with more disks, all of them on one new HBA."""
     if not stacks:
         return document
     names = (f"disk{number}" for number in range(len(stacks) + len(document.backstores)))

@@ -1,4 +1,4 @@
-"""The terminal of the caller: its size, raw mode for a command in the sandbox, a line while that boots."""
+"""The caller's terminal: its size, raw mode for a command, a message while the kernel boots."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import Self
 
 
 def is_interactive() -> bool:
-    """Tell whether standard input and output are a terminal, and this is its job in the foreground."""
+    """Return whether standard input and output are a terminal, and this process is its foreground job."""
     try:
         return os.isatty(0) and os.isatty(1) and not is_in_background()
     except OSError:
@@ -18,9 +18,9 @@ def is_interactive() -> bool:
 
 
 def is_in_background() -> bool:
-    """Tell whether standard input is a terminal that another job has, as after ``&`` in a shell.
+    """Return whether this process is a background job (``&`` in a shell) of the terminal on standard input.
 
-    To read from it, or to change its mode, would stop this process (SIGTTIN and SIGTTOU of termios(3)).
+    Reading from it or changing its mode would stop this process (SIGTTIN and SIGTTOU of termios(3)).
     """
     try:
         return os.tcgetpgrp(0) != os.getpgrp()
@@ -29,7 +29,7 @@ def is_in_background() -> bool:
 
 
 def size() -> tuple[int, int]:
-    """Return the rows and columns of the terminal on standard output; 24 and 80 where it does not tell."""
+    """Return the rows and columns of the terminal on standard output; 24 and 80 if they are not known."""
     try:
         columns, rows = os.get_terminal_size(1)
     except OSError:
@@ -39,7 +39,7 @@ def size() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def raw() -> Iterator[None]:
-    """Pass every key on unchanged; the terminal is put right at the end."""
+    """Pass every key on unchanged; the old mode is restored at the end."""
     before = termios.tcgetattr(0)
     try:
         tty.setraw(0)
@@ -50,7 +50,7 @@ def raw() -> Iterator[None]:
 
 
 class Waiting:
-    """A line on the terminal while the kernel boots, taken away when the command starts."""
+    """A message on the terminal while the kernel boots, removed when the command starts."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
@@ -64,7 +64,7 @@ class Waiting:
         self.over()
 
     def over(self) -> None:
-        """Take the line away."""
+        """Remove the message."""
         if self._shown:
             self._shown = False
             self._show("\r\033[K")

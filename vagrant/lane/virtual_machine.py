@@ -1,8 +1,8 @@
-"""One machine of the lane: the namespaces that it lives in, its time limit, what it leaves.
+"""One virtual machine of the lane: its namespaces, its time limit, its results.
 
-Everything that inside.sh starts is in a PID namespace whose first process dies with ours, every mount and
-network in namespaces that die with the last of them. Files are in a WorkDir, which always goes.
-Knows neither Vagrant nor libvirt.
+Everything that inside.sh starts is in a PID namespace whose first process dies with this process; mounts and
+networks are in namespaces that disappear with the last process. Files are in a WorkDir, which is always
+removed. Knows neither Vagrant nor libvirt.
 """
 
 import shutil
@@ -17,34 +17,34 @@ from vagrant.runner.workdir import WorkDir
 INSIDE = Path(__file__).resolve().parent / "inside.sh"
 NAMESPACES = "unshare --net --mount --pid --fork --mount-proc --kill-child"
 WAY_IN = f'VM_OUTER=$$ exec setpriv --pdeathsig KILL -- {NAMESPACES} -- "$@"'
-"""A shell's line; VM_OUTER is the process that `nsenter` finds network and mounts by."""
+"""A line of shell; VM_OUTER is the process whose network and mounts `nsenter` enters."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a machine."""
+class MachineResult:
+    """The result of one machine."""
 
     code: int
     closing: list[str]
-    """The closing lines of the tests that were run."""
+    """The summary lines of the tests that were run."""
     times: list[str]
-    """A line "SECONDS what" for each step that was done."""
+    """A line "SECONDS STEP" for each step that was done."""
     logs: Path | None
-    """The folder with console, journal and logs, of a machine that failed."""
+    """The folder with console, journal and logs if the machine failed."""
 
 
 def run_machine(
     version: str, tests: Sequence[str], build: Path, limit: float, inside: Path = INSIDE
-) -> Outcome:
-    """Run the machine of a kernel version; results and logs go below `build`.
+) -> MachineResult:
+    """Run the machine of a kernel version; results and logs are written below `build`.
 
     Raises:
-        StoppedError: A signal ended it; the logs are kept all the same.
+        StoppedError: A signal ended it; the logs are kept.
     """
     kept = build / "vagrant-logs" / version
     shutil.rmtree(kept, ignore_errors=True)
     with WorkDir() as work:
-        # libvirt's user must come through.
+        # libvirt's user must be able to enter it.
         work.path.chmod(0o711)
         command = ["sh", "-c", WAY_IN, "sh", str(inside)]
         code = NOT_RUN
@@ -58,7 +58,7 @@ def run_machine(
                 _keep(work.path / "logs", kept)
         _keep(work.path / "results", build / "vm-results" / f"vagrant-{version}")
         closing, times = (_text(work.path / name).splitlines() for name in ("closing", "times"))
-    return Outcome(code, closing, times, None if code == 0 else kept)
+    return MachineResult(code, closing, times, None if code == 0 else kept)
 
 
 def _text(path: Path) -> str:

@@ -1,6 +1,6 @@
 """User-Mode Linux as a process: its command line, its files, its janitor, and its end.
 
-Knows which descriptors carry what; not what is said on them.
+Knows the descriptors of the process, not the protocols on them.
 """
 
 import json
@@ -21,21 +21,21 @@ from vscsihba.sandbox.programs import check_programs
 
 HERE: Final = Path(__file__).resolve().parent
 JANITOR_LIMIT: Final = 20.0
-"""Seconds for the janitor's work, most of which is removing files."""
+"""Seconds for the janitor to end processes and remove files."""
 
 
-class Machine:
-    """A User-Mode Linux that is started when the context is entered, and gone after it.
+class UmlProcess:
+    """A User-Mode Linux that runs while the context is entered.
 
     Args:
-        plan: What is to be run.
+        plan: The run.
         terminal: Rows and columns of the command's terminal; None for pipes.
 
     Attributes:
-        kernel: The kernel that was chosen.
+        kernel: The chosen kernel.
         line: The socket that is the guest's first serial line.
         console: The pipe with the kernel's messages.
-        janitor: The process that ends when everything has ended.
+        janitor: The process that ends last.
     """
 
     def __init__(self, plan: Plan, terminal: tuple[int, int] | None) -> None:
@@ -67,14 +67,14 @@ class Machine:
         except subprocess.TimeoutExpired:
             self.janitor.kill()
             self.janitor.wait()
-        # All of this has been done already, unless the janitor was killed.
+        # The janitor has done this already, unless it was killed.
         janitor.end_processes(self.janitor.pid, kernel)
         janitor.remove([str(folder) for folder in self._folders])
         self.line.close()
         os.close(self.console)
 
     def _make_scratch(self, folder: Path) -> Path:
-        """Make a sparse image with an ext4."""
+        """Create a sparse image with an ext4."""
         place = folders.make_disk_folder(folder)
         self._folders.append(place)
         image = place / "scratch.img"
@@ -160,7 +160,7 @@ def command_line(kernel: Kernel, plan: Plan, folder: Path, scratch: Path | None,
 
     Args:
         kernel: The kernel.
-        plan: Memory size and how much the kernel says.
+        plan: Has the memory size and the kernel's verbosity.
         folder: The run's private folder on this machine.
         scratch: Image of the scratch disk.
         line: Descriptor that becomes the first serial line.
