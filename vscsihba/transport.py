@@ -139,7 +139,7 @@ class Transport(Protocol):
         """Make all that was answered visible to the other side, with one notification."""
 
     def pending(self) -> bool:
-        """Tell whether commands wait that `drain` has not handed out: one load, for polling."""
+        """Return whether commands wait that `drain` has not handed out: one load, for polling."""
 
     def close(self) -> None:
         """Let go of memory and descriptors; open commands stay for whoever comes next."""

@@ -76,7 +76,7 @@ def invalid_field(answer: Answer) -> tuple[int, int | None] | None:
 
 
 def wrong_data_length(answer: Answer) -> bool:
-    """Tell whether a command was refused for the length of the data that came with it."""
+    """Return whether a command was refused for the length of the data that came with it."""
     return answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
 
 

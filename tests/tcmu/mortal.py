@@ -161,7 +161,7 @@ def letters(scenario: Scenario) -> str:
 
 
 def is_cut(scenario: Scenario, number: int) -> bool:
-    """Tell whether a command takes the fast path."""
+    """Return whether a command takes the fast path."""
     return letters(scenario)[number].isupper()
 
 

@@ -11,5 +11,5 @@ def descriptors() -> set[str]:
 
 
 def is_mapped(path: Path) -> bool:
-    """Tell whether a file is mapped."""
+    """Return whether a file is mapped."""
     return str(path) in (_SELF / "maps").read_text()

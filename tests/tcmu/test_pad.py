@@ -25,7 +25,7 @@ def fill(server: Server, room: int) -> list[int]:
 
 
 def reachable(left: int, room: int) -> bool:
-    """Tell whether entries of both sizes can make up the rest."""
+    """Return whether entries of both sizes can make up the rest."""
     rest = left - room
     return any(rest >= n * ENTRY and n * 8 >= rest - n * ENTRY for n in range(40))
 

@@ -1,6 +1,6 @@
 """Additional sense codes by T10 name: the detail behind a sense key.
 
-One table of those that this target sends. Nothing here knows when a code is due.
+One table of the codes that this target sends. Does not know which condition each belongs to.
 """
 
 from enum import IntEnum

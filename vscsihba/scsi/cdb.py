@@ -12,7 +12,7 @@ from vscsihba.scsi.opcodes import SERVICE_ACTIONS, TABLE
 from vscsihba.scsi.sense import CheckCondition, FieldPointer, illegal_request
 
 _WITHOUT_SERVICE_ACTION = [TABLE.get((opcode, None)) for opcode in range(0x100)]
-"""The table again, by operation code."""
+"""The rows without a service action, by operation code."""
 
 
 def lookup(cdb: bytes) -> Command | None:
@@ -55,7 +55,7 @@ def decode(cdb: bytes, row: Command | None, offered: Collection[Command]) -> Cdb
 
 
 def _unknown(cdb: bytes, offered: Collection[Command]) -> CheckCondition:
-    """Tell an unknown service action from an unknown operation code (SPC-5 "CDB usage")."""
+    """Return the refusal: an unknown service action, or an unknown operation code (SPC-5 "CDB usage")."""
     if not any(row.opcode == cdb[0] for row in offered if cdb):
         return illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
     place = FieldPointer(8) if cdb[0] == VARIABLE_LENGTH else FieldPointer(1, 4)

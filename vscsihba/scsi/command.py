@@ -1,6 +1,6 @@
-"""One row of the opcode table, and a CDB that has been matched with its row.
+"""Rows of the opcode table, and decoded CDBs.
 
-Knows how a command is described and decoded, not which commands there are.
+Knows how a command is described and decoded, not which commands exist.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from vscsihba.scsi.response import Response, Steps
 
     Run = Callable[[LogicalUnit, "Cdb", Buffer], Response | Steps]
-    """A command: answers at once, or yields block operations first."""
+    """A command function: returns its response, or a generator that yields block operations first."""
 
 
 class Data(Enum):
-    """Which way a command's data goes, seen from the initiator."""
+    """Direction of a command's data, as the initiator sees it."""
 
     NONE = auto()
     IN = auto()
@@ -34,13 +34,13 @@ class Data(Enum):
 
 
 class MediumAccess(Enum):
-    """What a command wants of the medium."""
+    """State of the medium that a command requires."""
 
     UNTOUCHED = auto()
     READY = auto()
     WRITABLE = auto()
     REPLACED = auto()
-    """As WRITABLE, but its contents need not be valid: they are replaced."""
+    """As WRITABLE; the contents may be invalid, since the command replaces them."""
 
 
 class Tally(Enum):
@@ -63,12 +63,12 @@ class Command:
         fields: The CDB's fields, in the notation of `vscsihba.scsi.layout`.
         run: The command function.
         data: Direction of its data.
-        medium: What it wants of the medium.
-        needs: What the logical unit must have, for the command to be there at all.
-        exclusive: Must not overlap any other command on the logical unit.
-        starts_alone: Must not overlap any command that began before it; those that come after are
+        medium: State of the medium that it requires.
+        needs: Feature without which a logical unit does not have the command.
+        exclusive: It must not overlap any other command on the logical unit.
+        starts_alone: It must not overlap any command that began before it; later ones are
             refused by the unit's state.
-        idempotent: Running it twice does no harm (a crash may leave that in doubt).
+        idempotent: Running it twice does no harm: after a crash it is not known whether it has run.
         allowed_with_unit_attention: It runs while a unit attention is pending (SAM-5 "Unit attention
             conditions").
         allowed_during_format: It runs during a format or sanitize, and after one has failed (SBC-4
@@ -94,7 +94,7 @@ class Command:
     layout: Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Work out the layout, the service action's field included."""
+        """Parse the layout, including the field of the service action."""
         text = self.fields
         if self.service_action is not None:
             text = f"{service_action_field(self.opcode)} {text}"
@@ -112,14 +112,14 @@ class Command:
 
 
 NAMING_FIELDS = ("operation_code", "service_action", "additional_cdb_length")
-"""The fields that say which command a CDB is, not what it asks for."""
+"""Fields that identify the command; all others are its parameters."""
 
 VARIABLE_LENGTH = 0x7F
-"""The operation code whose CDBs say themselves how long they are."""
+"""Operation code of the CDBs that carry their own length."""
 
 
 def service_action_field(opcode: int) -> str:
-    """Return where `opcode` has its service action (SPC-5 "The SERVICE ACTION field")."""
+    """Return the layout of the service action of `opcode` (SPC-5 "The SERVICE ACTION field")."""
     if opcode == VARIABLE_LENGTH:
         return "additional_cdb_length=7 service_action=8-9"
     return "service_action=1.4-1.0"

@@ -1,6 +1,6 @@
-"""What a logical unit counts for its log pages, beyond the transfers that `LunStats` counts.
+"""Counters of a logical unit for its log pages, beyond the transfers that `LunStats` counts.
 
-Knows what happened, not how a log page shows it.
+Does not know how a log page shows them.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -22,7 +22,7 @@ class Events:
         verify_errors: Verifications that found data lost.
         verified_bytes: Bytes that were compared or read for a verification.
         other_errors: Failures that were not the medium's.
-        start_stop_cycles: Stops asked for.
+        start_stop_cycles: STOPs requested.
         load_cycles: Media loaded.
     """
 
@@ -37,11 +37,11 @@ class Events:
 
 @dataclass(slots=True)
 class Counters:
-    """All that is counted.
+    """All counters of one logical unit.
 
     Attributes:
         stats: Commands and bytes; shared with the engine, and never cleared.
-        events: The rest.
+        events: Errors and other events.
     """
 
     stats: LunStats
@@ -74,13 +74,13 @@ class Counters:
             self.events.other_errors += 1
 
     def traffic(self) -> LunStats:
-        """Return what has been moved since LOG SELECT cleared the counters."""
+        """Return commands and bytes since LOG SELECT cleared the counters."""
         now, before = self.stats, self._cleared_at
         return LunStats(
             **{one.name: getattr(now, one.name) - getattr(before, one.name) for one in fields(now)}
         )
 
     def clear(self) -> None:
-        """Let the log pages count from zero; `stats` is the engine's too, and goes on."""
+        """Let the log pages count from zero; `stats` itself goes on, since the engine shares it."""
         self.events = Events()
         self._cleared_at = replace(self.stats)

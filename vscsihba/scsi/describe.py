@@ -1,6 +1,6 @@
-"""Words for people: what a CDB asks, what sense data says.
+"""CDBs and sense data as text, for the trace.
 
-Total: any bytes get some words. Serves the trace; decides nothing.
+Accepts any bytes.
 """
 
 from vscsihba.scsi.asc import Asc
@@ -14,7 +14,7 @@ _ALWAYS_SHOWN = ("lba", "blocks")
 
 
 def describe(cdb: bytes) -> tuple[str, str]:
-    """Return the T10 name of a command and what its fields say: ``("READ(10)", "lba=2048 blocks=8")``."""
+    """Return the T10 name of a command and its fields: ``("READ(10)", "lba=2048 blocks=8")``."""
     command = lookup(cdb)
     if command is None:
         return (f"opcode {cdb[0]:02X}h" if cdb else "no CDB"), cdb[1:].hex(" ")
@@ -34,7 +34,7 @@ def _word(field: Field, value: int) -> str:
 
 
 def describe_sense(sense: bytes) -> str:
-    """Return T10's words for sense data in either format, the empty string for none."""
+    """Return T10's words for sense data in fixed or descriptor format, the empty string for none."""
     if len(sense) < 4:
         return ""
     if sense[0] & 0x7E == 0x72:
@@ -50,7 +50,7 @@ def describe_sense(sense: bytes) -> str:
 
 
 def _descriptor(sense: bytes, kind: int) -> bytes:
-    """Return the sense data descriptor of a type, empty if there is none."""
+    """Return the sense data descriptor of a type, empty if the sense data has none."""
     at = 8
     while at + 2 <= len(sense):
         end = at + 2 + sense[at + 1]

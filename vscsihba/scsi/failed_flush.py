@@ -1,11 +1,11 @@
-"""A failed flush that no initiator knows of, until the flushes that come next have reported it.
+"""Failed flushes that no initiator knows of: later flushes report them.
 
-A medium reports the loss of cached data once, to whoever flushes then (fsync(2)): the owner that gives a unit
-up, a command whose sender takes it for done, a READ with FUA. The next SYNCHRONIZE CACHE would succeed,
+A medium reports the loss of cached data once, to the next caller of fsync(2). That may be an engine that
+gives the unit up, an aborted command, or a READ with FUA. The next SYNCHRONIZE CACHE would then succeed,
 and its sender would believe that acknowledged data is safe. Deferred errors (SPC-5) do not help: Linux
-sends the command that reports one again, and passes over the error (`scsi_check_sense`).
+sends the command that reports one again, and ignores the error (`scsi_check_sense`).
 
-Knows neither where the record is kept nor which command a flush belongs to.
+Knows neither where the record is stored nor which command a flush belongs to.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,23 @@ from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.sense import Sense, SenseKey
 
 WINDOW: Final = 30_000
-"""Milliseconds from the first report on for which every flush reports the loss.
+"""Milliseconds during which every flush reports the loss, from the first report on.
 
-A disk has several users (file systems, a database), who cannot be told apart; each of them flushes at least
-every few seconds."""
+A disk has several users (file systems, a database), which cannot be distinguished; each of them flushes at
+least every few seconds."""
 
 LOST: Final = Sense(SenseKey.HARDWARE_ERROR, Asc.WRITE_ERROR)
-"""HARDWARE ERROR: Linux sends a flush that failed with MEDIUM ERROR again, and believes the second answer."""
+"""HARDWARE ERROR: Linux repeats a flush that failed with MEDIUM ERROR, and the second one would succeed."""
 
 
 class FailedFlush:
-    """Whether acknowledged data may be lost without any initiator knowing.
+    """The state of one unit: whether acknowledged data may be lost without any initiator knowing.
 
     Args:
-        pending: A flush has failed in an earlier life of the unit.
-        record: Called with the reason when one fails: keeps it for the unit's next life.
-        forget: Called when initiators know.
-        clock: Milliseconds.
+        pending: A flush has failed under an earlier engine.
+        record: Called with the reason of a failure; stores it for the next engine.
+        forget: Called when the loss was reported; removes the record.
+        clock: Returns milliseconds.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class FailedFlush:
         self._first_report: int | None = None
 
     def note(self, reason: str) -> None:
-        """Note that acknowledged data may be lost, and that those who flush do not know."""
+        """Record that acknowledged data may be lost, and that no initiator knows."""
         self.pending, self._first_report = True, None
         self._record(reason)
 
     def report(self) -> Sense | None:
-        """Return how a flush that has succeeded is answered all the same; None: with GOOD."""
+        """Return the sense data that a successful flush has to report all the same, None for GOOD."""
         if not self.pending:
             return None
         if self._first_report is None:

@@ -1,7 +1,7 @@
-"""From a handler's errno to sense data: one table, one place.
+"""Sense data for the errno of a handler.
 
-Handlers speak the errnos of the system calls they are made of; initiators read
-sense data. What Linux does with each answer decides the choice where T10 leaves one.
+Handlers fail with the errno of a system call; initiators read sense data. Where T10 leaves a choice, the
+reaction of Linux to the sense data decides.
 """
 
 import errno
@@ -20,21 +20,21 @@ _UNKNOWN = (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
 _AWAY = (SenseKey.NOT_READY, Asc.LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY)
 
 SENSE_OF_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
-    # No room: Linux reports ENOSPC to the file system and does not retry.
+    # No space: Linux reports ENOSPC to the file system and does not retry.
     errno.ENOSPC: (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT),
     errno.EDQUOT: (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT),
     # Not allowed to change the medium.
     errno.EROFS: (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED),
     errno.EPERM: (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED),
     errno.EACCES: (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED),
-    # Asked for what the handler cannot do: Linux stops asking.
+    # The handler cannot do this: Linux stops asking.
     errno.EOPNOTSUPP: (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE),
-    # Passing troubles: Linux retries an aborted command.
+    # Temporary: Linux retries an aborted command.
     errno.ENOMEM: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
     errno.EAGAIN: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
     errno.EMFILE: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
     errno.ENFILE: (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES),
-    # The remote side does not answer: Linux waits a little and tries again, for minutes if need be.
+    # The remote side does not respond: Linux waits and tries again, for minutes if necessary.
     errno.ETIMEDOUT: _AWAY,
     errno.ENOTCONN: _AWAY,
     errno.ECONNREFUSED: _AWAY,
@@ -47,17 +47,17 @@ SENSE_OF_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
 
 
 def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
-    """Return the sense data for `fault`, met while `operation` was performed.
+    """Return the sense data for the failure of a block operation.
 
     Args:
-        fault: What the handler raised.
-        operation: What it had been asked for.
+        fault: The exception of the handler.
+        operation: The block operation.
         block_size: Logical block length in bytes, for the INFORMATION field.
     """
     if isinstance(operation, Flush) and not isinstance(fault, NotBegunError):
         return _of_flush(fault)
     if isinstance(operation, Keep) and not isinstance(fault, NotBegunError):
-        return Sense(*_UNKNOWN)  # it says nothing of the medium
+        return Sense(*_UNKNOWN)  # not a failure of the medium
     if fault.errno == errno.EIO:
         lba = fault.offset // block_size if isinstance(fault, MediumError) else None
         asked = operation.operation if isinstance(operation, OnUnit) else operation
@@ -71,10 +71,10 @@ def sense_of(fault: OSError, operation: BlockOp, block_size: int) -> Sense:
 
 
 def _of_flush(fault: OSError) -> Sense:
-    """Return sense data with which Linux does not send the flush again.
+    """Return sense data for a failed flush after which Linux does not repeat it.
 
-    A medium reports a failed flush once, so the second one would be answered with GOOD. A write that failed
-    may be sent again: its data comes with it.
+    A medium reports a failed flush once, so the second one would end with GOOD. A failed write may be
+    repeated: it carries its data.
     """
     key, asc = SENSE_OF_ERRNO.get(fault.errno or 0, (LOST.key, LOST.asc))
     return Sense(key, asc) if key is SenseKey.DATA_PROTECT else LOST
@@ -89,17 +89,17 @@ def translate(
     reports: bool,
     relies: bool,
 ) -> Generator[BlockOp, BlockResult, Result]:
-    """Run `steps`; an OSError thrown in by the driver reaches them as CheckCondition.
+    """Run the steps of a command; an OSError that the driver throws in reaches them as CheckCondition.
 
-    So a command sees failures in SCSI's terms, and may still recover from one.
+    So a command sees failures as sense data, and may still recover from one.
 
     Args:
-        steps: Of a command.
+        steps: The command.
         block_size: Logical block length in bytes.
-        notice: Called with each operation before it is done.
-        flushes: Told of flushes that fail without those who flush knowing.
-        reports: The command's sender learns that acknowledged data is lost if its flush fails.
-        relies: A flush of this command must not succeed while an earlier failure is not reported.
+        notice: Called with each block operation before it is done.
+        flushes: Records failed flushes that the sender does not learn of.
+        reports: The sender learns from a failed flush of this command that acknowledged data is lost.
+        relies: A flush of this command must not succeed while an earlier failure is unreported.
     """
     try:
         operation = next(steps)

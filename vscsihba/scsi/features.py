@@ -1,4 +1,4 @@
-"""What a logical unit may have or lack, and whole commands with it."""
+"""Features of a logical unit that decide which commands it has."""
 
 from enum import Enum, auto
 
@@ -6,7 +6,7 @@ from vscsihba.block import Capabilities
 
 
 class Feature(Enum):
-    """What some commands need, to be there at all."""
+    """A feature that some commands need."""
 
     ALWAYS = auto()
     UNMAP = auto()
@@ -20,7 +20,7 @@ class Feature(Enum):
 def offered(
     capabilities: Capabilities, *, removable: bool, target_core: bool, variable_length: bool
 ) -> frozenset[Feature]:
-    """Return what a unit has: from its medium, and from what was asked for it."""
+    """Return the features of a unit with these capabilities and options."""
     offers = {
         Feature.ALWAYS: True,
         Feature.UNMAP: capabilities.unmap,

@@ -1,6 +1,6 @@
-"""Who a logical unit is, in a way that survives a restart.
+"""Names of a logical unit that survive a restart: serial number, NAA designator, INQUIRY strings.
 
-Knows how names are made, not which VPD page carries them.
+Knows how names are derived, not which VPD page carries them.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Identity:
     naa: bytes
 
     def __post_init__(self) -> None:
-        """Refuse names that no page can carry.
+        """Check the names.
 
         Raises:
             UsageError: The serial number or the designator is malformed.
@@ -33,22 +33,22 @@ class Identity:
         _check_text("serial number", self.serial, 200)
         if len(self.naa) != _NAA_LENGTHS.get(self.naa[0] >> 4 if self.naa else 0):
             raise UsageError(
-                f"{self.naa.hex()!r} is no NAA designator: 16 bytes of type 6, or 8 of 2, 3 or 5"
+                f"{self.naa.hex()!r} is no NAA designator: 16 bytes of type 6, or 8 of type 2, 3 or 5"
             )
 
     @classmethod
     def derive(cls, text: str, *, serial: str | None = None, naa: bytes | None = None) -> "Identity":
-        """Return the identity that always belongs to `text`, such as the identity of a backing file.
+        """Return the identity derived from `text`; the same text always gives the same identity.
 
-        Its NAA designator is locally assigned (3h), as nobody gave us an OUI.
+        The NAA designator is locally assigned (3h), since the project has no OUI.
 
         Args:
-            text: What it is derived from.
-            serial: Takes the place of the serial number that would be derived.
-            naa: Likewise of the designator.
+            text: A stable name, such as the identity of a backing file.
+            serial: A serial number to use instead of the derived one.
+            naa: A designator to use instead of the derived one.
 
         Raises:
-            UsageError: What was given can be no such name.
+            UsageError: The serial number or the designator is malformed.
         """
         digest = hashlib.sha256(text.encode()).digest()
         local = bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]
@@ -57,7 +57,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What a logical unit calls itself.
+    """The strings of standard INQUIRY data.
 
     Attributes:
         vendor: T10 VENDOR IDENTIFICATION, at most 8 characters.
@@ -70,17 +70,17 @@ class Product:
     revision: str
 
     def __post_init__(self) -> None:
-        """Refuse words that have no room.
+        """Check the strings.
 
         Raises:
-            UsageError: One of them is too long, or not printable ASCII.
+            UsageError: One is empty, too long, or not printable ASCII.
         """
         _check_text("vendor", self.vendor, 8)
         _check_text("product", self.name, 16)
         _check_text("product revision", self.revision, 4)
 
     def encode(self) -> bytes:
-        """Return the 28 bytes of standard INQUIRY data."""
+        """Return bytes 8 to 35 of standard INQUIRY data."""
         return f"{self.vendor:8}{self.name:16}{self.revision:4}".encode()
 
 

@@ -10,7 +10,7 @@ bits (bit 7 is the most significant):
     lba=1.4-3          byte 1 bit 4 to byte 3 bit 0
 
 A field marked ``!`` must be zero, because its function is not offered; one marked
-``~`` is accepted and ignored. What no field covers is reserved and must be zero.
+``~`` is accepted and ignored. Bits outside of all fields are reserved and must be zero.
 
 Knows bits and bytes, no command.
 """
@@ -27,9 +27,9 @@ class Field:
 
     Attributes:
         name: Its name, T10's in lower case.
-        byte: The byte it begins in.
+        byte: Its first byte.
         bit: Its most significant bit in that byte.
-        width: Bits.
+        width: Number of bits.
         mark: ``!`` must be zero, ``~`` ignored, empty: evaluated.
     """
 
@@ -58,7 +58,7 @@ class Layout:
         places: Of each field, the bits to its right and the mask of its value, by name.
 
     Raises:
-        ValueError: `text` is no layout of that many bytes.
+        ValueError: `text` is not a layout of `length` bytes.
     """
 
     def __init__(self, text: str, length: int) -> None:

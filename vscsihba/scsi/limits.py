@@ -1,6 +1,6 @@
-"""How much one command may ask for, in logical blocks.
+"""Limits of one command, in logical blocks.
 
-Published by the Block Limits VPD page and enforced by the commands: one source for both.
+The Block Limits VPD page reports them, and the commands enforce them.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Upper bounds, in logical blocks unless said otherwise.
+    """Upper bounds, in logical blocks unless stated otherwise.
 
     Attributes:
         transfer_blocks: MAXIMUM TRANSFER LENGTH.
@@ -35,7 +35,7 @@ class Limits:
             max_transfer: Bytes that the transport moves in one command.
             atomic_write: Bytes that the medium writes wholly or not at all.
 
-        A WRITE SAME may cost as much as writing its whole range: 16 MiB is done well
+        A WRITE SAME may take as long as writing its whole range: 16 MiB are written well
         within any initiator's time limit.
         """
         transfer_blocks = max_transfer // block_size

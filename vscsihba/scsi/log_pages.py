@@ -1,7 +1,7 @@
-"""Log pages: what a logical unit has counted, in T10's layout.
+"""Log pages: counters of a logical unit in T10's layout.
 
-Each page is a function that returns its parameters by code; one table says which pages
-there are (SPC-5 and SBC-4 "Log parameters"). What is counted elsewhere is only shown here.
+Each page is a function that returns its parameters by code; one table lists the pages (SPC-5 and SBC-4 "Log
+parameters"). Counts nothing itself.
 """
 
 from __future__ import annotations
@@ -54,27 +54,27 @@ def _error_counters(processed: int, uncorrected: int) -> Parameters:
 
 
 def write_error_counters(lu: LogicalUnit) -> Parameters:
-    """Return what writing has cost."""
+    """Return the Write Error Counter page."""
     return _error_counters(lu.counters.traffic().write_bytes, lu.counters.events.write_errors)
 
 
 def read_error_counters(lu: LogicalUnit) -> Parameters:
-    """Return what reading has cost."""
+    """Return the Read Error Counter page."""
     return _error_counters(lu.counters.traffic().read_bytes, lu.counters.events.read_errors)
 
 
 def verify_error_counters(lu: LogicalUnit) -> Parameters:
-    """Return what verifying has cost."""
+    """Return the Verify Error Counter page."""
     return _error_counters(lu.counters.events.verified_bytes, lu.counters.events.verify_errors)
 
 
 def non_medium_errors(lu: LogicalUnit) -> Parameters:
-    """Return how often something else than the medium failed."""
+    """Return the number of errors that were not the medium's."""
     return _counters(lu.counters.events.other_errors)
 
 
 def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
-    """Return free and used space in threshold sets, of this unit alone (scope 01b), if they are known."""
+    """Return free and used space in threshold sets, for this unit alone (scope 01b), if known."""
     if lu.space.known is None:
         return {}
     sets = (lu.space.known.available, lu.space.known.used)
@@ -85,7 +85,7 @@ def logical_block_provisioning(lu: LogicalUnit) -> Parameters:
 
 
 def start_stop_cycles(lu: LogicalUnit) -> Parameters:
-    """Return stops (code 4) and loads (code 6); when the unit was made is not known."""
+    """Return stops (code 4) and loads (code 6); the date of manufacture is unknown."""
     return {
         0x0004: Parameter(lu.counters.events.start_stop_cycles.to_bytes(4, "big")),
         0x0006: Parameter(lu.counters.events.load_cycles.to_bytes(4, "big")),
@@ -93,14 +93,14 @@ def start_stop_cycles(lu: LogicalUnit) -> Parameters:
 
 
 def self_test_results(lu: LogicalUnit) -> Parameters:
-    """Return the last twenty self-tests, the newest first; unused places are zeroes."""
+    """Return the last twenty self-tests, the newest first; unused entries are zeroes."""
     results = [result.encode() for result in lu.self_tests]
     results += [bytes(16)] * (20 - len(results))
     return {code: Parameter(result) for code, result in enumerate(results, start=1)}
 
 
 def general_statistics(lu: LogicalUnit) -> Parameters:
-    """Return commands and blocks read and written; no times, which would be counted in milliseconds."""
+    """Return commands and blocks read and written, without times."""
     traffic = lu.counters.traffic()
     received, transmitted = traffic.write_bytes // lu.block_size, traffic.read_bytes // lu.block_size
     access = struct.pack(">QQQQ32x", traffic.reads, traffic.writes, received, transmitted)
@@ -112,7 +112,7 @@ def general_statistics(lu: LogicalUnit) -> Parameters:
 
 
 def power_condition_transitions(lu: LogicalUnit) -> Parameters:
-    """Return the changes to each power condition that there is."""
+    """Return the number of changes to each supported power condition."""
     counts = lu.readiness.transitions
     return {
         code: Parameter(counts[power].to_bytes(4, "big"), _BOUNDED_COUNTER)
@@ -128,7 +128,7 @@ _TRANSITION_CODES = {
 
 
 def informational_exceptions(_lu: LogicalUnit) -> Parameters:
-    """Return that nothing is about to fail; there is no temperature (FFh)."""
+    """Return that no failure is predicted, and no temperature (FFh)."""
     return {0x0000: Parameter(bytes([0, 0, 0xFF, 0]))}
 
 
@@ -146,4 +146,4 @@ PAGES: dict[LogKey, tuple[str, Callable[[LogicalUnit], Parameters]]] = {
     (0x1A, 0x00): ("Power Condition Transitions", power_condition_transitions),
     (0x2F, 0x00): ("Informational Exceptions", informational_exceptions),
 }
-"""Every page that has parameters: T10's name, and what makes the parameters."""
+"""Every page with parameters: T10's name, and the function that returns them."""

@@ -1,8 +1,8 @@
-"""One logical unit: its state, and the one door that every command goes through.
+"""One logical unit: its state, and `execute`, through which every command passes.
 
-Sans-IO: `execute` yields block operations and returns a response. Who performs the
-operations, on which thread and when, is not known here; nor which initiator speaks
-(the transport does not tell), so a unit attention is reported once.
+Sans-IO: `execute` yields block operations and returns a response. Does not know which thread performs the
+operations, nor when; nor which initiator sent a command (the transport does not tell), so
+a unit attention is reported once.
 """
 
 from collections import deque
@@ -45,13 +45,13 @@ from vscsihba.scsi.space import SpaceWatch
 from vscsihba.stats import LunStats
 
 _CHANGED = (MediumAccess.WRITABLE, MediumAccess.REPLACED)
-"""What a command wants of the medium if it is to change it."""
+"""The requirement of commands that change the medium."""
 
 _SYNCHRONIZE_CACHE = (0x35, 0x91)
-"""Operation codes of the commands whose senders learn from a failure that acknowledged data is lost."""
+"""Operation codes of the commands whose failure tells the sender that acknowledged data is lost."""
 
 _RELYING = (*_SYNCHRONIZE_CACHE, 0x15, 0x55)
-"""Operation codes of the commands after which nobody flushes older writes: also MODE SELECT with WCE=0."""
+"""Operation codes of the commands after which no initiator flushes older writes: also MODE SELECT (WCE=0)."""
 
 
 class LogicalUnit:
@@ -59,21 +59,21 @@ class LogicalUnit:
 
     Args:
         geometry: Shape of the medium.
-        capabilities: What the medium can do.
+        capabilities: Capabilities of the medium.
         identity: The unit's names.
         stats: Counters to keep; the engine's fast path counts into the same.
-        read_only: The medium is write protected, whatever it could do.
+        read_only: Write protect the medium.
         removable: The medium can be ejected (RMB).
         vendor: T10 VENDOR IDENTIFICATION, at most 8 characters.
         product: PRODUCT IDENTIFICATION, at most 16 characters.
         revision: PRODUCT REVISION LEVEL, at most 4 characters.
         write_cache: Default of WCE.
         max_transfer: Bytes that the transport moves in one command.
-        target_core: Linux's target core is in front, and answers some commands itself.
-        variable_length: READ(32) and its like are there, although type 2 protection is not.
-        saved_state: The state of the last `Keep`, if there ever was one.
-        clock: Tells the time in milliseconds since 1970.
-        failed_flush: Knows whether acknowledged data was lost in an earlier life.
+        target_core: Linux's target core is in front, and completes some commands itself.
+        variable_length: Offer READ(32) and other 32-byte CDBs, although type 2 protection is not supported.
+        saved_state: The state of the last `Keep`, empty if there was none.
+        clock: Returns milliseconds since 1970.
+        failed_flush: Reports acknowledged data that was lost under an earlier engine.
 
     Attributes (plain, as the engine reads them for each command):
         blocks: Capacity in logical blocks.
@@ -129,14 +129,14 @@ class LogicalUnit:
         self.refresh()
 
     def _remember(self, mode_pages: ModePages, saved_state: bytes) -> None:
-        """Take over what an earlier life has left."""
+        """Restore the state that an earlier engine has saved."""
         kept = decode_state(saved_state, mode_pages) if saved_state else Kept()
         self.mode_pages = mode_pages
         self.identifying_information = kept.information
         self.readiness = Readiness(kept.erasure)
 
     def _begin(self) -> None:
-        """Have nothing yet of what initiators and the engine bring."""
+        """Set the volatile state to that of a new unit."""
         self.buffers = Buffers()
         self.self_tests: deque[SelfTest] = deque(maxlen=20)
         self.space = SpaceWatch(self.mode_pages)
@@ -145,7 +145,7 @@ class LogicalUnit:
         self._pending = Pending()
 
     def _shape(self, geometry: Geometry) -> None:
-        """Take over a geometry."""
+        """Set the geometry and the limits that follow from it."""
         self.geometry = geometry
         self.blocks = geometry.blocks
         self.block_size = geometry.block_size
@@ -175,8 +175,8 @@ class LogicalUnit:
             buffer: Data-out, or room for data-in, depending on the command; of any length.
             row: Its row of the opcode table, if you have looked it up.
 
-        The driver performs each block operation and sends the result in, or throws in the
-        OSError that it failed with. Any other exception is a bug and passes through.
+        The driver performs each block operation and sends the result in, or throws in its
+        OSError. Any other exception is a bug and passes through.
         """
         command = row or lookup(cdb)
         if self._has_tokens:
@@ -211,7 +211,7 @@ class LogicalUnit:
         return translate(work, self.block_size, self.notice, self.failed_flush, reports=False, relies=False)
 
     def idempotent(self, cdb: bytes, row: Command | None = None) -> bool:
-        """Return whether running a command twice does no harm; a crash may leave that in doubt.
+        """Return whether running a command twice does no harm.
 
         Args:
             cdb: The command descriptor block.
@@ -221,12 +221,12 @@ class LogicalUnit:
         return row is None or row.idempotent
 
     def stores(self, cdb: bytes) -> bool:
-        """Tell whether GOOD for a command says that the medium has something, be it in a volatile cache."""
+        """Return whether GOOD for a command promises that the medium, or its volatile cache, has the data."""
         row = lookup(cdb)
         return row is not None and (row.medium in _CHANGED or row.opcode in _SYNCHRONIZE_CACHE)
 
     def caches(self, cdb: bytes) -> bool:
-        """Tell whether a command is a write that may be said to be done before the medium has it (WCE=1)."""
+        """Return whether a command is a write that may complete before the medium has its data (WCE=1)."""
         try:
             decoded = decode(cdb, lookup(cdb), self._offered)
         except CheckCondition:
@@ -235,7 +235,7 @@ class LogicalUnit:
         return writes and not (self.write_through or decoded.get("fua"))
 
     def notice(self, operation: BlockOp) -> None:
-        """Let the tokens know what is about to change, here or on another unit that is still there."""
+        """Revoke the ROD tokens for data that an operation is about to change, here or on another unit."""
         if isinstance(operation, OnUnit):
             if (peer := self.hba_units.get(operation.lun)) is not None:
                 peer.notice(operation.operation)
@@ -270,7 +270,7 @@ class LogicalUnit:
         return Response(Status.CHECK_CONDITION, encoded, data_in)
 
     def raise_unit_attention(self, asc: Asc) -> None:
-        """Let the next command learn of an event; an event that is already pending is not repeated."""
+        """Make a unit attention pending, unless the same one is pending already."""
         self._pending.attention(asc)
         self.refresh()
 
@@ -280,11 +280,11 @@ class LogicalUnit:
         self.refresh()
 
     def power_on(self) -> None:
-        """Begin a new life, as after a power cycle."""
+        """Reset the unit as after a power cycle."""
         self._restart(Asc.POWER_ON_OCCURRED)
 
     def reset(self) -> None:
-        """Do a LOGICAL UNIT RESET (SAM-5): saved mode pages come back, older events are forgotten."""
+        """Do a LOGICAL UNIT RESET (SAM-5): restore saved mode pages, clear older events."""
         self._restart(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
 
     def _restart(self, asc: Asc) -> None:
@@ -295,7 +295,7 @@ class LogicalUnit:
         self.raise_unit_attention(asc)
 
     def resize(self, geometry: Geometry) -> None:
-        """Take over a new geometry; initiators learn that the capacity data has changed."""
+        """Set a new geometry; a unit attention says that the capacity data has changed."""
         self._shape(geometry)
         self.raise_unit_attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
@@ -308,12 +308,14 @@ class LogicalUnit:
         information: dict[int, bytes] | None = None,
         erasure: Erasure | EllipsisType | None = ...,
     ) -> Keep:
-        """Return the operation that records the unit's state with a change, to be made once it is recorded.
+        """Return the operation that stores the unit's state with a change.
+
+        Make the change itself once the state is stored.
 
         Args:
             saved: Saved mode pages.
             information: Identifying information.
-            erasure: A format or sanitize that has not come to a good end.
+            erasure: A format or sanitize that runs, or has failed.
         """
         kept = Kept(
             self.identifying_information if information is None else information,
@@ -322,17 +324,17 @@ class LogicalUnit:
         return Keep(encode_state(self.mode_pages.saved if saved is None else saved, kept))
 
     def look_at_space(self) -> Generator[BlockOp, BlockResult, None]:
-        """Ask the medium what room is left; initiators are told if it has fallen below their threshold."""
+        """Ask the medium for its free space; a unit attention says that it has fallen below the threshold."""
         if (yield from self.space.look()):
             self.raise_unit_attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
 
     def defer(self, sense: Sense) -> None:
-        """Keep a failure of a command that has already ended (SPC-5 "Deferred errors")."""
+        """Make the failure of a command that has already ended pending (SPC-5 "Deferred errors")."""
         self._pending.defer(sense)
         self.refresh()
 
     def take_pending_sense(self) -> Sense:
-        """Return what the unit has to report, and forget it; NO SENSE if there is nothing."""
+        """Return and clear the first pending condition; NO SENSE if there is none."""
         sense = self._pending.take() or self.readiness.report() or NO_SENSE
         self.refresh()
         return sense

@@ -1,7 +1,7 @@
 """Mode pages: the settings of a logical unit, with their default, changeable, current and saved values.
 
-One table describes all pages. Knows bytes and masks; what a setting does is up to
-whoever reads it (SPC-5 and SBC-4 "Mode parameters").
+One table describes all pages (SPC-5 and SBC-4 "Mode parameters"). Knows bytes and masks, not the
+effect of a setting.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ ALL_SUBPAGES = 0xFF
 
 
 class PageControl(IntEnum):
-    """PC, which values MODE SENSE returns."""
+    """PC: the kind of values that MODE SENSE returns."""
 
     CURRENT = 0
     CHANGEABLE = 1
@@ -68,10 +68,10 @@ _UNLIMITED = (0xFF, 0)
 PAGES: Mapping[PageKey, ModePage] = {
     page.key: page
     for page in (
-        # LBPERE. AWRE and ARRE are what the storage below does by itself: not ours to claim.
+        # LBPERE. AWRE and ARRE are 0: reallocation is up to the storage below.
         _page(READ_WRITE_ERROR_RECOVERY, "Read-Write Error Recovery", 12, {7: (0x00, 0x80)}),
         _page((0x02, 0x00), "Disconnect-Reconnect", 16, {}),
-        # WCE. RCD is 0: reads are cached below us, and that cannot be switched off.
+        # WCE. RCD is 0: reads are cached below, which cannot be switched off.
         _page(CACHING, "Caching", 20, {2: (0x04, 0x04)}),
         # D_SENSE; QUEUE ALGORITHM MODIFIER (unrestricted reordering); SWP; BUSY TIMEOUT PERIOD.
         _page(
@@ -81,11 +81,11 @@ PAGES: Mapping[PageKey, ModePage] = {
             {2: (0x00, 0x04), 3: (0x10, 0), 4: (0x00, 0x08), 8: _UNLIMITED, 9: _UNLIMITED},
         ),
         _page((0x0A, 0x01), "Control Extension", 32, {}),
-        # Without protection information there is no application tag to describe.
+        # No protection information, hence no application tag.
         _page((0x0A, 0x02), "Application Tag", 16, {}),
         # No timers: only START STOP UNIT changes the power condition.
         _page((0x1A, 0x00), "Power Condition", 40, {}),
-        # DEXCPT: nothing here predicts its own failure.
+        # DEXCPT: failures are not predicted.
         _page((0x1C, 0x00), "Informational Exceptions Control", 12, {2: (0x08, 0)}),
         # One threshold: of the available resource (01h), armed when it decreases (010b);
         # initiators enable it and set its count.
@@ -97,7 +97,7 @@ PAGES: Mapping[PageKey, ModePage] = {
         ),
     )
 }
-"""Every page by its key, in ascending order; PS is set: each can be saved."""
+"""Every page by its key, in ascending order; PS is set, since each can be saved."""
 
 
 class ModePages:
@@ -109,7 +109,7 @@ class ModePages:
 
     Attributes:
         current: Values in force, by key.
-        saved: Values that a reset brings back, by key.
+        saved: Values that a reset restores, by key.
     """
 
     def __init__(self, *, write_cache: bool = True, thin: bool = False) -> None:
@@ -136,7 +136,7 @@ class ModePages:
                 return self.saved[key]
 
     def reset(self) -> None:
-        """Bring the saved values back (SPC-5: after a reset)."""
+        """Restore the saved values (SPC-5: after a reset)."""
         self.current = dict(self.saved)
 
     @property
@@ -156,7 +156,7 @@ class ModePages:
 
     @property
     def space_threshold(self) -> int | None:
-        """Threshold sets of free space below which initiators want to be told, None if they do not.
+        """Free space, in threshold sets, below which a unit attention is due; None if it is not enabled.
 
         Both LBPERE and the threshold itself must be enabled (SBC-4 "Thin provisioned logical unit
         capacity thresholds").

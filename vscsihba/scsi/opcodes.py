@@ -1,9 +1,9 @@
-"""THE table: every command that a logical unit understands, once.
+"""The opcode table: every command that a logical unit supports.
 
 Decoding, REPORT SUPPORTED OPERATION CODES, the trace, the documentation and the tests
-all come from it. The notation of a CDB's fields is explained in `vscsihba.scsi.layout`;
-the operation code is implied, and so is a service action. The CONTROL byte is nowhere
-a field: NACA is not offered, and the rest of it is reserved.
+all use it. `vscsihba.scsi.layout` explains the notation of a CDB's fields;
+the operation code is implied, and so is a service action. The CONTROL byte is not
+a field: NACA is not supported, and the rest of it is reserved.
 
 A group number is accepted and ignored, with the bits that share its byte (SBC-4
 "Grouping function": GROUP_SUP is 0).
@@ -59,8 +59,8 @@ _LONG_RANGE = (
     "lba=12-19 expected_initial_logical_block_reference_tag=20-23~"
     " expected_logical_block_application_tag=24-25~ logical_block_application_tag_mask=26-27~ blocks=28-31"
 )
-"""The second half of the 32-byte CDBs. The tags are for protection information, which is not offered;
-SBC-4 wants these commands only with type 2 of it, so a unit has them only if asked to."""
+"""The second half of the 32-byte CDBs. The tags are for protection information, which is not supported;
+SBC-4 requires these commands only with type 2 of it, so a unit has them only on request."""
 
 _ROWS = (
     Command(0x00, None, "TEST UNIT READY", 6, "", unit_ready, medium=_READY),
@@ -442,6 +442,6 @@ FAST_PATH_OPCODES: dict[int, tuple[_Unpacker, bool]] = {
     for form, opcodes in ((">xBIxHB", (0x28, 0x2A)), (">xBQIxB", (0x88, 0x8A)))
     for opcode in opcodes
 }
-"""For the engine's hot path, by operation code of READ and WRITE (10) and (16): what unpacks byte 1,
-LBA, transfer length in blocks and CONTROL from a buffer and an offset; and whether it is a write.
-The group number is stepped over, as it is ignored."""
+"""Commands of the engine's fast path by operation code, READ and WRITE (10) and (16): a function that unpacks
+byte 1, LBA, transfer length in blocks and CONTROL at an offset of a buffer; and whether it is a write.
+The group number is ignored."""

@@ -1,7 +1,6 @@
-"""A logical unit that answers nothing itself: every command goes to the device behind, as it is.
+"""Pass-through unit: every command goes unchanged to the device behind it.
 
-What the device is, and what its answers mean, is its own affair and the initiator's. Known
-here is only which commands may be sent to it twice.
+Does not know what the commands and responses of the device mean, only which commands may be sent to it twice.
 """
 
 from vscsihba.block import Buffer, Execute, Executed
@@ -15,7 +14,7 @@ from vscsihba.scsi.sense import Sense, SenseKey
 
 _DISKS = frozenset({0x00, 0x0E, 0x14})
 """PERIPHERAL DEVICE TYPEs of disks, whose blocks can be written any number of times (SPC-5 "INQUIRY")."""
-_REPEATABLE = frozenset(
+_IDEMPOTENT = frozenset(
     {
         0x00,  # TEST UNIT READY
         0x12,  # INQUIRY
@@ -24,8 +23,8 @@ _REPEATABLE = frozenset(
         0xA0,  # REPORT LUNS
     }
 )
-"""Operation codes that do no harm to any device when a crash leaves in doubt whether it has had them."""
-_REPEATABLE_BY_DISKS = _REPEATABLE | {
+"""Operation codes that may be sent twice to any device."""
+_IDEMPOTENT_BY_DISKS = _IDEMPOTENT | {
     0x08,  # READ(6)
     0x0A,  # WRITE(6)
     0x25,  # READ CAPACITY(10)
@@ -36,29 +35,29 @@ _REPEATABLE_BY_DISKS = _REPEATABLE | {
     0x88,  # READ(16)
     0x8A,  # WRITE(16)
     0x91,  # SYNCHRONIZE CACHE(16)
-    0x9E,  # READ CAPACITY(16) and other questions
+    0x9E,  # READ CAPACITY(16) and other queries
     0xA8,  # READ(12)
     0xAA,  # WRITE(12)
 }
-"""Operation codes that do no harm to a disk either. A tape moves with each READ and WRITE of whatever
+"""Operation codes that may be sent twice to a disk. A tape moves with each READ and WRITE of any
 length, and with 91h; a burner and a write-once disk write a block once; LOG SENSE clears flags of tapes
 and changers."""
 _SHORTEST = 6
-"""Bytes of a CDB."""
+"""Bytes of the shortest CDB."""
 _LOG_SENSE, _TAPE_ALERT = 0x4D, 0x2E
-"""The page TapeAlert is cleared by reading it (SSC-5 "TapeAlert log page")."""
+"""Reading the TapeAlert page clears it (SSC-5 "TapeAlert log page")."""
 
 
 class PassThroughUnit(LogicalUnit):
-    """A logical unit whose device answers for itself."""
+    """A logical unit that passes every command to its device."""
 
     def execute(self, cdb: bytes, buffer: Buffer, row: Command | None = None) -> Steps:
-        """Pass one command on, and bring its answer back."""
+        """Pass one command to the device; return its response."""
         row = row or lookup(cdb)
         operation = Execute(cdb, buffer.views)
         try:
             answer = yield operation
-            assert isinstance(answer, Executed)  # noqa: S101 - it is what `Execute` is answered with
+            assert isinstance(answer, Executed)  # noqa: S101 - the result of `Execute`
             response = Response(Status(answer.status), answer.sense, answer.data_in)
         except OSError as fault:
             sense = sense_of(fault, operation, self.block_size)
@@ -75,10 +74,10 @@ class PassThroughUnit(LogicalUnit):
         if len(cdb) < _SHORTEST or (cdb[0] == _LOG_SENSE and cdb[2] & 0x3F == _TAPE_ALERT):
             return False
         is_disk = self.capabilities.device_type in _DISKS
-        return cdb[0] in (_REPEATABLE_BY_DISKS if is_disk else _REPEATABLE)
+        return cdb[0] in (_IDEMPOTENT_BY_DISKS if is_disk else _IDEMPOTENT)
 
-    def caches(self, cdb: bytes) -> bool:  # noqa: ARG002 - whatever it is
-        """Tell that nothing is known of the device's cache."""
+    def caches(self, cdb: bytes) -> bool:  # noqa: ARG002 - for any command
+        """Return False: the cache of the device is unknown."""
         return False
 
     def refresh(self) -> None:

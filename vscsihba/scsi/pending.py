@@ -1,6 +1,6 @@
-"""What a logical unit still has to tell: unit attentions and deferred errors, oldest first.
+"""Pending conditions of a logical unit: unit attentions and deferred errors, oldest first.
 
-Knows no initiator (the transport does not tell one from another): each is told once.
+Does not know initiators (the transport does not distinguish them): each condition is reported once.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ class Pending:
         self._deferred.append(replace(sense, deferred=True))
 
     def take(self) -> Sense | None:
-        """Return the first condition and forget it, None if there is none."""
+        """Remove and return the first condition, None if there is none."""
         if self._deferred:
             return self._deferred.popleft()
         if self._attentions:
@@ -38,6 +38,6 @@ class Pending:
         return None
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all conditions."""
         self._attentions.clear()
         self._deferred.clear()

@@ -1,7 +1,6 @@
-"""Whether the medium can be reached, and what to say if it cannot.
+"""Readiness of a medium: presence, power condition, and a format or sanitize that runs or has failed.
 
-Keeps the medium's presence, the power condition, and a format or sanitize that is under
-way or has failed. Does not know commands, only what they want of the medium.
+Knows which state of the medium a command requires, nothing else of commands.
 """
 
 from collections import Counter
@@ -14,7 +13,7 @@ from vscsihba.scsi.sense import ProgressIndication, Sense, SenseKey
 
 
 class PowerCondition(IntEnum):
-    """Power conditions (SPC-5 "Power conditions"); nothing stops spinning here, so none is "stopped"."""
+    """Power conditions (SPC-5 "Power conditions"); "stopped" is not supported."""
 
     ACTIVE = 1
     IDLE = 2
@@ -32,11 +31,11 @@ class Erasure:
     """A FORMAT UNIT or SANITIZE.
 
     Attributes:
-        running: What to say while it runs.
-        failure: What to say after it has failed.
-        total: Bytes to go through.
-        done: Bytes gone through.
-        failed: It has come to an end, a bad one.
+        running: Additional sense code while it runs.
+        failure: Additional sense code after it has failed.
+        total: Bytes to erase.
+        done: Bytes erased.
+        failed: It has ended, and failed.
         may_exit: EXIT FAILURE MODE may end the failure (SANITIZE with AUSE=1).
     """
 
@@ -49,7 +48,7 @@ class Erasure:
 
     @property
     def sense(self) -> Sense:
-        """What stands in the way of other commands."""
+        """The condition that other commands end with."""
         if self.failed:
             return Sense(SenseKey.MEDIUM_ERROR, self.failure)
         indication = min(self.done * 0x10000 // max(self.total, 1), 0xFFFF)
@@ -57,16 +56,16 @@ class Erasure:
 
 
 class Readiness:
-    """The way to the medium.
+    """The readiness of one medium.
 
     Args:
-        erasure: One that has failed in an earlier life.
+        erasure: One that has failed under an earlier engine.
 
     Attributes:
-        present: There is a medium.
-        removal_prevented: It is locked in (PREVENT ALLOW MEDIUM REMOVAL).
+        present: The medium is loaded.
+        removal_prevented: It is locked (PREVENT ALLOW MEDIUM REMOVAL).
         power: Power condition.
-        transitions: Changes to each power condition.
+        transitions: Number of changes to each power condition.
         erasure: A format or sanitize that runs, or has failed.
     """
 
@@ -79,13 +78,13 @@ class Readiness:
 
     @property
     def clear(self) -> bool:
-        """Nothing is in the way of a plain READ or WRITE, nor would one change anything here."""
+        """A plain READ or WRITE can run, and changes nothing here."""
         return self.present and self.erasure is None and self.power is PowerCondition.ACTIVE
 
     def obstacle(self, command: Command) -> Sense | None:
         """Return why `command` cannot be run now, None if it can.
 
-        After a failed erasure, only another can follow.
+        After a failed erasure, only another erasure can run.
         """
         if self.erasure is not None and not command.allowed_during_format:
             renews = command.medium is MediumAccess.REPLACED and self.erasure.failed
@@ -107,7 +106,7 @@ class Readiness:
             self.transitions[condition] += 1
 
     def report(self) -> Sense | None:
-        """Return what REQUEST SENSE tells whoever polls (SPC-5 "Pollable sense data")."""
+        """Return the pollable sense data of REQUEST SENSE (SPC-5 "Pollable sense data")."""
         if self.erasure is not None:
             return self.erasure.sense
         if self.power in _POWER_ASC:
@@ -115,6 +114,6 @@ class Readiness:
         return None
 
     def reset(self) -> None:
-        """Forget what initiators have asked for; an erasure goes on."""
+        """Reset the settings of initiators; an erasure goes on."""
         self.removal_prevented = False
         self.enter(PowerCondition.ACTIVE)

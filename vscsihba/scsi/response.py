@@ -1,6 +1,6 @@
-"""The answer to one command: before its work or after it, with data-in cut to length in one place.
+"""Responses: status, sense data, length of data-in, and work that goes on after the status.
 
-Knows the shape of an answer, not what any command answers.
+Does not know any command.
 """
 
 from collections.abc import Callable, Generator
@@ -34,13 +34,13 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """How a command ended.
+    """The response to one command.
 
     Attributes:
         status: SAM status.
         sense: Sense data, empty unless the status is CHECK CONDITION.
         data_in: Valid bytes at the head of the data buffer; None for a command without data-in.
-        background: Work that is still to be done; the driver runs it to its end.
+        background: Work that is left; the driver runs it to its end.
     """
 
     status: Status = Status.GOOD
@@ -56,7 +56,7 @@ Steps = Generator[BlockOp, BlockResult, Response]
 
 
 def data_in(buffer: Buffer, payload: bytes, allocation_length: int) -> Response:
-    """Answer GOOD with `payload`, cut to the allocation length and to the buffer (both in bytes).
+    """Return GOOD with `payload`, cut to the allocation length and to the buffer (both in bytes).
 
     SPC-5 "Allocation length": truncation is not an error.
     """
@@ -64,13 +64,13 @@ def data_in(buffer: Buffer, payload: bytes, allocation_length: int) -> Response:
 
 
 def answered(work: Background) -> Steps:
-    """Do `work`, then answer GOOD."""
+    """Do `work`, then return GOOD."""
     yield from work
     return GOOD
 
 
 def quietly(work: Background) -> Background:
-    """Do `work` after the status; a failure is told to whoever asks, not reported."""
+    """Do `work` after the status; ignore a failure, which another command reports on request."""
     try:
         yield from work
     except CheckCondition:

@@ -1,6 +1,6 @@
-"""What a logical unit keeps for its next life, as bytes that somebody else stores.
+"""State of a logical unit that survives its engine, as a small JSON document.
 
-A small JSON document, so that a person can read it too. Does not know where it is kept.
+Does not know where it is stored.
 """
 
 import json
@@ -17,11 +17,11 @@ _FAILURES = {"format": Asc.FORMAT_COMMAND_FAILED, "sanitize": Asc.SANITIZE_COMMA
 
 @dataclass(slots=True)
 class Kept:
-    """What a unit keeps besides its mode pages.
+    """Saved state besides the mode pages.
 
     Attributes:
         information: Identifying information by INFORMATION TYPE.
-        erasure: A format or sanitize that has not come to a good end.
+        erasure: A format or sanitize that ran, or had failed.
     """
 
     information: dict[int, bytes] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Kept:
 
 
 def encode_state(saved: Mapping[PageKey, bytes], kept: Kept) -> bytes:
-    """Return saved mode pages, and the rest of what is kept, as bytes."""
+    """Return saved mode pages and the rest of the state as bytes."""
     pages = {f"{page:02x}/{subpage:02x}": values.hex() for (page, subpage), values in saved.items()}
     named = {str(kind): value.hex() for kind, value in kept.information.items()}
     document: dict[str, object] = {"mode_pages": pages, "identifying_information": named}
@@ -40,14 +40,13 @@ def encode_state(saved: Mapping[PageKey, bytes], kept: Kept) -> bytes:
 
 
 def decode_state(state: bytes, mode_pages: ModePages) -> Kept:
-    """Put the mode pages of a saved state in force; return what else was kept.
+    """Restore the mode pages of a saved state; return the rest of it.
 
-    Only what can be changed is taken over, so a state of an older or newer program does no harm. An
-    erasure that was under way has failed: what it left on the medium is neither old nor erased
-    (SBC-4 "Sanitize operations": nobody may take it for done).
+    Only changeable bits are restored, so the state of an older or newer program does no harm. An
+    erasure that was running has failed: the medium is partly erased (SBC-4 "Sanitize operations").
 
     Raises:
-        UsageError: These bytes are no saved state.
+        UsageError: These bytes are not a saved state.
     """
     try:
         document = json.loads(state)

@@ -1,7 +1,7 @@
-"""Self-tests: reading the medium to see whether it can be read, and a memory of how that went.
+"""Self-tests: they read the medium and record the result.
 
-A short test reads three places, an extended one everything. SEND DIAGNOSTIC starts them,
-a log page shows the results.
+A short test reads three blocks, an extended one the whole medium. SEND DIAGNOSTIC starts them,
+a log page reports the results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vscsihba.scsi.response import Background
 
 _PIECE = 16 << 20
-"""Bytes between two looks at whether the test has been aborted."""
+"""Bytes read between two checks whether the test was aborted."""
 
 
 class SelfTestCode(IntEnum):
@@ -50,10 +50,10 @@ class SelfTest:
     """One self-test.
 
     Attributes:
-        code: What kind of test it is.
-        hours: When it began, in hours of the unit's life.
-        outcome: How it went.
-        sense: Why it failed.
+        code: The kind of test.
+        hours: Power-on hours of the unit at its start.
+        outcome: Its result.
+        sense: The reason of a failure.
     """
 
     code: SelfTestCode
@@ -76,7 +76,7 @@ class SelfTest:
 
 
 def run(lu: LogicalUnit, test: SelfTest, *, extended: bool) -> Background:
-    """Run `test` and note how it goes.
+    """Run `test` and record its result.
 
     Raises:
         CheckCondition: The medium could not be read.
@@ -94,7 +94,7 @@ def run(lu: LogicalUnit, test: SelfTest, *, extended: bool) -> Background:
 
 
 def abort(tests: Iterable[SelfTest], outcome: SelfTestResult) -> bool:
-    """Stop the test that runs; it ends with its next piece. Tell whether there was one."""
+    """Abort the running test, which ends with its next piece; return whether there was one."""
     running = [test for test in tests if test.outcome is SelfTestResult.RUNNING]
     for test in running:
         test.outcome = outcome

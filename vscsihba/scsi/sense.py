@@ -1,4 +1,4 @@
-"""Sense data: why a command did not end with GOOD.
+"""Sense data: the reason of a CHECK CONDITION.
 
 Encodes both formats, fixed and descriptor, with the sense key specific field
 (SPC-5, "Sense data"). Does not know which format a logical unit has chosen.
@@ -66,7 +66,7 @@ class FieldPointer:
 
 @dataclass(frozen=True, slots=True)
 class ProgressIndication:
-    """How far a long operation has come, in 65 536ths (NO SENSE, NOT READY)."""
+    """Progress of a long operation, in 65536ths (NO SENSE, NOT READY)."""
 
     indication: int
 
@@ -84,7 +84,7 @@ class Sense:
         asc: Additional sense code and qualifier.
         information: INFORMATION field, such as the LBA of a lost block.
         specific: Sense key specific field.
-        deferred: It belongs to an earlier command, which already ended with GOOD.
+        deferred: It belongs to an earlier command that has ended with GOOD.
     """
 
     key: SenseKey
@@ -112,7 +112,7 @@ class Sense:
         return bytes(data)
 
     def _descriptor(self) -> bytes:
-        """Response codes 72h and 73h: a header and the descriptors that have something to say."""
+        """Response codes 72h and 73h: a header and the descriptors with contents."""
         descriptors = b""
         if self.information is not None:
             descriptors += b"\x00\x0a\x80\x00" + self.information.to_bytes(8, "big")
@@ -126,7 +126,7 @@ NO_SENSE = Sense(SenseKey.NO_SENSE, Asc.NO_ADDITIONAL_SENSE_INFORMATION)
 
 
 class CheckCondition(Exception):  # noqa: N818
-    """A command ends with CHECK CONDITION: a status to report, not an error of ours.
+    """Ends a command with CHECK CONDITION: a status to report, not an error of the program.
 
     Caught in one place, `LogicalUnit.execute`.
     """
@@ -137,7 +137,7 @@ class CheckCondition(Exception):  # noqa: N818
 
 
 def illegal_request(asc: Asc, pointer: FieldPointer | None = None) -> CheckCondition:
-    """Return the refusal of what the initiator asked for."""
+    """Return ILLEGAL REQUEST."""
     return CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, asc, specific=pointer))
 
 

@@ -1,6 +1,6 @@
-"""How much room a thinly provisioned unit has left, and when initiators want to be told that it gets less.
+"""Free space of a thinly provisioned unit, and the threshold below which initiators get a unit attention.
 
-Asks the medium; when that is worth asking is not known here.
+Asks the medium; does not know when that is worth its time.
 """
 
 from collections.abc import Generator
@@ -10,17 +10,17 @@ from vscsihba.scsi.mode_pages import ModePages
 from vscsihba.scsi.sense import CheckCondition
 
 THRESHOLD_SET = 1 << 20
-"""Bytes in which space is counted (SBC-4 THRESHOLD EXPONENT)."""
+"""Bytes of a threshold set, the unit of free space (SBC-4 THRESHOLD EXPONENT)."""
 
 
 class SpaceWatch:
-    """The room of one unit.
+    """Free space of one unit.
 
     Args:
-        mode_pages: Of the unit: initiators set their threshold there.
+        mode_pages: Mode pages of the unit, which hold the threshold.
 
     Attributes:
-        known: What the medium said last; None if it said nothing yet.
+        known: The last result of the medium, None before the first.
     """
 
     def __init__(self, mode_pages: ModePages) -> None:
@@ -29,14 +29,14 @@ class SpaceWatch:
 
     @property
     def armed(self) -> bool:
-        """Initiators want to be told."""
+        """A threshold is enabled."""
         return self._mode_pages.space_threshold is not None
 
     def look(self) -> Generator[BlockOp, BlockResult, bool]:
-        """Ask the medium; return whether the room has just fallen to the threshold, or below.
+        """Ask the medium; return whether free space has just fallen to the threshold or below.
 
-        A threshold that stays crossed is not crossed again (SBC-4 "Thin provisioned logical unit
-        capacity thresholds", armed for decreasing). A medium that cannot tell just now changes nothing.
+        A threshold is reported once when it is crossed (SBC-4 "Thin provisioned logical unit
+        capacity thresholds", armed for decreasing). A failure of the medium changes nothing.
         """
         try:
             now = yield AskSpace()

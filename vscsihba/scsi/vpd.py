@@ -1,7 +1,7 @@
 """Vital product data pages: names, limits and characteristics of a logical unit.
 
-Each page is a function that returns the bytes after the four of its header; one
-table says which pages there are (SPC-5 and SBC-4 "Vital product data parameters").
+Each page is a function that returns the bytes after its header of four; one
+table lists the pages (SPC-5 and SBC-4 "Vital product data parameters").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def page(lu: LogicalUnit, cdb: Cdb) -> bytes:
     """Return the page that an INQUIRY asks for.
 
     Raises:
-        CheckCondition: There is no such page.
+        CheckCondition: The page does not exist.
     """
     code = cdb["page_code"]
     if code not in PAGES:
@@ -63,7 +63,7 @@ def designator(code_set: int, kind: int, value: bytes) -> bytes:
 
 
 def management_network_addresses(_lu: LogicalUnit) -> bytes:
-    """Return no addresses: whoever manages the unit uses the host's own programs."""
+    """Return no addresses: units are managed with programs on the host."""
     return b""
 
 
@@ -73,7 +73,7 @@ def mode_page_policy(_lu: LogicalUnit) -> bytes:
 
 
 def extended_inquiry_data(_lu: LogicalUnit) -> bytes:
-    """Return what else the unit can do: all three task attributes, descriptor sense, a volatile cache."""
+    """Return further capabilities: all three task attributes, descriptor sense, a volatile cache."""
     body = bytearray(60)
     body[1] = 0x07  # HEADSUP, ORDSUP, SIMPSUP
     body[2] = 0x01  # V_SUP
@@ -81,14 +81,14 @@ def extended_inquiry_data(_lu: LogicalUnit) -> bytes:
 
 
 def block_limits(lu: LogicalUnit) -> bytes:
-    """Return the longest and the best transfers, in logical blocks."""
+    """Return maximum and optimal transfer lengths, in logical blocks."""
     limits = lu.limits
     block = lu.block_size
     unmap = lu.capabilities.unmap
     granularity = max(lu.capabilities.unmap_granularity, lu.geometry.physical_block_size) // block
     return struct.pack(
         ">BBHIIIIIIIQI16x",
-        1,  # WSNZ: WRITE SAME wants a number of blocks
+        1,  # WSNZ: WRITE SAME needs a number of blocks
         limits.compare_and_write_blocks,
         lu.geometry.physical_block_size // block,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limits.transfer_blocks,
@@ -104,9 +104,9 @@ def block_limits(lu: LogicalUnit) -> bytes:
 
 
 def block_device_characteristics(lu: LogicalUnit) -> bytes:
-    """Return the rotation rate: 7200 a minute if seeks cost, else "non-rotating".
+    """Return the rotation rate: 7200 a minute if seeks take time, else "non-rotating".
 
-    WABEREQ and WACEREQ are 01b where there is such an erase: a block can be read right after it.
+    WABEREQ and WACEREQ are 01b with block erase and cryptographic erase: a block can be read right after it.
     RBWZ: a lost block is reassigned as zeroes. FUAB: FUA and flushes reach the medium. VBULS:
     unmapped blocks can be verified.
     """
@@ -117,7 +117,7 @@ def block_device_characteristics(lu: LogicalUnit) -> bytes:
 
 
 def logical_block_provisioning(lu: LogicalUnit) -> bytes:
-    """Return how blocks are unmapped: by UNMAP and by both WRITE SAMEs, or not at all."""
+    """Return the ways to unmap blocks: UNMAP and both WRITE SAMEs, or none."""
     capabilities = lu.capabilities
     if not capabilities.unmap:
         return bytes(4)
@@ -139,4 +139,4 @@ PAGES: dict[int, tuple[str, Callable[[LogicalUnit], bytes]]] = {
     0xB1: ("Block Device Characteristics", block_device_characteristics),
     0xB2: ("Logical Block Provisioning", logical_block_provisioning),
 }
-"""PAGE CODE: T10's name, and what makes the page."""
+"""Every page by PAGE CODE: T10's name, and the function that returns it."""

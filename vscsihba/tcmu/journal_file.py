@@ -94,7 +94,7 @@ def _read_header(path: Path) -> bytes | None:
 
 
 def _is_older(header: bytes) -> bool:
-    """Tell whether a header that is not ours is whole and of our layout, hence of another device."""
+    """Return whether a header that is not ours is whole and of our layout, hence of another device."""
     if len(header) != _HEADER.size + _CRC.size:
         return False
     magic, version, _ = _HEADER.unpack_from(header)

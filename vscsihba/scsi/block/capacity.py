@@ -1,4 +1,4 @@
-"""READ CAPACITY: how large the medium is, and how its blocks are made."""
+"""READ CAPACITY: capacity and block sizes of the medium."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_capacity_10(lu: LogicalUnit, _cdb: Cdb, buffer: Buffer) -> Response:
-    """READ CAPACITY(10): SBC-4; a capacity over 32 bits shows as FFFFFFFFh, "ask with (16)"."""
+    """READ CAPACITY(10): SBC-4; a capacity over 32 bits is FFFFFFFFh: use READ CAPACITY(16)."""
     payload = struct.pack(">II", min(lu.blocks - 1, 0xFFFFFFFF), lu.block_size)
     return data_in(buffer, payload, len(payload))
 

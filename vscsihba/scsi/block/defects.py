@@ -1,4 +1,4 @@
-"""READ DEFECT DATA and REASSIGN BLOCKS: a medium without a defect list of its own."""
+"""READ DEFECT DATA and REASSIGN BLOCKS, for a medium without defect lists."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def read_defect_data(_lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """READ DEFECT DATA(10), (12): SBC-4; the lists asked for are there, and empty."""
+    """READ DEFECT DATA(10), (12): SBC-4; the requested lists are empty."""
     flags = cdb["req_plist"] << 4 | cdb["req_glist"] << 3 | cdb["defect_list_format"]
     no_defects = bytes(2 if cdb.command.length == 10 else 6)
     return data_in(buffer, bytes([0, flags]) + no_defects, cdb["allocation_length"])
 
 
 def reassign_blocks(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """REASSIGN BLOCKS: SBC-4; a block that can be read needs no new place, one that cannot becomes zeroes.
+    """REASSIGN BLOCKS: SBC-4; a readable block stays as it is, an unreadable one becomes zeroes.
 
-    All addresses are checked before the first block is touched.
+    All addresses are checked before the first block is read.
     """
     extents = [check_range(lu, lba, 1) for lba in _addresses(cdb, buffer)]
     for extent in extents:

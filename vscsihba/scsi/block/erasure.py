@@ -1,7 +1,7 @@
-"""Erasing a whole medium: what FORMAT UNIT and SANITIZE have in common.
+"""Erasing a whole medium, the common part of FORMAT UNIT and SANITIZE.
 
-While it runs, the unit's readiness says so, with progress; the work is done in pieces,
-so that progress moves and other units of the host are served in between.
+While it runs, the unit is not ready and reports its progress. The work is done in pieces,
+so that the progress moves and other units of the HBA are served in between.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _BYTES_AT_ONCE = 1 << 20
 def erase(lu: LogicalUnit, erasure: Erasure, work: Background, *, immed: bool) -> Steps:
     """Do `work` on the whole medium, before the status or after it.
 
-    From here on until the end the medium is not ready; after a failure it stays so, and every
-    command will learn of it. An end of the engine is a failure too: so the unit keeps a note.
+    The medium is not ready until the end; after a failure it stays so, and every command reports it. The
+    death of the engine is a failure too, so the state is stored before the work begins.
 
     Raises:
-        CheckCondition: The note cannot be kept; nothing was erased.
+        CheckCondition: The state cannot be stored; nothing was erased.
     """
     before, lu.readiness.erasure = lu.readiness.erasure, erasure
     lu.refresh()
@@ -66,7 +66,7 @@ def zero(lu: LogicalUnit, erasure: Erasure, *, may_unmap: bool) -> Background:
 
 
 def overwrite(lu: LogicalUnit, erasure: Erasure, pattern: bytes) -> Background:
-    """Write `pattern` over the whole medium, beginning anew with each block."""
+    """Write `pattern` over the whole medium; it begins again with each block."""
     size = lu.geometry.size
     block = (pattern * (lu.block_size // len(pattern) + 1))[: lu.block_size]
     piece = memoryview(block * (min(size, _BYTES_AT_ONCE) // lu.block_size))

@@ -1,7 +1,7 @@
-"""FORMAT UNIT: make the medium as good as new.
+"""FORMAT UNIT.
 
-Without protection information and without defects of its own there is little to choose:
-all blocks become zeroes (deallocated ones, where the medium can), or a pattern.
+Without protection information and defect lists few options are left:
+all blocks become zeroes (deallocated, if the medium can), or a pattern.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _DEFAULT_PATTERN, _REPEATED_PATTERN = 0x00, 0x01
 
 @dataclass(frozen=True, slots=True)
 class _Parameters:
-    """What the parameter list asks for."""
+    """Options of the parameter list."""
 
     immed: bool = False
     pattern: bytes = b""
 
 
 def format_unit(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Steps:
-    """FORMAT UNIT: SBC-4; a fast format is no different, as zeroes cost little."""
+    """FORMAT UNIT: SBC-4; a fast format is the same, since writing zeroes is quick."""
     if cdb["ffmt"] > _FAST:
         raise cdb.invalid("ffmt")
     parameters = _parse(lu, cdb, buffer) if cdb["fmtdata"] else _Parameters()
@@ -74,7 +74,7 @@ def _parse(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> _Parameters:
 
 
 def _parse_pattern(lu: LogicalUnit, buffer: Buffer, at: int) -> bytes:
-    """Decode the initialization pattern descriptor at byte `at`; an empty pattern is the default one."""
+    """Decode the initialization pattern descriptor at byte `at`; an empty pattern selects the default."""
     if buffer.length < at + 4:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
     modifier, kind, high, low = buffer.gather(at, 4)

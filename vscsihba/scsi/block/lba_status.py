@@ -1,4 +1,4 @@
-"""GET LBA STATUS: which blocks have storage behind them."""
+"""GET LBA STATUS: the provisioning status of blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_BLOCKS = 0xFFFFFFFF
 
 
 def get_lba_status(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """GET LBA STATUS(16): SBC-4; as many runs as there is room for, whatever REPORT TYPE says (RTP=0)."""
+    """GET LBA STATUS(16): SBC-4; as many runs as fit; REPORT TYPE is ignored (RTP=0)."""
     lba = cdb["lba"]
     check_range(lu, lba, 1)
     room = max(1, min((cdb["allocation_length"] - 8) // 16, _MOST_DESCRIPTORS))
@@ -52,7 +52,7 @@ def get_lba_status(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
 
 def _statuses(lu: LogicalUnit, lba: int) -> Generator[BlockOp, BlockResult, list[tuple[int, int]]]:
-    """Ask the medium about the blocks from `lba` on; return status and number of blocks of each run."""
+    """Return status and number of blocks of each run, from `lba` on."""
     size = lu.block_size
     most = min(lu.blocks - lba, _MOST_BLOCKS)
     if not lu.capabilities.extents:

@@ -1,4 +1,4 @@
-"""PRE-FETCH: bring blocks into the cache, so that a later READ finds them there."""
+"""PRE-FETCH: read blocks into the cache for a later READ."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 _MOST = 16 << 20
-"""Bytes fetched by one command; what is beyond may or may not be cached, which is what GOOD says."""
+"""Bytes that one command fetches at most; GOOD does not promise that all blocks are cached."""
 
 
 def pre_fetch(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
     """PRE-FETCH(10), (16): SBC-4; 0 blocks mean all up to the end.
 
-    The status is GOOD, not CONDITION MET: how much the cache below us keeps is not known.
+    The status is GOOD, not CONDITION MET: the size of the cache is unknown.
     """
     extent = rest_or_range(lu, cdb)
     fetch = _fetch(Extent(extent.offset, min(extent.length, _MOST)))

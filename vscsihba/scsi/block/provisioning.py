@@ -1,6 +1,6 @@
 """UNMAP and WRITE SAME: many blocks changed by a command with little data.
 
-Asks for zeroes and holes instead of sending them, where the data is zeroes.
+Where the data is zeroes, the medium is asked to zero or deallocate instead of being sent them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PIECE = 1 << 20
 def unmap(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """UNMAP: SBC-4; all descriptors are checked before the first block is deallocated.
 
-    Descriptors that follow on each other are done as one: storage is freed in units larger than a block.
+    Adjacent descriptors are merged, since storage is freed in units larger than a block.
     """
     length = cdb["parameter_list_length"]
     if not length:
@@ -65,9 +65,9 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """WRITE SAME(10), (16), (32): SBC-4.
 
     With UNMAP, storage may be freed where the result reads the same; a medium that
-    cannot free any refuses the bit. ANCHOR is refused by the table: nothing is anchored.
-    0 blocks do not mean "up to the end" (WSNZ=1): most often that would exceed the limit, and
-    libiscsi's WriteSame10.UnmapUntilEnd would have the blocks read as zeroes after a pattern of
+    cannot free storage refuses the bit. The table refuses ANCHOR: anchored blocks are not supported.
+    0 blocks do not mean "up to the end" (WSNZ=1): that would usually exceed the limit, and
+    libiscsi's WriteSame10.UnmapUntilEnd expects the blocks to read as zeroes after a pattern of
     FFh, which SBC-4 ("WRITE SAME command and unmap operations") forbids.
     """
     if cdb["unmap"] and not lu.capabilities.unmap:
@@ -87,7 +87,7 @@ def write_same(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
 
 def fill(lu: LogicalUnit, extent: Extent, pattern: bytes) -> Background:
-    """Write `pattern`, one block, all over `extent`."""
+    """Fill `extent` with `pattern`, one block."""
     piece = memoryview(pattern * (min(extent.length, _PIECE) // len(pattern)))
     for offset in range(extent.offset, extent.end, _PIECE):
         yield Write(offset, [piece[: extent.end - offset]], fua=lu.write_through)

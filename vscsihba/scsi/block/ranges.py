@@ -1,6 +1,6 @@
-"""The run of logical blocks that a CDB names: range checks, and the way from blocks to bytes.
+"""Ranges of logical blocks: checks, and conversion to bytes.
 
-Everything after this speaks of bytes. Knows no command.
+All code behind it counts in bytes. Knows no command.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def check_range(lu: LogicalUnit, lba: int, blocks: int) -> Extent:
 
     Raises:
         CheckCondition: LOGICAL BLOCK ADDRESS OUT OF RANGE: the range ends beyond the capacity;
-            INFORMATION is the first LBA that does not exist (SBC-4 "Error reporting").
+            INFORMATION is the first invalid LBA (SBC-4 "Error reporting").
     """
     if lba + blocks > lu.blocks:
         raise _out_of_range(lu, lba)
@@ -52,7 +52,7 @@ def transfer_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
 
 
 def rest_or_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
-    """Return the bytes that a CDB names, for which 0 blocks mean all up to the end.
+    """Return the bytes of the range in a CDB, in which 0 blocks mean all up to the end.
 
     Raises:
         CheckCondition: The range ends beyond the capacity.
@@ -61,11 +61,10 @@ def rest_or_range(lu: LogicalUnit, cdb: Cdb) -> Extent:
 
 
 def check_data_out(buffer: Buffer, length: int, *, exact: bool = False) -> None:
-    """Refuse a command that came with less data-out than it needs (`length` bytes).
+    """Check that a command came with at least `length` bytes of data-out, or with exactly as many.
 
-    With `exact`, more than it needs is refused as well. The CDB is right in itself: what is wrong is
-    the length that the transport was told of (FCP-4 "FCP_DL field", which offers this or a part of
-    the transfer; a part of a write does nobody a service).
+    The CDB is right in itself; the length that the transport was told is wrong (FCP-4 "FCP_DL field",
+    which allows this error or a partial transfer; a partial write helps no initiator).
 
     Raises:
         CheckCondition: INVALID FIELD IN COMMAND INFORMATION UNIT.

@@ -1,7 +1,7 @@
 """COMPARE AND WRITE and ORWRITE: commands that read the medium to decide what to write.
 
-The opcode table marks them exclusive: whoever schedules commands runs them alone on
-the logical unit, and that is what makes them atomic.
+The opcode table marks them exclusive: the engine runs them alone on the logical unit, which makes
+them atomic.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def compare_and_write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """COMPARE AND WRITE: SBC-4; the data-out is what to find, then as much to put in its place.
+    """COMPARE AND WRITE: SBC-4; the data-out is the expected data, then as much new data.
 
-    After a miscompare, INFORMATION is the byte offset of the first difference. Data beyond that is more
-    than a number of 8 bits could tell of: 256 blocks come as 0.
+    After a miscompare, INFORMATION is the byte offset of the first difference. More data-out than the CDB
+    says is refused: in the 8 bits of its number of blocks, 256 appear as 0.
     """
     extent = check_range(lu, cdb["lba"], cdb["blocks"])
     if cdb["blocks"] > lu.limits.compare_and_write_blocks or buffer.length > 2 * extent.length:

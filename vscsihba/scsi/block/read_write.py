@@ -1,6 +1,6 @@
 """READ, WRITE and SYNCHRONIZE CACHE: data between the medium and the initiator.
 
-The payload is never copied here: block operations get views of the task's own buffer.
+The data is never copied: block operations get views of the task's own buffer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """READ(6), (10), (12), (16), (32): SBC-4.
 
-    With FUA, the blocks come from the medium: what a volatile cache holds goes there first.
+    With FUA, the blocks come from the medium: a volatile cache is flushed first.
     """
     extent = transfer_range(lu, cdb)
     length = min(extent.length, buffer.length)
@@ -29,7 +29,7 @@ def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     if whole:
         yield Read(extent.offset, buffer.take(0, whole))
     if length > whole:
-        # The initiator's buffer ends within a block: handlers only read whole ones.
+        # The initiator's buffer ends within a block, and handlers read whole blocks only.
         last = memoryview(bytearray(lu.block_size))
         yield Read(extent.offset + whole, [last])
         buffer.scatter(last, whole)
@@ -48,7 +48,7 @@ def write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 def write_atomic(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """WRITE ATOMIC(16), (32): SBC-4; one block operation, which the medium does wholly or not at all.
 
-    A boundary at which the write might be split is refused by the table.
+    The table refuses an atomic boundary, at which the write might be split.
     """
     if cdb["blocks"] > lu.limits.atomic_blocks:
         check_range(lu, cdb["lba"], cdb["blocks"])
@@ -64,15 +64,15 @@ def store(lu: LogicalUnit, extent: Extent, buffer: Buffer, *, fua: bool) -> Back
 
 
 def synchronize_cache(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
-    """SYNCHRONIZE CACHE(10), (16): SBC-4; the whole cache is flushed, whatever range is named."""
+    """SYNCHRONIZE CACHE(10), (16): SBC-4; the whole cache is flushed, not only the range of the CDB."""
     rest_or_range(lu, cdb)
     return flush(lu, later=bool(cdb["immed"]))
 
 
 def flush(lu: LogicalUnit, *, later: bool) -> Response | Steps:
-    """Flush the cache before the status, or after it; then a failure is a deferred error.
+    """Flush the cache before the status, or `later`, with a failure as a deferred error.
 
-    Initiators may pass over that, so the next flush reports it too (`vscsihba.scsi.failed_flush`).
+    Initiators may ignore that, so the next flush reports it too (`vscsihba.scsi.failed_flush`).
     """
     return Response(background=deferring(lu.defer, _flush())) if later else answered(_flush())
 

@@ -1,4 +1,4 @@
-"""SANITIZE: make what was on the medium unrecoverable, and say so if that cannot be done."""
+"""SANITIZE: make the data on the medium unrecoverable, or fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sanitize_overwrite(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Steps:
-    """SANITIZE, OVERWRITE: SBC-4; every pass is written; if they are to alternate, the last is as given."""
+    """SANITIZE, OVERWRITE: SBC-4; all passes are written; with INVERT, the last one is the given pattern."""
     passes = _parse_passes(lu, cdb, buffer)
     erasure = _erasure(lu, cdb, len(passes))
 
@@ -64,7 +64,7 @@ def sanitize_cryptographic_erase(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> 
 
 
 def sanitize_exit_failure_mode(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Steps:
-    """SANITIZE, EXIT FAILURE MODE: SBC-4; only a sanitize that allowed it (AUSE=1) can be given up."""
+    """SANITIZE, EXIT FAILURE MODE: SBC-4; only a sanitize with AUSE=1 can be abandoned."""
     erasure = lu.readiness.erasure
     if erasure is None:
         return GOOD
@@ -80,7 +80,7 @@ def _erasure(lu: LogicalUnit, cdb: Cdb, passes: int = 1) -> Erasure:
     """Return the description of a sanitize.
 
     Raises:
-        CheckCondition: It allows an exit, but must make up for one that failed and did not.
+        CheckCondition: It sets AUSE, but repeats a failed one that did not.
     """
     failed = lu.readiness.erasure
     if failed is not None and not failed.may_exit and cdb["ause"]:

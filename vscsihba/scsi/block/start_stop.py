@@ -1,6 +1,6 @@
-"""START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL: power conditions, and the medium's way in and out.
+"""START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL: power conditions, loading and ejecting.
 
-There is no motor: a stopped unit has its cache flushed and stays able to serve.
+A disk has no motor: STOP flushes the cache, and the unit goes on serving.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ POWER_CONDITIONS = {
     0x1: PowerCondition.ACTIVE,
     0x2: PowerCondition.IDLE,
     0x3: PowerCondition.STANDBY,
-    0x7: PowerCondition.ACTIVE,  # LU_CONTROL: no timer ever leads away from it
+    0x7: PowerCondition.ACTIVE,  # LU_CONTROL: no timer changes it
     0xA: PowerCondition.IDLE,  # FORCE_IDLE_0
     0xB: PowerCondition.STANDBY,  # FORCE_STANDBY_0
 }
-"""POWER CONDITION, SBC-4 "START STOP UNIT command". The others are obsolete or reserved; initiators that
-try them expect no harm, so they change nothing. A forced timer is one that has run out."""
+"""POWER CONDITION, SBC-4 "START STOP UNIT command". The others are obsolete or reserved and change
+nothing. A forced timer counts as expired."""
 
 
 def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
-    """START STOP UNIT: SBC-4; what may be followed by a power loss, or by nothing, flushes the cache."""
+    """START STOP UNIT: SBC-4; flushes the cache before a condition that a power loss may follow."""
     _check_loej(lu, cdb)
     condition = POWER_CONDITIONS.get(cdb["power_condition"])
     leaves = condition is PowerCondition.STANDBY or not (cdb["power_condition"] or cdb["start"])
@@ -44,10 +44,10 @@ def start_stop_unit(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | St
 
 
 def _check_loej(lu: LogicalUnit, cdb: Cdb) -> None:
-    """Check that the medium may be loaded or ejected, if it is to be.
+    """Check that the medium may be loaded or ejected, if the CDB says so.
 
     Raises:
-        CheckCondition: The medium is not removable, or is locked in.
+        CheckCondition: The medium is not removable, or is locked.
     """
     if cdb["loej"] and not cdb["power_condition"]:
         if not lu.removable:
@@ -63,7 +63,7 @@ def _flush_and_enter(lu: LogicalUnit, cdb: Cdb, condition: PowerCondition | None
 
 
 def _enter(lu: LogicalUnit, cdb: Cdb, condition: PowerCondition | None) -> None:
-    """Change what is to be changed: the power condition, or the medium's presence."""
+    """Change the power condition, or load or eject the medium."""
     if condition is not None:
         lu.readiness.enter(condition)
     elif not cdb["power_condition"]:
@@ -76,9 +76,9 @@ def _enter(lu: LogicalUnit, cdb: Cdb, condition: PowerCondition | None) -> None:
 
 
 def prevent_allow_medium_removal(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response | Steps:
-    """PREVENT ALLOW MEDIUM REMOVAL: SBC-4; no initiator is told from another, so the last one decides.
+    """PREVENT ALLOW MEDIUM REMOVAL: SBC-4; initiators are not distinguished, so the last command decides.
 
-    The cache is flushed before the medium may go.
+    The cache is flushed before the medium may be removed.
     """
     if cdb["prevent"] > 1:
         raise cdb.invalid("prevent")

@@ -1,6 +1,6 @@
-"""VERIFY and WRITE AND VERIFY: read the medium, and compare it with what the initiator sent.
+"""VERIFY and WRITE AND VERIFY: read the medium, and compare it with the data of the initiator.
 
-Reads in pieces of its own, so that memory stays bounded however long the range is.
+Reads in pieces, so that memory is bounded for a range of any length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEDIUM_ONLY, COMPARE_ALL, COMPARE_ONE_BLOCK = 0b00, 0b01, 0b11
 
 
 def verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """VERIFY(10), (12), (16), (32): SBC-4; an unmapped block reads as it reads (VBULS=1)."""
+    """VERIFY(10), (12), (16), (32): SBC-4; unmapped blocks are read as well (VBULS=1)."""
     byte_check = cdb["bytchk"]
     extent = transfer_range(lu, cdb)
     if byte_check == MEDIUM_ONLY:
@@ -47,7 +47,7 @@ def verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
 
 def write_and_verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """WRITE AND VERIFY(10), (12), (16), (32): SBC-4; writes past the cache, then reads back."""
+    """WRITE AND VERIFY(10), (12), (16), (32): SBC-4; writes through the cache, then reads back."""
     byte_check = cdb["bytchk"]
     if byte_check not in (MEDIUM_ONLY, COMPARE_ALL):
         raise cdb.invalid("bytchk")
@@ -63,7 +63,7 @@ def write_and_verify(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
 
 def compare(lu: LogicalUnit, extent: Extent, expected: Callable[[int, int], bytes]) -> Background:
-    """Compare the medium with what `expected` returns for a byte offset within `extent` and a length.
+    """Compare the medium with `expected`, called with a byte offset within `extent` and a length.
 
     Raises:
         CheckCondition: MISCOMPARE DURING VERIFY OPERATION, INFORMATION the LBA of the first
@@ -80,7 +80,7 @@ def compare(lu: LogicalUnit, extent: Extent, expected: Callable[[int, int], byte
 
 
 def read_pieces(extent: Extent, look: Callable[[int, memoryview], None]) -> Background:
-    """Read `extent` piece by piece; show each to `look` with its byte offset within the extent."""
+    """Read `extent` in pieces; call `look` with the byte offset within the extent and the bytes of each."""
     scratch = memoryview(bytearray(min(extent.length, _PIECE)))
     for at in range(0, extent.length, _PIECE):
         piece = scratch[: min(_PIECE, extent.length - at)]
@@ -89,7 +89,7 @@ def read_pieces(extent: Extent, look: Callable[[int, memoryview], None]) -> Back
 
 
 def first_difference(one: bytes | memoryview, other: bytes | memoryview) -> int:
-    """Return the first byte at which two buffers of one length differ; halves the range each time."""
+    """Return the first byte at which two buffers of one length differ, by bisection."""
     start, end = 0, len(one)
     while end - start > 1:
         middle = (start + end) // 2

@@ -1,6 +1,6 @@
-"""READ BUFFER and WRITE BUFFER: two small memories, to test the way to the unit with.
+"""READ BUFFER and WRITE BUFFER: two small buffers, for testing the path to the unit.
 
-No microcode: there is nothing to download it into.
+Downloading microcode is not supported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ECHO_SIZE = 4096
 
 
 class Mode(IntEnum):
-    """MODE, SPC-5 "READ BUFFER(10) command"; WRITE BUFFER has the two that move data."""
+    """MODE, SPC-5 "READ BUFFER(10) command"; WRITE BUFFER supports the two that move data."""
 
     DATA = 0x02
     DESCRIPTOR = 0x03
@@ -34,11 +34,11 @@ class Mode(IntEnum):
 
 
 class Buffers:
-    """The memories of one logical unit.
+    """The buffers of one logical unit.
 
     Attributes:
         data: Buffer 0.
-        echo: What was last written to the echo buffer.
+        echo: Contents of the echo buffer.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ def _offset(cdb: Cdb, size: int) -> int:
     """Return the offset into buffer 0.
 
     Raises:
-        CheckCondition: It is another buffer, or the offset lies outside.
+        CheckCondition: The buffer does not exist, or the offset lies outside of it.
     """
     if cdb["buffer_id"]:
         raise cdb.invalid("buffer_id")

@@ -1,4 +1,4 @@
-"""SEND DIAGNOSTIC and RECEIVE DIAGNOSTIC RESULTS: self-tests, and the one page that lists the pages."""
+"""SEND DIAGNOSTIC and RECEIVE DIAGNOSTIC RESULTS: self-tests, and the page Supported Diagnostic Pages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from vscsihba.scsi.response import Background
 
 SUPPORTED_DIAGNOSTIC_PAGES = bytes([0x00, 0x00, 0x00, 0x01, 0x00])
-"""The page with that name: page code 00h, and a list that holds only itself."""
+"""The page Supported Diagnostic Pages: page code 00h, and a list of that code alone."""
 
 
 def send_diagnostic(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Steps:
-    """SEND DIAGNOSTIC: SPC-5; the default self-test, those in the foreground and in the background."""
+    """SEND DIAGNOSTIC: SPC-5; the default self-test, foreground and background self-tests."""
     code = cdb["self_test_code"]
     length = cdb["parameter_list_length"]
     if code not in list(SelfTestCode) or (code and cdb["selftest"]):
@@ -44,7 +44,7 @@ def send_diagnostic(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | Ste
 
 
 def _accept_page(cdb: Cdb, buffer: Buffer) -> Response:
-    """Take a diagnostic page from the initiator; there is only the one without contents."""
+    """Accept the one supported diagnostic page, which has no contents."""
     length = cdb["parameter_list_length"]
     if length < 4 or buffer.length < length:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)

@@ -1,4 +1,4 @@
-"""INQUIRY: the standard data, and the door to the vital product data pages."""
+"""INQUIRY: standard data, and the vital product data pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 VERSION_SPC_4 = 0x06
-"""VERSION. SPC-5's 07h would be true as well, but widespread tools take it for an error."""
+"""VERSION. SPC-5's 07h would be right as well, but common tools treat it as an error."""
 
 VERSION_DESCRIPTORS = {
     "SAM-5": 0x00A0,
@@ -25,7 +25,7 @@ VERSION_DESCRIPTORS = {
     "SBC-3": 0x04C0,
     "SBC-4": 0x0600,
 }
-"""Standards that the unit is built to (SPC-5 "Version descriptor values")."""
+"""Standards that the unit conforms to (SPC-5 "Version descriptor values")."""
 
 
 def inquiry(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
@@ -36,8 +36,8 @@ def inquiry(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
         raise cdb.invalid("page_code")
     else:
         payload = standard_data(lu.product, removable=lu.removable)
-        # The transport does not tell when an initiator comes or goes. One that asks who we are
-        # begins anew: what is left of earlier copies is not for it (SPC-4 lets us drop it any time).
+        # The transport does not tell when an initiator comes or goes. INQUIRY marks a new one, to which
+        # results of earlier copies do not belong (SPC-4 allows to drop them at any time).
         lu.copies.forget()
     return data_in(buffer, payload, cdb["allocation_length"])
 

@@ -1,4 +1,4 @@
-"""LOG SENSE and LOG SELECT: reading the counters, and starting them anew."""
+"""LOG SENSE and LOG SELECT: reading and clearing counters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 _CUMULATIVE = 0b01
-"""PC: cumulative values. There are no thresholds."""
+"""PC: cumulative values. Thresholds are not supported."""
 
 
 def log_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
@@ -43,7 +43,7 @@ def log_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
 
 def _supported(key: LogKey) -> bytes:
-    """Return the page codes, with subpage codes if asked for."""
+    """Return the page codes, with subpage codes if requested."""
     listed = sorted([SUPPORTED_PAGES, SUPPORTED_PAGES_AND_SUBPAGES, *PAGES])
     if key == SUPPORTED_PAGES_AND_SUBPAGES:
         return bytes(code for page in listed for code in page)
@@ -64,7 +64,7 @@ def _parameters(lu: LogicalUnit, cdb: Cdb, key: LogKey) -> bytes:
 
 
 def log_select(lu: LogicalUnit, cdb: Cdb, _buffer: Buffer) -> Response:
-    """LOG SELECT: SPC-5; PCR clears the counters of all pages. No single page, and no values."""
+    """LOG SELECT: SPC-5; PCR clears the counters of all pages; a single page or new values are refused."""
     if cdb["pcr"]:
         lu.counters.clear()
         lu.readiness.transitions.clear()

@@ -1,4 +1,4 @@
-"""What administrators set and ask of a unit: its timestamp, a name they gave it, what it can abort."""
+"""Administration of a unit: timestamp, identifying information, supported task management functions."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Timestamp:
     """A device clock: the host's, until an initiator sets it.
 
     Attributes:
-        clock: Milliseconds since 1970, as the host has them.
-        offset: What an initiator's idea of the time differs by; None if it never said.
-        born: When the unit was made, by `clock`.
+        clock: Returns the host's milliseconds since 1970.
+        offset: Difference to the time that an initiator has set; None if none has.
+        born: Time of the unit's creation by `clock`.
     """
 
     clock: Callable[[], int]
@@ -43,11 +43,11 @@ class Timestamp:
     born: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin to count."""
+        """Set `born`."""
         self.born = self.clock()
 
     def hours(self) -> int:
-        """Return the age of the unit in hours, as far as this engine knows."""
+        """Return the hours since this engine has created the unit."""
         return (self.clock() - self.born) // 3_600_000
 
     def report(self) -> tuple[int, int]:
@@ -90,7 +90,7 @@ def report_identifying_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) ->
 
 
 def set_identifying_information(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
-    """SET IDENTIFYING INFORMATION: SPC-5; kept for the unit's next life before it is in force."""
+    """SET IDENTIFYING INFORMATION: SPC-5; stored before it takes effect."""
     kind, length = cdb["information_type"], cdb["parameter_list_length"]
     if kind not in IDENTIFYING_INFORMATION:
         raise cdb.invalid("information_type")
@@ -113,7 +113,7 @@ def report_supported_task_management_functions(_lu: LogicalUnit, cdb: Cdb, buffe
 
 
 def security_protocol_in(_lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """SECURITY PROTOCOL IN: SPC-5; protocol 00h alone, which lists the protocols and has no certificate."""
+    """SECURITY PROTOCOL IN: SPC-5; protocol 00h only, which lists the protocols and an empty certificate."""
     if cdb["security_protocol"]:
         raise cdb.invalid("security_protocol")
     match cdb["security_protocol_specific"]:

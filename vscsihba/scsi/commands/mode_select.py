@@ -1,8 +1,8 @@
-"""MODE SELECT: the settings as the initiator wants them.
+"""MODE SELECT: changing settings.
 
-All of a parameter list is checked before any of it is put in force, and put in force when it is saved: a
-MODE SELECT that fails has changed nothing. No other command runs meanwhile (the opcode table has it as
-exclusive), so that every write after a change of WCE goes by the new value, and the flush has all before it.
+The whole parameter list is checked before any of it takes effect, and it takes effect once it is stored: a
+MODE SELECT that fails has changed nothing. No other command runs meanwhile (it is exclusive in the opcode
+table), so every write after a change of WCE follows the new value, and the flush covers all writes before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WRITE_CACHE = b"\0\0\x04"
 def mode_select(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
     """MODE SELECT(6), (10): SPC-5; pages in T10's format only (PF=1).
 
-    No unit attention follows: the transport does not tell the sender from other initiators.
+    No unit attention follows: the transport does not distinguish the sender from other initiators.
     """
     length = cdb["parameter_list_length"]
     if not length:
@@ -52,7 +52,7 @@ def mode_select(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
 
 
 def _parse_header(lu: LogicalUnit, cdb: Cdb, parameters: bytes) -> int:
-    """Check header and block descriptor; return where the pages begin."""
+    """Check header and block descriptor; return the byte at which the pages begin."""
     short = cdb.command.length == 6
     size = 4 if short else 8
     if len(parameters) < size:
@@ -78,7 +78,7 @@ def _parse_header(lu: LogicalUnit, cdb: Cdb, parameters: bytes) -> int:
 
 
 def _parse_pages(mode_pages: ModePages, parameters: bytes, at: int) -> dict[PageKey, bytes]:
-    """Return the pages of a parameter list from byte `at` on, each checked against what may change."""
+    """Return the pages of a parameter list from byte `at` on, checked against their changeable bits."""
     pages: dict[PageKey, bytes] = {}
     while at < len(parameters):
         size = 4 if parameters[at] & 0x40 else 2
@@ -101,7 +101,7 @@ def _parse_pages(mode_pages: ModePages, parameters: bytes, at: int) -> dict[Page
 
 
 def _check_changeable(key: PageKey, values: bytes, current: bytes, at: int) -> None:
-    """Refuse a page, found at byte `at`, that changes what cannot be changed.
+    """Check that a page, at byte `at` of the list, changes only changeable bits.
 
     Raises:
         CheckCondition: INVALID FIELD IN PARAMETER LIST, pointing at the first such bit.

@@ -1,4 +1,4 @@
-"""MODE SENSE: the settings as the initiator reads them.
+"""MODE SENSE: reading settings.
 
 Lays out headers, block descriptors and pages; does not know what a page means.
 """
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def mode_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     """MODE SENSE(6), (10): SPC-5."""
     control = PageControl(cdb["pc"])
-    pages = b"".join(lu.mode_pages.values(control, key) for key in _wanted(lu.mode_pages.current.keys(), cdb))
+    pages = b"".join(
+        lu.mode_pages.values(control, key) for key in _selected(lu.mode_pages.current.keys(), cdb)
+    )
     descriptor = b"" if cdb["dbd"] else _block_descriptor(lu, long=bool(cdb.get("llbaa")))
     device_specific = 0x80 * (not lu.writable) | 0x10  # WP, DPOFUA
     body_length = len(descriptor) + len(pages)
@@ -34,11 +36,11 @@ def mode_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     return data_in(buffer, header + descriptor + pages, cdb["allocation_length"])
 
 
-def _wanted(present: KeysView[PageKey], cdb: Cdb) -> list[PageKey]:
-    """Return those of the pages `present` that a CDB asks for (SPC-5 "Mode page code usage").
+def _selected(present: KeysView[PageKey], cdb: Cdb) -> list[PageKey]:
+    """Return the pages of `present` that a CDB selects (SPC-5 "Mode page code usage").
 
     Raises:
-        CheckCondition: There is no such page, or subpage.
+        CheckCondition: The page or the subpage does not exist.
     """
     page, subpage = cdb["page_code"], cdb["subpage_code"]
     if page == ALL_PAGES and subpage not in (0, ALL_SUBPAGES):

@@ -1,4 +1,4 @@
-"""REPORT SUPPORTED OPERATION CODES: the opcode table, as an initiator reads it."""
+"""REPORT SUPPORTED OPERATION CODES: the opcode table in T10's format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL, BY_OPCODE, BY_SERVICE_ACTION, BY_EITHER = range(4)
 """REPORTING OPTIONS, SPC-5 "REPORT SUPPORTED OPERATION CODES command"."""
 
 _UNSUPPORTED, _SUPPORTED = 0b001, 0b011
-"""SUPPORT: not at all, or as the standard says."""
+"""SUPPORT: not supported, or supported as in the standard."""
 
 
 def report_supported_operation_codes(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
@@ -41,7 +41,7 @@ def _all_commands(lu: LogicalUnit, *, timeouts: bool) -> bytes:
 
 
 def _requested(lu: LogicalUnit, cdb: Cdb) -> Command | None:
-    """Return the command that is asked about, None if it is not supported.
+    """Return the requested command, None if it is not supported.
 
     Raises:
         CheckCondition: The reporting option does not fit the operation code.
@@ -75,5 +75,5 @@ def _one_command(command: Command | None, *, timeouts: bool) -> bytes:
 
 
 def _timeouts_descriptor(_command: Command) -> bytes:
-    """Return a command timeouts descriptor without figures: how long storage takes is not ours to say."""
+    """Return a command timeouts descriptor without values: the time of the storage is unknown."""
     return struct.pack(">HxBII", 10, 0, 0, 0)

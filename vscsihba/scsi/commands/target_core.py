@@ -1,7 +1,7 @@
-"""Commands that Linux's target core answers itself, before they can reach a ring.
+"""Commands that Linux's target core completes itself, before they reach a ring.
 
-They are in the opcode table so that REPORT SUPPORTED OPERATION CODES tells the whole truth
-about the unit; a unit without a target core in front does not have them.
+They are in the opcode table so that REPORT SUPPORTED OPERATION CODES lists them;
+a unit without a target core in front does not have them.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ if TYPE_CHECKING:
 
 
 def handled_by_target_core(_lu: LogicalUnit, _cdb: Cdb, _buffer: Buffer) -> Response:
-    """Refuse a command that should not have come here (drivers/target/target_core_device.c)."""
+    """Refuse a command that the target core should have completed (drivers/target/target_core_device.c)."""
     raise illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)

@@ -1,4 +1,4 @@
-"""The small primary commands: is the unit ready, and what has it to report."""
+"""TEST UNIT READY and REQUEST SENSE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def unit_ready(_lu: LogicalUnit, _cdb: Cdb, _buffer: Buffer) -> Response:
-    """TEST UNIT READY: SPC-5; the table's demand for a ready medium has already answered the question."""
+    """TEST UNIT READY: SPC-5; GOOD: the opcode table has already required a ready medium."""
     return GOOD
 
 
 def request_sense(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """REQUEST SENSE: SPC-5; a unit attention that is reported here is thereby cleared."""
+    """REQUEST SENSE: SPC-5; reports and clears a unit attention."""
     payload = lu.take_pending_sense().encode(descriptor=bool(cdb["desc"]))
     return data_in(buffer, payload, cdb["allocation_length"])

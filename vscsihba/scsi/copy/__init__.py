@@ -2,5 +2,5 @@
 
 The functions run on the pump's thread, which serves the rings. They yield operations of
 `vscsihba.block`, also for other units of the same HBA; they do no I/O themselves.
-Knows other units only as `LogicalUnit.hba_units`, which the engine fills.
+Other units are known only through `LogicalUnit.hba_units`, which the engine sets.
 """

@@ -1,6 +1,6 @@
 """EXTENDED COPY(LID1): copies described by targets and segments.
 
-Of the many descriptors of SPC-4 there is one of each: the identification descriptor, which
+Supports one descriptor of each kind of SPC-4: the identification descriptor, which
 names a unit by its NAA, and the copy from block device to block device.
 """
 
@@ -31,16 +31,16 @@ _HEADER, _TARGET, _SEGMENT = 16, 32, 28
 MOST_DESCRIPTOR_BYTES = MOST_TARGETS * _TARGET + MOST_SEGMENTS * _SEGMENT
 MOST_SEGMENT_BYTES = 0xFFFF * 4096
 MOST_CONCURRENT = 64
-"""Copies at a time; more would only queue."""
+"""Concurrent copies; more would only wait."""
 
 GRANULARITY = 9
-"""DATA SEGMENT GRANULARITY: segments count in 2^9 bytes."""
+"""DATA SEGMENT GRANULARITY: segments are counted in 2^9 bytes."""
 
 EXTENDED_COPY = 0x00
 """Service action."""
 
 _NO_IDENTIFIER = 0b11
-"""LIST ID USAGE: nobody will ask about this copy."""
+"""LIST ID USAGE: the result of this copy is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _run(
 def _copy_segment(
     lu: LogicalUnit, targets: list[_Target], segment: _Segment, operation: CopyOperation
 ) -> Background:
-    """Copy one segment; the number of blocks counts blocks of the source, or with DC of the destination."""
+    """Copy one segment; blocks are those of the source, or with DC those of the destination."""
     if max(segment.source, segment.destination) >= len(targets):
         raise aborted(Asc.UNREACHABLE_COPY_TARGET)
     source_target, destination_target = targets[segment.source], targets[segment.destination]
@@ -124,7 +124,7 @@ def _parse(parameters: bytes) -> tuple[list[_Target], list[_Segment]]:
     """Decode the parameter list (SPC-4 "EXTENDED COPY(LID1) parameter list").
 
     Raises:
-        CheckCondition: It is too long or cut short, or a descriptor is of an unknown type.
+        CheckCondition: It is too long or too short, or a descriptor has an unknown type.
     """
     targets_length = int.from_bytes(parameters[2:4], "big")
     segments_length, inline_length = struct.unpack_from(">II", parameters, 8)
@@ -144,7 +144,7 @@ def _parse(parameters: bytes) -> tuple[list[_Target], list[_Segment]]:
 
 
 def _parse_target(parameters: bytes, at: int) -> _Target:
-    """Decode a target descriptor; LU ID TYPE and NUL mean nothing any more."""
+    """Decode a target descriptor; LU ID TYPE and NUL are obsolete."""
     descriptor = parameters[at : at + _TARGET]
     if descriptor[0] != IDENTIFICATION:
         raise illegal_request(Asc.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE)

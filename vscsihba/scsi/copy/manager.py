@@ -1,8 +1,7 @@
-"""The copy manager: moves blocks within a logical unit, or between units that the initiator sees.
+"""The copy manager: copies blocks within a logical unit, or between units of one HBA.
 
-EXTENDED COPY and the token commands say what to copy, each in its own words; here it is
-done, and remembered for whoever asks how it went. Knows the other units only through
-`LogicalUnit.hba_units`, which the engine fills with those of the same HBA.
+EXTENDED COPY and the token commands parse their parameters and call it. Records the result of each
+copy for the commands that report it. Knows other units only through `LogicalUnit.hba_units`.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ _MOST_REMEMBERED = 64
 
 @dataclass(slots=True)
 class CopyOperation:
-    """A copy, under way or done.
+    """A copy, running or finished.
 
     Attributes:
-        action: Service action of the command that asked for it.
-        running: It is not done yet.
-        failure: What ended it.
-        wanted: Bytes that the command asked to copy.
+        action: Service action of its command.
+        running: It is not finished.
+        failure: The failure that ended it, None if none did.
+        wanted: Bytes to copy.
         copied: Bytes written.
-        segments: Segments or ranges done.
+        segments: Segments or ranges finished.
         token: ROD token that it made.
     """
 
@@ -52,16 +51,16 @@ class CopyOperation:
 
 
 class CopyOperations:
-    """The operations that can be asked about, by LIST IDENTIFIER; the oldest are dropped."""
+    """Copies of a logical unit by LIST IDENTIFIER; the oldest are dropped."""
 
     def __init__(self) -> None:
         self._operations: OrderedDict[int, CopyOperation] = OrderedDict()
 
     def begin(self, identifier: int, operation: CopyOperation) -> None:
-        """Remember an operation in place of an older one with its identifier.
+        """Add an operation in place of an older one with its identifier.
 
         Raises:
-            CheckCondition: OPERATION IN PROGRESS: that one is still under way.
+            CheckCondition: OPERATION IN PROGRESS: the older one is still running.
         """
         older = self._operations.pop(identifier, None)
         if older is not None and older.running:
@@ -76,16 +75,16 @@ class CopyOperations:
         return self._operations.get(identifier)
 
     def forget(self) -> None:
-        """Drop what is done."""
+        """Drop all finished operations."""
         for identifier in [one for one, operation in self._operations.items() if not operation.running]:
             del self._operations[identifier]
 
 
 def find_unit(lu: LogicalUnit, naa: bytes) -> tuple[LogicalUnit, int | None]:
-    """Return the unit with an NAA designator, and its LUN if it is another one.
+    """Return the unit with an NAA designator, and its LUN if it is a different one.
 
     Raises:
-        CheckCondition: UNREACHABLE COPY TARGET: no such unit can be seen from here.
+        CheckCondition: UNREACHABLE COPY TARGET: the HBA has no such unit.
     """
     if naa == lu.identity.naa:
         return lu, None
@@ -114,8 +113,8 @@ class Place:
     lun: int | None
     offset: int
 
-    def there(self, operation: MediumOp) -> MediumOp | OnUnit:
-        """Return `operation` as it is to be yielded, so that it is done on this unit's medium."""
+    def route(self, operation: MediumOp) -> MediumOp | OnUnit:
+        """Return the block operation to yield, so that `operation` is done on this unit's medium."""
         return operation if self.lun is None else OnUnit(self.lun, operation)
 
     def check(self, length: int, *, writing: bool) -> None:
@@ -136,7 +135,7 @@ def copy(source: Place, destination: Place, length: int, operation: CopyOperatio
     """Copy `length` bytes; source and destination may overlap.
 
     Raises:
-        CheckCondition: COPY ABORTED: one of the two failed.
+        CheckCondition: COPY ABORTED: the source or the destination failed.
     """
     source.check(length, writing=False)
     destination.check(length, writing=True)
@@ -145,10 +144,10 @@ def copy(source: Place, destination: Place, length: int, operation: CopyOperatio
     try:
         for piece in _pieces(source, destination, length):
             views = [scratch[: piece.length]]
-            source.check(length, writing=False)  # it may have been ejected, or resized, since the last piece
-            yield source.there(Read(source.offset + piece.offset, views))
+            source.check(length, writing=False)  # ejected or resized since the last piece?
+            yield source.route(Read(source.offset + piece.offset, views))
             destination.check(length, writing=True)
-            yield destination.there(Write(destination.offset + piece.offset, views, fua=fua))
+            yield destination.route(Write(destination.offset + piece.offset, views, fua=fua))
             operation.copied += piece.length
     except CheckCondition as condition:
         raise aborted(Asc.THIRD_PARTY_DEVICE_FAILURE) from condition

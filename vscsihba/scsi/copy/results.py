@@ -1,4 +1,4 @@
-"""RECEIVE COPY RESULTS: how an EXTENDED COPY went, and what one may ask for."""
+"""RECEIVE COPY RESULTS: results of EXTENDED COPY, and its limits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """POPULATE TOKEN and WRITE USING TOKEN: copies by token.
 
-One command turns ranges of blocks into a token, another, perhaps on another unit, writes
-what the token stands for (SBC-4 "Block device ROD token operations").
+One command makes a token of ranges of blocks; the other, perhaps on another unit, writes
+the data that the token represents (SBC-4 "Block device ROD token operations").
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_RANGES = 64
 MOST_BYTES = 1 << 30
-"""Bytes of a token; one copy of so much is done well within any initiator's time limit."""
+"""Bytes of a token at most; copying them stays well within any initiator's time limit."""
 
 DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600
 """INACTIVITY TIMEOUT, seconds."""
@@ -40,7 +40,7 @@ _PIECE = 1 << 20
 
 
 def populate_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
-    """POPULATE TOKEN: SBC-4; nothing is copied, so it is done at once, IMMED or not."""
+    """POPULATE TOKEN: SBC-4; no data is copied, so it ends before the status, with IMMED too."""
     parameters = _parameters(cdb, buffer, header=16)
     if parameters is None:
         return GOOD
@@ -90,7 +90,7 @@ def write_using_token(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response | S
 
 
 def _parameters(cdb: Cdb, buffer: Buffer, header: int) -> bytes | None:
-    """Return the parameter list: a header and at least one range; None if the CDB says there is none."""
+    """Return the parameter list: a header and at least one range; None if the CDB says that it is empty."""
     length = cdb["parameter_list_length"]
     if not length:
         return None
@@ -103,9 +103,9 @@ def _parameters(cdb: Cdb, buffer: Buffer, header: int) -> bytes | None:
 
 
 def _ranges(lu: LogicalUnit, parameters: bytes, at: int) -> list[Extent]:
-    """Decode the block device range descriptors, whose length stands at byte `at`.
+    """Decode the block device range descriptors, whose length is at byte `at`.
 
-    What is cut short is ignored; a block must not be named twice.
+    A truncated descriptor is ignored; ranges must not overlap.
     """
     listed = int.from_bytes(parameters[at : at + 2], "big")
     length = min(listed, len(parameters) - at - 2) // 16 * 16
@@ -127,10 +127,10 @@ def _ranges(lu: LogicalUnit, parameters: bytes, at: int) -> list[Extent]:
 def _write_token(
     lu: LogicalUnit, source: TokenSource, destinations: list[Extent], operation: CopyOperation
 ) -> Background:
-    """Write a token's bytes as far as they go; a block that they end within ends in zeroes.
+    """Write the bytes of a token; the last block is filled up with zeroes.
 
     Raises:
-        CheckCondition: The data changed meanwhile, or one of the two units failed.
+        CheckCondition: The data has changed meanwhile, or one of the units failed.
     """
     scratch = memoryview(bytearray(_PIECE))
     for destination in destinations:
@@ -140,13 +140,13 @@ def _write_token(
             if not whole:
                 return
             scratch[filled:whole] = bytes(whole - filled)
-            Place(lu, None, offset).check(whole, writing=True)  # the work may go on after the status
+            Place(lu, None, offset).check(whole, writing=True)  # the work may run after the status
             yield Write(offset, [scratch[:whole]], fua=lu.write_through)
             operation.copied += whole
 
 
 def _then_delete(work: Background, source: TokenSource, value: bytes) -> Background:
-    """Do `work`, and delete the token that it has read."""
+    """Do `work`, then delete the token that it has read."""
     try:
         yield from work
     finally:
@@ -163,7 +163,7 @@ def _write_zeroes(lu: LogicalUnit, ranges: list[Extent], operation: CopyOperatio
 
 
 def _job(work: Background, operation: CopyOperation) -> Background:
-    """Do the work and note how it ends.
+    """Do the work and record its result.
 
     Raises:
         CheckCondition: COPY ABORTED: a unit failed; or the token was revoked.

@@ -1,4 +1,4 @@
-"""RECEIVE ROD TOKEN INFORMATION: how a copy by token went, and the token that it made."""
+"""RECEIVE ROD TOKEN INFORMATION: the result of a token command, and the token that it made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Reading what a ROD token stands for, here or on another unit.
+"""Reading the data of a ROD token, on this unit or another one.
 
-Block lengths of the two units may differ: what is read need not begin or end with a block.
+The block lengths of the two units may differ, so a read need not begin or end with a block.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MADE_TYPES = {
     CHANGE_VULNERABLE: CHANGE_VULNERABLE,
     POINT_IN_TIME_ANY: CHANGE_VULNERABLE,
 }
-"""ROD TYPE asked for, and the one that the token gets."""
+"""The requested ROD TYPE, and the one that the token gets."""
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ class TokenSource:
 
     Attributes:
         place: The unit that it belongs to.
-        token: What it stands for.
-        position: How much of it has been read, in bytes.
+        token: Its record.
+        position: Bytes of it that have been read.
     """
 
     place: Place
@@ -51,7 +51,7 @@ class TokenSource:
     position: int = 0
 
     def fill(self, into: memoryview) -> Generator[BlockOp, BlockResult, int]:
-        """Read on, as far as there is room and data; return the number of bytes."""
+        """Read the next bytes of the token; return their number, 0 at its end."""
         filled = 0
         self.place.check(0, writing=False)
         for part in self.token.slices(self.position, len(into)):
@@ -67,15 +67,15 @@ class TokenSource:
         head = extent.offset % size
         cover = -(-(head + extent.length) // size) * size
         if cover == extent.length:
-            yield self.place.there(Read(extent.offset, [into]))
+            yield self.place.route(Read(extent.offset, [into]))
         else:
             around = memoryview(bytearray(cover))
-            yield self.place.there(Read(extent.offset - head, [around]))
+            yield self.place.route(Read(extent.offset - head, [around]))
             into[:] = around[head : head + extent.length]
 
 
 def find_source(lu: LogicalUnit, value: bytes) -> TokenSource:
-    """Return what a token stands for.
+    """Return the source for the 512 bytes of a token.
 
     Raises:
         CheckCondition: INVALID TOKEN OPERATION.

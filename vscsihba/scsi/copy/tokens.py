@@ -1,8 +1,8 @@
-"""ROD tokens: names for data, that an initiator hands from one unit to another.
+"""ROD tokens: names for data, which an initiator passes from one unit to another.
 
-A token stands for what ranges of blocks held when it was made (SPC-5 "point in time copy").
-Nothing is copied for that: a change of the data revokes the token, which the standard
-allows and initiators are ready for. Knows bytes and ranges, no command.
+A token represents the contents of ranges of blocks at its creation (SPC-5 "point in time copy").
+No data is copied for that: a change of the data revokes the token, which the standard
+allows and initiators expect. Knows bytes and ranges, no command.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _MOST_TOKENS = 64
 
 @dataclass(slots=True)
 class Token:
-    """What a token stands for.
+    """The record of one token.
 
     Attributes:
         kind: ROD TYPE.
         ranges: The bytes, in order.
-        expires: When it is no longer valid, in milliseconds of the unit's clock.
-        revoked: The data has changed since.
+        expires: End of its validity, in milliseconds of the unit's clock.
+        revoked: Its data has changed.
     """
 
     kind: int
@@ -48,15 +48,15 @@ class Token:
 
     @property
     def size(self) -> int:
-        """Bytes that it stands for."""
+        """Bytes that it represents."""
         return sum(one.length for one in self.ranges)
 
     def touches(self, extent: Extent) -> bool:
-        """Tell whether it stands for any byte of `extent`."""
+        """Return whether it represents any byte of `extent`."""
         return any(one.offset < extent.end and extent.offset < one.end for one in self.ranges)
 
     def slices(self, start: int, length: int) -> list[Extent]:
-        """Return where its bytes from `start` on lie; fewer than `length` if it ends before that."""
+        """Return the extents of its bytes from `start` on, `length` bytes or fewer at its end."""
         extents = []
         for one in self.ranges:
             part = Extent(one.offset + start, min(one.length - start, length))
@@ -67,7 +67,7 @@ class Token:
         return extents
 
     def check(self) -> None:
-        """Check that the data is still what it was.
+        """Check that its data has not changed.
 
         Raises:
             CheckCondition: TOKEN REVOKED.
@@ -77,7 +77,7 @@ class Token:
 
 
 class Tokens:
-    """The tokens that a logical unit has given out; the oldest are dropped."""
+    """The tokens that a logical unit has made; the oldest are dropped."""
 
     def __init__(self) -> None:
         self._tokens: OrderedDict[bytes, Token] = OrderedDict()
@@ -86,11 +86,11 @@ class Tokens:
         return any(not token.revoked for token in self._tokens.values())
 
     def add(self, naa: bytes, token: Token) -> bytes:
-        """Remember a token; return the 512 bytes that stand for it (SPC-5 "ROD token format").
+        """Add a token; return its 512 bytes (SPC-5 "ROD token format").
 
         Args:
-            naa: The unit that it belongs to.
-            token: What it stands for.
+            naa: NAA designator of the unit.
+            token: Its record.
         """
         identifier = secrets.token_bytes(8)
         self._tokens[identifier] = token
@@ -103,14 +103,14 @@ class Tokens:
         )
 
     def find(self, value: bytes, now: int) -> Token:
-        """Return what 512 bytes stand for.
+        """Return the record of a token.
 
         Args:
-            value: The token.
+            value: The 512 bytes of the token.
             now: Milliseconds of the unit's clock.
 
         Raises:
-            CheckCondition: Nobody knows the token, or it is no longer valid.
+            CheckCondition: The token is unknown, expired or revoked.
         """
         token = self._tokens.get(value[8:16])
         if token is None:
@@ -121,11 +121,11 @@ class Tokens:
         return token
 
     def delete(self, value: bytes) -> None:
-        """Forget a token."""
+        """Drop a token."""
         self._tokens.pop(value[8:16], None)
 
     def drop_expired(self, now: int) -> None:
-        """Forget the tokens that are no longer valid at `now`, milliseconds of the unit's clock."""
+        """Drop the tokens that have expired at `now`, milliseconds of the unit's clock."""
         for identifier in [one for one, token in self._tokens.items() if now > token.expires]:
             del self._tokens[identifier]
 
@@ -138,7 +138,7 @@ class Tokens:
 
 
 def _changed(operation: MediumOp) -> Extent | None:
-    """Return what an operation changes, None if it changes nothing."""
+    """Return the extent that an operation changes, None if it changes nothing."""
     match operation:
         case Write(offset, views):
             return Extent(offset, sum(map(len, views)))

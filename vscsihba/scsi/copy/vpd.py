@@ -1,6 +1,6 @@
-"""The Third-party Copy VPD page: what copies can be asked for, and how large they may be.
+"""The Third-party Copy VPD page: supported copy commands and their limits.
 
-The commands are read from the opcode table, the limits from where they are enforced
+The commands come from the opcode table, the limits from the modules that enforce them
 (SPC-5 "Third-party Copy VPD page", SBC-4 "Block Device ROD Token Limits").
 """
 
@@ -41,7 +41,7 @@ def _descriptor(code: int, body: bytes) -> bytes:
 
 
 def _block_device_rod_limits(lu: LogicalUnit) -> bytes:
-    """Return the limits of the token commands; the best transfer is the longest one."""
+    """Return the limits of the token commands; the optimal transfer is the longest one."""
     most = token_copy.MOST_BYTES // lu.block_size
     return struct.pack(
         ">6xHIIQQ", token_copy.MOST_RANGES, token_copy.LONGEST_TIMEOUT, token_copy.DEFAULT_TIMEOUT, most, most
@@ -58,7 +58,7 @@ def _supported_commands(lu: LogicalUnit) -> bytes:
 
 
 def _parameter_data() -> bytes:
-    """Return how many descriptors an EXTENDED COPY may have; no inline data."""
+    """Return the number of descriptors that an EXTENDED COPY may have; no inline data."""
     return struct.pack(
         ">4xHHI16x",
         extended_copy.MOST_TARGETS,
@@ -74,7 +74,7 @@ def _supported_descriptors() -> bytes:
 
 
 def _general_copy_operations() -> bytes:
-    """Return how much can be copied at once."""
+    """Return the limits of concurrent copies and of a segment."""
     return struct.pack(
         ">IIIB19x",
         extended_copy.MOST_CONCURRENT,
@@ -85,16 +85,16 @@ def _general_copy_operations() -> bytes:
 
 
 def _rod_token_features() -> bytes:
-    """Return that tokens are good within this HBA only, for how long (seconds), and how much they hold."""
+    """Return the features of tokens: valid within this HBA only, timeouts in seconds, bytes."""
     default, longest = token_copy.DEFAULT_TIMEOUT, token_copy.LONGEST_TIMEOUT
     most = token_copy.MOST_BYTES
-    # Block ROD device type specific features: 0 granularity, then the most and the best amounts of bytes.
+    # Block ROD device type specific features: granularity 0, then maximum and optimal bytes.
     features = struct.pack(">HHHHQQQQ8x", 0, 0x2C, 0, 0, most, most, most, most)
     return struct.pack(">12xIII18xH", default, longest, longest, len(features)) + features
 
 
 def _supported_rod_types() -> bytes:
-    """Return the types of token, and whether each is made (TOKEN_OUT) or taken (TOKEN_IN) here."""
+    """Return the types of token, and whether each is made (TOKEN_OUT) or accepted (TOKEN_IN)."""
     token_in, token_out = 0x02, 0x01
     types = dict.fromkeys(MADE_TYPES.values(), token_in | token_out) | {BLOCK_DEVICE_ZERO: token_in}
     listed = b"".join(struct.pack(">IB59x", kind, types[kind]) for kind in sorted(types))
