@@ -120,7 +120,7 @@ class Transform(Filter):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Inline verbs that this class defines, of those that the layer below allows."""
+        """Capabilities that this class defines, of those that the layer below has."""
         below = self.next.capabilities
         return replace(
             super().capabilities,
