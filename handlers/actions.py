@@ -21,12 +21,12 @@ Progress = Callable[[int, int], None]
 
 
 def quiet(_done: int, _of: int) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action(Generic[O]):
-    """Something that a layer can be asked to do.
+    """An operation of a layer, with its arguments.
 
     Attributes:
         summary: One line for a list of what can be asked.
@@ -42,7 +42,7 @@ class Action(Generic[O]):
 
 
 class NoArguments(Options):
-    """Nothing has to be said."""
+    """No arguments."""
 
 
 class _Layer(Protocol):
@@ -65,7 +65,7 @@ def find(layer: _Layer, name: str) -> Action[Any]:
 
 
 def ask(layer: _Layer, name: str, arguments: Mapping[str, object], progress: Progress = quiet) -> object:
-    """Have a layer do one of its actions, and return what that returns.
+    """Run one action of a layer, and return its result.
 
     Raises:
         UsageError: It has none of that name, or the arguments cannot be meant.

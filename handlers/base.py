@@ -38,7 +38,7 @@ Mover = Callable[[Views, int, int], int]
 
 
 def _nothing() -> None:
-    """End a batch of which nothing is to be told."""
+    """End a batch whose end has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Handler(ABC):
         self.options = options
 
     def check(self) -> None:
-        """Look whether `open` can succeed, and change nothing.
+        """Check whether `open` can succeed, and change nothing.
 
         Called for every layer of a stack before the first of them opens.
 
@@ -148,7 +148,7 @@ class Handler(ABC):
         """
 
     def open(self) -> None:
-        """Make ready to serve. A filter may rely on the layer below being open.
+        """Open the layer. A filter may rely on the layer below being open.
 
         Raises:
             UsageError: The options cannot be meant, as the world is.
@@ -157,7 +157,7 @@ class Handler(ABC):
         """
 
     def close(self) -> None:
-        """Let go of everything that `open` took; called once after it, and no verb after that."""
+        """Release everything that `open` acquired; called once after it, and no verb is called after that."""
 
     @property
     @abstractmethod
@@ -188,14 +188,14 @@ class Handler(ABC):
 
     @property
     def place(self) -> str:
-        """A text that is another one when another medium has come in the place of this one, under its name.
+        """A text that changes when another medium takes the place of this one under the same name.
 
         It holds for as long as the machine runs. By default nothing is known of that.
         """
         return ""
 
     def is_known_as(self, identity: str) -> bool:
-        """Tell whether an identity that was recorded once, maybe by an earlier version, names this medium."""
+        """Return whether a recorded identity, maybe of an earlier version, names this medium."""
         return identity == self.identity
 
     @property
@@ -274,7 +274,7 @@ class Handler(ABC):
         return [ExtentStatus(Extent(offset, length), allocated=True, zero=False)]
 
     def space(self) -> Space | None:
-        """Return the room that there is where the bytes are stored, None if that is not known.
+        """Return the free space of the storage below, None if that is not known.
 
         Raises:
             OSError: It cannot be told just now.
@@ -303,5 +303,5 @@ class Handler(ABC):
         return {}
 
     def _defines(self, verb: str) -> bool:
-        """Tell whether this handler's class has `verb` other than by default."""
+        """Return whether this handler's class defines `verb`."""
         return getattr(type(self), verb) is not getattr(Handler, verb)

@@ -49,7 +49,7 @@ class TakesCommands(Protocol):
 
 
 def execute(medium: Handler, cdb: bytes, views: Views) -> Executed:
-    """Have the device behind `medium` execute a command; see `CdbHandler.execute`.
+    """Execute a command on the device behind `medium`; see `CdbHandler.execute`.
 
     Raises:
         OSError: As there; EOPNOTSUPP if there is no device behind.

@@ -1,4 +1,4 @@
-"""The choke point: everything that the contract of a handler says, asserted at one place.
+"""Checks of the contract between a handler and its caller, at one place.
 
 `Checked` sits on top of a stack (in tests, between every two layers) and holds the
 caller above and the handler below to `vscsihba.handlers.base`. It lets inline verbs
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ContractError(AssertionError):
-    """One side of a handler's contract does not keep it: a bug, whatever the input."""
+    """A handler or its caller breaks the contract: a bug, whatever the input."""
 
 
 class Checked(PassThrough):

@@ -1,4 +1,4 @@
-"""corrupt: a disk that lies, for testing those who should notice.
+"""corrupt: a disk that returns or stores wrong data on purpose, to test programs that should notice.
 
 It flips bits of what is read, stores only the head of a write, loses a write or puts it
 in the wrong place, and reports success each time. The range and the luck are chosen by
@@ -21,7 +21,7 @@ _SECTOR = 512
 
 
 class CorruptHandler(PassThrough):
-    """A disk that lies."""
+    """A disk that returns or stores wrong data."""
 
     name = "corrupt"
     example = "corrupt:flip=0.001|/srv/disk.img"
@@ -52,7 +52,7 @@ class CorruptHandler(PassThrough):
         self._lock = threading.Lock()
 
     def read(self, offset: int, views: Views) -> None:
-        """Read, then flip a bit if luck has it."""
+        """Read, then flip a bit with the probability `flip`."""
         self.next.read(offset, views)
         start, end = self._within(offset, sum(map(len, views)))
         if start < end and self._happens(self.options.flip):
@@ -61,7 +61,7 @@ class CorruptHandler(PassThrough):
             view[0] ^= 1 << bit
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Write all, or a part, or nothing, or elsewhere."""
+        """Write all of the data, or a part, or nothing, or to a wrong place."""
         length = sum(map(len, views))
         start, end = self._within(offset, length)
         if start < end and self._happens(self.options.lost):
@@ -78,7 +78,7 @@ class CorruptHandler(PassThrough):
         return min(start, size), size if length is None else min(start + length, size)
 
     def _within(self, offset: int, length: int) -> tuple[int, int]:
-        """Cut a request down to the range that is lied about: first byte, byte after the last."""
+        """Cut a request down to the corrupted range: first byte, byte after the last."""
         start, end = self._range()
         return max(start, offset), min(end, offset + length)
 

@@ -1,4 +1,4 @@
-"""error: requests fail on purpose, for testing whoever must cope with it.
+"""error: requests fail on purpose, to test programs that must cope with it.
 
 Whether one fails is decided here; what a failure looks like to the initiator follows
 from its errno, as for every handler.
@@ -77,7 +77,7 @@ class ErrorHandler(Interceptor):
         yield
 
     def _concerns(self, request: Request) -> bool:
-        """Tell whether a request is of the kind that fails, where it fails."""
+        """Return whether the options cover a request: its verb and its range."""
         options = self.options
         if request.verb not in options.verbs:
             return False
@@ -86,7 +86,7 @@ class ErrorHandler(Interceptor):
         return whole or (request.offset < end and request.offset + request.length > options.offset)
 
     def _fails(self) -> bool:
-        """Decide, and keep count."""
+        """Return whether the next covered request fails, and count it."""
         options = self.options
         if not is_triggered(options.trigger):
             return False

@@ -22,7 +22,7 @@ class Leg(Protocol):
         """How many of its verbs may run at once."""
 
     def check(self) -> None:
-        """Look whether it can open; see `Handler.check`."""
+        """Check whether it can open; see `Handler.check`."""
 
     def open(self) -> Handler:
         """Open it and return its top; see `Handler.open`."""

@@ -38,7 +38,7 @@ class Filter(Handler):
 
 
 class PassThrough(Filter):
-    """A filter that leaves the bytes alone: it watches, delays, refuses or shares out.
+    """A filter that does not change or move bytes: it watches, delays, refuses or distributes requests.
 
     Every verb goes down as it came unless the class defines it.
     """

@@ -1,4 +1,4 @@
-"""Interceptor: filters that do one thing around every verb, whichever it is.
+"""Interceptor: filters that run the same code around every verb.
 
 Such a filter defines `around`, a context manager that is entered before a verb goes down
 and left after it. The bytes go by unseen. This module knows what is asked for, not what a filter makes of it.
@@ -35,7 +35,7 @@ def is_triggered(trigger: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One use of a verb.
+    """One call of a verb.
 
     Attributes:
         verb: Which.

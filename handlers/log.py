@@ -1,4 +1,4 @@
-"""log: one line for every verb that passes, with what came of it and how long it took.
+"""log: one line for every request, with its result and its duration.
 
 The engine's trace shows SCSI commands; this shows what a layer makes of them, at its
 own place in the stack.

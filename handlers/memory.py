@@ -48,7 +48,7 @@ class MemoryHandler(SizedSource):
         self._label = options.label or str(uuid.uuid4())
 
     def open(self) -> None:
-        """Begin with zeroes.
+        """Open the disk; it reads as zeroes.
 
         Raises:
             InUseError: Another disk has the label, and so the same identity.
@@ -60,7 +60,7 @@ class MemoryHandler(SizedSource):
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Forget everything."""
+        """Free every page."""
         self._pages.clear()
         self._opened.close()
 
@@ -90,9 +90,9 @@ class MemoryHandler(SizedSource):
             offset += len(view)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Copy in, if there is room for all of it; `fua` asks for what no RAM can give."""
+        """Copy in, if there is room for all of it; `fua` has no effect."""
         if self.options.limit is not None:
-            self._demand_room(offset, sum(map(len, views)))
+            self._check_room(offset, sum(map(len, views)))
         for view in views:
             at = 0
             for number, start, end in _pieces(offset, len(view)):
@@ -104,7 +104,7 @@ class MemoryHandler(SizedSource):
             offset += len(view)
 
     def unmap(self, offset: int, length: int) -> None:
-        """Give back whole pages, zero the rest."""
+        """Free whole pages, zero the rest."""
         end = offset + length
         first, last = -(-offset // PAGE), end // PAGE
         if last < first:
@@ -119,11 +119,11 @@ class MemoryHandler(SizedSource):
             self._pages.pop(number, None)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
-        """Give back whole pages in any case: nothing is set aside in RAM."""
+        """Free whole pages in any case: no storage is set aside in RAM."""
         self.unmap(offset, length)
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Tell pages that are there from those that are not."""
+        """Return allocated pages as data, others as holes."""
         found: list[ExtentStatus] = []
         for number, start, end in _pieces(offset, min(length, _EXTENTS_WITHIN)):
             here = number in self._pages
@@ -157,7 +157,7 @@ class MemoryHandler(SizedSource):
         if start < end and number in self._pages:
             self._pages[number][first : first + end - start] = bytes(end - start)
 
-    def _demand_room(self, offset: int, length: int) -> None:
+    def _check_room(self, offset: int, length: int) -> None:
         """Refuse a write that needs more pages than the limit has left, before any of it is done.
 
         Raises:

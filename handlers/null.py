@@ -1,4 +1,4 @@
-"""null: a disk of any size that reads as zeroes and forgets what is written.
+"""null: a disk of any size that reads as zeroes and discards writes.
 
 For measuring what lies above a handler, and for trying out sizes that no machine has.
 """

@@ -38,7 +38,7 @@ class OffsetHandler(Transform):
         ] = None
 
         def __post_init__(self) -> None:
-            """Refuse to be told twice where the window is."""
+            """Refuse more than one description of the window."""
             if self.partition is not None and (self.offset or self.length is not None):
                 raise ValueError('say "partition", or "offset" and "length"')
 
@@ -88,17 +88,17 @@ class OffsetHandler(Transform):
 
     @property
     def inline(self) -> InlineVerbs:
-        """The inline verbs of the layer below, moved."""
+        """The inline verbs of the layer below, at the offset of the window."""
         below = self.next.inline
         return replace(below, read=self._moved(below.read), write=self._moved(below.write))
 
     def read(self, offset: int, views: Views) -> None:
-        """Read elsewhere."""
+        """Read from the window."""
         with shift_medium_errors(-self._start):
             self.next.read(self._start + offset, views)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Write elsewhere."""
+        """Write to the window."""
         with shift_medium_errors(-self._start):
             self.next.write(self._start + offset, views, fua=fua)
 
@@ -107,17 +107,17 @@ class OffsetHandler(Transform):
         self.next.flush()
 
     def unmap(self, offset: int, length: int) -> None:
-        """Unmap elsewhere."""
+        """Unmap in the window."""
         with shift_medium_errors(-self._start):
             self.next.unmap(self._start + offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
-        """Write zeroes elsewhere."""
+        """Write zeroes to the window."""
         with shift_medium_errors(-self._start):
             self.next.write_zeroes(self._start + offset, length, may_unmap=may_unmap, fua=fua)
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
-        """Ask elsewhere, and move the answer here."""
+        """Return the extents of the window, relative to its start."""
         with shift_medium_errors(-self._start):
             found = self.next.extents(self._start + offset, length)
         return [

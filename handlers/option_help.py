@@ -1,4 +1,4 @@
-"""Options as a person is told of them: name, type, default and meaning, from their declaration.
+"""Help on options: name, type, default and meaning, from their declaration.
 
 This module knows how a type is put into words; what options there are is the handlers' business.
 """

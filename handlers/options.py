@@ -102,7 +102,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def dump(options: Options) -> str:
-    """Return the same options as a document, always in the same words."""
+    """Return options as JSON text, the same for equal options."""
     return msgspec.json.encode(options, order="sorted").decode()
 
 
@@ -175,7 +175,7 @@ def _with_sizes(kind: type[Options], document: Mapping[str, object], place: str)
 
 
 def is_size(type_: msgspec.inspect.Type) -> bool:
-    """Tell whether a type is `Size`, or says that it can be."""
+    """Return whether a type is `Size`, or says that it can be."""
     if isinstance(type_, msgspec.inspect.UnionType):
         return any(map(is_size, type_.types))
     if isinstance(type_, msgspec.inspect.Metadata):
@@ -184,7 +184,7 @@ def is_size(type_: msgspec.inspect.Type) -> bool:
 
 
 def is_path(type_: msgspec.inspect.Type) -> bool:
-    """Tell whether a type is `MediumPath` or `FilePath`."""
+    """Return whether a type is `MediumPath` or `FilePath`."""
     return "path" in _extra(type_)
 
 
@@ -196,7 +196,7 @@ def _extra(type_: msgspec.inspect.Type) -> dict[str, object]:
 def _refused(
     kind: type[Options], document: Mapping[str, object], place: str, error: msgspec.ValidationError
 ) -> ConfigError:
-    """Say where in the whole document msgspec's ``... - at `$.key[1]` `` is, and what is right there."""
+    """Translate msgspec's error, and its ``... - at `$.key[1]` ``, to the place in the whole document."""
     from vscsihba.handlers.option_help import in_words  # noqa: PLC0415 - which imports this module
 
     message, _, path = str(error).partition(" - at `$")

@@ -1,4 +1,4 @@
-"""pattern: every eight bytes tell their own offset, and what is written must be just that.
+"""pattern: every eight bytes hold their own offset, and writes must match.
 
 A disk of any size whose every byte is known, with no storage: for finding data that
 came from the wrong place. It checks writes, and stores nothing.

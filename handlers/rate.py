@@ -1,4 +1,4 @@
-"""rate: so many bytes a second and so many requests, and no more.
+"""rate: at most so many bytes and requests a second.
 
 Requests queue up as before one slow disk; a pause is saved up for a burst. For a delay
 that each request has to itself, see `delay`.
@@ -18,7 +18,7 @@ from vscsihba.handlers.options import Positive, Seconds, Size
 
 
 class Bucket:
-    """A token bucket that may go into debt: who takes, is told how long to wait.
+    """A token bucket that may go into debt: `take` returns the time to wait.
 
     Args:
         per_second: Tokens that flow in.
@@ -32,7 +32,7 @@ class Bucket:
         self._lock = threading.Lock()
 
     def take(self, tokens: float) -> float:
-        """Take `tokens` now; return the seconds until they have really flown in."""
+        """Take `tokens` now; return the seconds until they are paid for."""
         with self._lock:
             now = time.monotonic()
             self._tokens = min(self._capacity, self._tokens + (now - self._then) * self._per_second)
@@ -65,7 +65,7 @@ class RateHandler(Interceptor):
         )
 
         def __post_init__(self) -> None:
-            """Refuse to limit nothing, or to nothing."""
+            """Refuse options without a limit, and a limit of 0."""
             if self.bytes_per_second is None and self.requests_per_second is None:
                 raise ValueError('say "bytes_per_second", "requests_per_second" or both')
             if self.bytes_per_second == 0:

@@ -1,4 +1,4 @@
-"""The registry: handlers by name, imported when they are asked for and not before.
+"""The registry: handlers by name, imported when they are first used.
 
 A name is looked for among the built-in handlers, then among those loaded from files,
 then among the entry points of installed packages (group ``vscsihba.handlers``). A name
@@ -61,7 +61,7 @@ class Registry:
         return sorted({*_BUILT_IN, *self._loaded, *_installed()})
 
     def get(self, name: str) -> type[Handler]:
-        """Return the class of the handler called `name`, be it in a file.
+        """Return the class of the handler called `name`, which may be in a file.
 
         Raises:
             UsageError: There is none of that name, or its file is not right.

@@ -18,7 +18,7 @@ Label = Annotated[
 
 
 class SizedSource(Handler):
-    """Base of a source whose size nothing but its options decide."""
+    """Base of a source whose size only the options decide."""
 
     never_blocks = True
 
@@ -31,7 +31,7 @@ class SizedSource(Handler):
     options: Options
 
     def check(self) -> None:
-        """Look whether a disk can have this size."""
+        """Check that a disk can have this size."""
         self._shape(self.options.size)
 
     def open(self) -> None:

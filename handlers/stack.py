@@ -49,7 +49,7 @@ class Stack:
 
     @property
     def workers(self) -> int:
-        """How many verbs may run at once."""
+        """The number of verbs that may run at once."""
         return self._top.workers
 
     def layer(self, name: str) -> Handler:
@@ -65,7 +65,7 @@ class Stack:
         raise UsageError(f"the disk has no layer {name!r}", cure=f"it has: {there}")
 
     def check(self) -> None:
-        """Look whether every layer can open, and change nothing.
+        """Check whether every layer can open, and change nothing.
 
         Raises:
             UsageError, HostError: As `Handler.check`.
@@ -161,7 +161,7 @@ def _build(
 
 @contextmanager
 def _blamed(layer: Handler) -> Iterator[None]:
-    """Tell in one line of a fault in the code of a handler, which may be somebody's first one.
+    """Turn an error in the code of a handler into one line.
 
     Raises:
         HostError: There was one.
@@ -231,7 +231,7 @@ def _layer(
 
 
 def makes_something(document: object) -> bool:
-    """Tell whether a layer may write when it opens, whatever it does later."""
+    """Return whether a layer may write when it is opened."""
     return isinstance(document, Mapping) and document.get("create") is True
 
 

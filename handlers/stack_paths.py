@@ -1,4 +1,4 @@
-"""The paths in a document: made absolute, and told apart by who may share them.
+"""The paths in a document: made absolute, with the way in which each file is used.
 
 A document that another process will read, in another directory, must not depend on this
 one's. Which options are paths the handlers say (`vscsihba.handlers.options`); what cannot
@@ -19,7 +19,7 @@ from vscsihba.handlers.stack import Document, makes_something
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A file that holds (a part of) a disk.
+    """A file that stores (a part of) a disk.
 
     Attributes:
         path: As the document says it.

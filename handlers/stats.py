@@ -55,7 +55,7 @@ class Count:
         )
 
     def __str__(self) -> str:
-        """Lay the count out as words."""
+        """Return the counts as text."""
         each = self.seconds / self.calls * 1e3 if self.calls else 0.0
         return (
             f"{self.calls} calls, {format_size(self.bytes)}, {self.errors} errors, "
@@ -119,7 +119,7 @@ class StatsHandler(Interceptor):
         )
 
     def _counted(self, read: Mover) -> Mover:
-        """Count reads of what is at hand; a clock would cost more than most of them, and they never wait."""
+        """Count inline reads without timing them: a clock costs more than most reads, and they never wait."""
         count = self._inline.setdefault("read", Count())
 
         def counted(views: Views, offset: int, flags: int) -> int:

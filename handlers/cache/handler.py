@@ -41,7 +41,7 @@ _MAKE_ROOM = 64
 
 @dataclass(slots=True, eq=False)
 class _Under:
-    """Blocks that are being fetched, or written below."""
+    """Blocks that are being read from, or written to, the layer below."""
 
     first: int
     last: int
@@ -72,7 +72,7 @@ class CacheHandler(Transform):
         ] = 4096
 
         def __post_init__(self) -> None:
-            """Refuse a cache in which nothing has room."""
+            """Refuse a cache that is smaller than a block."""
             if self.size < self.block_size:
                 raise ValueError("the cache is smaller than one of its blocks")
 
@@ -89,7 +89,7 @@ class CacheHandler(Transform):
         self._writes: list[_Under] = []
 
     def open(self) -> None:
-        """Make room, and take over what a killed process had acknowledged and not written below.
+        """Allocate the slots, and take over dirty blocks that a killed process had acknowledged.
 
         Raises:
             UsageError: Such writes are waiting, and would be lost with these options.
@@ -190,7 +190,7 @@ class CacheHandler(Transform):
             buffer.scatter(content[start - first * self._block :], start - offset)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Write below or into the cache, as the mode says."""
+        """Write to the layer below or into the cache, as the mode says."""
         length = sum(map(len, views))
         first, last = self._blocks(offset, length)
         if not self._back:
@@ -207,7 +207,7 @@ class CacheHandler(Transform):
                 self._write_back(dirty, fua=True, flush=len(dirty) < last - first)
 
     def flush(self) -> None:
-        """Write everything that is dirty below, and flush there.
+        """Write every dirty block to the layer below, and flush that.
 
         Raises:
             OSError: Something did not get there, and is kept.
@@ -236,7 +236,7 @@ class CacheHandler(Transform):
     def _in_whole_blocks(
         self, offset: int, length: int, below: Callable[[int, int], None], *, fua: bool = False
     ) -> None:
-        """Let `below` do something to the whole blocks of a range, and make the rest of it zeroes."""
+        """Call `below` for the whole blocks of a range, and write zeroes to the rest of it."""
         end, size = offset + length, self._block
         first, last = (
             -(-offset // size),
@@ -273,7 +273,7 @@ class CacheHandler(Transform):
         return min(self._block, self.geometry.size - block * self._block)
 
     def _read_held(self, block: int, within: int, views: Views) -> bool:
-        """Read a part of a block that is held; return False if it has to be read below.
+        """Read a part of a cached block; return False if it has to be read from the layer below.
 
         Raises:
             OSError: It is only here, and cannot be read.
@@ -291,7 +291,7 @@ class CacheHandler(Transform):
         return True
 
     def _fetch(self, first: int, last: int) -> tuple[memoryview, bool]:
-        """Read blocks from below, and keep them unless somebody writes to them meanwhile.
+        """Read blocks from the layer below, and cache them unless a write changes them meanwhile.
 
         Returns:
             Their content, and whether there was room for them.
@@ -313,7 +313,7 @@ class CacheHandler(Transform):
         return content, room
 
     def _keep(self, block: int, within: int, data: bytes) -> None:
-        """Write a part of a block into the cache, with what is around it from below."""
+        """Write a part of a block into the cache; the rest of the block is read from the layer below."""
         whole = len(data) == self._length(block)
         while True:
             with self._lock:
@@ -357,7 +357,7 @@ class CacheHandler(Transform):
             return self._write_back(blocks)
 
     def _write_back(self, blocks: list[int], *, fua: bool = False, flush: bool = False) -> bool:
-        """Write dirty blocks below; one at a time does so, or an older content might come last.
+        """Write dirty blocks to the layer below; one thread at a time, or an older content might come last.
 
         They are clean once that has succeeded, with `flush` the flush too.
 
@@ -386,7 +386,7 @@ class CacheHandler(Transform):
 
     @contextmanager
     def _changing_below(self, first: int, last: int) -> Iterator[None]:
-        """Forget blocks when this has ended well, and keep none that is fetched before it has ended."""
+        """Drop blocks when the change below has succeeded, and cache none that is read before."""
         with self._lock:
             write = self._begin_below(first, last)
         try:
@@ -398,7 +398,7 @@ class CacheHandler(Transform):
 
     @contextmanager
     def _past_the_cache(self, first: int, last: int) -> Iterator[None]:
-        """Change blocks below, none of which is dirty then, and keep none that is fetched meanwhile.
+        """Change blocks of the layer below, write dirty ones back before, and cache none read meanwhile.
 
         Raises:
             OSError: One that is dirty could not be written back; nothing has changed.

@@ -1,4 +1,4 @@
-"""The slots of a cache: which blocks of a disk it holds, which of them are dirty, which one goes next.
+"""The slots of a cache: the cached blocks, their dirty flags, and the order of eviction.
 
 Contents are in a file that survives the process, and so is the list of dirty slots: whoever
 opens the disk after a process was killed finds what that one had acknowledged. Neither
@@ -28,7 +28,7 @@ _ENTRY = struct.Struct("<Q")
 
 @dataclass(slots=True)
 class Slot:
-    """A block that is held.
+    """A cached block.
 
     Attributes:
         number: Of the slot.
@@ -68,7 +68,7 @@ class Slots:
         self._told = False
 
     def close(self) -> None:
-        """Give the room back; what is dirty is kept for the next process."""
+        """Free the slots; dirty ones are kept for the next process."""
         forget = not self._dirty
         with ExitStack() as closing:
             for file in (self._data, self._notes):
@@ -77,21 +77,21 @@ class Slots:
 
     @property
     def has_room(self) -> bool:
-        """Tell whether another block can be held: not every slot is dirty."""
+        """Return whether another block can be cached: not every slot is dirty."""
         return bool(self._free or self._clean)
 
     @property
     def all_dirty(self) -> bool:
-        """Tell whether another block can only be held when one has been written below."""
+        """Return whether a dirty block must be written back before another one can be cached."""
         return bool(self._dirty) and not self.has_room
 
     @property
     def dirty(self) -> list[int]:
-        """The blocks that the layer below does not have, those first that were not used longest."""
+        """The dirty blocks, the least recently used first."""
         return list(self._dirty)
 
     def is_dirty(self, first: int, last: int) -> bool:
-        """Tell whether the layer below lacks one of the blocks from `first` to before `last`."""
+        """Return whether one of the blocks from `first` to before `last` is dirty."""
         return any(True for _ in self._within(self._dirty, first, last))
 
     def find(self, block: int) -> Slot | None:
@@ -112,7 +112,7 @@ class Slots:
         self._data.get(slot.number * self._block_size + within, views)
 
     def hold(self, block: int, data: memoryview) -> bool:
-        """Hold a block, with the content that the layer below has, in place of one that was not used longest.
+        """Cache a clean block in place of the least recently used clean one.
 
         Returns:
             False if that was not possible: every slot is dirty, or there is no memory for another one.
@@ -125,7 +125,7 @@ class Slots:
         return False
 
     def hold_dirty(self, block: int, data: memoryview) -> bool:
-        """Hold a block that the layer below has not, in place of one that was not used longest.
+        """Cache a dirty block in place of the least recently used clean one.
 
         Returns:
             False if that was not possible, as with `hold`.
@@ -142,7 +142,7 @@ class Slots:
         return True
 
     def change(self, slot: Slot, block: int, within: int, data: memoryview) -> None:
-        """Change a part of a block that is held, which is dirty then.
+        """Change a part of a cached block, which is dirty then.
 
         Raises:
             OSError: It cannot be changed. One that was clean is not held any more; one that is dirty may be
@@ -161,7 +161,7 @@ class Slots:
             raise
 
     def clean(self, block: int, version: int) -> bool:
-        """Note that the layer below has a dirty block, unless it was changed since that `version`.
+        """Mark a dirty block clean, unless it was changed since that `version`.
 
         Returns:
             False if that could not be noted. It stays dirty and is written below once more, which is no harm.
@@ -178,12 +178,12 @@ class Slots:
         return True
 
     def drop_clean(self, first: int, last: int) -> None:
-        """Forget the blocks from `first` to before `last` that the layer below has, too."""
+        """Drop the clean blocks from `first` to before `last`."""
         for block in self._within(self._clean, first, last):
             self._free.append(self._clean.pop(block).number)
 
     def drop(self, first: int, last: int) -> None:
-        """Forget the blocks from `first` to before `last`, dirty or not.
+        """Drop the blocks from `first` to before `last`, dirty or not.
 
         Raises:
             OSError: One that is dirty cannot be forgotten; it is still there, and so may be others.
@@ -207,7 +207,7 @@ class Slots:
         return self._clean.popitem(last=False)[1].number if self._clean else None
 
     def _filled(self, number: int, data: memoryview) -> bool:
-        """Put a content into a slot that is not published; one that fails is the last to be tried again."""
+        """Fill a slot that is not published; one that fails is the last to be tried again."""
         try:
             assert self._data is not None  # noqa: S101  # there is a slot, so there is room for it
             self._data.put(number * self._block_size, data)
@@ -276,12 +276,12 @@ def dirty_slots(name: str, block_size: int, count: int, *, about: bytes) -> Slot
 
 
 def no_slots(block_size: int) -> Slots:
-    """Return no room at all: whatever is read or written goes past the cache."""
+    """Return no slots: every request goes past the cache."""
     return Slots(block_size, 0, None, None, {})
 
 
 def check_waiting(name: str, *, about: bytes, block_size: int | None) -> bool:
-    """Tell whether a killed process has left dirty slots under a name, and refuse to do what would lose them.
+    """Return whether a killed process has left dirty slots under a name; refuse options that would lose them.
 
     Args:
         name: The same for the same disk.

@@ -84,7 +84,7 @@ def commit(path: str, base: Handler, *, progress: Progress = quiet) -> None:
     overlay = open_overlay(path, read_only=False)
     try:
         header = overlay.header
-        _demand_base(overlay, base)
+        _check_base(overlay, base)
         if not header.committing:
             overlay.replace_header(msgspec.structs.replace(header, committing=True))
         if base.geometry.size != header.size:
@@ -144,7 +144,7 @@ def renew_uuid(path: str) -> str:
         overlay.close()
 
 
-def _demand_base(overlay: Overlay, base: Handler) -> None:
+def _check_base(overlay: Overlay, base: Handler) -> None:
     """Make sure that it is the right base; after an interrupted commit its content is not what it was."""
     header = overlay.header
     # After an interrupted commit there is no digest to tell by, so only the lasting name will do.

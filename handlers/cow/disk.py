@@ -1,4 +1,4 @@
-"""A disk made of an overlay and what is below it: the verbs, for whoever opens the two.
+"""A disk made of an overlay and the disk below it: the verbs, once both are open.
 
 What is below is only read. Reading and writing what the overlay holds takes no lock; what
 makes room in it does, so that two writes to one cluster do not each bring their own copy of
@@ -35,7 +35,7 @@ class Below(Protocol):
 
 
 class CowDisk:
-    """An overlay on something.
+    """An overlay on another disk.
 
     Attributes:
         overlay: Where changes go.
@@ -53,7 +53,7 @@ class CowDisk:
         return self.overlay.header.size
 
     def read(self, offset: int, views: Views) -> None:
-        """Read each part from where it is."""
+        """Read each part from the overlay or from the disk below."""
         buffer = Buffer(views)
         for state, run in self.overlay.runs(offset, buffer.length):
             parts = buffer.take(run.offset - offset, run.length)
@@ -68,7 +68,7 @@ class CowDisk:
                 Buffer(parts).zero()
 
     def write(self, offset: int, views: Views) -> None:
-        """Write in place what the overlay has already; make room for the rest."""
+        """Write clusters of the overlay in place; store new clusters for the rest."""
         length = sum(map(len, views))
         if self.overlay.is_all(DATA, offset, length):
             self.overlay.overwrite(offset, views)
@@ -102,7 +102,7 @@ class CowDisk:
         return list(islice(self._extents(offset, length), _EXTENTS_AT_ONCE))
 
     def resize(self, size: int) -> None:
-        """Give the disk a new size, whatever is below."""
+        """Set the size of the disk, whatever the size below."""
         with self._allocating:
             before = self.size
             cluster = self.overlay.cluster_size
@@ -115,7 +115,7 @@ class CowDisk:
                     self.overlay.free(-(-size // cluster), -(-before // cluster))
 
     def pull(self, below: Overlay, number: int) -> None:
-        """Take over a cluster of the overlay directly below, if this one does not have its own.
+        """Copy a cluster of the overlay directly below, unless this one has its own.
 
         What the disk reads as stays the same, but it needs that cluster there no more.
         """
@@ -149,7 +149,7 @@ class CowDisk:
             yield ExtentStatus(Extent(at, end - at), allocated=False, zero=True)
 
     def _read_below(self, offset: int, views: Views) -> None:
-        """Read from below, and zeroes behind its end."""
+        """Read from the disk below; zeroes behind its end."""
         buffer = Buffer(views)
         inside = min(buffer.length, max(0, self.below.size - offset))
         if inside:
@@ -157,7 +157,7 @@ class CowDisk:
         buffer.zero(inside)
 
     def _write_new(self, offset: int, views: Views, length: int) -> None:
-        """Store a range in the overlay, with what surrounds it in clusters that were not there."""
+        """Store a range in the overlay; new clusters are filled from the disk below."""
         size, states, broken = self.overlay.cluster_size, self.overlay.states, self.overlay.broken
         first, last = offset // size, (offset + length - 1) // size
         start = offset if states[first] == DATA else first * size
@@ -194,7 +194,7 @@ class CowDisk:
 
 
 class BelowHandler:
-    """A handler as what is below an overlay.
+    """A handler as the disk below an overlay.
 
     Attributes:
         size: Bytes that it has.

@@ -1,4 +1,4 @@
-"""The overlay format: how a map of clusters lies in a sparse file, so that a crash cannot hurt it.
+"""The overlay format: a map of clusters in a sparse file that a crash cannot damage.
 
     byte 0     superblock: the header, as JSON (see `superblock`)
     byte 8192  group 0: map block   4096 bytes: 8 sectors (see `sectors`), the states of 4032 clusters

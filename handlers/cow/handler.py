@@ -68,17 +68,17 @@ class CowHandler(Transform):
     options: Options
 
     def check(self) -> None:
-        """Look whether there is an overlay, or room to make one."""
+        """Check that there is an overlay, or room to create one."""
         path = self.options.path
         if file_path.look(path, read_only=self.options.read_only) is None:
             if not self.options.create:
                 raise UsageError(f"{path}: no such overlay", cure='make it with "create": true')
             if not self.may_make:
                 raise file_path.lost(path, "overlay")
-            file_path.demand_room(path)
+            file_path.check_room(path)
 
     def open(self) -> None:
-        """Open the overlay, making it if asked to, and make sure that it belongs to the layer below.
+        """Open the overlay, create it if asked to, and check that it belongs to the layer below.
 
         Raises:
             HostError: It belongs to another base, or this one has changed.
@@ -92,14 +92,14 @@ class CowHandler(Transform):
             opened.callback(self._overlay.close)
             self._name = self._claim()
             opened.enter_context(self._name)
-            self._demand_base()
+            self._check_base()
             self._disk = CowDisk(self._overlay, BelowHandler(self.next))
             self._geometry = self._shape(self._overlay.header.size)
             self._opened = opened.pop_all()
             failing.pop_all()
 
     def close(self) -> None:
-        """Flush the overlay and let go of it.
+        """Flush and close the overlay.
 
         Raises:
             OSError: The flush failed; it is let go of all the same.
@@ -137,11 +137,11 @@ class CowHandler(Transform):
 
     @property
     def inline(self) -> InlineVerbs:
-        """Requests that concern the overlay alone or the base alone go there directly."""
+        """Inline verbs: a request that concerns only the overlay or only the base goes there directly."""
         return inline_verbs([self._overlay], self.next)
 
     def read(self, offset: int, views: Views) -> None:
-        """Read from the overlay, and from the base what it has not."""
+        """Read clusters of the overlay, and the rest from the base."""
         self._disk.read(offset, views)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
@@ -159,7 +159,7 @@ class CowHandler(Transform):
         self._disk.unmap(offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
-        """Make it zeroes, which take no storage."""
+        """Mark clusters as zeroes, which take no storage."""
         self._disk.write_zeroes(offset, length)
         if fua:
             self._overlay.flush()
@@ -169,13 +169,13 @@ class CowHandler(Transform):
         return self._disk.extents(offset, length)
 
     def resize(self, size: int) -> None:
-        """Give the disk a new size, whatever the base's."""
+        """Set the size of the disk, whatever the size of the base."""
         shape = self._shape(size)
         self._disk.resize(size)
         self._geometry = shape
 
     def _claim(self) -> NameClaim:
-        """Have the overlay's name for this file alone."""
+        """Claim the UUID of the overlay for this file."""
         path = self.options.path
         taken = InUseError(
             f"{path} is a copy of an overlay that is in use, with the same uuid",
@@ -205,7 +205,7 @@ class CowHandler(Transform):
     def _shape(self, size: int, cluster_size: int | None = None) -> Geometry:
         return replace(self.next.geometry, size=size, optimal_io=cluster_size or self._overlay.cluster_size)
 
-    def _demand_base(self) -> None:
+    def _check_base(self) -> None:
         """Make sure that the layer below is the overlay's base, or make it so if that was asked for."""
         header, below = self._overlay.header, self.next
         if header.committing:

@@ -55,7 +55,7 @@ _LONGEST_LOOK = 1 << 20
 
 
 class Overlay:
-    """The clusters that an open store holds.
+    """The clusters in an open overlay file.
 
     `runs`, `read` and `overwrite` may be called by any number of threads at once; what
     changes states (`mark`, `flush`, `resize`) serialises itself.
@@ -95,7 +95,7 @@ class Overlay:
         self._recall_states(recover=recover)
 
     def begin(self) -> None:
-        """Make ready for writing.
+        """Prepare for writing.
 
         Raises:
             OSError: As the store's, or there is no room for a note; nothing has changed.
@@ -116,7 +116,7 @@ class Overlay:
                 forget(taken_over)
 
     def end(self) -> None:
-        """Flush, and be done with writing until `begin`.
+        """Flush, and write no more until `begin`.
 
         Raises:
             OSError: The flush failed; writing goes on.
@@ -139,7 +139,7 @@ class Overlay:
                 self.end()
 
     def abandon(self) -> None:
-        """Close the store and keep nothing of what was not flushed: the overlay is not needed any more."""
+        """Close the store and discard unflushed changes: the overlay is not needed any more."""
         with ExitStack() as closing:
             closing.callback(self.store.close)
             note, self._note = self._note, None
@@ -166,7 +166,7 @@ class Overlay:
             offset = stop
 
     def is_all(self, state: int, offset: int, length: int) -> bool:
-        """Tell whether every cluster that a range touches has `state`."""
+        """Return whether every cluster that a range touches has `state`."""
         size = self.cluster_size
         first, last = offset // size, -(-(offset + length) // size)
         return self.states.count(state, first, last) == last - first
@@ -211,7 +211,7 @@ class Overlay:
                     raise MediumError(max(offset, number * size), FLUSH_FAILED)
 
     def mark(self, first: int, last: int, state: int, *, broken: bool | None = None) -> None:
-        """Give the clusters from `first` to before `last` a new state, for the next flush to keep.
+        """Set the state of the clusters from `first` to before `last`; the next flush stores it.
 
         Args:
             first: Number of a cluster.
@@ -258,14 +258,14 @@ class Overlay:
                 self.release(run.offset, run.length)
 
     def release(self, offset: int, length: int) -> None:
-        """Give back the storage of a range whose bytes nobody needs, as far as that is possible."""
+        """Free the storage of a range that is not needed, as far as that is possible."""
         if self.store.capabilities.unmap:
             for place, _, count in self._places(offset, length):
                 with suppress(OSError):  # storage that could not be given back is no harm
                     self.store.unmap(place, count)
 
     def clear(self, header: Header) -> None:
-        """Forget every cluster, and have a new header; after a crash that is done, or nothing is.
+        """Drop every cluster and replace the header, atomically.
 
         Raises:
             OSError: As the store's; the overlay is what it was, or holds nothing.
@@ -284,7 +284,7 @@ class Overlay:
             self.release(run.offset, run.length)
 
     def flush(self) -> None:
-        """Put contents on stable storage, and then the states that speak of them.
+        """Flush contents to stable storage, then the states of their clusters.
 
         Raises:
             OSError: As the store's; what was not kept is tried again by the next flush.
@@ -347,12 +347,12 @@ class Overlay:
                 self._note.remove()
 
     def _mark_again(self, dirty: set[int]) -> None:
-        """Keep for the next flush what this one may not have stored."""
+        """Keep states for the next flush that this one may not have stored."""
         with self._changing:
             self._dirty |= dirty
 
     def resize(self, size: int) -> None:
-        """Give the disk a new size; clusters that are added read as zeroes.
+        """Set the size of the disk; clusters that are added read as zeroes.
 
         Raises:
             OSError: The store cannot grow; the disk has the size that it had.
@@ -368,7 +368,7 @@ class Overlay:
         self.replace_header(header)
 
     def replace_header(self, header: Header) -> None:
-        """Keep a new header on stable storage, with everything written before.
+        """Put a new header on stable storage, with everything written before.
 
         Raises:
             OSError: As the store's; the header is what it was.
@@ -411,7 +411,7 @@ class Overlay:
         return states
 
     def _forget_states(self) -> None:
-        """Hold no cluster in memory; the next flush puts that on stable storage."""
+        """Clear every state in memory; the next flush puts that on stable storage."""
         with self._changing:
             self.states = bytearray(self.header.clusters)
             self._dirty.update(range(-(-self.header.clusters // PER_SECTOR)))
@@ -472,7 +472,7 @@ def _end_of_run(states: bytearray, first: int, last: int, *, lost: bool) -> int:
 
 
 def format_overlay(store: Handler, header: Header) -> None:
-    """Make an open, writable store of the right size an overlay in which nothing is stored.
+    """Format an open, writable store of the right size as an empty overlay.
 
     Raises:
         HostError: The base has too long a name.

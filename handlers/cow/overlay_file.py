@@ -23,7 +23,7 @@ _SAMPLE = 4096
 
 
 def open_overlay(path: str, *, read_only: bool, frozen: bool = False, recover: bool | None = None) -> Overlay:
-    """Open and lock an overlay file; closing the overlay lets go of it.
+    """Open and lock an overlay file; closing the overlay unlocks it.
 
     Args:
         path: The file.
@@ -69,7 +69,7 @@ def share(overlay: Overlay) -> None:
 
 
 def freeze(overlay: Overlay) -> None:
-    """Be done with writing to an overlay, and let others read it, even if the flush fails.
+    """End writing to an overlay, and let others read it, even if the flush fails.
 
     Raises:
         OSError: The flush failed.

@@ -1,4 +1,4 @@
-"""Which note of a killed process belongs to an overlay file, and which one to another file.
+"""Notes of killed processes: finding the one that belongs to an overlay file.
 
 A copy of an overlay (cp, a snapshot of its volume) names the same session as the file that it
 was made of, so the name of a note is not enough. A note belongs to the file that it was made
@@ -21,7 +21,7 @@ _LONGEST = 3000
 
 
 class FileId(msgspec.Struct, frozen=True):
-    """Where a file is, while the machine runs.
+    """Identity of a file while the machine runs.
 
     Attributes:
         path: Without symbolic links, its bytes quoted as in a URL; empty if that is too long.
@@ -34,7 +34,7 @@ class FileId(msgspec.Struct, frozen=True):
     inode: int
 
     def is_same_file(self, other: "FileId") -> bool:
-        """Tell whether two places are one file, by whatever path."""
+        """Return whether two identities are one file, by whatever path."""
         return (self.device, self.inode) == (other.device, other.inode)
 
     def encode(self) -> bytes:
@@ -48,7 +48,7 @@ class FileId(msgspec.Struct, frozen=True):
 
 
 def place_of(path: str, status: os.stat_result) -> FileId:
-    """Return the place of an open file."""
+    """Return the identity of an open file."""
     quoted = quote(os.fsencode(os.path.realpath(path)))
     return FileId(quoted if len(quoted) < _LONGEST else "", status.st_dev, status.st_ino)
 
@@ -87,7 +87,7 @@ def note_of(session: str, place: FileId, *, recover: bool | None = None) -> Reca
 
 
 def _is_there(place: FileId) -> bool:
-    """Tell whether a place still has the file that it had."""
+    """Return whether the file of a note is still at its path."""
     try:
         found = os.stat(unquote_to_bytes(place.path))  # noqa: PTH116  # a Path takes no bytes
     except OSError:

@@ -1,4 +1,4 @@
-"""The cryptography that LUKS1 and LUKS2 share: sectors, key derivation, and spread-out keys.
+"""The cryptography that LUKS1 and LUKS2 share: sectors, key derivation, anti-forensic split of keys.
 
 Sectors are AES-XTS with the number of their first 512 bytes as tweak (dm-crypt's
 ``aes-xts-plain64``). A key is *spread* over thousands of stripes before it is stored, so
@@ -129,7 +129,7 @@ Kdf = Pbkdf2 | Argon2 | Argon2i
 
 @dataclass(frozen=True, slots=True)
 class SealedKey:
-    """A key as a slot keeps it.
+    """An encrypted key, as a slot stores it.
 
     Attributes:
         kdf: Key derivation function of the passphrase.
@@ -143,7 +143,7 @@ class SealedKey:
 
 
 def derive(kdf: Kdf, passphrase: bytes, length: int) -> bytes:
-    """Return `length` bytes that follow from a passphrase, slowly.
+    """Return `length` bytes derived from a passphrase.
 
     Raises:
         HostError: The package or the hash is missing, or this machine has too little memory.

@@ -50,7 +50,7 @@ class EncryptHandler(Transform):
         self._header: luks.Header
 
     def check(self) -> None:
-        """Look whether the secret is there, and the header if it is apart."""
+        """Check that the secret is there, and a detached header."""
         self.options.check_secret()
         path = self.options.header
         if path and file_path.look(path, read_only=True) is None:
@@ -58,7 +58,7 @@ class EncryptHandler(Transform):
                 raise UsageError(f"{path}: no such header", cure='"create": true makes one')
             if not self.may_make:
                 raise file_path.lost(path)
-            file_path.demand_room(path)
+            file_path.check_room(path)
 
     def open(self) -> None:
         """Find the container, or make it, and unlock it.
@@ -114,13 +114,13 @@ class EncryptHandler(Transform):
         return f"encrypt:{self._header.uuid}"
 
     def read(self, offset: int, views: Views) -> None:
-        """Read whole sectors, decrypt them, and give what was asked for."""
+        """Read whole sectors, decrypt them, and return the bytes of the range."""
         buffer = Buffer(views)
         start, end = self._whole(offset, buffer.length)
         buffer.scatter(self._load(start, end)[offset - start : offset - start + buffer.length])
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
-        """Encrypt whole sectors and write them; read the rest of those that are not whole."""
+        """Encrypt whole sectors and write them; partial sectors are read first."""
         data = Buffer(views).gather()
         start, end = self._whole(offset, len(data))
         if (start, end) == (offset, offset + len(data)):
@@ -133,7 +133,7 @@ class EncryptHandler(Transform):
             self._store(start, around, fua=fua)
 
     def flush(self) -> None:
-        """Pass down: nothing is kept here."""
+        """Pass down: this layer has no cache."""
         self.next.flush()
 
     def unmap(self, offset: int, length: int) -> None:
@@ -162,7 +162,7 @@ class EncryptHandler(Transform):
             super().write_zeroes(offset, length, may_unmap=may_unmap, fua=fua)
 
     def resize(self, size: int) -> None:
-        """Resize the layer below; what is new reads as noise unless unmapped sectors read as zeroes."""
+        """Resize the layer below; new sectors read as noise unless unmapped sectors read as zeroes."""
         if self._header.size is not None:
             raise OSError(errno.EOPNOTSUPP, "the container has a fixed size")
         shape = self._shape(size)

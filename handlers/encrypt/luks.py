@@ -1,4 +1,4 @@
-"""LUKS: which kind of container a disk holds, and making a new one."""
+"""LUKS: finding the container on a disk, and creating a new one."""
 
 import os
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def find(disk: Handler) -> Header | None:
 
 
 def check_data(header: Header, disk: Handler, data: Handler) -> None:
-    """Look whether the data of a container can be where its header says.
+    """Check that the data of a container can be where its header says.
 
     Args:
         header: Of the container.
@@ -116,7 +116,7 @@ def format_container(
     sector_size: int = 4096,
     detached: bool = False,
 ) -> Header:
-    """Make a new container on a disk; what was on it cannot be had back.
+    """Create a container on a disk; earlier data on it are lost.
 
     Args:
         disk: Open and writable.

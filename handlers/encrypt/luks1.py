@@ -92,7 +92,7 @@ class Luks1:
 
     @property
     def stripes(self) -> tuple[int, int]:
-        """First byte and end of where keys are kept."""
+        """First byte and end of the key area."""
         return min(slot.place for slot in self.slots) * _SECTOR, self.end
 
     @property

@@ -97,7 +97,7 @@ class Luks2:
 
     @property
     def stripes(self) -> tuple[int, int]:
-        """First byte and end of where keys are kept."""
+        """First byte and end of the key area."""
         start = 2 * self.header_size
         return start, start + int(self.json["config"]["keyslots_size"])
 

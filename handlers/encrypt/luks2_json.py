@@ -1,4 +1,4 @@
-"""The JSON of a LUKS2 header: what it says of keys and of the payload, and what of it is known here.
+"""The JSON of a LUKS2 header: its keys and its payload, as far as they are supported here.
 
 After the LUKS2 On-Disk Format Specification 1.1. Knows the words of the JSON; the binary
 header around it, and what is done with a key, are `luks2`'s business.
@@ -63,7 +63,7 @@ class _Config(Struct):
 
 
 class _Metadata(Struct):
-    """As much of the JSON as is relied upon, whatever kind of container it is."""
+    """The parts of the JSON that this module relies on."""
 
     keyslots: dict[_Number, _Slot]
     segments: dict[_Number, _Segment]
@@ -222,7 +222,7 @@ def data_slots(json: Json) -> list[int]:
 
 
 def is_known_slot(slot: Json) -> bool:
-    """Tell whether a key slot can be opened here."""
+    """Return whether a key slot can be opened here."""
     try:
         known = msgspec.convert(slot, _KnownSlot)
     except msgspec.ValidationError:

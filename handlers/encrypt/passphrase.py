@@ -1,4 +1,4 @@
-"""Passphrases: where a secret comes from, which is never an option or a command line.
+"""Passphrases: the sources of a secret, which is never an option or on a command line.
 
 Those are seen by everybody who can list processes or read a document. A secret is in a
 file, or in a credential that systemd hands to the service.
@@ -22,7 +22,7 @@ _MEMORY_DEVICES = 1
 
 
 class PassphraseOptions(Handler.Options, kw_only=True):
-    """The three ways to a secret, one of which has to be chosen."""
+    """The three sources of a secret, one of which has to be chosen."""
 
     passphrase_file: Annotated[
         SecretPath, Meta(description="File with the passphrase; a newline at its end does not belong to it.")
@@ -35,14 +35,14 @@ class PassphraseOptions(Handler.Options, kw_only=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        """Demand exactly one."""
+        """Require exactly one source."""
         if sum(map(bool, (self.passphrase_file, self.key_file, self.credential))) != 1:
             raise ValueError('say one of "passphrase_file", "key_file" and "credential"')
         if "/" in self.credential:
             raise ValueError("a credential has a name and no path")
 
     def check_secret(self) -> None:
-        """Look whether the secret is there; what gives it once only (a pipe) is not read.
+        """Check that the secret is there; a source that can be read once only (a pipe) is not read.
 
         Raises:
             UsageError: There is no such file, or nothing in it.
@@ -73,7 +73,7 @@ class PassphraseOptions(Handler.Options, kw_only=True):
         return found
 
     def is_readable_again(self) -> bool:
-        """Tell whether the secret can be read more than once: not from a pipe or a terminal."""
+        """Return whether the secret can be read more than once: not from a pipe or a terminal."""
         try:
             status = self._path().stat()
         except OSError:
@@ -121,5 +121,5 @@ class Secret:
         return found
 
     def forget(self) -> None:
-        """Keep it no longer."""
+        """Forget the secret."""
         self._kept = None

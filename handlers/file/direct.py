@@ -1,4 +1,4 @@
-"""Direct reads and writes of a file: past the page cache, in whole sectors of the storage.
+"""Direct I/O on a file: past the page cache, in whole sectors of the storage.
 
 ``O_DIRECT`` (open(2)) takes memory, offsets and lengths that are aligned; requests are not.
 So everything goes through a buffer of its own, and a write that does not fill its sectors
@@ -95,7 +95,7 @@ class DirectFile:
             raise MediumError(start + done, f"{self._path} ends at byte {start + done}")
 
     def _turns(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Cut a range into aligned parts for which there is room."""
+        """Cut a range into aligned parts that fit into the buffer."""
         start = start // self._alignment * self._alignment
         end = -(-end // self._alignment) * self._alignment
         for at in range(start, end, _ROOM):
@@ -103,7 +103,7 @@ class DirectFile:
 
     @contextmanager
     def _room(self) -> Iterator[memoryview]:
-        """Lend an aligned buffer."""
+        """Return a context with an aligned buffer."""
         try:
             room = self._rooms.get_nowait()
         except Empty:

@@ -1,4 +1,4 @@
-"""Extents of a sparse file: what lseek(2) tells of holes and data."""
+"""Extents of a sparse file: its holes and data, by lseek(2)."""
 
 import errno
 import os

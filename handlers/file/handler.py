@@ -63,13 +63,13 @@ class FileHandler(Handler):
         self._direct: DirectFile | None = None
 
     def check(self) -> None:
-        """Look whether there is a file that can be a disk, or room to make it."""
+        """Check that there is a file that can be a disk, or room to make one."""
         medium = self.options.medium(make=self.may_make)
         self.options.shape(medium)
         self.options.alignment(medium)
 
     def open(self) -> None:
-        """Make the file if asked to, lock it, and find out what it can do."""
+        """Create the file if asked to, lock it, and probe its capabilities."""
         path, read_only = self.options.path, self.options.read_only
         # A link to a file that is missing counts as missing.
         made = not os.path.exists(path) and self.options.make(make=self.may_make)  # noqa: PTH110
@@ -117,11 +117,11 @@ class FileHandler(Handler):
 
     @property
     def identity(self) -> str:
-        """The path of a file without symbolic links; of a device what `block_identity` finds."""
+        """The path of a file without symbolic links; of a device its `block_identity`."""
         return self._identity
 
     def is_known_as(self, identity: str) -> bool:
-        """Know a device by its path as well, which earlier versions have recorded."""
+        """Return whether an identity names this medium; earlier versions recorded the path of a device."""
         return super().is_known_as(identity) or (self._is_device and identity == self._path_identity())
 
     @property
@@ -137,7 +137,7 @@ class FileHandler(Handler):
         return self._inline
 
     def read(self, offset: int, views: Views) -> None:
-        """Read from the page cache, or into it first; past it if that was asked for."""
+        """Read through the page cache, or past it with `direct`."""
         if self._direct is not None:
             self._direct.read(offset, views)
             return
@@ -150,7 +150,7 @@ class FileHandler(Handler):
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write into the page cache, and with `fua` through it (pwritev(2), ``RWF_DSYNC``)."""
-        self._demand_whole(offset, sum(map(len, views)))
+        self._check_whole(offset, sum(map(len, views)))
         flags = os.RWF_DSYNC if fua else 0
         if self._direct is not None:
             write: Callable[[], object] = partial(self._direct.write, offset, views, flags=flags)
@@ -168,7 +168,7 @@ class FileHandler(Handler):
 
     def unmap(self, offset: int, length: int) -> None:
         """Punch a hole, or discard on a device."""
-        self._demand_whole(offset, length)
+        self._check_whole(offset, length)
         with self._beside_direct_writes():
             if not self._is_device:
                 linux.punch_hole(self._fd, offset, length)
@@ -179,8 +179,8 @@ class FileHandler(Handler):
                 linux.discard(self._fd, start, end - start)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
-        """Let the file system or the device do it, if it can, and write zeroes if not."""
-        self._demand_whole(offset, length)
+        """Write zeroes by fallocate(2) or BLKZEROOUT where possible, else with writes."""
+        self._check_whole(offset, length)
         ways = (linux.punch_hole, linux.zero_range) if may_unmap else (linux.zero_range,)
         with self._beside_direct_writes():
             done = any(self._can(way, offset, length) for way in ways)
@@ -193,7 +193,7 @@ class FileHandler(Handler):
         """Look for holes (lseek(2), ``SEEK_HOLE``); a device shows none."""
         if not self._capabilities.extents:
             return super().extents(offset, length)
-        self._demand_whole(offset, length)
+        self._check_whole(offset, length)
         return holes_and_data(self._fd, offset, offset + length)
 
     def space(self) -> Space | None:
@@ -211,14 +211,14 @@ class FileHandler(Handler):
                 raise OSError(errno.EOPNOTSUPP, f"{self.options.path} has another size")
         else:
             self.options.alignment(file_path.Medium(size))
-            self._demand_whole(0, self._geometry.size)
+            self._check_whole(0, self._geometry.size)
             self._expected.size = min(size, self._geometry.size)
             self._set_size(size)
             self._expected.size = size
         self._geometry = shape
 
     def _set_size(self, size: int) -> None:
-        """Give the file a size that a crash does not take back, since others record it then."""
+        """Set the size of the file on stable storage, since others record it then."""
         with ExitStack() as failing, self._beside_direct_writes():
             if size > self._geometry.size:
                 failing.callback(os.ftruncate, self._fd, self._geometry.size)
@@ -227,7 +227,7 @@ class FileHandler(Handler):
             failing.pop_all()
 
     def share(self, *, shared: bool) -> None:
-        """Let others read the file as well, or keep them away again; for a file that is written at times.
+        """Lock the file shared or exclusively; for a file that is written at times.
 
         Raises:
             InUseError: Somebody reads it.
@@ -241,7 +241,7 @@ class FileHandler(Handler):
         return self._path_identity() if lasting is None else f"block:{lasting}"
 
     def _warn_of_name(self) -> None:
-        """Tell of a device whose name may be another one's after a restart."""
+        """Warn of a device whose name may belong to another device after a restart."""
         path = self.options.path
         better = lasting_path(path, os.fstat(self._fd).st_rdev) if self._is_device else None
         if better is not None:
@@ -251,7 +251,7 @@ class FileHandler(Handler):
         return "file:" + file_path.in_utf8(os.path.realpath(self.options.path))
 
     def _is_padding(self, start: int, end: int) -> bool:
-        """Tell whether a range lies in the part of the last block that the file does not have."""
+        """Return whether a range lies in the part of the last block that the file does not have."""
         return start >= self._geometry.size - self._padding and end <= self._geometry.size
 
     def status(self) -> os.stat_result:
@@ -259,7 +259,7 @@ class FileHandler(Handler):
         return os.fstat(self._fd)
 
     def _ask(self, medium: file_path.Medium) -> Capabilities:
-        """Ask file system or device what it can do."""
+        """Probe the capabilities of the file system or device."""
         read_only = self.options.read_only
         can_unmap = medium.unmap_granularity > 0 if medium.is_device else read_only or self._can_punch(medium)
         return Capabilities(
@@ -273,7 +273,7 @@ class FileHandler(Handler):
         )
 
     def _can_punch(self, medium: file_path.Medium) -> bool:
-        """Try to punch a hole where there is nothing, which changes nothing.
+        """Return whether holes can be punched, by punching one behind the end of the file.
 
         That is behind the end; in a file of the largest size that its file system has, it is a hole.
         """
@@ -286,13 +286,13 @@ class FileHandler(Handler):
         return hole < medium.size and self._can(linux.punch_hole, hole, 1)
 
     def _ask_inline(self) -> InlineVerbs:
-        """Find out which verbs never block; past the page cache, all of them do."""
+        """Return the inline verbs; none with direct I/O."""
         if self.options.direct:
             return InlineVerbs()
         return inline_verbs(self._fd, self._expected, read_only=self.options.read_only)
 
     def _can(self, way: Callable[[int, int, int], None], offset: int, length: int) -> bool:
-        """Try a system call on a range; return whether there is such a thing here."""
+        """Try a system call on a range; return whether it is supported here."""
         try:
             way(self._fd, offset, length)
         except OSError as error:
@@ -305,7 +305,7 @@ class FileHandler(Handler):
         """Return a context for a change of the file that does not go through `DirectFile.write`."""
         return nullcontext() if self._direct is None else self._direct.beside_writes()
 
-    def _demand_whole(self, offset: int, length: int) -> None:
+    def _check_whole(self, offset: int, length: int) -> None:
         """Refuse to touch bytes behind the end of a file that was truncated under us.
 
         Writing there would make the file longer again, and what was lost would read as

@@ -77,7 +77,7 @@ def read_flags(fd: int) -> int | None:
 
 
 def bounded_writer(fd: int, expected: Expected) -> Mover:
-    """Return a pwritev that stops being tried while writes are slow.
+    """Return a pwritev that refuses for a while after a slow write.
 
     It also leaves a file alone that has become shorter than `expected`: writing behind
     its end would bring the lost bytes back as zeroes. lseek(2) is the cheapest way to ask, and
@@ -129,7 +129,7 @@ def _timed_writer(fd: int, expected: Expected) -> Mover:
 
 
 class _Watch:
-    """Find out whether the inline writes of a file block.
+    """Measures whether inline writes of a file block.
 
     Attributes:
         blocked: They do: no more of them in this batch.
@@ -158,13 +158,13 @@ class _Watch:
         self.go_on()
 
     def go_on(self) -> None:
-        """Take the time of the writes that follow from the last reading of the clock on."""
+        """Measure the next writes from the last reading of the clock on."""
         self._began = now = self._now
         self.left = STRIDE
         self._slept = times_slept() if now < self._wary else None
 
     def judge(self) -> None:
-        """Draw conclusions from the time that the writes since `begin` or `go_on` have taken."""
+        """Judge the time that the writes since `begin` or `go_on` have taken."""
         began = self._began
         self._now = now = self._clock()
         if (spent := now - began) <= SLOW or began <= self._calm:
@@ -178,5 +178,5 @@ class _Watch:
 
 
 def times_slept() -> int:
-    """Return how often this thread has given up its processor by itself."""
+    """Return the number of voluntary context switches of this thread."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

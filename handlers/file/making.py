@@ -1,4 +1,4 @@
-"""Making a file that is to be a disk: empty, as a copy of another one, or larger than it was.
+"""Creating a file that is to be a disk: empty or as a copy of another one; enlarging a file.
 
 What is made survives a crash, wholly or not at all. Which file is wanted, and when, is not
 this module's business.
@@ -65,7 +65,7 @@ def copy(template: str, path: str) -> None:
 
 
 def enlarge(fd: int, path: str, size: int) -> None:
-    """Give an open file a larger size, which survives a crash; the new bytes are a hole.
+    """Enlarge an open file so that the new size survives a crash; the new bytes are a hole.
 
     Raises:
         HostError: The file system cannot hold it; nothing has changed.

@@ -96,7 +96,7 @@ class FileOptions(Handler.Options, kw_only=True):
                 medium = file_path.Medium(self.size)
             else:
                 raise file_path.missing(self.path)
-            file_path.demand_room(os.path.realpath(self.path))
+            file_path.check_room(os.path.realpath(self.path))
         self.check_format(medium)
         return self.enlarged(medium, make=make)
 

@@ -50,7 +50,7 @@ class Medium:
     def geometry(
         self, path: str, block_size: int | None, physical_block_size: int | None, *, padded: bool = False
     ) -> Geometry:
-        """Return the shape of the disk, with the block sizes that a person may have asked for.
+        """Return the geometry of the disk, with the block sizes of the options, if any.
 
         Args:
             path: For messages.
@@ -86,7 +86,7 @@ def measure(fd: int, path: str) -> Medium:
         UsageError: It is neither a regular file nor a block device.
     """
     status = os.fstat(fd)
-    demand_kind(status.st_mode, path)
+    check_kind(status.st_mode, path)
     if stat.S_ISREG(status.st_mode):
         found = image_format(fd, status.st_size)
         return Medium(status.st_size, unmap_granularity=status.st_blksize, image_format=found)
@@ -104,7 +104,7 @@ def measure(fd: int, path: str) -> Medium:
     )
 
 
-def demand_kind(mode: int, path: str) -> None:
+def check_kind(mode: int, path: str) -> None:
     """Refuse anything but a regular file or a block device, by its ``st_mode``."""
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a directory", cure="name a file or a block device")
@@ -113,14 +113,14 @@ def demand_kind(mode: int, path: str) -> None:
 
 
 def look(path: str, *, read_only: bool) -> Medium | None:
-    """Examine the file or device at `path`, without holding on to it; None if there is none.
+    """Examine the file or device at `path`, without keeping it open; None if there is none.
 
     Raises:
         UsageError: It can be no disk, or may not be opened that way.
     """
     try:
         # The type comes first: merely opening a tape or a pipe can do something.
-        demand_kind(Path(path).stat().st_mode, path)
+        check_kind(Path(path).stat().st_mode, path)
         if not read_only and not os.access(path, os.W_OK):
             raise _not_writable(path)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -149,7 +149,7 @@ def claim(path: str, *, read_only: bool, shared: bool) -> int:
     flags = os.O_RDONLY if read_only else os.O_RDWR
     try:
         mode = Path(path).stat().st_mode
-        demand_kind(mode, path)
+        check_kind(mode, path)
         if stat.S_ISBLK(mode) and not read_only:
             flags |= os.O_EXCL
         fd = os.open(path, flags | os.O_CLOEXEC)
@@ -191,7 +191,7 @@ def in_utf8(path: str) -> str:
         return raw.hex()
 
 
-def demand_room(path: str) -> None:
+def check_room(path: str) -> None:
     """Refuse a name for which no file can be made.
 
     Raises:
@@ -218,7 +218,7 @@ def lost(path: str, what: str = "file") -> UsageError:
 
 
 def explain(path: str, error: OSError) -> VscsihbaError:
-    """Turn a refusal of the system into one line about `path`."""
+    """Turn an error of a system call into one line about `path`."""
     match error.errno:
         case errno.ENOENT:
             return missing(path)

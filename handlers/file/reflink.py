@@ -1,4 +1,4 @@
-"""Copies that share storage: FICLONE where the file system can, else copy_file_range(2), else by hand.
+"""Copies that share storage: by FICLONE, else copy_file_range(2), else by reads and writes.
 
 A clone takes no time and no room, and each side keeps its own bytes from then on. XFS
 (made with reflink=1, its default), btrfs, bcachefs, OCFS2 and overlays on them can. This
@@ -30,7 +30,7 @@ _BY_HAND = 1 << 20
 
 
 def clone(source: int, target: int) -> bool:
-    """Let `target` have all of the bytes of `source`, and share their storage (FICLONE).
+    """Make `target` a copy of `source` that shares its storage (FICLONE).
 
     Args:
         source: Descriptor, open for reading.
@@ -46,7 +46,7 @@ def clone(source: int, target: int) -> bool:
 
 
 def clone_range(source: int, source_offset: int, length: int, target: int, target_offset: int) -> bool:
-    """Let `target` share a range of `source` (FICLONERANGE); the ends must lie on blocks of the file system.
+    """Make `target` share a range of `source` (FICLONERANGE); its ends must lie on blocks of the file system.
 
     Returns:
         Whether that was possible here; if not, nothing has changed.
@@ -160,7 +160,7 @@ def _done(target: int, request: int, argument: int | bytes) -> bool:
 
 
 def _in_kernel(source: int, source_offset: int, count: int, target: int, target_offset: int) -> int | None:
-    """Have the kernel copy; return how many bytes it did, None if it cannot."""
+    """Copy by copy_file_range(2); return the bytes copied, None if it is not supported."""
     try:
         return os.copy_file_range(source, target, count, source_offset, target_offset)
     except OSError as error:
@@ -170,7 +170,7 @@ def _in_kernel(source: int, source_offset: int, count: int, target: int, target_
 
 
 def _by_hand(source: int, source_offset: int, count: int, target: int, target_offset: int) -> int:
-    """Read and write a part; return how many bytes that were."""
+    """Copy a part by read and write; return the bytes copied."""
     data = os.pread(source, min(count, _BY_HAND), source_offset)
     store(lambda views, at: os.pwritev(target, views, at), target_offset, [memoryview(data)])
     return len(data)

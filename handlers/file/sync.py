@@ -1,4 +1,4 @@
-"""Syncing a file: a promise about stable storage that is never given again once it was broken."""
+"""Syncing a file: after a sync has failed, no later one succeeds."""
 
 import errno
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Assembly: deciding from the copies of a mirror's metadata which legs have all the data.
+"""Assembly: the decision which legs have all the data, from the copies of a mirror's metadata.
 
 The copy with the highest event count is believed where more than half of its votes can be seen, so that
 no later change can be hidden in the copies that are missing. Two copies of which each says that the
@@ -138,7 +138,7 @@ def judge(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
 
 
 def copies_of(legs: Sequence[Candidate]) -> dict[int, str]:
-    """Return those legs, by their place, that are copies of other legs, with the reason to refuse them."""
+    """Return the legs that are copies of other legs, by their number, with the reason to refuse them."""
     best: dict[tuple[str, str], int] = {}
     refused: dict[int, str] = {}
     for number, leg in enumerate(legs):
@@ -156,7 +156,7 @@ def copies_of(legs: Sequence[Candidate]) -> dict[int, str]:
 
 
 def token(mark: Metadata) -> str:
-    """Return the words with which a person decides for a leg as it is now."""
+    """Return the value of `decide` that chooses a leg as it is now."""
     return f"{mark.leg}@{mark.event}"
 
 
@@ -194,12 +194,12 @@ def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
 
 
 def _is_superseded(copy: Metadata, copies: Sequence[Metadata]) -> bool:
-    """Tell whether a leg that is in by a copy has moved on from it, by its own mark."""
+    """Return whether a leg that is in by a copy has moved on from it, by its own mark."""
     return any(other.leg in copy.members and other.event > copy.event for other in copies)
 
 
 def _contradict(one: Metadata, other: Metadata) -> bool:
-    """Tell whether two copies have gone different ways: no leg is in by both, or one event means two things.
+    """Return whether two copies contradict each other: no leg is in by both, or one event differs.
 
     A leg that is in by both cannot: its own mark has only ever moved on.
     """
@@ -209,7 +209,7 @@ def _contradict(one: Metadata, other: Metadata) -> bool:
 
 
 def _is_seen(newest: Metadata, copies: Sequence[Metadata]) -> bool:
-    """Tell whether copies that are as new as `newest` knows them to be have more than half of its votes."""
+    """Return whether copies that are as new as `newest` knows them to be have more than half of its votes."""
     seen = {
         copy.leg
         for copy in copies
@@ -220,7 +220,7 @@ def _is_seen(newest: Metadata, copies: Sequence[Metadata]) -> bool:
 
 
 def _has_followed(mark: Metadata, entry: LegEntry, metadata: Metadata) -> bool:
-    """Tell whether a mark is one that the mirror may have written to the leg last.
+    """Return whether a mark is one that the mirror may have written to the leg last.
 
     Else it is on an older copy of the medium, or the leg was used without the others.
     """

@@ -108,7 +108,7 @@ class MirrorHandler(Fan):
         self._overlapping = RangeLock()
 
     def check(self) -> None:
-        """Look whether the state file is there; for one to be made, whether every leg can open."""
+        """Check that the state file is there; if it is to be created, that every leg can be opened."""
         path = self.options.path
         if file_path.look(path, read_only=False) is None:
             if not self.options.create:
@@ -122,12 +122,12 @@ class MirrorHandler(Fan):
                     cure="mount its file system or bring it back; "
                     "to have it made from the marks of the legs, remove the LUN and add it again",
                 )
-            file_path.demand_room(path)
+            file_path.check_room(path)
             for leg in self._mirrored:
                 leg.check()
 
     def open(self) -> None:
-        """Open the legs that can be opened, and begin to make equal what may differ.
+        """Open the legs that can be opened, and start the resync of regions that may differ.
 
         Raises:
             UsageError: Two legs are the same, or those of a new mirror do not fit.
@@ -149,7 +149,7 @@ class MirrorHandler(Fan):
             raise
 
     def close(self) -> None:
-        """Flush every leg, and note that nothing may differ if that is so."""
+        """Flush every leg, and clear the dirty region log if all legs are equal."""
         self._sync.stop()
         try:
             self._members.everywhere(lambda disk: disk.flush())
@@ -170,7 +170,7 @@ class MirrorHandler(Fan):
 
     @property
     def geometry(self) -> Geometry:
-        """The size that was noted, in blocks that suit every leg that was open at first."""
+        """The recorded size, in blocks that suit every leg that was open at first."""
         return self._geometry
 
     @property
@@ -189,7 +189,7 @@ class MirrorHandler(Fan):
 
     @property
     def identity(self) -> str:
-        """The mirror's own name, whichever its legs are."""
+        """The UUID of the mirror."""
         return f"mirror:{self._members.metadata.uuid}"
 
     @property
@@ -206,7 +206,7 @@ class MirrorHandler(Fan):
 
     @property
     def progress(self) -> Progress | None:
-        """How far the legs are made equal; None when there is nothing to do."""
+        """Progress of the resync; None when there is none."""
         return self._sync.progress
 
     def status(self) -> list[LegStatus]:
@@ -214,7 +214,7 @@ class MirrorHandler(Fan):
         return [leg.status for leg in self._members.legs]
 
     def add_leg(self, leg: Leg, *, overwrite: bool = False) -> int:
-        """Let another leg take part, all of which is written; return its number.
+        """Add a leg, all of which is then written; return its number.
 
         Args:
             leg: The leg.
@@ -238,7 +238,7 @@ class MirrorHandler(Fan):
         return new.number
 
     def remove_leg(self, number: int) -> None:
-        """Let a leg take part no more, and remove its mark if it is there.
+        """Remove a leg, and its mark if it can be reached.
 
         Raises:
             UsageError: There is none of that number, or no other one has all the data.
@@ -255,7 +255,7 @@ class MirrorHandler(Fan):
             self.legs = self.legs[:place] + self.legs[place + 1 :]
 
     def overwrite(self, number: int) -> None:
-        """Let all of a leg that is gone be written, whatever is on it.
+        """Allow a leg that is gone to be overwritten as a whole.
 
         Raises:
             UsageError: There is none of that number, or it is in use.
@@ -273,7 +273,7 @@ class MirrorHandler(Fan):
         return found
 
     def retry(self) -> None:
-        """Try the legs that are gone now."""
+        """Try at once to open the legs that are gone."""
         self._sync.ask()
 
     def actions(self) -> Mapping[str, Action[Any]]:
@@ -319,7 +319,7 @@ class MirrorHandler(Fan):
         self._members.forget(idle)
 
     def unmap(self, offset: int, length: int) -> None:
-        """Make it zeroes on every leg, and holes where there can be."""
+        """Make the range zeroes on every leg, and holes where legs support them."""
         self.write_zeroes(offset, length, may_unmap=True)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
@@ -337,10 +337,10 @@ class MirrorHandler(Fan):
         )
 
     def resize(self, size: int) -> None:
-        """Resize every leg; what is new is made equal."""
+        """Resize every leg; new regions are made equal."""
         shape = self._shape(size)
         members, before = self._members, self._geometry.size
-        members.demand_answers()
+        members.check_answers()
         with members.fitting, members.passing(*self._regions(0, max(size, before))):
             if size > before:
                 self._enlarge(before, size)
@@ -360,8 +360,8 @@ class MirrorHandler(Fan):
         self._sync.ask()
 
     def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
-        """Change a range of every leg; if that fails in any way, they may differ there."""
-        self._members.demand_answers()
+        """Change a range of every leg; if that fails, its regions stay dirty."""
+        self._members.check_answers()
         first, last = self._regions(offset, length)
         done = False
         # What overlaps reaches all legs in one order, and a leg that joins finds the regions dirty.

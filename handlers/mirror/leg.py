@@ -101,7 +101,7 @@ class MirrorLeg:
         self._given_up: list[Future[Any]] = []
 
     def __str__(self) -> str:
-        """Name the leg as people know it."""
+        """Return the number and the document of the leg, for messages."""
         return f"leg {self.number} ({self.identity})" if self.identity else f"leg {self.number}"
 
     @property
@@ -129,11 +129,11 @@ class MirrorLeg:
         )
 
     def check(self) -> None:
-        """Look whether it can open; see `Handler.check`."""
+        """Check whether the leg can be opened; see `Handler.check`."""
         self._stack.check()
 
     def open(self, timeout: float | None) -> Handler | None:
-        """Try to open the leg; return it, or None and remember why not.
+        """Try to open the leg; return it, or None and keep the reason in `error`.
 
         What it is good for then is for others to say. A leg that opens too late is closed as soon as it has.
         """
@@ -166,7 +166,7 @@ class MirrorLeg:
         return None
 
     def _look(self) -> Handler:
-        """Ask the stack what it is, on a thread of the leg's."""
+        """Read identity and mark of the open stack, on a thread of the leg."""
         disk = self._disk
         self.identity, self.error = disk.identity, ""
         self.geometry, self.capabilities = disk.geometry, disk.capabilities
@@ -202,21 +202,21 @@ class MirrorLeg:
         self.overwrite = False
 
     def begin_mark(self, metadata: Metadata) -> Future[None]:
-        """Let one of the leg's threads write its mark.
+        """Start writing the mark on a thread of the leg.
 
         Raises:
             OSError: It was dropped, or may still write an older mark.
         """
-        self.demand_answers()
+        self.check_answers()
         own = msgspec.structs.replace(metadata, leg=self.uuid)
         return self.submit(lambda disk: write_mark(disk, own))
 
     def give_up(self, future: Future[Any]) -> None:
-        """Note that nobody waits any more for a change of the leg, which may still be made."""
+        """Note a change of the leg that is not waited for any more, and may still happen."""
         self._given_up = [each for each in (*self._given_up, future) if not each.is_done]
 
-    def demand_answers(self) -> None:
-        """Refuse to change anything while an earlier change may still be made.
+    def check_answers(self) -> None:
+        """Refuse a change while an earlier one may still happen.
 
         Else that could land after what is newer.
 
@@ -227,7 +227,7 @@ class MirrorLeg:
             raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
 
     def submit(self, verb: Callable[[Handler], T]) -> Future[T]:
-        """Let one of the leg's threads do something with it.
+        """Run a call on a thread of the leg.
 
         Raises:
             OSError: It was dropped.
@@ -249,7 +249,7 @@ class MirrorLeg:
             self._inline_use.release()
 
     def drop(self, error: Exception | str) -> None:
-        """Use the leg no more, because of `error`, and close it when what it was asked has ended."""
+        """Use the leg no more, because of `error`, and close it when its requests have ended."""
         self.standing, self.error = Standing.GONE, str(error)
         if self._pool is not None:
             self._pool.close(self._at_end)
@@ -260,7 +260,7 @@ class MirrorLeg:
             self._pool.join(_PATIENCE)
 
     def close(self) -> None:
-        """Close the leg, once what it was asked has ended; one that hangs is left to the kernel.
+        """Close the leg, once its requests have ended; one that hangs is left to the kernel.
 
         Raises:
             OSError: As the stack's close.

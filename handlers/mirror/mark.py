@@ -51,7 +51,7 @@ def length_with_mark(size: int) -> int:
 
 
 def has_room(disk: Handler, size: int) -> bool:
-    """Tell whether a leg can carry a mark behind a disk of `size` bytes."""
+    """Return whether a leg can carry a mark behind a disk of `size` bytes."""
     return _at_end(disk) >= length_with_mark(size) - MARK
 
 
@@ -103,7 +103,7 @@ def write_mark(disk: Handler, metadata: Metadata) -> None:
 
 
 def erase_mark(disk: Handler) -> None:
-    """Remove the mark of a leg that takes part no more.
+    """Remove the mark of a leg that has left the mirror.
 
     Raises:
         OSError: It cannot be written.
@@ -113,7 +113,7 @@ def erase_mark(disk: Handler) -> None:
 
 
 def enlarge(disk: Handler, before: int, size: int) -> None:
-    """Make a leg large enough for a larger disk; what is new in that becomes zeroes.
+    """Make a leg large enough for a larger disk; the new bytes become zeroes.
 
     The mark is at the new end before the old one is overwritten.
 
@@ -150,7 +150,7 @@ def shrink(disk: Handler, size: int) -> None:
 
 
 def is_empty(disk: Handler, size: int) -> bool:
-    """Tell whether the first `size` bytes of a leg are zeroes.
+    """Return whether the first `size` bytes of a leg are zeroes.
 
     Up to 64 MiB of allocated bytes are all read. Of more, 16 MiB at either end are read, and 4 KiB
     at each of 1024 places in between.

@@ -1,4 +1,4 @@
-"""The legs of a mirror together: who is asked, who is believed, who is dropped.
+"""The legs of a mirror together: which of them get a request, count, or are dropped.
 
 A leg is dropped only while another one that has all the data did what it could not. When
 all of them fail, the request fails, and the legs stay: then it is not the legs. The drop is recorded by a
@@ -36,7 +36,7 @@ _GATES = 64
 
 
 class Members:
-    """The legs and what is known of them.
+    """The legs of a mirror, and their state.
 
     Args:
         legs: All of them, with their standing.
@@ -85,7 +85,7 @@ class Members:
         *,
         sure: MirrorLeg | None = None,
     ) -> None:
-        """Let legs do something, all at once; drop those that could not.
+        """Call a verb of several legs at once; drop those that fail.
 
         Args:
             verb: The operation.
@@ -119,8 +119,8 @@ class Members:
         if self.record.is_due:
             self.keep()
 
-    def demand_answers(self) -> None:
-        """Refuse to change anything while a leg that is in use may still do what it was given up for.
+    def check_answers(self) -> None:
+        """Refuse a change while a leg in use may still carry out one that was given up.
 
         Else that could land after what is newer.
 
@@ -129,10 +129,10 @@ class Members:
         """
         for leg in self.legs:
             if leg.standing is not Standing.GONE:
-                leg.demand_answers()
+                leg.check_answers()
 
     def from_one(self, legs: Iterable[MirrorLeg], verb: Callable[[Handler], T]) -> T:
-        """Let the first leg that can do something; drop those that could not.
+        """Call a verb of one leg after the other until one succeeds; drop those that fail.
 
         Raises:
             OSError: None of them could.
@@ -190,7 +190,7 @@ class Members:
                     raise next(iter(failures.values()))
                 for leg, error in dropped.items():
                     self._drop(leg, error)
-            self.record.demand_majority()
+            self.record.check_majority()
 
     def _drop(self, leg: MirrorLeg, error: Exception) -> None:
         if leg.standing is not Standing.GONE:
@@ -216,7 +216,7 @@ class Members:
             if failures:
                 self.judge(self.legs, failures)
                 raise next(iter(failures.values()))
-            self.record.demand_majority()
+            self.record.check_majority()
             for leg in ready:
                 leg.standing = Standing.WHOLE
                 log.info("mirror %s: %s has all the data", self.metadata.uuid, leg)
@@ -240,7 +240,7 @@ class Members:
 
     def _accept(self, leg: MirrorLeg) -> None:
         verdict = judge(leg.candidate(self.metadata, self.timeout), self.metadata, opening=False)
-        self.demand_place(verdict)
+        self.check_place(verdict)
         with self.fitting:
             self.fit(leg, verdict)
             self.enlist(leg, verdict)
@@ -250,7 +250,7 @@ class Members:
                 self.keep()
 
     def add(self, leg: MirrorLeg) -> bool:
-        """Let another leg take part; return whether it can."""
+        """Add a leg; return whether it can be used."""
         with self._lock:
             self.legs = [*self.legs, leg]
         if self.admit(leg):
@@ -260,7 +260,7 @@ class Members:
         return False
 
     def remove(self, leg: MirrorLeg) -> None:
-        """Let a leg take part no more, and remove its mark if it is there.
+        """Remove a leg, and its mark if it can be reached.
 
         Raises:
             OSError: That cannot be recorded; the leg takes part still.
@@ -284,11 +284,11 @@ class Members:
         leg.drop("it was removed")
 
     def shrink(self, size: int) -> None:
-        """Give legs back what the disk needs no more, as far as they can."""
+        """Shrink the legs to a smaller disk, as far as they can."""
         self.everywhere(lambda disk: shrink(disk, size))
 
-    def demand_place(self, verdict: Verdict) -> None:
-        """Refuse a leg that may not be used, or is here already.
+    def check_place(self, verdict: Verdict) -> None:
+        """Refuse a leg that may not be used, or is in the mirror already.
 
         Raises:
             UsageError: That is so.
@@ -312,7 +312,7 @@ class Members:
         leg.take(verdict)
 
     def fit(self, leg: MirrorLeg, verdict: Verdict) -> None:
-        """Make sure that a leg can take the place of the others, and has room for a mark.
+        """Check that a leg is large enough for the disk, and give it room for a mark.
 
         To be called with `fitting` held.
 

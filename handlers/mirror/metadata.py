@@ -104,7 +104,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         return next((leg for leg in self.legs if leg.uuid == uuid), None)
 
     def is_majority(self, legs: Container[str], *, state_file: bool) -> bool:
-        """Tell whether some legs, with or without the state file, have more than half of the votes."""
+        """Return whether some legs, with or without the state file, have more than half of the votes."""
         return 2 * (2 * sum(leg in legs for leg in self.voters) + state_file) > self.votes
 
 

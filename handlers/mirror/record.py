@@ -1,4 +1,4 @@
-"""The record of a mirror: writing new metadata to all copies, and counting who has it.
+"""The record of a mirror: writes new metadata to all copies, and counts the copies that have it.
 
 This module knows copies and votes, not why a leg is in or out.
 """
@@ -17,7 +17,7 @@ from vscsihba.handlers.shared.abandonable_pool import Future, attempt
 
 
 class Record:
-    """The metadata that counts, and the one that is to replace it.
+    """The metadata in force, and the one that is to replace it.
 
     Args:
         state: The open state file.
@@ -51,7 +51,7 @@ class Record:
     ) -> dict[MirrorLeg, OSError]:
         """Write new metadata to the state file, then to every leg that is used.
 
-        Where all these together cannot make it count, no leg is written. `demand_majority` has to follow.
+        Where all these together cannot make it count, no leg is written. `check_majority` has to follow.
 
         Args:
             legs: All of the mirror.
@@ -102,7 +102,7 @@ class Record:
                 self._written.add(leg.uuid)
         return failures
 
-    def demand_state(self) -> None:
+    def check_state(self) -> None:
         """Refuse to go on if the state file could not be written last; its log would not be believed later.
 
         Raises:
@@ -111,7 +111,7 @@ class Record:
         if self._state_error is not None:
             raise self._state_error
 
-    def demand_majority(self) -> None:
+    def check_majority(self) -> None:
         """Let the metadata that were written last count, if more than half of the present votes have them.
 
         More than half of the votes of each proposal that was written since have to have it as well: it may be
@@ -129,7 +129,7 @@ class Record:
         self.metadata, self.is_due, self._uncounted = self._proposal, False, []
 
     def _is_enough(self, legs: Collection[str]) -> bool:
-        """Tell whether some legs, and the state file if it was written, let what was written last count."""
+        """Return whether some legs, and the state file if it was written, let what was written last count."""
         electors = (self.metadata, *self._uncounted)
         has_state = self._state_error is None
         return all(each.is_majority(legs, state_file=has_state) for each in electors)

@@ -1,4 +1,4 @@
-"""Opening a mirror: finding its copies, letting them decide, and beginning a session.
+"""Opening a mirror: reads the copies of its metadata, decides by them, and begins a session.
 
 `mirror_assembly` decides; this module opens what there is, and makes a mirror where there is none yet.
 """
@@ -66,7 +66,7 @@ def open_members(legs: Sequence[MirrorLeg], options: StartOptions) -> Members:
         copy = None if state is None else state.metadata
         metadata, log_counts = choose(options.path, copy, candidates, options.decide)
         if state is None:
-            _demand_create(options)
+            _check_create(options)
             create_state(options.path, metadata)
             state = MirrorState(options.path)
         if not log_counts:
@@ -125,7 +125,7 @@ def _begin(legs: Sequence[MirrorLeg], found: _Found, members: Members, first: Mi
     # copy of a leg is noticed then.
     for _ in range(2):
         members.keep()
-        members.record.demand_state()
+        members.record.check_state()
     return members
 
 
@@ -140,7 +140,7 @@ def _place(leg: MirrorLeg, candidate: Candidate, members: Members, *, is_first: 
             if is_first
             else judge(candidate, metadata, opening=True)
         )
-        members.demand_place(verdict)
+        members.check_place(verdict)
         members.fit(leg, verdict)
         members.enlist(leg, verdict)
         if not verdict.whole:
@@ -150,14 +150,14 @@ def _place(leg: MirrorLeg, candidate: Candidate, members: Members, *, is_first: 
         leg.drop(error)
 
 
-def _demand_create(options: StartOptions) -> None:
+def _check_create(options: StartOptions) -> None:
     if not options.create:
         raise UsageError(f"{options.path}: no such mirror", cure='make it with "create": true')
 
 
 def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], options: StartOptions) -> Metadata:
     """Return the metadata of a new mirror: the first leg has all the data, the others have none of it."""
-    _demand_create(options)
+    _check_create(options)
     for leg in legs:
         if leg not in found:
             raise HostError(f"{leg} of the new mirror cannot be opened: {leg.error}")

@@ -152,7 +152,7 @@ class MirrorState:
                 self._recent[first:last] = b"\1" * len(under_way)
 
     def mark_all(self) -> None:
-        """Let every region be dirty, on stable storage.
+        """Mark every region dirty, on stable storage.
 
         Raises:
             OSError: That cannot be noted.
@@ -200,7 +200,7 @@ class MirrorState:
                     self._save(number * PER_SECTOR, number * PER_SECTOR + 1, self._dirty)
 
     def clear(self) -> None:
-        """Forget every region: all legs are equal and flushed, and will not be written to any more.
+        """Clear the log: all legs are equal and flushed, and are not written any more.
 
         As with `forget`, this is not synced; `save` does that.
 
@@ -248,7 +248,7 @@ class MirrorState:
             return True
 
     def _is_idle(self, region: int, *, since: int = 2) -> bool:
-        """Tell whether a region is not being written, and was not for 1 or 2 periods."""
+        """Return whether a region is not being written, and was not in the last 1 or 2 periods."""
         written = self._recent[region] or (since > 1 and self._earlier[region])
         return not written and not any(region in regions for regions in self._writing)
 

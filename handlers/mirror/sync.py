@@ -1,4 +1,4 @@
-"""Making the legs of a mirror equal, and bringing back those that are gone, in the background.
+"""The resync of a mirror's legs, and the return of legs that are gone, in the background.
 
 One thread copies region after region from a leg that has all the data to the others,
 keeping writes out of that region meanwhile. When everything that may differ was copied
@@ -25,7 +25,7 @@ _PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the copying is.
+    """Progress of the resync.
 
     Attributes:
         done: Regions that were copied.
@@ -37,7 +37,7 @@ class Progress:
 
 
 class Synchroniser:
-    """The thread.
+    """The thread that resyncs legs.
 
     Args:
         members: The legs.
@@ -68,7 +68,7 @@ class Synchroniser:
         self._thread.join()
 
     def ask(self) -> None:
-        """Look for work now."""
+        """Wake the thread up."""
         with self._wake:
             self._asked = True
             self._pause = self._retry or _PAUSE
@@ -111,14 +111,14 @@ class Synchroniser:
                 log.info("mirror %s: %s is back", members.metadata.uuid, leg)
 
     def _copy(self) -> bool:
-        """Copy everything that may differ; return whether that was done to the end.
+        """Copy every dirty region; return whether all were copied.
 
         Raises:
             OSError: It cannot be done.
         """
         members, behind = self._members, self._members.standing(Standing.BEHIND)
         regions = members.state.dirty() if behind else sorted(members.unsettled)
-        members.demand_answers()
+        members.check_answers()
         try:
             for done, region in enumerate(regions):
                 if self._stopping:

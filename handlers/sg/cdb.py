@@ -1,4 +1,4 @@
-"""CDBs that are passed on: how long one is, and which way its data goes.
+"""CDBs that are passed on: their length, and the direction of their data.
 
 A ring tells neither. The length follows from the operation code; so does the direction,
 but some codes mean one thing to a disk and another to a CD drive. What is not listed here
@@ -87,7 +87,7 @@ _LONG_BOTH_WAYS = frozenset({0x0007})
 
 
 class Direction(IntEnum):
-    """Which way the data goes; the numbers are those of ``include/scsi/sg.h``."""
+    """Direction of the data; the numbers are those of ``include/scsi/sg.h``."""
 
     NONE = -1
     OUT = -2
@@ -96,14 +96,14 @@ class Direction(IntEnum):
 
 
 def length_of(cdb: bytes) -> int:
-    """Return how many bytes of `cdb` are the command; the rest is padding."""
+    """Return the bytes of `cdb` that are the command; the rest is padding."""
     if cdb[0] == VARIABLE_LENGTH and len(cdb) > 7:
         return min(len(cdb), 8 + cdb[7])
     return min(len(cdb), _LENGTHS[cdb[0] >> 5])
 
 
 def direction_of(cdb: bytes, device_type: int) -> Direction:
-    """Return which way the data of a command goes that has any.
+    """Return the direction of the data of a command that has any.
 
     Args:
         cdb: One byte or more.

@@ -1,4 +1,4 @@
-"""An open ``/dev/sgN``: found, held against others, asked what it is and how large.
+"""An open ``/dev/sgN``: locked against other LUNs; its identification and capacity.
 
 Knows INQUIRY and READ CAPACITY as far as that needs them (SPC-5, SBC-4). Commands of an initiator
 are not its business.
@@ -65,7 +65,7 @@ class SgDevice:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the device."""
         self._opened.close()
 
     def _name(self) -> str:
@@ -126,7 +126,7 @@ class SgDevice:
 
 
 def check(path: str) -> None:
-    """Look whether `path` can be opened as an sg device.
+    """Check whether `path` can be opened as an sg device.
 
     Raises:
         UsageError: It is none, or may not be used.

@@ -1,4 +1,4 @@
-"""sg: another SCSI device, whatever it is, behind a LUN of ours: every command is passed on to it.
+"""sg: another SCSI device of any type behind a LUN of ours: every command is passed on to it.
 
 The device answers for itself: its name, its serial number, its capacity and its sense data
 are what initiators see. `sg_device` knows how such a device is found and held, `sg_io` how a
@@ -48,7 +48,7 @@ class SgHandler(CdbHandler):
     options: Options
 
     def check(self) -> None:
-        """Look whether there is such a device.
+        """Check that the device is there.
 
         Raises:
             UsageError: There is not, or it may not be used.
@@ -56,7 +56,7 @@ class SgHandler(CdbHandler):
         sg_device.check(self.options.path)
 
     def open(self) -> None:
-        """Open it, keep others away, and ask how large it is.
+        """Open and lock the device, and read its capacity.
 
         Raises:
             InUseError: Somebody else has it.
@@ -67,7 +67,7 @@ class SgHandler(CdbHandler):
         self._limit = sg_io.most_bytes(self._device.fd)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the device."""
         self._device.close()
 
     @property

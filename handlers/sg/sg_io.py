@@ -1,4 +1,4 @@
-"""SG_IO: one SCSI command handed to a device node of the kernel's, and what came of it.
+"""SG_IO: one SCSI command sent to a device node of the kernel, and its result.
 
 Knows ``include/scsi/sg.h`` (version 3 of the interface), not what a command means.
 """
@@ -76,7 +76,7 @@ class _Piece(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class SgResult:
-    """How a device has answered.
+    """The answer of a device.
 
     Attributes:
         status: Its SAM status.
@@ -130,13 +130,13 @@ def send(fd: int, cdb: bytes, views: Views, direction: Direction, timeout: float
         timeout=max(1, min(round(timeout * 1000), 0xFFFF_FFFF)),
     )
     fcntl.ioctl(fd, _SG_IO, header)
-    _demand_status(header)
+    _check_status(header)
     moved = max(0, min(length, length - header.resid))
     return SgResult(header.status & 0x7E, bytes(sense[: header.sb_len_wr]), moved)
 
 
 def most_bytes(fd: int) -> int:
-    """Return how many bytes the adapter behind ``/dev/sgN`` moves in one command; 0 if it does not say."""
+    """Return the bytes that the adapter behind ``/dev/sgN`` moves in one command; 0 if unknown."""
     try:
         return int.from_bytes(fcntl.ioctl(fd, _BLKSECTGET, bytes(4)), "little")
     except OSError:
@@ -157,13 +157,13 @@ def _send_in_one_piece(fd: int, cdb: bytes, views: Views, direction: Direction, 
 
 
 def _memory(view: memoryview) -> "ctypes.Array[c_ubyte]":
-    """Return a view's memory as the kernel can be told of it; of a read-only view, a copy."""
+    """Return a view's memory as a ctypes array; of a read-only view, a copy."""
     kind = c_ubyte * len(view)
     return kind.from_buffer_copy(view) if view.readonly else kind.from_buffer(view)
 
 
-def _demand_status(header: _Header) -> None:
-    """Refuse the outcome of a command that did not reach the device, or had no end.
+def _check_status(header: _Header) -> None:
+    """Raise the error of a command that did not reach the device, or timed out.
 
     Raises:
         OSError: That was so.

@@ -1,4 +1,4 @@
-"""Time limits of commands that are passed on: how long a device may take, by its type and the command.
+"""Time limits of commands that are passed on, by the type of the device and the command.
 
 A limit that is too short is worse than one that is too long: when it ends, the kernel aborts the command and
 resets the device, and a tape or a disc that was being written is spoilt. The values are those that

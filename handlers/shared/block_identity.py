@@ -80,7 +80,7 @@ def _of_partition(home: Path, database: dict[str, list[str]], udev: Path) -> str
 
 
 def _of_mapping(home: Path) -> str | None:
-    """Of device-mapper: LVM, multipath, dm-crypt and others give each mapping a UUID, else it has a name."""
+    """Return the identity of a device-mapper device: its UUID (LVM, multipath, dm-crypt), else its name."""
     if uuid := _text(home / "dm" / "uuid"):
         return f"dm-uuid:{uuid}"
     name = _text(home / "dm" / "name")
@@ -98,7 +98,7 @@ def _of_loop(home: Path) -> str | None:
 
 
 def _of_disk(home: Path) -> str | None:
-    """Of a disk: its world wide identification (SCSI, NVMe), its serial number (virtio), its CID (MMC)."""
+    """Return the identity of a disk: its WWID (SCSI, NVMe), serial number (virtio) or CID (MMC)."""
     for name in ("wwid", "device/wwid", "serial", "device/cid"):
         if found := _text(home / name):
             return f"{Path(name).name}:{' '.join(found.split())}"

@@ -96,7 +96,7 @@ def block_sizes(fd: int) -> tuple[int, int, int]:
 
 
 def is_rotational(fd: int) -> bool:
-    """Tell whether seeks cost on a block device."""
+    """Return whether seeks cost on a block device."""
     answer = fcntl.ioctl(fd, _BLKROTATIONAL, bytes(2))
     return answer != bytes(2)
 
@@ -133,7 +133,7 @@ def inode_generation(fd: int) -> int:
 
 
 def is_traced() -> bool:
-    """Tell whether somebody traces this thread (``TracerPid`` of proc(5)), and so stops it in every call."""
+    """Return whether this thread is traced (``TracerPid`` of proc(5)), and so stopped in every call."""
     try:
         status = Path("/proc/thread-self/status").read_text()
     except OSError:
@@ -142,7 +142,7 @@ def is_traced() -> bool:
 
 
 def is_memory(fd: int) -> bool:
-    """Tell whether the page cache is all the storage that a file has (tmpfs, ramfs).
+    """Return whether the page cache is all the storage that a file has (tmpfs, ramfs).
 
     ``f_type`` comes first in ``struct statfs`` and is a long, but for s390, where the
     answer is then no, which is the safe one. A device node may lie in a tmpfs, its storage does not.

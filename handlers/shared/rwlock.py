@@ -1,4 +1,4 @@
-"""A gate that many may pass together, or one alone."""
+"""A lock that many threads may hold together, or one alone."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class RWLock:
-    """Let any number of threads in together, or one by itself.
+    """A read-write lock: any number of threads together, or one alone.
 
     Who wants to be alone waits for those inside, and keeps newcomers waiting.
     """
@@ -18,7 +18,7 @@ class RWLock:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Be inside with others."""
+        """Hold the lock together with others."""
         with self._changed:
             while self._alone:
                 self._changed.wait()
@@ -29,7 +29,7 @@ class RWLock:
             self.leave()
 
     def try_enter(self) -> bool:
-        """Be inside with others, without waiting; return whether that is so. `leave` has to follow."""
+        """Take the lock together with others, without waiting; return whether it is held. Then call `leave`."""
         with self._changed:
             if self._alone:
                 return False
@@ -37,7 +37,7 @@ class RWLock:
             return True
 
     def leave(self) -> None:
-        """Be inside no more."""
+        """Release the lock."""
         with self._changed:
             self._inside -= 1
             if not self._inside:
@@ -45,7 +45,7 @@ class RWLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Be the only one inside."""
+        """Hold the lock alone."""
         with self._changed:
             while self._alone:
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""Sectors of a map: one byte for each of many things, kept so that damage is noticed.
+"""Sectors of a map of bytes, with checksums so that damage is noticed.
 
 A disk writes 512 bytes whole or not at all. So each sector has its own number and checksum,
 the checksum covers the name of the file too, and a sector that was never written is

@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One way to recognise a use of a disk.
+    """The mark of one use of a disk.
 
     Attributes:
         name: For messages.
@@ -65,7 +65,7 @@ LENGTH: Final = max(each.offset + len(each.magic) for each in _SIGNATURES)
 
 
 def find_signature(start: bytes) -> str | None:
-    """Return the name of what the beginning of a disk is in use for, None if nothing is recognised.
+    """Return the name of the use that the beginning of a disk shows, None if it shows none.
 
     Args:
         start: The first `LENGTH` bytes, or all there are.

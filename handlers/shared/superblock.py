@@ -1,4 +1,4 @@
-"""A superblock: one text of a file that is replaced as a whole, whatever happens meanwhile.
+"""A superblock: one text of a file that is replaced atomically.
 
 It lies in one of two slots at the beginning of the file, and a new one goes to the slot that
 does not hold the newest. Each says where it stands in the sequence and has a checksum over
@@ -77,7 +77,7 @@ class Superblock:
         self._sequence, self.text = sequence, text
 
     def _take_back(self, sequence: int) -> None:
-        """Make a slot that may have been written one that does not count."""
+        """Invalidate a slot that may have been written."""
         with suppress(OSError):
             self._store.write(sequence % SLOTS * SLOT, [memoryview(bytes(SLOT))])
 

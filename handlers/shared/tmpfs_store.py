@@ -1,4 +1,4 @@
-"""TmpfsStore: bytes that are there after the process was killed, but not after the machine was.
+"""TmpfsStore: bytes on a tmpfs, which survive the death of the process but not a reboot.
 
 An engine may be killed at any time, and another one goes on with its disks; the
 initiator never hears of it. So whatever was acknowledged has to be in the kernel's
@@ -43,7 +43,7 @@ _LOCK = "hhqqi4x"  # struct flock of linux/fcntl.h
 
 
 class TmpfsStore:
-    """A row of bytes, zeroes at first, as long as it has to be.
+    """Bytes on a tmpfs, zeroes at first; grows as needed.
 
     Args:
         name: Unique for ever, such as a UUID.
@@ -112,7 +112,7 @@ class TmpfsStore:
             done += self.put_some(at + done, memoryview(data)[done:])
 
     def put_some(self, at: int, data: bytes | memoryview) -> int:
-        """Store as many bytes as one system call does; return how many that were, one at least.
+        """Store bytes with one system call; return the number stored, one at least.
 
         Raises:
             OSError: There is no room; nothing has changed.
@@ -140,7 +140,7 @@ class TmpfsStore:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A row of bytes that a process has left.
+    """Bytes that an earlier process has left.
 
     Attributes:
         path: The file.
@@ -206,7 +206,7 @@ def private_directory() -> Path:
 
 
 def _open_locked(path: Path) -> int:
-    """Open a file for oneself alone."""
+    """Open and lock a file."""
     while True:
         fd = _open_private(path)
         with ExitStack() as failing:
@@ -219,7 +219,7 @@ def _open_locked(path: Path) -> int:
 
 
 def _open_private(path: Path) -> int:
-    """Open a file that nobody else can write to; it is created if it is missing."""
+    """Open a file that no other user can write to; it is created if it is missing."""
     private_directory()
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with ExitStack() as failing:
@@ -257,7 +257,7 @@ def _check_own(path: Path, status: os.stat_result) -> None:
 
 
 def _head(fd: int) -> tuple[int, bytes | None]:
-    """Return where the content of a file begins, and what the file says of its medium."""
+    """Return the offset of the content of a file, and the medium that it names."""
     page = _read(fd, HEAD, 0)
     if not page.startswith(MAGIC):
         return 0, None
@@ -271,7 +271,7 @@ def _head(fd: int) -> tuple[int, bytes | None]:
 
 
 def _is_empty(fd: int) -> bool:
-    """Tell whether a file has nothing yet: its maker may have been killed before the head was whole."""
+    """Return whether a file is empty: its creator may have been killed before the head was whole."""
     page = _read(fd, HEAD, 0)
     return not page or (len(page) < HEAD and page.startswith(MAGIC[: len(page)]))
 
@@ -281,7 +281,7 @@ def _content(fd: int, start: int) -> bytes:
 
 
 def _read(fd: int, length: int, offset: int) -> bytes:
-    """Return so many bytes of a file, fewer if it ends before."""
+    """Return `length` bytes of a file, fewer if it ends before."""
     room = bytearray(max(0, length))
     if not room:
         return b""

@@ -1,4 +1,4 @@
-"""Scatter lists: moving all of their bytes with calls that move some, and doing without them.
+"""Scatter lists: complete transfers from partial ones, and transfers without a list.
 
 preadv(2) and pwritev(2) take at most IOV_MAX views at once and may stop short; this
 module turns them into "all, or up to the end". It knows views, not where they go.

@@ -64,7 +64,7 @@ class SnapshotHandler(Transform):
     options: Options
 
     def check(self) -> None:
-        """Look whether the set is there, and the snapshot in it."""
+        """Check that the set is there, and the snapshot in it."""
         wanted = self.options
         if wanted.create and not self.may_make and not (Path(wanted.path) / "manifest").exists():
             raise file_path.lost(wanted.path, "set of snapshots")
@@ -83,7 +83,7 @@ class SnapshotHandler(Transform):
         self._set = SnapshotSet(directory, self.next, wanted.snapshot)
 
     def close(self) -> None:
-        """Flush and let go of the layers."""
+        """Flush and close the layers."""
         self._set.close()
 
     @property
@@ -120,7 +120,7 @@ class SnapshotHandler(Transform):
 
     @property
     def inline(self) -> InlineVerbs:
-        """The inline verbs of the layers, whichever they are at the time."""
+        """The inline verbs of the present layers."""
 
         def read(views: Views, offset: int, flags: int) -> int:
             return self._inline(lambda inline: inline.read, views, offset, flags)
@@ -217,7 +217,7 @@ class SnapshotHandler(Transform):
         log.info("snapshot %s of %s was taken", name, self.identity)
 
     def roll_back(self, name: str, *, progress: Progress = quiet) -> None:
-        """Make the disk what it was when a snapshot was taken; what was written since is lost.
+        """Return the disk to its content at a snapshot; later writes are lost.
 
         Nobody must have the disk mounted, and its size may change. All snapshots stay, those
         that are newer too.
@@ -230,7 +230,7 @@ class SnapshotHandler(Transform):
         log.info("%s was rolled back to snapshot %s", self.identity, name)
 
     def delete(self, name: str, *, progress: Progress = quiet) -> None:
-        """Delete a snapshot and merge what no other one needs, with the disk going on.
+        """Delete a snapshot and merge layers that no other one needs, while the disk is in use.
 
         A layer that is open as a disk of its own stays until `tidy` or the next `delete`.
 
@@ -252,7 +252,7 @@ class SnapshotHandler(Transform):
     def _inline(
         self, choose: Callable[[InlineVerbs], Mover | None], views: Views, offset: int, flags: int
     ) -> int:
-        """Do something without blocking, unless the layers are being exchanged."""
+        """Call an inline verb, unless the layers are being exchanged."""
         gate = self._set.gate
         if not gate.try_enter():
             raise BlockingIOError

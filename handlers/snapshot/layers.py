@@ -55,7 +55,7 @@ class Layers:
         return inline_verbs([disk.overlay for disk in self._disks], self._base)
 
     def disk(self, name: str) -> CowDisk:
-        """Return the disk that a layer is the top of."""
+        """Return the disk with a layer on top."""
         return self._disks[self.names.index(name)]
 
     def put_on_top(self, name: str, disk: CowDisk) -> None:
@@ -64,7 +64,7 @@ class Layers:
         self._disks.insert(0, disk)
 
     def take_out(self, name: str) -> Overlay:
-        """Take out a layer that is needed no more by the one that lies on it; return it for closing."""
+        """Take out a layer that the one on it no longer needs; return it for closing."""
         at = self.names.index(name)
         disk = self._disks.pop(at)
         del self.names[at]
@@ -82,7 +82,7 @@ class Layers:
                 closing.callback(disk.overlay.close)
 
     def abandon(self) -> None:
-        """Close every layer, the topmost one with no care for what it has: it is needed no more.
+        """Close every layer; unflushed changes of the topmost one are discarded.
 
         Raises:
             OSError: A file could not be closed.

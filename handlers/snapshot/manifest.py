@@ -86,7 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.snapshots[name].layer
 
     def taken(self, name: str, layer: str) -> "Manifest":
-        """Return the set with a snapshot of what is there now, and a new active layer.
+        """Return the set with a snapshot of the present state, and a new active layer.
 
         Raises:
             UsageError: The name is taken, or is none.
@@ -122,7 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, snapshots=kept)
 
     def without_layer(self, layer: str) -> "Manifest":
-        """Return the set without a layer; what lay on it lies on what it lay on."""
+        """Return the set without a layer; the layers on it now lie on the one below it."""
         below = self.layers[layer]
         kept = {
             other: below if under == layer else under

@@ -85,7 +85,7 @@ def _merge_elsewhere(whole: "SnapshotSet", layer: str, above: str, progress: Pro
 
 
 def _pull(disk: CowDisk, below: Overlay, progress: Progress) -> None:
-    """Take over everything that a disk still needs of the overlay directly below."""
+    """Copy the clusters that a disk still needs from the overlay directly below."""
     count = min(below.header.clusters, disk.overlay.header.clusters)
     size = below.cluster_size
     for state, run in below.runs(0, min(count * size, below.header.size)):

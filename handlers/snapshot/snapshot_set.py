@@ -103,7 +103,7 @@ class SnapshotSet:
         return self.layers.top
 
     def close(self) -> None:
-        """Flush and let go of the layers.
+        """Flush and close the layers.
 
         Raises:
             OSError: The flush failed.
@@ -175,7 +175,7 @@ class SnapshotSet:
         self.inline: InlineVerbs = layers.inline
 
     def save(self, changed: Manifest) -> None:
-        """Put a new manifest on stable storage, and go by it.
+        """Put a new manifest on stable storage, then in force.
 
         Raises:
             OSError: That failed; the one before counts.
@@ -187,7 +187,7 @@ class SnapshotSet:
         self.manifest = changed
 
     def _put_back(self) -> None:
-        """Have the manifest that counts in the place of one that was not saved with success."""
+        """Restore the manifest in force in place of one that could not be saved."""
         try:
             if manifest_.load(_file(self.directory)) != self.manifest:
                 self.manifest.save(_file(self.directory))
@@ -195,7 +195,7 @@ class SnapshotSet:
             log.warning("%s: which manifest a crash will leave is open: %s", self.directory, error)
 
     def _end_active(self, changed: Manifest) -> None:
-        """Be done with the active layer, and put on stable storage that another one is.
+        """End writing to the active layer, and record the new active one on stable storage.
 
         Raises:
             OSError: That failed; the layer is still active.
@@ -225,7 +225,7 @@ class SnapshotSet:
         self.layers.close()
 
     def _claim(self, layer: str) -> NameClaim:
-        """Have the name of the set, or of a snapshot in it, for this directory alone."""
+        """Claim the UUID of the set, or of a snapshot in it, for this directory."""
         taken = InUseError(
             f"{self.directory} is a copy of a set of snapshots that is in use, with the same uuid",
             cure=f'give it its own, while no disk uses it: "vscsihba snapshot renew-uuid {self.directory}"',
@@ -235,13 +235,13 @@ class SnapshotSet:
         return NameClaim(name, shared=bool(layer), taken=taken, place=f"{where.st_dev}:{where.st_ino}")
 
     def _make_layer(self, name: str, size: int) -> str:
-        """Make a layer in which nothing is stored, and return its path."""
+        """Create an empty layer, and return its path."""
         path = str(layer_path(self.directory, name))
         create_overlay(path, _header(self.manifest, size))
         return path
 
     def _size_of(self, layer: str) -> int:
-        """Return the capacity of the disk that a layer is the top of."""
+        """Return the capacity of the disk with a layer on top."""
         overlay = open_overlay(str(layer_path(self.directory, layer)), read_only=True)
         overlay.close()
         return overlay.header.size
@@ -254,7 +254,7 @@ class SnapshotSet:
             raise HostError(f"{self.directory}: the base of the snapshots {what}", cure="bring it back")
 
     def _is_current(self, snapshot: str, lineage: list[str]) -> bool:
-        """Tell whether the manifest says the same now that the layers are locked."""
+        """Return whether the manifest says the same now that the layers are locked."""
         now = manifest_.load(_file(self.directory))
         if not snapshot:
             return now == self.manifest
@@ -271,7 +271,7 @@ class SnapshotSet:
 
 
 def check_set(directory: Path, snapshot: str, *, create: bool) -> None:
-    """Look whether a set is there, and a snapshot in it, or room to make a set.
+    """Check that a set is there, and the snapshot in it, or room to create a set.
 
     Raises:
         UsageError, HostError: As `SnapshotSet`.
@@ -287,7 +287,7 @@ def check_set(directory: Path, snapshot: str, *, create: bool) -> None:
 
 
 def create_set(directory: Path, base: Handler, shape: Geometry, cluster_size: int) -> None:
-    """Make a set with nothing in it, unless there is one.
+    """Create an empty set, unless there is one.
 
     Raises:
         OSError: There is no room.

@@ -269,14 +269,14 @@ class Power:
         if parent.is_relative_to(self.directory):
             self.changes.append((parent, change))
 
-    def demand_sound(self, fd: int) -> None:
+    def check_sound(self, fd: int) -> None:
         if self.broken(Path(f"/proc/self/fd/{fd}").readlink()):
             raise OSError(errno.EIO, "Input/output error of a broken medium")
 
     def preadv(
         self, real: Callable[..., int], fd: int, views: Sequence[Any], offset: int, flags: int = 0
     ) -> int:
-        self.demand_sound(fd)
+        self.check_sound(fd)
         return real(fd, views, offset, flags)
 
     def pwritev(
@@ -284,7 +284,7 @@ class Power:
     ) -> int:
         if stat.S_ISREG(os.fstat(fd).st_mode) and self._is_ours(fd):
             self.call()
-            self.demand_sound(fd)
+            self.check_sound(fd)
             self.file(fd).pending.append((offset, b"".join(views), bool(flags & os.RWF_DSYNC)))
         return real(fd, views, offset, flags)
 
@@ -296,7 +296,7 @@ class Power:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             if self.broken(Path(f"/proc/self/fd/{fd}").readlink()):
                 self.file(fd).pending.clear()  # as the kernel does: the pages are clean, and not stored
-            self.demand_sound(fd)
+            self.check_sound(fd)
             self.file(fd).sync()
             return
         synced = Path(f"/proc/self/fd/{fd}").readlink()
@@ -315,14 +315,14 @@ class Power:
 
     def ftruncate(self, real: Callable[[int, int], None], fd: int, size: int) -> None:
         self.call()
-        self.demand_sound(fd)
+        self.check_sound(fd)
         real(fd, size)
         safe = self.file(fd).safe
         safe.extend(bytes(max(0, size - len(safe))))
         del safe[size:]
 
     def freed(self, real: Callable[[int, int, int], None], fd: int, offset: int, length: int) -> None:
-        self.demand_sound(fd)
+        self.check_sound(fd)
         real(fd, offset, length)
         if offset < os.fstat(fd).st_size:  # else it is only asked whether it can be done
             self.call()

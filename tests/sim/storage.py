@@ -160,7 +160,7 @@ class Storage:
                 kept.append((directory, changes))
         self._pending = kept
 
-    def demand_all_seen(self) -> None:
+    def check_all_seen(self) -> None:
         """Compare the page cache with the files: a difference was made by a call that nobody simulates.
 
         Raises:
@@ -174,7 +174,7 @@ class Storage:
 
     def cut_power(self, luck: random.Random) -> None:
         """Make the files what a power cut leaves of them."""
-        self.demand_all_seen()
+        self.check_all_seen()
         names = dict(self._safe_names)
         chance = luck.choice([0.0, 0.5, 1.0])
         for _, changes in self._pending:

@@ -58,7 +58,7 @@ def without_copying() -> Iterator[None]:
         yield
 
 
-def demand_equal(directory: Path, document: Document, promises: Promises, legs: int = 2) -> None:
+def check_equal(directory: Path, document: Document, promises: Promises, legs: int = 2) -> None:
     """Let everything be made equal, and compare the legs with what was promised and with each other."""
     with build(document) as disk:
         wait_until(lambda: whole(disk))
@@ -115,7 +115,7 @@ def test_no_acknowledged_write_is_lost_whichever_media_fail(first: Life, second:
         live(directory, document, promises, first)
         live(directory, document, promises, second)
         # A mirror may refuse to open when media are absent, but not when all of them are there.
-        demand_equal(directory, document, promises)
+        check_equal(directory, document, promises)
 
 
 @FEW
@@ -140,4 +140,4 @@ def test_a_flush_forgets_no_region_that_is_not_equal(
                     promises,
                     Life([*step, FLUSH, FLUSH, FLUSH], [None, 1000][number % 2], seed),
                 )
-        demand_equal(directory, document, promises)
+        check_equal(directory, document, promises)

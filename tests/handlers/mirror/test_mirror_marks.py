@@ -61,9 +61,9 @@ def mark_of(path: Path) -> Metadata | None:
 
 
 def answered(disk: Any) -> bool:
-    """Tell whether every change that was given up has ended."""
+    """Return whether every change that was given up has ended."""
     with suppress(OSError):
-        handler_of(disk)._members.demand_answers()
+        handler_of(disk)._members.check_answers()
         return True
     return False
 

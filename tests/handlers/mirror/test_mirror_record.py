@@ -61,14 +61,14 @@ def test_what_may_be_believed_after_a_crash_is_not_overruled_by_those_who_counte
     state.fails = True
     assert record.write(legs) == {}
     with pytest.raises(OSError, match="cannot be recorded by a majority"):
-        record.demand_majority()  # the state file and leg a say that leg a has all the data
+        record.check_majority()  # the state file and leg a say that leg a has all the data
     state.fails = False
     assert record.write(legs) == {}
-    record.demand_majority()
+    record.check_majority()
     assert not record.is_due
     state.fails = True
     assert record.write(legs) == {}
-    record.demand_majority()  # from now on leg b alone is enough, as before
+    record.check_majority()  # from now on leg b alone is enough, as before
 
 
 def test_no_leg_is_written_where_it_could_not_make_the_change_count() -> None:
@@ -82,9 +82,9 @@ def test_no_leg_is_written_where_it_could_not_make_the_change_count() -> None:
     state.fails = True
     assert record.write(legs) == {}
     with pytest.raises(OSError, match="cannot be recorded by a majority"):
-        record.demand_majority()
+        record.check_majority()
     assert one.marks == 0  # else it would say that it is the only one, and the other leg perhaps likewise
     other.standing = Standing.WHOLE
     assert record.write(legs) == {}
-    record.demand_majority()  # both legs are enough without the state file
+    record.check_majority()  # both legs are enough without the state file
     assert (one.marks, other.marks) == (1, 1)
