@@ -24,7 +24,6 @@ from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.mirror.leg import LegStatus, MirrorLeg, Standing
-from vscsihba.handlers.mirror.mark import enlarge
 from vscsihba.handlers.mirror.metadata import MOST_LEGS
 from vscsihba.handlers.mirror.start import StartOptions, close_all, open_members
 from vscsihba.handlers.mirror.sync import Progress, Synchroniser
@@ -355,7 +354,7 @@ class MirrorHandler(Fan):
         first, last = self._regions(before, size - before)
         # The last region of the smaller disk may be clean, and is written to; those behind it will be dirty.
         with members.state.writing(first, min(last, members.metadata.regions)):
-            members.everywhere(lambda disk: enlarge(disk, before, size))
+            members.enlarge(before, size)
         members.unsettled.update(range(first, last))
         self._sync.ask()
 

@@ -21,7 +21,7 @@ from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.mirror.assembly import Verdict, judge
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
-from vscsihba.handlers.mirror.mark import erase_mark, length_with_mark, make_room, shrink
+from vscsihba.handlers.mirror.mark import enlarge, erase_mark, length_with_mark, make_room, shrink
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.record import Record
 from vscsihba.handlers.mirror.state import MirrorState
@@ -283,9 +283,22 @@ class Members:
             log.warning("mirror %s: the mark of %s stays: %s", self.metadata.uuid, leg, error)
         leg.drop("it was removed")
 
+    def enlarge(self, before: int, size: int) -> None:
+        """Enlarge the legs from `before` to `size` bytes of the disk, new bytes as zeroes.
+
+        No mark is written meanwhile: it could land at the former end of a leg, in the new part of the disk.
+
+        Raises:
+            OSError: As `everywhere`, or an earlier mark may still be written.
+        """
+        with self._lock:
+            self.check_answers()
+            self.everywhere(lambda disk: enlarge(disk, before, size))
+
     def shrink(self, size: int) -> None:
-        """Shrink the legs to a smaller disk, as far as they can."""
-        self.everywhere(lambda disk: shrink(disk, size))
+        """Shrink the legs to a smaller disk, as far as they can; no mark is written meanwhile."""
+        with self._lock:
+            self.everywhere(lambda disk: shrink(disk, size))
 
     def check_place(self, verdict: Verdict) -> None:
         """Refuse a leg that may not be used, or is in the mirror already.

@@ -29,7 +29,7 @@ class RWLock:
             self.leave()
 
     def try_enter(self) -> bool:
-        """Take the lock together with others, without waiting; return whether it is held. Then call `leave`."""
+        """Take the lock together with others, if that needs no wait; return whether it is held."""
         with self._changed:
             if self._alone:
                 return False

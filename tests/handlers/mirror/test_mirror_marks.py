@@ -33,6 +33,7 @@ from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.filter import PassThrough
+from vscsihba.handlers.mirror import metadata as mirror_metadata
 from vscsihba.handlers.mirror import state as mirror_state
 from vscsihba.handlers.mirror.mark import MARK, is_empty, length_with_mark, read_mark, write_mark
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
@@ -648,6 +649,28 @@ def test_a_leg_whose_mark_cannot_be_written_is_dropped(disk: Path) -> None:
         assert standings(made) == "wg"
         assert "its end cannot be written" in why(made, 1)
         wait_until(lambda: whole_again(made))
+
+
+def test_no_mark_is_written_into_the_new_part_of_a_disk_that_is_enlarged(disk: Path) -> None:
+    begun, never, late = threading.Event(), threading.Event(), [True]
+
+    def encode(metadata: Metadata) -> bytes:
+        if late:  # the place of the mark has been chosen already
+            late.pop()
+            begun.set()
+            never.wait(1)
+        return mirror_metadata.encode(metadata)
+
+    with without_copying(), build(plain_mirror(disk)) as made:
+        with mock.patch("vscsihba.handlers.mirror.mark.encode", encode):
+            keeping = threading.Thread(target=handler_of(made)._members.keep)
+            keeping.start()
+            assert begun.wait(PATIENCE)
+            made.resize(SIZE + 65536)
+            keeping.join(PATIENCE)
+        assert not any(read(made, SIZE, 65536))
+    for name in "ab":
+        assert not any((disk / f"{name}.img").read_bytes()[SIZE : SIZE + 65536])
 
 
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
