@@ -1,6 +1,7 @@
 """Mutation testing from the command line: ``./dev mutate [MODULE ...]``."""
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def examine(target: Target, wanted: argparse.Namespace) -> None:
     verdicts = {verdict.key: verdict for verdict in results.kept(target, every)}
     to_try = chosen(wanted, target, every)
     if to_try:
-        for verdict in tried(target, to_try):
+        for verdict in tried(target, to_try, most=wanted.seconds):
             verdicts[verdict.key] = verdict
             results.keep(target, list(verdicts.values()))
             if not verdict.noticed:
@@ -60,6 +61,12 @@ def main() -> int:
     )
     parser.add_argument(
         "--sample", type=int, default=0, help="mutants of each module, spread over it; all by default"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="leave out the longest tests of each mutant, those beyond so many seconds in all",
     )
     parser.add_argument("--new", action="store_true", help="only mutants that have not been tried yet")
     parser.add_argument("--survivors", action="store_true", help="only mutants that survived earlier runs")

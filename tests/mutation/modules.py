@@ -33,7 +33,6 @@ _COW: Final = f"{_HANDLERS}/cow"
 _DURABLE: Final = "tests/sim/test_durable_files.py"
 _ENCRYPT: Final = f"{_HANDLERS}/encrypt"
 _MIRROR: Final = f"{_HANDLERS}/mirror"
-_SIM: Final = "tests/sim/test_exhaustive.py"
 _TCMU: Final = "tests/tcmu"
 _JOURNAL: Final = (f"{_TCMU}/test_journal.py",)
 _RING: Final = tuple(
@@ -69,9 +68,9 @@ TARGETS: Final = (
         "handlers/shared/tmpfs_store.py",
         (f"{_HANDLERS}/shared/test_tmpfs_store.py", _COW),
     ),
-    Target("handlers/cow/overlay.py", (_COW, _SIM, "-k", "cow")),
+    Target("handlers/cow/overlay.py", (_COW,)),
     Target("handlers/cow/overlay_file.py", (_COW,)),
-    Target("handlers/cow/disk.py", (_COW, _SIM, "-k", "cow")),
+    Target("handlers/cow/disk.py", (_COW,)),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
     Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),

@@ -10,6 +10,8 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Final
 
 Change = Callable[[ast.AST], ast.AST]
@@ -48,14 +50,19 @@ class Mutant:
         code: The line, without its indentation.
         what: The change, for people.
         number: How many mutants with the same code and change come before it in the module.
-        tree: The module with the fault.
+        make: Returns the syntax tree of the module with the fault.
     """
 
     line: int
     code: str
     what: str
     number: int
-    tree: ast.Module
+    make: Callable[[], ast.Module]
+
+    @property
+    def tree(self) -> ast.Module:
+        """The module with the fault."""
+        return self.make()
 
 
 def mutants(source: str) -> Iterator[Mutant]:
@@ -72,13 +79,18 @@ def mutants(source: str) -> Iterator[Mutant]:
     lines = source.splitlines()
     seen: Counter[tuple[str, str]] = Counter()
     for number, what, change in sorted(sites, key=lambda site: getattr(nodes[site[0]], "lineno", 0)):
-        mutated = copy.deepcopy(tree)
-        node = list(ast.walk(mutated))[number]
-        _replace(mutated, node, change(node))
-        line = getattr(node, "lineno", 0)
+        line = getattr(nodes[number], "lineno", 0)
         code = lines[line - 1].strip()
-        yield Mutant(line, code, what, seen[code, what], ast.fix_missing_locations(mutated))
+        yield Mutant(line, code, what, seen[code, what], partial(_mutated, tree, number, change))
         seen[code, what] += 1
+
+
+def _mutated(tree: ast.Module, number: int, change: Change) -> ast.Module:
+    """Return a copy of a tree in which one node is changed, by its number in the order of `ast.walk`."""
+    mutated = copy.deepcopy(tree)
+    node = next(islice(ast.walk(mutated), number, None))
+    _replace(mutated, node, change(node))
+    return ast.fix_missing_locations(mutated)
 
 
 def _skipped(tree: ast.Module) -> frozenset[int]:

@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import math
 import os
 import signal
 import sys
@@ -64,14 +65,19 @@ class UntestableError(Exception):
     """The tests of a module fail without a fault."""
 
 
-def tried(target: Target, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
+def tried(target: Target, mutants: Sequence[Mutant], *, most: float = math.inf) -> Iterator[Verdict]:
     """Try faults of a module, and yield the verdict on each.
+
+    Args:
+        target: The module.
+        mutants: The faults.
+        most: Seconds of tests that are run with each fault, counted without one; the longest are left out.
 
     Raises:
         UntestableError: The tests fail as they are.
     """
     with tempfile.TemporaryDirectory(prefix="mutants") as temporary:
-        told = _collected_and_tried(target, mutants, temporary)
+        told = _collected_and_tried(target, mutants, most, temporary)
         first: dict[str, Any] = next(told, {"error": "its tests cannot be run"})
         if "error" in first:
             raise UntestableError(first["error"])
@@ -90,7 +96,7 @@ def tried(target: Target, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
 
 
 def _collected_and_tried(
-    target: Target, mutants: Sequence[Mutant], temporary: str
+    target: Target, mutants: Sequence[Mutant], most: float, temporary: str
 ) -> Iterator[dict[str, Any]]:
     """Yield each result of a session in a process of its own."""
     reading, writing = os.pipe()
@@ -98,7 +104,7 @@ def _collected_and_tried(
     if child == 0:
         try:
             os.close(reading)
-            _collect_and_try(target, mutants, temporary, writing)
+            _collect_and_try(target, mutants, most, temporary, writing)
         finally:
             os._exit(0)
     os.close(writing)
@@ -125,7 +131,9 @@ def _verdict(mutant: Mutant, by: str, hung: bool, seconds: float) -> Verdict:
     return Verdict(mutant.line, mutant.code, mutant.what, mutant.number, noticed, by, round(seconds, 2))
 
 
-def _collect_and_try(target: Target, mutants: Sequence[Mutant], temporary: str, results: int) -> None:
+def _collect_and_try(
+    target: Target, mutants: Sequence[Mutant], most: float, temporary: str, results: int
+) -> None:
     """Be the child that collects."""
 
     def send(told: dict[str, Any]) -> None:
@@ -135,7 +143,7 @@ def _collect_and_try(target: Target, mutants: Sequence[Mutant], temporary: str, 
     _quiet()
     pytest.main(
         [*options(temporary), *target.tests],
-        plugins=[Session(os.path.realpath(TOP / target.path), source, _cache(target), mutants, send)],
+        plugins=[Session(os.path.realpath(TOP / target.path), source, _cache(target), mutants, most, send)],
     )
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,14 +88,24 @@ class Session:
         source: Its text.
         cache: File that keeps the time and the executed lines of tests that, like the module, do not change.
         mutants: The faults.
+        most: Seconds of tests that are run with each fault, counted without one; the longest are left out.
         send: Called with each result.
     """
 
-    def __init__(self, path: str, source: str, cache: Path, mutants: Sequence[Mutant], send: Send) -> None:
+    def __init__(
+        self,
+        path: str,
+        source: str,
+        cache: Path,
+        mutants: Sequence[Mutant],
+        most: float,
+        send: Send,
+    ) -> None:
         self._path = path
         self._source = source
         self._cache = cache
         self._mutants = mutants
+        self._most = most
         self._send = send
 
     @pytest.hookimpl(tryfirst=True)
@@ -173,6 +184,8 @@ class Session:
         chosen = [item for item in items if not wanted.isdisjoint(measured[item.nodeid][1])]
         chosen.sort(key=lambda item: measured[item.nodeid][0])
         seconds = [measured[item.nodeid][0] for item in chosen]
+        fit = max(1, sum(so_far <= self._most for so_far in accumulate(seconds)))
+        chosen, seconds = chosen[:fit], seconds[:fit]
         code = compile(mutant.tree, self._path, "exec")
 
         if not chosen:

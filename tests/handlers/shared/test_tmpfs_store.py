@@ -121,10 +121,11 @@ def test_a_file_that_another_has_put_there_is_refused(tmp_path: Path) -> None:
         TmpfsStore("one")
     path.unlink()
     path.touch()
-    path.chmod(0o666)
     before = open_files()
-    with pytest.raises(HostError, match="may be written by other users"):
-        TmpfsStore("one")
+    for mode in (0o666, 0o1666):  # the sticky bit is a promise of directories only
+        path.chmod(mode)
+        with pytest.raises(HostError, match="may be written by other users"):
+            TmpfsStore("one")
     assert open_files() == before
 
 
@@ -199,6 +200,18 @@ def test_a_file_of_an_earlier_release_has_no_head() -> None:
     row.put(1, b"x")
     row.close(forget=False)
     assert path.read_bytes() == b"\0x\3"
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, tmpfs_store.HEAD - 1])
+def test_a_file_whose_maker_was_killed_before_its_head_was_whole_begins_anew(length: int) -> None:
+    row = TmpfsStore("one", about=b"a medium")
+    path = row.path
+    row.close(forget=False)
+    path.write_bytes(path.read_bytes()[:length])
+    row = TmpfsStore("one", about=b"another medium")
+    assert row.about == b"another medium"
+    assert row.content() == b""
+    row.close(forget=True)
 
 
 def test_a_sticky_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
