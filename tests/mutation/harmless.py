@@ -41,6 +41,12 @@ HARMLESS: Final = (
     Harmless("handlers/file/direct.py", "fd, self._fd = self._fd, -1", "1 -> 2", _NO_FD),
     Harmless("handlers/file/direct.py", "_ROOM = 1 << 20", "1 -> 2", _BUFFER),
     Harmless("handlers/file/direct.py", "_ROOM = 1 << 20", "20 -> 21", _BUFFER),
+    Harmless(
+        "handlers/shared/tmpfs_store.py",
+        "if length > 0 and start // _PAGE != (start + length - 1) // _PAGE:",
+        "0 -> 1",
+        "A range of one byte is inside one page.",
+    ),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

@@ -124,8 +124,9 @@ def test_a_file_that_another_has_put_there_is_refused(tmp_path: Path) -> None:
     before = open_files()
     for mode in (0o666, 0o1666):  # the sticky bit is a promise of directories only
         path.chmod(mode)
-        with pytest.raises(HostError, match="may be written by other users"):
-            TmpfsStore("one")
+        for use in (TmpfsStore, recall):
+            with pytest.raises(HostError, match="may be written by other users"):
+                use("one")
     assert open_files() == before
 
 
@@ -211,6 +212,23 @@ def test_a_file_whose_maker_was_killed_before_its_head_was_whole_begins_anew(len
     row = TmpfsStore("one", about=b"another medium")
     assert row.about == b"another medium"
     assert row.content() == b""
+    row.close(forget=True)
+
+
+def test_a_file_that_is_there_keeps_the_medium_that_it_names() -> None:
+    TmpfsStore("one", about=b"a medium").close(forget=False)
+    row = TmpfsStore("one", about=b"another medium")
+    assert row.about == b"a medium"
+    row.close(forget=True)
+
+
+def test_memory_is_set_aside_for_what_more_than_one_page_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    row = TmpfsStore("one")
+    monkeypatch.setattr(linux, "allocate", lambda _fd, start, length: asked.append((start, length)))
+    for at, length in [(0, 0), (0, 4096), (4095, 1), (4096, 1), (4095, 2), (1, 4096)]:
+        row.reserve(at, length)
+    assert asked == [(tmpfs_store.HEAD + 4095, 2), (tmpfs_store.HEAD + 1, 4096)]
     row.close(forget=True)
 
 
