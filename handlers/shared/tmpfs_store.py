@@ -273,7 +273,7 @@ def _head(fd: int) -> tuple[int, bytes | None]:
 def _is_empty(fd: int) -> bool:
     """Return whether a file is empty: its creator may have been killed before the head was whole."""
     page = _read(fd, HEAD, 0)
-    return not page or (len(page) < HEAD and page.startswith(MAGIC[: len(page)]))
+    return len(page) < HEAD and page.startswith(MAGIC[: len(page)])
 
 
 def _content(fd: int, start: int) -> bytes:

@@ -232,8 +232,13 @@ def test_memory_is_set_aside_for_what_more_than_one_page_has(monkeypatch: pytest
     row.close(forget=True)
 
 
-def test_a_sticky_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o1777])
+def test_a_directory_whose_files_nobody_else_can_change_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
     (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o1777)
+    (tmp_path / "shared").chmod(mode)
     monkeypatch.setattr(tmpfs_store, "DIRECTORY", tmp_path / "shared")
-    TmpfsStore("one").close(forget=True)
+    row = TmpfsStore("one")
+    assert row.path.stat().st_mode & 0o777 == 0o600
+    row.close(forget=True)
