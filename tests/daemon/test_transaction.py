@@ -196,6 +196,73 @@ def test_a_step_that_cannot_be_undone_stays_in_the_document(caplog: pytest.LogCa
     assert [lun.lun for hba in transaction.document.hbas for lun in hba.luns] == [0]
 
 
+def replacing(size: str = "1MiB") -> tuple[Document, Document]:
+    """Return documents of one LUN, whose storage is another one in the second."""
+    stacks = {"a": {"handler": "memory", "size": "1MiB"}, "b": {"handler": "null", "size": size}}
+    return one_lun({"a": stacks["a"]}), one_lun({"b": stacks["b"]})
+
+
+def one_lun(stacks: dict[str, Any], lun: int = 0) -> Document:
+    """Return a document whose only LUN shows the last of some stacks."""
+    luns = [{"lun": lun, "backstore": list(stacks)[-1]}]
+    return read({"version": 1, "backstores": stacks, "hbas": [{"id": 0, "luns": luns}]}, Path("/"))
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_only_by_force_disks_in_use_are_removed(*, force: bool) -> None:
+    removing = documents_of(2), documents_of(1)
+    for running, wanted in (removing, replacing()):
+        machine = Model(running)
+        steps = changes(running, wanted, prune="all").steps
+        Transaction(running, machine, said, force=force).carry_out(steps, said)
+        assert machine.forced == [force]
+        assert machine.state == machine_of(wanted)
+
+
+def test_undoing_a_replacement_takes_away_what_is_in_use_by_now() -> None:
+    running, wanted = replacing()
+    machine = Model(running)
+    notes: list[Document] = []
+
+    def note(document: Document) -> None:
+        notes.append(document)
+        if document.hbas[0].luns[0].backstore == "b":
+            raise HostError("the disk is full")
+
+    with pytest.raises(HostError, match="is full"):
+        Transaction(running, machine, note).carry_out(changes(running, wanted, prune="all").steps, said)
+    assert machine.forced == [False, True]
+    assert machine.state == machine_of(running)
+
+
+@pytest.mark.parametrize(("made", "expected"), [((), True), (("b",), False), (("a",), True)])
+def test_storage_is_made_once(made: tuple[str, ...], *, expected: bool) -> None:
+    for running, wanted in (replacing(), (Document(), replacing()[1])):
+        machine = Model(running)
+        steps = changes(running, wanted, prune="all").steps
+        Transaction(running, machine, said, made=made).carry_out(steps, said)
+        assert machine.made == [expected]
+
+
+@pytest.mark.parametrize(("size", "calls"), [("1MiB", 2), ("2MiB", 3)])
+def test_storage_that_was_shown_is_not_made_but_enlarged(size: str, calls: int) -> None:
+    """The LUN moves to another number, and its disk is to be larger there."""
+    running = one_lun({"a": {"handler": "memory", "size": "1MiB"}})
+    wanted = one_lun({"a": {"handler": "memory", "size": size}}, lun=1)
+    steps = changes(running, wanted, prune="all").steps
+    machine = Model(running)
+    Transaction(running, machine, said).carry_out(steps, said)
+    assert machine.made == [False]
+    assert machine.calls == calls
+    assert machine.state == machine_of(wanted)
+    if calls == 3:
+        refusing = Model(running, refuse=2)
+        with pytest.raises(HostError, match="refused"):
+            Transaction(running, refusing, said).carry_out(steps, said)
+        assert refusing.forced == [False, True], "the LUN was in use for a moment"
+        assert refusing.state == machine_of(running)
+
+
 def documents_of(count: int) -> Document:
     stacks = {f"a{number}": {"handler": "memory", "size": "1MiB"} for number in range(count)}
     luns = [{"lun": number, "backstore": f"a{number}"} for number in range(count)]

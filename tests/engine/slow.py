@@ -1,5 +1,6 @@
 """A medium whose verbs take as long as the test wants."""
 
+import errno
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class Held(Slow):
     def __init__(self, *verbs: str) -> None:
         super().__init__()
         self.verbs = set(verbs)
+        self.broken: set[str] = set()
         self.data = bytearray(1 << 20)
 
     def read(self, offset: int, views: Views) -> None:
@@ -73,6 +75,8 @@ class Held(Slow):
     def _wait(self, verb: str) -> None:
         if verb in self.verbs:
             super().flush()
+        if verb in self.broken:
+            raise OSError(errno.EIO, "lost")
 
 
 @contextmanager

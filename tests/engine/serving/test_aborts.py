@@ -3,6 +3,7 @@
 import errno
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def at_once(rig: Rig) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("function", [abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET])
-def test_what_has_begun_runs_to_its_end(function: int) -> None:
+def test_what_has_begun_runs_to_its_end(caplog: pytest.LogCaptureFixture, function: int) -> None:
     with slow_rig(handler := Held("write")) as (rig, _):
         write = begin(rig, handler, WRITE, data_out=NEW)
         rig.loopback.manage(function, [write])
@@ -67,6 +68,7 @@ def test_what_has_begun_runs_to_its_end(function: int) -> None:
         handler.gate.set()
         assert rig.loopback.wait(write).status == GOOD
         assert handler.data[:512] == NEW
+    assert "has failed" not in caplog.text
 
 
 def time_for_the_pump(rig: Rig) -> None:
@@ -225,11 +227,97 @@ def test_patience_is_not_about_whoever_comes_next(monkeypatch: pytest.MonkeyPatc
         rig.loopback.kernel._next_id = aborted
         assert begin(rig, handler, WRITE, data_out=NEW) == aborted
         (timer,) = rig.served._aborts._timers
+        assert timer.daemon, "it keeps no process from ending"
         timer.join()
         time_for_the_pump(rig)
         assert aborted not in rig.loopback.answers
         handler.gate.set()
         assert rig.loopback.wait(aborted).status == GOOD
+
+
+def test_storage_that_stays_silent_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.3)
+    with slow_rig(handler := Held("write")) as (rig, _):
+        aborted = begin(rig, handler, WRITE, data_out=OLD)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [aborted])
+        assert triple(rig.loopback.wait(aborted)) == GIVEN_UP
+
+
+def test_storage_that_was_silent_for_long_is_given_up_at_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a timer, too: a machine that has no room for its thread."""
+    monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 1e-9)
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if isinstance(thread, threading.Timer):
+            raise RuntimeError("can't start new thread")  # noqa: TRY004 - as CPython does
+        real(thread)
+
+    with slow_rig(handler := Held("read", "write")) as (rig, _), caplog.at_level(logging.WARNING):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        write = begin(rig, handler, WRITE, data_out=OLD)
+        read = begin(rig, handler, READ, data_in=512)
+        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [write, read])
+        assert triple(rig.loopback.wait(write)) == GIVEN_UP
+        (age,) = re.findall(r"WRITE\(10\) was aborted after ([0-9.]+) s", caplog.text)
+        assert float(age) < 60
+        wait_for_line(caplog, "aborted commands are not given up: ")
+        assert rig.served._aborts._timers == []
+
+
+def test_closing_leaves_no_timer() -> None:
+    with slow_rig(handler := Held("write")) as (rig, _):
+        write = begin(rig, handler, WRITE, data_out=OLD)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [write])
+        time_for_the_pump(rig)
+        (timer,) = rig.served._aborts._timers
+        handler.gate.set()
+        rig.loopback.wait(write)
+    timer.join(60)
+    assert not timer.is_alive()
+    assert timer.finished.is_set(), "long before its time"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_first_who_aborts_a_command_decides(caplog: pytest.LogCaptureFixture) -> None:
+    """Its sender may take it for done since the reset, whatever comes after that."""
+    with slow_rig(handler := Held("read")) as (rig, _), caplog.at_level(logging.WARNING):
+        read = begin(rig, handler, READ, data_in=512)
+        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [read])
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [read])
+        time_for_the_pump(rig)
+        wait_for_line(caplog, "LOGICAL UNIT RESET waits for ")
+        assert read not in rig.loopback.answers
+        handler.gate.set()
+        assert rig.loopback.wait(read).status == GOOD
+
+
+def test_a_failure_of_which_its_sender_is_told_is_no_failed_flush(caplog: pytest.LogCaptureFixture) -> None:
+    with slow_rig(handler := Held("write")) as (rig, _), caplog.at_level(logging.ERROR):
+        write = begin(rig, handler, WRITE, data_out=NEW)
+        rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [write])
+        time_for_the_pump(rig)
+        handler.fault = OSError(errno.EIO, "lost")
+        handler.gate.set()
+        assert rig.loopback.wait(write).status != GOOD
+        assert "has failed after" not in caplog.text
+        assert rig.run(FLUSH).status == GOOD
+
+
+def test_a_read_that_fails_after_a_reset_is_no_failed_flush(caplog: pytest.LogCaptureFixture) -> None:
+    with slow_rig(handler := Held("flush", "read")) as (rig, _), caplog.at_level(logging.ERROR):
+        read = begin(rig, handler, READ, data_in=512)
+        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [read])
+        time_for_the_pump(rig)
+        handler.broken.add("read")
+        handler.gate.set()
+        assert rig.loopback.wait(read).status != GOOD
+        assert "READ(10) has failed after a LOGICAL UNIT RESET" in caplog.text
+        assert "MEDIUM ERROR, UNRECOVERED READ ERROR" in caplog.text
+        assert triple(rig.run(FLUSH)) == RESET
+        assert rig.run(FLUSH).status == GOOD
 
 
 def test_any_number_of_resets_loses_nothing() -> None:

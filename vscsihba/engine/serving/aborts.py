@@ -74,7 +74,7 @@ class Aborts:
         self._calls = calls
         self._publish = publish
         self._free_kept = free_kept
-        self._resets = 0
+        self._latest_reset: object = None
         self._kept: dict[Task, int] = {}
         self._timers: list[threading.Timer] = []
 
@@ -88,15 +88,15 @@ class Aborts:
             task.aborted_by = task.aborted_by or request.function
         if request.function == "LOGICAL UNIT RESET":
             self._unit.forget_events()  # whoever is told of one now would take the refusal for "done"
-            self._resets += 1
-            self._tasks.add(Task(None, b"", Buffer(), self._reset(self._resets)))
+            self._latest_reset = reset = object()
+            self._tasks.add(Task(None, b"", Buffer(), self._reset(reset)))
         self._give_up([task for task in named if time.monotonic() - task.started >= PATIENCE])
         if self._tasks.find(request.tags):
             self._look_again(request)
 
-    def _reset(self, number: int) -> Generator[BlockOp, BlockResult, None]:
+    def _reset(self, reset: object) -> Generator[BlockOp, BlockResult, None]:
         """Reset the unit, once for all resets that have come before it was this one's turn."""
-        if number == self._resets:
+        if reset is self._latest_reset:
             self._unit.reset()
         yield from ()
 
