@@ -263,7 +263,7 @@ def test_storage_that_was_silent_for_long_is_given_up_at_once(
         assert triple(rig.loopback.wait(write)) == GIVEN_UP
         (age,) = re.findall(r"WRITE\(10\) was aborted after ([0-9.]+) s", caplog.text)
         assert float(age) < 60
-        wait_for_line(caplog, "aborted commands are not given up: ")
+        wait_until(lambda: "aborted commands are not given up: " in caplog.text, lambda: caplog.text)
         assert rig.served._aborts._timers == []
 
 
@@ -288,7 +288,7 @@ def test_the_first_who_aborts_a_command_decides(caplog: pytest.LogCaptureFixture
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [read])
         rig.loopback.manage(abi.TCMU_TMR_ABORT_TASK, [read])
         time_for_the_pump(rig)
-        wait_for_line(caplog, "LOGICAL UNIT RESET waits for ")
+        wait_until(lambda: "LOGICAL UNIT RESET waits for " in caplog.text, lambda: caplog.text)
         assert read not in rig.loopback.answers
         handler.gate.set()
         assert rig.loopback.wait(read).status == GOOD
