@@ -21,6 +21,7 @@ from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.filter import Filter
 from vscsihba.handlers.options import convert
 from vscsihba.handlers.registry import Registry
+from vscsihba.handlers.shared.undo import Undo
 
 Document = str | Mapping[str, object]
 """A path, or the options of a layer and its ``handler``; a filter has a ``next``, a fan has ``legs``."""
@@ -83,7 +84,7 @@ class Stack:
             UsageError, HostError, OSError: As `Handler.open`.
         """
         self.check()
-        with ExitStack() as opened:
+        with Undo() as opened:
             for layer in (*self.layers, self._top):
                 with _blamed(layer):
                     layer.open()

@@ -9,7 +9,6 @@ one disk.
 """
 
 import os
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +27,7 @@ from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import MediumPath, Size
 from vscsihba.handlers.shared.claims import NameClaim
+from vscsihba.handlers.shared.undo import Undo
 
 
 class CowHandler(Transform):
@@ -84,7 +84,7 @@ class CowHandler(Transform):
             HostError: It belongs to another base, or this one has changed.
         """
         wanted = self.options
-        with ExitStack() as failing, ExitStack() as opened:
+        with Undo() as failing, Undo() as opened:
             if wanted.create and self.may_make and not Path(wanted.path).exists():
                 self._create()
                 failing.callback(os.unlink, os.path.realpath(wanted.path))

@@ -46,6 +46,7 @@ from vscsihba.handlers.shared import sectors, superblock
 from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 from vscsihba.handlers.shared.sectors import PER_SECTOR
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget
+from vscsihba.handlers.shared.undo import Undo
 from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
 
 _KIND = "overlay"
@@ -102,7 +103,7 @@ class Overlay:
         """
         session = str(uuid.uuid4())
         note = TmpfsStore(session, about=self._place.encode())
-        with ExitStack() as failing:
+        with Undo() as failing:
             failing.callback(note.close, forget=True)
             self.replace_header(msgspec.structs.replace(self.header, session=session, clearing=False))
             failing.pop_all()

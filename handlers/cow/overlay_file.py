@@ -16,6 +16,7 @@ from vscsihba.handlers.cow.overlay_note import place_of
 from vscsihba.handlers.file import making as file_making
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.file.reflink import publish
+from vscsihba.handlers.shared.undo import Undo
 
 _HEAD = 1 << 20
 _SAMPLES = 64
@@ -41,7 +42,7 @@ def open_overlay(path: str, *, read_only: bool, frozen: bool = False, recover: b
         FileHandler.Options(path=path, read_only=read_only, format="raw"), shared=read_only or frozen
     )
     store.open()
-    with ExitStack() as failing:
+    with Undo() as failing:
         failing.callback(store.close)
         try:
             overlay = Overlay(store, place_of(path, store.status()), recover=recover)

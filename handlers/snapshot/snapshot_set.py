@@ -29,6 +29,7 @@ from vscsihba.handlers.cow.overlay_file import create_overlay, digest, open_over
 from vscsihba.handlers.shared.claims import NameClaim
 from vscsihba.handlers.shared.durable import sync_directory
 from vscsihba.handlers.shared.rwlock import RWLock
+from vscsihba.handlers.shared.undo import Undo
 from vscsihba.handlers.snapshot import manifest as manifest_
 from vscsihba.handlers.snapshot.layers import Layers, layer_path
 from vscsihba.handlers.snapshot.manifest import Manifest
@@ -84,7 +85,7 @@ class SnapshotSet:
         self._check_base()
         layer = self.manifest.layer_of(snapshot) if snapshot else self.manifest.active
         lineage = self.manifest.lineage(layer)
-        with ExitStack() as opened:
+        with Undo() as opened:
             self.switch(Layers(directory, lineage, base, read_only=bool(snapshot)))
             opened.callback(self._close_layers)
             self._name = self._claim(layer if snapshot else "")

@@ -77,10 +77,12 @@ class History:
 
     Attributes:
         snapshots: What each sector of a snapshot may have, for those that there may be.
+        told: How many losses of unflushed data initiators were told of.
     """
 
     def __init__(self, content: bytes) -> None:
         self.snapshots: dict[str, list[frozenset[bytes]]] = {}
+        self.told = 0
         self._count = 0
         self._clock = 0
         sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.sim.history import SECTOR, History
+from tests.sim.history import SECTOR, History, HistoryError
 from tests.sim.scheduler import Killed
 from tests.sim.world import World
 from vscsihba.errors import VscsihbaError
@@ -73,10 +73,11 @@ class Initiator:
             self._do(step)
         except FAILURES:
             self.failed += 1
-            self.doubt_since(losses)
+            # A sync of a thread's own may have failed before; a flush tells of that.
+            self.doubt_since(self.history.told if step.verb == "flush" else losses)
             return False
         except Killed:
-            self.doubt_since(losses)
+            self.doubt_since(self.history.told)
             raise
         finally:
             self.sent += 1
@@ -89,6 +90,7 @@ class Initiator:
         flush does, for one that is closing.
         """
         if self.world.storage.losses > losses:
+            self.history.told = self.world.storage.losses
             self.history.doubt()
 
     def _do(self, step: Step) -> None:
@@ -165,11 +167,17 @@ class Initiator:
         self._read_and_judge(0, self.history.sectors, where)
 
     def _read_and_judge(self, first: int, count: int, where: str) -> None:
+        """Read and judge; if unflushed data was lost, the next flush has to tell of it."""
         began = self.history.begin_read()
         try:
             room = bytearray(b"\xa5") * (count * SECTOR)
             self.disk.read(first * SECTOR, [memoryview(room)])
-            self.history.check(first, bytes(room), began=began, where=where)
+            try:
+                self.history.check(first, bytes(room), began=began, where=where)
+            except HistoryError:
+                if self.world.storage.losses == self.history.told or self.perform(Step("flush")):
+                    raise
+                self.history.check(first, bytes(room), began=began, where=where)
             if self.stable and not self.world.storage.losses:
                 self.history.pin(first, bytes(room), began=began)
         finally:
