@@ -90,9 +90,7 @@ class EngineFaultError(TransportError):
     """
 
     def __init__(self, fault: BaseException) -> None:
-        super().__init__(
-            f"its server has failed: {type(fault).__name__}: {fault}", cure="see the engine's log"
-        )
+        super().__init__(f"internal error: {type(fault).__name__}: {fault}", cure="see the engine's log")
 
 
 class NotBegunError(OSError):

@@ -188,7 +188,7 @@ def test_a_link_thread_that_dies_is_an_error_at_the_end(monkeypatch: pytest.Monk
     hba.__enter__()
     hba.add_lun(0, size="1MiB")
     assert hba.next_task(60) is None
-    with pytest.raises(TransportError, match="its server has failed: KeyError"):
+    with pytest.raises(TransportError, match="internal error: KeyError"):
         hba.close()
     assert hba.detached
 
@@ -479,7 +479,7 @@ def test_a_serving_thread_that_dies_is_told_for_every_handler_lun(monkeypatch: p
         assert hba._made._pump is not None
         hba._made._pump.calls.post(leave)
         for number in range(2):
-            with pytest.raises(TransportError, match=f"lun {number}: its server has failed: SystemExit"):
+            with pytest.raises(TransportError, match=f"lun {number}: internal error: SystemExit"):
                 hba.next_task(60)
 
 

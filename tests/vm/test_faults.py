@@ -58,7 +58,7 @@ def test_random_cdbs_get_an_answer_and_no_stale_byte(serve: Serve, image: Image)
     finally:
         os.close(fd)
     assert target.stop() == 0
-    assert "failed inside" not in target.errors()
+    assert "internal error" not in target.errors()
 
 
 def test_a_file_cut_short_gives_medium_error_and_the_rest_goes_on(serve: Serve, image: Image) -> None:

@@ -129,7 +129,7 @@ def test_an_abort_ends_a_command_whose_storage_hangs(start: Start, disks: list[P
         held(flag)
         use(other)
         assert not old.result().good, "the kernel gives up, and the engine lets it"
-        assert "its storage has not answered; the unit waits for it" in target.errors()
+        assert "its storage has not answered; newer commands wait" in target.errors()
         new = Sender(stuck_lun, write(NEW), data_out=NEW)
         use(other)
         assert new.told is None, "nothing newer is begun before the old write has come back"
@@ -149,7 +149,7 @@ def test_a_reset_ends_a_write_whose_storage_hangs(start: Start, disks: list[Path
         old = Sender(stuck_lun, write(OLD), data_out=OLD, timeout=30)
         held(flag)
         run("sg_reset", "--device", stuck_lun.sg)
-        assert "its storage has not answered; the unit waits for it" in target.errors()
+        assert "its storage has not answered; newer commands wait" in target.errors()
         use(other)
     assert old.result().good
     wait_until(lambda: content(disks[0]) == OLD, "the old write is done all the same")
@@ -193,7 +193,7 @@ def test_resets_with_io_under_way_lose_nothing(serve: Serve, disks: list[Path]) 
             count += 1
         time.sleep(random.random() / 5)  # any moment is as good
     print(f"{count} resets, longest wait of an I/O {fio.finish():.2f} s")
-    assert "may take it for done" not in target.errors()
+    assert "may take it for successful" not in target.errors()
     assert target.stop() == 0
 
 

@@ -129,7 +129,7 @@ def test_a_unit_whose_server_fails_is_reported_and_the_others_go_on(
         lost = rig.loopback.submit(FLUSH)
         while other.wait(other.submit(rw10(0x28, 0, 1), data_in=512)).status == GOOD and not rig.failures:
             pass
-        assert rig.failures == ["lun 0: its server has failed: KeyError: 'a bug'; see the engine's log"]
+        assert rig.failures == ["lun 0: internal error: KeyError: 'a bug'; see the engine's log"]
         assert isinstance(rig.served.failure, EngineFaultError)
         assert other.wait(other.submit(rw10(0x28, 0, 1), data_in=512)).status == GOOD
         assert where == "serve" or lost not in rig.loopback.answers

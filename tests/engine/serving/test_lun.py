@@ -53,7 +53,7 @@ def test_a_bug_in_a_handler_is_hardware_error_and_a_log_line(caplog: pytest.LogC
     with slow_rig() as (rig, handler), caplog.at_level(logging.ERROR):
         handler.fault = ZeroDivisionError("a bug")
         assert triple(rig.read(0, 1)) == (4, 0x44, 0)
-        assert "READ(10) failed inside" in caplog.text
+        assert "READ(10) failed with an internal error" in caplog.text
         handler.fault = None
         assert rig.read(0, 1).status == GOOD
 

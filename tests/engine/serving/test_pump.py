@@ -79,12 +79,10 @@ def test_a_ring_whose_server_has_a_bug_does_not_take_others_down(caplog: pytest.
     for ring in (good, bad):
         pump.calls.post(partial(pump.add, ring))
         assert ring.served.acquire(timeout=10)
-    assert [str(error) for error in bad.errors] == [
-        "its server has failed: ValueError: a bug; see the engine's log"
-    ]
+    assert [str(error) for error in bad.errors] == ["internal error: ValueError: a bug; see the engine's log"]
     os.eventfd_write(good.event, 1)
     assert good.served.acquire(timeout=10)
-    assert "bad: its server has failed" in caplog.text
+    assert "bad: internal error" in caplog.text
     pump.stop()
 
 

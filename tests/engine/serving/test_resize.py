@@ -56,7 +56,7 @@ def test_a_medium_of_fixed_size_stays_as_it_is() -> None:
 
 def test_a_size_that_no_disk_has_is_refused() -> None:
     with Rig({"handler": "memory", "size": MiB}) as rig:
-        with pytest.raises(HostError, match="failed inside"):
+        with pytest.raises(HostError, match="failed with an internal error"):
             resize(rig, MiB + 1).result(60)
         assert blocks(rig) == 2048
 

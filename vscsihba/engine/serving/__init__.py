@@ -1,6 +1,6 @@
-"""Serving the rings of logical units: the pump, and the commands on their way through it.
+"""Serving the rings of logical units: the pump, and the commands that pass through it.
 
-Everything here runs on the pump's thread, one for each engine, and needs no locks. Exceptions, each said
-where it is: the threads of `workers`, on which handlers may block, and the methods by which other threads
-call into the pump (`call_queue.Mailbox.post`). Knows nothing of other engines, nor of configfs.
+All of it runs on the pump's thread, one in each engine, and needs no locks. There are two exceptions: the
+threads of `workers`, on which handlers may block, and `call_queue`, by which other threads call the pump.
+Knows nothing of other engines or of configfs.
 """

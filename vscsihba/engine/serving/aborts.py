@@ -1,10 +1,11 @@
-"""What becomes of commands that the initiator's side has aborted: the task manager of one logical unit.
+"""The task manager of one logical unit: aborted commands, and resets of the unit.
 
-Whatever a LOGICAL UNIT RESET ends, tcm_loop reports as done (`tcm_loop_release_cmd`: a
-result of 0, whatever was answered). So what a reset ends is done all the same, in its turn, before
-the unit is reset; storage that does not answer is waited for, unless "done" may be said beforehand.
-ABORT TASK comes when the initiator has given up already, and is told no lie: what has not
-begun is dropped, and storage that does not answer is not waited for.
+LOGICAL UNIT RESET: tcm_loop reports success for each command that it aborts, whatever its answer is
+(`tcm_loop_release_cmd`: a result of 0). So these commands are executed all the same, in order, before the
+unit is reset. Storage that does not answer is waited for, unless success may be reported early.
+
+ABORT TASK: the initiator has given the command up already. So a command that has not begun is dropped, and
+storage that does not answer is not waited for.
 
 Knows nothing of rings, nor why a command takes long.
 """
@@ -27,7 +28,7 @@ from vscsihba.transport import TaskManagement, Transport
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
-"""Seconds from which on a command that was aborted counts as one whose storage does not answer."""
+"""Seconds after which the storage of an aborted command counts as not answering."""
 
 _GIVEN_UP: Final = scsi.Sense(
     scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.NO_ADDITIONAL_SENSE_INFORMATION
@@ -35,24 +36,24 @@ _GIVEN_UP: Final = scsi.Sense(
 
 
 def may_drop(function: str | None) -> bool:
-    """Tell whether the senders of commands that a function ends do not take them for done.
+    """Return whether a command that a task management function aborts may be left undone.
 
-    They have given up themselves (scsi_abort_command), or are told TASK ABORTED
-    (core_tmr_drain_state_list with TAS).
+    It may if its sender does not take it for successful: the sender has given up (scsi_abort_command), or is
+    told TASK ABORTED (core_tmr_drain_state_list with TAS).
     """
     return function in {"ABORT TASK", "PREEMPT AND ABORT"}
 
 
 class Aborts:
-    """Acts on task management requests; all of it on the pump's thread.
+    """Carries out task management requests, on the pump's thread.
 
     Args:
         lun: For log lines.
-        unit: Is reset.
+        unit: The unit that is reset.
         tasks: Its commands.
-        transport: Where they are answered.
+        transport: Takes their answers.
         calls: The LUN's calls into the pump.
-        publish: Has what was answered published soon.
+        publish: Publishes the answers given so far, soon.
         free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
     """
 
@@ -79,7 +80,7 @@ class Aborts:
         self._timers: list[threading.Timer] = []
 
     def act(self, request: TaskManagement) -> None:
-        """Act on a request: end what it names, now or when that has been done; reset the unit after that."""
+        """Carry out a request: end the commands that it names, at once or when done; then reset the unit."""
         log.info("lun %d: %s of %d commands", self._lun, request.function, len(request.tags))
         if may_drop(request.function):
             for tag in self._tasks.drop(request.tags):
@@ -87,39 +88,39 @@ class Aborts:
         for task in (named := self._tasks.find(request.tags)):
             task.aborted_by = task.aborted_by or request.function
         if request.function == "LOGICAL UNIT RESET":
-            self._unit.forget_events()  # whoever is told of one now would take the refusal for "done"
+            self._unit.forget_events()  # a sender that is told of one now would take the refusal for success
             self._latest_reset = reset = object()
             self._tasks.add(Task(None, b"", Buffer(), self._reset(reset)))
         self._give_up([task for task in named if time.monotonic() - task.started >= PATIENCE])
         if self._tasks.find(request.tags):
-            self._look_again(request)
+            self._give_up_later(request)
 
     def _reset(self, reset: object) -> Generator[BlockOp, BlockResult, None]:
-        """Reset the unit, once for all resets that have come before it was this one's turn."""
+        """Reset the unit, unless a newer reset waits: that one resets it for both."""
         if reset is self._latest_reset:
             self._unit.reset()
         yield from ()
 
-    def _look_again(self, request: TaskManagement) -> None:
-        """Give up, in a while, what is still under way then; tags may be other commands' by that time."""
+    def _give_up_later(self, request: TaskManagement) -> None:
+        """Give up, after `PATIENCE`, the commands still under way; tags may be reused by then."""
 
-        def look() -> None:
+        def give_up() -> None:
             tasks = self._tasks.find(request.tags)
             self._give_up([task for task in tasks if task.aborted_by is not None])
             self._publish()
 
         self._timers = [timer for timer in self._timers if timer.is_alive()]
-        timer = threading.Timer(PATIENCE, partial(self._calls.post, look))
+        timer = threading.Timer(PATIENCE, partial(self._calls.post, give_up))
         timer.daemon = True
         try:
             threads.start(timer)
-        except OSError as error:  # then they are answered when the storage answers
+        except OSError as error:  # they are answered when the storage answers
             log.warning("lun %d: aborted commands are not given up: %s", self._lun, error)
         else:
             self._timers.append(timer)
 
     def close(self) -> None:
-        """Look no more."""
+        """Cancel all timers."""
         for timer in self._timers:
             timer.cancel()
 
@@ -140,14 +141,14 @@ class Aborts:
                 )
 
     def _abandon(self, task: Task, age: float) -> None:
-        """Answer a command that somebody still works for, or will."""
+        """Answer a command whose storage is still at work; its buffer is kept until the storage answers."""
         assert task.tag is not None  # noqa: S101 - only commands can be named
         try:
             kept = self._transport.complete_keep_buf(task.tag, _GIVEN_UP)
-        except TransportError:  # a kernel that cannot keep the buffer: it ends when it is done
+        except TransportError:  # this kernel has no KEEP_BUF: the command ends when its storage answers
             return
         log.warning(
-            "lun %d: %s was aborted after %.1f s, and its storage has not answered; the unit waits for it",
+            "lun %d: %s was aborted after %.1f s, and its storage has not answered; newer commands wait",
             self._lun,
             task.name,
             age,
@@ -157,10 +158,10 @@ class Aborts:
             self._kept[task] = kept
 
     def ended(self, task: Task, response: scsi.Response | None) -> None:
-        """Take in the end of a command that was aborted."""
+        """Note the end of an aborted command: report a failure that its sender does not learn of."""
         if not may_drop(task.aborted_by) and response and response.status != scsi.Status.GOOD:
             log.error(
-                "lun %d: %s has failed after a %s, so its sender may take it for done: %s",
+                "lun %d: %s failed after a %s, so its sender may take it for successful: %s",
                 self._lun,
                 task.name,
                 task.aborted_by,
@@ -172,7 +173,7 @@ class Aborts:
             self._free(kept)
 
     def _free(self, kept: int) -> None:
-        """Give the buffer of an abandoned command back; a reset of the ring may have done so before."""
+        """Free the buffer of an abandoned command; a reset of the ring may have done so already."""
         try:
             self._free_kept(kept)
         except (HostError, TransportError) as error:

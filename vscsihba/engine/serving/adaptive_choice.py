@@ -1,20 +1,20 @@
-"""Two ways of doing the same: which takes less time a command, found out by taking them in turns.
+"""An adaptive choice between two ways of doing the same: the one that takes less time a command.
 
-A *stretch* of the way that seems better is followed by a short *trial* of the other, and is twice as
-long each time that it is found better again: what was chosen by mistake is soon put right. What
-was measured long ago counts less and less, so that a load which changes is followed.
+The better way is *held* for a while, then the other one is *probed* for a short while. Each time that the
+probe confirms the choice, the next hold is twice as long, so a wrong choice is corrected soon. Older
+measurements count less and less, so a changing load is followed.
 
-Knows numbers only: no clock, and not what the ways are.
+Knows numbers only: no clock, and not what the two ways are.
 """
 
 from typing import Final
 
 _FADING: Final = 0.5
-"""What remains of older measurements after a trial of both ways."""
+"""Weight of older measurements after each choice."""
 
 
 class _Way:
-    """What one of the two ways has cost so far."""
+    """Measured cost of one of the two ways."""
 
     __slots__ = ("commands", "seconds")
 
@@ -23,25 +23,25 @@ class _Way:
         self.commands = 0.0
 
     def cost(self) -> float:
-        """Return seconds a command; 0 if that was never measured."""
+        """Return seconds a command; 0 if nothing was measured."""
         return self.seconds / self.commands if self.commands else 0.0
 
     def fade(self) -> None:
-        """Make room for what will be measured now."""
+        """Halve the weight of the measurements so far."""
         self.seconds *= _FADING
         self.commands *= _FADING
 
 
 class AdaptiveChoice:
-    """Which of two ways is taken now.
+    """An adaptive choice between a first and a second way.
 
     Args:
-        probe: For how long a way is tried; in what `note` calls the length of a measurement.
-        hold: For how long, at most, the way that seems better is kept.
-        threshold: The second way is the better one if it takes less than this part of the first one's time.
+        probe: Length of a probe, in the unit of `note`'s `length`.
+        hold: Greatest length of a hold, in the same unit.
+        threshold: The second way is better if its time is less than this fraction of the first way's.
 
     Attributes:
-        second: The second way is taken.
+        second: The second way is to be taken now.
         fresh: Nothing was noted since `begin`.
     """
 
@@ -63,7 +63,7 @@ class AdaptiveChoice:
         self.begin(second=False)
 
     def begin(self, *, second: bool) -> None:
-        """Forget what was measured, and try one way, then the other."""
+        """Drop all measurements, and probe one way, then the other."""
         self.second = second
         self.fresh = self._probing = True
         self._ways = (_Way(), _Way())
@@ -71,12 +71,12 @@ class AdaptiveChoice:
         self._left = self._hold = self._probe
 
     def note(self, seconds: float, commands: int, length: float) -> None:
-        """Take in a measurement of the way that is taken.
+        """Add a measurement of the way that is taken now.
 
         Args:
-            seconds: That it took.
-            commands: That were done in it.
-            length: What it counts for, of a trial or a stretch.
+            seconds: Time that it took.
+            commands: Commands that were done in that time.
+            length: Its part of a probe or hold.
         """
         self.fresh = False
         way = self._ways[self.second]
@@ -87,7 +87,7 @@ class AdaptiveChoice:
             self._choose()
 
     def _choose(self) -> None:
-        """Go on with the better way, or try the other one again."""
+        """Hold the better way, or probe the other one."""
         first, second = (way.cost() for way in self._ways)
         if not self._probing or not (first and second):
             self.second, self._probing = not self.second, True

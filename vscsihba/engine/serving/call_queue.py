@@ -1,6 +1,6 @@
-"""Calls from other threads into the serving thread, with one wake-up for many.
+"""Calls from other threads into the serving thread; one wake-up serves many calls.
 
-A call that fails is a bug: it is logged, or fails its LUN; the thread has many logical units to serve.
+A call that raises is a bug: it is logged, or fails its LUN. The thread goes on, as it serves many units.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ def _log(error: Exception) -> None:
 
 
 class Calls(Protocol):
-    """Takes calls for the serving thread: all of them (`CallQueue`), or those of one LUN (`GuardedCalls`)."""
+    """Queues calls for the serving thread: those of all LUNs (`CallQueue`) or of one (`GuardedCalls`)."""
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the serving thread make `call` soon, in the order of posting."""
 
     def later(self, call: Callable[[], None]) -> None:
-        """Make `call` at the end of the round under way; for the serving thread, from within a call."""
+        """Make `call` at the end of the `run` under way; for the serving thread, from within a call."""
 
 
 class GuardedCalls:
     """The calls of one LUN into the serving thread; one that raises fails this LUN and no other.
 
     Args:
-        calls: Makes them.
+        calls: Queues them.
         failed: Called, on the serving thread, with the exception of a call.
 
     Attributes:
@@ -60,9 +60,9 @@ class GuardedCalls:
 class CallQueue:
     """A queue of calls with a descriptor to wait on.
 
-    Any thread may `post`; the serving thread calls `run`. The wake-up is written only
-    when none is under way: `run` clears the mark before it looks, `post` looks at the mark after it
-    has put its call in, so that no call can be left behind.
+    Any thread may `post`; the serving thread calls `run`. The wake-up is written only if none is
+    pending. `run` clears the mark before it reads the queue, and `post` reads the mark after it has added
+    its call, so no call is left behind.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class CallQueue:
     def post(self, call: Callable[[], None], failed: Failed = _log) -> None:
         """Have the serving thread make `call` soon, in the order of posting; `failed` gets its exception."""
         self._calls.append((call, failed))
-        with self._lock:  # the descriptor's number may be another's once it is closed
+        with self._lock:  # a closed descriptor's number may be reused
             if not (self._marked or self._closed):
                 self._marked = True
                 os.eventfd_write(self._event, 1)
@@ -93,9 +93,9 @@ class CallQueue:
         self._last.append((call, failed))
 
     def run(self) -> None:
-        """Make every call that was posted before, then those that asked to be last.
+        """Make the calls posted so far, then those of `later`.
 
-        A call that posts another one does not keep the rings waiting: that one is the next run's.
+        A call that is posted meanwhile is left to the next `run`, so that rings do not wait.
         """
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
@@ -114,7 +114,7 @@ class CallQueue:
                 _report(error, failed)
 
     def close(self) -> None:
-        """Close the descriptor; what is posted afterwards is never run."""
+        """Close the descriptor; calls that are posted afterwards are never made."""
         with self._lock:
             self._closed = True
             os.close(self._event)

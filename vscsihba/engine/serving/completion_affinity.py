@@ -1,10 +1,9 @@
-"""On whose processor the kernel completes what was answered: the sender's, or the engine's.
+"""The CPU on which the kernel completes answered commands: the sender's, or the engine's.
 
-The kernel's own way is the sender's. It then wakes a thread there for nearly every answer, in the
-middle of what that processor does, and the engine pays for the waking. On the engine's, all
-answers of a batch are completed together as soon as the engine has shown them, but in its own
-time. Small commands are cheap to complete, large ones are not: so which of the two is quicker
-depends on the load, and on the machine, and both are tried in turns (`adaptive_choice`).
+The kernel's default is the sender's. It then wakes a thread on that CPU for nearly every answer, and the
+engine pays for the wake-up. On the engine's CPU, all answers of a batch are completed together as soon as
+they are published, but in the engine's time. Which is quicker depends on the size of the commands and on
+the machine, so both are measured (`adaptive_choice`).
 
 Knows numbers only: no clock, no ring, and not how the kernel is told.
 """
@@ -17,42 +16,42 @@ from vscsihba.engine.serving.adaptive_choice import AdaptiveChoice
 from vscsihba.errors import HostError, UsageError
 
 VARIABLE: Final = "VSCSIHBA_COMPLETE"
-"""Of the environment: `ENGINE` or `SENDER`, for one way and no trials."""
+"""Environment variable: `ENGINE` or `SENDER` to fix the choice."""
 ENGINE: Final = "engine"
 SENDER: Final = "sender"
 
 PROBE: Final = 0.06
-"""Seconds for which the way that seems worse is tried: longer than a turn of `polling`'s own trials."""
+"""Seconds of a probe: longer than the probes of `polling`, which run at the same time."""
 HOLD: Final = 1.0
-"""Seconds for which the way that seems better is kept before that."""
+"""Seconds of the longest hold."""
 PAUSE: Final = 0.1
-"""Seconds for a round that are the initiator's own doing, whichever way is taken."""
+"""Seconds of a round from which on the initiator itself pauses, whichever way is taken."""
 _THRESHOLD: Final = 0.95
-"""The engine's processor must take less than this part of the time."""
+"""The engine's CPU must take less than this fraction of the time."""
 
 
 def fixed_affinity(environment: Mapping[str, str] = os.environ) -> bool | None:
-    """Return whether the environment has it on the engine's processor; None if that is to be found out.
+    """Return whether the environment fixes the engine's CPU (True) or the sender's (False); None if neither.
 
     Raises:
-        UsageError: It has what cannot be meant.
+        UsageError: The variable has another value.
     """
     word = environment.get(VARIABLE) or None
     if word not in (None, ENGINE, SENDER):
         raise UsageError(
-            f"{VARIABLE}={word} is no place to complete commands",
-            cure=f'set it to "{ENGINE}" or "{SENDER}", or not at all: the quicker one is found out',
+            f"{VARIABLE}={word} is not a valid choice",
+            cure=f'set it to "{ENGINE}" or "{SENDER}", or unset it: the quicker one is measured',
         )
     return None if word is None else word == ENGINE
 
 
 class CompletionAffinity:
-    """Where the kernel is to complete what is answered from now on.
+    """Chooses the CPU on which the kernel completes commands.
 
     Args:
-        tell: Tells the kernel; True: on the engine's processor. It may raise HostError: of a kernel that
-            knows one way only, nothing is asked again.
-        fixed: The way to be taken, None for the one that is quicker.
+        tell: Tells the kernel; True: the engine's CPU. If it raises HostError, the kernel has one way only,
+            and it is not called again.
+        fixed: A choice that is not to be changed; None to measure.
     """
 
     __slots__ = ("_choosing", "_tell", "_ways")
@@ -63,10 +62,10 @@ class CompletionAffinity:
         self._choosing = self._told(bool(fixed)) and fixed is None
 
     def note(self, seconds: float, commands: int) -> None:
-        """Take in one round.
+        """Add the measurement of one round.
 
         Args:
-            seconds: From the end of the last round: waiting and serving.
+            seconds: Time since the end of the last round, waiting included.
             commands: How many were served.
         """
         if not (commands and self._choosing):
@@ -81,7 +80,7 @@ class CompletionAffinity:
             self._choosing = self._told(ways.second)
 
     def _told(self, here: bool) -> bool:  # noqa: FBT001 - as `tell` has it
-        """Tell the kernel; return whether it knows both ways."""
+        """Tell the kernel; return whether it has both ways."""
         try:
             self._tell(here)
         except HostError:

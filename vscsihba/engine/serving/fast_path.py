@@ -1,9 +1,9 @@
-"""The fast path: plain READs and WRITEs from the ring to the medium and back, in one call.
+"""The fast path: plain READs and WRITEs from the ring to the handler and back, in one call.
 
-It is made of the slow path's own parts: the opcode table's field layout, the logical
-unit's range, the handler's inline verbs. Whatever is not plain (a flag, an attention
-pending, a page that is not cached, any exception of a handler) is left untouched to the
-slow path, which knows how to wait and how to refuse.
+It uses the same parts as the slow path: the field layout of the opcode table, the capacity of the logical
+unit, the inline verbs of the handler. A command that is not plain is left untouched, and takes the slow path,
+which can wait and refuse. A flag in the CDB, a pending unit attention, a page that is not cached and any
+exception of the handler make a command not plain.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from vscsihba.transport import FastPath
 
 @dataclass(slots=True)
 class FastPathState:
-    """Whether the fast path may be taken, kept by the serving thread.
+    """Conditions of the fast path, updated by the serving thread.
 
     Attributes:
-        clear: Nothing stands in the way of plain commands.
-        writable: ... nor of plain writes.
+        clear: Plain commands may take it.
+        writable: Plain writes may take it too.
         blocks: Capacity in blocks.
     """
 
@@ -36,7 +36,7 @@ class UnitFastPath(NamedTuple):
 
     Attributes:
         execute: Executes one command; see `vscsihba.transport.FastPath`.
-        end_batch: To be called after each batch, before `stats.batches` is counted on. It never raises.
+        end_batch: To be called after each batch, before `stats.batches` is increased. It never raises.
     """
 
     execute: FastPath
@@ -48,7 +48,7 @@ def make_fast_path(
 ) -> UnitFastPath:
     """Return the fast path of one logical unit.
 
-    A closure, because every name in it is then a local one: this runs once a command.
+    It is a closure, so that all its names are local variables: it runs once a command.
     """
     parts = batched(inline.write or _refuse)
     plain = _plain(unit, inline, parts.first)
@@ -96,7 +96,7 @@ def make_fast_path(
 
 
 def _plain(unit: LogicalUnit, inline: InlineVerbs, write: Mover) -> list[tuple[Any, ...] | None]:
-    """Return for each opcode of the fast path how its CDB is read, and what moves its bytes."""
+    """Return the CDB decoder and the inline verb, with its limits, for each opcode of the fast path."""
     limit = unit.max_transfer_blocks * unit.block_size
     reads = (inline.read or _refuse, inline.read_flags, limit)
     writes = (write, inline.write_flags, min(limit, inline.write_limit))
@@ -107,5 +107,5 @@ def _plain(unit: LogicalUnit, inline: InlineVerbs, write: Mover) -> list[tuple[A
 
 
 def _refuse(_views: Any, _offset: int, _flags: int) -> int:
-    """Stand in for a verb that the handler cannot do inline."""
+    """Stand in for an inline verb that the handler does not have."""
     raise BlockingIOError

@@ -1,4 +1,4 @@
-"""Whom an engine tells of what happens: commands, failures, and words for a person."""
+"""Callbacks of an engine: finished commands, failures of rings, notices for the user."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from vscsihba.trace import TraceSink
 
 
 def _ignore(_text: str) -> None:
-    """Tell nobody."""
+    """Do nothing: no listener is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """The listeners of an engine; they are called on its threads and must not block.
+    """Callbacks of an engine; they are called on its threads and must not block.
 
     Attributes:
-        trace: Told of every finished command; None if nobody looks, which is quicker.
-        failed: Told, in a line of text, of a ring that can no longer be served.
-        notice: Told, in a line of text, what a person should know.
+        trace: Called with a record of every finished command; None closes no fast path.
+        failed: Called with a line of text about a ring that can no longer be served.
+        notice: Called with a line of text for the user.
     """
 
     trace: TraceSink | None = None

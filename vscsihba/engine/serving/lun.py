@@ -1,7 +1,7 @@
-"""One logical unit being served: ring, SCSI state, medium and threads put together.
+"""One logical unit that is served: its ring, SCSI state, handler stack and threads.
 
-All of it runs on the pump's thread except the verbs of the medium that may block. An exception of a
-command is the barrier's in `task_set`; any other exception fails this unit, and no other.
+All of it runs on the pump's thread, except verbs of the handler that may block. An exception of a command is
+caught by the barrier in `task_set`; any other exception fails this unit, and no other.
 """
 
 import errno
@@ -32,25 +32,25 @@ from vscsihba.transport import Recovered, Transport
 log = logging.getLogger(__name__)
 
 _MAY_HAVE_RUN = scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARGET_FAILURE).encode()
-"""To the initiator of a command that must not run twice, and may have run once."""
+"""Answer to a non-idempotent command that the last owner may have executed."""
 
 BATCH = 16
-"""Commands that are answered with one notification, at most: the initiator goes on with them meanwhile."""
+"""Commands that are answered with one notification, at most; the initiator handles them in the meantime."""
 
 
 class ServedLun:
-    """A logical unit and its ring; what the pump serves.
+    """A logical unit and its ring, served by the pump.
 
     Args:
         lun: Its number on the HBA.
         transport: Its ring.
         unit: Its SCSI state.
         handler: An open handler stack.
-        calls: The pump's.
-        stats: Counters, the same that `unit` reports from.
-        listeners: Who is told of commands (the fast path is then not taken) and failures.
+        calls: The call queue of the pump.
+        stats: Counters, shared with `unit`, which reports them.
+        listeners: Told of commands (a trace closes the fast path) and failures.
         units: The units of its HBA that are served by the same pump.
-        keep: Stores what the unit keeps for its next life, on a thread that may block.
+        keep: Stores the saved state of the unit, on a thread that may block.
         free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
     """
 
@@ -109,10 +109,10 @@ class ServedLun:
         self._idle: Callable[[], None] | None = None
         self._update_fast_path()
 
-    # The pump's side.
+    # Called by the pump.
 
     def begin(self, pump: Pump, recovered: Sequence[Recovered] = ()) -> None:
-        """Meet the neighbours, go on with what a predecessor had under way, and be served by `pump`."""
+        """Join the units of the HBA, take the commands left by the last owner, be served by `pump`."""
         self._pump = pump
         self._calls.make(partial(self._begin, pump, recovered))
 
@@ -126,7 +126,7 @@ class ServedLun:
         pump.add(self)
 
     def serve(self) -> int:
-        """Answer what waits in the ring, up to a batch; see `vscsihba.engine.serving.pump.Served`."""
+        """Serve the ring, up to a batch of commands; see `vscsihba.engine.serving.pump.Served`."""
         self._serving = True
         try:
             count = self.transport.drain(self.fast_path, self.accept, BATCH)
@@ -147,40 +147,40 @@ class ServedLun:
         """Take a command on the slow path; see `vscsihba.transport.Accept`."""
         try:
             task = Task.of(self.unit, tag, cdb, views)
-        except Exception:  # a part of the barrier of `task_set`: it is one command that fails
-            log.exception("lun %d: command %s cannot be taken", self.lun, cdb[:1].hex())
+        except Exception:  # belongs to the barrier of `task_set`: only this command fails
+            log.exception("lun %d: command %s failed before its start", self.lun, cdb[:1].hex())
             self._complete(tag, FAILED)
             return
         self._tasks.add(task)
         self._update_fast_path()
 
     def failed(self, error: TransportError) -> None:
-        """Remember why the ring can no longer be served."""
+        """Note why the ring can no longer be served, and report it."""
         if self.failure is not None:
             return
         self.failure = error
         log.error("lun %d: not served any longer: %s", self.lun, error)
         self._listeners.failed(f"lun {self.lun}: {error}")
-        self._calls.post(self._publish)  # what was answered before
+        self._calls.post(self._publish)  # the answers given before
         self._tasks.drop_visits(OSError(errno.ENOTCONN, f"LUN {self.lun} has failed"))
 
     def _fail(self, error: Exception) -> None:
-        """Serve this unit no longer: the code that serves it has failed."""
-        log.error("lun %d: its server has failed", self.lun, exc_info=error)
+        """Stop serving this unit: the code that serves it has raised."""
+        log.error("lun %d: internal error", self.lun, exc_info=error)
         if self._pump is not None:
             self._pump.remove(self)
         self.failed(error if isinstance(error, TransportError) else EngineFaultError(error))
 
     def end(self, pump: Pump, idle: Callable[[], None]) -> None:
-        """Take leave of the neighbours and the pump, then `finish`."""
+        """Leave the units of the HBA and the pump, then `finish`."""
         self._units.leave(self.lun)
         pump.remove(self)
         self._calls.make(partial(self.finish, idle))
 
     def finish(self, idle: Callable[[], None]) -> None:
-        """Close the ring once no verb touches its memory any more, then call `idle`.
+        """Close the ring once no verb uses its memory, then call `idle`.
 
-        The pump must have let go before.
+        The pump must have stopped serving it before.
         """
         self._idle = idle
         self._tasks.closing = True
@@ -188,14 +188,14 @@ class ServedLun:
         self._tasks.start_waiting()
 
     def visit(self, operation: MediumOp, done: Done) -> None:
-        """Do a block operation of another unit's command, as this unit's work; see `units_of_hba.Visit`."""
+        """Do a block operation for a command of another unit; see `units_of_hba.Visit`."""
         if self.failure is not None:
             done(None, OSError(errno.ENOTCONN, f"LUN {self.lun} has failed"))
         else:
             self._calls.make(partial(self._take_visit, operation, self.unit.notice, done))
 
     def visit_self(self, operation: MediumOp, done: Done) -> None:
-        """Do a block operation of a command of this unit that was answered: it was noticed before."""
+        """Do a block operation of background work of this unit, whose tokens know of it already."""
         self._take_visit(operation, _unnoticed, done)
 
     def _take_visit(self, operation: MediumOp, notice: Callable[[MediumOp], None], done: Done) -> None:
@@ -204,12 +204,12 @@ class ServedLun:
         self._update_fast_path()
 
     def resize(self, size: int, done: Future[None]) -> None:
-        """Change the capacity of the medium between two commands; initiators learn that it has changed.
+        """Change the capacity between two commands, and tell the initiators by a unit attention.
 
         Args:
             size: Bytes.
-            done: Told how it went: OSError or UsageError of the medium. It can be cancelled until the
-                commands before it have ended.
+            done: Gets the result: None, or the handler's OSError or UsageError. It can be cancelled until
+                the commands before it have ended.
         """
         self._calls.make(partial(self._add_resize, size, done))
 
@@ -218,7 +218,7 @@ class ServedLun:
         self._update_fast_path()
 
     def reshape(self) -> None:
-        """Let initiators learn that the medium has another size already."""
+        """Take over the size that the handler has already, and tell the initiators by a unit attention."""
         self._calls.make(self._reshape)
 
     def _reshape(self) -> None:
@@ -237,22 +237,24 @@ class ServedLun:
             done.set_result(None)
         finally:
             if not done.done():
-                done.set_exception(HostError(f"lun {self.lun}: the resize failed inside", cure="see the log"))
+                done.set_exception(
+                    HostError(f"lun {self.lun}: the resize failed with an internal error", cure="see the log")
+                )
 
     @property
     def busy(self) -> bool:
-        """Tell whether anything is under way or waits."""
+        """Whether commands are under way or wait."""
         return not self._tasks.idle
 
     @property
     def hung(self) -> bool:
-        """Tell whether its storage has not answered an abandoned command: nothing begins until it does."""
+        """Whether an abandoned command still waits for its storage: no other command begins until then."""
         return self._tasks.hung
 
     # Ends of commands.
 
     def task_ended(self, task: Task, response: scsi.Response | None) -> None:
-        """Answer a command that has run to its end, or learn that nobody works for it any more."""
+        """Complete a command that has ended; an abandoned one was completed before."""
         if task.aborted_by is not None:
             self._aborts.ended(task, response)
         if task.tag is not None and response is not None:
@@ -265,27 +267,27 @@ class ServedLun:
         self._publish_soon()
 
     def _publish_soon(self) -> None:
-        """Publish once for all that threads bring in together; `serve` and `accept` do so themselves."""
+        """Publish once for all results of this round; `serve` and `accept` publish by themselves."""
         if not (self._serving or self._publishing):
             self._publishing = True
             self._calls.later(self._publish)
 
     def held(self) -> bool:
-        """Tell whether the next command, to be refused for an event, must wait for what the ring holds.
+        """Return whether the next command, to be refused with a unit attention, must wait for the ring.
 
-        If that is a reset which ends the command, its sender will take the refusal for "done" (`aborts`).
+        If the ring holds a reset that aborts it, its sender takes the refusal for success (`aborts`).
         """
         return self.unit.has_events and self._idle is None and self.pending()
 
     def _complete(self, tag: int, response: scsi.Response) -> None:
-        """Answer a command; where the ring does not take it, `_show` says so, and no count is off."""
+        """Complete a command; an error of the ring is raised by `_show`, so that no count is wrong."""
         try:
             self.transport.complete(tag, response.status, response.sense, response.data_in)
         except TransportError as error:
             self._broken = self._broken or error
 
     def _show(self) -> None:
-        """Publish what was answered.
+        """Publish the answers given so far.
 
         Raises:
             TransportError: The ring cannot be served any longer.
@@ -295,7 +297,7 @@ class ServedLun:
         self.transport.publish()
 
     def _publish(self) -> None:
-        """Publish what was answered meanwhile; close everything if that was asked for and nothing is left."""
+        """Publish the answers given so far; after `finish`, close the unit once nothing is under way."""
         self._publishing = False
         if self._closed:
             return
@@ -313,11 +315,11 @@ class ServedLun:
 
     @property
     def _ended_all(self) -> bool:
-        """Nothing is under way; after a failure, tasks may never end, and only what threads do counts."""
+        """Whether nothing is under way; after a failure tasks may never end, and only busy threads count."""
         return self._tasks.idle or (self.failure is not None and not self._workers.busy)
 
     def _update_fast_path(self) -> None:
-        """Say again whether the fast path may be taken."""
+        """Update the conditions of the fast path."""
         state, unit = self._state, self.unit
         state.clear = unit.fast_path_clear and self._trace is None and self._tasks.clear
         state.writable = unit.writable and not unit.write_through
@@ -338,4 +340,4 @@ class ServedLun:
 
 
 def _unnoticed(_operation: MediumOp) -> None:
-    """Tell nobody: it was told before."""
+    """Do nothing: the unit has noticed the operation before."""

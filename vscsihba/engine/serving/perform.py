@@ -1,4 +1,4 @@
-"""Block operations performed on a handler: the one place where the two vocabularies meet."""
+"""Block operations performed on a handler: the only place that maps operations to verbs."""
 
 import errno
 import os
@@ -25,22 +25,22 @@ from vscsihba.handlers.cdb_handler import execute
 
 
 def _keep_nothing(_state: bytes) -> None:
-    """Keep nothing: the unit has no next life."""
+    """Store nothing: the unit has no saved state."""
 
 
 def perform(  # noqa: C901, PLR0912 - one case an operation
     handler: Handler, op: BlockOp, keep: Callable[[bytes], None] = _keep_nothing
 ) -> BlockResult:
-    """Do one block operation, in the calling thread, and return its answer.
+    """Do one block operation on the calling thread, and return its result.
 
     Args:
-        handler: Of the logical unit that asks.
-        op: What to do. Work `OnUnit` is for the other unit's task set.
-        keep: Stores the state of a `Keep`.
+        handler: Handler stack of the logical unit.
+        op: The operation. `OnUnit` is refused: it belongs to the other unit's task set.
+        keep: Stores the state of a `Keep` operation.
 
     Raises:
-        OSError: The medium failed; ENOMEM if the machine has no memory for the operation.
-        UsageError: No disk can have the size of a `Resize`.
+        OSError: The handler failed; ENOMEM if the machine has no memory for the operation.
+        UsageError: The size of a `Resize` is not valid.
         RuntimeError: The handler has called ``sys.exit``, which must not end a thread of the engine.
     """
     try:

@@ -1,9 +1,9 @@
-"""Whether looking at rings pays, or sleeping does: measured while they are served.
+"""Whether the serving thread spins on its rings before it sleeps: measured while they are served.
 
-A thread that sleeps until a command comes is woken late; one that looks instead takes a
-processor, which may be the one that the initiator needs. Which of the two is quicker
-depends on the machine and on the load, so both are tried in turns (`adaptive_choice`). A pause of
-the initiator begins all of it anew, by sleeping: who is idle takes no processor time.
+A thread that sleeps until a command arrives is woken late. A thread that spins instead takes a CPU, perhaps
+the one that the initiator needs. Which is quicker depends on machine and load, so both are measured
+(`adaptive_choice`). When the initiator pauses, the choice begins anew with sleeping: an idle engine takes no
+CPU time.
 
 Knows numbers only: no clock, no ring.
 """
@@ -16,50 +16,50 @@ from vscsihba.engine.serving.adaptive_choice import AdaptiveChoice
 from vscsihba.errors import UsageError
 
 VARIABLE: Final = "VSCSIHBA_POLL"
-"""Of the environment: microseconds to look at most; 0 to sleep always."""
+"""Environment variable: microseconds to spin at most; 0 never to spin."""
 _DEFAULT: Final = 1000
 _MOST: Final = 100_000
 
 PROBE: Final = 4
-"""Rounds (some waits, and what came of them) for which the way that seems worse is tried again."""
+"""Rounds of a probe; a round is a few times of waiting and serving (`pump`)."""
 HOLD: Final = 64
-"""Rounds for which the way that seems better is kept before that."""
+"""Rounds of the longest hold."""
 PAUSE: Final = 0.02
-"""Seconds for a round that are the initiator's own doing, whichever way is taken."""
+"""Seconds of a round from which on the initiator itself pauses, whichever way is taken."""
 _THRESHOLD: Final = 0.9
-"""Looking must take less than this part of the time that sleeping takes."""
+"""Spinning must take less than this fraction of the time that sleeping takes."""
 
 
 def longest_spin(environment: Mapping[str, str] = os.environ, processors: int | None = None) -> float:
-    """Return for how many seconds a thread may look before it sleeps, as the environment has it.
+    """Return the seconds for which the thread may spin before it sleeps.
 
     Args:
         environment: May have `VARIABLE`.
-        processors: Of this machine, None to count them. On the only one, nobody can send a command while the
-            engine looks for it.
+        processors: Number of CPUs, None to count them. With one CPU the initiator cannot run while the
+            engine spins, so the default is 0.
 
     Raises:
-        UsageError: It has what cannot be meant.
+        UsageError: The variable is not a number from 0 to 100,000.
     """
     processors = processors or os.cpu_count() or 1
     word = environment.get(VARIABLE) or str(_DEFAULT if processors > 1 else 0)
     if not (word.isascii() and word.isdecimal() and int(word) <= _MOST):
         raise UsageError(
-            f"{VARIABLE}={word} is no time to poll",
-            cure=f"set it to microseconds from 0 (never) to {_MOST}, or not at all ({_DEFAULT};"
-            " 0 with one processor)",
+            f"{VARIABLE}={word} is not a valid time to spin",
+            cure=f"set it to microseconds from 0 (never) to {_MOST}, or unset it ({_DEFAULT};"
+            " 0 with one CPU)",
         )
     return int(word) / 1e6
 
 
 class Polling:
-    """How long the serving thread is to look for more commands before it sleeps.
+    """Decides how long the serving thread spins before it sleeps.
 
     Args:
-        most: Seconds, at most; 0 to sleep always.
+        most: Seconds, at most; 0 never to spin.
 
     Attributes:
-        window: Seconds to look now; 0 to sleep at once.
+        window: Seconds to spin now; 0 to sleep at once.
     """
 
     __slots__ = ("_most", "_ways", "window")
@@ -70,10 +70,10 @@ class Polling:
         self.window = 0.0
 
     def note(self, seconds: float, commands: int) -> None:
-        """Take in one round.
+        """Add the measurement of one round.
 
         Args:
-            seconds: From the end of the last round: waiting and serving.
+            seconds: Time since the end of the last round, waiting included.
             commands: How many were served.
         """
         if not commands:

@@ -1,11 +1,11 @@
 """The pump: one thread that serves the rings of many logical units.
 
-It waits on all of them at once and lets each answer what waits in it. Those that were busy
-just now are looked at again before the thread sleeps, for as long as that pays (`polling`).
-It knows what is ready, not what a command means: that is `lun`.
+It waits on all of them at once and serves each ring that has commands. Rings that had commands just now are
+*active*: the thread polls them before it sleeps, for as long as that is quicker (`polling`). The pump knows
+which ring has commands; `lun` knows how to execute them.
 
-An exception of what serves one ring fails that ring alone. One of the pump's own ends the process, so
-that another engine takes over: a dead pump serves nobody, and its process would still own everything.
+An exception in the code of one ring fails that ring alone. An exception of the pump itself ends the process,
+so that another engine takes over: with a dead pump the process would serve no LUN and still own all of them.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from vscsihba.threads import Died, VitalThread, end_process, start
 log = logging.getLogger(__name__)
 
 _POLLS: Final = 32
-"""Looks at the rings between two at the clock, which may be a slow one."""
+"""Polls of the rings between two readings of the clock, which may be slow."""
 _ROUND: Final = 4
-"""Times that something was served between two looks at the clock."""
+"""Calls of `Served.serve` in a round, that is, between two readings of the clock."""
 _TURN: Final = 0.001
-"""Seconds after which busy rings let the others be looked at."""
+"""Seconds after which active rings give way to the others."""
 
 
 class Served(Protocol):
-    """What the pump serves: a ring and whoever answers it."""
+    """A ring with the code that answers its commands."""
 
     name: str
 
@@ -40,42 +40,45 @@ class Served(Protocol):
         """Return the descriptor to wait on."""
 
     def acknowledge(self) -> None:
-        """Take the notification back, before `serve` looks.
+        """Clear the notification, before `serve` reads the ring.
 
         Raises:
             TransportError: The ring cannot be served any longer.
         """
 
     def serve(self) -> int:
-        """Answer what waits, or some of it, and publish; return how many commands that were.
+        """Answer waiting commands, or some of them, and publish; return their number.
 
         Raises:
             TransportError: The ring cannot be served any longer.
         """
 
     def pending(self) -> bool:
-        """Tell whether `serve` has something to do: one load."""
+        """Return whether `serve` has something to do: one load."""
 
     @property
     def busy(self) -> bool:
-        """Tell whether something is under way on other threads."""
+        """Whether commands are under way on other threads."""
 
     def failed(self, error: TransportError) -> None:
-        """Be told that the pump has let go because of `error`."""
+        """Note that the pump has stopped serving it because of `error`."""
 
 
 class Pump:
-    """Serve rings until told to stop.
+    """Serves rings on a thread of its own, until `stop`.
 
-    All of a `Served` runs on the pump's thread; other threads reach it through `calls`.
+    Each `Served` is used on the pump's thread only; other threads reach it through `calls`.
 
     Args:
-        poll: Seconds to look for more commands before sleeping, at most; 0 to sleep at once;
-            None for what the environment says (`vscsihba.engine.serving.polling.longest_spin`).
+        poll: Seconds to spin before sleeping, at most; 0 to sleep at once; None for the value of the
+            environment (`vscsihba.engine.serving.polling.longest_spin`).
         died: Called, on the dying thread, if the pump itself fails; by default the process ends at once.
 
+    Attributes:
+        calls: Calls into the pump's thread.
+
     Raises:
-        UsageError: The environment says what cannot be meant.
+        UsageError: The environment has a value that is not valid.
     """
 
     def __init__(self, poll: float | None = None, *, died: Died = end_process) -> None:
@@ -88,7 +91,7 @@ class Pump:
         self._epoll.register(self.calls, select.EPOLLIN)
         self._served: dict[int, Served] = {}
         self._active: dict[int, Served] = {}
-        self._rings: tuple[Served, ...] = ()  # the hot ones again, so that nobody has to collect them
+        self._rings: tuple[Served, ...] = ()  # the active ones again, as a tuple
         self._round_began = 0.0
         self._round_left = _ROUND
         self._round_commands = 0
@@ -97,10 +100,10 @@ class Pump:
         self._thread: VitalThread | None = None
 
     def start(self, name: str = "pump") -> None:
-        """Run the pump on a thread of its own.
+        """Start the thread.
 
         Raises:
-            OSError: There is no room for another thread.
+            OSError: The machine has no room for another thread.
         """
         self._running = True
         thread = VitalThread(self.run, name, died=self._died)
@@ -108,7 +111,7 @@ class Pump:
         self._thread = thread
 
     def stop(self) -> None:
-        """Stop and wait for the thread; what is being served stays open."""
+        """Stop and wait for the thread; the rings stay open."""
         self.calls.post(self._halt)
         if self._thread is not None:
             self._thread.join()
@@ -119,27 +122,27 @@ class Pump:
         self._running = False
 
     def add(self, served: Served) -> None:
-        """Begin to serve, looking once at what is there already. On the pump's thread only."""
+        """Begin to serve, with the commands that wait already. For the pump's thread only."""
         fd = served.fileno()
         self._served[fd] = served
         self._epoll.register(fd, select.EPOLLIN)
         self._wake(fd)
 
     def remove(self, served: Served) -> None:
-        """Stop serving; harmless if it was let go before. On the pump's thread only."""
+        """Stop serving; without effect if it is not served. For the pump's thread only."""
         fd = served.fileno()
         if self._served.pop(fd, None) is not None:
             self._deactivate(fd)
-            with contextlib.suppress(OSError):  # it was never registered: `add` has failed
+            with contextlib.suppress(OSError):  # `add` has failed, so it is not registered
                 self._epoll.unregister(fd)
 
     def adapt_completions(self, tell: Callable[[bool], None] | None) -> None:
-        """Find out from now on where commands are best completed, or leave that to others.
+        """Adapt the CPU on which the kernel completes commands, or leave that to another engine.
 
-        On the pump's thread only.
+        For the pump's thread only.
 
         Args:
-            tell: As of `completion_affinity.CompletionAffinity`; None: another engine does it for this HBA.
+            tell: Tells the kernel (`completion_affinity.CompletionAffinity`); None: another engine does.
         """
         if tell is None:
             self._affinity = None
@@ -157,7 +160,7 @@ class Pump:
                     self._wake(fd)
 
     def _wake(self, fd: int) -> None:
-        """Serve a ring that has notified us."""
+        """Serve a ring that has sent a notification."""
         served = self._served.get(fd)
         if served is not None and self._acknowledge(served):
             self._active[fd] = served
@@ -169,7 +172,7 @@ class Pump:
         self._rings = tuple(self._active.values())
 
     def _serve_active(self) -> float | None:
-        """Serve the rings that were busy, as long as they are; return how long to wait for all of them."""
+        """Serve the active rings until they are idle; return the seconds to wait for all rings."""
         turn = time.monotonic() + _TURN
         while self._active and self._running:
             if not self._busy_poll():
@@ -179,11 +182,11 @@ class Pump:
         return None if self._running else 0
 
     def _busy_poll(self) -> bool:
-        """Look until something waits in a busy ring, and serve it; False if looking longer does not pay."""
+        """Poll the active rings and serve those with commands; False if it is time to sleep."""
         waiting = _waiting(self._rings)
         if not waiting and self._polling.window:
             waiting = self._spin()
-        if self.calls.pending():  # what was posted before a command came is done before it
+        if self.calls.pending():  # calls that were posted before a command are made before it
             self.calls.run()
             waiting = _waiting(self._rings)
         for served in waiting:
@@ -192,9 +195,9 @@ class Pump:
         return bool(waiting)
 
     def _spin(self) -> Sequence[Served]:
-        """Look for as long as that may pay; return the rings in which something waits.
+        """Poll the active rings for up to the window of `polling`; return those with commands.
 
-        It does not pay with something under way on other threads: they need the interpreter's lock.
+        Do not spin while commands are under way on other threads: those need the interpreter's lock.
         """
         rings, clock, until = self._rings, time.monotonic, 0.0
         waiting: Sequence[Served] = ()
@@ -205,14 +208,14 @@ class Pump:
         return waiting
 
     def _go_idle(self) -> None:
-        """Make ready to sleep: notifications of what was served already would wake us at once."""
+        """Prepare to sleep: clear notifications of served commands, which would wake the thread at once."""
         for fd, served in tuple(self._active.items()):
             if not self._unread or (self._acknowledge(served) and not served.pending()):
                 self._deactivate(fd)
         self._unread = False
 
     def _serve(self, served: Served) -> None:
-        """Let a ring answer, and count what that took; not at each time, for a clock may be a slow one."""
+        """Serve a ring and count its commands; the clock, which may be slow, is read once a round."""
         try:
             self._round_commands += served.serve()
         except Exception as error:  # noqa: BLE001 - the barrier between rings
@@ -241,13 +244,13 @@ class Pump:
     def _let_go(self, served: Served, error: Exception) -> None:
         self.remove(served)
         if not isinstance(error, TransportError):
-            log.error("%s: its server has failed", served.name, exc_info=error)
+            log.error("%s: internal error", served.name, exc_info=error)
             error = EngineFaultError(error)
         served.failed(error)
 
 
 def _waiting(rings: Sequence[Served], polls: int = 1) -> Sequence[Served]:
-    """Look so many times at most; return the rings in which something waits."""
+    """Poll the rings up to `polls` times; return those with commands."""
     for _ in range(polls):
         for ring in rings:
             if ring.pending():

@@ -1,4 +1,4 @@
-"""One SCSI command on its way through an engine."""
+"""One SCSI command on its way through an engine, and block operations for other units."""
 
 import errno
 import time
@@ -20,26 +20,26 @@ from vscsihba.block import (
 )
 
 CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, OnUnit, Execute)
-"""Block operations that change a medium."""
+"""Block operations that change the stored data."""
 
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A command, or (without a tag) the engine's own work, or what goes on after a command was answered.
+    """A command; without a tag, work of the engine itself or background work of an answered command.
 
     Attributes:
-        tag: What to answer; None if there is nobody to answer.
+        tag: Names the command to the transport; None if there is none to answer.
         cdb: The command descriptor block.
         buffer: Its data buffer.
-        command: The command under way.
-        exclusive: It must not overlap any other on the logical unit.
-        alone: It begins when all that came before it has ended; what comes after may begin then.
-        follows: It goes on after its command was answered: commands come before it.
-        non_idempotent: It must not run twice, and has not changed the medium yet.
-        aborted_by: The task management function that has ended it for its sender, if any has.
-        abandoned: It was answered before it has ended.
-        stopped: It goes no further than the block operation under way.
-        started: When it was taken, in seconds of CLOCK_MONOTONIC.
+        command: The generator that executes it.
+        exclusive: It must not overlap any other command of the logical unit.
+        alone: It begins after all older commands have ended; newer ones may begin when it has begun.
+        follows: It is background work of an answered command: commands take precedence.
+        non_idempotent: It must not run twice, and has not changed data yet.
+        aborted_by: The task management function that has aborted it, None if none has.
+        abandoned: It was answered before its end.
+        stopped: It ends with the block operation under way.
+        started: Time of its arrival, in seconds of CLOCK_MONOTONIC.
     """
 
     tag: int | None
@@ -57,7 +57,7 @@ class Task:
 
     @classmethod
     def of(cls, unit: scsi.LogicalUnit, tag: int, cdb: bytes, views: list[memoryview]) -> "Task":
-        """Return the task that carries out `cdb` on `unit`."""
+        """Return the task that executes `cdb` on `unit`."""
         buffer = Buffer(views)
         row = scsi.lookup(cdb)
         task = cls(tag, cdb, buffer, unit.execute(cdb, buffer, row))
@@ -77,12 +77,12 @@ def visiting(
     notice: Callable[[MediumOp], None],
     done: Callable[[BlockResult, Exception | None], None],
 ) -> Generator[BlockOp, BlockResult, None]:
-    """Do one block operation for a command that is not of this unit, or has been answered.
+    """Do one block operation for a command of another unit, or for background work.
 
     Args:
-        operation: What to do.
-        notice: Told of it when it begins.
-        done: Called once it has begun and then ended, whatever ends it, with its result or its error.
+        operation: The block operation.
+        notice: Called with it when it begins.
+        done: Called with its result or its error, once it has begun and then ended for whatever reason.
     """
     answer: tuple[BlockResult, Exception | None]
     answer = None, OSError(errno.ENOTCONN, "the operation was not finished")

@@ -1,15 +1,15 @@
-"""The task set of one logical unit (SAM-5): what waits, what runs, and who must not overlap whom.
+"""The task set of one logical unit (SAM-5): commands that wait and run, and which of them may overlap.
 
-A command that must not overlap others (`exclusive`) waits until those under way have
-ended, and keeps newer ones waiting until it has; one that only begins alone (FORMAT UNIT)
-keeps them waiting until it has begun. So does one that was answered before it has ended
-(`abandon`): it may change the medium until then, and nothing newer may be overtaken by that.
+An *exclusive* command waits until the commands under way have ended, and newer ones wait for its end. A
+command that only begins *alone* (FORMAT UNIT) makes newer ones wait until it has begun. An *abandoned*
+command, which was answered before its end, makes newer ones wait for its end: it may change data until
+then, and a late write must not follow a newer one.
 
-A block operation of a command of another unit, or of one that was answered, is a *visit*. It overlaps no
-exclusive command and begins nothing while one is abandoned, but overtakes those that only wait: the
-command that it belongs to may be what they wait for, here or on the other unit.
+A *visit* is a block operation of another unit's command, or of background work. It overlaps no exclusive
+command and does not begin while a command is abandoned. It overtakes commands that only wait, since they may
+wait for the very command that the visit belongs to, here or on the other unit.
 
-Everything here runs on the pump's thread; only the verbs of the medium run on threads.
+All of it runs on the pump's thread; only verbs of the handler run on other threads.
 """
 
 import logging
@@ -32,7 +32,7 @@ FAILED = scsi.Response(
     scsi.Status.CHECK_CONDITION,
     scsi.Sense(scsi.SenseKey.HARDWARE_ERROR, scsi.Asc.INTERNAL_TARGET_FAILURE).encode(),
 )
-"""The answer where our own code has failed."""
+"""Answer to a command that an error in our own code has ended."""
 
 
 class Unit(Protocol):
@@ -58,7 +58,7 @@ class Unit(Protocol):
 
 
 class TaskSet:
-    """Commands from their arrival to their end.
+    """The commands of one logical unit, from their arrival to their end.
 
     Attributes:
         closing: Background work (of commands that were answered before their end) is no longer continued.
@@ -98,51 +98,54 @@ class TaskSet:
 
     @property
     def idle(self) -> bool:
-        """Nothing is under way, and nothing waits."""
+        """Whether nothing is under way and nothing waits."""
         waiting = self._waiting or self._visits
         return not (self._running or self._background or self._abandoned or waiting)
 
     @property
     def clear(self) -> bool:
-        """A newer command may begin at once."""
+        """Whether a new command may begin at once."""
         return not (self._exclusive or self._waiting or self._abandoned)
 
     @property
     def hung(self) -> bool:
-        """The storage has not answered a command that was abandoned: nothing begins until it does."""
+        """Whether an abandoned command still waits for its storage: no other command begins until then."""
         return bool(self._abandoned)
 
     def add(self, task: Task) -> None:
-        """Take a command in; it begins when it may."""
+        """Add a command; it begins as soon as it may."""
         if task.tag is not None:
             self._commands[task.tag] = task
         self._waiting.append(task)
         self.start_waiting()
 
     def visit(self, task: Task, done: Done) -> None:
-        """Take in a visit: a task without a tag that does one block operation and calls `done`."""
+        """Add a visit: a task without a tag that does one block operation and calls `done`."""
         self._visits.append((task, done))
         self.start_waiting()
 
     def drop_visits(self, error: OSError) -> None:
-        """Begin none of the visits that wait: the unit has failed."""
+        """Drop the visits that wait, since the unit has failed; each gets `error`."""
         while self._visits:
             task, done = self._visits.popleft()
             task.command.close()
             done(None, error)
 
     def go_on(self, work: Task, value: BlockResult = None, error: Exception | None = None) -> None:
-        """Take in what is left to do of a command that was answered; commands come before it.
+        """Add the background work of an answered command; commands take precedence.
 
-        `value` and `error` are the result of the block operation that it waits for, if it does.
+        Args:
+            work: The work.
+            value: Result of the block operation that it waits for, if it does.
+            error: Error of that operation.
         """
         work.follows = True
         self._background += 1
         self._calls.post(partial(self._advance, work, value, error))
 
     def start_waiting(self) -> None:
-        """Begin with visits and waiting commands, in order, as far as exclusive ones allow."""
-        if self._starting:  # called from within: the loop below goes on by itself
+        """Begin visits, then waiting commands in order, as far as exclusive commands allow."""
+        if self._starting:  # called by `_advance` below: its loop continues
             return
         self._starting = True
         try:
@@ -155,7 +158,7 @@ class TaskSet:
             self._starting = False
 
     def _next(self) -> Task | None:
-        """Take the next task that may begin now, None if none may."""
+        """Remove and return the next task that may begin now, None if none may."""
         if self._exclusive or self._abandoned:
             return None
         if self._visits:
@@ -168,7 +171,7 @@ class TaskSet:
         return self._waiting.popleft()
 
     def drop(self, tags: Iterable[int]) -> list[int]:
-        """Forget those of the named commands that have not begun; return their tags."""
+        """Drop the named commands that have not begun; return their tags."""
         named = set(tags)
         dropped = [task for task in self._waiting if task.tag in named]
         for task in dropped:
@@ -180,22 +183,22 @@ class TaskSet:
         return tags
 
     def find(self, tags: Iterable[int]) -> list[Task]:
-        """Return those of the named commands that have not ended, begun or not."""
+        """Return the named commands that have not ended."""
         return [self._commands[tag] for tag in tags if tag in self._commands]
 
     def abandon(self, task: Task, *, stop: bool) -> None:
-        """Note that a command was answered and has not ended: it keeps its turn, and newer ones wait.
+        """Note that a command was answered before its end: newer commands wait until it ends.
 
         Args:
             task: The command.
-            stop: It ends with the block operation under way.
+            stop: End it after the block operation under way.
         """
         task.abandoned, task.stopped = True, stop
         self._abandoned += task not in self._waiting
 
     def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
-        """Run a task until it ends or waits for a thread."""
-        if task.follows and self.closing:  # nobody waits for it
+        """Run a task until it ends, or waits for a thread or another unit."""
+        if task.follows and self.closing:  # background work ends here
             task.command.close()
             self._end(task, None)
             return
@@ -210,13 +213,13 @@ class TaskSet:
             self._submit(task, op)
         except StopIteration as stop:
             self._end(task, stop.value)
-        except Exception:  # the barrier: no command of a guest's ends an engine
-            log.exception("lun %d: %s failed inside", self._lun, task.name)
+        except Exception:  # the barrier: no command ends an engine
+            log.exception("lun %d: %s failed with an internal error", self._lun, task.name)
             task.command.close()
             self._end(task, FAILED)
 
     def _submit(self, task: Task, op: BlockOp) -> None:
-        """Have a block operation done on another thread, or by another unit, or in its turn among visits."""
+        """Have a block operation done on a worker thread, by another unit, or as a visit of this unit."""
         self._stats.waits += 1
         if isinstance(op, OnUnit):
             self._unit.visit_other(op.lun, op.operation, partial(self._post_back, task))
@@ -226,11 +229,11 @@ class TaskSet:
             self._workers.submit(partial(self._perform, op), partial(self._back, task))
 
     def _post_back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
-        """Go on with a task soon, by a call of this unit's own; commands come before it."""
+        """Continue a task later, by a call of this unit; commands take precedence."""
         self._calls.post(partial(self._back, task, value, error))
 
     def _note_change(self, task: Task, op: BlockOp) -> None:
-        """Record the first change of a command that must not run twice."""
+        """Record the first change of a non-idempotent command."""
         if task.tag is not None and isinstance(op, CHANGES):
             task.non_idempotent = False
             self._unit.before_change(task.tag)
@@ -242,11 +245,11 @@ class TaskSet:
             return None, error
 
     def _back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
-        """Go on with a task whose block operation a thread has done."""
+        """Continue a task whose block operation has been done elsewhere."""
         if task.abandoned:
             log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
         if task.abandoned and task.alone:
-            # An erasure goes on, whoever gives up waiting for it (SBC-4 "Sanitize operations").
+            # An erasure goes on after its command was aborted (SBC-4 "Sanitize operations").
             self._unit.task_ended(task, None)
             self._leave(task)
             task.tag, task.abandoned, task.stopped = None, False, False
@@ -261,7 +264,7 @@ class TaskSet:
     def _end(self, task: Task, response: scsi.Response | None) -> None:
         try:
             self._unit.task_ended(task, response)
-        finally:  # no count is off, whatever becomes of the answer
+        finally:  # the counts stay right, even if the answer raises
             if task.follows:
                 self._background -= 1
             else:
@@ -269,7 +272,7 @@ class TaskSet:
         self.start_waiting()
 
     def _leave(self, task: Task) -> None:
-        """Count a command out."""
+        """Remove a command from the counts."""
         self._running -= 1
         self._abandoned -= task.abandoned
         self._exclusive = self._exclusive and not task.exclusive

@@ -1,7 +1,7 @@
 """The logical units of one HBA that this engine serves, as they see each other: for copies between them.
 
-A block operation on another unit's medium is that unit's work (`Visit`): its task set says when it may
-begin, and it is waited for when that unit is given up. Changed and read on the pump's thread only.
+A block operation on another unit is that unit's work (`Visit`): its task set decides when the operation may
+begin, and the unit is not released before the operation has ended. For the pump's thread only.
 """
 
 import errno
@@ -12,36 +12,36 @@ from vscsihba.block import BlockResult, MediumOp
 from vscsihba.scsi import LogicalUnit
 
 Done = Callable[[BlockResult, Exception | None], None]
-"""Called once with the result of a block operation, or with the error that it ended with."""
+"""Called once, with the result of a block operation or its error."""
 
 Visit = Callable[[MediumOp, Done], None]
-"""Has a unit do a block operation on its own medium, in its turn."""
+"""Has a unit do a block operation on its own storage, when its task set allows it."""
 
 
 @dataclass(slots=True)
 class UnitsOfHba:
-    """The units that are there, by LUN.
+    """The served units, by LUN.
 
     Attributes:
-        units: The units' SCSI state.
-        visits: What takes operations for them.
+        units: SCSI state of each unit.
+        visits: Function of each unit that takes its visits.
     """
 
     units: dict[int, LogicalUnit] = field(default_factory=dict)
     visits: dict[int, Visit] = field(default_factory=dict)
 
     def enter(self, lun: int, unit: LogicalUnit, visit: Visit) -> None:
-        """Let the others see a unit, and it the others."""
+        """Add a unit, which sees the others from now on."""
         self.units[lun], self.visits[lun] = unit, visit
         unit.hba_units = self.units
 
     def leave(self, lun: int) -> None:
-        """Let nobody see a unit any more."""
+        """Remove a unit; without effect if it is not there."""
         self.units.pop(lun, None)
         self.visits.pop(lun, None)
 
     def visit(self, lun: int, operation: MediumOp, done: Done) -> None:
-        """Have a block operation done on the medium of a unit; ENOTCONN if it is not (or no longer) here."""
+        """Have a unit do a block operation; `done` gets ENOTCONN if the unit is not served here."""
         if (visit := self.visits.get(lun)) is not None:
             visit(operation, done)
         else:

@@ -1,8 +1,7 @@
-"""Threads for the verbs that may block, a few for each logical unit.
+"""Threads for verbs that may block, a few for each logical unit.
 
-A unit has threads of its own, so that one whose storage hangs holds up nobody else.
-They are started when first needed and die with the process: nothing waits for a thread
-whose verb never returns.
+Each unit has threads of its own, so that hanging storage delays no other unit. They are started when first
+needed and end with the process: nothing waits for a thread whose verb never returns.
 """
 
 import logging
@@ -23,12 +22,12 @@ Done = Callable[[T | None, Exception | None], None]
 
 
 class Workers(Generic[T]):
-    """At most `limit` threads that run jobs and post what came of them.
+    """At most `limit` threads that run jobs and post their results.
 
     Args:
-        name: Shown as the threads' name.
-        limit: How many jobs may run at once.
-        calls: Where results are posted; its owner runs the `done` callbacks.
+        name: Prefix of the threads' names.
+        limit: Greatest number of jobs that run at the same time.
+        calls: Takes the results; the serving thread runs the `done` callbacks.
 
     Attributes:
         busy: Jobs that were submitted and whose `done` was not called yet.
@@ -43,10 +42,10 @@ class Workers(Generic[T]):
         self.busy = 0
 
     def submit(self, job: Callable[[], T], done: Done[T]) -> None:
-        """Run `job` on a thread, then `done(result, None)` or `done(None, error)` by the mailbox.
+        """Run `job` on a thread, then `done(result, None)` or `done(None, error)` on the serving thread.
 
-        Called by the mailbox's thread only. Where the machine has no room for another thread, those that
-        are there do the job; if there is none, the job is not begun and `done` gets a `NotBegunError`.
+        For the serving thread only. If the machine has no room for another thread, the existing threads do
+        the job; if there are none, the job is not begun and `done` gets a `NotBegunError`.
         """
         if self._threads < min(self.busy + 1, self._limit):
             try:
@@ -73,18 +72,18 @@ class Workers(Generic[T]):
             result, error = None, None
             try:
                 result = job()
-            except Exception as failure:  # noqa: BLE001 - carried to the barrier, which judges it
+            except Exception as failure:  # noqa: BLE001 - passed to `done`, which judges it
                 error = failure
-            except SystemExit:  # it would end the thread without a word
+            except SystemExit:  # would end the thread silently
                 error = RuntimeError("a job has called sys.exit")
             self._calls.post(partial(self._deliver, done, result, error))
-            del item, job, done, result, error  # a waiting thread must not keep views of a ring alive
+            del item, job, done, result, error  # an idle thread must not keep views of a ring alive
 
     def _deliver(self, done: Done[T], result: T | None, error: Exception | None) -> None:
         self.busy -= 1
         done(result, error)
 
     def close(self) -> None:
-        """End the threads once they are idle; jobs that were submitted still run."""
+        """End the threads after the jobs that were submitted."""
         for _ in range(self._threads):
             self._jobs.put(None)
