@@ -58,7 +58,7 @@ def test_an_engine_raises_it(shell: int, monkeypatch: pytest.MonkeyPatch) -> Non
         raise HostError("no")
 
     monkeypatch.setattr(privileges, "drop", refuse)
-    monkeypatch.setattr(process, "_say", lambda _error: True)
+    monkeypatch.setattr(process, "_report", lambda _error: True)
     assert process.main(["3"]) == 1
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     assert soft() == shell

@@ -76,7 +76,7 @@ def test_engines_that_were_killed_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nobody serves hba3; see"):
+    with pytest.raises(UsageError, match="no engine serves HBA 3; see"):
         act(Action(3, 0, "snapshot", "list", {}), run=tmp_path)
 
 
@@ -84,7 +84,7 @@ def test_nobody_who_knows_it(tmp_path: Path) -> None:
     server = ControlServer(
         tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": False}}
     )
-    with server, pytest.raises(UsageError, match="hba3 has no LUN 9"):
+    with server, pytest.raises(UsageError, match="HBA 3 has no LUN 9"):
         act(Action(3, 9, "snapshot", "list", {}), run=tmp_path)
 
 
@@ -92,5 +92,5 @@ def test_nobody_who_owns_it(tmp_path: Path) -> None:
     server = ControlServer(
         tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": True}}
     )
-    with server, pytest.raises(HostError, match="no engine of hba3 serves LUN 9"):
+    with server, pytest.raises(HostError, match="no engine of HBA 3 serves LUN 9"):
         act(Action(3, 9, "snapshot", "list", {}), run=tmp_path, patience=0.2)

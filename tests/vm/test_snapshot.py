@@ -139,8 +139,8 @@ def test_a_disk_in_use_is_not_rolled_back(image: MakeImage, serve: Serve, scratc
 def test_refusals_are_one_line(image: MakeImage, serve: Serve, scratch: Path) -> None:
     Disk(image("base.img", SIZE), scratch, serve)
     for words, message in (
-        (["take", "hba0/lun7", "x"], "hba0 has no LUN 7"),
-        (["take", "hba9/lun0", "x"], "nobody serves hba9"),
+        (["take", "hba0/lun7", "x"], "HBA 0 has no LUN 7"),
+        (["take", "hba9/lun0", "x"], "no engine serves HBA 9"),
         (["take", "lun0", "x"], "'lun0' is no disk; write it as hba0/lun1, or /dev/sdb"),
         (["take", "/dev/null", "x"], "/dev/null is no disk of ours"),
         (["delete", "hba0/lun0", "x"], "there is no snapshot 'x'; there are: none"),

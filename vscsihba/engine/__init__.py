@@ -1,5 +1,6 @@
 """Engines: processes that serve the rings of an HBA's logical units.
 
-`serving` runs on the pump's thread, `owning` says which engine serves which LUN. On top: an engine as a
-process, the verbs of its control socket, and asking it from another process.
+Below are `serving`, which runs on the pump's thread, and `owning`: which engine serves which LUN. The files
+here are about an engine as a whole: the engine of an HBA, its process, the verbs of its control socket, and
+their use by other processes. They run on the main thread and on those of the control socket.
 """

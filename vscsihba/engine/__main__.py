@@ -1,4 +1,4 @@
-"""An engine process, as the service starts it: ``python -m vscsihba.engine ID``."""
+"""An engine process, started by the service: ``python -m vscsihba.engine ID``."""
 
 import sys
 

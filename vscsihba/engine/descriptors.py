@@ -1,7 +1,7 @@
-"""The number of files that this process may have open: raised at its start, since every LUN takes several.
+"""The limit of open files: raised when the process starts, since every LUN takes several descriptors.
 
-A shell allows 1,024, enough for some 250 LUNs; the hard limit is usually 524,288 or more. Only programs that
-use select(2) need the lower one (setrlimit(2), RLIMIT_NOFILE), and this one does not.
+A shell allows 1,024, enough for some 120 LUNs; the hard limit is usually 524,288 or more. Only programs that
+use select(2) need the lower limit (setrlimit(2), RLIMIT_NOFILE); an engine does not use it.
 """
 
 import logging
@@ -11,15 +11,15 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 PER_LUN: Final = 8
-"""Descriptors that a LUN of a plain file takes in an engine (ring, lock, journal, file, queues), rounded up.
-Each further layer or leg may take two more."""
+"""Descriptors of a LUN of a plain file (ring, lock, journal, file, queues), rounded up; each further layer or
+leg may take two more."""
 
 _OTHERS: Final = 64
-"""Descriptors of a process without LUNs, rounded up."""
+"""Descriptors of an engine without LUNs, rounded up."""
 
 
 def raise_limit() -> int:
-    """Let this process have as many files open as its hard limit allows; return how many that are."""
+    """Raise the limit of open files to the hard limit, and return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -31,5 +31,5 @@ def raise_limit() -> int:
 
 
 def luns_within(files: int) -> int:
-    """Return how many LUNs of plain files an engine can serve with so many descriptors."""
+    """Return the number of LUNs of plain files that an engine can serve with `files` descriptors."""
     return max(0, (files - _OTHERS) // PER_LUN)

@@ -1,7 +1,7 @@
-"""Asking the owner of a LUN, whichever of an HBA's engines that is.
+"""Requests to the owner of a LUN, which can be any engine of the HBA.
 
-Every engine answers on a control socket of its own; one that does not own the LUN says so. While
-a LUN is handed over nobody owns it, so everybody is asked again for a while.
+Every engine has a control socket; one that does not own the LUN answers so. While a LUN is handed over it has
+no owner, so the engines are asked again for some time.
 """
 
 import logging
@@ -19,28 +19,28 @@ from vscsihba.errors import HostError, UsageError
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 15.0
-"""Seconds for a handover, after which a LUN counts as served by nobody."""
+"""Seconds for a handover, after which a LUN counts as not served."""
 
 _SILENCE: Final = 3600.0
-"""Seconds that an action may work without a word of progress."""
+"""Seconds that an action may run without reporting progress."""
 
 
 def control_sockets(hba_id: int, run: Path = RUN) -> list[Path]:
-    """Return the control sockets of the engines of an HBA, of those that were killed too."""
+    """Return the control sockets of the engines of an HBA, including those of killed engines."""
     return sorted(run_directory(hba_id, run).glob("engine-*.control"))
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a layer of a LUN's stack is asked to do.
+    """An action of a layer of a LUN's stack.
 
     Attributes:
         hba: 0..255.
         lun: Its number on the HBA.
         layer: Name of the layer's handler.
-        action: What to do (`vscsihba.handlers.actions`).
-        arguments: Of the action.
-        force: Also where a user of the disk would see it change.
+        action: Name of the action (`vscsihba.handlers.actions`).
+        arguments: Arguments of the action.
+        force: Run it even if the disk is in use and its content changes.
     """
 
     hba: int
@@ -58,24 +58,24 @@ def act(
     run: Path = RUN,
     patience: float = PATIENCE,
 ) -> dict[str, Any]:
-    """Have a layer of a LUN's stack do something, in the engine that serves it.
+    """Have the engine that serves a LUN run an action of one of its layers.
 
-    Where the content of the disk is another one then, Linux reads its partition table again. An engine of the
-    service may not ask for that (`vscsihba.engine.privileges`), so this process does.
+    If the action changes the content of the disk, Linux reads the partition table again. An engine of the
+    service has no privilege for that (`vscsihba.engine.privileges`), so this process does it.
 
     Args:
-        wanted: What.
-        progress: Told ``{"done": n, "of": m}``.
+        wanted: The action.
+        progress: Called with ``{"done": n, "of": m}``.
         run: The run directory.
         patience: Seconds to wait for an owner.
 
     Returns:
-        ``result``, what the layer tells, and ``document``, the stack as it is now, None if unchanged.
+        ``result``, the layer's result, and ``document``, the new document of the stack, None if unchanged.
 
     Raises:
-        UsageError, HostError: As the layer says, or nobody serves the LUN.
+        UsageError, HostError: Errors of the layer, or no engine serves the LUN.
     """
-    hba = f"hba{wanted.hba}"
+    hba = f"HBA {wanted.hba}"
     deadline = time.monotonic() + patience
     while True:
         answers = []
@@ -85,7 +85,7 @@ def act(
                 return answer
             answers.append(answer)
         if not any(answer["known"] for answer in answers):
-            what = f"{hba} has no LUN {wanted.lun}" if answers else f"nobody serves {hba}"
+            what = f"{hba} has no LUN {wanted.lun}" if answers else f"no engine serves {hba}"
             raise UsageError(what, cure='see "vscsihba status"')
         if time.monotonic() > deadline:
             raise HostError(f"no engine of {hba} serves LUN {wanted.lun}", cure='see "vscsihba status"')
@@ -93,7 +93,7 @@ def act(
 
 
 def _reread(disk: str | None) -> None:
-    """Let Linux look at the partitions of a disk again, as far as it can."""
+    """Have Linux read the partition table of a disk again, and log an error of that."""
     if disk is None:
         return
     try:
@@ -103,7 +103,7 @@ def _reread(disk: str | None) -> None:
 
 
 def _answers(wanted: Action, progress: Callable[[Any], None] | None, run: Path) -> Iterator[dict[str, Any]]:
-    """Ask one engine after the other; those that were killed have no answer."""
+    """Ask one engine after the other; killed engines have no answer."""
     asked = {key: value for key, value in asdict(wanted).items() if key != "hba"}
     for path in control_sockets(wanted.hba, run):
         try:

@@ -1,7 +1,7 @@
-"""An engine as a process of its own: started for an HBA, without LUNs, which others give it.
+"""An engine as a process of its own: it starts without LUNs, which requests add later.
 
-Says on standard output, in one line of JSON, that it is ready or why not. Lives from then on as long as
-it is not asked to end, whether or not its starter does.
+It writes one line of JSON to standard output: that it is ready, or why not. From then on it runs until it is
+told to end, even if the process that started it has ended.
 """
 
 import json
@@ -22,23 +22,23 @@ from vscsihba.logs import log_in_background
 log = logging.getLogger(__name__)
 
 BY = "vscsihba"
-"""What engines of the service claim an HBA id as."""
+"""Program name under which engines of the service lock an HBA id."""
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve the HBA whose id is the only argument; return the exit code."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # for all threads: `_wait` takes them
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # in all threads: `_wait` receives them
     hba_id = int(arguments[0])
     raise_limit()
-    reclaim.protect()  # while it may
+    reclaim.protect()  # needs capabilities that are dropped below
     outlive_shutdown()
     try:
         privileges.drop()
         listener = log_in_background(f"hba{hba_id}", logging.INFO)
     except VscsihbaError as error:
-        _say(error)
+        _report(error)
         return error.exit_code
     try:
         return _serve(hba_id)
@@ -51,28 +51,28 @@ def _serve(hba_id: int) -> int:
     try:
         target = Target(hba_id, [], listeners=listeners, by=BY, end=lambda **how: _end(target, **how))
         with target:
-            if _say(None) or target.status()["luns"]:
+            if _report(None) or target.status()["luns"]:
                 log.info("engine %d serves", os.getpid())
                 _wait(target)
             else:
-                log.info("engine %d ends: the service that started it is gone", os.getpid())
+                log.info("engine %d ends: the service that started it has ended", os.getpid())
     except (VscsihbaError, OSError) as error:
-        log.error("engine %d ends: %s", os.getpid(), error)  # noqa: TRY400 - it says all
-        told = error if isinstance(error, VscsihbaError) else HostError(str(error))
-        _say(told)
-        return told.exit_code
+        log.error("engine %d ends: %s", os.getpid(), error)  # noqa: TRY400 - the message is enough
+        reported = error if isinstance(error, VscsihbaError) else HostError(str(error))
+        _report(reported)
+        return reported.exit_code
     return 0
 
 
 def _end(target: Target, *, when_free: bool = False) -> None:
-    """Be asked to end.
+    """End the process on request.
 
     Args:
-        target: The HBA.
-        when_free: Wait until no disk is in use that would go: the machine goes down.
+        target: The engine.
+        when_free: Wait until no disk that ends with the process is in use: the machine shuts down.
 
     Raises:
-        InUseError: A disk would go that is in use.
+        InUseError: A disk that ends with the process is in use.
     """
     if when_free:
         end_when_free(target.users, partial(os.kill, os.getpid(), signal.SIGTERM))
@@ -83,24 +83,25 @@ def _end(target: Target, *, when_free: bool = False) -> None:
 
 
 def _wait(target: Target) -> None:
-    """Wait for a signal to end; while a disk that would go is in use, go on."""
+    """Wait for a signal to end; ignore it while a disk that ends with the process is in use."""
     while True:
         number = signal.sigwait(_ENDING)
         if not (users := target.users()):
             return
-        log.warning("does not end on signal %d, for %s", number, users[0])
+        log.warning("signal %d is ignored: %s", number, users[0])
 
 
-def _say(error: VscsihbaError | None) -> bool:
-    """Tell the starter how it went, once; nothing reads standard output after that.
+def _report(error: VscsihbaError | None) -> bool:
+    """Report the start to the starter, once; standard output is not read after that.
 
     Returns:
-        The starter is there. Another service may not know of this engine, having looked too early.
+        Whether the starter still runs. If not, a new service may have looked for engines too early to know
+        this one.
     """
-    said: dict[str, object] = {"ready": error is None}
+    report: dict[str, object] = {"ready": error is None}
     if error is not None:
-        said |= {"message": error.message, "cure": error.cure, "exit_code": error.exit_code}
-    line = json.dumps(said).encode() + b"\n"
+        report |= {"message": error.message, "cure": error.cure, "exit_code": error.exit_code}
+    line = json.dumps(report).encode() + b"\n"
     try:
         os.write(1, line)
     except BrokenPipeError:

@@ -1,9 +1,9 @@
-"""Protection from memory reclaim that waits for a disk which is served by this very process.
+"""Protection from a deadlock in memory reclaim: reclaim may wait for a disk that this very process serves.
 
-To free memory, the kernel writes dirty pages to disks, ours among them. If this process needs memory then,
-it must not wait for the same reclaim (PR_SET_IO_FLUSHER, prctl(2): its allocations start no I/O, and it is
-not throttled for the dirty pages of others), nor for a page of its own that was swapped out, perhaps to a
-disk of ours (mlockall(2)).
+To free memory, the kernel writes dirty pages to disks, including those of vscsihba. An engine that needs
+memory meanwhile must not wait for the same reclaim: with PR_SET_IO_FLUSHER (prctl(2)) its allocations start
+no I/O, and it is not throttled for the dirty pages of others. Nor must it wait for a page of its own that was
+swapped out, perhaps to one of its disks: hence mlockall(2).
 """
 
 import ctypes
@@ -22,10 +22,10 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def protect() -> None:
-    """Protect this process, as far as it may; a line in the log says where it may not.
+    """Protect this process; where it lacks the privilege, log that.
 
-    To be called by the main thread before there are others, which inherit it, and before the process gives
-    up CAP_SYS_RESOURCE.
+    To be called by the main thread before it starts others, which inherit the setting, and before the process
+    drops CAP_SYS_RESOURCE.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0):
@@ -37,7 +37,7 @@ def protect() -> None:
 
 
 def _may_lock() -> bool:
-    """Tell whether memory can be locked without a limit, at which later allocations would fail."""
+    """Return whether the process may lock memory without a limit, at which later allocations would fail."""
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
         return True
     try:

@@ -1,6 +1,6 @@
-"""An engine while the machine goes down: it outlives the killing of processes until its disks are free.
+"""An engine during a shutdown of the machine: it must not be killed before its disks are free.
 
-A file system on one of its disks can be unmounted, and written back, only as long as the engine serves it.
+A file system on one of its disks can be written back and unmounted only as long as the engine serves it.
 """
 
 import ctypes
@@ -19,42 +19,42 @@ _ARG_START: Final = 45
 """Fields of /proc/PID/stat between the name and arg_start (proc(5), field 48)."""
 
 _PAUSE: Final = 0.5
-"""Seconds between two looks whether a disk is still used."""
+"""Seconds between two checks whether a disk is still in use."""
 
 
 def outlive_shutdown(process: Path = Path("/proc/self")) -> bool:
-    """Have systemd-shutdown spare this process: let its command line begin with ``@``.
+    """Have systemd-shutdown spare this process, whose command line then begins with ``@``.
 
     systemd documents that mark for storage daemons (https://systemd.io/ROOT_STORAGE_DAEMONS; killall.c,
-    ignore_proc()). The first byte of the arguments is overwritten where the kernel reads them; Python has
-    its own copy, and finds its modules by the whole path, so that it cannot be started under that name.
+    ignore_proc()). This function overwrites the first byte of the arguments where the kernel reads them.
+    Python uses its own copy; it cannot be started under such a name, since it finds its modules by the path.
 
     Returns:
-        It is marked. Where it cannot be, a line in the log says so.
+        Whether the process is marked. If not, the reason is logged.
     """
     try:
         stat = (process / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
         line = (process / "cmdline").read_bytes()
         address = int(stat[_ARG_START])
         if not line or ctypes.string_at(address, len(line)) != line:
-            raise ValueError("the arguments are not where the kernel says")  # noqa: TRY301
+            raise ValueError("the arguments are not at the address of /proc/self/stat")  # noqa: TRY301
         ctypes.memmove(address, b"@", 1)
     except (OSError, ValueError, IndexError) as error:
-        log.warning("this process does not outlive a shutdown of the machine: %s", error)
+        log.warning("a shutdown of the machine may kill this process before its disks are free: %s", error)
         return False
     return True
 
 
 def end_when_free(users: Callable[[], list[str]], end: Callable[[], None], pause: float = _PAUSE) -> None:
-    """Call `end` as soon as nobody uses the disks; return at once.
+    """Call `end` as soon as no disk is in use; return at once.
 
     Args:
-        users: Returns who uses them.
-        end: Called on a thread of its own, once.
-        pause: Seconds between two looks.
+        users: Returns the users of the disks.
+        end: Called once, on a thread of its own.
+        pause: Seconds between two checks.
 
     Raises:
-        OSError: There is no room for another thread.
+        OSError: The machine has no room for another thread.
     """
 
     def step() -> bool:

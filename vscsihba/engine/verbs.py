@@ -1,4 +1,4 @@
-"""What other processes can ask of an engine, on its control socket."""
+"""The verbs of an engine's control socket, with which other processes use it."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,26 +17,26 @@ T = TypeVar("T")
 
 
 def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callable[..., object]]:
-    """Return the verbs of an engine by name; ``end`` is there only if it can be asked to."""
+    """Return the verbs of an engine by name; without `end` there is no such verb."""
 
     def add_lun(request: Mapping[str, Any], *, make: bool = False) -> dict[str, object]:
-        """Know one more LUN; the request is a `LunSpec` as JSON has it, `make` as in `Target.add`."""
+        """Add a LUN; `request` is a `LunSpec` in JSON, `make` as in `Target.add`."""
         disk = target.add(_converted(request, LunSpec, "a LUN"), make=make)
         return {"device": str(disk.device), "size": disk.size}
 
     def remove_lun(lun: int, *, leave: bool = False, force: bool = False) -> None:
-        """Take a LUN down, or leave it to the other engines."""
+        """Remove a LUN, or leave it to the other engines."""
         if leave:
             target.leave(lun)
         else:
             target.remove(lun, force=force)
 
     def resize(lun: int, size: int) -> dict[str, object]:
-        """Let a LUN have another size in bytes."""
+        """Change the size of a LUN, in bytes."""
         return {"owner": target.resize(lun, size)}
 
     def tune_lun(lun: int, tuning: Mapping[str, Any]) -> None:
-        """Have Linux treat a LUN otherwise; the tuning is a `Tuning` as JSON has it."""
+        """Change how Linux treats a LUN; `tuning` is a `Tuning` in JSON."""
         target.tune(lun, _converted(tuning, Tuning, "the tuning of a LUN"))
 
     def act(
@@ -48,7 +48,7 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
         force: bool,
         progress: ProgressCallback,
     ) -> dict[str, object]:
-        """Have a layer of a LUN do something; `vscsihba.engine.owner.act` asks for it."""
+        """Run an action of a layer of a LUN, for `vscsihba.engine.owner.act`."""
         return target.act(lun, layer, action, arguments, force=force, progress=progress)
 
     table: dict[str, Callable[..., object]] = {
@@ -65,8 +65,8 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
     return table
 
 
-def _converted(said: Mapping[str, Any], kind: type[T], what: str) -> T:
+def _converted(value: Mapping[str, Any], kind: type[T], what: str) -> T:
     try:
-        return msgspec.convert(said, kind)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"not {what}: {error}") from error

@@ -86,20 +86,20 @@ def test_the_end_ends_what_is_under_way_and_waits_for_it(stack: Stack) -> None:
     actions.stop()
     assert actions.wait(60)
     thread.join(20)
-    assert [str(error) for error in failures] == [
-        "the LUN is being given up by the engine that served it; ask again"
-    ]
-    with pytest.raises(HostError, match="given up"):
+    assert [str(error) for error in failures] == ["the engine that served the LUN is releasing it; try again"]
+    with pytest.raises(HostError, match="is releasing it"):
         actions.run("acting", "grow", {"size": 2 * MIB}, quiet)
 
 
 def test_what_nobody_can_do() -> None:
     one: dict[str, dict[str, object]] = {"mirror": {"status": {}}, "snapshot": {"list": {}, "status": {}}}
     with pytest.raises(
-        UsageError, match="several layers have an action 'status'; say which: mirror, snapshot"
+        UsageError, match="several layers have an action 'status'; name one of them: mirror, snapshot"
     ):
         target_of(one, "status")
-    with pytest.raises(UsageError, match="'take'; there are: mirror status, snapshot list, snapshot status"):
+    with pytest.raises(
+        UsageError, match="'take'; its actions are: mirror status, snapshot list, snapshot status"
+    ):
         target_of(one, "take")
-    with pytest.raises(UsageError, match="its layers have none"):
+    with pytest.raises(UsageError, match="its layers have no actions"):
         target_of({}, "take")

@@ -248,7 +248,7 @@ def test_an_owner_that_is_killed_in_its_last_flush_leaves_a_record(
         layer = layer_of(first)
         layer.at_close = lambda: seen.append((tmp_path / "lun0.unflushed").read_text())
         first.close()
-        assert "ended in its last flush" in seen[0]
+        assert "ended during its last flush" in seen[0]
         assert not (tmp_path / "lun0.unflushed").exists()
         layer.at_close = None
         (tmp_path / "lun0.unflushed").write_text(seen[0])  # as if it had been killed there

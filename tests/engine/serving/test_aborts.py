@@ -207,7 +207,7 @@ def test_a_failure_that_its_sender_takes_for_done_is_logged(caplog: pytest.LogCa
         handler.fault = OSError(errno.EIO, "lost")
         handler.gate.set()
         assert rig.loopback.wait(write).status != GOOD
-        assert "WRITE(10) has failed after a LOGICAL UNIT RESET, so its sender may take it" in caplog.text
+        assert "WRITE(10) failed after a LOGICAL UNIT RESET, so its sender may take it" in caplog.text
         handler.fault = None
         while triple(answer := rig.run(FLUSH)) == RESET:
             pass

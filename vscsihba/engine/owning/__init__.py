@@ -1,5 +1,5 @@
-"""Owning LUNs: which engine of an HBA serves which LUN, and how a LUN is opened, handed over and removed.
+"""Owning LUNs: which engine of an HBA serves which LUN; how LUNs are created, opened and handed over.
 
-Everything here runs on threads that may block: those of the control socket, the balancer's, and short-lived
-ones that open or close a LUN. Calls go to the pump's thread by its queue only (`serving.call_queue`).
+All of it runs on threads that may block: those of the control socket, the balancer's, and short-lived ones
+that open or close a LUN. It reaches the pump's thread by its call queue only (`serving.call_queue`).
 """

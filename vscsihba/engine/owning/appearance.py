@@ -1,7 +1,7 @@
-"""What can be wanted of a disk besides its medium: how it presents itself, and how Linux treats it.
+"""Settings of a disk besides its storage: how it presents itself, and how Linux treats it.
 
-What is None is the program's, or the kernel's, own choice. Knows the values; `owned_lun`, `assembly` and
-`tuning` know where they go.
+None leaves the choice to the program or the kernel. Knows the values; `owned_lun`, `assembly` and `tuning`
+know where they go.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ _SECTOR = 512
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """How a disk presents itself, all its life.
+    """How a disk presents itself; fixed for its lifetime.
 
     Attributes:
-        read_only: It refuses every write.
+        read_only: Every write is refused.
         serial: Unit serial number.
         wwn: ``naa.`` and the hexadecimal digits of an NAA designator.
         vendor: At most 8 characters.
@@ -42,22 +42,23 @@ class Appearance:
         return scsi.Identity.derive(storage, serial=self.serial, naa=naa)
 
     def unit_options(self) -> dict[str, Any]:
-        """Return those arguments of `scsi.LogicalUnit` that are wanted otherwise than it has them."""
+        """Return the arguments of `scsi.LogicalUnit` that differ from its defaults."""
         transfer = None if self.max_sectors is None else self.max_sectors * _SECTOR
-        said = {"vendor": self.vendor, "product": self.product, "max_transfer": transfer}
-        return {"read_only": self.read_only} | {key: said[key] for key in said if said[key] is not None}
+        wanted = {"vendor": self.vendor, "product": self.product, "max_transfer": transfer}
+        given = {key: value for key, value in wanted.items() if value is not None}
+        return {"read_only": self.read_only} | given
 
     def hw_max_sectors(self, block_size: int) -> int:
-        """Return the largest command in logical blocks, 0 if it is left to the transport."""
+        """Return the largest command in logical blocks, 0 to leave it to the transport."""
         return 0 if self.max_sectors is None else self.max_sectors * _SECTOR // block_size
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How Linux treats a disk; changed while it works.
+    """How Linux treats a disk; can be changed while it is in use.
 
     Attributes:
-        queue_depth: Commands that are sent to it at once.
+        queue_depth: Greatest number of commands under way.
         command_timeout: Seconds until a command is aborted.
         queue_full_timeout: Seconds that a command waits for room in a full ring.
     """

@@ -1,4 +1,4 @@
-"""One served LUN, put together: ring, SCSI state and medium, whoever owns them and wherever the ring is."""
+"""The assembly of a served LUN from a ring, SCSI state and a handler stack; knows no owner and no kernel."""
 
 import time
 from collections.abc import Callable
@@ -31,19 +31,19 @@ def assemble(
     target_core: bool = False,
     free_kept: Callable[[int], None] = lambda _number: None,
 ) -> ServedLun:
-    """Return a LUN that is ready to `begin`.
+    """Return a LUN that is ready for `ServedLun.begin`.
 
     Args:
-        spec: What is wanted.
+        spec: The wanted LUN.
         identity: Its names.
-        handler: Its stack, open.
+        handler: Its handler stack, open.
         transport: Its ring.
-        calls: Of the pump that will serve it.
-        listeners: Who is told of commands and failures.
+        calls: The call queue of the pump that will serve it.
+        listeners: Told of commands and failures.
         units: The units of its HBA that the same pump serves.
-        state: What the unit keeps for its next life; without, it keeps nothing.
-        record: Of failed flushes that initiators do not know of; without, it is kept in memory only.
-        target_core: Linux's target core is in front of the ring.
+        state: File of the unit's saved state; without it, nothing is saved.
+        record: Record of failed flushes that initiators do not know of; without it, memory serves.
+        target_core: The ring is behind Linux's target core.
         free_kept: See `ServedLun`.
 
     Raises:
@@ -74,11 +74,11 @@ def assemble(
 
 
 def _keep_nothing(_state: bytes) -> None:
-    """Keep nothing: the unit has no next life."""
+    """Save nothing: the unit has no state file."""
 
 
 def _unit_options(spec: LunSpec, state: UnitState | None, record: FlushRecord | None) -> dict[str, Any]:
-    """Return what the request and the unit's earlier lives say of it."""
+    """Return the arguments of the unit that come from its spec and from its saved state."""
     kept: dict[str, Any] = {"saved_state": state.load()} if state else {}
     if record is not None:
         kept["failed_flush"] = scsi.FailedFlush(

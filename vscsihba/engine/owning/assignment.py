@@ -1,7 +1,7 @@
-"""Who serves which LUN when several engines share an HBA: a pure function of who is there.
+"""The assignment of LUNs to the engines that share an HBA: a pure function of the living engines.
 
-Every engine works it out for itself and comes to the same answer, so nobody has to be
-asked, and no decision can be lost with the engine that made it.
+Every engine computes it for itself and gets the same result. So no engine has to be asked, and no decision is
+lost with the engine that made it.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class EngineInfo:
-    """An engine.
+    """A living engine; engines sort by age, the eldest first.
 
     Attributes:
-        since: When it joined, in nanoseconds of CLOCK_MONOTONIC: the eldest comes first.
+        since: Time at which it joined, in nanoseconds of CLOCK_MONOTONIC.
         pid: Its process id.
-        luns: The LUNs that it knows how to serve.
+        luns: The LUNs that it can serve.
     """
 
     since: int
@@ -24,11 +24,10 @@ class EngineInfo:
 
 
 def assign_luns(engines: frozenset[EngineInfo]) -> Mapping[int, int]:
-    """Return the pid that is to serve each LUN that anybody knows.
+    """Return, for each LUN that an engine knows, the pid of the engine that is to serve it.
 
-    By turns: LUN n goes to the engine at place n, counted around, of those that know it, the eldest
-    first. So LUNs with consecutive numbers are shared evenly, and who serves a LUN depends on no other
-    LUN: one that is added or removed moves none of the rest.
+    Round robin: with k engines that know LUN n, sorted by age, it goes to engine n modulo k. So LUNs with
+    consecutive numbers are spread evenly, and adding or removing a LUN moves no other LUN.
     """
     owners: dict[int, int] = {}
     for lun in frozenset().union(*(engine.luns for engine in engines)):

@@ -1,9 +1,9 @@
-"""The record, in the HBA's run directory, of a flush that has failed or that nobody has seen end.
+"""The record, in the HBA's run directory, of a last flush that has failed or was interrupted.
 
-It is written before a LUN's last flush begins and removed when that has succeeded, both while the LUN is
-still owned. So the next owner knows of a failure also where its predecessor was killed in between: it then
-cannot know that the flush was good, and tells the initiators (`vscsihba.scsi.failed_flush`). The directory is
-gone after a reboot, and so is the data in volatile caches.
+It is written before the last flush of a LUN begins, and removed after the flush has succeeded, both while the
+LUN is still owned. So if the owner is killed in between, the next owner reports a failed flush to the
+initiators (`vscsihba.scsi.failed_flush`), since it cannot know better. A reboot empties the directory, and
+volatile caches as well.
 """
 
 import logging
@@ -21,10 +21,10 @@ class FlushRecord:
 
     Args:
         lun: For log lines.
-        path: Of the file.
+        path: Path of the file.
 
     Attributes:
-        reason: Why acknowledged data may be lost; None if nothing is known to be, or initiators know.
+        reason: Why acknowledged data may be lost; None if it is not, or if initiators know already.
     """
 
     def __init__(self, lun: int, path: Path) -> None:
@@ -45,24 +45,24 @@ class FlushRecord:
             self.reason = None
 
     def serve(self) -> None:
-        """Note that this process answers commands from now on: before that, it has acknowledged nothing."""
+        """Note that this process answers commands from now on; before that, it has acknowledged no data."""
         self._serves = True
 
     def begin(self) -> None:
         """Record that the last flush of this owner begins."""
         if self._serves and self.reason is None:
-            self._write(f"process {os.getpid()} ended in its last flush")
+            self._write(f"process {os.getpid()} ended during its last flush")
 
     def end(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Record how the last flush has ended; called as an exit of a context that flushes.
+        """Record the result of the last flush; called as the exit function of the context that flushes.
 
-        A flush that fails while the medium is opened may have lost what a killed owner had acknowledged.
+        A flush that fails while the storage is opened may have lost data that a killed owner acknowledged.
         """
         if not self._serves:
             if isinstance(error, FlushError):
-                self.write(f"a flush of process {os.getpid()} failed at its beginning: {error}")
+                self.write(f"a flush of process {os.getpid()} failed while the storage was opened: {error}")
             return
         self._serves = False
         if error is not None:
@@ -77,14 +77,14 @@ class FlushRecord:
         self._write(reason)
 
     def forget(self) -> None:
-        """Remove the record: initiators know."""
+        """Remove the record: initiators know of the failure."""
         self.reason = None
         self._remove()
 
     def _write(self, reason: str) -> None:
         try:
             self._path.write_text(reason + "\n")
-        except OSError as error:  # an empty file is a record too
+        except OSError as error:  # an empty file is a record, too
             log.error("lun %d: %s: %s", self._lun, self._path, error.strerror)  # noqa: TRY400 - it says all
 
     def _remove(self) -> None:

@@ -1,8 +1,8 @@
-"""What the layers of a LUN's stack are asked to do while it is served: snapshots, legs of a mirror.
+"""Actions of the layers of a LUN while it is served, such as snapshots and changes of a mirror's legs.
 
-An action belongs to the time for which this process owns the LUN: when that ends, actions
-under way are told to end, by their progress, and the stack stays open until they have. All that
-they do can be interrupted and done again (`vscsihba.handlers.actions`).
+When this process releases the LUN, the actions under way are told to end by their next progress report, and
+the stack stays open until they have ended. Every action can be interrupted and repeated
+(`vscsihba.handlers.actions`).
 """
 
 import threading
@@ -19,12 +19,12 @@ from vscsihba.handlers.stack import Document, Stack
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What has come of an action.
+    """The result of an action.
 
     Attributes:
-        result: What the layer tells, as JSON has it.
-        size: Of the disk in bytes, where it is another one now; else None.
-        document: Of the stack, likewise.
+        result: The layer's own result, ready for JSON.
+        size: The new size of the disk in bytes; None if it is unchanged.
+        document: The new document of the stack; None if it is unchanged.
     """
 
     result: object
@@ -35,7 +35,7 @@ class ActionResult:
 class LayerActions:
     """The actions of one open stack.
 
-    Any thread may call it; several actions may be under way.
+    Any thread may call them; several actions may be under way.
 
     Args:
         stack: Open until `wait` has returned True after `stop`.
@@ -48,7 +48,7 @@ class LayerActions:
         self._ended = False
 
     def known(self) -> dict[str, dict[str, object]]:
-        """Return what can be asked: summary and arguments of each action of each layer."""
+        """Return the summary and the arguments of each action of each layer."""
         return {
             layer.name: {
                 name: {
@@ -63,24 +63,24 @@ class LayerActions:
         }
 
     def disturbs(self, layer: str, action: str) -> bool:
-        """Tell whether an action changes what a user of the disk has seen.
+        """Return whether an action changes data that a user of the disk has read.
 
         Raises:
-            UsageError: There is none of that name.
+            UsageError: There is no such action.
         """
         return find(self._stack.layer(layer), action).disturbs
 
     def run(
         self, layer: str, action: str, arguments: Mapping[str, object], progress: Progress
     ) -> ActionResult:
-        """Have a layer do something.
+        """Run an action of a layer.
 
         Raises:
-            UsageError: It has no such action, or the arguments cannot be meant.
-            HostError, OSError: It failed, or the LUN was given up meanwhile.
+            UsageError: The layer has no such action, or the arguments are not valid.
+            HostError, OSError: The action failed, or the LUN was released in the meantime.
         """
         with self._idle:
-            self._demand_open()
+            self._check_open()
             self._running += 1
         try:
             size, document = self._size, self._stack.document
@@ -96,12 +96,12 @@ class LayerActions:
                 self._idle.notify_all()
 
     def stop(self) -> None:
-        """Let no more actions begin, and have those under way end; return at once."""
+        """Begin no more actions, and tell those under way to end; return at once."""
         with self._idle:
             self._ended = True
 
     def wait(self, patience: float | None = None) -> bool:
-        """Wait for the actions under way; False if one has not ended within `patience` seconds."""
+        """Wait for the actions under way; False if one of them has not ended within `patience` seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: not self._running, patience)
 
@@ -109,34 +109,36 @@ class LayerActions:
     def _size(self) -> int:
         return self._stack.layers[-1].geometry.size
 
-    def _demand_open(self) -> None:
+    def _check_open(self) -> None:
         if self._ended:
-            raise HostError("the LUN is being given up by the engine that served it", cure="ask again")
+            raise HostError("the engine that served the LUN is releasing it", cure="try again")
 
     def _guarded(self, progress: Progress) -> Progress:
-        """Return a progress that ends what reports to it once the LUN is given up."""
+        """Return a progress function that ends the reporting action when the LUN is released."""
 
         def report(done: int, of: int) -> None:
-            self._demand_open()
+            self._check_open()
             progress(done, of)
 
         return report
 
 
 def target_of(known: Mapping[str, Mapping[str, object]], action: str) -> str:
-    """Return the layer that has an action, where just one has.
+    """Return the only layer that has an action.
 
     Raises:
-        UsageError: None has, or several have.
+        UsageError: No layer has it, or several have.
     """
-    found = [layer for layer, actions in known.items() if action in actions]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    layers = [layer for layer, actions in known.items() if action in actions]
+    if len(layers) == 1:
+        return layers[0]
+    if not layers:
         raise UsageError(f"no layer of the disk has an action {action!r}", cure=_offer(known))
-    raise UsageError(f"several layers have an action {action!r}", cure=f"say which: {', '.join(found)}")
+    raise UsageError(
+        f"several layers have an action {action!r}", cure=f"name one of them: {', '.join(layers)}"
+    )
 
 
 def _offer(known: Mapping[str, Mapping[str, object]]) -> str:
     words = [f"{layer} {action}" for layer, actions in known.items() for action in actions]
-    return f"there are: {', '.join(words)}" if words else "its layers have none"
+    return f"its actions are: {', '.join(words)}" if words else "its layers have no actions"

@@ -1,7 +1,7 @@
-"""A connection between two engines of an HBA: lines of JSON, each a whole word about its sender.
+"""A connection between two engines of an HBA: lines of JSON, each of which describes its sender.
 
-The first line says who is there, every further one what has changed. Knows nothing of who
-listens, nor what is done about it.
+The first line is a greeting, every further one reports a change of the sender's LUNs. Knows nothing of how
+connections are made, nor what an engine does with the news.
 """
 
 import json
@@ -12,7 +12,7 @@ from vscsihba.engine.owning.assignment import EngineInfo
 from vscsihba.errors import HostError
 
 _TIMEOUT = 30.0
-"""Seconds for the other side to say or to take a line."""
+"""Seconds for the peer to send or to receive a line."""
 
 _LONGEST = 1 << 20
 
@@ -21,10 +21,10 @@ class Link:
     """One end of a connection.
 
     Args:
-        connection: Made; it belongs to this object from now on.
+        connection: A connected socket, which this object closes.
 
     Attributes:
-        peer: Who is at the other end, None until `greet`.
+        peer: The engine at the other end, None until `greet`.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -34,61 +34,61 @@ class Link:
         self._buffer = bytearray()
 
     def fileno(self) -> int:
-        """Return the descriptor; readable means that `hear` has something to do."""
+        """Return the descriptor; readable means that `receive` has something to do."""
         return self._connection.fileno()
 
     def greet(self, me: EngineInfo) -> EngineInfo | None:
-        """Say who is here, and return who is there; None if that side hangs up, it only looked.
+        """Exchange greetings, and return the peer; None if it hangs up, having only probed this engine.
 
         Raises:
-            HostError: It does not answer, or not in these words.
+            HostError: It does not answer, or its answer is not valid.
         """
         try:
             self.tell(me)
             while not (lines := self._lines()):
-                if not self._receive():
+                if not self._read():
                     return None
             said = json.loads(lines[0])
             self.peer = EngineInfo(said["since"], said["pid"], frozenset(said["luns"]))
             self._note(lines[1:])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise HostError("an engine of this HBA does not answer", cure="is it stopped?") from error
+            raise HostError("an engine of this HBA does not answer", cure="see whether it runs") from error
         return self.peer
 
     def tell(self, me: EngineInfo) -> None:
-        """Say who is here, as it is now.
+        """Send the description of this engine.
 
         Raises:
-            OSError: The other side is gone, or does not listen.
+            OSError: The peer is gone, or does not read.
         """
         said = {"since": me.since, "pid": me.pid, "luns": sorted(me.luns)}
         self._connection.sendall(json.dumps(said).encode() + b"\n")
 
-    def hear(self) -> bool:
-        """Take in what has come; False if the other side is gone, or says what is no word about an engine.
+    def receive(self) -> bool:
+        """Read the lines that have arrived; False if the peer is gone, or a line is not valid.
 
-        `peer` is then as it said last.
+        `peer` keeps its last valid description.
         """
         try:
-            heard = self._receive()
+            alive = self._read()
             self._note(self._lines())
         except (OSError, ValueError, KeyError, TypeError):
-            heard = False
-        return heard
+            alive = False
+        return alive
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
-    def _receive(self) -> bool:
+    def _read(self) -> bool:
         data = self._connection.recv(1 << 16)
         self._buffer += data
         if len(self._buffer) > _LONGEST:
-            raise ValueError("a line without an end")
+            raise ValueError("a line is too long")
         return bool(data)
 
     def _lines(self) -> list[bytes]:
-        """Return the whole lines that have come."""
+        """Return the complete lines received so far."""
         *lines, rest = self._buffer.split(b"\n")
         self._buffer = rest
         return [bytes(line) for line in lines]

@@ -1,6 +1,6 @@
-"""Locks in the run directory: who serves an HBA id, and whose turn it is to change it.
+"""Locks in the run directory: of an HBA id, of changes of the HBA, and of each LUN.
 
-All of them are flock(2) locks, which die with the process that holds them.
+All of them are flock(2) locks, which end with the process that holds them.
 """
 
 import fcntl
@@ -19,22 +19,22 @@ _PAUSE = 0.05
 
 
 def run_directory(hba_id: int, run: Path = RUN) -> Path:
-    """Return where the sockets, locks and journals of an HBA are; `lock_hba` makes the directory."""
+    """Return the folder of an HBA's sockets, locks and journals; `lock_hba` creates it."""
     return run / f"hba{hba_id}"
 
 
 @contextmanager
 def lock_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterator[None]:
-    """Hold the id while the context is entered.
+    """Hold the lock of an HBA id while the context is entered.
 
     Args:
         hba_id: 0..255.
-        run: Directory of the lock files, made if missing.
-        by: Who claims it, in a word; several that say the same may hold it at once, as engines of one
-            HBA do. None: nobody else may.
+        run: Directory of the lock files, created if missing.
+        by: Name of the program, to share the lock with other processes of the same name, as engines of an
+            HBA do. None: the lock is not shared.
 
     Raises:
-        InUseError: Another process holds it.
+        InUseError: Another program holds it.
         HostError: The directory cannot be used.
     """
     directory = run_directory(hba_id, run)
@@ -52,7 +52,7 @@ def lock_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterator
 
 
 def _lock_shared(fd: int, hba_id: int, by: str | None) -> None:
-    """Lock the claim, and write down who has; only the first of those that share it is alone for a moment."""
+    """Lock the file; the first of several holders locks it exclusively and writes itself into it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.pwrite(fd, f"{os.getpid():<16}{by or '':<32}\n".encode(), 0)
@@ -72,7 +72,7 @@ def _lock_shared(fd: int, hba_id: int, by: str | None) -> None:
 
 
 def holder_of(hba_id: int, run: Path = RUN) -> tuple[int, str] | None:
-    """Return the pid and the word of one that holds an id, None if nobody does."""
+    """Return pid and program name of a holder of an HBA id, None if there is none."""
     path = run_directory(hba_id, run) / "claim.lock"
     if not path.exists():
         return None
@@ -88,26 +88,26 @@ def holder_of(hba_id: int, run: Path = RUN) -> tuple[int, str] | None:
 
 
 def _holder(fd: int) -> tuple[int, str]:
-    """Return who has written into the claim last."""
+    """Return pid and program name that were written into the lock file last."""
     text = os.pread(fd, 48, 0).decode(errors="replace")
     pid = text[:16].strip()
     return int(pid) if pid.isascii() and pid.isdigit() else 0, text[16:48].strip()
 
 
 class LockedError(InUseError):
-    """Another process has kept a lock for too long."""
+    """Another process has held a lock for too long."""
 
 
 @contextmanager
 def hold_lock(path: Path, *, patience: float | None = None) -> Iterator[None]:
-    """Wait for the lock `path` and hold it while the context is entered.
+    """Wait for the lock file `path`, and hold its lock while the context is entered.
 
     Args:
-        path: Of the lock file, made if missing.
+        path: The lock file, created if missing.
         patience: Seconds to wait; None waits for ever.
 
     Raises:
-        LockedError: Another process has not released it by then.
+        LockedError: Another process still holds it by then.
     """
     fd = _open(path)
     try:
@@ -128,12 +128,12 @@ def _lock_within(fd: int, patience: float, path: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise LockedError(f"{path} is locked by another engine for {patience:g} s") from None
+                raise LockedError(f"another engine has held {path} for {patience:g} s") from None
             time.sleep(_PAUSE)
 
 
 def try_lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock `path` until it is closed; None if somebody else does."""
+    """Return a descriptor that holds the lock of `path` until it is closed; None if another process does."""
     fd = _open(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

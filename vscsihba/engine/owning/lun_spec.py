@@ -1,4 +1,4 @@
-"""What is wanted of one LUN, and the note of it that later engines compare themselves with."""
+"""The specification of a LUN, and its note in the run directory, which later engines compare with theirs."""
 
 import json
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from vscsihba.handlers.shared.durable import replace_file
 from vscsihba.handlers.stack import Document, Stack, build
 
 _ONCE = (*ONCE, "size")
-"""Keys that make a medium rather than name it: the next engine finds it made."""
+"""Options that only matter when storage is created: later engines ignore them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LunSpec:
-    """A logical unit, as wanted.
+    """A wanted logical unit.
 
     Attributes:
         lun: Its number on the HBA.
-        document: Its handler stack; paths in it are absolute, as engines have different folders.
+        document: Its handler stack; paths are absolute, since engines have different current folders.
         removable: Its medium can be ejected.
-        appearance: How it presents itself, all its life.
+        appearance: How it presents itself.
         tuning: How Linux treats it.
     """
 
@@ -41,22 +41,22 @@ class LunSpec:
 
     @classmethod
     def of(cls, lun: Lun, stack: StackDocument) -> Self:
-        """Return what a document asks for.
+        """Return the specification of a LUN in a configuration document.
 
         Args:
-            lun: As in the document.
-            stack: Of its backstore.
+            lun: The LUN in the document.
+            stack: Stack of its backstore.
         """
-        said = msgspec.structs.asdict(lun)
-        appearance = Appearance(**{field.name: said[field.name] for field in fields(Appearance)})
-        tuning = Tuning(**{field.name: said[field.name] for field in fields(Tuning)})
+        options = msgspec.structs.asdict(lun)
+        appearance = Appearance(**{field.name: options[field.name] for field in fields(Appearance)})
+        tuning = Tuning(**{field.name: options[field.name] for field in fields(Tuning)})
         return cls(lun.lun, stack, lun.removable, appearance, tuning)
 
     def build(self, *, make: bool = False) -> Stack:
-        """Return the handler stack, not open.
+        """Return the handler stack, closed.
 
         Args:
-            make: Opening it may make media that are missing: right while the LUN is added, and only then.
+            make: Opening it may create storage that is missing; only for a LUN that is being added.
 
         Raises:
             UsageError, HostError: As `vscsihba.handlers.stack.build`.
@@ -64,19 +64,19 @@ class LunSpec:
         return build(self.document, place=f"LUN {self.lun}", make=make)
 
     def note(self, run: Path) -> None:
-        """Leave a note in the run directory of what this LUN is; never half of one."""
+        """Write the note of this LUN into the run directory, atomically."""
         replace_file(self._path(run), self._text().encode())
 
     def resized(self, size: int) -> "LunSpec":
-        """Return the request with a wanted size, in bytes, where its lowest layer says one."""
+        """Return the specification with another size in bytes, if its lowest layer has one."""
         return replace(self, document=_resized(self.document, size))
 
     def is_like(self, other: "LunSpec") -> bool:
-        """Tell whether this is the same disk, however large and however Linux treats it."""
+        """Return whether `other` is the same disk; size and tuning do not matter."""
         return _noted(self._text()) == _noted(other._text())  # noqa: SLF001
 
     def as_noted(self, run: Path) -> "LunSpec":
-        """Return the request with the stack that the last owner has noted: it may have changed since."""
+        """Return the specification with the stack in the note: an action may have changed it."""
         try:
             noted = json.loads(self._path(run).read_text())
         except FileNotFoundError:
@@ -84,7 +84,7 @@ class LunSpec:
         return self if noted["document"] == _lasting(self.document) else replace(self, document=noted["now"])
 
     def agrees(self, run: Path) -> bool:
-        """Tell whether the LUN that is there is the one that is wanted here; True if there is no note."""
+        """Return whether the LUN in the note is the same disk; True if there is no note."""
         try:
             return _noted(self._path(run).read_text()) == _noted(self._text())
         except FileNotFoundError:
@@ -99,13 +99,13 @@ class LunSpec:
 
     def _text(self) -> str:
         noted = {"document": _lasting(self.document), "now": self.document, "removable": self.removable}
-        if self.appearance != Appearance():  # else as noted by versions that knew no other
+        if self.appearance != Appearance():  # otherwise the note is the same as of older versions
             noted["appearance"] = asdict(self.appearance)
         return json.dumps(noted, sort_keys=True)
 
 
 class AnotherDiskError(UsageError):
-    """A LUN that is there is not what this engine was told."""
+    """An existing LUN is another disk than the specified one."""
 
     def __init__(self, hba_id: int, lun: int) -> None:
         super().__init__(
@@ -115,7 +115,7 @@ class AnotherDiskError(UsageError):
 
 
 def _noted(text: str) -> dict[str, object]:
-    """Return what a note says of the disk, be its stack changed since or not."""
+    """Return the parts of a note that identify the disk; its current stack does not."""
     noted: dict[str, object] = json.loads(text)
     return {key: value for key, value in noted.items() if key != "now"}
 
@@ -132,17 +132,17 @@ def _resized(document: Document, size: int) -> Document:
 
 
 def _lasting(document: Document) -> object:
-    """Return what a document says of a disk for all its life, the same however that is written."""
+    """Return the canonical form of a document, without options for creation."""
     try:
         build(document)
         document = canonical(document, Registry())
-    except VscsihbaError:  # whoever opens it tells why
+    except VscsihbaError:  # opening the stack reports the error
         pass
     return _without_once(document)
 
 
 def _without_once(document: object) -> object:
-    """Leave out of a document, or a part of one, what is said only once."""
+    """Return a document, or a part of one, without options for creation."""
     if isinstance(document, list):
         return [_without_once(inner) for inner in document]
     if isinstance(document, Mapping):

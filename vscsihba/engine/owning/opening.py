@@ -1,15 +1,15 @@
-"""A LUN is taken over on a thread of its own, so that storage which does not answer holds up no other LUN."""
+"""Taking a LUN over on a thread of its own: storage that does not answer delays no other LUN."""
 
 import threading
 from collections.abc import Callable
 
 
 class Opening:
-    """The taking over of a LUN, on a thread of its own, whose starter need not wait for its end.
+    """A takeover of a LUN on a thread of its own, whose starter need not wait for the end.
 
     Args:
-        take_over: Does it.
-        late: Called, on that thread, if the starter has not waited.
+        take_over: Takes the LUN over; returns whether that is settled.
+        late: Called at the end, on that thread, if the starter no longer waits.
     """
 
     def __init__(self, take_over: Callable[[], bool], late: Callable[[], None]) -> None:
@@ -21,7 +21,7 @@ class Opening:
         self._settled = True
 
     def run(self) -> None:
-        """Take over."""
+        """Take the LUN over."""
         self._settled = self._take_over()
         with self._lock:
             self._done.set()
@@ -29,7 +29,7 @@ class Opening:
             self._late()
 
     def result(self, patience: float) -> bool | None:
-        """Return what `take_over` has returned, None if it has not within `patience` seconds."""
+        """Return the result of `take_over`, None if it has not returned within `patience` seconds."""
         self._done.wait(patience)
         with self._lock:
             self._left = not self._done.is_set()

@@ -1,13 +1,13 @@
-"""The other engines of an HBA: who is there, noticed at once when one comes, changes or dies.
+"""The other engines of an HBA: an engine notices at once when one starts, changes or dies.
 
-Each engine listens on a Unix socket in the HBA's run directory and holds a connection
-to every other one. A connection says who is at its ends and which LUNs that knows, and
-its end is the death of one of them: the kernel closes a killed process's sockets.
+Each engine listens on a Unix socket in the HBA's run directory and holds a connection to every other one.
+A connection carries the descriptions of both engines. When it breaks, one of them is dead: the kernel closes
+the sockets of a killed process.
 
-The thread that watches the connections survives what the machine lacks for a moment; if it dies, its
-process ends: an engine that notices nobody's death takes nothing over.
+The thread that watches the connections survives temporary shortages of the machine. If it dies, its process
+ends: an engine that does not notice deaths takes over no LUN.
 
-Knows that engines have LUNs, not what is done about it.
+Knows that engines have LUNs, not what follows from that.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from vscsihba.threads import VitalThread, repeat, start
 _TIMEOUT = 30.0
 
 _PAUSE = 0.1
-"""Seconds before another try, where the machine lacks descriptors or memory."""
+"""Seconds before the next try, if the machine lacks descriptors or memory."""
 
 
 class Peers:
@@ -37,7 +37,10 @@ class Peers:
     Args:
         run: The HBA's run directory.
         luns: The LUNs that this engine knows.
-        changed: Called on a thread of this object's when `engines` has changed.
+        changed: Called when `engines` has changed, on the thread that watches them.
+
+    Attributes:
+        me: This engine.
     """
 
     def __init__(self, run: Path, luns: frozenset[int], changed: Callable[[], None]) -> None:
@@ -54,30 +57,30 @@ class Peers:
 
     @property
     def engines(self) -> frozenset[EngineInfo]:
-        """Every engine that is there now."""
+        """The living engines."""
         return self.other_engines | {self.me}
 
     @property
     def other_engines(self) -> frozenset[EngineInfo]:
-        """Every engine but this one."""
+        """The living engines but this one."""
         with self._lock:
             return frozenset(link.peer for link in self._links if link.peer is not None)
 
     def find(self) -> list[int]:
-        """Return the pids of the engines that are there, without joining them."""
-        found = []
+        """Return the pids of the living engines, without joining them."""
+        pids = []
         for path in self._sockets():
             if (connection := _connect(path)) is not None:
                 connection.close()
-                found.append(_pid(path))
-        return found
+                pids.append(_pid(path))
+        return pids
 
     def join(self) -> None:
-        """Make this engine known to the others, and them to it.
+        """Connect to the other engines, and accept connections from now on.
 
         Raises:
             HostError: One of them does not answer.
-            OSError: The machine lacks something.
+            OSError: The machine lacks descriptors, threads or memory.
         """
         path = self._run / f"engine-{self.me.pid}.sock"
         path.unlink(missing_ok=True)
@@ -94,10 +97,10 @@ class Peers:
         start(self._thread)
 
     def announce(self, luns: frozenset[int]) -> None:
-        """Let the others know which LUNs this engine knows from now on.
+        """Tell the other engines which LUNs this engine knows from now on.
 
-        One that does not listen is not waited for: it asks nobody which LUNs are its own, and whoever
-        owns one has its lock.
+        An engine that does not read is not waited for: it may go on with an old assignment, but a LUN that
+        has an owner is locked.
         """
         with self._lock:
             self.me = replace(self.me, luns=luns)
@@ -106,7 +109,7 @@ class Peers:
                     link.tell(self.me)
 
     def leave(self) -> None:
-        """Close every connection: the others see it and take over."""
+        """Close all connections; the other engines notice that and take over."""
         if self._listener is None:
             return
         os.eventfd_write(self._stop, 1)
@@ -124,61 +127,59 @@ class Peers:
         return sorted(self._run.glob("engine-*.sock"))
 
     def _greet(self, connection: socket.socket) -> None:
-        """Exchange one line with a peer and watch the connection from then on."""
+        """Exchange greetings with an engine, and watch the connection from then on."""
         link, me = Link(connection), self.me
         try:
-            found = link.greet(me)
+            peer = link.greet(me)
         except HostError:
             link.close()
             raise
-        if found is None:
+        if peer is None:
             link.close()
             return
         with self._lock:
             try:
                 self._selector.register(link, selectors.EVENT_READ, link)
             except OSError:
-                link.close()  # one whose death would not be noticed is not known either
+                link.close()  # an engine whose death would not be noticed is not added
                 raise
             self._links.add(link)
-            if self.me != me:  # announced while the two were greeting each other
+            if self.me != me:  # `announce` was called during the greeting
                 with contextlib.suppress(OSError):
                     link.tell(self.me)
 
     def _watch(self) -> None:
-        repeat(self._take_turn, "watching the other engines", pause=_PAUSE)
+        repeat(self._process_events, "watching the other engines", pause=_PAUSE)
 
-    def _take_turn(self) -> bool:
-        """Wait for news, take them in and tell of them; False if this engine leaves.
+    def _process_events(self) -> bool:
+        """Wait for events, process them and report a change; False when this engine leaves.
 
-        News that could not be taken in are there again the next time. Deaths come first: they are noticed
-        even while there is no descriptor for an engine that comes.
+        An event whose processing has failed comes again. Deaths are processed first, so they are noticed
+        even if there is no descriptor for a new engine.
         """
         keys = [] if self._untold else [key for key, _ in self._selector.select()]
         for key in sorted(keys, key=lambda each: each.data is None):
             if key.fileobj == self._stop:
                 return False
             if key.data is None:
-                self._admit()
+                self._accept()
             else:
-                self._listen_to(key.data)
+                self._read(key.data)
             self._untold = True
         if self._untold:
             self._changed()
         self._untold = False
         return True
 
-    def _admit(self) -> None:
+    def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 - registered by join
         with contextlib.suppress(BlockingIOError, HostError):
-            connection, _ = (
-                self._listener.accept()
-            )  # EMFILE: it stays in the queue until a descriptor is free
+            connection, _ = self._listener.accept()  # after EMFILE it stays in the queue
             self._greet(connection)
 
-    def _listen_to(self, link: Link) -> None:
-        """Take in what a peer says, and forget it when its connection has ended."""
-        if not link.hear():
+    def _read(self, link: Link) -> None:
+        """Read the news of an engine; remove it when its connection has ended."""
+        if not link.receive():
             with self._lock:
                 self._selector.unregister(link)
                 self._links.discard(link)
@@ -186,10 +187,7 @@ class Peers:
 
 
 def _connect(path: Path) -> socket.socket | None:
-    """Connect to an engine; None if nobody is behind the socket any more: the files of the dead are removed.
-
-    An engine's control socket (`vscsihba.engine.owner`) is there only while this one is.
-    """
+    """Connect to an engine; None if it is dead: its socket and its control socket are then removed."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_TIMEOUT)
     try:

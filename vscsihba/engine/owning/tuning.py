@@ -1,4 +1,4 @@
-"""Tuning: how Linux treats a LUN that is there, changed while it works."""
+"""Tuning: changes of how Linux treats a LUN while it is in use."""
 
 from typing import Final
 
@@ -9,19 +9,19 @@ from vscsihba.errors import HostError
 _TIMEOUT: Final = 30
 """Seconds that sd gives a command (drivers/scsi/sd.h, SD_TIMEOUT)."""
 _KERNELS_OWN: Final = -1
-"""For ``qfull_time_out``: what the kernel has without being told."""
+"""Value of ``qfull_time_out`` for the kernel's default."""
 
 _UNTOUCHED: Final = Tuning()
 
 
 def tune(hba_id: int, lun: int, wanted: Tuning, before: Tuning = _UNTOUCHED) -> None:
-    """Have Linux treat a LUN as is wanted; what is as before is not touched.
+    """Change how Linux treats a LUN; settings that stay the same are not touched.
 
     Args:
         hba_id: 0..255.
-        lun: A LUN of it that is linked.
-        wanted: How; None puts back what the kernel has without being told.
-        before: How it is treated now.
+        lun: A linked LUN.
+        wanted: The new settings; None restores the kernel's default.
+        before: The current settings.
 
     Raises:
         HostError: There is no such LUN, or the kernel refuses.
@@ -39,7 +39,7 @@ def tune(hba_id: int, lun: int, wanted: Tuning, before: Tuning = _UNTOUCHED) -> 
 
 
 def _address(hba_id: int, lun: int) -> str:
-    there = configfs.find_lun(hba_id, lun)
-    if there is None or there.address is None:
+    linked = configfs.find_lun(hba_id, lun)
+    if linked is None or linked.address is None:
         raise HostError(f"HBA {hba_id} has no LUN {lun}")
-    return there.address
+    return linked.address

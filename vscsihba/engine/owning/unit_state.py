@@ -1,4 +1,4 @@
-"""What a logical unit keeps for its next life, in a file of its own named after its serial number."""
+"""The saved state of a logical unit, in a file named after its serial number."""
 
 import hashlib
 import logging
@@ -16,18 +16,18 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 class UnitState:
-    """The saved state of one logical unit: saved mode pages and the like.
+    """The saved state of one logical unit: mode pages, identifying information, an erasure under way.
 
     Args:
         serial: The unit's serial number.
-        directory: Where the files are kept, made when first needed.
+        directory: Folder of the files, created when first needed.
     """
 
     def __init__(self, serial: str, directory: Path = STATE) -> None:
         self._path = directory / f"{_file_name(serial)}.json"
 
     def load(self) -> bytes:
-        """Return what was saved last, empty if nothing was.
+        """Return the state that was saved last, empty if there is none.
 
         Raises:
             HostError: It cannot be read.
@@ -40,19 +40,19 @@ class UnitState:
             raise HostError(f"{self._path}: {error.strerror}") from error
 
     def save(self, state: bytes) -> None:
-        """Replace what was saved: the old or the new is there afterwards, never a part.
+        """Replace the saved state; a crash leaves the old or the new one, never a part.
 
         Raises:
-            OSError: It cannot be stored; the log says why, since sense data cannot.
+            OSError: It cannot be stored; the reason is logged, since sense data has no room for it.
         """
         try:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             replace_file(self._path, state)
         except OSError as error:
-            log.error("%s: the state of a unit cannot be kept: %s", self._path, error.strerror)  # noqa: TRY400
+            log.error("%s: the state of a unit cannot be saved: %s", self._path, error.strerror)  # noqa: TRY400
             raise
 
 
 def _file_name(serial: str) -> str:
-    """Return a name for any serial number, which is the number itself where it can be."""
+    """Return a file name for a serial number: the number itself if it is a valid name, otherwise its hash."""
     return serial if _PLAIN.fullmatch(serial) else hashlib.sha256(serial.encode()).hexdigest()
