@@ -38,7 +38,7 @@ def test_the_record_of_the_last_owner_is_read(
 def test_a_flush_is_recorded_while_it_runs(record: FlushRecord, path: Path) -> None:
     record.serve()
     record.begin()
-    assert "ended in its last flush" in path.read_text()
+    assert "ended during its last flush" in path.read_text()
     record.end(None, None, None)
     assert not path.exists()
 
@@ -55,7 +55,7 @@ def test_an_owner_that_has_served_nobody_records_no_flush(record: FlushRecord, p
 def test_a_flush_that_fails_before_anything_is_served_is_recorded(record: FlushRecord, path: Path) -> None:
     """It may have lost what a killed owner had acknowledged."""
     fail(record, FlushError(5, "the disk is gone"))
-    assert "failed at its beginning: " in path.read_text()
+    assert "failed while the storage was opened: " in path.read_text()
 
 
 def test_a_last_flush_that_fails_is_recorded(

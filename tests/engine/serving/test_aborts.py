@@ -314,7 +314,7 @@ def test_a_read_that_fails_after_a_reset_is_no_failed_flush(caplog: pytest.LogCa
         handler.broken.add("read")
         handler.gate.set()
         assert rig.loopback.wait(read).status != GOOD
-        assert "READ(10) has failed after a LOGICAL UNIT RESET" in caplog.text
+        assert "READ(10) failed after a LOGICAL UNIT RESET" in caplog.text
         assert "MEDIUM ERROR, UNRECOVERED READ ERROR" in caplog.text
         assert triple(rig.run(FLUSH)) == RESET
         assert rig.run(FLUSH).status == GOOD
