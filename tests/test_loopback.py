@@ -95,7 +95,7 @@ def test_removed_device_is_gone_for_the_server(server: Server) -> None:
 
 def test_wait_gives_up(server: Server) -> None:
     tag = server.loopback.submit(READ_10)
-    with pytest.raises(TransportError, match=f"no answer to command {tag} within 0 s"):
+    with pytest.raises(TransportError, match=f"no response to command {tag} within 0 s"):
         server.loopback.wait(tag, 0)
 
 

@@ -1,8 +1,8 @@
-"""The vocabulary between SCSI and storage: extents, block operations, geometry, buffers.
+"""Types between SCSI and storage: extents, block operations, geometry, buffers.
 
-A SCSI command is a generator that yields the operations below; whoever drives it (the
-engine's pump, a test) performs them on a handler and sends the result back in. Both
-sides speak of bytes only: logical blocks end at the door of `vscsihba.scsi`.
+A SCSI command is a generator that yields the operations below; its driver (the
+engine, a test) performs them on a handler and sends the result back in. All offsets and lengths
+are in bytes: logical blocks are known to `vscsihba.scsi` only.
 
 This module does no I/O and knows neither SCSI nor any handler.
 """
@@ -22,7 +22,7 @@ class Extent:
 
     Attributes:
         offset: First byte.
-        length: Number of bytes; 0 is allowed and means nothing.
+        length: Number of bytes, 0 or more.
     """
 
     offset: int
@@ -36,11 +36,11 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class ExtentStatus:
-    """What a medium knows of one extent.
+    """The status of one extent of a medium.
 
     Attributes:
-        extent: The bytes in question.
-        allocated: Storage is set aside for them (False: deallocated, a hole).
+        extent: The bytes.
+        allocated: They have storage (False: deallocated, a hole).
         zero: They are known to read as zeroes.
     """
 
@@ -50,9 +50,9 @@ class ExtentStatus:
 
 
 _MOST_RATIO = 1 << 15
-"""Logical blocks in a physical one that READ CAPACITY(16) can tell of: its exponent has 4 bits (SBC-4)."""
+"""Logical blocks of a physical one at most: the exponent in READ CAPACITY(16) has 4 bits (SBC-4)."""
 _MOST_SIZE = (1 << 63) - 1
-"""Bytes that a file offset can have (``loff_t``)."""
+"""The largest file offset (``loff_t``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ class Geometry:
     Attributes:
         size: Capacity in bytes, a multiple of `block_size`.
         block_size: Logical block length in bytes, a power of two from 512 to 4096.
-        physical_block_size: What the medium writes at once, a power-of-two multiple of `block_size`, at most
-            2^15 of them.
-        optimal_io: Bytes of the transfer that the medium likes best, 0 if it has no wish.
+        physical_block_size: Bytes that the medium writes at once: `block_size` times a power of two, at most
+            2^15.
+        optimal_io: Optimal transfer length in bytes, 0 if unknown.
     """
 
     size: int
@@ -73,10 +73,10 @@ class Geometry:
     optimal_io: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a shape that no disk can have.
+        """Check the block sizes and the capacity.
 
         Raises:
-            UsageError: The block sizes or the capacity contradict each other.
+            UsageError: One is invalid, or they contradict each other.
         """
         if self.block_size not in (512, 1024, 2048, 4096):
             raise UsageError(f"block size {self.block_size} is not one of 512, 1024, 2048, 4096")
@@ -106,22 +106,21 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a medium can do beyond reading and writing.
+    """Capabilities of a medium beyond reading and writing.
 
     Attributes:
         read_only: Writes, unmaps and write-zeroes are refused.
-        flush: Written data may sit in a volatile cache until `Flush`.
+        flush: Written data may be in a volatile cache until `Flush`.
         unmap: The medium is thin: it has holes, and `Unmap` makes one, unless `read_only`.
-        unmap_zeroes: Unmapped bytes are sure to read as zeroes (LBPRZ).
-        extents: `Extents` tells more than "everything is allocated".
-        rotational: Seeks cost; Linux schedules accordingly.
+        unmap_zeroes: Unmapped bytes always read as zeroes (LBPRZ).
+        extents: `Extents` returns more than "everything is allocated".
+        rotational: Seeks take time; Linux schedules accordingly.
         unmap_granularity: Bytes below which an unmap frees nothing.
-        crypto_erase: The medium can be made unreadable by destroying its key.
-        whole_cdbs: `Execute` is all that it does: commands go to a device that answers for itself.
+        crypto_erase: The medium is encrypted and can destroy its key.
+        whole_cdbs: `Execute` is the only operation: commands go to a device that implements SCSI itself.
         device_type: PERIPHERAL DEVICE TYPE of such a device (SPC-5 "INQUIRY").
-        in_place: A write takes the place of what was there; False where the bytes of before stay in a layer
-            below, as under an overlay.
-        atomic_write: Bytes that one `Write` stores wholly or not at all, whatever dies meanwhile.
+        in_place: A write overwrites the old bytes; False if these stay in a layer below, as with an overlay.
+        atomic_write: Bytes that one `Write` stores wholly or not at all, even in a crash.
     """
 
     read_only: bool = False
@@ -140,7 +139,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Fill `views` from the medium at `offset`. Answered with None."""
+    """Fill `views` from the medium at `offset`. Result: None."""
 
     offset: int
     views: Views
@@ -148,7 +147,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Store `views` at `offset`; with `fua`, they are on stable storage when done. Answered with None."""
+    """Store `views` at `offset`; with `fua`, on stable storage. Result: None."""
 
     offset: int
     views: Views
@@ -157,19 +156,19 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Put all that was written and acknowledged on stable storage. Answered with None."""
+    """Put all written and acknowledged data on stable storage. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unmap:
-    """Deallocate: the bytes are no longer needed. Answered with None."""
+    """Deallocate: the bytes are no longer needed. Result: None."""
 
     extent: Extent
 
 
 @dataclass(frozen=True, slots=True)
 class WriteZeroes:
-    """Make the extent read as zeroes; storage may be freed if `may_unmap`. Answered with None."""
+    """Make the extent read as zeroes; storage may be freed if `may_unmap`. Result: None."""
 
     extent: Extent
     may_unmap: bool
@@ -178,9 +177,9 @@ class WriteZeroes:
 
 @dataclass(frozen=True, slots=True)
 class Extents:
-    """Ask what is allocated.
+    """Get the allocation of an extent.
 
-    Answered with a list of `ExtentStatus` that covers a non-empty head of `extent` without a gap.
+    Result: a list of `ExtentStatus` that covers a non-empty head of `extent` without a gap.
     """
 
     extent: Extent
@@ -188,22 +187,22 @@ class Extents:
 
 @dataclass(frozen=True, slots=True)
 class CryptoErase:
-    """Make the whole medium unreadable by destroying its key. Answered with None."""
+    """Make the whole medium unreadable by destroying its key. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Change the capacity to `size` bytes; what is cut off is lost. Answered with None."""
+    """Change the capacity to `size` bytes; data behind a smaller size is lost. Result: None."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Room for the bytes of a medium, where that may be less than its capacity.
+    """Free and used space of a medium whose storage may be smaller than its capacity.
 
     Attributes:
-        available: Bytes that can still be allocated, by this medium or whatever else has its share.
+        available: Bytes that can still be allocated, by this medium or others on the same storage.
         used: Bytes that it has allocated.
     """
 
@@ -213,16 +212,16 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class AskSpace:
-    """Ask what room there is. Answered with a `Space`, or None where that is not known."""
+    """Get free and used space. Result: a `Space`, None if unknown."""
 
 
 MediumOp = Read | Write | Flush | Unmap | WriteZeroes | Extents | CryptoErase | Resize | AskSpace
-"""What can be asked of a medium."""
+"""Operations on a medium."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnUnit:
-    """Do `operation` on the medium of another logical unit of the same HBA. Answered as it is."""
+    """Do `operation` on the medium of another logical unit of the same HBA. Result: that of the operation."""
 
     lun: int
     operation: MediumOp
@@ -230,11 +229,11 @@ class OnUnit:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Hand a whole command to the device behind. Answered with `Executed`.
+    """Pass a whole command to a device. Result: `Executed`.
 
     Attributes:
-        cdb: The command descriptor block; what follows its end is to be ignored.
-        views: Data-out, or room for data-in, as the command goes.
+        cdb: The command descriptor block; bytes after its end are ignored.
+        views: Data-out, or room for data-in, depending on the command.
     """
 
     cdb: bytes
@@ -243,11 +242,11 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """How a device has answered a command.
+    """The response of a device to a command.
 
     Attributes:
         status: SAM status code.
-        sense: Sense data, if it gave any.
+        sense: Sense data, empty if it sent none.
         data_in: Valid bytes at the head of the data; None for a command without data-in.
     """
 
@@ -258,9 +257,9 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Put what the unit keeps for its next life on stable storage, in place of what it kept before.
+    """Store the state of the unit that survives its engine, in place of the old one.
 
-    Answered with None.
+    Result: None.
     """
 
     state: bytes
@@ -317,7 +316,7 @@ class Buffer:
         return b"".join(self.take(start, self.length - start if length is None else length))
 
     def scatter(self, data: bytes | memoryview, start: int = 0) -> int:
-        """Copy `data` in from byte `start` on, as far as there is room; return the bytes copied."""
+        """Copy `data` in from byte `start` on, as far as there is room; return the number of bytes copied."""
         count = max(0, min(len(data), self.length - start))
         if not start and len(self.views) == 1:
             self.views[0][:count] = data[:count]

@@ -1,20 +1,20 @@
 """The exception tree: every failure that the host's side can cause.
 
     VscsihbaError               carries the message, an optional cure, and the exit code
-    +-- UsageError              the user's words are wrong (exit code 2)
+    +-- UsageError              the user's input is wrong (exit code 2)
     |   +-- ConfigError         ... at a place inside a document
     +-- HostError               this machine lacks something, or refuses it (exit code 1)
-    |   +-- InUseError          somebody else holds what was asked for
+    |   +-- InUseError          another process or program uses it
     |   +-- SandboxError        the sandbox cannot be made (exit code 125, as env(1) has it)
     +-- TransportError          a ring cannot be served
         +-- DeviceGoneError     the kernel removed the device
-        +-- RingCorruptError    the ring does not hold what the ABI promises
-        +-- JournalDamagedError what a predecessor recorded of the ring cannot be believed
+        +-- RingCorruptError    the contents of the ring break the ABI
+        +-- JournalDamagedError a predecessor's journal of the ring cannot be used
         +-- EngineFaultError    the code that serves the ring has failed
 
 Media failures are not in this tree: a handler reports them as ``OSError`` with an
 errno, like the system calls it is made of (`MediumError` adds the place, `NotBegunError`
-says that nothing was tried). What a guest sends never raises: it is answered with sense data.
+says that nothing was tried). Commands of an initiator never raise: they end with sense data.
 
 This module knows nothing else of the package.
 """
@@ -26,8 +26,8 @@ class VscsihbaError(Exception):
     """Base of every error that is shown to a person as one line.
 
     Args:
-        message: What is wrong and where, lower case, no full stop.
-        cure: What to do about it, appended after ``; ``.
+        message: The fault and its place, lower case, no full stop.
+        cure: The remedy, appended after ``; ``.
     """
 
     exit_code = 1
@@ -39,7 +39,7 @@ class VscsihbaError(Exception):
 
 
 class UsageError(VscsihbaError):
-    """The caller asked for something that cannot be meant."""
+    """The input of the user is invalid."""
 
     exit_code = 2
 
@@ -53,11 +53,11 @@ class ConfigError(UsageError):
 
 
 class HostError(VscsihbaError):
-    """The machine lacks something that is needed, or refuses it."""
+    """The machine lacks something, or refuses it."""
 
 
 class InUseError(HostError):
-    """Somebody else holds what was asked for."""
+    """Another process or program uses the requested thing."""
 
 
 class SandboxError(HostError):
@@ -67,7 +67,7 @@ class SandboxError(HostError):
 
 
 class TransportError(VscsihbaError):
-    """A source of tasks cannot be served any longer."""
+    """A ring cannot be served any longer."""
 
 
 class DeviceGoneError(TransportError):
@@ -75,18 +75,18 @@ class DeviceGoneError(TransportError):
 
 
 class RingCorruptError(TransportError):
-    """A ring does not hold what the kernel's ABI promises."""
+    """The contents of a ring break the kernel's ABI."""
 
 
 class JournalDamagedError(TransportError):
-    """What a predecessor recorded of a ring is damaged, or contradicts the ring."""
+    """The journal of a predecessor is damaged, or contradicts the ring."""
 
 
 class EngineFaultError(TransportError):
-    """The code that serves a ring has raised what it should not: a bug, or no memory.
+    """The code that serves a ring has failed: a bug, or no memory.
 
     Args:
-        fault: What it has raised.
+        fault: The exception.
     """
 
     def __init__(self, fault: BaseException) -> None:
@@ -97,7 +97,7 @@ class NotBegunError(OSError):
     """A block operation was not begun for want of memory or threads (EAGAIN): it may be repeated.
 
     Args:
-        message: Which resource the machine lacks.
+        message: The resource that the machine lacks.
     """
 
     def __init__(self, message: str) -> None:
@@ -109,7 +109,7 @@ class MediumError(OSError):
 
     Args:
         offset: Byte offset of the first byte that is lost.
-        message: What happened to it.
+        message: The reason.
     """
 
     def __init__(self, offset: int, message: str) -> None:
@@ -118,11 +118,11 @@ class MediumError(OSError):
 
 
 class FlushError(OSError):
-    """A flush has failed: the medium may have lost what it was given since the flush before.
+    """A flush has failed: the medium may have lost data that was written since the last flush.
 
     Args:
         number: The errno.
-        message: Which medium it was.
+        message: The medium.
     """
 
     def __init__(self, number: int, message: str) -> None:

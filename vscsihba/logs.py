@@ -1,4 +1,4 @@
-"""Log records on standard error, written by a thread of their own: a paused terminal must not stop a disk."""
+"""Log records on standard error, written by a thread of its own: a paused terminal does not stop a disk."""
 
 import json
 import logging
@@ -16,15 +16,15 @@ class _AsJson(logging.Formatter):
 
 
 def log_in_background(context: str, level: int = logging.WARNING, *, as_json: bool = False) -> QueueListener:
-    """Begin to write records, in the place of those who did before.
+    """Start to write log records to standard error, in place of the present log handlers.
 
     Args:
-        context: What stands before each record.
-        level: The least that is written.
+        context: Prefix of each record.
+        level: The lowest level that is written.
         as_json: Write JSON objects, one a line.
 
     Returns:
-        What is to be stopped.
+        The running listener; stop it at the end.
     """
     console = logging.StreamHandler(sys.stderr)
     text = logging.Formatter(f"{context}: %(levelname)s: %(message)s")

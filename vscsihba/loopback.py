@@ -1,10 +1,10 @@
 """An HBA port with both ends in this process: initiator, kernel and server.
 
-Everything that serves a TCMU device can serve a `Loopback`, which hands it the very
-bytes that the kernel would (`vscsihba.tcmu.kernel`). It needs no kernel, no root and no
-device, so that tests, benchmarks and programs can run the whole stack anywhere.
+Code that serves a TCMU device can serve a `Loopback`, whose ring has the same
+bytes (`vscsihba.tcmu.kernel`). It needs no kernel module, no root and no
+device, so tests, benchmarks and programs can run the whole stack anywhere.
 
-It knows who waits for what, not what a ring looks like.
+Knows waiting and notification, not the layout of a ring.
 """
 
 import os
@@ -24,20 +24,19 @@ __all__ = ["BLOCK", "Answer", "Loopback", "LoopbackTransport"]
 class Loopback:
     """A ring with both ends in this process; the serving end is `transport`.
 
-    Any thread may submit, one serves.
+    Any thread may submit; one thread serves.
 
     Args:
         ring_size: Bytes of the command ring; made larger to end on a page.
         blocks: Blocks of the data area, `BLOCK` bytes each.
         flags: Capabilities of the mailbox.
         kernel: A kernel's half to use instead of one made from the above.
-        journal: The file that says to the next server what is under way; without one, it goes on from
-            the tail.
+        journal: The file of the journal; without one, the next server goes on from the tail.
 
     Attributes:
-        answers: What has been answered and not been waited for, by the id from `submit`.
+        answers: Responses that no `wait` has returned yet, by the id from `submit`.
         kicks: Notifications that the server has sent.
-        event: The descriptor that tells the server of commands.
+        event: The descriptor that notifies the server of commands.
     """
 
     def __init__(
@@ -54,7 +53,9 @@ class Loopback:
         self.answers: dict[int, Answer] = {}
         self.kicks = 0
         self.removed = False
-        self._changed = threading.Condition(threading.Lock())  # the kernel's cmdr_lock, and who waits
+        self._changed = threading.Condition(
+            threading.Lock()
+        )  # the kernel's cmdr_lock, and a condition to wait on
         self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.journal = journal
         self.identity = f"loopback {uuid.uuid4()}"
@@ -65,8 +66,8 @@ class Loopback:
 
         Args:
             cdb: The command descriptor block, 6 to 260 bytes.
-            data_out: What the initiator sends.
-            data_in: Bytes that the initiator has room for.
+            data_out: Data of the initiator.
+            data_in: Bytes of the initiator's data-in buffer.
 
         Raises:
             TransportError: The ring or the data area is full, or the ring is broken.
@@ -87,36 +88,36 @@ class Loopback:
         self._notify()
 
     def wait(self, cmd_id: int, seconds: float = 10) -> Answer:
-        """Return the answer to a command that another thread serves.
+        """Return the response to a command that another thread serves.
 
         Raises:
             TransportError: None came in time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: cmd_id in self.answers, seconds):
-                raise TransportError(f"no answer to command {cmd_id} within {seconds} s")
+                raise TransportError(f"no response to command {cmd_id} within {seconds} s")
             return self.answers.pop(cmd_id)
 
     @property
     def outstanding(self) -> int:
-        """Commands whose id and buffers are taken."""
+        """Number of commands whose id and buffers are in use."""
         return self.kernel.outstanding
 
     @property
     def broken(self) -> bool:
-        """An answer came for a command that was not outstanding."""
+        """The ring is broken: a completion had an id that was not outstanding."""
         return self.kernel.broken
 
-    # What happens to devices.
+    # Events of a device.
 
     def expire(self, cmd_id: int) -> None:
-        """Time a command out: the initiator is told now, and what the server answers later is dropped."""
+        """Let a command expire: the initiator gets its failure now; the late completion is dropped."""
         with self._changed:
             self.answers[cmd_id] = self.kernel.expire(cmd_id)
             self._changed.notify_all()
 
     def reset_ring(self) -> None:
-        """Answer all that is outstanding with BUSY and empty the ring, as action/reset_ring does."""
+        """Complete all outstanding commands with BUSY and empty the ring, as action/reset_ring does."""
         with self._changed:
             self.answers.update(self.kernel.reset())
             self._changed.notify_all()
@@ -125,7 +126,7 @@ class Loopback:
         """Free a buffer that was kept, as action/free_kept_buf does.
 
         Raises:
-            TransportError: None was kept under this number.
+            TransportError: No buffer is kept under this number.
         """
         with self._changed:
             self.kernel.free_kept_buf(cmd_id)
@@ -136,11 +137,11 @@ class Loopback:
         self._notify()
 
     def consume(self) -> None:
-        """Take the answers up to cmd_tail, as a write to the uio device does.
+        """Consume the completions up to cmd_tail, as a write to the uio device does.
 
         Raises:
             DeviceGoneError: The device was removed.
-            RingCorruptError: An answer carries an id that is not outstanding: the ring is broken.
+            RingCorruptError: A completion has an id that is not outstanding: the ring is broken.
         """
         if self.removed:
             raise DeviceGoneError("the loopback was removed")
@@ -168,10 +169,9 @@ class LoopbackTransport:
         self.attach()
 
     def attach(self) -> None:
-        """Begin to serve, as a process does that has just opened the device of one that is no more.
+        """Begin to serve, like a process that opens the device after the death of another.
 
-        What was notified before is not notified again (uio_open): `recover`, then look at the ring
-        once.
+        Earlier notifications are not repeated (uio_open): call `recover`, then `drain` once.
         """
         self.acknowledge()
         loopback, table = self._loopback, None
@@ -197,7 +197,7 @@ class LoopbackTransport:
         return self._loopback.event
 
     def acknowledge(self) -> None:
-        """Take the notifications back.
+        """Clear the notifications.
 
         Raises:
             DeviceGoneError: The device was removed.
@@ -210,7 +210,7 @@ class LoopbackTransport:
             return
 
     def close(self) -> None:
-        """Let go of ring and journal; twice is harmless."""
+        """Release ring and journal; twice is harmless."""
         self.ring.release()
         self._close_journal()
 

@@ -1,7 +1,6 @@
 """Counters of one logical unit: plain integers that only the serving thread changes.
 
-Any thread may read them at any time: a reader can see a command counted whose bytes
-are not yet counted, which a person watching a table never notices.
+Any thread may read them at any time; a reader may see a command counted before its bytes are.
 """
 
 from dataclasses import asdict, dataclass
@@ -9,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 @dataclass(slots=True)
 class LunStats:
-    """What a logical unit has done since its engine took it over.
+    """Counters of a logical unit since its engine took it over.
 
     Attributes:
         reads: READ commands completed with GOOD.
-        read_bytes: Bytes they moved.
+        read_bytes: Bytes of these.
         writes: WRITE commands completed with GOOD.
-        write_bytes: Bytes they moved.
+        write_bytes: Bytes of these.
         others: Other commands completed with GOOD.
         errors: Commands completed with any other status.
         waits: Block operations that could not run inline and went to a thread.

@@ -1,7 +1,7 @@
-"""Threads that a process cannot do without: they survive transient errors, and their death ends the process.
+"""Vital threads: they survive transient errors, and their death ends the process.
 
-A process whose serving or watching thread is dead still holds its locks and its sockets, so that no other
-process takes over, and its disks hang. A process that ends at once loses them, and another takes over.
+A process whose serving or watching thread is dead would still hold its locks and its sockets: no other
+process would take over, and its disks would hang. If the process ends at once, another one takes over.
 
 Knows no disk, ring or engine.
 """
@@ -22,29 +22,29 @@ from vscsihba.errors import HostError
 log = logging.getLogger(__name__)
 
 TRANSIENT: Final = (HostError, OSError, MemoryError)
-"""Errors of a machine that has too little of something for a moment: descriptors, processes, memory."""
+"""Errors of a machine that is short of descriptors, processes or memory for a moment."""
 
 PAUSE: Final = 1.0
 """Seconds before another try after a transient error."""
 
 EXIT_CODE: Final = 70
-"""Of a process that a dead thread has ended (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of a process that a dead thread has ended (EX_SOFTWARE of sysexits.h)."""
 
 _STDERR: Final = 2
 _LONGEST: Final = 4096
-"""Bytes that a pipe takes at once or not at all (PIPE_BUF)."""
+"""Bytes that a write to a pipe stores at once or not at all (PIPE_BUF)."""
 
 Died = Callable[[str, BaseException], None]
-"""Called on a thread that dies, with the thread's name and the error."""
+"""Called on a dying thread with its name and the error."""
 
 
 def end_process(name: str, error: BaseException) -> NoReturn:
-    """End this process at once, without undoing anything, after a line and a traceback on standard error.
+    """End this process at once, without cleaning up, after a line and a traceback on standard error.
 
-    Nothing is waited for longer than a second: the log may be written to a disk that this process serves.
+    Waits for the log for a second at most: it may be written to a disk that this process serves.
 
     Args:
-        name: Of the thread that has died.
+        name: Name of the dead thread.
         error: The reason.
     """
     try:
@@ -59,11 +59,11 @@ def end_process(name: str, error: BaseException) -> NoReturn:
 
 
 class VitalThread(threading.Thread):
-    """A daemon thread that tells of its death: by default its process ends with it.
+    """A daemon thread that reports its death: by default its process ends with it.
 
     Args:
         target: The thread's work; the thread may end by returning.
-        name: Of the thread.
+        name: Name of the thread.
         died: Called with the exception that has ended it.
     """
 
@@ -75,7 +75,7 @@ class VitalThread(threading.Thread):
         """Do the work."""
         try:
             super().run()
-        except BaseException as error:  # noqa: BLE001 - a barrier: whatever has ended it, it is dead
+        except BaseException as error:  # noqa: BLE001 - a barrier: any exception ends the thread
             self._died(self.name, error)
 
 
@@ -83,7 +83,7 @@ def start(thread: threading.Thread) -> None:
     """Start a thread.
 
     Raises:
-        OSError: EAGAIN: the machine has no room for another one (CPython raises RuntimeError).
+        OSError: EAGAIN: the machine cannot start another thread (CPython raises RuntimeError).
     """
     try:
         thread.start()
@@ -96,7 +96,7 @@ def repeat(step: Callable[[], bool], what: str, *, pause: float = PAUSE) -> None
 
     Args:
         step: One round of a thread's work.
-        what: Names the work in the log.
+        what: Name of the work in the log.
         pause: Seconds.
     """
     while True:

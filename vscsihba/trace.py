@@ -1,7 +1,7 @@
-"""Trace: one line about each SCSI command, for whoever asked to see it.
+"""Trace: one record of each SCSI command.
 
-The engine makes the records, a sink prints or stores them. Without a sink no record
-is ever made: a trace costs nothing when nobody looks.
+The engine makes the records, a sink prints or stores them. Without a sink no record is
+made, so a trace that is off costs nothing.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ class TraceRecord:
     Attributes:
         lun: Logical unit number.
         name: T10's name of the command, such as ``READ(10)``.
-        cdb: The command descriptor block as it came.
-        detail: What the CDB says, such as ``lba=2048 blocks=8``.
+        cdb: The command descriptor block as received.
+        detail: Fields of the CDB, such as ``lba=2048 blocks=8``.
         status: T10's name of the SCSI status, such as ``GOOD``.
         sense: T10's words for the sense data, empty with GOOD.
         length: Bytes of the data buffer.
@@ -33,7 +33,7 @@ class TraceRecord:
     seconds: float
 
     def __str__(self) -> str:
-        """Lay the record out as one line."""
+        """Return the record as one line."""
         parts = [
             f"lun={self.lun}",
             self.name,

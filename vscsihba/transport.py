@@ -1,7 +1,7 @@
-"""What any source of SCSI commands offers to an engine: one ring of one logical unit.
+"""Transport: the interface between a source of SCSI commands (one ring of one logical unit) and an engine.
 
-A transport carries commands and answers; it does not know what a CDB means. Its
-threading rule is simple: one thread calls it.
+A transport carries commands and completions; it does not know what a CDB means. All calls
+come from one thread.
 """
 
 from collections.abc import Callable
@@ -9,31 +9,31 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 FastPath = Callable[[int, list[memoryview], int], bool]
-"""``fast_path(cdb_at, views, length) -> answered``: executes a plain command at once, or leaves it alone.
+"""``fast_path(cdb_at, views, length) -> executed``: executes a plain command at once, or leaves it alone.
 
 Reads the CDB at byte `cdb_at` of the transport's `memory` and the data buffer of
-`length` bytes in `views`. True: executed, to be answered with GOOD and all of the
+`length` bytes in `views`. True: executed, to be completed with GOOD and all of the
 buffer. False: nothing was done, the command takes the slow path.
 """
 
 Accept = Callable[[int, bytes, list[memoryview]], None]
 """``accept(tag, cdb, views)``: takes a command on the slow path.
 
-The callee owes exactly one `Transport.complete` for the tag, now or later. `cdb` is a
-copy, and may carry some stale bytes after the length that its opcode implies.
+The callee must call `Transport.complete` exactly once for the tag, now or later. `cdb` is a
+copy, and may have stale bytes after the length that its operation code implies.
 """
 
 ALL: Final = -1
-"""No limit to how many commands `Transport.drain` hands out."""
+"""No limit to the number of commands that `Transport.drain` hands out."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskManagement:
-    """A task management request from the initiator's side.
+    """A task management request of the initiator.
 
     Attributes:
         function: SAM's name, such as ``ABORT TASK`` or ``LOGICAL UNIT RESET``.
-        tags: The commands that it ends and that this side still knows of.
+        tags: The open commands that it ends.
     """
 
     function: str
@@ -42,13 +42,13 @@ class TaskManagement:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A command that a predecessor took and did not answer; it is open, like any other.
+    """A command that a predecessor fetched and did not complete; it is open, like any other.
 
     Attributes:
-        tag: What to answer.
+        tag: Its tag, for `Transport.complete`.
         cdb: As from `Accept`.
         views: Its data buffer.
-        begun: The predecessor called `Transport.begun`: it may have been executed, in part or wholly.
+        begun: The predecessor called `Transport.begun`: it may have been executed, wholly or in part.
     """
 
     tag: int
@@ -58,39 +58,39 @@ class Recovered:
 
 
 class Transport(Protocol):
-    """One logical unit's commands, in order, and the way back."""
+    """The commands of one logical unit, in order, and their completions."""
 
     memory: memoryview
-    """What `FastPath` reads CDBs from."""
+    """The memory from which `FastPath` reads CDBs."""
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `drain` is worth a call."""
+        """Return a descriptor that is readable when commands may wait for `drain`."""
 
     def acknowledge(self) -> None:
-        """Take the notification back, before `drain` looks.
+        """Clear the notification; call this before `drain`.
 
         Raises:
-            DeviceGoneError: The other side is gone for good.
+            DeviceGoneError: The device was removed.
         """
 
     def drain(self, fast_path: FastPath, accept: Accept, most: int = ALL) -> int:
         """Hand out the waiting commands, in order, up to `most`; return their number.
 
-        Stops early at a task management request, so that it is acted on before what came after
-        it: take it, then drain again.
+        Stops early at a task management request, which must be acted on before the commands behind
+        it: call `take_management`, then drain again.
 
         Raises:
-            RingCorruptError: The ring holds what it cannot hold.
+            RingCorruptError: The contents of the ring break the ABI.
         """
 
     def complete(self, tag: int, status: int, sense: bytes = b"", data_in: int | None = None) -> None:
-        """Answer the command `tag`.
+        """Complete the command `tag`.
 
         Args:
             tag: From `Accept`, not yet completed.
             status: SAM status byte.
             sense: Sense data, at most 96 bytes.
-            data_in: Valid bytes at the head of the buffer; None or 0 for a command that returns nothing,
+            data_in: Valid bytes at the head of the buffer; None or 0 for a command without data-in,
                 whose buffer the transport may then overwrite.
 
         Raises:
@@ -98,34 +98,34 @@ class Transport(Protocol):
         """
 
     def begun(self, tag: int) -> None:
-        """Note, just before the first change that the command `tag` makes, that it must not run twice.
+        """Record, just before the first change by the command `tag`, that it must not run again.
 
-        Should this process die before the answer, the successor is told. Not needed for a command that
-        can be repeated without harm, such as a READ or a WRITE.
+        If this process dies before the completion, the successor sees the record. Not needed for an
+        idempotent command, such as a READ or a WRITE.
         """
 
     def complete_keep_buf(self, tag: int, sense: bytes) -> int | None:
-        """Answer the command `tag` with CHECK CONDITION while somebody still uses its buffer.
+        """Complete the command `tag` with CHECK CONDITION while its buffer is still in use.
 
-        The buffer stays taken, and as it is: what it holds may still be written somewhere.
+        The kernel keeps the buffer, with its contents, for the I/O that still uses it.
 
         Returns:
-            The number by which the other side is told, later, that nobody uses the buffer any more (to be
-            written to action/free_kept_buf); None if the ring was reset and there is nothing to tell.
+            The number to write to action/free_kept_buf when the buffer is no longer in use; None if the ring
+            was reset, and no buffer is kept.
 
         Raises:
-            TransportError: `tag` is not open, or the other side cannot keep a buffer.
+            TransportError: `tag` is not open, or the kernel cannot keep a buffer.
         """
 
     def recover(self) -> list[Recovered]:
         """Go on where a predecessor died; call it once, before the first `drain`.
 
-        What was answered is published, each answer once; what had not been taken comes by
-        `drain`; the rest is returned, in order of arrival. A ring without a past returns nothing.
+        Completions of the predecessor are published, each once; commands that it had not fetched come by
+        `drain`; the others are returned, in order of arrival. A new ring returns an empty list.
 
         Raises:
-            JournalDamagedError: It cannot be told what was under way. Nothing was changed: have the ring
-                reset (action/reset_ring; the initiators are told BUSY and try again), then `restart`.
+            JournalDamagedError: The open commands are unknown. Nothing was changed: reset the ring
+                (action/reset_ring; initiators get BUSY and try again), then call `restart`.
             RingCorruptError: The ring itself is damaged: likewise.
         """
 
@@ -133,13 +133,13 @@ class Transport(Protocol):
         """Begin anew after a reset of the ring; return the tags of the commands that it ended."""
 
     def take_management(self) -> list[TaskManagement]:
-        """Return and forget the task management requests that `drain` has met."""
+        """Remove and return the task management requests that `drain` has met."""
 
     def publish(self) -> None:
-        """Make all that was answered visible to the other side, with one notification."""
+        """Show all completions to the kernel, with one notification."""
 
     def pending(self) -> bool:
         """Return whether commands wait that `drain` has not handed out: one load, for polling."""
 
     def close(self) -> None:
-        """Let go of memory and descriptors; open commands stay for whoever comes next."""
+        """Release memory and descriptors; open commands stay for a successor."""

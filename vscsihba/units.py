@@ -1,7 +1,6 @@
-"""Units: bytes, blocks and the way people write sizes and numbers of things.
+"""Units: sizes as text, numbers of things as text, and types for LBAs and numbers of blocks.
 
-An LBA and a byte offset are both integers; the NewTypes keep a type checker from
-letting one pass for the other.
+An LBA and a byte offset are both integers; with the NewTypes a type checker finds a mix-up.
 """
 
 import re
@@ -23,12 +22,12 @@ _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)", re.ASCII)
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that `text` means: ``"10GiB"``, ``"512M"``, ``"1.5TiB"``, ``"4096"``.
+    """Return the size in bytes of a text: ``"10GiB"``, ``"512M"``, ``"1.5TiB"``, ``"4096"``.
 
     A lone letter is binary (``M`` is MiB), as in ``truncate(1)`` and ``lvcreate(8)``.
 
     Raises:
-        UsageError: `text` is no size, or no whole number of bytes.
+        UsageError: `text` is not a size, or not a whole number of bytes.
     """
     match = _SIZE.fullmatch(text.strip())
     factor = _FACTORS.get(_canonical(match[2])) if match else None
@@ -47,7 +46,7 @@ def _canonical(suffix: str) -> str:
 
 
 def format_size(size: int) -> str:
-    """Return `size` bytes as people read it: ``"64.0 MiB"``, ``"512 B"``."""
+    """Return `size` bytes as text for people: ``"64.0 MiB"``, ``"512 B"``."""
     if size < 1024:
         return f"{size} B"
     power = min((size.bit_length() - 1) // 10, 6)
@@ -59,14 +58,14 @@ def format_size(size: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things in words: ``"1 LUN"``, ``"2 LUNs"``."""
+    """Return a number of things as text: ``"1 LUN"``, ``"2 LUNs"``."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def exact_size(size: int) -> str | int:
-    """Return `size` bytes as a document says it: in the largest unit that leaves no fraction.
+    """Return `size` bytes for a document, in the largest unit without a fraction.
 
-    ``parse_size`` undoes it: ``"10GiB"``, ``"1536MiB"``; a number that is no whole KiB stays one.
+    ``parse_size`` reverses it: ``"10GiB"``, ``"1536MiB"``. A size that is no multiple of KiB is a number.
     """
     power = next((power for power in range(6, 0, -1) if size and size % 1024**power == 0), 0)
     return f"{size // 1024**power}{'KMGTPE'[power - 1]}iB" if power else size

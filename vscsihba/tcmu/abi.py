@@ -1,6 +1,6 @@
 """The ctypes mirror of ``linux/target_core_user.h``, names verbatim.
 
-Only the layout lives here: what the fields mean is in `ring` (kernel:
+Holds the layout only; `ring` knows the meaning of the fields (kernel:
 drivers/target/target_core_user.c). A test compiles the real header and compares
 every size and offset.
 """
@@ -38,7 +38,7 @@ TCMU_TMR_LUN_RESET_PRO = 128
 
 
 class tcmu_mailbox(Structure):  # noqa: N801 - the kernel's name
-    """The first bytes of the map; `cmd_tail` stands on a cache line of its own."""
+    """The first bytes of the map; `cmd_tail` has a cache line of its own."""
 
     _fields_ = (
         ("version", c_uint16),
@@ -53,7 +53,7 @@ class tcmu_mailbox(Structure):  # noqa: N801 - the kernel's name
 
 
 class tcmu_cmd_entry_hdr(Structure):  # noqa: N801 - the kernel's name
-    """What every entry of the ring begins with; the low bits of `len_op` are the op."""
+    """The header of every entry of the ring; the low bits of `len_op` are the op."""
 
     _pack_ = 1
     _fields_ = (
@@ -97,7 +97,7 @@ class _Body(Union):
 
 
 class tcmu_cmd_entry(Structure):  # noqa: N801 - the kernel's name
-    """A command on its way in (`req`), then its answer (`rsp`) in the same bytes."""
+    """A command (`req`), later its completion (`rsp`) in the same bytes."""
 
     _pack_ = 1
     _anonymous_ = ("body",)

@@ -1,8 +1,8 @@
-"""Ordering of loads and stores that another processor, the kernel's side, watches.
+"""Memory barriers: the order of loads and stores, as seen by the kernel on another processor.
 
 Python's 32-bit loads and stores through a memoryview are single aligned accesses. On
 x86 these are ordered as written (Intel SDM vol. 3, 9.2.2: loads with loads, stores with
-stores), which is all that the ring needs. Elsewhere membarrier(2) issues a full barrier on
+stores), as the ring needs it. Elsewhere membarrier(2) issues a full barrier on
 every running thread of the process, the caller included.
 """
 
@@ -23,7 +23,7 @@ def find_barrier(machine: str) -> Callable[[], None] | None:
     """Return the function that orders accesses on this kind of processor, None where the processor does.
 
     Raises:
-        HostError: There is no such thing here.
+        HostError: No barrier is known for it.
     """
     if machine in ("x86_64", "i686", "i386"):
         return None

@@ -1,8 +1,8 @@
-"""The data area of one TCMU device: bounds-checked views of what iovecs name.
+"""The data area of one TCMU device: views of the bytes that iovecs name, with bounds checks.
 
 The kernel maps pages of the area only while a live iovec names them; touching any
 other byte can end the process with SIGBUS (drivers/target/target_core_user.c,
-tcmu_vma_fault). So nothing here reaches beyond the iovecs that it is given.
+tcmu_vma_fault). So no access here goes beyond the given iovecs.
 """
 
 import struct
@@ -18,7 +18,7 @@ class DataArea:
 
     Args:
         memory: The whole map.
-        start: Where the data area begins, in bytes from the start of the map.
+        start: First byte of the data area.
     """
 
     def __init__(self, memory: memoryview, start: int) -> None:
@@ -27,10 +27,10 @@ class DataArea:
         self.end = len(memory)
 
     def views(self, entries: memoryview, at: int, count: int, limit: int) -> list[memoryview]:
-        """Return the data buffer that the `count` iovecs of the command entry at byte `at` of `entries` name.
+        """Return the data buffer of the command entry at byte `at` of `entries`, from its `count` iovecs.
 
-        The status of an answer lies over iov_cnt: a process that was killed after it answered in
-        place, and before it published, has left a request with a count of 0. The kernel clears an
+        The status of a completion overwrites iov_cnt: a process that was killed after an in-place completion
+        and before the publication has left a request with a count of 0. The kernel clears an
         entry before it fills it (queue_cmd_ring) and no iovec is empty, so they can be counted.
 
         Raises:
@@ -59,5 +59,5 @@ class DataArea:
             start = max(0, start - length)
 
     def release(self) -> None:
-        """Let go of the map."""
+        """Release the map."""
         self._memory.release()

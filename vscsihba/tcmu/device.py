@@ -11,23 +11,23 @@ from vscsihba.tcmu.uio import Uio, UioDevice, identify
 class TcmuTransport:
     """One logical unit's ring in the kernel; implements `vscsihba.transport.Transport`.
 
-    Opening scans nothing: call `recover`, then `drain` once before the first wait, since what
-    arrived before is not notified again (uio_open takes the event count as it stands).
+    Opening does not read the ring: call `recover`, then `drain` once before the first wait, since earlier
+    notifications are not repeated (uio_open takes the event count as it stands).
 
     Args:
         device: From `vscsihba.tcmu.uio.discover`.
-        journal: The file that says to a successor what is under way; without one, it goes on
-            from `cmd_tail`. All that ever serve a device must agree on it.
+        journal: The file of the journal; without one, a successor goes on from `cmd_tail`. All processes
+            that ever serve a device must use the same file.
 
     Raises:
         HostError: The device cannot be opened or mapped, or is in use; or the journal cannot be made.
-        RingCorruptError: Its mailbox is not one of this ABI.
+        RingCorruptError: Its mailbox is not of this ABI.
     """
 
     def __init__(self, device: UioDevice, journal: Path | None = None) -> None:
         self.device = device
         with ExitStack() as stack:
-            # The device first: who has it open has the journal.
+            # The device first: the process that has it open owns the journal.
             self._uio = stack.enter_context(closing(Uio(device)))
             table = None
             if journal is not None:
@@ -35,7 +35,7 @@ class TcmuTransport:
             self.ring = Ring(self._uio.memory, self._uio.kick, table)
             self._opened = stack.pop_all()
         self.memory = self.ring.memory
-        # The ring's own methods, with no frame of ours between: this is the hot path.
+        # The ring's own methods, without a function in between: this is the hot path.
         self.drain = self.ring.drain
         self.complete = self.ring.complete
         self.publish = self.ring.publish
@@ -49,6 +49,6 @@ class TcmuTransport:
         self.acknowledge = self._uio.acknowledge
 
     def close(self) -> None:
-        """Let the device go; what is open stays in ring and journal for whoever comes next."""
+        """Close the device; open commands stay in ring and journal for a successor."""
         self.ring.release()
         self._opened.close()

@@ -1,6 +1,6 @@
-"""The file that a journal lives in, on a tmpfs: it must outlive processes, not the kernel.
+"""The file of a journal, on a tmpfs: it outlives processes, not a reboot.
 
-Knows whose journal a file is, not what the table says.
+Knows the device that a file belongs to, not the contents of the table.
 """
 
 import hashlib
@@ -15,25 +15,25 @@ from vscsihba.tcmu.journal import DISTRUSTED, Journal
 from vscsihba.tcmu.record import SIZE
 
 _HEADER = struct.Struct("=8sI32s")
-"""magic, version of the layout, whose it is; a CRC of these follows."""
+"""magic, version of the layout, hash of the device's identity; a CRC of these follows."""
 _CRC = struct.Struct("=I")
 _MAGIC = b"vscsihba"
 _VERSION = 1
 
 
 class JournalFile:
-    """A journal in a file, mapped and shared with nobody: whoever has the device open has the journal.
+    """A journal in a mapped file, used only by the process that has the device open.
 
-    A file of another device (an older one of the same name) is replaced by an empty one. One that
-    cannot be told to be of this device is replaced too, but marked: its records are lost, so
+    A file of another device (an older one of the same name) is replaced by an empty one. One whose
+    device is unknown is replaced too, but marked: its records are lost, so
     the ring must be reset (`vscsihba.tcmu.journal.DISTRUSTED`).
 
     Args:
-        path: The file, made if it is not there; so is the folder.
-        identity: Says which device it is, and no other one before or after.
+        path: The file; it is made if necessary, and so is its folder.
+        identity: A unique name of the device.
 
     Raises:
-        HostError: The file cannot be made, or there is no room for it.
+        HostError: The file cannot be made, or there is no space for it.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -43,20 +43,20 @@ class JournalFile:
             self._map = _open(path, header)
         except OSError as error:
             raise HostError(f"{path}: {error.strerror}", cure="free some memory or space there") from error
-        # A forked child has no business with it.
+        # A forked child must not write to it.
         self._map.madvise(mmap.MADV_DONTFORK)
         self._memory = memoryview(self._map)
         self.journal = Journal(self._memory[:])
 
     def close(self) -> None:
-        """Unmap; the file stays for whoever comes next. Twice is harmless."""
+        """Unmap; the file stays for a successor. Twice is harmless."""
         self.journal.release()
         self._memory.release()
         self._map.close()
 
 
 def discard(path: Path) -> None:
-    """Remove the journal of a device that is no more, or whose ring was reset while nobody served it.
+    """Remove the journal of a device that was removed, or whose ring was reset while it was not served.
 
     Raises:
         HostError: It cannot be removed.
@@ -81,7 +81,7 @@ def _open(path: Path, header: bytes) -> mmap.mmap:
 
 
 def _read_header(path: Path) -> bytes | None:
-    """Return the header of a file, nothing of it if the size is wrong, None if there is no file."""
+    """Return the header of a file, empty if its size is wrong, None if the file does not exist."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def _read_header(path: Path) -> bytes | None:
 
 
 def _is_older(header: bytes) -> bool:
-    """Return whether a header that is not ours is whole and of our layout, hence of another device."""
+    """Return whether a header is valid and of this layout, hence one of another device."""
     if len(header) != _HEADER.size + _CRC.size:
         return False
     magic, version, _ = _HEADER.unpack_from(header)
@@ -103,9 +103,9 @@ def _is_older(header: bytes) -> bool:
 
 
 def _make(path: Path, header: bytes, *, distrusted: bool) -> None:
-    """Put an empty table in place of whatever there is, in one step.
+    """Replace the file by an empty table, atomically.
 
-    All of its space is taken now: a store into a page that a full tmpfs cannot give is a SIGBUS.
+    Its space is allocated now: a store into a page that a full tmpfs cannot allocate is a SIGBUS.
     """
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)

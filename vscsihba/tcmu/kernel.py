@@ -1,13 +1,12 @@
 """The kernel's half of a ring, over memory of this process.
 
-The bytes of mailbox, ring and data area are the kernel's, and so is the behaviour that a
-server must get right (drivers/target/target_core_user.c): pages are reused dirty, entries
-are padded at the end of the ring, slots are recycled once the tail has passed (poisoned
-here, so that a late look at one shows), answers are matched by the id in the slot, and an
-id that is not known breaks the ring for good.
+Mailbox, ring and data area have the kernel's bytes, and they behave as in the kernel where a
+server depends on it (drivers/target/target_core_user.c): pages are reused dirty, entries
+are padded at the end of the ring, slots are reused once the tail has passed (poisoned
+here, so that a late read shows), completions are matched by the id in the slot, and an
+unknown id breaks the ring for good.
 
-It knows neither who waits for an answer nor how anybody is woken: that is
-`vscsihba.loopback`.
+Does not know how the server and the initiator are woken: see `vscsihba.loopback`.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from vscsihba.tcmu import abi
 BLOCK = 4096
 """Bytes of one block of the data area (data_pages_per_blk=1)."""
 GOOD, CHECK_CONDITION, BUSY = 0, 2, 8
-"""The SAM statuses that the kernel itself tells apart or gives."""
+"""SAM statuses that the kernel itself distinguishes or sets."""
 COMMUNICATION_FAILURE = bytes((0x70, 0, 2, 0, 0, 0, 0, 10, 0, 0, 0, 0, 8)).ljust(
     abi.TCMU_SENSE_BUFFERSIZE, b"\0"
 )
@@ -38,13 +37,13 @@ _TMR = struct.Struct("=B3xI")
 
 @dataclass(slots=True)
 class Answer:
-    """What the initiator is told.
+    """The response that the initiator gets.
 
     Attributes:
         status: SAM status.
         sense: Sense data as delivered, 96 bytes with CHECK CONDITION, else empty.
         data: The initiator's data-in buffer, as far as the kernel filled it.
-        residual: Bytes asked for and not delivered.
+        residual: Bytes requested and not delivered.
     """
 
     status: int
@@ -63,7 +62,7 @@ class _Command:
 
 
 class KernelHalf:
-    """One device as the kernel sees it: a ring to fill, answers to collect.
+    """The kernel's side of one device: fills the ring and consumes completions.
 
     Args:
         ring_size: Bytes of the command ring; made larger to end on a page.
@@ -88,7 +87,7 @@ class KernelHalf:
 
     @property
     def outstanding(self) -> int:
-        """Commands whose id and buffers are taken."""
+        """Number of commands whose id and buffers are in use."""
         return len(self._commands)
 
     # Filling the ring: queue_cmd_ring and tcmu_tmr_notify.
@@ -173,7 +172,7 @@ class KernelHalf:
             done += taken
 
     def _reserve(self, size: int) -> int:
-        """Return where an entry of `size` bytes begins, after a PAD if it would not fit before the end."""
+        """Return the position of a new entry of `size` bytes, after a PAD at the end of the ring if necessary."""
         room = (self._cleaned - self._head - 1) % self._size
         left = self._size - self._head
         pad = left if size > left else 0
@@ -188,13 +187,16 @@ class KernelHalf:
         self._head = (self._head + size) % self._size
         self._words[abi.CMD_HEAD_OFFSET >> 2] = self._head
 
-    # Emptying it: tcmu_handle_completions.
+    # Consuming completions: tcmu_handle_completions.
 
     def consume(self) -> dict[int, Answer]:
-        """Take the answers up to cmd_tail, as a write to the uio device does.
+        """Consume the completions up to cmd_tail, as a write to the uio device does.
+
+        Returns:
+            The responses by cmd_id.
 
         Raises:
-            RingCorruptError: An answer carries an id that is not outstanding: the ring is broken.
+            RingCorruptError: A completion has an id that is not outstanding: the ring is broken.
         """
         answers: dict[int, Answer] = {}
         tail = self._words[abi.CMD_TAIL_OFFSET >> 2]
@@ -203,7 +205,7 @@ class KernelHalf:
             len_op, cmd_id, _, uflags = _HEADER.unpack_from(self.memory, start)
             size = len_op & ~abi.TCMU_OP_MASK
             if len_op & abi.TCMU_OP_MASK == abi.TCMU_OP_CMD:
-                command = self._find_answered(cmd_id)
+                command = self._find_completed(cmd_id)
                 if not command.expired:
                     answers[cmd_id] = self._finish(command, start, uflags)
                 command.expired = False
@@ -214,7 +216,7 @@ class KernelHalf:
             self._cleaned = (self._cleaned + size) % self._size
         return answers
 
-    def _find_answered(self, cmd_id: int) -> _Command:
+    def _find_completed(self, cmd_id: int) -> _Command:
         command = self._commands.get(cmd_id)
         if command is None or command.kept:
             self.broken = True
@@ -229,7 +231,7 @@ class KernelHalf:
         """Free a buffer that was kept with KEEP_BUF, as action/free_kept_buf does.
 
         Raises:
-            TransportError: The command is not known, or was not answered so (the kernel: EINVAL).
+            TransportError: The command is unknown, or was not completed with KEEP_BUF (the kernel: EINVAL).
         """
         command = self._commands.get(cmd_id)
         if command is None or not command.kept:
@@ -237,12 +239,12 @@ class KernelHalf:
         self._free_command(cmd_id)
 
     def release(self) -> None:
-        """Free what was kept for a server that has closed the device, as tcmu_release does."""
+        """Free all kept buffers after the server has closed the device, as tcmu_release does."""
         for cmd_id in [cmd_id for cmd_id, command in self._commands.items() if command.kept]:
             self._free_command(cmd_id)
 
     def _finish(self, command: _Command, start: int, uflags: int) -> Answer:
-        """Do what tcmu_handle_completion does."""
+        """Return the response of a completed command, as tcmu_handle_completion makes it."""
         if uflags & abi.TCMU_UFLAG_UNKNOWN_OP:
             return Answer(CHECK_CONDITION, COMMUNICATION_FAILURE, b"", 0)
         status, read_len = _RESPONSE.unpack_from(self.memory, start + abi.REQ_OFFSET)
@@ -259,12 +261,12 @@ class KernelHalf:
         return Answer(status, sense, data, command.length - taken if counted else 0)
 
     def expire(self, cmd_id: int) -> Answer:
-        """Fail a command as cmd_time_out does: its id and buffers stay taken until it is answered."""
+        """Fail a command as cmd_time_out does: its id and buffers stay in use until it is completed."""
         self._commands[cmd_id].expired = True
         return Answer(CHECK_CONDITION, COMMUNICATION_FAILURE, b"", 0)
 
     def reset(self) -> dict[int, Answer]:
-        """Answer everything with BUSY and empty the ring, as action/reset_ring does."""
+        """Complete everything with BUSY and empty the ring, as action/reset_ring does."""
         answers = {
             cmd_id: Answer(BUSY, b"", b"", 0)
             for cmd_id, command in self._commands.items()
@@ -280,7 +282,7 @@ class KernelHalf:
         return answers
 
     def close(self) -> None:
-        """Free the memory; a view in somebody's hands keeps it until it is let go."""
+        """Free the memory; a view that is still in use keeps it."""
         self._words.release()
         self.memory.release()
         with contextlib.suppress(BufferError):

@@ -1,6 +1,6 @@
-"""The mailbox at the head of a TCMU map: where the ring is, and what this kernel can do.
+"""The mailbox at the head of a TCMU map: place of the ring, and capabilities of the kernel.
 
-Reads and judges; a kernel difference is a flag here, never a version number.
+A difference between kernels is a flag here, never a version number.
 """
 
 import struct
@@ -15,7 +15,7 @@ _MAILBOX = struct.Struct("=HHII")
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """What stays the same while a device lives.
+    """The constant part of the mailbox.
 
     Attributes:
         flags: Capabilities, ``TCMU_MAILBOX_FLAG_CAP_*``.
@@ -32,7 +32,7 @@ def read_mailbox(memory: memoryview) -> Mailbox:
     """Return the mailbox of a map.
 
     Raises:
-        RingCorruptError: It is not one that this ABI describes.
+        RingCorruptError: It is not of this ABI.
     """
     if len(memory) < abi.MAILBOX_SIZE:
         raise RingCorruptError(f"a map of {len(memory)} bytes has no room for a mailbox")
@@ -48,10 +48,10 @@ def read_mailbox(memory: memoryview) -> Mailbox:
 
 
 def read_tail(memory: memoryview, mailbox: Mailbox) -> int:
-    """Return `cmd_tail`: where the oldest entry that the kernel waits for begins, within the ring.
+    """Return `cmd_tail`, the position in the ring of the oldest entry that the kernel waits for.
 
     Raises:
-        RingCorruptError: It cannot be the beginning of an entry.
+        RingCorruptError: It is not a position of an entry.
     """
     (tail,) = struct.unpack_from("=I", memory, abi.CMD_TAIL_OFFSET)
     size = mailbox.end - mailbox.start

@@ -1,8 +1,8 @@
-"""Task management entries of the ring (TCMU_OP_TMR): which commands ended, and by what.
+"""Task management entries of the ring (TCMU_OP_TMR): the ended commands, and the function that ended them.
 
 The kernel sends them where the device's attribute tmr_notification is 1, after it has
-aborted the commands for the initiator (tcmu_tmr_notify); it still waits for the answer
-to each, since their buffers stay taken until then.
+aborted the commands for the initiator (tcmu_tmr_notify); it still waits for the completion
+of each, since their buffers stay in use until then.
 """
 
 import struct
@@ -21,7 +21,7 @@ _FUNCTIONS = {
     abi.TCMU_TMR_LUN_RESET: "LOGICAL UNIT RESET",
     abi.TCMU_TMR_TARGET_WARM_RESET: "TARGET WARM RESET",
     abi.TCMU_TMR_TARGET_COLD_RESET: "TARGET COLD RESET",
-    # No reset of the unit: a PERSISTENT RESERVE OUT ended the commands of others.
+    # No reset of the unit: a PERSISTENT RESERVE OUT ended the commands of other initiators.
     abi.TCMU_TMR_LUN_RESET_PRO: "PREEMPT AND ABORT",
 }
 
@@ -30,7 +30,7 @@ def read_management(memory: memoryview, start: int, length: int) -> tuple[str, t
     """Return the function that the entry at byte `start` reports, and the cmd_ids that it names.
 
     Raises:
-        RingCorruptError: The entry of `length` bytes cannot hold what it claims.
+        RingCorruptError: The entry of `length` bytes is too short for its count.
     """
     kind, count = _TMR.unpack_from(memory, start + abi.REQ_OFFSET)
     if abi.CMD_IDS_OFFSET + 2 * count > length:

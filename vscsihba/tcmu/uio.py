@@ -16,7 +16,7 @@ from vscsihba.errors import DeviceGoneError, HostError, InUseError
 SYSFS = Path("/sys/class/uio")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAME = re.compile(r"tcm-user/(\d+)/([^/]+)(?:/([^/]*)(?:/(.*))?)?", re.ASCII | re.DOTALL)
-"""``tcm-user/HBA/NAME/DEV_CONFIG``, the last part only if there is one (tcmu_update_uio_info)."""
+"""``tcm-user/HBA/NAME/DEV_CONFIG``, the last part only if dev_config is set (tcmu_update_uio_info)."""
 _KICK = b"\0\0\0\0"
 
 
@@ -28,11 +28,11 @@ class UioDevice:
         node: The character device, such as ``/dev/uio0``.
         hba: The number N of the backstore's ``core/user_N``.
         name: The backstore's name.
-        subtype: The first part of its dev_config: whose it is.
+        subtype: The first part of its dev_config, which names the owning program.
         config: The rest of dev_config.
         map_size: Bytes to map; any other size is refused.
-        instance: Inode number of its sysfs folder: a device that is made again, under the same names,
-            has another one (kernfs_new_node gives them out in turn).
+        instance: Inode number of its sysfs folder: a device that was removed and made again under the
+            same name has a different one (kernfs_new_node).
     """
 
     node: Path
@@ -45,17 +45,17 @@ class UioDevice:
 
 
 def discover(sysfs: Path = SYSFS) -> list[UioDevice]:
-    """Return every TCMU device there is, ours or not, by number."""
+    """Return every TCMU device of the machine, of any program, by number."""
     entries = [entry for entry in sysfs.glob("uio*") if entry.name[3:].isdecimal()]
     devices = [read_device(entry) for entry in sorted(entries, key=lambda entry: int(entry.name[3:]))]
     return [device for device in devices if device is not None]
 
 
 def read_device(entry: Path) -> UioDevice | None:
-    """Read one sysfs entry; None if it is no TCMU device, or has just gone.
+    """Read one sysfs entry; None if it is not a TCMU device, or has just been removed.
 
-    The configuration is whatever somebody has written into dev_config: blanks at its end
-    count, and bytes that are no UTF-8 come as in `os.fsdecode`.
+    The configuration is taken as it was written to dev_config, with blanks at its end; bytes that
+    are not UTF-8 are decoded as by `os.fsdecode`.
     """
     try:
         name = os.fsdecode((entry / "name").read_bytes()).removesuffix("\n")
@@ -71,10 +71,10 @@ def read_device(entry: Path) -> UioDevice | None:
 
 
 def identify(device: UioDevice, boot_id: Path = BOOT_ID) -> str:
-    """Return what no other device has, neither one before or after it nor one of another boot.
+    """Return a name of the device that is unique across boots and across devices made again.
 
     Raises:
-        HostError: The machine does not tell.
+        HostError: The boot id cannot be read.
     """
     try:
         boot = boot_id.read_text().strip()
@@ -84,14 +84,14 @@ def identify(device: UioDevice, boot_id: Path = BOOT_ID) -> str:
 
 
 class Uio:
-    """An opened and mapped uio device. Only one process can have it.
+    """An opened and mapped uio device. Only one process can open it.
 
     Args:
         device: From `discover`.
 
     Raises:
         InUseError: Another process has it open.
-        DeviceGoneError: There is no such device any more.
+        DeviceGoneError: The device does not exist any more.
         HostError: It cannot be opened or mapped for another reason.
     """
 
@@ -105,7 +105,7 @@ class Uio:
             raise HostError(
                 f"{device.node}: mapping {device.map_size} bytes failed: {error.strerror}"
             ) from error
-        # A forked child that kept the map would keep the device busy after our death.
+        # The map in a forked child would keep the device busy after the death of this process.
         mapping.madvise(mmap.MADV_DONTFORK)
         self.memory = memoryview(mapping)
         self._map: mmap.mmap | None = mapping
@@ -115,7 +115,7 @@ class Uio:
         return self._fd
 
     def acknowledge(self) -> None:
-        """Take the notifications back (several come as one); do this before looking at the ring.
+        """Clear the notifications (several come as one); call this before reading the ring.
 
         Raises:
             DeviceGoneError: The kernel has removed the device.
@@ -128,7 +128,7 @@ class Uio:
             raise self._gone(error) from error
 
     def kick(self) -> None:
-        """Have the kernel consume the answers up to cmd_tail, now, in this thread.
+        """Let the kernel consume the completions up to cmd_tail, in this thread.
 
         Raises:
             DeviceGoneError: The kernel has removed the device.
@@ -145,14 +145,14 @@ class Uio:
         """Unmap and close; twice is harmless.
 
         A view that a stuck thread still holds keeps the map, and with it the pages and the device,
-        until it is let go: unmapping under it would be a crash.
+        until it is released: unmapping under it would crash.
         """
         if self._map is None:
             return
         with contextlib.suppress(BufferError):
             self.memory.release()
             self._map.close()
-        self._map = None  # else this object would keep it even longer than that view
+        self._map = None  # else this object would keep the map longer than that view
         os.close(self._fd)
         self._fd = -1
 
