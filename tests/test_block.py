@@ -1,4 +1,4 @@
-"""The block vocabulary: buffers against one bytes object, geometry and its refusals."""
+"""Block types: buffers compared with one bytes object, valid and invalid geometries."""
 
 import pytest
 from hypothesis import assume, given, settings
@@ -104,5 +104,5 @@ def test_geometry_is_refused(arguments: tuple[int, int, int], reason: str) -> No
 
 
 def test_medium_can_do_nothing_special_unless_it_says_so() -> None:
-    """That writes take the place of what was there is what any medium does."""
+    """In-place writing is the default of a medium."""
     assert [name for name in Capabilities.__slots__ if getattr(Capabilities(), name)] == ["in_place"]

@@ -1,4 +1,4 @@
-"""The exception tree: what is printed, and the exit code that goes with it."""
+"""The exception tree: messages and exit codes."""
 
 import errno
 import inspect
@@ -46,7 +46,7 @@ def test_medium_error_is_an_oserror_with_the_place() -> None:
 
 
 def test_tree_in_the_caption_is_the_tree() -> None:
-    """Each class stands below its base, one step to the right, in the picture that opens the module."""
+    """The tree in the docstring of the module has each class below its base."""
     picture = re.findall(r"^( *[|]? *(?:[+]-- )?)(\w+Error)\b", str(errors.__doc__), re.MULTILINE)
     above: list[tuple[int, str]] = []
     drawn = {}

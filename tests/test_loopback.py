@@ -1,4 +1,4 @@
-"""The loopback itself: what the kernel's half promises to whoever tests with it."""
+"""The loopback, and the kernel's half behind it."""
 
 import select
 import struct
@@ -28,7 +28,7 @@ def test_mailbox_is_the_kernels(server: Server) -> None:
 
 
 def test_entry_is_the_kernels(server: Server) -> None:
-    """Read through the ABI mirror, the second opinion to the structs that wrote it."""
+    """Read with the ABI mirror, independently of the structs that wrote it."""
     tag = server.loopback.submit(READ_10, data_in=BLOCK + 512)
     entry = abi.tcmu_cmd_entry.from_buffer_copy(server.loopback.memory, abi.MAILBOX_SIZE)
     assert (entry.hdr.len_op, entry.hdr.cmd_id, entry.hdr.uflags) == (128 | abi.TCMU_OP_CMD, tag, 0)
@@ -100,7 +100,7 @@ def test_wait_gives_up(server: Server) -> None:
 
 
 def test_many_threads_wait_for_one_server(server: Server) -> None:
-    """Each gets its own answer, whatever the order, though they share ring, data area and wake-ups."""
+    """Each command gets its own response in any order, though they share ring, data area and wake-ups."""
     loopback = server.loopback
     wrong: list[bytes] = []
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""Threads that a process cannot do without: transient errors are survived, a death ends the process."""
+"""Vital threads: they survive transient errors, and their death ends the process."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The line that a trace prints for a command."""
+"""The line of a trace for one command."""
 
 from vscsihba.trace import TraceRecord
 

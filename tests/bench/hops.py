@@ -23,7 +23,7 @@ _KERNEL: Final = ("vscsihba/loopback.py", "vscsihba/tcmu/kernel.py")
 _KICK: Final = Loopback.consume.__code__
 _RUNS: Final = 8
 _DPO: Final = 0x10
-"""A flag in a READ that means nothing to a file, and that the fast path leaves to the slow path."""
+"""DPO in a READ: no effect on a file, but the fast path leaves the command to the slow path."""
 PATHS: Final = {
     "READ(10) fast path": rw10(0x28, 0, 1),
     "READ(10) slow path": rw10(0x28, 0, 1, _DPO),

@@ -34,7 +34,7 @@ THIN = Capabilities(flush=True, unmap=True, unmap_zeroes=True, extents=True)
 
 @dataclass(frozen=True)
 class Answer:
-    """What an initiator sees of one command."""
+    """The response to one command, as the initiator sees it."""
 
     status: int
     data: bytes
@@ -76,7 +76,7 @@ def invalid_field(answer: Answer) -> tuple[int, int | None] | None:
 
 
 def wrong_data_length(answer: Answer) -> bool:
-    """Return whether a command was refused for the length of the data that came with it."""
+    """Return whether a command was refused for the length of its data-out."""
     return answer.condition == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
 
 
@@ -117,7 +117,7 @@ class Disk:
         return Answer(response.status, b"", response.sense)
 
     def join(self, lun: int, peer: "Disk") -> None:
-        """Let another disk be visible as `lun`."""
+        """Make another disk visible as `lun`."""
         self.hba_units[lun] = peer
         self.lu.hba_units = {number: disk.lu for number, disk in self.hba_units.items()}
 
@@ -125,7 +125,7 @@ class Disk:
         return Buffer()
 
     def drive(self, steps: Generator[BlockOp, BlockResult, Result]) -> Result:
-        """Perform what `steps` asks for, to its end."""
+        """Run `steps` to its end, performing its block operations."""
         try:
             operation = next(steps)
             while True:
@@ -142,7 +142,7 @@ class Disk:
             return result
 
     def perform(self, operation: BlockOp) -> BlockResult:
-        """Do one block operation on the bytearray, holding it to the contract."""
+        """Do one block operation on the bytearray, and check it."""
         if type(operation) in self.faults:
             raise self.faults[type(operation)]
         match operation:
@@ -190,7 +190,7 @@ class Disk:
             offset = end
 
     def _extents(self, extent: Extent) -> list[ExtentStatus]:
-        """Answer one run at a time, as a cautious handler may."""
+        """Return one run at a time, as a handler may."""
         self._check(extent.offset, extent.length)
         first = extent.offset // self.lu.block_size
         last = extent.end // self.lu.block_size
@@ -206,6 +206,6 @@ class Disk:
 
 
 def everything(**options: object) -> Disk:
-    """Return a disk that offers all that there is."""
+    """Return a disk with all features."""
     offers = {"removable": True, "target_core": True, "variable_length": True, "capabilities": ALL}
     return Disk(**{**offers, **options})  # type: ignore[arg-type]

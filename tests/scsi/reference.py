@@ -1,4 +1,4 @@
-"""The page docs/supported-scsi.md, written from the tables that the target itself is made of.
+"""Generator of the page docs/supported-scsi.md, from the tables of the target itself.
 
 Run ``python -m tests.scsi.reference > docs/supported-scsi.md``; a test compares the two.
 """

@@ -1,4 +1,4 @@
-"""The words of the trace."""
+"""CDBs and sense data as text."""
 
 import pytest
 from hypothesis import given, settings

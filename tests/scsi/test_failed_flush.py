@@ -1,4 +1,4 @@
-"""A flush that fails is reported to whoever relies on it, with an answer that Linux does not send again."""
+"""A failed flush is reported to dependent commands, with sense data after which Linux does not repeat it."""
 
 import errno
 
@@ -19,7 +19,7 @@ LOST = (SenseKey.HARDWARE_ERROR, Asc.WRITE_ERROR)
 
 
 class Clock:
-    """Milliseconds, as the test has them."""
+    """A clock that the test sets, in milliseconds."""
 
     now = 0
 
@@ -78,7 +78,7 @@ def test_a_failure_that_others_have_met_is_reported_to_the_next_flush(command: s
     failing(disk)
     disk.run(command)
     works(disk)
-    disk.lu.take_pending_sense()  # the deferred error, which Linux passes over
+    disk.lu.take_pending_sense()  # the deferred error, which Linux ignores
     assert disk.run(next_flush).condition == LOST
 
 

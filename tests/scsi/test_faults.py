@@ -1,4 +1,4 @@
-"""From errno to sense data."""
+"""Sense data for an errno."""
 
 import errno
 

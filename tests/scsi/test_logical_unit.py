@@ -1,4 +1,4 @@
-"""The state of a logical unit, and what it does to commands."""
+"""The state of a logical unit, and its effect on commands."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A unit whose device answers for itself."""
+"""The pass-through unit."""
 
 import errno
 from functools import partial
@@ -18,7 +18,7 @@ def unit() -> PassThroughUnit:
 
 
 def drive(unit: LogicalUnit, cdb: bytes, answer: Executed | OSError) -> tuple[BlockOp, Response]:
-    """Run a command whose device gives `answer`; return what the device was asked, and the response."""
+    """Run a command whose device gives `answer`; return the block operation and the response."""
     steps = unit.execute(cdb, Buffer([memoryview(bytearray(4096))]))
     operation = next(steps)
     go_on = partial(steps.throw, answer) if isinstance(answer, OSError) else partial(steps.send, answer)

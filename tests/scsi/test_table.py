@@ -1,4 +1,4 @@
-"""Every row of the opcode table, walked."""
+"""Every row of the opcode table."""
 
 import pytest
 from hypothesis import given, settings
@@ -35,7 +35,7 @@ def each(rows: list[Command]) -> pytest.MarkDecorator:
 
 
 def build(row: Command, **values: int) -> bytearray:
-    """Return a CDB of `row` with the given fields set, and what else it needs to be valid."""
+    """Return a CDB of `row` with the given fields set, and others so that it is valid."""
     cdb = bytearray(row.length)
     cdb[0] = row.opcode
     whole = int.from_bytes(cdb, "big")

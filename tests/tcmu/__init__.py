@@ -1,1 +1,1 @@
-"""Tests of the kernel ABI: every ring rule, against the kernel's half in this process."""
+"""Tests of the kernel ABI: every rule of docs/ring-rules.md, against the kernel's half in this process."""

@@ -1,4 +1,4 @@
-"""A loopback with a server in the test's hands, and what makes more of them."""
+"""Fixtures: a loopback with a server that the test drives, and a factory of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing

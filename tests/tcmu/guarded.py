@@ -1,6 +1,6 @@
-"""A loopback whose data area can be touched only where a live command names it (rule 12).
+"""A loopback with a protected data area: only iovecs of open commands are accessible (rule 12).
 
-Run as a program: it serves commands of all kinds and dies of SIGSEGV at the first touch
+Run as a program: it serves commands of all kinds and dies of SIGSEGV at the first access
 elsewhere, as it would of SIGBUS with the kernel's data area.
 """
 
@@ -17,7 +17,7 @@ _mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class GuardedKernel(KernelHalf):
-    """Blocks are accessible from when a command takes them to when it gives them back."""
+    """A kernel's half whose blocks are accessible only while a command uses them."""
 
     def __init__(self, blocks: int, flags: int) -> None:
         super().__init__(8192, blocks, flags)
@@ -42,7 +42,7 @@ class GuardedKernel(KernelHalf):
 
 
 def serve(flags: int, rounds: int) -> None:
-    """Answer commands of random shape in random order, in place and parked, with every kind of answer."""
+    """Complete commands of random shape in random order, in place and parked, in every way."""
     choice = random.Random(flags)
     server = Server(Loopback(kernel=GuardedKernel(32, flags)))
 
@@ -66,7 +66,7 @@ def serve(flags: int, rounds: int) -> None:
 
 
 def touch_a_block_given_back() -> None:
-    """Do what must not be done."""
+    """Access a block of a completed command."""
     server = Server(Loopback(kernel=GuardedKernel(32, 0xF)))
     tag = server.one(data_in=512)
     view = server.fetched[tag].views[0]

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 import vscsihba.tcmu
 
 STEPPED = frozenset(str(path) for path in Path(vscsihba.tcmu.__path__[0]).glob("[!k]*.py"))
-"""Where lines count: in all of `vscsihba.tcmu` but the kernel's half."""
+"""Files whose lines count: all of `vscsihba.tcmu` but the kernel's half."""
 
 
 class Killed(BaseException):
-    """The end of a server that is no process of its own: nothing on its way out catches this."""
+    """Ends a server in this process: no code of the server catches it."""
 
 
 def raise_killed() -> NoReturn:
@@ -28,7 +28,7 @@ def run_lines(
     *,
     stepped: frozenset[str] = STEPPED,
 ) -> None:
-    """Call, and have `die` called before the line after so many (None: never)."""
+    """Call `call`; after so many lines call `die` (None: never)."""
     left = -1 if lines is None else lines
 
     def on_line(_frame: FrameType, event: str, _arg: Any) -> Any:

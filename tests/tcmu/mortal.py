@@ -1,13 +1,13 @@
 """A server that is killed at any line, and an initiator and a kernel that outlive it.
 
 Run as a program with the name of a scenario: it lets a server die at its first line, has a
-successor finish, and looks at what the initiator was told; then the same with the second
+successor finish, and checks the responses that the initiator got; then the same with the second
 line, and so on, until a server lives long enough to serve everything. With ``twice``, the
 successor is killed too, at each line of its recovery.
 
 With ``forked``, a server to be killed is a process that dies of SIGKILL: ring, medium and journal are shared
-memory, and all else of it is gone. Else an exception ends it, which is the same to them, as
-nothing on its way out catches it, and takes a tenth of the time.
+memory, and all else is lost. Otherwise an exception ends it, which no code of the server catches: the
+effect is the same, in a tenth of the time.
 """
 
 import contextlib
@@ -41,12 +41,12 @@ LENGTHS = (512, 0, 9000, 4096, 1)
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is sent and how it is answered.
+    """Commands, and the order of their completion.
 
     Attributes:
         commands: One letter each (read, write, swap; a capital takes the fast path; t: task management),
-            a blank before what is sent when an answer has come.
-        order: Which of the open commands are answered in a round.
+            a blank before the commands that are sent after a response.
+        order: The open commands that are completed in a round.
         advance: Commands served before, to begin near the end of the ring.
     """
 
@@ -66,7 +66,7 @@ SCENARIOS = {
 
 
 class Port(Loopback):
-    """A loopback whose kicks go to the world, which may be another process."""
+    """A loopback that sends its kicks to the world, which may be another process."""
 
     world: "World"
     wire: socket.socket
@@ -86,7 +86,7 @@ class Port(Loopback):
 
 
 class Server:
-    """One life: recovers, serves all that there is, and ends."""
+    """A server: recovers, serves all commands, and ends."""
 
     def __init__(self, port: Port, medium: mmap.mmap, scenario: Scenario) -> None:
         self.transport, self.medium, self.scenario = port.transport, medium, scenario
@@ -156,7 +156,7 @@ class Server:
 
 
 def letters(scenario: Scenario) -> str:
-    """Return the commands without those that are none."""
+    """Return the letters of SCSI commands."""
     return scenario.commands.replace(" ", "").replace("t", "")
 
 
@@ -166,18 +166,18 @@ def is_cut(scenario: Scenario, number: int) -> bool:
 
 
 def contents(number: int) -> bytes:
-    """Return what command `number` reads or writes."""
+    """Return the data of command `number`."""
     return random.Random(number).randbytes(LENGTHS[number % len(LENGTHS)])
 
 
 class World:
-    """Initiator, kernel, medium and journal: all that outlives a server."""
+    """Initiator, kernel, medium and journal: everything that outlives a server."""
 
     def __init__(self, scenario: Scenario, folder: Path, *, forked: bool) -> None:
         self.scenario = scenario
         self.forked = forked
         self.writing = False
-        """Whether a server died while it wrote an answer into a slot."""
+        """Whether a server died while it wrote a completion into a slot."""
         self.port = Port(ring_size=3968, blocks=64)
         self.port.world = self
         self.port.kernel._free = list(range(0, 64, 3))  # no two neighbours: as many iovecs as blocks
@@ -213,7 +213,7 @@ class World:
             opcode = {"r": READ, "w": WRITE, "s": SWAP}[letter.lower()]
             cdb = bytes((opcode, number)).ljust((6, 10, 16)[number % 3], b"\0")
             data = contents(number)
-            self.port.kernel._next_id = 1  # the kernel gives out the lowest free one
+            self.port.kernel._next_id = 1  # the kernel uses the lowest free one
             cmd_id = self.port.submit(
                 cdb,
                 data_out=data if opcode == WRITE else b"",
@@ -222,12 +222,12 @@ class World:
             self.numbers[cmd_id] = number
 
     def consume(self) -> None:
-        """Take answers as the kernel does; it raises over an unknown one."""
+        """Consume completions as the kernel does, which raises over an unknown id."""
         for cmd_id, answer in self.port.kernel.consume().items():
             self.told[self.numbers.pop(cmd_id)] = answer
 
     def run_server(self, lines: int | None) -> bool:
-        """Let a server live for so many lines; tell whether it ended by itself."""
+        """Run a server for so many lines; return whether it ended by itself."""
         ended = self._run_here(lines) if lines is None or not self.forked else self._run_forked(lines)
         self.port.kernel.release()
         return ended
@@ -258,12 +258,12 @@ class World:
         return status == 0
 
     def kicked(self) -> None:
-        """Do what follows a kick."""
+        """Handle a kick."""
         self.consume()
         self.submit_wave()
 
     def check(self) -> None:
-        """Compare what the initiator was told with what it asked for, and with the medium."""
+        """Compare the responses with the commands and with the medium."""
         good = maybe = 0
         if sorted(self.told) != list(range(len(letters(self.scenario)))) or self.waves:
             raise AssertionError(f"answered were {sorted(self.told)}, left is {self.waves}")
@@ -296,7 +296,7 @@ class World:
                 raise AssertionError("the journal is not empty")
 
     def tear(self, seed: int) -> None:
-        """Spoil what a store of many bytes may have left half done: it must not be looked at."""
+        """Overwrite unfinished multi-byte stores with noise: a successor must not read them."""
         noise = random.Random(seed).randbytes
         with opened_journal(self) as journal:
             states, memory = journal._states, journal._memory
@@ -306,11 +306,11 @@ class World:
                 if unit not in taken:
                     memory[begin : begin + UNIT] = noise(UNIT)
                 elif states[unit] != DONE:
-                    memory[begin + 32 : begin + 144] = noise(112)  # the answer's place
+                    memory[begin + 32 : begin + 144] = noise(112)  # the place of the completion
             self.tear_slot(journal, noise(108))
 
     def tear_slot(self, journal: Journal, noise: bytes) -> None:
-        """Spoil the oldest open slot if an answer was being written into it."""
+        """Overwrite the oldest open slot with noise if a completion was being written into it."""
         kernel = self.port.kernel
         if journal.is_void:
             return
@@ -331,7 +331,7 @@ class World:
 
 
 class opened_journal:
-    """The journal of a world, while no server has it."""
+    """The journal of a world, for a time without a server."""
 
     def __init__(self, world: World) -> None:
         assert world.port.journal is not None
@@ -345,13 +345,13 @@ class opened_journal:
 
 
 def live(world: World, lines: int | None, die: Callable[[], NoReturn] = raise_killed) -> None:
-    """Be a server for so many lines, or to the end."""
+    """Run a server for so many lines, or to its end."""
     server = Server(world.port, world.medium, world.scenario)
     run_lines(server.live, lines, die, stepped=STEPPED | {__file__})
 
 
 def be_child(world: World, lines: int | None) -> NoReturn:
-    """Be a server process."""
+    """Run a server in a child process."""
 
     def die() -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -370,7 +370,7 @@ def be_child(world: World, lines: int | None) -> NoReturn:
 def kill_once(
     scenario: Scenario, folder: Path, lines: int, then: int | None = None, *, forked: bool
 ) -> tuple[bool, bool]:
-    """Kill a server after so many lines, a second one perhaps too; tell which of them ended by themselves."""
+    """Kill a server after so many lines, perhaps a second one too; return which ended by themselves."""
     world = World(scenario, folder, forked=forked)
     try:
         first = world.run_server(lines)
@@ -378,7 +378,7 @@ def kill_once(
         if not first:
             world.tear(lines)
             if lines % 2:
-                world.consume()  # the kernel may look at the tail at any time
+                world.consume()  # the kernel may read the tail at any time
             if then is not None:
                 second = world.run_server(then)
                 world.tear(lines + then)
@@ -407,7 +407,7 @@ def campaign(scenario: Scenario, folder: Path, *, twice: bool, forked: bool) -> 
 
 
 def main() -> None:
-    """Run one scenario; print where a server was killed, and at last how often."""
+    """Run one scenario; print each line at which a server was killed, then their number."""
     name, *how = sys.argv[1:]
     kills = 0
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

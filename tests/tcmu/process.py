@@ -1,4 +1,4 @@
-"""What this process holds: descriptors and mappings, from /proc."""
+"""Descriptors and mappings of this process, from /proc."""
 
 from pathlib import Path
 

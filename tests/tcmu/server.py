@@ -1,4 +1,4 @@
-"""The serving end of a loopback in the hands of a test: fetch, look, answer one by one."""
+"""A server for tests: fetches commands from a loopback and completes them one by one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SENSE = bytes((0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0))
 
 @dataclass(slots=True)
 class Fetched:
-    """A command as it was handed out."""
+    """A command as `Ring.drain` handed it out."""
 
     cdb: bytes
     views: list[memoryview]
@@ -31,17 +31,17 @@ class Fetched:
 
 
 def never(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
-    """Take no fast path."""
+    """Leave every command to the slow path."""
     return False
 
 
 def always(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
-    """Take the fast path with every command, doing nothing."""
+    """Execute every command on the fast path, without doing anything."""
     return True
 
 
 class Server:
-    """Serves a loopback as its test says.
+    """Serves a loopback under the control of a test.
 
     Attributes:
         loopback: Initiator and kernel.
@@ -59,11 +59,11 @@ class Server:
         return self.loopback.transport.ring
 
     def park(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
-        """Accept a command and let it lie."""
+        """Accept a command and leave it open."""
         self.fetched[tag] = Fetched(cdb, views)
 
     def fetch(self, cut: Callable[[int, list[memoryview], int], bool] = never) -> int:
-        """Fetch all that waits, past every task management request; return how many commands came."""
+        """Fetch all waiting commands, past task management requests; return their number."""
         count = self.ring.drain(cut, self.park)
         while requests := self.ring.take_management():
             self.managed += requests
@@ -71,12 +71,12 @@ class Server:
         return count
 
     def answer(self, tag: int, status: int = 0, sense: bytes = b"", data_in: int | None = None) -> None:
-        """Answer one command."""
+        """Complete one command."""
         self.ring.complete(tag, status, sense, data_in)
         del self.fetched[tag]
 
     def answer_all(self) -> None:
-        """Answer everything with GOOD and publish."""
+        """Complete all commands with GOOD and publish."""
         for tag in list(self.fetched):
             self.answer(tag)
         self.ring.publish()
@@ -88,6 +88,6 @@ class Server:
         return tag
 
     def result(self, tag: int) -> Answer:
-        """Publish and return what the initiator is told of `tag`."""
+        """Publish, and return the response to `tag`."""
         self.ring.publish()
         return self.loopback.answers.pop(tag)

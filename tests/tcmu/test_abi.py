@@ -1,4 +1,4 @@
-"""The ABI mirror against the real header: a second source of truth, compiled here."""
+"""The ABI mirror compared with the real header, which is compiled here."""
 
 import ctypes
 import json
@@ -23,7 +23,7 @@ CONSTANTS = sorted(name for name in vars(abi) if name.startswith("TCMU_"))
 
 
 def mirror() -> dict[str, int]:
-    """Return sizes, offsets and constants as our mirror has them, by the C expression that means them."""
+    """Return sizes, offsets and constants of the mirror by their C expressions."""
     facts = {f"sizeof({name})": ctypes.sizeof(struct) for name, struct in STRUCTS.items()}
     for name, struct in STRUCTS.items():
         for field, *_ in struct._fields_:
@@ -42,7 +42,7 @@ def mirror() -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """What a C compiler makes of the same expressions."""
+    """Values of the same expressions from a C compiler."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler: cc is missing (apt install gcc)")
     if not HEADER.exists():

@@ -66,9 +66,9 @@ def test_rule_5_fetching_does_not_wait_for_answers(server: Server) -> None:
 
 
 def test_an_unpublished_answer_is_fetched_again_by_the_next_server(server: Server) -> None:
-    """A process can die anywhere: what the kernel has not consumed still waits for its one answer.
+    """A process can die anywhere: a command that the kernel has not consumed is still open.
 
-    An answer in place lies over iov_cnt, but the iovecs are there and can be counted.
+    An in-place completion overwrites iov_cnt, but the iovecs are intact and can be counted.
     """
     tag = server.loopback.submit(READ_10, data_in=512)
     server.fetch(always)

@@ -1,4 +1,4 @@
-"""A ring that does not hold what the ABI promises: `RingCorruptError`, never a hang."""
+"""Rings that break the ABI: `RingCorruptError`, never a hang."""
 
 import struct
 
@@ -24,7 +24,7 @@ def poke(server: Server, offset: int, form: str, value: int) -> None:
 
 
 def refused(server: Server, reason: str) -> None:
-    """Fetching fails, again and again, and has handed nothing out."""
+    """Check that fetching fails each time, and hands nothing out."""
     for cut in (always, never):
         with pytest.raises(RingCorruptError, match=reason):
             server.fetch(cut)
@@ -114,7 +114,7 @@ def test_entries_before_the_corrupt_one_were_handed_out(server: Server) -> None:
 
 
 def test_length_that_runs_beyond_the_head_after_a_wrap(server: Server) -> None:
-    """The check begins anew with each lap."""
+    """The check begins again with each lap."""
     for _ in range(30):
         server.loopback.submit(READ_10)
         server.fetch(always)

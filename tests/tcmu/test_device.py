@@ -27,7 +27,7 @@ def device(tmp_path: Path) -> UioDevice:
 
 
 def test_what_waits_in_the_ring_is_served(device: UioDevice) -> None:
-    """The whole way over a mapping: what `publish` stores is what the kernel would find."""
+    """Everything over a real mapping: the kernel would find the stores of `publish` there."""
     tags = []
     with closing(TcmuTransport(device)) as served:
         assert served.pending()

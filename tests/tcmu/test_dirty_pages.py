@@ -1,4 +1,4 @@
-"""READ_LEN and what becomes of stale bytes in the data area (rule 9)."""
+"""READ_LEN, and stale bytes in the data area (rule 9)."""
 
 import pytest
 
@@ -49,10 +49,10 @@ def test_rule_9_without_the_capability_check_condition_has_no_data(make_server: 
 @pytest.mark.parametrize("data_in", [None, 0])
 @pytest.mark.parametrize("status", [0, 8, 0x18, 0x28, 0x40])
 def test_rule_9_the_kernel_ignores_a_read_len_of_0(server: Server, status: int, data_in: int | None) -> None:
-    """tcmu_handle_completion: ``&& entry->rsp.read_len``; one zero is the shortest answer there is.
+    """tcmu_handle_completion: ``&& entry->rsp.read_len``; one zero is the shortest data.
 
-    So it is with every status but CHECK CONDITION, and with a command that returns no data: the
-    initiator may have sent it as one that does.
+    The same with every status but CHECK CONDITION, and with a command without data-in: the
+    initiator may have sent it with a data-in buffer.
     """
     tag = server.one(data_in=1024)
     server.answer(tag, status, data_in=data_in)
@@ -82,7 +82,7 @@ def test_answer_to_a_command_without_a_buffer(server: Server, data_in: int | Non
 
 @pytest.mark.parametrize("sense", [b"", SENSE, bytes(96)])
 def test_sense_is_padded_with_zeroes(server: Server, sense: bytes) -> None:
-    """The 96 bytes lie over the request's own iovecs: nothing of those may be left."""
+    """The 96 bytes of sense overwrite the iovecs of the request, all of them."""
     tag = server.one(data_in=1024)
     server.answer(tag, 2, sense)
     assert server.result(tag).sense == sense.ljust(96, b"\0")
@@ -111,7 +111,7 @@ def test_more_data_than_the_buffer_is_cut_by_the_kernel(server: Server) -> None:
 def test_nothing_stale_reaches_the_initiator(
     make_server: MakeServer, flags: int, status: int, data_in: int
 ) -> None:
-    """Whatever the answer: the initiator sees what the server wrote, or zeroes."""
+    """The initiator sees only bytes that the server wrote, or zeroes."""
     server = make_server(blocks=16, flags=flags)
     tag = server.one(data_in=3 * BLOCK)
     server.fetched[tag].fill(b"d" * data_in)
@@ -122,7 +122,7 @@ def test_nothing_stale_reaches_the_initiator(
 
 
 def test_pages_are_reused_dirty(server: Server) -> None:
-    """The trap is real: an answer that claims more than was written shows an earlier command's bytes."""
+    """A completion that claims more than was written shows bytes of an earlier command."""
     secret = server.one(data_out=b"secret" * 100)
     server.answer(secret)
     server.ring.publish()

@@ -8,7 +8,7 @@ from vscsihba.tcmu.uio import UioDevice, discover, read_device
 
 
 def make(sysfs: Path, entry: str, name: bytes, size: str = "0x40800000") -> Path:
-    """Lay out one uio device as drivers/uio/uio.c does."""
+    """Make the files of one uio device as drivers/uio/uio.c does."""
     folder = sysfs / entry
     (folder / "maps/map0").mkdir(parents=True)
     (folder / "name").write_bytes(name + b"\n")

@@ -1,4 +1,4 @@
-"""Every command is answered exactly once (rule 8)."""
+"""Every command is completed exactly once (rule 8)."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_an_id_that_comes_twice_is_corrupt(server: Server) -> None:
 
 
 def test_the_kernel_breaks_the_ring_over_an_invented_id(server: Server) -> None:
-    """Why all of this matters: the other side of rule 8."""
+    """The reason of rule 8."""
     server.one()
     server.ring._completions.write(77, Completion(), [])
     with pytest.raises(RingCorruptError, match="cmd_id 77 not found"):

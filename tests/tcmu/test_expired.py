@@ -1,4 +1,4 @@
-"""Commands past cmd_time_out (rule 11): answered late, harmlessly."""
+"""Commands past cmd_time_out (rule 11): completed late, without harm."""
 
 from tests.tcmu.server import READ_10, Server, always
 from vscsihba.tcmu.kernel import BLOCK

@@ -1,4 +1,4 @@
-"""Fetching commands: order, CDB, data buffer, the fast path's part (rules 5, 7, 8)."""
+"""Fetching commands: order, CDB, data buffer, fast path (rules 5, 7, 8)."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_data_out_arrives(server: Server, length: int) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 6, 20])
 def test_scattered_buffer_is_in_order(server: Server, pieces: int) -> None:
-    """Rule 7 speaks of iovecs 0-3 and half of 4: both sides of that edge."""
+    """A completion overwrites iovecs 0 to 3 and half of 4: both sides of that edge."""
     server.loopback.kernel._free = [2 * n for n in range(pieces)][::-1]
     data = b"".join(bytes([n]) * BLOCK for n in range(pieces))
     tag = server.one(data_out=data)

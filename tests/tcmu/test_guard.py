@@ -1,4 +1,4 @@
-"""Nothing outside a live iovec is ever touched (rule 12); in a process of its own, which it would end."""
+"""No byte outside the iovecs of open commands is touched (rule 12); in a process that a fault would end."""
 
 import signal
 import subprocess

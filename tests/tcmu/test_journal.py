@@ -1,4 +1,4 @@
-"""The journal as memory and as a file: what is stored comes back, what is damaged is noticed."""
+"""The journal in memory and in a file: records come back, damage is noticed."""
 
 import errno
 import hashlib
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(make_server: MakeServer, path: Path) -> Iterator[Server]:
-    """A server with an answer that was not published and three commands under way, one of them begun."""
+    """A server with an unpublished completion and three open commands, one of them begun."""
     server = make_server(ring_size=3968, blocks=64, journal=path)
     tags = [server.one(data_in=512) for _ in range(4)]
     server.answer(tags[2], 2, SENSE)
@@ -59,7 +59,7 @@ def recorded(memory: bytearray) -> list[tuple[int, bytes]]:
 @given(LENGTHS, LENGTHS)
 @settings(deadline=None, max_examples=60)
 def test_units_that_were_given_back_are_used_again(lengths: list[int], more: list[int]) -> None:
-    """Whichever units a record takes, order is that of arrival, and no record touches another's units."""
+    """Records come in order of arrival whatever units they use, and none changes another's units."""
     memory = bytearray(SIZE)
     journal = Journal(memoryview(memory))
     entries: dict[int, bytes] = {}
@@ -120,7 +120,7 @@ def test_a_successor_uses_every_free_unit_and_no_other() -> None:
 
 
 def test_a_restart_clears_everything_and_is_void_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A successor that comes in between finds nothing, not half of the records at the old position."""
+    """A successor in between finds no records, not half of them with the old position."""
     memory = bytearray(SIZE)
     journal = Journal(memoryview(memory))
     journal.move_to(256)
@@ -223,7 +223,7 @@ def test_an_answer_comes_back() -> None:
 
 
 def refused(server: Server) -> str:
-    """A successor does not believe the journal, has changed nothing, and can begin anew."""
+    """Check that a successor refuses the journal, changes nothing, and can begin anew; return the message."""
     loopback = server.loopback
     loopback.transport.attach()
     before = bytes(loopback.memory)
@@ -280,7 +280,7 @@ def test_a_request_that_is_another_one_is_noticed(server: Server, slot: int) -> 
 
 
 def replace_record(server: Server, at: int, recorded_at: int, cdb_at: int) -> None:
-    """Record the command of the slot at byte `at` otherwise: in another place, or with its CDB elsewhere."""
+    """Change the record of the slot at byte `at`: another place, or another place of the CDB."""
     journal = server.ring._journal
     changed = bytearray(server.loopback.memory[at : at + 128])
     struct.pack_into("=Q", changed, 24, at + cdb_at)

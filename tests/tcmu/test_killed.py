@@ -1,6 +1,6 @@
-"""A server is killed at every step it takes; a successor finishes, and nobody is told anything twice.
+"""A server is killed at every line; a successor finishes, and no command gets two responses.
 
-The scenarios and what is looked at are in `tests.tcmu.mortal`.
+The scenarios and the checks are in `tests.tcmu.mortal`.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from tests.tcmu.mortal import SCENARIOS
 
 
 def survive(*arguments: str) -> int:
-    """Run one campaign in a small process, where a fork is cheap; return how many servers were killed."""
+    """Run one campaign in a small process, where a fork is cheap; return the number of killed servers."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.tcmu.mortal", *arguments],
         capture_output=True,

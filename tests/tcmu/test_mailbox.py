@@ -1,4 +1,4 @@
-"""The mailbox: what is accepted, and every way to be refused."""
+"""The mailbox: valid ones, and every reason to refuse one."""
 
 import struct
 

@@ -34,7 +34,7 @@ def test_management_is_taken_once(server: Server) -> None:
 
 
 def test_drain_stops_at_management_until_it_was_taken(server: Server) -> None:
-    """So that a reset is acted on before the commands that were sent after it."""
+    """A reset must be acted on before the commands that were sent after it."""
     before = server.loopback.submit(READ_10)
     server.loopback.manage(abi.TCMU_TMR_LUN_RESET, (before,))
     after = server.loopback.submit(READ_10)

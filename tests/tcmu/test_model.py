@@ -1,4 +1,4 @@
-"""The ring against a model: whatever happens, each command is answered once, with its own bytes."""
+"""The ring against a model: each command is completed once, with its own bytes."""
 
 from dataclasses import dataclass
 from random import Random
@@ -19,7 +19,7 @@ STATUSES = st.sampled_from((0, 0, 2, 8, 0x18, 0x28))
 
 @dataclass(slots=True)
 class Told:
-    """A command that the initiator has sent, and what it must be told of it."""
+    """A command of the initiator, and the response that it must get."""
 
     data_out: bytes
     data_in: int
@@ -28,11 +28,11 @@ class Told:
     data: bytes = b""
     residual: int = 0
     expired: bool = False
-    """It has been given up: the initiator knows, and no answer may come."""
+    """It was failed to the initiator: no response may follow."""
 
 
 class RingModel(RuleBasedStateMachine):
-    """Random submissions, answers, expiries, resets and management against `Told`."""
+    """Random submissions, completions, expiries, resets and management against `Told`."""
 
     @initialize(read_len=st.booleans(), spread=st.randoms(use_true_random=False))
     def open(self, read_len: bool, spread: Random) -> None:
@@ -101,9 +101,9 @@ class RingModel(RuleBasedStateMachine):
     @precondition(lambda self: self.server.fetched)
     @rule(data=st.data(), status=STATUSES)
     def answer(self, data: st.DataObject, status: int) -> None:
-        """Answer any open command, however old."""
+        """Complete any open command."""
         tag = data.draw(st.sampled_from(list(self.server.fetched)))
-        if tag in self.late:  # lost in a reset: this must do nothing at all
+        if tag in self.late:  # lost in a reset: this must do nothing
             self.late.remove(tag)
             self.server.answer(tag, status, SENSE, 0)
             return
@@ -138,7 +138,7 @@ class RingModel(RuleBasedStateMachine):
 
     @rule(by_drain=st.booleans())
     def reset(self, by_drain: bool) -> None:
-        """Empty the ring; the server learns of it by itself, as with the device blocked meanwhile."""
+        """Reset the ring; the server notices by itself."""
         self.server.loopback.reset_ring()
         answers = self.server.loopback.answers
         assert {cmd_id: told.status for cmd_id, told in answers.items()} == {
@@ -149,7 +149,7 @@ class RingModel(RuleBasedStateMachine):
         self.unread.clear()
         self.unmanaged = 0
         self.late = set(self.server.fetched)
-        self.server.loopback.kernel._next_id = 1  # the kernel gives out the lowest free id
+        self.server.loopback.kernel._next_id = 1  # the kernel uses the lowest free id
         if by_drain:
             self.server.fetch()
         else:
@@ -157,7 +157,7 @@ class RingModel(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        """Take what the initiator is told: in ring order, each once, with the right contents."""
+        """Check the responses: in ring order, each once, with the right contents."""
         self.server.ring.publish()
         answers = self.server.loopback.answers
         for cmd_id in list(self.told):

@@ -1,4 +1,4 @@
-"""Answers in any order (rule 7): slots are stolen, then recycled and poisoned."""
+"""Completions in any order (rule 7): into slots of other commands, which are then reused and poisoned."""
 
 import itertools
 
@@ -15,7 +15,7 @@ PERMUTATIONS = list(itertools.permutations(range(4)))
 @pytest.mark.parametrize("order", PERMUTATIONS, ids=lambda order: "".join(map(str, order)))
 @pytest.mark.parametrize("each", [True, False], ids=["publish each", "publish once"])
 def test_rule_7_every_permutation(server: Server, order: tuple[int, ...], *, each: bool) -> None:
-    """Each command gets its own status, sense and data, whichever slot its answer was written to."""
+    """Each command gets its own status, sense and data, whatever slot its completion is written to."""
     tags = [server.one(data_in=512 * (n + 1)) for n in range(4)]
     for n in order:
         server.fetched[tags[n]].fill(bytes([n + 1]) * 512 * (n + 1))
@@ -36,7 +36,7 @@ def test_rule_7_every_permutation(server: Server, order: tuple[int, ...], *, eac
 
 @pytest.mark.parametrize("order", PERMUTATIONS, ids=lambda order: "".join(map(str, order)))
 def test_rule_7_entries_of_different_sizes(make_server: MakeServer, order: tuple[int, ...]) -> None:
-    """A stolen slot keeps its own length: the positions do not follow the command's."""
+    """A slot keeps its own length, whatever command is completed in it."""
     server = make_server(ring_size=3968, blocks=64)
     server.loopback.kernel._free = list(range(0, 64, 2))
     tags = [server.one(data_out=bytes([n]) * BLOCK * pieces) for n, pieces in enumerate((1, 9, 2, 6))]
@@ -48,7 +48,7 @@ def test_rule_7_entries_of_different_sizes(make_server: MakeServer, order: tuple
 
 
 def test_rule_7_slots_are_consumed_in_ring_order(server: Server) -> None:
-    """The last command's answer takes the first slot: the tail moves at once."""
+    """The completion of the last command goes into the first slot: the tail moves at once."""
     tags = [server.one() for _ in range(3)]
     server.answer(tags[2])
     server.ring.publish()
@@ -56,7 +56,7 @@ def test_rule_7_slots_are_consumed_in_ring_order(server: Server) -> None:
 
 
 def test_rule_7_recycled_slots_are_not_read(server: Server) -> None:
-    """A parked command outlives its slot by many laps, and is answered with its own bytes."""
+    """A command that stays open over many laps is completed with its own bytes."""
     old = server.one(data_out=b"\x5a" * 2 * BLOCK)
     for _ in range(100):
         new = server.loopback.submit(READ_10, data_in=512)
@@ -96,7 +96,7 @@ def test_cut_and_slow_path_take_turns(server: Server) -> None:
 
 
 def test_flags_of_an_answer_do_not_reach_the_next_command_in_the_slot(server: Server) -> None:
-    """Rule 9: uflags are set from 0 each time; READ_LEN of the thief stays with the thief."""
+    """Rule 9: uflags are set from 0 each time; READ_LEN of one command does not reach the next."""
     first, second = server.one(data_in=512), server.one(data_in=512)
     server.fetched[second].fill(b"2" * 100)
     server.answer(second, data_in=100)

@@ -25,7 +25,7 @@ def fill(server: Server, room: int) -> list[int]:
 
 
 def reachable(left: int, room: int) -> bool:
-    """Return whether entries of both sizes can make up the rest."""
+    """Return whether entries of both sizes can fill the rest."""
     rest = left - room
     return any(rest >= n * ENTRY and n * 8 >= rest - n * ENTRY for n in range(40))
 
@@ -46,7 +46,7 @@ def test_rule_6_pad_is_skipped_on_fetch(server: Server, room: int) -> None:
 @pytest.mark.parametrize("room", [8, 16, 112])
 @pytest.mark.parametrize("cut", [True, False])
 def test_rule_6_pad_is_skipped_on_completion(server: Server, room: int, *, cut: bool) -> None:
-    """The PAD lies between open commands: answers step over it, also those given in place."""
+    """The PAD is between open commands: completions step over it, in-place ones too."""
     tags = fill(server, room)
     server.fetch()
     for tag in tags[:10]:

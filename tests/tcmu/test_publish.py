@@ -44,7 +44,7 @@ def test_rule_3_no_second_kick_for_the_same_answers(server: Server) -> None:
 
 
 def test_rule_4_the_tail_moves_only_when_published(server: Server) -> None:
-    """The kernel may look at cmd_tail at any time: a half-written batch must not show."""
+    """The kernel may read cmd_tail at any time: it must not see a half-written batch."""
     server.one()
     server.one()
     for tag in list(server.fetched):
@@ -82,7 +82,7 @@ def test_rule_4_answers_then_barrier_then_tail_then_kick(
 def test_rule_4_head_then_barrier_then_entries(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the kernel queues after the head was loaded is left to the next look."""
+    """Commands that the kernel queues after the head was loaded are left to the next drain."""
     loopback = make_server().loopback
     loopback.submit(READ_10)
     monkeypatch.setattr(ring, "memory_barrier", lambda: loopback.submit(READ_10))
@@ -103,7 +103,7 @@ def test_x86_needs_no_barrier(machine: str) -> None:
 
 
 def test_other_machines_use_membarrier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same system call by this machine's number, so that the way is walked somewhere."""
+    """The same system call with the number of this machine, so that the code is run."""
     monkeypatch.setitem(barrier._MEMBARRIER, "here", 324 if platform.machine() == "x86_64" else 283)
     membarrier = barrier.find_barrier("here")
     assert membarrier is not None

@@ -1,4 +1,4 @@
-"""Going on where a predecessor died: what is recorded, what is in the ring, what both say together."""
+"""Going on where a predecessor died, from the journal and the ring."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def server(make_server: MakeServer, journal: Path) -> Server:
 
 
 def die(server: Server) -> list[Recovered]:
-    """Kill the server and let a successor recover; what it gets can be answered like anything fetched."""
+    """Kill the server and let a successor recover; recovered commands are completed like fetched ones."""
     server.fetched.clear()
     server.loopback.transport.attach()
     recovered = server.ring.recover()
@@ -79,7 +79,7 @@ def test_rule_16_commands_not_fetched_yet_are_fetched(server: Server) -> None:
 @pytest.mark.parametrize("order", ["0123", "3210", "2031", "1302"])
 @pytest.mark.parametrize("published", [True, False])
 def test_rule_16_completions_in_the_slots_of_others(server: Server, order: str, *, published: bool) -> None:
-    """A death after each answer: whatever was answered stays so, the rest comes again."""
+    """A death after each completion: completed commands stay so, the others are recovered."""
     tags = [server.one(data_in=512 * (n + 1)) for n in range(4)]
     left = set(tags)
     for n in map(int, order):
@@ -97,7 +97,7 @@ def test_rule_16_completions_in_the_slots_of_others(server: Server, order: str, 
 
 
 def test_a_command_that_outlives_its_slot(server: Server) -> None:
-    """Slots are recycled many times, ids come again: the count still leads to the right entry."""
+    """Slots and ids are reused many times: the count still leads to the right entry."""
     old = server.one(data_out=b"\x5a" * 2 * BLOCK)
     for n in range(100):
         new = server.loopback.submit(READ_10, data_in=512)
@@ -209,7 +209,7 @@ def test_a_journal_that_is_full_refuses_with_task_set_full(make_server: MakeServ
 
 
 def test_a_command_too_large_for_the_journal_is_refused(make_server: MakeServer, journal: Path) -> None:
-    """Without a record nothing may touch its buffer: the kernel's own sense, which it makes up itself."""
+    """Without a record nothing may touch its buffer: it gets the kernel's own sense data."""
     server = make_server(ring_size=1 << 21, blocks=100_000, journal=journal)
     server.loopback.kernel._free = list(range(0, 100_000, 2))
     data = bytes(range(256)) * 16 * 49_999
@@ -277,7 +277,7 @@ def test_complete_keep_buf_of_a_command_that_was_reset(server: Server) -> None:
 
 
 def test_rule_17_a_kept_buffer_is_freed_after_the_death_of_its_user(server: Server) -> None:
-    """Published or not: nobody would free it."""
+    """Published or not: nobody else would free it."""
     for published in (True, False):
         tag = server.one(data_in=64 * BLOCK)
         server.ring.complete_keep_buf(tag, SENSE)

@@ -1,4 +1,4 @@
-"""action/reset_ring under a server that lives: head = tail = 0, everything answered BUSY."""
+"""action/reset_ring under a running server: head = tail = 0, everything completed with BUSY."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from vscsihba.tcmu.completions import Completion
 
 
 def advance(server: Server, commands: int) -> None:
-    """Bring the tail to somewhere in the ring."""
+    """Move the tail to the middle of the ring."""
     for _ in range(commands):
         server.loopback.submit(READ_10)
         server.fetch(always)
@@ -21,14 +21,14 @@ def advance(server: Server, commands: int) -> None:
 
 @pytest.fixture(params=[0, 1, 17, 31], ids=lambda n: f"tail {n}")
 def busy(request: pytest.FixtureRequest, server: Server) -> Server:
-    """A server with some commands behind it and three open ones, whose ring has been reset."""
+    """A server with three open commands, whose ring was then reset."""
     advance(server, request.param)
     for _ in range(3):
         server.one(data_in=512)
     server.loopback.reset_ring()
     assert [answer.status for answer in server.loopback.answers.values()] == [8, 8, 8]
     server.loopback.answers.clear()
-    # The kernel gives out the lowest free id: the same ones come again.
+    # The kernel uses the lowest free id: the same ones come again.
     server.loopback.kernel._next_id = min(server.fetched)
     return server
 
@@ -58,7 +58,7 @@ def test_rule_15_drain_notices(busy: Server) -> None:
 
 
 def test_rule_15_publish_notices(busy: Server) -> None:
-    """Storing our tail into an emptied ring would have the kernel walk over nothing."""
+    """The old tail in an emptied ring would let the kernel consume entries that do not exist."""
     kicks = busy.loopback.kicks
     busy.ring.publish()
     assert busy.loopback.kicks == kicks
@@ -121,7 +121,7 @@ def test_management_after_names_new_commands(busy: Server) -> None:
 
 
 def test_reset_while_commands_are_handed_out(server: Server) -> None:
-    """What `accept` finds out in the middle of a batch ends the batch."""
+    """A reset that `accept` notices in the middle of a batch ends the batch."""
     advance(server, 4)
     tags = [server.loopback.submit(READ_10) for _ in range(3)]
 

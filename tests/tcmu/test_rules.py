@@ -1,4 +1,4 @@
-"""The table of docs/ring-rules.md, held against the tests that carry the number of a rule."""
+"""The table of docs/ring-rules.md, compared with the tests that carry the number of a rule."""
 
 import re
 from collections import defaultdict

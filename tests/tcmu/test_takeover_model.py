@@ -1,4 +1,4 @@
-"""Takeover against a model: whoever dies wherever, each command is answered once, with its own bytes."""
+"""Takeover against a model: wherever a server dies, each command is completed once, with its own bytes."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ from vscsihba.tcmu.kernel import BLOCK
 
 SIZES = st.sampled_from((0, 1, 512, BLOCK, 3 * BLOCK))
 LINES = st.none() | st.integers(0, 150)
-"""How long a server lives from here on."""
+"""The lines that a server still lives."""
 
 
 @dataclass(slots=True)
@@ -28,8 +28,8 @@ class Sent:
     """A command that the initiator waits for.
 
     Attributes:
-        data_out: What it sends.
-        data_in: What it has room for.
+        data_out: Its data-out.
+        data_in: Bytes of its data-in buffer.
         told: Status and data that it must be told; None while nothing was answered.
         sure: The answer was given on the slow path, by a server that lived to see it.
         begun: It must not be repeated.
@@ -43,7 +43,7 @@ class Sent:
 
 
 class TakeoverModel(RuleBasedStateMachine):
-    """Random submissions, answers and deaths; the successor may die as well."""
+    """Random submissions, completions and deaths; a successor may die as well."""
 
     @initialize(spread=st.randoms(use_true_random=False), read_len=st.booleans())
     def open(self, spread: Random, read_len: bool) -> None:
@@ -126,7 +126,7 @@ class TakeoverModel(RuleBasedStateMachine):
     @precondition(lambda self: self.server.fetched)
     @rule(data=st.data(), status=st.sampled_from((0, 2, 8)), lines=LINES)
     def answer(self, data: st.DataObject, status: int, lines: int | None) -> None:
-        """Answer any open command."""
+        """Complete any open command."""
         tag = data.draw(st.sampled_from(list(self.server.fetched)))
         valid = data.draw(st.integers(0, self.sent[tag & 0xFFFF].data_in))
         self.live(lambda: self.answer_one(tag, status, valid), lines)
@@ -147,7 +147,7 @@ class TakeoverModel(RuleBasedStateMachine):
 
     @rule(lines=LINES)
     def die(self, lines: int | None) -> None:
-        """Take over from a server that has died, however long that takes."""
+        """Take over from a dead server, with as many successors as it takes."""
         loopback = self.server.loopback
         self.server.fetched.clear()
         recovered = []
@@ -177,7 +177,7 @@ class TakeoverModel(RuleBasedStateMachine):
             self.sent[tag & 0xFFFF].told = None
 
     def live(self, call: Callable[[], object], lines: int | None) -> bool:
-        """Let the server do something; tell whether it survived."""
+        """Call a method of the server; return whether it survived."""
         try:
             run_lines(call, lines)
         except Killed:
@@ -190,7 +190,7 @@ class TakeoverModel(RuleBasedStateMachine):
         assert sent.data_in or b"".join(views) == sent.data_out
 
     def check_answers(self) -> None:
-        """Take what the initiator has been told: only of what was answered, and only that."""
+        """Check the responses: only to completed commands, with their contents."""
         answers = self.server.loopback.answers
         for cmd_id, answer in answers.items():
             sent = self.sent.pop(cmd_id)

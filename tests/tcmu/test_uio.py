@@ -1,4 +1,4 @@
-"""uio devices against stand-ins: a file for the map, a socket or a FIFO for the rest (rules 2, 3, 13)."""
+"""uio devices, with a file in place of the map and a socket or FIFO in place of the rest (rules 2, 3, 13)."""
 
 import errno
 import mmap
@@ -23,7 +23,7 @@ def device(node: Path, size: int = SIZE) -> UioDevice:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
-    """A regular file in the place of ``/dev/uio0``: it can be opened and mapped."""
+    """A regular file in place of ``/dev/uio0``, which can be opened and mapped."""
     node = tmp_path / "uio0"
     node.write_bytes(bytes(SIZE))
     return node
@@ -38,7 +38,7 @@ def opened(node: Path) -> Iterator[Uio]:
 
 @pytest.fixture
 def wired(opened: Uio) -> Iterator[socket.socket]:
-    """Put one end of a socket pair in the place of the device's descriptor; the other is the kernel's."""
+    """Replace the device's descriptor by one end of a socket pair; the other end is the kernel's."""
     ours, kernels = socket.socketpair()
     ours.setblocking(False)
     os.dup2(ours.fileno(), opened.fileno())
@@ -117,7 +117,7 @@ def test_rule_2_acknowledge_reads_four_bytes(opened: Uio, wired: socket.socket) 
     wired.send(struct.pack("=I", 1) + struct.pack("=I", 2))
     opened.acknowledge()
     opened.acknowledge()
-    opened.acknowledge()  # nothing there: EAGAIN, no error
+    opened.acknowledge()  # no notification: EAGAIN, no error
 
 
 def test_rule_2_acknowledge_of_a_removed_device(opened: Uio, monkeypatch: pytest.MonkeyPatch) -> None:

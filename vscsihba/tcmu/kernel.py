@@ -172,7 +172,7 @@ class KernelHalf:
             done += taken
 
     def _reserve(self, size: int) -> int:
-        """Return the position of a new entry of `size` bytes, after a PAD at the end of the ring if necessary."""
+        """Return the position of a new entry of `size` bytes, behind a PAD if it would not fit."""
         room = (self._cleaned - self._head - 1) % self._size
         left = self._size - self._head
         pad = left if size > left else 0

@@ -15,7 +15,7 @@ _GENERATION = ID_MASK + 1
 
 
 class OpenCommands:
-    """The commands whose completion the kernel waits for.
+    """The open commands of one ring.
 
     Attributes:
         views: The data buffer of each, by tag, oldest first.

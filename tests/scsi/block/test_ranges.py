@@ -1,4 +1,4 @@
-"""LBA ranges outside of a CDB: the last block, past the end, wrapping around, for each that there is."""
+"""LBA ranges in parameter lists: the last block, past the end, and wrapping around, for every command."""
 
 import struct
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def unmap(disk: Disk, lba: int, blocks: int) -> Answer:
 
 
 def reassign(disk: Disk, lba: int, blocks: int) -> Answer:
-    """Name each block, those that wrap around as they would be counted."""
+    """Name each block; numbers wrap around at 64 bits."""
     addresses = b"".join(((lba + at) % (1 << 64)).to_bytes(8, "big") for at in range(blocks))
     return disk.run("07 02 00 00 00 00", out=struct.pack(">HH", 0, len(addresses)) + addresses)
 
@@ -103,7 +103,7 @@ def test_copy_past_the_end_is_refused_and_nothing_happens(outside: int) -> None:
 
 
 def test_every_command_with_an_lba_is_walked() -> None:
-    """Those with an LBA and a number of blocks in the CDB are walked by `tests.scsi.test_table`."""
+    """Commands with an LBA and a number of blocks in the CDB are tested by `tests.scsi.test_table`."""
     in_cdb = {row.name for row in TABLE.values() if "lba" in row.layout.fields}
     counted = {row.name for row in TABLE.values() if {"lba", "blocks"} <= row.layout.fields.keys()}
     assert in_cdb - counted <= IN_LISTS.keys()

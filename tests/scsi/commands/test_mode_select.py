@@ -1,4 +1,4 @@
-"""MODE SELECT, and what its settings do."""
+"""MODE SELECT, and the effect of its settings."""
 
 import errno
 import json

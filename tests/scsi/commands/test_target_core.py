@@ -1,4 +1,4 @@
-"""Commands that Linux's target core answers before they reach a ring."""
+"""Commands that Linux's target core completes before they reach a ring."""
 
 import pytest
 
