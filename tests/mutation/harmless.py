@@ -26,6 +26,9 @@ _FAST: Final = "vscsihba/engine/serving/fast_path.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 
+_RECORD: Final = "vscsihba/tcmu/record.py"
+_RING: Final = "vscsihba/tcmu/ring.py"
+
 _SLOTS: Final = "handlers/cache/slots.py"
 _PRIVATE: Final = 'private = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")'
 _LENGTH: Final = "Any length does that fits into a name and that nobody guesses."
@@ -61,6 +64,25 @@ HARMLESS: Final = (
         "The checksum covers the length, so a wrong one would have to match by chance.",
     ),
     Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
+    Harmless(
+        _RECORD,
+        "if unit >= UNITS or unit in chain:",
+        "drop 'unit in chain'",
+        "A chain that leads back into itself has another checksum; this only ends it sooner.",
+    ),
+    Harmless(
+        _RING,
+        "if end >= limit or not start + 112 <= cdb_off < end:  # 112: abi.CMD_ENTRY_SIZE",
+        "112 -> 113",
+        "The closer look decides the same.",
+    ),
+    Harmless(
+        _RING,
+        "return self._positions.end if head < start else head + 1",
+        "Lt -> LtE",
+        "Where head and start are the same, no entry is held against the limit.",
+    ),
+    Harmless("vscsihba/tcmu/positions.py", "UNKNOWN = -1", "1 -> 2", "Any number does that is no position."),
     Harmless(_FAST, "clear: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_FAST, "writable: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_FAST, "blocks: int = 0", "0 -> 1", _SAID_FIRST),

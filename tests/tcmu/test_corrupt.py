@@ -67,6 +67,13 @@ def test_head_between_entries(server: Server, head: int) -> None:
         server.fetch()
 
 
+@pytest.mark.parametrize("head", [1, 8, ENTRY - 8, ENTRY - 1])
+def test_head_inside_an_entry(server: Server, head: int) -> None:
+    server.loopback.submit(READ_10)
+    poke(server, abi.CMD_HEAD_OFFSET, "I", head)
+    refused(server, "an entry")
+
+
 @pytest.mark.parametrize("count", [6, 1000, BLOCK, 0xFFFFFFFF])
 def test_more_iovecs_than_the_entry_holds(server: Server, count: int) -> None:
     server.loopback.submit(READ_10, data_in=512)
@@ -126,9 +133,10 @@ def test_length_that_runs_beyond_the_head_after_a_wrap(server: Server) -> None:
     assert list(server.fetched) == tags[:1]
 
 
-def test_slot_whose_length_changes_after_it_was_fetched(server: Server) -> None:
+@pytest.mark.parametrize("length", [0, 2 * ENTRY, RING + 8])
+def test_slot_whose_length_changes_after_it_was_fetched(server: Server, length: int) -> None:
     tag = server.one()
-    poke(server, FIRST, "I", abi.TCMU_OP_CMD)
+    poke(server, FIRST, "I", length | abi.TCMU_OP_CMD)
     with pytest.raises(RingCorruptError):
         server.ring.complete(tag, 0)
 

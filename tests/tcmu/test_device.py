@@ -65,6 +65,12 @@ def test_ring_that_is_refused_closes_the_device(device: UioDevice) -> None:
     assert not is_mapped(device.node)
 
 
+def test_open_commands_do_not_keep_the_map(device: UioDevice) -> None:
+    with closing(TcmuTransport(device)) as served:
+        assert served.drain(never, lambda *_: None) == 2
+    assert not is_mapped(device.node)
+
+
 def test_close_is_harmless_twice(device: UioDevice) -> None:
     served = TcmuTransport(device)
     served.close()

@@ -88,6 +88,21 @@ def test_cut_that_raises_leaves_the_command_to_be_fetched_again(server: Server) 
     assert server.result(tag).status == 0
 
 
+def test_accept_that_raises_leaves_the_command_open(server: Server) -> None:
+    def accept(_tag: int, _cdb: bytes, _views: list[memoryview]) -> None:
+        raise KeyboardInterrupt
+
+    before, tag, after = (server.loopback.submit(READ_10) for _ in range(3))
+    with pytest.raises(KeyboardInterrupt):
+        server.ring.drain(lambda cdb_at, *_: cdb_at < 256, accept)
+    assert server.ring.open_tags == (tag,)
+    assert server.fetch() == 1
+    assert list(server.fetched) == [after]
+    server.ring.complete(tag, 0x18)
+    server.answer_all()
+    assert [server.loopback.answers[each].status for each in (before, tag, after)] == [0, 0x18, 0]
+
+
 def test_accept_may_answer_at_once(server: Server) -> None:
     def accept(tag: int, _cdb: bytes, _views: list[memoryview]) -> None:
         server.ring.complete(tag, 0)

@@ -222,6 +222,37 @@ def test_an_answer_comes_back() -> None:
     assert (record.state, record.completion) == (DONE, Completion(2, 2, 77, SENSE.ljust(96, b"\0")))
 
 
+UNIT_0 = SIZE - UNITS * 512
+LINK_0 = 4096 + 4 * UNITS
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "value", "words"),
+    [
+        (UNIT_0 + 32, "B", 0x10, "the completion in record 0 of the journal is damaged"),
+        (UNIT_0 + 135, "B", 0x10, "the completion in record 0 of the journal is damaged"),
+        (UNIT_0 + 136, "B", 0x10, "the completion in record 0 of the journal is damaged"),
+        (UNIT_0 + 139, "B", 0x10, "the completion in record 0 of the journal is damaged"),
+        (UNIT_0 + 16, "B", 0x10, "record 0 of the journal is damaged"),
+        (LINK_0, "I", 0, "record 0 of the journal is damaged"),
+        (LINK_0, "I", UNITS, "record 0 of the journal is damaged"),
+        (LINK_0, "I", 0xFFFFFFFF, "record 0 of the journal is damaged"),
+        (LINK_0 + 4 * 2, "I", 1, "two records of the journal share a place"),
+    ],
+)
+def test_a_damaged_record_is_noticed(at: int, form: str, value: int, words: str) -> None:
+    """The table has a completed record of two units, and another one that goes on with the same bytes."""
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    for cmd_id in (1, 2):
+        journal.accept(cmd_id, 128, memoryview(struct.pack("=IH394x", 400, cmd_id)))
+    journal.complete(1, 256, Completion(0, 2, 0, SENSE))
+    assert len(journal.load()) == 2
+    struct.pack_into(form, memory, at, value ^ (memory[at] if form == "B" else 0))
+    with pytest.raises(JournalDamagedError, match=f"^{words}$"):
+        journal.load()
+
+
 def refused(server: Server) -> str:
     """Check that a successor refuses the journal, changes nothing, and can begin anew; return the message."""
     loopback = server.loopback

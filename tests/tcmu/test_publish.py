@@ -90,6 +90,30 @@ def test_rule_4_head_then_barrier_then_entries(
     assert loopback.transport.pending()
 
 
+@pytest.mark.parametrize(
+    ("flags", "data_in", "status", "valid", "written"),
+    [
+        (0xF, 512, 0, 100, (abi.TCMU_UFLAG_READ_LEN, 0, 100)),
+        (0xF, 512, 0, 0, (abi.TCMU_UFLAG_READ_LEN, 0, 1)),
+        (0xF, 0, 0, 0, (0, 0, 0)),
+        (0xF, 512, 2, 0, (0, 2, 0)),
+        (0xF, 512, 2, 7, (abi.TCMU_UFLAG_READ_LEN, 2, 7)),
+        (0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_READ_LEN, 512, 0, 100, (0, 0, 0)),
+        (0xF & ~abi.TCMU_MAILBOX_FLAG_CAP_READ_LEN, 512, 2, 7, (0, 2, 0)),
+    ],
+)
+def test_a_completion_is_these_bytes_of_its_slot(
+    make_server: MakeServer, flags: int, data_in: int, status: int, valid: int, written: tuple[int, int, int]
+) -> None:
+    """Nothing is left to flags that the kernel may give a meaning to, one day."""
+    server = make_server(flags=flags, blocks=64)
+    tag = server.one(data_in=data_in)
+    server.ring.complete(tag, status, b"", valid)
+    uflags, scsi_status, read_len = written
+    slot = struct.unpack_from("=IHBBB3xI", server.loopback.memory, 128)
+    assert slot == (128 | abi.TCMU_OP_CMD, tag, 0, uflags, scsi_status, read_len)
+
+
 def test_kick_that_fails_tells_that_the_device_is_gone(server: Server) -> None:
     server.one()
     server.loopback.remove()

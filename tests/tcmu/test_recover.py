@@ -1,12 +1,13 @@
 """Going on where a predecessor died, from the journal and the ring."""
 
+import struct
 from pathlib import Path
 
 import pytest
 
 from tests.tcmu.conftest import MakeServer
 from tests.tcmu.server import READ_10, SENSE, Server, always, never
-from vscsihba.errors import JournalDamagedError, TransportError
+from vscsihba.errors import JournalDamagedError, RingCorruptError, TransportError
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.completions import Completion
 from vscsihba.tcmu.kernel import BLOCK
@@ -52,6 +53,13 @@ def test_nothing_works_before_the_journal_is_read(server: Server) -> None:
         with pytest.raises(TransportError, match="has not been read"):
             call()
     assert len(server.ring.recover()) == 1
+
+
+def test_a_head_outside_the_ring_is_noticed_before_anything_is_read(server: Server) -> None:
+    server.loopback.transport.attach()
+    struct.pack_into("=I", server.loopback.memory, abi.CMD_HEAD_OFFSET, 3968)
+    with pytest.raises(RingCorruptError, match="cmd_head 3968 leaves the ring"):
+        server.ring.recover()
 
 
 def test_rule_16_fetched_commands_are_recovered_in_order(server: Server) -> None:
@@ -151,6 +159,25 @@ def test_the_predecessor_did_not_kick(server: Server, monkeypatch: pytest.Monkey
     assert server.loopback.answers == {}
     assert die(server) == []
     assert list(server.loopback.answers) == [tag]
+
+
+def test_a_process_killed_before_its_completion_counts_has_recorded_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is another command's, whose request is gone by then."""
+    tags = [server.one(data_in=512) for _ in range(2)]
+    server.fetched[tags[1]].fill(b"\x5a" * 512)
+
+    def killed(_position: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.ring._journal, "move_to", killed)
+    with pytest.raises(KeyboardInterrupt):
+        server.answer(tags[1], data_in=512)
+    assert [command.tag for command in die(server)] == [tags[0]]
+    assert server.loopback.answers.pop(tags[1]).data == b"\x5a" * 512
+    server.answer_all()
+    assert server.loopback.outstanding == 0
 
 
 def die_while_writing(server: Server, tags: list[int]) -> None:

@@ -125,7 +125,7 @@ class Completions:
             TransportError: `tag` is not open.
         """
         views = self._commands.views
-        if tag in views and self._positions.was_reset():
+        if self._positions.was_reset():
             self.reattach()
         if tag not in views:
             self._commands.take_lost(tag)

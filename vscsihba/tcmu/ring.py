@@ -136,7 +136,7 @@ class Ring:
                     head = head if goes_on else start
                     level = positions.oldest_slot() == start
                 elif level:
-                    words[start + 8 >> 2] = 0
+                    words[(start >> 2) + 2] = 0
                     start = after
                 else:
                     positions.fetched = start = after

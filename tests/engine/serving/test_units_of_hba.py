@@ -134,6 +134,12 @@ def test_a_copy_to_a_unit_that_has_been_given_up_is_aborted(pair: Pair) -> None:
     assert pair.there.handler.data[:512] == OLD
 
 
+def test_a_unit_that_has_been_given_up_is_seen_by_no_other(pair: Pair) -> None:
+    assert set(pair.here.scsi.hba_units) == {0, 1}
+    assert pair.there.give_up().wait(LIMIT)
+    assert set(pair.here.scsi.hba_units) == {0}
+
+
 def test_a_copy_does_not_come_between_compare_and_write(pair: Pair) -> None:
     held(pair.there, "read")
     swap = pair.there.send(COMPARE_AND_WRITE, data_out=OLD + NEW)
