@@ -1,4 +1,4 @@
-"""docs/conformance.md: the counts beside those of other targets, and why a test does not pass."""
+"""docs/conformance.md: counts beside those of other targets, and reasons of tests that do not pass."""
 
 import shlex
 from collections.abc import Iterator
@@ -19,27 +19,27 @@ _PEERS: Final = (
     ("LIO fileio, in the kernel", "iSCSI", 119, 23, 88, 0),
     ("tgt, in user space", "iSCSI", 166, 12, 52, 0),
 )
-"""Measured with the same program on the same kernel, thin provisioning on: name, way, then as OUTCOMES."""
+"""Measured with the same program, kernel and thin provisioning: name, transport, then as OUTCOMES."""
 _NAMES: Final = {"sg": "`/dev/sg`", "iscsi": "iSCSI"}
 _HEADINGS: Final = {"crashed": "tool crashed"}
 _HEAD: Final = """\
 # SCSI conformance
 
-What libiscsi's `iscsi-test-cu` (Debian's package `libiscsi-bin`), a test program that is not ours, finds in
-disks served by `vscsitarget` on a real kernel. `./dev conformance --write-docs` writes it, from one run in
-a VM or from the verdicts of several (`--json`, then `--from`).
+Results of libiscsi's `iscsi-test-cu` (Debian's package `libiscsi-bin`), an independent test program, for
+disks that `vscsitarget` serves on a real kernel. `./dev conformance --write-docs` writes this page, from
+one run in a VM or from the results of several (`--json`, then `--from`).
 
 - Each of the {tests} tests runs in a process of its own, with `--dataloss --allow-sanitize`.
-- `/dev/sg` is the disk as Linux has it, over tcm_loop. iSCSI is the same backstore behind the kernel's own
-  iSCSI target on 127.0.0.1, which shows the disk to tests that speak no other transport.
-- A skip is not a pass, though CUnit counts it as one. A test that does nothing and gives no reason counts as
-  skipped too.
-- Every test is run on the kind of disk called {first}. Where another kind has fewer, they are those that do
-  not pass there.
-- The tests of MultipathIO are given two paths: two HBAs with the same disk, two iSCSI sessions.
-- Sanitize.Reset looks at a sanitizing that goes on for seconds: it is given the same disk at 1 MiB/s.
-- The other targets were measured with one path, which skips MultipathIO, and a silent skip counted as passed.
-  Of LIO fileio over `/dev/sg`, passed and skipped are near values.
+- `/dev/sg` is the disk over tcm_loop. iSCSI is the same backstore behind the kernel's own
+  iSCSI target on 127.0.0.1, for tests that support no other transport.
+- A skipped test has not passed, though CUnit counts it as passed. A test that does nothing and gives no
+  reason counts as skipped too.
+- Every test is run on the kind of disk called {first}. Another kind of disk is tested with those
+  tests only that do not pass there.
+- The tests of MultipathIO get two paths: two HBAs with the same disk, two iSCSI sessions.
+- Sanitize.Reset needs a sanitize that takes seconds: it gets the same disk, limited to 1 MiB/s.
+- The other targets were measured with one path, which skips MultipathIO, and silent skips counted as
+  passed. For LIO fileio over `/dev/sg`, passed and skipped are approximate.
 
 Linux {kernel}. Over `/dev/sg`, {sg_some} tests pass on at least one kind of disk; over iSCSI, {iscsi_some}.
 
@@ -64,7 +64,7 @@ def text(campaign: Campaign) -> str:
 
 def _disks(campaign: Campaign) -> Iterator[str]:
     """Yield the table of the kinds of disk."""
-    yield from ("| kind of disk | how it is served |", "|---|---|")
+    yield from ("| kind of disk | command |", "|---|---|")
     for name in dict.fromkeys(profile for profile, _ in campaign.lanes):
         profile = PROFILES[name]
         stack = shlex.quote(profile.stack.format(image="FILE"))
@@ -89,10 +89,10 @@ def _counts(campaign: Campaign) -> Iterator[str]:
 
 
 def _reasons(campaign: Campaign, lane: Lane) -> Iterator[str]:
-    """Yield the table of what does not pass on the best kind of disk of a transport."""
+    """Yield the table of tests that do not pass on the best kind of disk of a transport."""
     profile, transport = lane
-    yield from ("", f"## What does not pass over {_NAMES[transport]}, {profile}", "")
-    yield from ("| test | outcome | why | passes on |", "|---|---|---|---|")
+    yield from ("", f"## Tests that do not pass over {_NAMES[transport]}, {profile}", "")
+    yield from ("| test | outcome | reason | passes on |", "|---|---|---|---|")
     for verdict in campaign.of(lane):
         if verdict.outcome != "passed":
             passes_on = campaign.passing_lane(transport, verdict.test)
@@ -100,7 +100,7 @@ def _reasons(campaign: Campaign, lane: Lane) -> Iterator[str]:
 
 
 def _failures(campaign: Campaign) -> Iterator[str]:
-    """Yield the table of what fails on other kinds of disk, and not on the best one."""
+    """Yield the table of tests that fail on other kinds of disk only."""
     best = {transport: campaign.best(transport) for _, transport in campaign.lanes}
     told = {
         (verdict.transport, verdict.test)
@@ -108,8 +108,8 @@ def _failures(campaign: Campaign) -> Iterator[str]:
         for verdict in campaign.of(lane)
         if verdict.outcome in ("failed", "crashed")
     }
-    yield from ("", "## What fails elsewhere", "")
-    yield from ("| test | on | over | why |", "|---|---|---|---|")
+    yield from ("", "## Failures on other kinds of disk", "")
+    yield from ("| test | kind of disk | over | reason |", "|---|---|---|---|")
     for verdict, _ in campaign.failures():
         if (verdict.transport, verdict.test) not in told:
             yield _row(verdict.test, verdict.profile, _NAMES[verdict.transport], _why(verdict))

@@ -1,7 +1,7 @@
-"""Tests that cannot pass over a transport whatever the disk does, and the file that is the cause.
+"""Tests that cannot pass over a transport with any disk, and the file that causes it.
 
-A failure that stands here does not fail a run, and the reason is told in place of the tool's. A failure that
-is ours never stands here: it is repaired.
+A failure in this list does not fail a run, and its reason replaces that of the tool. A fault of this
+project is never listed: it is repaired.
 """
 
 import fnmatch
@@ -13,12 +13,12 @@ from tests.conformance.verdict import Outcome, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Why a test cannot pass.
+    """The reason for which some tests cannot pass.
 
     Attributes:
         transports: ``sg``, ``iscsi``.
         tests: Pattern of the tests' names.
-        outcome: Their outcome: another one is not explained by this.
+        outcome: Their outcome; another one is a failure.
         reason: One sentence.
         source: The file that causes it: of the kernel's tree, or of libiscsi's.
         profiles: Pattern of the kinds of disk.
@@ -37,14 +37,14 @@ LIMITS: Final = (
         ("sg",),
         "Sanitize.OverwriteReserved",
         "crashed",
-        "the tool reaches for an iSCSI session that it does not have, and dies",
+        "the tool uses an iSCSI session that it does not have, and crashes",
         "libiscsi test-tool/test_sanitize_overwrite_reserved.c",
     ),
     Limit(
         ("sg", "iscsi"),
         "GetLBAStatus.UnmapSingle",
         "failed",
-        "the tool asks about LBA i+1 and wants to be told of i+8: it takes physical blocks for logical ones",
+        "the tool asks for LBA i+1 and expects i+8: it confuses physical with logical blocks",
         "libiscsi test-tool/test_get_lba_status_unmap_single.c",
         profiles="512e",
     ),
@@ -52,7 +52,7 @@ LIMITS: Final = (
         ("sg", "iscsi"),
         "WriteSame1?.ZeroBlocks",
         "failed",
-        "the tool sends a command that is wrong in two ways, and wants to be told of the other one first",
+        "the tool sends a command with two errors, and expects the other one to be reported",
         "libiscsi test-tool/test_writesame10_0blocks.c",
         profiles="read-only",
     ),
@@ -60,35 +60,35 @@ LIMITS: Final = (
         ("iscsi",),
         "iSCSIResiduals.Read*",
         "failed",
-        "through TCMU a program can say that it gave less than was expected, not that the CDB wanted more",
+        "TCMU can report that less data was sent than expected, not that the CDB asked for more",
         "drivers/target/target_core_user.c",
     ),
     Limit(
         ("iscsi",),
         "iSCSIResiduals.Write*",
         "failed",
-        "through TCMU a program cannot say how much of the data-out it took",
+        "TCMU cannot report how much of the data-out was used",
         "drivers/target/target_core_user.c",
     ),
     Limit(
         ("iscsi",),
         "iSCSIdatasn.iSCSIDataSnInvalid",
         "failed",
-        "the kernel's iSCSI target takes a Data-Out whose DataSN is -1",
+        "the kernel's iSCSI target accepts a Data-Out whose DataSN is -1",
         "drivers/target/iscsi/iscsi_target_erl0.c",
     ),
     Limit(
         ("iscsi",),
         "iSCSITMF.LUNResetSimpleAsync",
         "failed",
-        "the tool looks for the answer to its reset before it has waited for one",
+        "the tool checks the response to its reset without waiting for it",
         "libiscsi test-tool/test_async_lu_reset_simple.c",
     ),
     Limit(
         ("iscsi",),
         "Reserve6.Logout",
         "failed",
-        "on a busy machine the kernel ends a session, and with it its reservation, a while after the logout",
+        "on a busy machine the kernel ends a session, and its reservation, some time after the logout",
         "drivers/target/iscsi/iscsi_target.c",
     ),
     Limit(
@@ -102,14 +102,14 @@ LIMITS: Final = (
         ("sg",),
         "*.Async",
         "skipped",
-        "the tool does this over iSCSI only, and does not say so",
+        "the tool runs this test over iSCSI only, and gives no reason",
         "libiscsi test-tool/test_async_read.c",
     ),
     Limit(
         ("sg",),
         "iSCSITMF.*",
         "skipped",
-        "the tool does this over iSCSI only, and does not say so",
+        "the tool runs this test over iSCSI only, and gives no reason",
         "libiscsi test-tool/test_async_abort_simple.c",
     ),
 )

@@ -84,7 +84,7 @@ def test_a_run_counts_what_passed_and_excuses_only_what_is_known() -> None:
     assert counts(made).row_count == 3
     again = Campaign.load(json.dumps(made.document()))
     assert again == made
-    assert "| Sanitize.OverwriteReserved | crashed | the tool reaches" in text(again)
+    assert "| Sanitize.OverwriteReserved | crashed | the tool uses" in text(again)
     made.add(Verdict("512e", "sg", "Read10.Simple", "failed", ("READ10 failed",)).document())
     assert not made.clean()
 
@@ -126,9 +126,9 @@ def test_the_page_tells_what_fails_only_elsewhere() -> None:
     made = Campaign([("512-thin", "sg"), ("512e", "sg")], ["GetLBAStatus.UnmapSingle"], "6.1")
     made.add(Verdict("512-thin", "sg", "GetLBAStatus.UnmapSingle", "passed").document())
     made.add(Verdict("512e", "sg", "GetLBAStatus.UnmapSingle", "failed").document())
-    best, elsewhere = text(made).split("## What fails elsewhere")
+    best, elsewhere = text(made).split("## Failures on other kinds of disk")
     assert "GetLBAStatus.UnmapSingle" not in best
-    assert "| GetLBAStatus.UnmapSingle | 512e | `/dev/sg` | the tool asks about LBA i+1" in elsewhere
+    assert "| GetLBAStatus.UnmapSingle | 512e | `/dev/sg` | the tool asks for LBA i+1" in elsewhere
 
 
 def test_a_limit_explains_one_outcome_only() -> None:

@@ -15,21 +15,21 @@ from vscsihba.scsi.opcodes import TABLE
 _HEAD = """\
 # Supported SCSI
 
-Every logical unit is a direct access block device built to SPC-5 and SBC-4. This page is written
-from the program's own tables by `python -m tests.scsi.reference`; do not edit it.
+Every logical unit is a direct access block device, built to SPC-5 and SBC-4. `python -m tests.scsi.reference`
+generates this page from the tables of the program; do not edit it.
 
-"Usage" is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns. A bit that is not set
-there must be zero, or the command ends with CHECK CONDITION, ILLEGAL REQUEST, INVALID FIELD IN CDB
-and a pointer to the field; but for the fields that are said to be ignored.
+"Usage" is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns. A bit that is 0 there must be 0
+in the CDB, unless the remarks say that its field is ignored. Otherwise the command ends with CHECK CONDITION,
+ILLEGAL REQUEST, INVALID FIELD IN CDB and a pointer to the field.
 """
 
 _FEATURES = {
     Feature.UNMAP: "the medium can unmap",
     Feature.CRYPTO_ERASE: "the medium can destroy its key",
-    Feature.ATOMIC_WRITE: "the medium writes wholly or not at all",
+    Feature.ATOMIC_WRITE: "the medium has atomic writes",
     Feature.REMOVABLE: "the medium is removable",
-    Feature.VARIABLE_LENGTH: "asked for, as SBC-4 wants it only with type 2 protection",
-    Feature.TARGET_CORE: "Linux's target core is in front, and answers",
+    Feature.VARIABLE_LENGTH: "you ask for it, since SBC-4 requires it only with type 2 protection",
+    Feature.TARGET_CORE: "Linux's target core is in front, which completes it",
 }
 
 _DATA = {Data.NONE: "", Data.IN: "in", Data.OUT: "out"}
@@ -42,32 +42,32 @@ _MEDIUM = {
 }
 
 _NOTES = """\
-## Worth knowing
+## Notes
 
-| of | what |
+| subject | behaviour |
 |---|---|
-| data-out of another length than the CDB says | too little is refused with INVALID FIELD IN COMMAND INFORMATION UNIT, and nothing is written; WRITE SAME refuses too much likewise, COMPARE AND WRITE with INVALID FIELD IN CDB |
-| write protection | every command that changes the medium ends with DATA PROTECT: WRITE PROTECTED, or LOGICAL UNIT SOFTWARE WRITE PROTECTED if SWP is set |
-| FORMAT UNIT and SANITIZE | they go on when their command is aborted or the unit is reset. One that is cut off, because its engine ends, has failed when the unit comes back: the medium cannot be used until it has been done again (or EXIT FAILURE MODE, if AUSE was set) |
-| room on a thin medium | where it is known (a file's file system, the limit of a memory disk), the Logical Block Provisioning log page tells it. An initiator that sets a threshold (mode page 1Ch/02h, with LBPERE in page 01h) gets a unit attention, THIN PROVISIONING SOFT THRESHOLD REACHED, when a write has made it fall below; commands are somewhat slower then |
-| what is kept | saved mode pages, identifying information, and that an erasure has not come to its end |
+| length of data-out | A command with less data-out than its CDB says is refused with INVALID FIELD IN COMMAND INFORMATION UNIT, and nothing is written. With more data-out, WRITE SAME is refused likewise, COMPARE AND WRITE with INVALID FIELD IN CDB |
+| write protection | Every command that changes the medium ends with DATA PROTECT: WRITE PROTECTED, or LOGICAL UNIT SOFTWARE WRITE PROTECTED if SWP is set |
+| FORMAT UNIT and SANITIZE | They go on when their command is aborted or the unit is reset. If the engine dies meanwhile, they have failed: you cannot use the medium until you repeat them (or send EXIT FAILURE MODE, if AUSE was set) |
+| free space of a thin medium | Where it is known (a file's file system, the limit of a memory disk), the Logical Block Provisioning log page reports it. If you set a threshold (mode page 1Ch/02h, with LBPERE in page 01h), a write that crosses it causes the unit attention THIN PROVISIONING SOFT THRESHOLD REACHED; commands are then somewhat slower |
+| state that survives a restart | Saved mode pages, identifying information, and a format or sanitize that is unfinished or has failed |
 """  # noqa: E501 - rows of a table
 
 _ABSENT = """\
-## Not there, and why
+## Not supported
 
-| what | why |
+| feature | reason |
 |---|---|
-| protection information | no medium stores it: PROTECT is 0, and so must be RDPROTECT and its like |
-| anchored blocks | no medium can reserve storage without writing: ANC_SUP is 0, and ANCHOR must be zero |
-| the stopped power condition | nothing turns: START=0 flushes the cache, and the unit serves on |
-| power condition timers | only START STOP UNIT changes the power condition |
-| NACA | no initiator of Linux uses it: NORMACA is 0 |
-| MODE PARAMETERS CHANGED and the like | they are for other initiators, and the transport tells none apart |
-| unit attentions for each initiator | likewise: what concerns all of them is reported once |
-| READ LONG, WRITE LONG | there are no bytes beside a block's own |
-| microcode | there is none to download |
-"""
+| protection information | No medium stores it: PROTECT is 0, and RDPROTECT, WRPROTECT and VRPROTECT must be 0 |
+| anchored blocks | No medium can reserve storage without writing: ANC_SUP is 0, and ANCHOR must be 0 |
+| the stopped power condition | A disk has no motor: START=0 flushes the cache, and the unit goes on serving |
+| power condition timers | Only START STOP UNIT changes the power condition |
+| NACA | No initiator on Linux uses it: NORMACA is 0 |
+| MODE PARAMETERS CHANGED and other unit attentions for other initiators | The transport does not distinguish initiators |
+| unit attentions for each initiator | Likewise: an event is reported once |
+| READ LONG, WRITE LONG | A block has no bytes beside its data |
+| microcode | There is no microcode to download |
+"""  # noqa: E501 - rows of a table
 
 
 def reference() -> str:
@@ -112,7 +112,7 @@ def _remarks(row: Command) -> str:
     if row.starts_alone:
         remarks.append("starts alone")
     if not row.idempotent:
-        remarks.append("never repeated")
+        remarks.append("not idempotent")
     ignored = [name.replace("_", " ") for name, field in row.layout.fields.items() if field.mark == "~"]
     if ignored:
         remarks.append("ignores " + ", ".join(ignored))
@@ -131,11 +131,11 @@ def _mode_pages() -> str:
             f"{page:02X}h" + (f"/{subpage:02X}h" if subpage else ""),
             one.name,
             f"`{one.default.hex()}`",
-            f"`{one.changeable.hex()}`" if any(one.changeable) else "nothing",
+            f"`{one.changeable.hex()}`" if any(one.changeable) else "none",
         )
         for (page, subpage), one in mode_pages.PAGES.items()
     )
-    saved = "Every page can be saved; what is saved is kept with the unit.\n"
+    saved = "Every page can be saved; saved values survive a restart.\n"
     return "## Mode pages\n\n" + saved + "\n" + _table(titles, rows)
 
 
