@@ -26,7 +26,8 @@ from typing import Any, Final
 import pytest
 
 from tests.mutation.children import in_a_child
-from tests.mutation.modules import Target
+from tests.mutation.measured import Measurements
+from tests.mutation.modules import TARGETS, Target
 from tests.mutation.mutants import Mutant
 from tests.mutation.session import NOT_EXECUTED, Quickest, Session, limit, options
 
@@ -141,14 +142,12 @@ def _collect_and_try(
 
     source = (TOP / target.path).read_text(encoding="utf-8")
     _quiet()
-    pytest.main(
-        [*options(temporary), *target.tests],
-        plugins=[Session(os.path.realpath(TOP / target.path), source, _cache(target), mutants, most, send)],
-    )
-
-
-def _cache(target: Target) -> Path:
-    return TOP / "build" / "mutation" / "tests" / f"{target.name.replace('/', '-')}.json"
+    path = os.path.realpath(TOP / target.path)
+    related = [each for each in TARGETS if each != target and set(each.tests) & set(target.tests)]
+    others = [os.path.realpath(TOP / each.path) for each in related]
+    measurements = Measurements(TOP / "build" / "mutation" / "tests", path, others)
+    session = Session(path, source, measurements, mutants, most, send)
+    pytest.main([*options(temporary), *target.tests], plugins=[session])
 
 
 def _import_and_try(target: Target, mutant: Mutant, seconds: dict[str, float], temporary: str) -> Verdict:

@@ -6,26 +6,21 @@ the verdicts.
 """
 
 import ast
-import inspect
-import json
 import sys
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Final
 
-import coverage
 import hypothesis
 import pytest
 
 from tests.mutation.children import end_after, in_a_child
+from tests.mutation.measured import Measured, Measurements
 from tests.mutation.mutants import Mutant
 from tests.mutation.swap import Functions
 
 _SETTINGS: Final = "_hypothesis_internal_use_settings"
-_BASELINE_LIMIT: Final = 1800.0
 
 NOT_EXECUTED: Final = "no test executes it"
 _NOT_EXECUTED: Final = {"by": NOT_EXECUTED, "hung": False, "seconds": 0.0}
@@ -86,7 +81,7 @@ class Session:
     Args:
         path: The module.
         source: Its text.
-        cache: File that keeps the time and the executed lines of tests that, like the module, do not change.
+        measurements: Of the tests.
         mutants: The faults.
         most: Seconds of tests that are run with each fault, counted without one; the longest are left out.
         send: Called with each result.
@@ -96,14 +91,14 @@ class Session:
         self,
         path: str,
         source: str,
-        cache: Path,
+        measurements: Measurements,
         mutants: Sequence[Mutant],
         most: float,
         send: Send,
     ) -> None:
         self._path = path
         self._source = source
-        self._cache = cache
+        self._measurements = measurements
         self._mutants = mutants
         self._most = most
         self._send = send
@@ -115,75 +110,29 @@ class Session:
             self._send({"error": "its tests cannot be collected"})
             return True
         use_few_examples(session.items)
-        known = self._known(session.items)
-        unknown = [item for item in session.items if item.nodeid not in known]
-        found, hung = in_a_child(lambda: self._measure(unknown), _BASELINE_LIMIT) if unknown else ({}, False)
-        if hung or not isinstance(found, dict):
-            why = "do not end" if hung else f"fail: {found or 'the process ended'}"
-            self._send({"error": f"without a fault, its tests {why}"})
+        measured = self._measurements.measure(session.items)
+        if isinstance(measured, str):
+            self._send({"error": f"without a fault, its tests {measured}"})
             return True
-        measured = known | {name: (seconds, lines) for name, (seconds, lines) in found.items()}
-        self._keep(session.items, measured)
-        seconds = {name: seconds for name, (seconds, _) in measured.items()}
+        seconds = {name: each.seconds for name, each in measured.items()}
         self._send({"tests": seconds, "modules": _foreign_modules()})
         functions = Functions(self._path, compile(ast.parse(self._source), self._path, "exec"))
         for index, mutant in enumerate(self._mutants):
             self._try(index, mutant, session.items, measured, functions)
         return True
 
-    def _known(self, items: Sequence[pytest.Item]) -> dict[str, tuple[float, list[int]]]:
-        """Return the measurements of tests that have not changed since, with the module as it is."""
-        if not self._cache.exists():
-            return {}
-        kept = json.loads(self._cache.read_text(encoding="utf-8"))
-        found = {}
-        for item in items:
-            if each := kept.get(self._version(item)):
-                found[item.nodeid] = (each[0], each[1])
-        return found
-
-    def _keep(self, items: Sequence[pytest.Item], measured: dict[str, tuple[float, list[int]]]) -> None:
-        kept = {self._version(item): measured[item.nodeid] for item in items}
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        self._cache.write_text(json.dumps(kept), encoding="utf-8")
-
-    def _version(self, item: pytest.Item) -> str:
-        """Return a text that changes with a test or the module."""
-        function = inspect.unwrap(getattr(item, "obj", None) or Session)
-        source = inspect.getsource(function)
-        return f"{item.nodeid} {zlib.crc32(source.encode()):x} {zlib.crc32(self._source.encode()):x}"
-
-    def _measure(self, items: Sequence[pytest.Item]) -> dict[str, tuple[float, list[int]]] | str:
-        """Return what each test takes in seconds, and the lines of the module that it executes."""
-        took: dict[str, float] = {}
-        covered = coverage.Coverage(data_file=None, config_file=False, include=[self._path])
-        covered.start()
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            covered.switch_context(item.nodeid)
-            began = time.monotonic()
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            took[item.nodeid] = time.monotonic() - began
-            if item.session.testsfailed:
-                return item.nodeid
-        covered.stop()
-        lines: dict[str, list[int]] = {name: [] for name in took}
-        for line, names in covered.get_data().contexts_by_lineno(self._path).items():
-            for name in names:
-                lines[name].append(line)
-        return {name: (took[name], lines[name]) for name in took}
-
     def _try(
         self,
         index: int,
         mutant: Mutant,
         items: Sequence[pytest.Item],
-        measured: dict[str, tuple[float, list[int]]],
+        measured: dict[str, Measured],
         functions: Functions,
     ) -> None:
         wanted = statement(self._source, mutant.line)
-        chosen = [item for item in items if not wanted.isdisjoint(measured[item.nodeid][1])]
-        chosen.sort(key=lambda item: measured[item.nodeid][0])
-        seconds = [measured[item.nodeid][0] for item in chosen]
+        chosen = [item for item in items if not wanted.isdisjoint(measured[item.nodeid].lines)]
+        chosen.sort(key=lambda item: measured[item.nodeid].seconds)
+        seconds = [measured[item.nodeid].seconds for item in chosen]
         fit = max(1, sum(so_far <= self._most for so_far in accumulate(seconds)))
         chosen, seconds = chosen[:fit], seconds[:fit]
         code = compile(mutant.tree, self._path, "exec")

@@ -23,7 +23,7 @@ from vscsihba.handlers.cow import format as cow_format
 from vscsihba.handlers.cow.format import BASE, DATA, ZERO
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
-from vscsihba.handlers.cow.overlay_file import open_overlay
+from vscsihba.handlers.cow.overlay_file import digest, freeze, open_overlay, thaw
 from vscsihba.handlers.shared import linux, superblock, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import build
@@ -49,7 +49,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def broken(*_: object) -> None:
+def broken(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -525,6 +525,67 @@ def test_an_open_that_fails_leaves_nothing(
     assert notes(own_tmpfs_directory) == []
     with build(cow(base)):
         pass
+
+
+def test_a_frozen_overlay_is_read_by_others_until_it_is_thawed(base: Path, own_tmpfs_directory: Path) -> None:
+    path = str(base / "over.cow")
+    with build(cow(base)):
+        pass
+    active = open_overlay(path, read_only=False)
+    active.overwrite(0, [memoryview(b"mine")])
+    active.mark(0, 1, DATA)
+    with pytest.raises(InUseError):
+        open_overlay(path, read_only=True)
+    freeze(active)
+    assert notes(own_tmpfs_directory) == []
+    for frozen in (False, True):
+        other = open_overlay(path, read_only=not frozen, frozen=frozen)
+        assert other.states[0] == DATA
+        assert other.header == active.header
+        with pytest.raises(InUseError):
+            thaw(active)
+        other.close()
+    thaw(active)
+    with pytest.raises(InUseError):
+        open_overlay(path, read_only=True)
+    active.close()
+
+
+def test_an_overlay_whose_flush_fails_is_shared_anyway(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(base / "over.cow")
+    with build(cow(base)):
+        pass
+    active = open_overlay(path, read_only=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Overlay, "flush", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            freeze(active)
+    open_overlay(path, read_only=True, recover=False).close()
+    active.close()
+
+
+def test_a_part_that_cannot_be_removed_is_no_failure(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", broken)
+        with build(cow(base)) as disk:
+            write(disk, 0, b"mine")
+    with build(cow(base, create=False)) as disk:
+        assert read(disk, 0, 4) == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (512, "3edcd60dee04f26069538a1f110ad50413a588dca78023c5aa9788511d1da852"),
+        (1 << 20, "bbd3a786c2c69a2c6cfa451e64382491844b68261ac2c9003ac7cd2c98aeeaca"),
+        ((1 << 20) + 512, "be6cfef5de61a0211c8c5823c3ca81e2ff00534c9d27a143b030ca0f04befe32"),
+        (3 << 20, "24e78234b049b32ecd1eef4d0b30e4e4149ba43f498e2d804e93783ff3c9ee6e"),
+    ],
+)
+def test_the_digest_of_a_base_stays_that_of_earlier_releases(size: int, expected: str) -> None:
+    with build({"handler": "memory", "size": size}) as disk:
+        write(disk, 0, b"".join(b"%07d\n" % number for number in range(size // 8)))
+        assert digest(disk) == expected
 
 
 def test_making_an_overlay_touches_no_other_file(base: Path) -> None:
