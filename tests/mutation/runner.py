@@ -29,8 +29,10 @@ from tests.mutation.children import in_a_child
 from tests.mutation.measured import Measurements
 from tests.mutation.modules import TARGETS, Target
 from tests.mutation.mutants import Mutant
-from tests.mutation.session import NOT_EXECUTED, Quickest, Session, limit, options
+from tests.mutation.session import NOT_EXECUTED, Quickest, Session, options
 
+_COLD_LIMIT: Final = 900.0
+_BROKEN: Final = "run failed: "
 TOP: Final = Path(__file__).parents[2]
 
 
@@ -93,7 +95,7 @@ def tried(target: Target, mutants: Sequence[Mutant], *, most: float = math.inf) 
         if cold:
             _import_beforehand(first["modules"])
         for mutant in cold:
-            yield _import_and_try(target, mutant, seconds, temporary)
+            yield _import_and_try(target, mutant, Quickest(seconds, most), temporary)
 
 
 def _collected_and_tried(
@@ -150,18 +152,18 @@ def _collect_and_try(
     pytest.main([*options(temporary), *target.tests], plugins=[session])
 
 
-def _import_and_try(target: Target, mutant: Mutant, seconds: dict[str, float], temporary: str) -> Verdict:
+def _import_and_try(target: Target, mutant: Mutant, quickest: Quickest, temporary: str) -> Verdict:
     """Run all tests in a process that imports the module with the fault."""
     code = compile(mutant.tree, str(TOP / target.path), "exec")
     began = time.monotonic()
-    by, hung = in_a_child(
-        lambda: _run_with(target, code, seconds, temporary), 30.0 + limit(sum(seconds.values()))
-    )
+    by, hung = in_a_child(lambda: _run_with(target, code, quickest, temporary), _COLD_LIMIT)
     by = "the process ended" if by is None and not hung else by
+    if str(by).startswith(_BROKEN):
+        raise UntestableError(f"{target.path}:{mutant.line}: {by}")
     return _verdict(mutant, by or "", hung, time.monotonic() - began)
 
 
-def _run_with(target: Target, code: CodeType, seconds: dict[str, float], temporary: str) -> str:
+def _run_with(target: Target, code: CodeType, quickest: Quickest, temporary: str) -> str:
     _quiet()
     finder = _Finder(target.module, code)
     sys.meta_path.insert(0, finder)
@@ -169,10 +171,11 @@ def _run_with(target: Target, code: CodeType, seconds: dict[str, float], tempora
         importlib.import_module(target.module)  # before pytest, which would read it itself for its assertions
     except Exception as error:  # noqa: BLE001 - whatever the fault raises
         return f"import: {type(error).__name__}"
-    quickest = Quickest(seconds)
     status = pytest.main([*options(temporary), *target.tests], plugins=[quickest])
-    loader = getattr(sys.modules[target.module].__spec__, "loader", None)
-    assert loader is finder, "the tests have imported the module without the fault"
+    if getattr(sys.modules[target.module].__spec__, "loader", None) is not finder:
+        return f"{_BROKEN}the tests have imported the module without the fault"
+    if status not in (0, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
+        return f"{_BROKEN}pytest ended with {status}"
     return (quickest.failed or "the tests cannot be collected") if status else ""
 
 

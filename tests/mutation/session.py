@@ -22,6 +22,8 @@ from tests.mutation.swap import Functions
 
 _SETTINGS: Final = "_hypothesis_internal_use_settings"
 
+_UNKNOWN: Final = 20.0
+"""Seconds that a test is given that has not been measured."""
 NOT_EXECUTED: Final = "no test executes it"
 _NOT_EXECUTED: Final = {"by": NOT_EXECUTED, "hung": False, "seconds": 0.0}
 
@@ -133,7 +135,7 @@ class Session:
         chosen = [item for item in items if not wanted.isdisjoint(measured[item.nodeid].lines)]
         chosen.sort(key=lambda item: measured[item.nodeid].seconds)
         seconds = [measured[item.nodeid].seconds for item in chosen]
-        fit = max(1, sum(so_far <= self._most for so_far in accumulate(seconds)))
+        fit = _number_within(seconds, self._most)
         chosen, seconds = chosen[:fit], seconds[:fit]
         code = compile(mutant.tree, self._path, "exec")
 
@@ -149,6 +151,11 @@ class Session:
         told, hung = in_a_child(work, limit(sum(seconds)))
         told = told or {"by": "the process ended"}
         self._send({"index": index, "hung": hung, "seconds": time.monotonic() - began, **told})
+
+
+def _number_within(seconds: Sequence[float], most: float) -> int:
+    """Return how many tests from the first on take at most so long together, one at least."""
+    return max(1, sum(so_far <= most for so_far in accumulate(seconds)))
 
 
 def _foreign_modules() -> list[str]:
@@ -176,20 +183,24 @@ class Quickest:
 
     Args:
         seconds: What each test takes, by name.
+        most: Seconds of tests that are run; the longest are left out.
     """
 
-    def __init__(self, seconds: dict[str, float]) -> None:
+    def __init__(self, seconds: dict[str, float], most: float) -> None:
         self._seconds = seconds
+        self._most = most
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Sort them."""
         use_few_examples(items)
-        items.sort(key=lambda item: self._seconds.get(item.nodeid, 0.0))
+        items.sort(key=lambda item: self._seconds.get(item.nodeid, _UNKNOWN))
+        fit = _number_within([self._seconds.get(item.nodeid, _UNKNOWN) for item in items], self._most)
+        del items[fit:]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Limit the time of a test."""
-        end_after(limit(self._seconds[nodeid]))
+        end_after(limit(self._seconds.get(nodeid, _UNKNOWN)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure."""
