@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.handlers.cow.test_cow import CONTENT, SIZE, abandon, cow, notes
 from tests.handlers.crash import Power
+from tests.handlers.places import open_files
 from vscsihba.errors import FlushError, HostError, InUseError, MediumError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow import admin as cow_admin
@@ -549,6 +550,24 @@ def test_a_frozen_overlay_is_read_by_others_until_it_is_thawed(base: Path, own_t
     with pytest.raises(InUseError):
         open_overlay(path, read_only=True)
     active.close()
+
+
+def test_an_overlay_that_is_abandoned_keeps_nothing_that_was_not_flushed(
+    base: Path, own_tmpfs_directory: Path
+) -> None:
+    path = str(base / "over.cow")
+    with build(cow(base)):
+        pass
+    before = open_files()
+    active = open_overlay(path, read_only=False)
+    active.overwrite(0, [memoryview(b"mine")])
+    active.mark(0, 1, DATA)
+    active.abandon()
+    assert notes(own_tmpfs_directory) == []
+    other = open_overlay(path, read_only=True)
+    assert other.states[0] == BASE
+    other.abandon()  # nothing was to be kept, so there is no note
+    assert open_files() == before
 
 
 def test_an_overlay_whose_flush_fails_is_shared_anyway(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
