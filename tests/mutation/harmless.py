@@ -35,6 +35,7 @@ _LENGTH: Final = "Any length does that fits into a name and that nobody guesses.
 _ZEROES: Final = "zeroes = memoryview(bytes(1 << 20))"
 _NO_FD: Final = "No negative number is a descriptor, so that using one fails with EBADF."
 _BUFFER: Final = "A buffer of any multiple of 4 KiB does; longer requests take several turns."
+_WINDOW: Final = "It limits how long a search keeps other threads waiting, not the result of the search."
 
 HARMLESS: Final = (
     Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
@@ -50,6 +51,8 @@ HARMLESS: Final = (
         "0 -> 1",
         "A range of one byte is inside one page.",
     ),
+    Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "1 -> 2", _WINDOW),
+    Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "20 -> 21", _WINDOW),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

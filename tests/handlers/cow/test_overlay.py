@@ -24,7 +24,7 @@ from vscsihba.handlers.cow import format as cow_format
 from vscsihba.handlers.cow.format import BASE, DATA, ZERO
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
-from vscsihba.handlers.cow.overlay_file import digest, freeze, open_overlay, thaw
+from vscsihba.handlers.cow.overlay_file import create_overlay, digest, freeze, open_overlay, thaw
 from vscsihba.handlers.shared import linux, superblock, tmpfs_store
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import build
@@ -248,6 +248,70 @@ def test_a_cluster_that_a_failed_flush_may_have_lost_is_not_read(
     with build(cow(base)) as disk:
         assert read(disk, 64 * KIB, 12) == b"acknowledged"
         assert read(disk, 128 * KIB, 3) == b"xxx"
+
+
+def test_no_flush_succeeds_after_one_that_failed_and_none_is_tried(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    fail_flush(disk)
+    tried: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", tried.append)
+    with pytest.raises(FlushError, match="a flush has failed"):
+        overlay_of(disk).flush()
+    assert tried == []
+    abandon(disk)
+
+
+def test_a_cluster_is_lost_by_a_failed_flush_after_one_for_which_there_was_no_room(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", full)
+        with pytest.raises(OSError, match="No space"):
+            overlay_of(disk).flush()
+    assert read(disk, CLUSTER, 12) == b"perhaps lost"
+    fail_flush(disk)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER, 512)
+    abandon(disk)
+
+
+def test_an_overlay_whose_writing_has_ended_begins_anew_with_the_next_cluster(base: Path) -> None:
+    with build(cow(base)):
+        pass
+    overlay = open_overlay(str(base / "over.cow"), read_only=False)
+    first = overlay.header.session
+    overlay.end()
+    assert tmpfs_store.recall(first) is None
+    overlay.mark(0, 1, DATA)
+    second = overlay.header.session
+    assert second != first
+    overlay.mark(1, 2, ZERO)
+    assert overlay.header.session == second
+    note = tmpfs_store.recall(second)
+    assert note is not None
+    assert note.content == bytes([DATA + 1, ZERO + 1])
+    overlay.close()
+
+
+def test_an_overlay_that_is_cleared_for_a_larger_disk_has_room_for_its_clusters(base: Path) -> None:
+    path = base / "over.cow"
+    with build(cow(base)) as disk:
+        write(disk, 0, b"mine")
+    overlay = open_overlay(str(path), read_only=False)
+    header = msgspec.structs.replace(overlay.header, size=1 << 30)
+    overlay.clear(header)
+    overlay.close()
+    assert path.stat().st_size >= cow_format.file_size(header.clusters, header.cluster_size)
+    overlay = open_overlay(str(path), read_only=True)
+    assert overlay.header.size == 1 << 30
+    assert not overlay.header.clearing
+    assert overlay.states == bytes(header.clusters)
+    overlay.close()
 
 
 def test_a_cluster_that_was_lost_is_as_the_base_has_it_for_the_next_process(
@@ -605,6 +669,16 @@ def test_the_digest_of_a_base_stays_that_of_earlier_releases(size: int, expected
     with build({"handler": "memory", "size": size}) as disk:
         write(disk, 0, b"".join(b"%07d\n" % number for number in range(size // 8)))
         assert digest(disk) == expected
+
+
+def test_no_overlay_is_made_in_place_of_another_file(base: Path) -> None:
+    header = cow_format.Header(
+        uuid="u", size=SIZE, cluster_size=4096, base="b", base_size=SIZE, base_digest="d"
+    )
+    with pytest.raises(UsageError, match=r"base\.img: there is a file of that name"):
+        create_overlay(str(base / "base.img"), header)
+    assert (base / "base.img").read_bytes() == CONTENT[:SIZE]
+    assert [path.name for path in base.iterdir()] == ["base.img"]
 
 
 def test_making_an_overlay_touches_no_other_file(base: Path) -> None:
