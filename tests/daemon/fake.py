@@ -25,13 +25,13 @@ OTHERS: list[dict[str, object]] = [
 
 
 class FakeService:
-    """The running service, as far as its socket shows.
+    """A running service, as far as its socket shows.
 
     Attributes:
-        running: What runs.
+        running: The running document.
         busy: Disks that are in use, by HBA and LUN: taking them away needs force.
         socket: Where it is asked.
-        refuse: What every verb that changes something fails with.
+        refuse: The error of every verb that changes something.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -169,7 +169,7 @@ class FakeService:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[FakeService, Path]]:
-    """Have a fake service answer on a socket in `folder` while the context is entered."""
+    """Run a fake service on a socket in `folder` while the context is entered."""
     service = FakeService(folder)
     with ControlServer(service.socket, service.verbs()):
         yield service, service.socket

@@ -1,4 +1,4 @@
-"""Engines without processes: what several of one HBA know of each other, and how they die."""
+"""Fake engines of one HBA, without processes: they know LUNs, answer requests, and can die."""
 
 import os
 import time
@@ -14,12 +14,12 @@ class Hba:
     """An HBA and its engines.
 
     Attributes:
-        engines: All that were ever started.
-        linked: The LUNs that are up.
-        refuse: LUNs that cannot be served, and why.
-        asked: What was asked of whom: number of the engine, verb, LUN.
+        engines: All engines ever started.
+        linked: The LUNs in the kernel.
+        refuse: LUNs that cannot be served, with the reason.
+        asked: All requests: number of the engine, verb, LUN.
         deadly: The verb on which an engine dies, once.
-        makes: For each LUN that was added, whether its medium could be made.
+        makes: For each LUN that was added, whether its storage could be created.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Hba:
 
 
 class FakeEngine:
-    """One engine: `pid` is its number, `stacks` what it was told that its LUNs are made of."""
+    """One engine: `pid` is its number, `stacks` has the documents of its LUNs."""
 
     def __init__(self, hba: Hba, number: int) -> None:
         self.pid = number

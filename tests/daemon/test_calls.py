@@ -1,4 +1,4 @@
-"""The wrappers of the service's verbs, against a service without a kernel behind a real socket."""
+"""The client side of the service's verbs, with a fake service behind a real socket."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Engine processes as the service sees them: started, adopted, asked, ended, killed."""
+"""Engine processes as the service sees them: started, adopted, controlled, ended, killed."""
 
 import errno
 import json
@@ -41,7 +41,7 @@ with ControlServer(where, verbs):
 
 
 class Programs:
-    """Stands for the program that engines are."""
+    """Replaces the program of an engine."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.run = folder / "run"

@@ -1,8 +1,8 @@
-"""A document applied where the Nth call fails, for every N: all of it or nothing, and all tell the truth.
+"""A document is applied and the Nth call fails, for every N: all of it happens or nothing.
 
-Calls are those to engines, their starts and ends, and the system calls that write the state files. Each is
-refused, or done with its answer lost, or the last before the service is killed (before it, or after it) and
-another life goes on.
+The calls are requests to engines, their starts and ends, and the system calls that write the state files. A
+call is refused, or done with its answer lost, or the service is killed before or after it and another one
+starts. The status must be true in every case.
 """
 
 import os
@@ -41,23 +41,23 @@ WRITING = (
     "mkdir",
     "ftruncate",
 )
-"""System calls of which a failure is tried, as far as they concern the state files."""
+"""System calls that fail in turn, if they concern the state files."""
 
 
 _QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where syncing takes no time."""
+"""A folder in memory, where a sync takes no time."""
 
 
 class KilledError(BaseException):
-    """The service is killed; nothing of it runs any more."""
+    """The service is killed."""
 
 
 class Faults:
-    """Counts the calls of the service's main thread, and has one fail.
+    """Counts the calls of the service's main thread, and makes one of them fail.
 
     Attributes:
-        count: Calls until now.
-        seen: What they were.
+        count: Calls so far.
+        seen: Their names.
     """
 
     def __init__(self, at: int = -1, kind: str = "") -> None:
@@ -87,7 +87,7 @@ class Faults:
 
 
 class Rig:
-    """A world whose calls can fail."""
+    """A world with calls that can fail."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = World(folder)
@@ -98,7 +98,7 @@ class Rig:
         self._monkeypatch = monkeypatch
 
     def fail(self, faults: Faults) -> None:
-        """Have calls counted and fail from now on."""
+        """Count calls, and make one fail, from now on."""
         self.faults = faults
         faults.dies = self.forget_engines
         patch, folder = self._monkeypatch, str(self.world.folder)
@@ -140,12 +140,12 @@ class Rig:
             patch.setattr(os, name, system)
 
     def heal(self) -> None:
-        """Have no call fail any more."""
+        """Make no more calls fail."""
         self._monkeypatch.undo()
         hurry(self._monkeypatch)
 
     def next_life(self) -> None:
-        """Have another service go on after the death of the one before."""
+        """Start another service after the death of the first one."""
         self.let_go()
         for hba in self.world.hbas.values():
             for engine in hba.engines:
@@ -153,27 +153,27 @@ class Rig:
         self.world.born().resume()
 
     def forget_engines(self) -> None:
-        """Have the threads of the service see no engine any more."""
+        """Hide all engines from the threads of the service."""
         for hba in self.world.supervisor.hbas.values():
             hba._pool._engines = []
             hba._pool._closed = True
 
     def let_go(self) -> None:
-        """Have the threads of the service end, and leave its engines alone."""
+        """End the threads of the service, and keep its engines."""
         self.forget_engines()
         self.world.supervisor.close()
 
     def close(self) -> None:
-        """Have service and engines end."""
+        """End service and engines."""
         self.let_go()
         for engine in [engine for hba in self.world.hbas.values() for engine in hba.living]:
             engine.closed = False
             engine.close()
 
-    # What is true.
+    # Checks.
 
     def served(self) -> Any:
-        """Return what engines serve, and how many there are of each HBA."""
+        """Return the number of engines and the LUNs of each HBA."""
         found: dict[int, Any] = {}
         for hba_id, hba in self.world.hbas.items():
             living = hba.living
@@ -188,7 +188,7 @@ class Rig:
         return found
 
     def told(self, document: Document) -> Any:
-        """Return the same as a document has it."""
+        """Return the same for a document."""
         return {
             hba.id: (
                 hba.engines,
@@ -204,7 +204,7 @@ class Rig:
         }
 
     def check_truth(self) -> None:
-        """Hold everything that tells what runs against what runs."""
+        """Check every record of the running document against the engines."""
         service = self.world.service
         hbas = self.world.supervisor.hbas
         poll(lambda: not any(hba.failures for hba in hbas.values()), limit=5, pause=0.001)
@@ -230,7 +230,7 @@ class Rig:
 
 
 def _concerns(words: tuple[Any, ...], folder: str) -> bool:
-    """Tell whether a system call is about a state file: by its path, or by its descriptor."""
+    """Return whether a system call concerns a state file, by its path or its descriptor."""
     first = words[0]
     if isinstance(first, int):
         try:
@@ -241,7 +241,7 @@ def _concerns(words: tuple[Any, ...], folder: str) -> bool:
 
 
 def _plain(request: Any, tuning: Any) -> Any:
-    """Return what matters of a LUN: a source's size may be more than the document says after a failure."""
+    """Return the parts of a LUN to compare: after a failure its source may be larger than in the document."""
     document = {key: value for key, value in request["document"].items() if key != "size"}
     return document, request["removable"], request["appearance"], tuning
 
@@ -320,7 +320,7 @@ def apply(rig: Rig) -> None:
 
 
 def calls_of(rig: Rig) -> list[str]:
-    """Return the calls that applying makes where none fails."""
+    """Return the calls of an `apply` without failures."""
     rig.fail(counting := Faults())
     apply(rig)
     rig.heal()

@@ -1,4 +1,4 @@
-"""The engines of an HBA: told the same, replaced when they die, asked again for what did not go."""
+"""The engines of an HBA: told of the same LUNs, replaced when they die, retried after failures."""
 
 import errno
 import selectors

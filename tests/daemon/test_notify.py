@@ -1,4 +1,4 @@
-"""Words to a service manager."""
+"""Messages to a service manager."""
 
 import os
 import socket

@@ -21,7 +21,7 @@ Make = Callable[..., Document]
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A /sys, /proc and configfs with nothing in them, beside the files of the test."""
+    """An empty /sys, /proc and configfs beside the files of the test."""
     root = tmp_path / "machine"
     for name in ("CONFIGFS", "SYSFS", "PROC"):
         (root / name).mkdir(parents=True)
@@ -221,7 +221,7 @@ def test_file_of_another_target_is_refused(tmp_path: Path, machine: Path, shown:
 
 @pytest.fixture
 def sda(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A disk sda with a partition sda1 (8:0, 8:1), as keys and as /sys tell it."""
+    """A disk sda with a partition sda1 (8:0, 8:1), as keys and in /sys."""
     disk = machine / "SYSFS/devices/sda"
     (disk / "sda1").mkdir(parents=True)
     (disk / "dev").write_text("8:0\n")

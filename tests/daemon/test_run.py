@@ -1,4 +1,4 @@
-"""The service as a process: alone, ready when it says so, asked by its group, ended by a signal."""
+"""The service as a process: the only one, ready when it says so, used by its group, ended by a signal."""
 
 import os
 import resource
@@ -51,7 +51,7 @@ def started(folder: Path, **environment: str) -> "subprocess.Popen[str]":
 
 
 class Running:
-    """A service, and what it tells its manager."""
+    """A service, and its messages to the manager."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The service's verbs, with engines that are no processes."""
+"""The service's verbs, with fake engines."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ class World:
         self.service = self.born()
 
     def born(self) -> Service:
-        """Return another life of the service."""
+        """Start another service."""
         supervisor = Supervisor(
             lambda hba_id: self.hbas.setdefault(hba_id, Hba()).start(hba_id),
             lambda hba_id: self.hbas[hba_id].living if hba_id in self.hbas else [],
@@ -70,7 +70,7 @@ def document(*luns: str, hba: int = 0, **options: Any) -> dict[str, Any]:
 
 
 def said(_report: object) -> None:
-    """Nobody listens."""
+    """Ignore progress."""
 
 
 def kinds(told: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""The systemd unit: whole, with the right program in it, and installed where it is said."""
+"""The systemd unit: complete, with the right program, and installed in the given folder."""
 
 import configparser
 import shutil

@@ -1,4 +1,4 @@
-"""What a service remembers: replaced as a whole, kept in versions, and never lost to an empty one."""
+"""The documents on disk: replaced as a whole, kept in versions, never replaced by an empty one."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def versions(state: State) -> list[Path]:
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """Have a umask for a while."""
+    """Set the umask while the context is entered."""
     before = os.umask(mask)
     try:
         yield

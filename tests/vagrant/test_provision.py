@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: provision
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A tree whose test.sh fails if it runs the tests."""
+    """A tree with a test.sh that fails if it runs the tests."""
     shutil.copytree(VAGRANT, tmp_path / "vagrant", ignore=shutil.ignore_patterns(".vagrant"))
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin/modprobe"

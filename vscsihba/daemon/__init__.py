@@ -1,1 +1,1 @@
-"""The service that keeps the wanted disks: what it is asked, and how it answers."""
+"""The service that serves the disks of a document: its control socket, its changes, its engines."""

@@ -1,7 +1,7 @@
-"""What can be asked of the running service: one method for each verb of its control socket.
+"""The client side of the running service: one method for each verb of its control socket.
 
-What the commands and the shell call. Knows the verbs and the shape of their answers, not how
-the service does what it is asked.
+The commands and the shell call these methods. They know the verbs and the form of their answers, not how the
+service carries out a request.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from vscsihba.engine.owner import Action
 SOCKET: Final = Path("/run/vscsihba/control.sock")
 
 _PATIENCE: Final = 60.0
-"""Seconds for an answer to what changes nothing; what changes something may take its time."""
+"""Seconds for an answer to a request that changes nothing; a change may take any time."""
 
 
 class Change(TypedDict):
-    """One change, as JSON tells it; see `vscsihba.config.change.Change`, which also says the rest."""
+    """One change, as JSON; see `vscsihba.config.change.Change`, which has the other keys too."""
 
     kind: str
     text: str
@@ -32,14 +32,14 @@ class Change(TypedDict):
 
 
 class Changes(TypedDict):
-    """What would be done, or was done, in order."""
+    """The changes that would be carried out, or were, in order."""
 
     changes: list[Change]
     warnings: list[str]
 
 
 class Step(TypedDict):
-    """A change that begins: the number of it, how many there are, and what it does."""
+    """A change that begins: its number, the number of all changes, and its text."""
 
     step: int
     of: int
@@ -47,7 +47,7 @@ class Step(TypedDict):
 
 
 class EngineStatus(TypedDict):
-    """A process that serves an HBA; since when, in seconds since 1970."""
+    """A process that serves an HBA; `since` is its start, in seconds since 1970."""
 
     pid: int
     state: str
@@ -78,14 +78,14 @@ class HbaStatus(TypedDict):
 
 
 class DaemonStatus(TypedDict):
-    """The service itself; since when, in seconds since 1970."""
+    """The service itself; `since` is its start, in seconds since 1970."""
 
     pid: int
     since: float
 
 
 class Status(TypedDict):
-    """Everything at a glance; `daemon` is None where none runs, `problems` are those of no single LUN."""
+    """The state of everything; `daemon` is None if no service runs, `problems` belong to no single LUN."""
 
     problems: list[str]
     daemon: DaemonStatus | None
@@ -96,19 +96,19 @@ class Status(TypedDict):
 class Daemon:
     """The running service.
 
-    Every method raises `UsageError` or `HostError` as the service says, and `HostError` where
-    none runs.
+    Every method raises the `UsageError` or `HostError` of the service, and `HostError` if no service runs.
 
     Args:
-        path: Its control socket; by default the one of the machine's only service.
+        path: Its control socket; by default that of the machine's service.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or SOCKET
 
     def plan(self, document: Document, *, prune: Prune = "named") -> Changes:
-        """Return what `apply` would do."""
-        return cast("Changes", self._ask("plan", {"document": builtins(document), "prune": prune}))
+        """Return the changes that `apply` would carry out."""
+        arguments = {"document": builtins(document), "prune": prune}
+        return cast("Changes", self._call("plan", arguments, timeout=_PATIENCE))
 
     def apply(
         self,
@@ -120,67 +120,62 @@ class Daemon:
         seen: Document | None = None,
         progress: Callable[[Step], None] | None = None,
     ) -> Changes:
-        """Make it so, and return what was done; what was begun is undone where it cannot be finished.
+        """Apply a document and return the changes; if one of them fails, all are undone.
 
         Args:
-            document: What there is to be.
-            prune: What goes if the document does not have it.
-            replace: Also change what cannot be changed while a disk works.
-            force: Also take disks away that are in use.
-            seen: What ran when it was decided what there is to be: where that has changed since, nothing
-                is done.
-            progress: Told of every step that begins.
+            document: The document.
+            prune: The entries to remove if the document does not have them.
+            replace: Replace disks where a change is not possible while they work.
+            force: Remove disks that are in use too.
+            seen: The running document that the caller has seen; if another one runs now, nothing is done.
+            progress: Called before each step.
         """
-        wishes = {"prune": prune, "replace": replace, "force": force}
-        expected = None if seen is None else builtins(seen)
-        arguments = {"document": builtins(document), **wishes, "seen": expected}
-        return cast("Changes", self._do("apply", arguments, progress))
+        arguments = {
+            "document": builtins(document),
+            "prune": prune,
+            "replace": replace,
+            "force": force,
+            "seen": None if seen is None else builtins(seen),
+        }
+        return cast("Changes", self._call("apply", arguments, progress=progress))
 
     def show(self) -> dict[str, Any]:
-        """Return what runs as a document in plain JSON values."""
-        return cast("dict[str, Any]", self._ask("show", {}))
+        """Return the running document as plain JSON values."""
+        return cast("dict[str, Any]", self._call("show", {}, timeout=_PATIENCE))
 
     def status(self) -> Status:
-        """Return how everything is."""
-        return cast("Status", self._ask("status", {}))
+        """Return the state of all disks, engines and problems."""
+        return cast("Status", self._call("status", {}, timeout=_PATIENCE))
 
     def save(self, path: Path | None = None, *, force: bool = False) -> Path:
-        """Write what runs into a file, the one that is restored at start by default; return which.
+        """Save the running document and return the path of the file.
 
         Args:
-            path: Absolute.
-            force: Also an empty document over one that is not.
+            path: An absolute path; by default the file that is restored when the machine starts.
+            force: Replace a document by an empty one too.
         """
         arguments = {"path": None if path is None else str(path), "force": force}
-        return Path(cast("dict[str, str]", self._ask("save", arguments))["path"])
+        return Path(cast("dict[str, str]", self._call("save", arguments, timeout=_PATIENCE))["path"])
 
     def clear(self, hba: int | None = None, *, force: bool = False) -> list[str]:
-        """Take away an HBA, or all of them, with everything that is on it; return what that was."""
-        found = cast("dict[str, list[str]]", self._do("clear", {"hba": hba, "force": force}))
-        return found["removed"]
+        """Remove an HBA, or all of them, with LUNs and backstores; return the removed objects."""
+        answer = cast("dict[str, list[str]]", self._call("clear", {"hba": hba, "force": force}))
+        return answer["removed"]
 
     def resize(self, backstore: str, size: int) -> Any:
         """Enlarge a backstore to `size` bytes while its disk works."""
-        return self._do("resize", {"backstore": backstore, "size": size})
+        return self._call("resize", {"backstore": backstore, "size": size})
 
     def act(self, wanted: Action, *, progress: Callable[[Any], None] | None = None) -> Any:
-        """Have a layer of a disk do one of its actions; see `vscsihba.engine.owner.act`."""
-        return self._do("act", asdict(wanted), progress)
-
-    def _ask(self, verb: str, arguments: dict[str, Any]) -> object:
-        return self._call(verb, arguments, timeout=_PATIENCE)
-
-    def _do(
-        self, verb: str, arguments: dict[str, Any], progress: Callable[[Any], None] | None = None
-    ) -> object:
-        return self._call(verb, arguments, timeout=None, progress=progress)
+        """Run an action of a layer of a disk; see `vscsihba.engine.owner.act`."""
+        return self._call("act", asdict(wanted), progress=progress)
 
     def _call(
         self,
         verb: str,
         arguments: dict[str, Any],
         *,
-        timeout: float | None,
+        timeout: float | None = None,
         progress: Callable[[Any], None] | None = None,
     ) -> object:
         try:

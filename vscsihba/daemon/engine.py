@@ -1,7 +1,6 @@
-"""One engine process as the service sees it: started, or found alive; asked, watched, ended.
+"""One engine process as the service sees it: started or adopted, controlled, watched, ended.
 
-A process that this one has started and one that an earlier life of the service has started
-are the same from then on: both are watched by a pidfd.
+A pidfd watches the process, whether this service has started it or an earlier one.
 """
 
 import json
@@ -28,25 +27,25 @@ from vscsihba.errors import HostError, VscsihbaError
 log = logging.getLogger(__name__)
 
 _START: Final = 300.0
-"""Seconds for a new process to be ready: on a busy machine, Python alone takes some."""
+"""Seconds for a new process to be ready: on a busy machine, Python itself starts slowly."""
 
 _QUICK: Final = 30.0
-"""Seconds for an engine to say how it is."""
+"""Seconds for an engine to report its status."""
 
 _LAST_WORD: Final = 1.0
-"""Seconds for a process to end after its connection has."""
+"""Seconds for a process to end after it has closed its connection."""
 
 _LONG: Final = 300.0
-"""Seconds for a change to be made: the kernel waits for storage."""
+"""Seconds for a change: the kernel waits for storage."""
 
 
 class Engine:
-    """A living engine process; `close` lets go of it and leaves it alone.
+    """A running engine process; `close` releases it and leaves it running.
 
     Args:
-        hba_id: What it serves.
+        hba_id: The HBA that it serves.
         pid: Its process id.
-        since: When it began, in seconds since 1970.
+        since: Its start, in seconds since 1970.
         process: Its handle if this process has started it.
 
     Raises:
@@ -67,10 +66,10 @@ class Engine:
 
     @classmethod
     def start(cls, hba_id: int) -> Self:
-        """Start a process that serves an HBA, without LUNs, and wait until it is ready.
+        """Start a process that serves an HBA without LUNs, and wait until it is ready.
 
         Raises:
-            UsageError, HostError: As it says.
+            UsageError, HostError: The error that the process reports.
         """
         try:
             process = subprocess.Popen(
@@ -96,18 +95,18 @@ class Engine:
 
     @classmethod
     def find(cls, hba_id: int, run: Path = RUN) -> list[Self]:
-        """Return the engines of the service that serve an HBA, whoever has started them, the eldest first."""
-        found = []
+        """Return the running engines of an HBA that a service has started, the oldest first."""
+        engines = []
         for path in control_sockets(hba_id, run):
             try:
                 status: Any = call(path, "status", timeout=_QUICK)
                 if status["by"] == BY:
-                    found.append(cls(hba_id, status["pid"], status["since"]))
+                    engines.append(cls(hba_id, status["pid"], status["since"]))
             except NobodyListensError:  # it was killed
                 path.unlink(missing_ok=True)
             except VscsihbaError as error:
-                log.warning("nobody to adopt behind %s: %s", path.name, error)
-        return sorted(found, key=lambda engine: engine.since)
+                log.warning("no engine to adopt behind %s: %s", path.name, error)
+        return sorted(engines, key=lambda engine: engine.since)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable once the process has ended (pidfd_open(2))."""
@@ -115,31 +114,31 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """It has not ended."""
+        """Whether the process runs."""
         return self._fd >= 0 and not _readable(self._fd, 0)
 
     def status(self) -> dict[str, Any]:
-        """Return what it is and serves; see `vscsihba.engine.target.Target.status`.
+        """Return the engine's status; see `vscsihba.engine.target.Target.status`.
 
         Raises:
             HostError: It does not answer.
         """
-        found: Any = call(self._socket, "status", timeout=_QUICK)
-        return dict(found)
+        answer: Any = call(self._socket, "status", timeout=_QUICK)
+        return dict(answer)
 
     def ask(self, verb: str, arguments: Mapping[str, object]) -> Any:
-        """Have it do something; see `vscsihba.engine.verbs`.
+        """Send a request and return the answer; see `vscsihba.engine.verbs`.
 
         Raises:
-            UsageError, HostError: As it says, or it does not answer.
+            UsageError, HostError: The engine's error, or it does not answer.
         """
         return call(self._socket, verb, arguments, timeout=_LONG)
 
     def end(self) -> None:
-        """Ask it to end, and wait until it has; its LUNs go to others, or are removed.
+        """End the process and wait for that; other engines take its LUNs over, or they are removed.
 
         Raises:
-            HostError: A disk that would go is in use, or it does not end.
+            HostError: A disk that would be removed is in use, or the process does not end.
         """
         if self.alive:
             try:
@@ -154,14 +153,14 @@ class Engine:
         self.close()
 
     def kill(self) -> None:
-        """End it at once; whoever comes next goes on where it stopped."""
+        """Kill the process; another engine takes its LUNs over."""
         try:
             signal.pidfd_send_signal(self._fd, signal.SIGKILL)
         except ProcessLookupError:
             return
 
     def close(self) -> None:
-        """Let go of it, and of what is left of it if it was started here and has ended."""
+        """Release the process; reap it if it was started here and has ended."""
         ended, fd = not self.alive, self._fd
         self._fd = -1
         os.close(fd)
@@ -176,17 +175,17 @@ class Engine:
 
 
 def _readable(fd: int, seconds: float) -> bool:
-    """Wait at most so long for a descriptor to be readable (poll(2): it may have any number)."""
+    """Return whether a descriptor becomes readable in time (poll(2), which takes any descriptor number)."""
     polled = select.poll()
     polled.register(fd, select.POLLIN)
     return bool(polled.poll(seconds * 1000))
 
 
 def _await_ready(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the line that says how the start went.
+    """Wait for the line in which a new process reports its start.
 
     Raises:
-        UsageError, HostError: As it says, or it says nothing.
+        UsageError, HostError: The error in that line, or there is no line.
     """
     assert process.stdout is not None  # noqa: S101  # for the type checker
     if not _readable(process.stdout.fileno(), _START):

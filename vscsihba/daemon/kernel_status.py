@@ -1,7 +1,7 @@
-"""How everything is where no service runs: what the kernel has of ours, and what engines say of it.
+"""The status without a service: the kernel's objects of vscsihba, and the status of each engine.
 
-The same shape as the service's own answer. Engines are found by their control sockets; one that
-does not answer in time is shown as such.
+It has the same form as the service's answer. Engines are found by their control sockets; one that does not
+answer in time is shown as such.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,19 +25,19 @@ _SECTOR: Final = 512
 
 
 Rate = Callable[[int, int, dict[str, int]], float | None]
-"""Returns the commands a second of a LUN: of an HBA, its number, the counters of its engine."""
+"""Returns the commands a second of a LUN; its arguments are the HBA, the LUN, and its counters."""
 
 
 def _no_rate(_hba_id: int, _lun: int, _counters: dict[str, int]) -> None:
-    """Know no rate: that takes a look from before."""
+    """Return None: a rate needs an earlier reading."""
 
 
 def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
-    """Return how everything is.
+    """Return the state of all disks and engines.
 
     Args:
         run: Directory of the engines' sockets.
-        rate: Tells the commands a second of a LUN.
+        rate: Returns the commands a second of a LUN.
     """
     observed = configfs.observe()
     return {
@@ -51,23 +51,23 @@ def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
 
 
 def _hba(hba: configfs.Hba, run: Path, rate: Rate) -> HbaStatus:
-    """Return how an HBA is."""
-    asked = list(_ask_engines(hba.id, run))
-    said = {
+    """Return the state of an HBA."""
+    answers = list(_ask_engines(hba.id, run))
+    reports = {
         lun["lun"]: (engine["pid"], lun)
-        for engine, answer in asked
+        for engine, answer in answers
         for lun in answer.get("luns", [])
         if lun["owner"] or lun["failure"]
     }
-    luns = [_lun(lun, *said.get(number, (None, {}))) for number, lun in sorted(hba.luns.items())]
+    luns = [_lun(lun, *reports.get(number, (None, {}))) for number, lun in sorted(hba.luns.items())]
     for lun in luns:
-        if lun["lun"] in said and "counters" in (answer := said[lun["lun"]][1]):
+        if lun["lun"] in reports and "counters" in (answer := reports[lun["lun"]][1]):
             lun["iops"] = rate(hba.id, lun["lun"], answer["counters"])
-    return {"id": hba.id, "engines": [engine for engine, _ in asked], "luns": luns}
+    return {"id": hba.id, "engines": [engine for engine, _ in answers], "luns": luns}
 
 
 def _ask_engines(hba_id: int, run: Path) -> Iterator[tuple[EngineStatus, dict[str, Any]]]:
-    """Yield every living engine of an HBA, and what it says."""
+    """Yield every running engine of an HBA, and its status."""
     for path in control_sockets(hba_id, run):
         pid = int(path.stem.removeprefix("engine-"))
         try:
@@ -80,13 +80,13 @@ def _ask_engines(hba_id: int, run: Path) -> Iterator[tuple[EngineStatus, dict[st
             yield {"pid": pid, "state": "running", "since": answer["since"]}, answer
 
 
-def _lun(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> LunStatus:
-    """Return how a LUN is.
+def _lun(lun: configfs.Lun, engine: int | None, report: dict[str, Any]) -> LunStatus:
+    """Return the state of a LUN.
 
     Args:
-        lun: What the kernel has.
-        engine: Who serves it.
-        said: What that says of it.
+        lun: The kernel's object.
+        engine: Pid of its owner.
+        report: The LUN in the owner's status.
     """
     block = paths.SYSFS / "class/block" / (lun.disk.name if lun.disk is not None else "-")
     sectors = paths.read_int(block / "size")
@@ -96,22 +96,22 @@ def _lun(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> LunStat
         "device": None if lun.disk is None else str(lun.disk),
         "by_id": _by_id(lun),
         "size": None if sectors is None else sectors * _SECTOR,
-        "stack": layers(said["document"]) if isinstance(said.get("document"), dict) else None,
+        "stack": layers(report["document"]) if isinstance(report.get("document"), dict) else None,
         "engine": engine,
         "iops": None,
-        "state": _state(lun, engine, said),
+        "state": _state(lun, engine, report),
         "read_only": paths.read_int(block / "ro") == 1,
     }
 
 
-def _state(lun: configfs.Lun, engine: int | None, said: dict[str, Any]) -> str:
+def _state(lun: configfs.Lun, engine: int | None, report: dict[str, Any]) -> str:
     if lun.backstore is None:
         return "incomplete"
     if not lun.complete:
         return "no SCSI device"
     if engine is None:
         return "not served"
-    return "running" if said.get("failure") is None else f"failing: {said['failure']}"
+    return "running" if report.get("failure") is None else f"failing: {report['failure']}"
 
 
 def _by_id(lun: configfs.Lun) -> str | None:

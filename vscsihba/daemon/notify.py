@@ -1,4 +1,4 @@
-"""Words to a service manager: ready, alive, what is going on (sd_notify(3)). Without one, nothing happens."""
+"""Messages to a service manager: ready, alive, status (sd_notify(3)). Without a manager they are not sent."""
 
 import os
 import socket
@@ -6,32 +6,32 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Tells the manager that started this process how it is.
+    """Sends messages to the manager that has started this process.
 
     Args:
-        environment: Where it says how it wants to be told.
+        environment: The variables that the manager has set.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
-        meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._watchdog = int(environment.get("WATCHDOG_USEC", "0")) / 1e6 if meant else 0.0
+        for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog = int(environment.get("WATCHDOG_USEC", "0")) / 1e6 if for_this_process else 0.0
 
     @property
     def interval(self) -> float | None:
-        """Seconds between two signs of life, half of what is asked for; None if none is."""
+        """Seconds between two `alive` messages, half of the watchdog's time; None without a watchdog."""
         return self._watchdog / 2 or None
 
     def ready(self, status: str) -> None:
-        """Say that requests are answered from now on."""
+        """Report that the service answers requests."""
         self._say(f"READY=1\nSTATUS={status}")
 
     def alive(self, status: str) -> None:
-        """Say that this process lives, and what it does."""
+        """Report that this process is alive, and its status."""
         self._say(f"WATCHDOG=1\nSTATUS={status}")
 
     def stopping(self) -> None:
-        """Say that this process ends."""
+        """Report that this process ends."""
         self._say("STOPPING=1")
 
     def _say(self, words: str) -> None:
@@ -41,5 +41,5 @@ class Notifier:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
             try:
                 out.sendto(words.encode(), address)
-            except OSError:  # the manager has gone: there is nobody to tell
+            except OSError:  # the manager has ended
                 return

@@ -1,4 +1,4 @@
-"""Commands a second of every LUN, from counters that are looked at now and then."""
+"""Commands a second of every LUN, from two readings of its counters."""
 
 import threading
 import time
@@ -7,14 +7,14 @@ from typing import Final
 
 _COMMANDS: Final = ("reads", "writes", "others", "errors")
 _SHORTEST: Final = 0.5
-"""Seconds that a rate is taken over at least: less is chance."""
+"""Shortest time of a rate in seconds: a shorter one is not meaningful."""
 
 
 class Rates:
-    """What was counted at the last look, by LUN.
+    """The last reading of the counters, by LUN.
 
     Args:
-        clock: Seconds.
+        clock: Returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,22 +23,22 @@ class Rates:
         self._seen: dict[tuple[int, int], tuple[float, int, float | None]] = {}
 
     def begin(self, luns: Iterable[tuple[int, int]]) -> None:
-        """Count from now on what these LUNs do: they are new, so that their first look has a rate too.
+        """Add new LUNs with counters of 0, so that their first reading has a rate too.
 
         Args:
-            luns: HBA and number of each.
+            luns: The HBA and the number of each.
         """
         now = self._clock()
         with self._lock:
             self._seen |= dict.fromkeys(luns, (now, 0, None))
 
     def of(self, hba_id: int, lun: int, counters: dict[str, int]) -> float | None:
-        """Return the commands a second since the last look; None where nothing is known of before.
+        """Return the commands a second since the last reading; None without an earlier reading.
 
         Args:
             hba_id: 0..255.
             lun: Its number.
-            counters: Of its engine, by name.
+            counters: The counters of its engine, by name.
         """
         now, count = self._clock(), sum(counters[name] for name in _COMMANDS)
         with self._lock:

@@ -1,7 +1,7 @@
-"""The service as a process: alone on its machine, ready when its disks are, watched, and gone without them.
+"""The service as a process: the only one on its machine, ready when its disks are, watched by systemd.
 
-``vscsihba daemon`` runs it in the foreground, and so does systemd. When it ends, its engines go on;
-only when the machine itself goes down they are ended too, so that files are closed in time.
+``vscsihba daemon`` runs it in the foreground, and so does systemd. Its engines keep running when it ends;
+only when the machine shuts down does it end them too, so that files are closed in time.
 """
 
 import logging
@@ -32,22 +32,22 @@ from vscsihba.units import counted
 log = logging.getLogger(__name__)
 
 _RETRY: Final = 10.0
-"""Seconds between tries to restore or record what could not be."""
+"""Seconds between retries of restoring and recording."""
 
 GROUP: Final = "vscsihba"
-"""Members of this group may use the control socket, where there is such a group."""
+"""Members of this group may use the control socket, if the group exists."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve(state: State | None = None) -> None:
-    """Be the machine's service until a signal ends it.
+    """Run the machine's service until a signal ends it.
 
     Args:
-        state: Where things are remembered; by default the machine's own places.
+        state: The documents on disk; by default those of the machine.
 
     Raises:
-        InUseError: There is a service already.
+        InUseError: Another service runs.
         HostError: This machine lacks something.
     """
     logging.getLogger("vscsihba").setLevel(logging.INFO)
@@ -78,7 +78,7 @@ def serve(state: State | None = None) -> None:
 
 @contextmanager
 def _retrying(service: Service, seconds: float = _RETRY) -> Iterator[None]:
-    """Have the service try again what has failed, now and then, while the context is entered."""
+    """Call `Service.retry` every `seconds` while the context is entered."""
     ended = threading.Event()
 
     def step() -> bool:
@@ -106,14 +106,14 @@ class _Ending:
             signal.signal(number, _note)
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait so long, or for ever; tell whether a signal has come."""
+        """Wait up to `seconds`, or for ever; return whether a signal has arrived."""
         polled = select.poll()
         polled.register(self._reader, select.POLLIN)
         return bool(polled.poll(None if seconds is None else seconds * 1000))
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the pipe has the signal."""
+    """Do nothing: the signal is read from the pipe."""
 
 
 def _summary(service: Service) -> str:
@@ -123,7 +123,7 @@ def _summary(service: Service) -> str:
 
 
 def _machine_goes_down() -> bool:
-    """Tell whether this machine is on its way to power off or reboot (systemctl(1), is-system-running)."""
+    """Return whether this machine is powering off or rebooting (systemctl(1), is-system-running)."""
     try:
         done = subprocess.run(
             ["systemctl", "is-system-running"], capture_output=True, text=True, check=False, timeout=10
@@ -134,7 +134,7 @@ def _machine_goes_down() -> bool:
 
 
 def take_all_down(service: Service) -> None:
-    """End all disks, those that are in use once they are free; the saved document stays as it is."""
+    """Remove all disks, those in use as soon as they are free; the saved document is kept."""
     for hba in service.document.hbas:
         try:
             service.clear(lambda _step: None, hba.id)

@@ -1,4 +1,4 @@
-"""The systemd unit of the service: put where systemd looks for it, and taken away again."""
+"""The systemd unit of the service: its installation and removal."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from vscsihba.handlers.shared.durable import replace_file
 NAME: Final = "vscsihba.service"
 DIRECTORY: Final = Path("/etc/systemd/system")
 _RUNS: Final = Path("/run/systemd/system")
-"""Is there where systemd runs (sd_booted(3))."""
+"""Exists if systemd is running (sd_booted(3))."""
 
 
 def text(program: Path) -> str:
@@ -23,15 +23,15 @@ def text(program: Path) -> str:
 
 
 def install(*, directory: Path = DIRECTORY, program: Path | None = None, start: bool = False) -> Path:
-    """Write the unit, have systemd read it, and return where it is.
+    """Write the unit, reload systemd, and return the unit's path.
 
     Args:
-        directory: Where units of this machine are.
-        program: The absolute path of ``vscsihba``; by default the one of this installation.
+        directory: The folder of this machine's units.
+        program: The absolute path of ``vscsihba``; by default that of this installation.
         start: Start the service now, and whenever the machine starts.
 
     Raises:
-        HostError: The unit cannot be written, systemd refuses, or does not run here.
+        HostError: The unit cannot be written, systemd refuses, or systemd is not running.
     """
     if start and not _RUNS.is_dir():
         raise HostError(
@@ -50,7 +50,7 @@ def install(*, directory: Path = DIRECTORY, program: Path | None = None, start: 
 
 
 def remove(*, directory: Path = DIRECTORY) -> bool:
-    """Stop the service, leave its disks as they are, and take the unit away; False if there is none.
+    """Stop the service, which leaves its disks as they are, and remove the unit; False if there is none.
 
     Raises:
         HostError: systemd refuses, or the unit cannot be removed.
@@ -68,20 +68,20 @@ def remove(*, directory: Path = DIRECTORY) -> bool:
 
 
 def _program() -> Path:
-    """Return where ``vscsihba`` is installed: beside this interpreter, or on the path.
+    """Return the path of ``vscsihba``: beside this interpreter, or on PATH.
 
     Raises:
-        HostError: It is not.
+        HostError: It is not installed.
     """
     beside = Path(sys.executable).with_name("vscsihba")
-    found = str(beside) if beside.exists() else shutil.which("vscsihba")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("vscsihba")
+    if program is None:
         raise HostError("there is no program vscsihba", cure="install the package first")
-    return Path(found)
+    return Path(program)
 
 
 def _systemctl(*words: str) -> None:
-    """Have systemd do something; where it does not run there is nothing to do."""
+    """Run systemctl, if systemd is running."""
     if not _RUNS.is_dir():
         return
     try:

@@ -1,8 +1,8 @@
-"""What the service remembers: what runs, for its own next life, and what was saved, for the machine's.
+"""The documents on disk: the running one, for a restart of the service, and the saved one, for a reboot.
 
-Both are documents in files that are replaced as a whole, on stable storage with their directory: whenever
-the power goes, the old one or the new one is there. A third file has the saved entries that could not be
-restored.
+Each file is replaced as a whole and synced with its directory: after a power failure either the old or the
+new content exists. Two more files have the saved entries that could not be restored, and an unfinished
+change.
 """
 
 import fcntl
@@ -42,8 +42,8 @@ class State:
     """The documents of a service.
 
     Args:
-        run: Where what runs is noted; emptied when the machine starts.
-        saved: The document that is restored then.
+        run: The folder of the running document; emptied when the machine starts.
+        saved: The document that is restored when the machine starts.
     """
 
     def __init__(self, run: Path = RUN, saved: Path = SAVED) -> None:
@@ -55,10 +55,10 @@ class State:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be the machine's only service while the context is entered.
+        """Hold the lock of the machine's only service while the context is entered.
 
         Raises:
-            InUseError: There is another one.
+            InUseError: Another service runs.
             HostError: The directory cannot be used.
         """
         path = self._run / "daemon.lock"
@@ -78,15 +78,15 @@ class State:
             os.close(fd)
 
     def running(self) -> Document | None:
-        """Return what ran when it was noted last, None if nothing was since the machine started.
+        """Return the recorded running document, None if there is none since the machine started.
 
         Raises:
-            VscsihbaError: The note cannot be read.
+            VscsihbaError: The record cannot be read.
         """
         return load(self._running) if self._running.exists() else None
 
     def note(self, document: Document) -> None:
-        """Note what runs.
+        """Record the running document.
 
         Raises:
             HostError: It cannot be written.
@@ -94,11 +94,11 @@ class State:
         _replace(self._running, dump(document))
 
     def begin(self, before: Document, target: Document) -> None:
-        """Note that changes begin, so that a later life takes them back if they are cut off.
+        """Record that a change begins, so that the next service undoes it if it is cut off.
 
         Args:
-            before: What runs.
-            target: What is to run after all of them.
+            before: The running document.
+            target: The document after all steps.
 
         Raises:
             HostError: It cannot be written.
@@ -107,7 +107,7 @@ class State:
         _replace(self._changing, text)
 
     def end(self) -> None:
-        """Note that changes have ended: all are done and noted, or all taken back.
+        """Record that a change has ended: all of its steps are done and recorded, or all are undone.
 
         Raises:
             HostError: It cannot be written.
@@ -118,22 +118,22 @@ class State:
             raise HostError(f"{self._changing}: {error.strerror}") from error
 
     def unfinished(self) -> tuple[Document, Document] | None:
-        """Return what ran before changes that were cut off, and what they were to lead to; None if none were.
+        """Return the documents before and after a change that was cut off; None if none was.
 
         Raises:
-            VscsihbaError: The note cannot be read.
+            VscsihbaError: The record cannot be read.
         """
         try:
-            noted = msgspec.json.decode(self._changing.read_bytes(), type=dict[str, Any])
+            record = msgspec.json.decode(self._changing.read_bytes(), type=dict[str, Any])
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
             raise HostError(f"{self._changing}: {error}") from error
-        before, target = (read(noted.get(name), Path("/")) for name in ("before", "target"))
+        before, target = (read(record.get(name), Path("/")) for name in ("before", "target"))
         return before, target
 
     def to_restore(self) -> Salvage:
-        """Return the saved document as far as it can be read, an empty one if there is none."""
+        """Return the saved document as far as it can be read, an empty one if there is no file."""
         return salvage(self.saved) if os.path.lexists(self.saved) else Salvage(Document())
 
     def awaited(self) -> Awaited:
@@ -150,10 +150,10 @@ class State:
             raise HostError(f"{self._awaited}: {error}") from error
 
     def note_awaited(self, awaited: Awaited) -> None:
-        """Note which saved entries are not restored.
+        """Record the saved entries that are not restored.
 
         Raises:
-            HostError: That cannot be written.
+            HostError: The record cannot be written.
         """
         if awaited.unread:
             _replace(self._awaited, msgspec.json.encode(awaited).decode())
@@ -164,22 +164,22 @@ class State:
             raise HostError(f"{self._awaited}: {error.strerror}") from error
 
     def save(self, document: Document, path: Path | None = None, *, force: bool = False) -> Path:
-        """Save a document, and keep the ten versions before it in a folder ``versions`` beside it.
+        """Save a document, and keep its last ten versions in the folder ``versions`` beside it.
 
         Args:
-            document: What to save.
-            path: Absolute; the document that is restored at start by default.
-            force: Also an empty document over one that is not, and over what is no document.
+            document: The document.
+            path: An absolute path; by default the document that is restored when the machine starts.
+            force: Replace a document by an empty one, and a file that is no document.
 
         Raises:
-            UsageError: That is what would happen without.
+            UsageError: `force` is needed.
             HostError: It cannot be written.
         """
-        path = Path(os.path.realpath(path or self.saved))  # a link stays one, its target is replaced
+        path = Path(os.path.realpath(path or self.saved))  # a symbolic link is kept
         text = dump(document)
         if path.exists():
             if not force:
-                _demand_harmless(path, document)
+                _check_replaceable(path, document)
             if path.read_bytes() == text.encode():
                 return path
             _keep(path)
@@ -191,7 +191,7 @@ def _lock(fd: int, path: Path) -> None:
     """Take the lock of the machine's only service.
 
     Raises:
-        InUseError: Another one has it.
+        InUseError: Another service has it.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,11 +200,11 @@ def _lock(fd: int, path: Path) -> None:
         raise InUseError(f"the service runs already, as process {other}", cure="end that first") from error
 
 
-def _demand_harmless(path: Path, document: Document) -> None:
-    """Refuse to put a document in the place of something better.
+def _check_replaceable(path: Path, document: Document) -> None:
+    """Refuse to replace a file that is no document, or a document by an empty one.
 
     Raises:
-        UsageError: It would be.
+        UsageError: The file would be replaced.
     """
     try:
         before = load(path)
@@ -222,7 +222,7 @@ def _demand_harmless(path: Path, document: Document) -> None:
 
 
 def _keep(path: Path) -> None:
-    """Keep a version of a file, and no more than `KEPT` of them."""
+    """Keep the current version of a file, and remove the oldest if there are more than `KEPT`."""
     folder = path.parent / "versions"
     seconds, rest = divmod(time.time_ns(), 10**9)
     stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest:09}"
@@ -238,7 +238,7 @@ def _keep(path: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a text in a file's place, on stable storage."""
+    """Replace the content of a file, on stable storage."""
     try:
         _make_folder(path.parent)
         replace_file(path, text.encode())
@@ -256,7 +256,7 @@ def _remove_unfinished(file: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a directory with those above it, each on stable storage."""
+    """Create a directory with its parents, each on stable storage."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(mode=0o755, exist_ok=True)

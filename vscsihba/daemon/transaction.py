@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Hba(Protocol):
-    """An HBA whose LUNs can be changed; a method that raises has changed nothing."""
+    """The changes of an HBA's LUNs; a method that raises has changed nothing."""
 
     def set_size(self, size: int) -> None:
         """Change the number of engines."""
