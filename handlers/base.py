@@ -75,9 +75,9 @@ class InlineVerbs:
     Attributes:
         read: Fills views, with the calling convention of ``os.preadv`` less its
             descriptor (``functools.partial(os.preadv, fd)``); None if there is none.
-        read_flags: What to pass as its third argument.
+        read_flags: Its third argument.
         write: Likewise after ``os.pwritev``.
-        write_flags: What to pass as its third argument.
+        write_flags: Its third argument.
         write_limit: Bytes above which `write` must not be used.
     """
 

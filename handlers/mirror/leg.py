@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Standing(Enum):
-    """What a leg is good for."""
+    """The part of a leg in its mirror."""
 
     WHOLE = "whole"
     """It has all the data: it is read and written."""
@@ -106,7 +106,7 @@ class MirrorLeg:
 
     @property
     def status(self) -> LegStatus:
-        """What is known of it."""
+        """The status of the leg, for display."""
         return LegStatus(
             self.number, self.identity, self.standing.value, self.error, self.uuid, self.event > 0
         )

@@ -1,4 +1,4 @@
-"""Undo: what was opened or made one after the other is taken back when a later step fails.
+"""Undo: closes or removes everything opened or created so far when a later step fails.
 
 The failure of that step is the one that is raised, whatever fails while the others are taken back: it
 may be a `FlushError`, which the initiators have to be told of.
