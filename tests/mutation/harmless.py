@@ -26,6 +26,7 @@ _FAST: Final = "vscsihba/engine/serving/fast_path.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 
+_SOON: Final = "A moment sooner or later makes no difference."
 _RECORD: Final = "vscsihba/tcmu/record.py"
 _RING: Final = "vscsihba/tcmu/ring.py"
 
@@ -67,6 +68,18 @@ HARMLESS: Final = (
         "The checksum covers the length, so a wrong one would have to match by chance.",
     ),
     Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
+    Harmless(
+        "vscsihba/engine/owning/ownership.py",
+        "if owned.failed and not owned.lost and now - owned.since >= RETRY",
+        "GtE -> Gt",
+        _SOON,
+    ),
+    Harmless(
+        "vscsihba/engine/serving/aborts.py",
+        "self._give_up([task for task in named if time.monotonic() - task.started >= PATIENCE])",
+        "GtE -> Gt",
+        _SOON,
+    ),
     Harmless(
         _RECORD,
         "if unit >= UNITS or unit in chain:",

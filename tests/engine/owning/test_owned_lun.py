@@ -27,7 +27,7 @@ from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
-from vscsihba.errors import FlushError, VscsihbaError
+from vscsihba.errors import FlushError, HostError, VscsihbaError
 from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
@@ -92,7 +92,16 @@ def use(kernel: Kernel) -> None:
         assert answers[-1].data == data_in * b"x"
 
 
-def test_a_lun_has_one_owner_at_a_time(kernel: Kernel, disk: Document) -> None:
+def test_a_lun_that_is_not_open_is_closed_without_more(kernel: Kernel, disk: Document) -> None:
+    with kernel.engine(disk) as engine:
+        assert (engine.failed, engine.lost, engine.answers, engine.ended) == (False, False, False, True)
+        engine.close()
+        assert engine.ended
+
+
+def test_a_lun_has_one_owner_at_a_time(
+    kernel: Kernel, disk: Document, caplog: pytest.LogCaptureFixture
+) -> None:
     with kernel.engine(disk) as first, kernel.engine(disk) as second:
         assert first.open()
         assert first.answers
@@ -105,6 +114,36 @@ def test_a_lun_has_one_owner_at_a_time(kernel: Kernel, disk: Document) -> None:
         use(kernel)
         second.close()
     assert kernel.resets == 0
+    assert caplog.text == ""
+
+
+def test_a_ring_that_cannot_be_read_is_closed_again(
+    kernel: Kernel, disk: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    def fail() -> None:
+        raise HostError("the ring cannot be read")
+
+    with kernel.engine(disk) as first, kernel.engine(disk) as second:
+        with monkeypatch.context() as patch:
+            broken = SimpleNamespace(recover=fail, close=lambda: closed.append(True))
+            patch.setattr(module, "TcmuTransport", lambda *_: broken)
+            with pytest.raises(HostError, match="cannot be read"):
+                first.open()
+        assert closed == [True]
+        assert second.open()
+        second.close()
+
+
+def test_no_action_begins_once_the_lun_is_being_released(kernel: Kernel, disk: Document) -> None:
+    with kernel.engine(disk) as engine:
+        assert engine.open()
+        actions = engine.actions
+        assert actions is not None
+        engine.close()
+        with pytest.raises(HostError, match="is releasing it"):
+            actions.run("file", "anything", {}, lambda _done, _of: None)
 
 
 def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
@@ -231,6 +270,7 @@ def test_a_last_flush_that_fails_is_reported_by_the_next_owner(
         assert second.open()
         assert triple(flush(kernel)) == LOST
         assert "the last flush of process" in caplog.text
+        assert "the next flush will report it" in caplog.text
         second.close()
     with kernel.engine(closing) as third:
         assert third.open(), "who has told nobody for long enough tells again"
@@ -319,6 +359,8 @@ def test_a_last_flush_that_does_not_return_is_not_waited_for(
         layer_of(first).at_close = lambda: gate.wait(60)
         first.close(patience=0)
         assert "its storage does not answer" in caplog.text
+        (closing_thread,) = [each for each in threading.enumerate() if each.name.startswith("close-")]
+        assert closing_thread.daemon, "it keeps no process from ending"
         assert not first.ended
         assert not second.open()
         gate.set()
