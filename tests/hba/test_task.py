@@ -78,10 +78,10 @@ def test_tasks_may_be_completed_in_any_order_and_by_any_thread(caller: Caller) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"status": 1}, "1 is no SCSI status"),
-        ({"status": -1}, "is no SCSI status"),
-        ({"status": 256}, "is no SCSI status"),
-        ({"status": "GOOD"}, "is no SCSI status"),
+        ({"status": 1}, "1 is not a SCSI status"),
+        ({"status": -1}, "is not a SCSI status"),
+        ({"status": 256}, "is not a SCSI status"),
+        ({"status": "GOOD"}, "is not a SCSI status"),
         ({"sense": b"\x70"}, "1 bytes of sense data with status 0x00"),
         ({"status": 2, "sense": bytes(97)}, "97 bytes of sense data"),
         ({"data_in": 513}, "513 bytes of data-in from a buffer of 512"),

@@ -113,7 +113,7 @@ def test_removing_a_lun_waits_for_its_caller_but_does_not_hold_him_up() -> None:
         flush = hba.next_task(10)
         assert flush is not None
         assert flush.cdb == SYNCHRONIZE_CACHE
-        with pytest.raises(HostError, match="LUN 0 is still there after 0 s"):
+        with pytest.raises(HostError, match="LUN 0 still exists after 0 s"):
             lun.wait_until_gone(0)
         with pytest.raises(UsageError, match="LUN 0 exists already"):
             hba.add_lun(0, size="1MiB")
@@ -136,7 +136,7 @@ def test_a_lun_that_the_kernel_does_not_let_go_of_is_told() -> None:
         with pytest.raises(HostError, match="the port refuses"):
             lun.wait_until_gone(10)
         assert 0 in hba.luns, "its number is not free"
-    with pytest.raises(TransportError, match="HBA 0 is not there"):
+    with pytest.raises(TransportError, match="HBA 0 is not running"):
         hba.remove_lun(0)
 
 
@@ -204,7 +204,7 @@ def test_an_hba_in_this_process_has_no_disks() -> None:
 def test_waiting_for_a_disk_that_nobody_answers_for_ends() -> None:
     with VirtualHba(0, port=AskingPort()) as hba:
         lun = hba.add_lun(0, size="1MiB")
-        with pytest.raises(HostError, match=r"not linked after 0\.01 s; is its HBA being served"):
+        with pytest.raises(HostError, match=r"not linked after 0\.01 s; answer the commands of its HBA"):
             lun.wait_for_disk(0.01)
 
 
@@ -476,8 +476,8 @@ def test_a_serving_thread_that_dies_is_told_for_every_handler_lun(monkeypatch: p
     with VirtualHba(0, port=AskingPort()) as hba:
         for number in range(2):
             hba.add_lun(number, handler={"handler": "memory", "size": "1MiB"}).linked.result(60)
-        assert hba._made._pump is not None
-        hba._made._pump.calls.post(leave)
+        assert hba._luns._pump is not None
+        hba._luns._pump.calls.post(leave)
         for number in range(2):
             with pytest.raises(TransportError, match=f"lun {number}: internal error: SystemExit"):
                 hba.next_task(60)
@@ -517,7 +517,7 @@ def test_a_lun_needs_the_context() -> None:
         hba.add_lun(0, size="1MiB")
     with hba:
         hba.stop()
-        with pytest.raises(TransportError, match="is not there"):
+        with pytest.raises(TransportError, match="is not running"):
             hba.add_lun(0, size="1MiB")
         with pytest.raises(UsageError, match="there is no LUN 5"):
             hba.wait_for_disk(5)

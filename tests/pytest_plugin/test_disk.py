@@ -73,7 +73,7 @@ def test_faults_are_of_one_disk_each(
 
 def test_a_fault_that_it_was_not_made_with(hba: VirtualHba, tmp_path: Path) -> None:
     disk = make_disk(hba, tmp_path, faults={"bad": BAD})
-    with pytest.raises(UsageError, match="no fault 'worse'; it was made with: bad"), disk.fault("worse"):
+    with pytest.raises(UsageError, match="no fault 'worse'; its faults are: bad"), disk.fault("worse"):
         pass
 
 
@@ -103,7 +103,7 @@ def test_the_bottom_is_memory() -> None:
         ({"size": "1MiB", "source": "a.img"}, "a size or a source"),
         ({"layers": [{"handler": "readonly", "next": "a.img"}]}, "'next'"),
         ({"faults": {"bad": {**BAD, "trigger": "x"}}}, "'trigger'"),
-        ({"faults": {"../bad": BAD}}, "no proper name"),
+        ({"faults": {"../bad": BAD}}, "is not a valid name"),
     ],
 )
 def test_what_cannot_be_meant(hba: VirtualHba, tmp_path: Path, how: dict[str, Any], message: str) -> None:

@@ -57,10 +57,10 @@ def test_register_gives_a_structure_with_a_session_that_can_be_polled(host: Host
 @pytest.mark.parametrize(
     ("devname", "arguments", "error"),
     [
-        ("/dev/sda", {}, "'/dev/sda' names no HBA"),
-        ("/dev/vscsihba", {}, "names no HBA"),
-        ("/dev/vscsihba0x", {}, "names no HBA"),
-        (None, {}, "names no HBA"),
+        ("/dev/sda", {}, "'/dev/sda' is not an HBA"),
+        ("/dev/vscsihba", {}, "is not an HBA"),
+        ("/dev/vscsihba0x", {}, "is not an HBA"),
+        (None, {}, "is not an HBA"),
         ("/dev/vscsihba0", {"sizes": "much"}, "is not a size"),
         ("/dev/vscsihba0", {"sizes": ["1MiB", 513]}, "no multiple"),
         ("/dev/vscsihba0", {"sizes": [None]}, "needs either a size"),
@@ -475,7 +475,7 @@ CALLS = (
 @pytest.mark.parametrize("argument", [None, 0, "task", b"", object(), ctypes.c_int(3)])
 def test_what_is_no_structure_is_a_bad_task(call: api.return_codes.Call, argument: object) -> None:
     assert call(argument) == Code.BAD_TASK  # type: ignore[arg-type]
-    assert "is no user_scsitap_task" in api.last_error()
+    assert "is not a user_scsitap_task" in api.last_error()
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -37,7 +37,7 @@ def test_is_under_60_lines() -> None:
 
 def test_says_why_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["ramdisk.py", "1MiB", "256x"])
-    with pytest.raises(SystemExit, match="'/dev/vscsihba256x' names no HBA"):
+    with pytest.raises(SystemExit, match="'/dev/vscsihba256x' is not an HBA"):
         runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 

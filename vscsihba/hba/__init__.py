@@ -1,13 +1,14 @@
-"""An HBA in a few lines of Python: LUNs that the caller answers, and LUNs that a handler serves.
+"""A virtual HBA in a few lines of Python: LUNs that your program answers, and LUNs that a handler serves.
 
     with VirtualHba(0) as hba:
-        hba.add_lun(0, size="64MiB")                                      # raw: its tasks come to us
+        hba.add_lun(0, size="64MiB")                                      # raw: you get its tasks
         hba.add_lun(1, handler={"handler": "file", "path": "a.img"})      # served by an engine's pump
         for task in hba.tasks():
-            task.answer_as()                                              # or look, and task.complete(...)
+            task.answer_as()                                              # or task.complete(...)
 
-The verbs are the original's: register (enter the context), get (`next_task`, `tasks`),
-receive (`Task.buffer`) and complete (`Task.complete`). It knows nothing of programs or of C.
+The verbs are those of the original vscsihba: register (enter the context), get (`next_task`, `tasks`),
+receive (`Task.buffer`) and complete (`Task.complete`). Knows nothing of programs or of C. LUNs of handlers
+are served by a pump's thread; raw LUNs by the threads of the caller.
 """
 
 from vscsihba.hba.adapter import VirtualHba

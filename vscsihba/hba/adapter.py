@@ -1,6 +1,6 @@
-"""The virtual HBA: LUNs put up, tasks handed out, everything taken down in order.
+"""The virtual HBA: it adds LUNs, hands out tasks, and removes everything in order.
 
-Knows who serves which LUN; when LUNs are linked and unlinked is the business of `links`.
+Knows which LUNs the caller answers and which a handler serves; `links` knows when they are linked.
 """
 
 import logging
@@ -29,18 +29,18 @@ log = logging.getLogger(__name__)
 
 
 class VirtualHba:
-    """One HBA, there while the context is entered.
+    """One HBA, which exists while the context is entered.
 
     Args:
         hba_id: 0..255.
-        port: Where it is; by default in the kernel. A `LoopbackPort` needs neither kernel nor root.
-        on_management: Told of task management requests, by the thread that is in `next_task`. With
-            or without, the tasks that were ended have `Task.aborted` set. Those that had not been
-            handed out yet never are, unless a reset has ended them, whose senders take them for done.
-        on_ready: Told of each LUN that Linux has made a disk of, by a thread of its own.
+        port: The place of the HBA; by default the kernel. A `LoopbackPort` needs neither kernel nor root.
+        on_management: Called with each task management request, by the thread that is in `next_task`.
+            In any case the aborted tasks have `Task.aborted` set. Tasks that had not been handed out yet
+            are answered for you, except those that a reset has aborted: their senders take them for done.
+        on_ready: Called with each LUN that has become a disk, by a thread of its own.
 
     Attributes:
-        luns: By number.
+        luns: The LUNs, by number.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class VirtualHba:
         self._on_management = on_management
         self._inbox = Inbox()
         self._links = Links(f"hba{hba_id}", self._port, self._inbox, on_ready)
-        self._made = Luns(f"hba{hba_id}", self._port, self._inbox, self._links)
-        self.luns: dict[int, Lun] = self._made.there
+        self._luns = Luns(f"hba{hba_id}", self._port, self._inbox, self._links)
+        self.luns: dict[int, Lun] = self._luns.existing
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -85,52 +85,52 @@ class VirtualHba:
 
         Args:
             lun: Its number, 0..16383.
-            size: Of a raw LUN, whose commands come to `next_task`: bytes, or text such as ``"64MiB"``.
-            handler: Of a LUN that is served without the caller: the document of a handler stack.
+            size: Size of a raw LUN, whose commands come to `next_task`: bytes, or text such as ``"64MiB"``.
+            handler: Document of the handler stack of a LUN that is served for you.
             block_size: Logical block length of a raw LUN in bytes; a handler has its own.
-            identity: Of a raw LUN: a text that names its medium today and after every restart.
+            identity: Identity of a raw LUN's storage: a text that is the same after every restart.
 
         Raises:
-            UsageError: An argument cannot be meant, or the number is taken.
-            HostError: This machine lacks something, or the kernel refuses.
-            OSError: The handler's medium cannot be opened.
-            TransportError: The HBA is not there (any more).
+            UsageError: An argument is not valid, or the number is in use.
+            HostError: The machine lacks something, or the kernel refuses.
+            OSError: The storage of the handler cannot be opened.
+            TransportError: The HBA is not entered, or is closed.
         """
-        self._demand_running()
+        self._check_running()
         if lun in self.luns:
             raise UsageError(f"LUN {lun} exists already", cure="choose another number")
         if (size is None) == (handler is None):
             raise UsageError(f"LUN {lun} needs either a size or a handler")
         if handler is not None:
-            return self._made.add_handled(lun, handler)
+            return self._luns.add_handled(lun, handler)
         shape = Geometry(parse_size(str(size)), block_size, block_size)
-        return self._made.add_raw(lun, shape, identity or f"vscsihba raw LUN {self._id}:{lun}")
+        return self._luns.add_raw(lun, shape, identity or f"vscsihba raw LUN {self._id}:{lun}")
 
     def remove_lun(self, lun: int) -> Lun:
-        """Begin to take a LUN away, and return before Linux has let go: see `Lun.wait_until_gone`.
+        """Begin to remove a LUN, and return before Linux has released it: see `Lun.wait_until_gone`.
 
-        Linux flushes it, and waits for what is open: a raw LUN's commands are to be answered until
-        then, by another thread if this one is to wait. Its number is free when it is gone.
+        Linux flushes the disk and waits for commands under way. Go on answering the commands of a raw LUN
+        until then, on another thread if this one waits. The number is free when the LUN is gone.
 
         Raises:
             UsageError: There is no such LUN.
-            TransportError: The HBA is not there (any more).
+            TransportError: The HBA is not entered, or is closed.
         """
-        self._demand_running()
+        self._check_running()
         if lun not in self.luns:
             raise UsageError(f"there is no LUN {lun}")
-        return self._made.remove(lun)
+        return self._luns.remove(lun)
 
-    def _demand_running(self) -> None:
+    def _check_running(self) -> None:
         if not self._links.running:
-            raise TransportError(f"HBA {self._id} is not there", cure="enter its context first")
+            raise TransportError(f"HBA {self._id} is not running", cure="enter its context first")
 
     def wait_for_disk(self, lun: int, timeout: float = 60.0) -> Path:
         """Return the disk of a LUN; see `Lun.wait_for_disk`.
 
         Raises:
             UsageError: There is no such LUN.
-            HostError: As there.
+            HostError: As `Lun.wait_for_disk`.
         """
         if lun not in self.luns:
             raise UsageError(f"there is no LUN {lun}")
@@ -144,26 +144,26 @@ class VirtualHba:
 
     @property
     def detached(self) -> bool:
-        """Every LUN is gone: no task will come any more."""
+        """Whether every LUN is gone, so that no more tasks come."""
         return self._inbox.ended
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks of all raw LUNs until the HBA is detached.
 
         Raises:
-            TransportError, HostError: As `next_task`; calling it again goes on.
+            TransportError, HostError: As `next_task`; call it again to go on.
         """
         while not self.detached:
             if task := self.next_task():
                 yield task
 
     def next_task(self, timeout: float | None = None) -> Task | None:
-        """Return the next command of any raw LUN, None if none comes or the HBA is detached.
+        """Return the next command of any raw LUN; None after the timeout, or when the HBA is detached.
 
         Any number of threads may wait; each task is handed out once.
 
         Args:
-            timeout: Seconds to wait; None waits for ever, 0 does not wait.
+            timeout: Seconds to wait; None waits without a limit, 0 does not wait.
 
         Raises:
             TransportError: A LUN can no longer be served; the others still can.
@@ -177,7 +177,7 @@ class VirtualHba:
         return None
 
     def next_event(self, timeout: float | None = None) -> Task | Management | None:
-        """Return what comes next, task management requests included; see `next_task`."""
+        """Return the next command or task management request; see `next_task`."""
         deadline = None if timeout is None else monotonic() + timeout
         while (event := self._take()) is None and not self.detached:
             left = None if deadline is None else max(0.0, deadline - monotonic())
@@ -187,9 +187,9 @@ class VirtualHba:
         return event
 
     def _take(self) -> Task | Management | None:
-        """Return the oldest event that is worth the caller's while, None if there is none.
+        """Return the oldest event, None if there is none.
 
-        A task that was ended before anybody has seen it is not: it is answered here, if it is not yet.
+        A task that was aborted before it was handed out is answered here and not returned.
         """
         while isinstance(event := self._inbox.take(), Task) and (may_drop(event.aborted) or event.done):
             _try(partial(event.complete, scsi.Status.TASK_ABORTED))
@@ -202,35 +202,35 @@ class VirtualHba:
     def stop(self) -> None:
         """Begin to detach, and return at once: go on answering until `tasks` ends by itself.
 
-        So a raw LUN can answer what Linux asks at the end (SYNCHRONIZE CACHE). Twice is harmless, and
+        So you can answer the last commands of Linux (SYNCHRONIZE CACHE). A second call has no effect, and
         a signal handler may call it.
         """
         self._links.stop()
 
     def close(self) -> None:
-        """Detach, and wait until that is done; twice is harmless.
+        """Detach, and wait until that is done; a second call has no effect.
 
-        What is open, and what still comes to a raw LUN, is refused with CHECK CONDITION, ILLEGAL
-        REQUEST, LOGICAL UNIT NOT SUPPORTED: the caller has left. Threads that wait for tasks get none.
+        Open commands of raw LUNs, and those that still come, are refused with CHECK CONDITION, ILLEGAL
+        REQUEST, LOGICAL UNIT NOT SUPPORTED. Threads that wait for tasks get none.
 
         Raises:
-            HostError: The kernel refused a step; the others were taken.
+            HostError: The kernel refused a step; the other steps were taken.
         """
         if self._links.started:
             self._links.stop()
-            self._made.leave_raw()
+            self._luns.leave_raw()
             while not self.detached:
                 if self._inbox.take() is None:
                     self._inbox.wait()
             self._links.join()
-            self._made.stop()
+            self._luns.stop()
         self._inbox.close()
         if self._links.failures:
             raise self._links.failures.pop(0)
 
 
 def _try(answer: Callable[[], None]) -> None:
-    """Answer commands for whose answer nobody here waits, if that can still be done."""
+    """Answer a command; an error is logged only, since no caller waits for it."""
     try:
         answer()
     except TransportError as error:

@@ -1,6 +1,6 @@
-"""A command answered by a logical unit of `vscsihba.scsi`, in the calling thread.
+"""A command answered by a logical unit of `vscsihba.scsi`, on the calling thread.
 
-Knows how block operations are driven, not where the command came from.
+Knows how to drive block operations, not where the command comes from.
 """
 
 import errno
@@ -26,9 +26,9 @@ class Answerable(Protocol):
 
 
 def answer(task: Answerable, unit: scsi.LogicalUnit, medium: Handler | None) -> None:
-    """Let `unit` answer `task`, with its bytes in `medium`, if there is one.
+    """Have `unit` answer `task`, with `medium` as its storage.
 
-    What the unit goes on doing after the status (IMMED=1) is done when this returns.
+    Background work of the unit (IMMED=1) is done when this returns.
 
     Raises:
         TransportError: The task is not open.
@@ -40,7 +40,7 @@ def answer(task: Answerable, unit: scsi.LogicalUnit, medium: Handler | None) -> 
 
 
 def _run(steps: Generator[BlockOp, BlockResult, T], medium: Handler | None) -> T:
-    """Do the block operations of `steps` and return what it returns."""
+    """Do the block operations of `steps`, and return its return value."""
     try:
         operation = next(steps)
         while True:
@@ -60,4 +60,4 @@ def _perform(operation: BlockOp, medium: Handler | None) -> BlockResult:
         return perform(medium, operation)
     if isinstance(operation, Flush | Keep):
         return None
-    raise OSError(errno.EIO, "there is no medium")
+    raise OSError(errno.EIO, "the LUN has no storage")

@@ -1,6 +1,6 @@
-"""One LUN that a stack of handlers serves: the caller gives a document and sees no commands.
+"""One LUN that a handler stack serves: the caller gives a document and sees no commands.
 
-Knows that somebody holds it, as an engine does, not how.
+Knows that a `ServableLun` serves it, not how.
 """
 
 from typing import Protocol
@@ -10,50 +10,50 @@ from vscsihba.errors import InUseError, TransportError
 
 
 class ServableLun(Protocol):
-    """A LUN while this process serves it, such as `vscsihba.engine.owning.owned_lun.OwnedLun`."""
+    """A LUN that this process can serve, such as `vscsihba.engine.owning.owned_lun.OwnedLun`."""
 
     served: ServedLun | None
 
     def open(self) -> bool:
-        """Open medium and ring, go on with what is under way, and serve; False if somebody else does."""
+        """Open storage and ring, and serve; False if another process serves it."""
 
     def close(self) -> None:
-        """Finish what is under way, answer it, and let go of ring and medium."""
+        """Finish and answer the commands under way, and close ring and storage."""
 
 
 class HandledLun:
-    """A LUN served by the pump's thread, until it is closed.
+    """A LUN that the pump's thread serves until it is closed.
 
     Args:
-        number: Of the LUN.
-        holding: Not open.
+        number: Number of the LUN.
+        servable: The LUN, closed.
 
     Attributes:
-        unit: Its SCSI state, which belongs to the pump's thread.
+        unit: Its SCSI state, for the pump's thread only.
         geometry: Its shape.
 
     Raises:
-        UsageError, HostError, OSError: The stack cannot be opened, or the ring not be made.
+        UsageError, HostError, OSError: The stack cannot be opened, or the ring cannot be created.
     """
 
-    def __init__(self, number: int, holding: ServableLun) -> None:
+    def __init__(self, number: int, servable: ServableLun) -> None:
         self.number = number
-        self._holding = holding
-        if not holding.open() or holding.served is None:
+        self._servable = servable
+        if not servable.open() or servable.served is None:
             raise InUseError(f"LUN {number} is served by another process", cure="end that, or choose another")
-        self._served = holding.served
+        self._served = servable.served
         self.unit = self._served.unit
         self.geometry = self._served.handler.geometry
 
     @property
     def failed(self) -> bool:
-        """Tell whether its commands are not answered: the ring is gone, or the storage hangs."""
+        """Whether its commands are not answered: the ring is gone, or the storage hangs."""
         return self._served.failure is not None or self._served.hung
 
     def fail(self, error: TransportError) -> None:
-        """Note that its commands are not answered any more, and report it."""
+        """Note and report that its commands are no longer answered."""
         self._served.failed(error)
 
     def close(self) -> None:
-        """Stop serving, wait until nothing touches the ring's memory, close the stack."""
-        self._holding.close()
+        """Stop serving, wait until no verb uses the ring's memory, close the stack."""
+        self._servable.close()

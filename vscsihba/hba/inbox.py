@@ -1,6 +1,6 @@
-"""What waits for the caller, from all raw LUNs of an HBA, behind one descriptor.
+"""The events of all raw LUNs of an HBA, behind one descriptor, until the caller takes them.
 
-Knows who brings events and who waits for them, not what an event is about.
+Knows the sources of events and the threads that wait for them, not what an event means.
 """
 
 import os
@@ -16,24 +16,24 @@ from vscsihba.hba.task import Event
 
 
 class Source(Protocol):
-    """Brings events."""
+    """A source of events."""
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when `collect` is worth a call."""
 
     def collect(self) -> list[Event]:
-        """Return what has come since the last call.
+        """Return the events since the last call.
 
         Raises:
-            TransportError: Nothing will come any more.
+            TransportError: No more events will come.
         """
 
 
 class Inbox:
-    """A queue of events that is filled by whoever waits for it; any thread may do anything.
+    """A queue of events; a thread that waits for them also collects them. Any thread may call any method.
 
     Attributes:
-        ended: No event will come any more.
+        ended: No more events will come.
     """
 
     def __init__(self) -> None:
@@ -48,29 +48,29 @@ class Inbox:
         self._epoll.register(self._bell, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while there may be an event, and for ever after the end."""
+        """Return a descriptor that is readable while there may be an event, and always after the end."""
         return self._epoll.fileno()
 
     def add(self, source: Source) -> None:
-        """Take events from `source` too."""
+        """Collect events from `source` from now on."""
         self._sources[source.fileno()] = source
         self._epoll.register(source, select.EPOLLIN)
-        self._collect(source)  # what was notified before is not notified again
+        self._collect(source)  # an earlier notification does not come again
 
     def remove(self, source: Source) -> None:
-        """Take no more events from `source`; twice is harmless."""
+        """Collect no more events from `source`; a second call has no effect."""
         if self._sources.pop(source.fileno(), None) is not None:
             self._epoll.unregister(source)
 
     def put(self, *events: Event) -> None:
-        """Add events and wake whoever waits."""
+        """Add events, and wake the threads that wait."""
         with self._lock:
             self._events.extend(events)
             if events:
                 self._ring()
 
     def take(self) -> Event | None:
-        """Return the oldest event that is there already, None if there is none."""
+        """Return the oldest event in the queue, None if it is empty."""
         with self._lock:
             event = self._events.popleft() if self._events else None
             if not self._events and not self.ended:
@@ -79,20 +79,20 @@ class Inbox:
         return event
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until something may have come, `seconds` at most, and collect it."""
+        """Wait for up to `seconds` until a source has events, and collect them."""
         with self._entered() as open_:
             for fd, _ in self._epoll.poll(seconds) if open_ else ():
                 if source := self._sources.get(fd):
                     self._collect(source)
 
     def end(self) -> None:
-        """Wake everybody for good: nothing will come any more."""
+        """Note that no more events will come, and wake all threads."""
         with self._lock:
             self.ended = True
             self._ring()
 
     def close(self) -> None:
-        """End, and close the descriptors once nobody waits on them; twice is harmless."""
+        """End, and close the descriptors once no thread waits on them; a second call has no effect."""
         self.end()
         with self._left:
             self._left.wait_for(lambda: not self._inside)
@@ -115,7 +115,7 @@ class Inbox:
 
     @contextmanager
     def _entered(self) -> Iterator[bool]:
-        """Keep `close` waiting; False when it has closed already."""
+        """Make `close` wait while the context is entered; False if it is closed already."""
         with self._left:
             if self._epoll.closed:
                 yield False

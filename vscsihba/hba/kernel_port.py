@@ -1,7 +1,6 @@
 """An HBA port of this machine's kernel: tcm_loop, with LUNs over target_core_user.
 
-What a process that was killed has left of the HBA is found here: LUNs that the caller
-answered end with it, those of handlers are gone on with.
+It finds the leftovers of a killed process on this HBA: raw LUNs are removed, LUNs of handlers are taken over.
 """
 
 from collections.abc import Callable
@@ -33,11 +32,11 @@ class KernelPort:
     def __init__(self, hba_id: int) -> None:
         self._id = hba_id
         self._run = run_directory(hba_id)
-        self._orphans: set[int] = set()
+        self._orphans: set[int] = set()  # LUNs of a dead process
         self._undo = ExitStack()
 
     def open(self) -> None:
-        """Make the HBA; of what a process that died has left of it, the LUNs of handlers are kept."""
+        """Create the HBA; keep LUNs of handlers that a dead process has left."""
         with ExitStack() as undo:
             configfs.prepare()
             undo.enter_context(lock_hba(self._id))
@@ -48,7 +47,7 @@ class KernelPort:
             self._undo = undo.pop_all()
 
     def _find_orphans(self) -> set[int]:
-        """Return the LUNs that work, and of which an engine has noted what they are."""
+        """Return the complete LUNs with a note in the run directory."""
         hba = configfs.observe().hbas.get(self._id)
         luns = hba.luns.values() if hba else ()
         return {lun.number for lun in luns if lun.complete and (self._run / f"lun{lun.number}.json").exists()}
@@ -61,7 +60,7 @@ class KernelPort:
             configfs.delete_hba(self._id)
 
     def _clear(self, lun: int) -> None:
-        """Remove the LUN of somebody who has died and that is not wanted, unless its disk is in use."""
+        """Remove an orphan that is not wanted, unless its disk is in use."""
         if lun not in self._orphans:
             return
         if users := configfs.users_of_lun(self._id, lun):
@@ -80,7 +79,7 @@ class KernelPort:
                 (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
     def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> OwnedLun:
-        """Return a tenure, which goes on with what a predecessor has left of this very LUN."""
+        """Return the LUN, which takes over the same LUN of a dead process, if there is one."""
         if not spec.agrees(self._run):
             self._clear(spec.lun)
         pump.calls.post(partial(pump.adapt_completions, partial(configfs.set_completion_affinity, self._id)))
@@ -95,7 +94,7 @@ class KernelPort:
         )
 
     def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:
-        """Make a backstore and open its ring."""
+        """Create a backstore and open its ring."""
         self._clear(lun)
         self._forget(lun)
         spec = configfs.BackstoreSpec(
@@ -116,22 +115,22 @@ class KernelPort:
         return transport
 
     def is_linked(self, lun: int) -> bool:
-        """Tell whether it is a LUN of a process that has died."""
+        """Return whether it is a LUN of a dead process."""
         return lun in self._orphans
 
     def link(self, lun: int) -> None:
-        """Link the backstore; the kernel scans it, unless it knows it already."""
+        """Link the backstore, which the kernel then scans; an orphan is linked already."""
         if lun in self._orphans:
             self._orphans.discard(lun)
             return
         configfs.link_lun(self._id, lun, configfs.backstore_name(self._id, lun))
 
     def unlink(self, lun: int, *, served: bool) -> None:
-        """Unlink the backstore; sd flushes its cache."""
+        """Unlink the backstore; Linux flushes the disk."""
         configfs.unlink_lun(self._id, lun, served=served)
 
     def detach(self, lun: int) -> None:
-        """Delete the backstore, and what stands in the run directory for the LUN."""
+        """Delete the backstore, and the files of the LUN in the run directory."""
         configfs.delete_backstore(configfs.backstore_name(self._id, lun))
         self._forget(lun)
 
@@ -140,16 +139,21 @@ class KernelPort:
         return configfs.wait_for_lun(self._id, lun, timeout=timeout).disk
 
     def close(self) -> None:
-        """Delete the target and let go of the id."""
+        """Delete the HBA and release its id."""
         self._undo.close()
 
 
 class TakenOverLun(OwnedLun):
-    """A tenure that puts its LUN in the place of another disk that a dead process has left there.
+    """An owned LUN that replaces another disk, left under the same number by a dead process.
 
     Args:
-        clear: Removes that.
-        hba_id: As in `OwnedLun`, and so on.
+        clear: Removes the other disk.
+        hba_id: As in `OwnedLun`, like all that follow.
+        spec: As in `OwnedLun`.
+        run: As in `OwnedLun`.
+        pump: As in `OwnedLun`.
+        listeners: As in `OwnedLun`.
+        units: As in `OwnedLun`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The thread that makes and unmakes the links of an HBA, one at a time, in order.
+"""The thread that links and unlinks the LUNs of an HBA, one at a time, in order.
 
-The kernel scans a LUN while that is linked and flushes it while that is unlinked, and both wait for
-answers which, for a raw LUN, the caller gives: so neither can be done by the caller's thread.
-Scans of one host exclude each other, hence one at a time. Knows no commands.
+The kernel scans a LUN while it is linked, and flushes it while it is unlinked. Both wait for answers, which
+the caller gives for a raw LUN: so the caller's thread can do neither. Scans of one host exclude each other,
+hence one at a time. Knows no commands.
 """
 
 import logging
@@ -26,16 +26,16 @@ OnReady = Callable[[Lun, Path], None]
 
 
 class Links:
-    """Links LUNs as they are added; on `stop`, takes everything down and ends the inbox.
+    """Links LUNs as they are added; on `stop`, removes all of them and ends the inbox.
 
     Args:
-        name: Shown as the threads' name.
-        port: Where the LUNs live; open.
-        inbox: Told of links that fail.
-        on_ready: Told of each LUN that Linux has made a disk of.
+        name: Prefix of the threads' names.
+        port: Port of the HBA, open.
+        inbox: Gets the errors of links.
+        on_ready: Called with each LUN that has become a disk.
 
     Attributes:
-        failures: Steps down that failed; complete once the thread has ended.
+        failures: Errors of removals; complete once the thread has ended.
     """
 
     def __init__(self, name: str, port: Port, inbox: Inbox, on_ready: OnReady | None) -> None:
@@ -51,38 +51,38 @@ class Links:
 
     @property
     def running(self) -> bool:
-        """LUNs can be added."""
+        """Whether LUNs can be added."""
         return self._thread.is_alive() and not self._stopping
 
     @property
     def started(self) -> bool:
-        """`start` was called, ever."""
+        """Whether `start` was called."""
         return self._thread.ident is not None
 
     def start(self) -> None:
-        """Begin.
+        """Start the thread.
 
         Raises:
-            OSError: There is no room for another thread.
+            OSError: The machine has no room for another thread.
         """
         start(self._thread)
 
     def add(self, lun: Lun, served: RawLun | HandledLun) -> None:
-        """Link a LUN soon, and take it down in the end."""
+        """Queue a LUN for linking; it is removed at the end."""
         self._added[lun.number] = lun, served
         self._jobs.put(partial(self._link, lun))
 
     def remove(self, lun: Lun, then: Callable[[], None]) -> None:
-        """Take a LUN down soon, then call `then`, if the kernel refuses nothing."""
+        """Queue a LUN for removal; `then` is called if the kernel refuses no step."""
         self._jobs.put(partial(self._remove, lun, then))
 
     def stop(self) -> None:
-        """Begin to take everything down; safe in a signal handler, twice is harmless."""
+        """Begin to remove everything; a second call has no effect, and a signal handler may call it."""
         self._stopping = True
         self._jobs.put(None)
 
     def join(self) -> None:
-        """Wait until everything is down."""
+        """Wait until everything is removed."""
         self._thread.join()
 
     def _run(self) -> None:
@@ -90,13 +90,13 @@ class Links:
             while (job := self._jobs.get()) is not None:
                 job()
             for lun, served in reversed(self._added.values()):
-                self.failures += self._take_down(lun, served)
+                self.failures += self._remove_steps(lun, served)
             self.failures += _failures(self._port.close)
         finally:
             self._inbox.end()
 
     def _died(self, _name: str, error: BaseException) -> None:
-        """Let `failures` say that nothing was taken down: this is the caller's process, which goes on."""
+        """Note in `failures` that nothing was removed: this is the caller's process, which goes on."""
         self.failures.append(EngineFaultError(error))
 
     def _link(self, lun: Lun) -> None:
@@ -110,24 +110,28 @@ class Links:
             return
         lun.linked.set_result(None)
         if self._on_ready is not None:
-            tell = partial(_tell, lun, self._on_ready)
+            report = partial(_report_ready, lun, self._on_ready)
             try:
-                start(threading.Thread(target=tell, name=f"{self._name}-ready{lun.number}", daemon=True))
+                name = f"{self._name}-ready{lun.number}"
+                thread = threading.Thread(target=report, name=name, daemon=True)
+                start(thread)
             except OSError as error:
-                self._inbox.put(HostError(f"LUN {lun.number}: nobody waits for its disk: {error.strerror}"))
+                self._inbox.put(
+                    HostError(f"LUN {lun.number}: no thread to wait for its disk: {error.strerror}")
+                )
 
     def _remove(self, lun: Lun, then: Callable[[], None]) -> None:
-        if self._stopping:  # it is taken down with the others
+        if self._stopping:  # it is removed with the others
             return
         there, served = self._added.get(lun.number, (None, None))
-        if there is not lun or served is None:  # removed before
+        if there is not lun or served is None:  # it was removed before
             return
         del self._added[lun.number]
-        if not self._take_down(lun, served):
+        if not self._remove_steps(lun, served):
             then()
 
-    def _take_down(self, lun: Lun, served: RawLun | HandledLun) -> list[VscsihbaError | OSError]:
-        """Take every step down, whatever becomes of the one before; return what failed."""
+    def _remove_steps(self, lun: Lun, served: RawLun | HandledLun) -> list[VscsihbaError | OSError]:
+        """Take all steps of a removal, even after an error; return the errors."""
         failures: list[VscsihbaError | OSError] = []
         if not lun.linked.done():
             lun.linked.set_exception(HostError(f"LUN {lun.number} was removed before it was linked"))
@@ -145,7 +149,7 @@ class Links:
 
 
 def _failures(step: Callable[[], None]) -> list[VscsihbaError | OSError]:
-    """Take one step down, and return why it failed, if it did."""
+    """Take one step of a removal; return its error, if any."""
     try:
         step()
     except (VscsihbaError, OSError) as error:
@@ -153,8 +157,8 @@ def _failures(step: Callable[[], None]) -> list[VscsihbaError | OSError]:
     return []
 
 
-def _tell(lun: Lun, on_ready: OnReady) -> None:
-    """Wait for the disk of a LUN and tell of it; there may come none."""
+def _report_ready(lun: Lun, on_ready: OnReady) -> None:
+    """Wait for the disk of a LUN, and report it; there may come none."""
     try:
         disk = lun.wait_for_disk()
     except HostError as error:

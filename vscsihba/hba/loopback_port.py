@@ -1,4 +1,4 @@
-"""An HBA port inside this process: its own initiator, kernel and disks that nobody else sees."""
+"""An HBA port inside this process, which plays initiator and kernel; no other process sees its LUNs."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ from vscsihba.transport import Transport
 log = logging.getLogger(__name__)
 
 _PATIENCE = 30.0
-"""Seconds to wait for verbs under way before the ring is left as it is."""
+"""Seconds that `close` waits for the storage."""
 
 
 class LoopbackPort:
@@ -34,7 +34,7 @@ class LoopbackPort:
         self.loopbacks: dict[int, Loopback] = {}
 
     def run(self, lun: int, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
-        """Send a command and wait for the answer, which another thread must give.
+        """Send a command, and wait for the answer, which another thread must give.
 
         Raises:
             TransportError: There is no such LUN, or no answer in time.
@@ -45,48 +45,48 @@ class LoopbackPort:
         return loopback.wait(loopback.submit(cdb, data_out=data_out, data_in=data_in))
 
     def open(self) -> None:
-        """Do nothing: there is nothing outside."""
+        """Do nothing: the HBA has no kernel objects."""
 
     def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:  # noqa: ARG002
-        """Make a ring in memory."""
+        """Create a ring in memory."""
         return self.make(lun).transport
 
     def make(self, lun: int) -> Loopback:
-        """Return a new ring, both ends of it."""
+        """Return a new ring with both of its ends."""
         loopback = self.loopbacks[lun] = Loopback()
         return loopback
 
     def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> "LoopbackLun":
-        """Return what serves a LUN over a ring in memory."""
+        """Return a LUN with a ring in memory."""
         return LoopbackLun(self, spec, pump, listeners=listeners, units=units)
 
     def is_linked(self, lun: int) -> bool:  # noqa: ARG002
-        """Say no: nothing outlives this process."""
+        """Return False: no LUN outlives its process."""
         return False
 
     def link(self, lun: int) -> None:
-        """Do nothing: nobody scans."""
+        """Do nothing: there is no kernel that scans."""
 
     def unlink(self, lun: int, *, served: bool) -> None:
-        """Do nothing: nobody flushes."""
+        """Do nothing: there is no kernel that flushes."""
 
     def detach(self, lun: int) -> None:
         """Free the ring."""
         self.loopbacks.pop(lun).close()
 
     def disk(self, lun: int, timeout: float) -> Path:  # noqa: ARG002
-        """Say that there is none."""
+        """Raise HostError: a LUN inside this process has no disk."""
         raise HostError(f"LUN {lun} is inside this process, which has no disks")
 
     def close(self) -> None:
-        """Do nothing: there is nothing outside."""
+        """Do nothing: the HBA has no kernel objects."""
 
 
 class LoopbackLun:
-    """A LUN of a `LoopbackPort`, from `open` to `close`: nobody could own it before or after.
+    """A LUN of a `LoopbackPort`, from `open` to `close`.
 
     Attributes:
-        served: What the pump serves; None before `open`.
+        served: The unit that the pump serves; None before `open`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LoopbackLun:
         self._undo = ExitStack()
 
     def open(self) -> bool:
-        """Open the medium, make a ring, serve it.
+        """Open the storage, create a ring, and serve it.
 
         Raises:
             UsageError, HostError, OSError: The stack cannot be opened.
@@ -130,7 +130,7 @@ class LoopbackLun:
         return True
 
     def close(self) -> None:
-        """Finish what is under way, answer it, close the stack."""
+        """Finish and answer the commands under way, and close the stack."""
         closed = threading.Event()
         if self.served is not None:
             self._pump.calls.post(partial(self.served.end, self._pump, closed.set))

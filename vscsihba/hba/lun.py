@@ -1,6 +1,6 @@
-"""A LUN as the caller holds it: its shape, and whether Linux has made a disk of it.
+"""A LUN as the caller sees it: its geometry, and whether it has become a disk of Linux.
 
-Knows the port that it lives on, not who serves it.
+Knows its port, not how it is served.
 """
 
 from concurrent.futures import Future
@@ -18,12 +18,12 @@ class Lun:
     """A logical unit of a `VirtualHba`.
 
     Attributes:
-        number: On its HBA.
-        geometry: Its shape, in bytes.
-        unit: The SCSI disk that answers for it: always (a handler's LUN), or for the tasks that
-            are handed to `Task.answer_as`.
-        linked: Done when Linux has scanned it, failed if it could not.
-        gone: Done when nothing of it is left, failed if the kernel refused a step.
+        number: Its number on the HBA.
+        geometry: Capacity and block lengths, in bytes.
+        unit: The logical unit that answers: all commands of a handler's LUN, or those tasks of a raw LUN
+            that you give to `Task.answer_as`.
+        linked: Done when Linux has scanned the LUN; has the error if that failed.
+        gone: Done when the LUN is removed; has the error if the kernel refused a step.
     """
 
     def __init__(self, number: int, geometry: Geometry, unit: scsi.LogicalUnit, port: Port) -> None:
@@ -36,7 +36,7 @@ class Lun:
 
     @property
     def device(self) -> Path | None:
-        """The disk, such as ``/dev/sda``; None while there is none. Does not wait."""
+        """The disk, such as ``/dev/sda``; None while Linux has none. Does not wait."""
         if self.gone.done() or not self.linked.done() or self.linked.exception() is not None:
             return None
         try:
@@ -47,39 +47,39 @@ class Lun:
     def wait_for_disk(self, timeout: float = 60.0) -> Path:
         """Return the disk, as soon as it can be opened.
 
-        For a raw LUN, another thread must be answering its commands meanwhile: Linux asks it
-        what it is, and reads its first blocks.
+        For a raw LUN, another thread must answer its commands meanwhile: Linux sends INQUIRY and other
+        commands, and reads the first blocks.
 
         Args:
             timeout: Seconds.
 
         Raises:
-            HostError: There is none by then, or the kernel refused to link the LUN.
+            HostError: Linux has none by then, or the kernel refused to link the LUN.
         """
         deadline = monotonic() + timeout
         try:
             self.linked.result(timeout)
         except NotYet as error:
             raise HostError(
-                f"LUN {self.number} is not linked after {timeout:g} s", cure="is its HBA being served?"
+                f"LUN {self.number} is not linked after {timeout:g} s", cure="answer the commands of its HBA"
             ) from error
         return self._port.disk(self.number, max(0.0, deadline - monotonic()))
 
     def wait_until_gone(self, timeout: float = 60.0) -> None:
-        """Return when nothing is left of the LUN, after `VirtualHba.remove_lun`.
+        """Wait until the LUN is removed, after `VirtualHba.remove_lun`.
 
-        For a raw LUN, another thread must be answering its commands meanwhile: Linux flushes it.
+        For a raw LUN, another thread must answer its commands meanwhile: Linux flushes it.
 
         Args:
             timeout: Seconds.
 
         Raises:
-            HostError: It is still there by then, or the kernel refused a step.
+            HostError: It still exists by then, or the kernel refused a step.
         """
         try:
             self.gone.result(timeout)
         except NotYet as error:
             raise HostError(
-                f"LUN {self.number} is still there after {timeout:g} s",
-                cure="is it in use, or are its commands not answered?",
+                f"LUN {self.number} still exists after {timeout:g} s",
+                cure="end its users, and answer its commands",
             ) from error

@@ -1,6 +1,6 @@
-"""The LUNs of one HBA: made, given to whoever serves them, and let go.
+"""The LUNs of one HBA: their creation and removal.
 
-Knows the two kinds, raw and handled; what can be meant by a caller was judged before.
+Knows the two kinds, raw LUNs and those of handlers; its caller has checked the arguments.
 """
 
 import logging
@@ -26,20 +26,20 @@ log = logging.getLogger(__name__)
 
 
 class Luns:
-    """What is there.
+    """The LUNs of one HBA.
 
     Args:
-        name: Of the HBA, for threads.
-        port: Where the LUNs live; open.
-        inbox: Where commands of raw LUNs go, and words of rings that fail.
-        links: Links and unlinks them.
+        name: Name of the HBA, for threads.
+        port: Port of the HBA, open.
+        inbox: Gets the commands of raw LUNs, and the errors of failed rings.
+        links: Links and unlinks the LUNs.
 
     Attributes:
-        there: By number.
+        existing: The LUNs, by number.
     """
 
     def __init__(self, name: str, port: Port, inbox: Inbox, links: Links) -> None:
-        self.there: dict[int, Lun] = {}
+        self.existing: dict[int, Lun] = {}
         self._name = name
         self._port = port
         self._inbox = inbox
@@ -52,7 +52,7 @@ class Luns:
     def add_raw(self, number: int, geometry: Geometry, identity: str) -> Lun:
         """Add a LUN whose commands the caller answers; see `vscsihba.hba.VirtualHba.add_lun`."""
         names = scsi.Identity.derive(identity)
-        # No volatile cache: a prototype that says GOOD to a write has it.
+        # No volatile cache: a program that answers a write with GOOD has stored it.
         unit = scsi.LogicalUnit(geometry, Capabilities(), names, write_cache=False)
         served = RawLun(number, self._port.attach(number, geometry, names.serial), unit)
         self._raw[number] = served
@@ -60,26 +60,26 @@ class Luns:
         return self._keep(Lun(number, geometry, unit, self._port), served)
 
     def add_handled(self, number: int, document: Document) -> Lun:
-        """Add a LUN that a stack of handlers serves; see likewise."""
+        """Add a LUN that a handler stack serves; see `vscsihba.hba.VirtualHba.add_lun`."""
         if self._pump is None:
             self._pump = Pump(died=self._died)
             self._pump.start(self._name)
-        holding = self._port.hold(
+        servable = self._port.hold(
             LunSpec(number, absolute(document)),
             self._pump,
             listeners=Listeners(failed=self._failed),
             units=self._units,
         )
-        served = self._handled[number] = HandledLun(number, holding)
+        served = self._handled[number] = HandledLun(number, servable)
         return self._keep(Lun(number, served.geometry, served.unit, self._port), served)
 
     def _keep(self, lun: Lun, served: RawLun | HandledLun) -> Lun:
-        self.there[lun.number] = lun
+        self.existing[lun.number] = lun
         self._links.add(lun, served)
         return lun
 
     def _died(self, _name: str, error: BaseException) -> None:
-        """Let the caller know that no handler's LUN is served any more: it is the caller's process."""
+        """Report that the LUNs of handlers are no longer served: this process, the caller's, goes on."""
         for served in tuple(self._handled.values()):
             served.fail(EngineFaultError(error))
 
@@ -87,18 +87,18 @@ class Luns:
         self._inbox.put(TransportError(text))
 
     def remove(self, number: int) -> Lun:
-        """Begin to take a LUN away; twice is harmless."""
-        going = self.there[number]
-        self._links.remove(going, partial(self._forget, number))
-        return going
+        """Begin to remove a LUN; a second call has no effect."""
+        lun = self.existing[number]
+        self._links.remove(lun, partial(self._forget, number))
+        return lun
 
     def _forget(self, number: int) -> None:
         self._raw.pop(number, None)
         self._handled.pop(number, None)
-        self.there.pop(number)
+        self.existing.pop(number)
 
     def leave_raw(self) -> None:
-        """Refuse what is open at raw LUNs, and whatever comes to them from now on."""
+        """Refuse the open commands of raw LUNs, and all that come from now on."""
         for served in tuple(self._raw.values()):
             try:
                 served.abandon()
@@ -106,7 +106,7 @@ class Luns:
                 log.debug("%s", error)
 
     def stop(self) -> None:
-        """End the thread that serves handled LUNs, all of which are down; twice is harmless."""
+        """End the pump, whose LUNs are all removed; a second call has no effect."""
         if self._pump is not None:
             self._pump.stop()
             self._pump = None

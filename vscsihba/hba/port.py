@@ -1,6 +1,6 @@
-"""Where the LUNs of an HBA live: in the kernel, or in this process.
+"""The port of an HBA: the place of its LUNs, in the kernel or in this process.
 
-A port makes rings and links; what a command means it does not know.
+A port creates rings and links LUNs; it knows nothing of commands.
 """
 
 from pathlib import Path
@@ -16,71 +16,71 @@ from vscsihba.transport import Transport
 
 
 class Port(Protocol):
-    """One HBA, in the order of its life.
+    """One HBA, from `open` to `close`.
 
     `link` and `unlink` are called from a thread of their own, since both may wait for answers.
     """
 
     def open(self) -> None:
-        """Make the HBA.
+        """Create the HBA.
 
         Raises:
-            HostError: This machine lacks something, or another process has the id.
+            HostError: The machine lacks something, or another process uses the id.
         """
 
     def attach(self, lun: int, geometry: Geometry, serial: str) -> Transport:
-        """Make the ring of a LUN that is to be linked; closed by whoever serves it.
+        """Create the ring of a LUN that is to be linked; its server closes the returned transport.
 
         Raises:
-            HostError: The kernel refuses; nothing stays behind.
+            HostError: The kernel refuses; nothing is left behind.
         """
 
     def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> ServableLun:
-        """Return what serves a LUN with a stack of handlers, once it is opened; it makes the ring.
+        """Return a LUN that a handler stack serves, closed; opening it creates the ring.
 
         Args:
             spec: The LUN.
-            pump: Serves it.
-            listeners: Who is told of commands and failures.
-            units: The units of the HBA that are served so.
+            pump: The pump that serves it.
+            listeners: Told of commands and failures.
+            units: The units of the HBA that the pump serves.
 
         Raises:
-            HostError: What is there in its place cannot be removed.
+            HostError: Another disk has its number and cannot be removed.
         """
 
     def is_linked(self, lun: int) -> bool:
-        """Tell whether the initiator has seen the LUN before this process came."""
+        """Return whether a process before this one has linked the LUN."""
 
     def link(self, lun: int) -> None:
-        """Let the initiator see the LUN; it asks what it is before this returns.
+        """Link the LUN: the initiator scans it before this returns.
 
         Raises:
-            HostError: The kernel refuses, or nobody answered.
+            HostError: The kernel refuses, or the scan got no answers.
         """
 
     def unlink(self, lun: int, *, served: bool) -> None:
-        """Take the LUN away from the initiator, which flushes before this returns.
+        """Unlink the LUN: the initiator flushes it before this returns.
 
         Args:
             lun: Its number.
-            served: Its commands are being answered; if not, they fail.
+            served: Its commands are answered; if not, they fail.
 
         Raises:
             HostError: The kernel refuses.
         """
 
     def detach(self, lun: int) -> None:
-        """Remove the ring, which nobody serves any more, and all else that was there for the LUN.
+        """Remove the ring, which is no longer served, and all other traces of the LUN.
 
         Raises:
             HostError: The kernel refuses.
         """
 
     def disk(self, lun: int, timeout: float) -> Path:
-        """Return the disk that the initiator made of the LUN, waiting up to `timeout` seconds.
+        """Return the initiator's disk of the LUN, waiting up to `timeout` seconds.
 
         Raises:
-            HostError: There is none by then.
+            HostError: It has none by then.
         """
 
     def close(self) -> None:

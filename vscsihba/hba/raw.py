@@ -1,7 +1,7 @@
-"""One LUN whose commands the caller answers: between a transport and the tasks made of it.
+"""One raw LUN, whose commands the caller answers: it turns the commands of a transport into tasks.
 
-Any thread may collect and complete: a lock makes them one for the transport. Knows what
-is open, not what a command means.
+Any thread may collect and complete: a lock lets one at a time use the transport. Knows which commands are
+open, not what they mean.
 """
 
 import logging
@@ -16,20 +16,20 @@ from vscsihba.transport import TaskManagement, Transport
 log = logging.getLogger(__name__)
 
 _LEFT = bytes((0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x25, 0, 0, 0, 0, 0))
-"""For whoever still asks when the caller has left: ILLEGAL REQUEST, LOGICAL UNIT NOT SUPPORTED,
-T10's words for a LUN that is not there. Linux takes them as they are and does not try again."""
+"""Sense data after the caller has left: ILLEGAL REQUEST, LOGICAL UNIT NOT SUPPORTED, as for a LUN that
+does not exist (SPC-5). Linux accepts it and does not retry."""
 
 
 class RawLun:
     """A raw LUN.
 
     Args:
-        number: Of the LUN.
+        number: Number of the LUN.
         transport: Its ring.
-        unit: What `Task.answer_as` answers with.
+        unit: The logical unit that `Task.answer_as` uses.
 
     Attributes:
-        failed: Its ring can no longer be served.
+        failed: The ring can no longer be served.
     """
 
     def __init__(self, number: int, transport: Transport, unit: scsi.LogicalUnit) -> None:
@@ -41,12 +41,12 @@ class RawLun:
         self._open: dict[int, Task] = {}
         self._fresh: list[Event] = []
         self._ended: set[Task] = set()
-        """What was there when a reset came, and comes before it."""
+        """Tasks that were open when a reset came: the unit is reset after they have ended."""
         self._abandoned = self._closed = False
         self.failed = False
 
     def collect(self) -> list[Event]:
-        """Return what has come since the last call, in order.
+        """Return the events since the last call, in order.
 
         Raises:
             TransportError: The ring cannot be served any longer.
@@ -69,13 +69,13 @@ class RawLun:
                 left = self._abandoned or self._closed
                 raise TransportError(
                     f"command {task.tag} of LUN {self.number} is not open",
-                    cure="its HBA was left" if left and not task.done else "it was completed before",
+                    cure="its HBA is closed" if left and not task.done else "it was completed before",
                 )
             self._answer(task, status, sense, data_in)
             self._transport.publish()
 
     def abandon(self) -> None:
-        """Refuse what is open and all that comes: the caller has left.
+        """Refuse the open commands and all that come: the caller has left.
 
         Raises:
             TransportError: The ring cannot be served any longer.
@@ -86,7 +86,7 @@ class RawLun:
                 self._refuse_open()
 
     def close(self) -> None:
-        """Refuse what is still there and let go of the ring; twice is harmless."""
+        """Refuse the remaining commands, and close the ring; a second call has no effect."""
         with self._lock:
             if self._closed:
                 return
@@ -102,7 +102,7 @@ class RawLun:
             self._open.clear()
             self._transport.close()
 
-    # Below, the lock is held.
+    # The methods below are called with the lock held.
 
     def _drain(self) -> None:
         transport = self._transport
@@ -141,7 +141,7 @@ class RawLun:
         for task in tasks:
             task.aborted = request.function
         if request.function == "LOGICAL UNIT RESET":
-            self.unit.forget_events()  # whoever is told of one now would take the refusal for "done"
+            self.unit.forget_events()  # a sender that is told of one now would take the refusal for success
             self._ended = {*self._open.values()}
             if not self._ended:
                 self.unit.reset()

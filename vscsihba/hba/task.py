@@ -1,6 +1,6 @@
-"""One SCSI command in the hands of the caller, and one task management request.
+"""One SCSI command that the caller answers, and one task management request.
 
-A task knows its parts and who takes its answer, not how commands come or go.
+A task knows its parts and its raw LUN, which takes the answer; it knows nothing of rings.
 """
 
 from contextlib import suppress
@@ -20,7 +20,7 @@ _MAX_SENSE = 96
 
 
 class Owner(Protocol):
-    """Who takes the answers."""
+    """A raw LUN, which takes the answers of its tasks."""
 
     number: int
     unit: scsi.LogicalUnit
@@ -34,15 +34,15 @@ class Owner(Protocol):
 
 
 class Task:
-    """A SCSI command that waits for its answer: exactly one `complete`.
+    """A SCSI command that waits for its answer, that is, for exactly one `complete`.
 
     Attributes:
         lun: Number of the LUN that it was sent to.
-        tag: Tells the open commands of the LUN apart.
-        cdb: The command descriptor block, cut to its length.
-        buffer: What the initiator sent, or room for what it wants; not to be touched after `complete`.
-        aborted: What ended it for the initiator (``ABORT TASK``, ...), None if nothing has. It still
-            has to be completed, soon, with any status: only then may its buffer be used again.
+        tag: Identifies the command among the open ones of its LUN.
+        cdb: The command descriptor block, in its own length.
+        buffer: Data from the initiator, or space for data to it; do not use it after `complete`.
+        aborted: The task management function that has aborted it (``ABORT TASK``, ...), None if none has.
+            Complete it soon all the same, with any status: its buffer is in use until then.
         done: It is completed.
     """
 
@@ -65,17 +65,17 @@ class Task:
 
         Args:
             status: SAM status; 0 is GOOD.
-            sense: Why it was not GOOD, 96 bytes at most, for CHECK CONDITION only; there, nothing
-                stands for ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE.
+            sense: Sense data of CHECK CONDITION, at most 96 bytes; if empty, ILLEGAL REQUEST, INVALID
+                COMMAND OPERATION CODE is sent.
             data_in: Bytes at the head of `buffer` that the initiator gets; None for a command
                 that returns no data.
 
         Raises:
-            UsageError: An argument cannot be meant; the command stays open.
-            TransportError: It was completed before, its HBA was left, or its device is gone.
+            UsageError: An argument is not valid; the command stays open.
+            TransportError: It was completed before, its HBA is closed, or its device is gone.
         """
         if status not in set(scsi.Status):
-            raise UsageError(f"{status!r} is no SCSI status")
+            raise UsageError(f"{status!r} is not a SCSI status")
         if sense and (status != scsi.Status.CHECK_CONDITION or len(sense) > _MAX_SENSE):
             raise UsageError(f"{len(sense)} bytes of sense data with status {status:#04x}")
         if data_in is not None and not self.done and not 0 <= data_in <= self.buffer.length:
@@ -104,13 +104,13 @@ class Task:
         self.complete(scsi.Status.CHECK_CONDITION, scsi.Sense(key, asc, information).encode(), 0)
 
     def answer_as(self, unit: scsi.LogicalUnit | None = None, medium: Handler | None = None) -> None:
-        """Let a SCSI disk answer, for the commands that a prototype does not care about.
+        """Have a logical unit answer the command, if your program does not care about it.
 
         Args:
-            unit: Whose answer; by default the LUN's own, a plain disk of the LUN's size. A unit is
-                not to be used by two threads at once.
-            medium: An open handler that stores the bytes. Without one, a flush succeeds (there is
-                nothing to flush) and whatever moves data fails with MEDIUM ERROR.
+            unit: The logical unit; by default the LUN's own, a plain disk of the LUN's size. Only one
+                thread at a time may use a unit.
+            medium: An open handler that stores the data. Without one, a flush succeeds, since there is
+                nothing to flush, and commands that transfer data fail with MEDIUM ERROR.
 
         Raises:
             TransportError: As `complete`.
@@ -118,22 +118,22 @@ class Task:
         answer(self, unit or self._owner.unit, medium)
 
     def finish(self) -> None:
-        """Take the buffer away from whoever still holds the task; for its owner only."""
+        """Release the buffer, which the caller must not use any more; for the raw LUN only."""
         self.done = True
         for view in self.buffer.views:
-            with suppress(BufferError):  # somebody made an object of it that lives longer
+            with suppress(BufferError):  # an object made of it still exists
                 view.release()
         self.buffer = Buffer()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Management:
-    """A task management request: the initiator has given up commands.
+    """A task management request: the initiator has aborted commands.
 
     Attributes:
         lun: Number of the LUN.
         function: SAM's name, such as ``ABORT TASK`` or ``LOGICAL UNIT RESET``.
-        tasks: The open commands that it ended, with `Task.aborted` set.
+        tasks: The open commands that it has aborted; `Task.aborted` is set.
     """
 
     lun: int
@@ -142,15 +142,15 @@ class Management:
 
 
 Event = Task | Management | Exception
-"""What comes to the caller: a command, a request, or the reason why a LUN has ended."""
+"""An event for the caller: a command, a task management request, or the error that has ended a LUN."""
 
 UNKNOWN_COMMAND = scsi.Sense(scsi.SenseKey.ILLEGAL_REQUEST, scsi.Asc.INVALID_COMMAND_OPERATION_CODE).encode()
 
 
 def cdb_length(cdb: bytes) -> int:
-    """Return how many bytes of `cdb` are the CDB: a ring rounds it up to 8.
+    """Return the length of the CDB within `cdb`, which a ring rounds up to a multiple of 8 bytes.
 
-    Operation codes whose length no standard tells (vendor specific ones) keep all of it.
+    For vendor specific operation codes, whose length no standard defines, it is the length of `cdb`.
     """
     if row := scsi.lookup(cdb):
         return row.length

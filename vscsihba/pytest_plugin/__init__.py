@@ -1,13 +1,13 @@
-"""A pytest plugin: virtual disks as fixtures, which break and stall when a test wants them to.
+"""A pytest plugin: virtual disks as fixtures, which fail and stall when a test wants them to.
 
     def test_my_program_survives_a_bad_block(vscsi_disk):
         disk = vscsi_disk("64MiB", faults={"bad": {"handler": "error", "error": "medium"}})
         with disk.fault("bad"):
             ...
 
-pytest loads this file at every start, whether a test asks for a disk or not: so the rest of the
-package is imported only where a fixture or the sandbox is used. Knows the fixtures' lives; what a disk
-does is known in `disk`, which HBAs are free in `host`, how a session gets into the sandbox in `sandbox`.
+pytest loads this file at every start, even if no test uses a disk: so the rest of the package is imported
+only when a fixture or the sandbox is used. Knows how long the fixtures live; `disk` knows disks and their
+faults, `host` finds a free HBA, and `sandbox` runs a session in the sandbox.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ SANDBOX = "--vscsi-sandbox"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our option to pytest's."""
+    """Add the options of this plugin."""
     group = parser.getgroup("vscsihba", "virtual SCSI disks")
     group.addoption(
         REQUIRED,
         action="store_true",
-        help="let tests that need a virtual SCSI disk fail, not be skipped, where there can be none",
+        help="fail tests that need a virtual SCSI disk, instead of skipping them, on a machine without",
     )
     group.addoption(
         SANDBOX,
@@ -41,11 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(f"{SANDBOX}-memory", metavar="SIZE", help="memory of the sandbox (1GiB)")
     group.addoption(
         f"{SANDBOX}-scratch", metavar="SIZE",
-        help="let tmp_path lie on an ext4 of this size, with O_DIRECT, holes and discard",
+        help="put tmp_path on an ext4 of this size, with O_DIRECT, holes and discard",
     )  # fmt: skip
     group.addoption(
         f"{SANDBOX}-writable", metavar="DIR", action="append", default=[],
-        help="write this folder's files through, beside those that pytest's options name; "
+        help="write the files of this folder through to this machine, besides those of pytest's options; "
         "may be given several times",
     )  # fmt: skip
     group.addoption(
@@ -57,13 +57,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """Run the session in the sandbox where that is asked for, and end this process's part with its exit code.
+    """Run the session in the sandbox, if the option is given, and exit with its exit code.
 
-    This is before output is captured, conftest.py is loaded, coverage is measured, or a worker is started.
+    It runs before output is captured, conftest.py is loaded, coverage is measured, or a worker is started.
 
     Raises:
-        SystemExit: The session has run; the only way to end pytest from here with an exit code.
-        pytest.UsageError: The sandbox cannot be made.
+        SystemExit: The session has run; a hook has no other way to end pytest with an exit code.
+        pytest.UsageError: The sandbox cannot be started.
     """
     if early_config.known_args_namespace.vscsi_sandbox:
         from vscsihba.pytest_plugin import sandbox  # noqa: PLC0415 - see above
@@ -75,24 +75,24 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
 
 @pytest.fixture
 def vscsi_hba(request: pytest.FixtureRequest) -> "Iterator[VirtualHba]":
-    """A virtual HBA with no LUNs, of an id that nobody uses; gone after the test."""
+    """A virtual HBA without LUNs, with a free id; removed after the test."""
     from vscsihba.pytest_plugin.host import free_hba, missing  # noqa: PLC0415 - see above
 
-    if (lacking := missing()) is not None:
-        give_up = pytest.fail if request.config.getoption(REQUIRED) else pytest.skip
-        give_up(f"no virtual SCSI disks here: {lacking}")
+    if (reason := missing()) is not None:
+        stop = pytest.fail if request.config.getoption(REQUIRED) else pytest.skip
+        stop(f"no virtual SCSI disks here: {reason}")
     with free_hba() as hba:
         yield hba
 
 
 @pytest.fixture
 def vscsi_disk(vscsi_hba: "VirtualHba", tmp_path: Path) -> "Iterator[MakeDisk]":
-    """Make disks of `vscsi_hba`: ``vscsi_disk(size, faults=...)``, see `MakeDisk`; gone after the test."""
+    """Create disks: ``vscsi_disk(size, faults=...)``, see `MakeDisk`; they are removed after the test."""
     from vscsihba.pytest_plugin.disk import make_disk  # noqa: PLC0415 - see above
 
     triggers = tmp_path / "vscsi"
     triggers.mkdir()
     yield partial(make_disk, vscsi_hba, triggers)
-    # A disk that still fails or stalls would keep its HBA from being taken down.
+    # A disk that still fails or stalls would keep its HBA from being removed.
     for trigger in triggers.iterdir():
         trigger.unlink()

@@ -1,7 +1,7 @@
-"""A disk for a test: a stack of handlers as a LUN, with faults that the test switches on and off.
+"""A disk for a test: a handler stack as a LUN, with faults that the test switches on and off.
 
-A fault is a layer on top of the stack with a trigger: a file that exists while the fault is on. Knows
-documents and the HBA's verbs; what a handler does with its trigger is the handler's business.
+A fault is a filter on top of the stack with a trigger: a file that exists while the fault is on. Knows
+documents and the verbs of the HBA; the handlers know what a trigger does.
 """
 
 import fcntl
@@ -17,23 +17,23 @@ from vscsihba.hba import VirtualHba
 
 DEFAULT_SIZE = "64MiB"
 BLKFLSBUF = 0x1261
-"""_IO(0x12, 97) of linux/fs.h: write out and forget what the kernel has cached of a block device."""
+"""_IO(0x12, 97) of linux/fs.h: write back and drop the kernel's cache of a block device."""
 
 Layer = Mapping[str, object]
-"""A filter as in a document, but for its ``next``."""
+"""A filter of a document, without its ``next``."""
 
 
 class Disk:
-    """A disk of a test's HBA.
+    """A disk of the test's HBA.
 
     Args:
-        hba: Entered.
-        number: Of its LUN, which is there.
-        triggers: The files that switch its faults on, by the faults' names.
+        hba: The HBA, entered.
+        number: Number of an existing LUN.
+        triggers: The files that switch faults on, by the names of the faults.
 
     Attributes:
         path: The block device, such as ``/dev/sda``.
-        hba, number: Where it is.
+        hba, number: Its HBA and LUN.
     """
 
     def __init__(self, hba: VirtualHba, number: int, triggers: Mapping[str, Path]) -> None:
@@ -45,14 +45,14 @@ class Disk:
     def fault(self, name: str) -> Iterator[None]:
         """Switch a fault on while the context is entered.
 
-        What the kernel has cached is written and forgotten before, so that the next read meets it.
+        The kernel's cache is written back and dropped first, so that the next read meets the fault.
 
         Raises:
-            UsageError: The disk was made without it.
+            UsageError: The disk has no such fault.
         """
         if name not in self._triggers:
             known = ", ".join(self._triggers) or "none"
-            raise UsageError(f"the disk has no fault {name!r}", cure=f"it was made with: {known}")
+            raise UsageError(f"the disk has no fault {name!r}", cure=f"its faults are: {known}")
         self.forget()
         self._triggers[name].touch()
         try:
@@ -61,10 +61,10 @@ class Disk:
             self._triggers[name].unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Let the kernel write out and forget what it has cached of the disk.
+        """Write back and drop the kernel's cache of the disk.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: It cannot be written back.
         """
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -73,16 +73,16 @@ class Disk:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Pull the disk out, and return when Linux has let go of it.
+        """Remove the disk, and return when Linux has released it.
 
         Raises:
-            HostError: Linux did not let go.
+            HostError: Linux has not released it.
         """
         self.hba.remove_lun(self.number).wait_until_gone()
 
 
 class MakeDisk(Protocol):
-    """The fixture `vscsi_disk`: makes disks of the test's HBA."""
+    """The fixture `vscsi_disk`: creates disks of the test's HBA."""
 
     def __call__(
         self,
@@ -92,17 +92,17 @@ class MakeDisk(Protocol):
         layers: Sequence[Layer] = (),
         faults: Mapping[str, Layer] | None = None,
     ) -> Disk:
-        """Make a disk, and return when Linux has it.
+        """Create a disk, and return when Linux has it.
 
         Args:
-            size: Of a disk in memory: bytes, or text such as ``"64MiB"``, which is the default.
-            source: What is at the bottom in its place: a path, or a document of a stack.
-            layers: Filters on it, the topmost first.
-            faults: More filters, on top, each with a name to switch it on by: handlers that have a
-                ``trigger``, such as ``error`` and ``delay``.
+            size: Size of a disk in memory: bytes, or text such as ``"64MiB"``, which is the default.
+            source: The storage instead of memory: a path, or the document of a stack.
+            layers: Filters above it, the topmost first.
+            faults: Filters on top, by the names that switch them on: handlers that have a ``trigger``,
+                such as ``error`` and ``delay``.
 
         Raises:
-            UsageError: It cannot be meant; there is no such handler or option.
+            UsageError: The arguments are not valid: there is no such handler or option.
             HostError: The kernel refuses.
             OSError: The source cannot be opened.
         """
@@ -118,22 +118,22 @@ def document(
     """Return the document of a disk; the arguments are those of `MakeDisk`.
 
     Raises:
-        UsageError: Size and source are given, or a layer brings its own ``next`` or ``trigger``.
+        UsageError: Both size and source are given, or a layer has its own ``next`` or ``trigger``.
     """
     if size is not None and source is not None:
-        raise UsageError("a disk has a size or a source", cure="leave one out")
+        raise UsageError("a disk has a size or a source, not both", cure="leave one out")
     built: Document = source if source is not None else {"handler": "memory", "size": size or DEFAULT_SIZE}
     for layer in reversed(layers):
-        built = {**_bare(layer, "next"), "next": built}
+        built = {**_checked(layer, "next"), "next": built}
     for name, layer in faults.items():
-        built = {**_bare(layer, "next", "trigger"), "trigger": str(triggers[name]), "next": built}
+        built = {**_checked(layer, "next", "trigger"), "trigger": str(triggers[name]), "next": built}
     return built
 
 
-def _bare(layer: Layer, *ours: str) -> Layer:
-    for name in ours:
+def _checked(layer: Layer, *reserved: str) -> Layer:
+    for name in reserved:
         if name in layer:
-            raise UsageError(f"a layer with {name!r}: {layer}", cure="leave that out, it is made for you")
+            raise UsageError(f"a layer with {name!r}: {layer}", cure="leave it out, it is set for you")
     return layer
 
 
@@ -146,12 +146,12 @@ def make_disk(
     layers: Sequence[Layer] = (),
     faults: Mapping[str, Layer] | None = None,
 ) -> Disk:
-    """Make a disk of an HBA; the files that switch its faults on go into `folder`. See `MakeDisk`."""
+    """Create a disk of an HBA, with trigger files in `folder`; see `MakeDisk`."""
     number = max(hba.luns, default=-1) + 1
     faults = faults or {}
     for name in faults:
         if not name.isidentifier():
-            raise UsageError(f"fault {name!r} has no proper name", cure="use letters, digits and _")
+            raise UsageError(f"{name!r} is not a valid name of a fault", cure="use letters, digits and _")
     triggers = {name: folder / f"lun{number}-{name}" for name in faults}
     hba.add_lun(number, handler=document(size, source, layers, faults, triggers))
     return Disk(hba, number, triggers)

@@ -1,6 +1,6 @@
-"""What this machine offers to the fixtures: whether it can have disks, and an HBA id that is free.
+"""The machine under the fixtures: whether it can have virtual disks, and a free HBA id.
 
-Knows the kernel's objects through `configfs`; nothing of tests.
+Knows the kernel's objects by `configfs`, and nothing of tests.
 """
 
 import os
@@ -14,12 +14,12 @@ from vscsihba.hba import VirtualHba
 from vscsihba.sandbox.surroundings import INSIDE
 
 IDS = range(255, -1, -1)
-"""HBA ids in the order in which they are tried: people count from 0."""
+"""HBA ids in the order in which they are tried: users begin with 0."""
 
 
 @cache
 def missing() -> str | None:
-    """Return why this machine cannot have virtual disks, with the cure; None when it can."""
+    """Return the reason why this machine cannot have virtual disks, with the cure; None if it can."""
     try:
         configfs.prepare()
     except HostError as error:
@@ -29,10 +29,10 @@ def missing() -> str | None:
 
 @contextmanager
 def free_hba() -> Iterator[VirtualHba]:
-    """Enter an HBA of which the kernel knows nothing yet, so that nobody's disks are touched.
+    """Enter an HBA with an id that the kernel does not have yet, so that no existing disk is touched.
 
     Raises:
-        HostError: All ids are taken, or the kernel refuses.
+        HostError: All ids are in use, or the kernel refuses.
     """
     taken = set(configfs.observe().hbas)
     for hba_id in IDS:
@@ -41,7 +41,7 @@ def free_hba() -> Iterator[VirtualHba]:
         with ExitStack() as held:
             try:
                 hba = held.enter_context(VirtualHba(hba_id))
-            except InUseError:  # somebody was quicker
+            except InUseError:  # another process was quicker
                 continue
             yield hba
         return

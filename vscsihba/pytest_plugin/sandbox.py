@@ -1,6 +1,6 @@
-"""A test session in the sandbox: the same command once more, with the folders that it writes to.
+"""A test session in the sandbox: the same command is run there, with the folders that it writes to.
 
-Knows pytest's options and which files they name; how a command runs in the sandbox is `vscsihba.sandbox`'s.
+Knows pytest's options and the files that they name; `vscsihba.sandbox` runs the command.
 """
 
 import os
@@ -24,18 +24,18 @@ _FILES: Final = (
     *("allure_report_dir", "basetemp", "debug", "htmlpath", "json_report_file", "log_file", "report_log"),
     *("xmlpath",),
 )
-"""Options of pytest and of common plugins that name a file or folder to write, by their attributes."""
+"""Options of pytest and of common plugins that name a file or folder to write: names of their attributes."""
 _COLOUR_VARIABLES: Final = frozenset({"FORCE_COLOR", "NO_COLOR", "PY_COLORS"})
 _OPTIONS_OF_THE_PROGRAM: Final = re.compile(
     r"(?<!--fetch )--(kernel|memory|scratch|timeout|verbose|writable)\b"
 )
 _TEMPORARY: Final = "/run"
-"""Folder inside the sandbox for pytest's temporary folders. The one of this machine may have a
-``pytest-of-root`` that belongs to the real root, and cannot be read."""
+"""Folder inside the sandbox for pytest's temporary folders. The machine's own may have a ``pytest-of-root``
+of the real root, which the sandbox cannot read."""
 
 
 def is_wanted(config: pytest.Config) -> bool:
-    """Tell whether this session is to run in the sandbox, and is not there yet."""
+    """Return whether this session is to run in the sandbox and does not run there yet."""
     options = config.known_args_namespace
     if INSIDE in os.environ or options.help or options.version:
         return False
@@ -46,10 +46,10 @@ def run_session(config: pytest.Config) -> int:
     """Run the whole session in the sandbox, and return its exit code.
 
     Args:
-        config: With the options that are known before any conftest.py is loaded.
+        config: The configuration before any conftest.py is loaded.
 
     Raises:
-        pytest.UsageError: The sandbox cannot be made; the message is one line, with the cure.
+        pytest.UsageError: The sandbox cannot be started; the message is one line, with the cure.
     """
     try:
         plan = session_plan(config)
@@ -95,9 +95,9 @@ def session_plan(config: pytest.Config) -> Plan:
 
 
 def command(config: pytest.Config) -> list[str]:
-    """Return the command of this session, as it was started: Python's options, pytest, and the arguments.
+    """Return the command that started this session: Python's options, pytest, and the arguments.
 
-    `OPTION` stays among the arguments, since it does nothing inside. A session that a program has started
+    `OPTION` stays among the arguments, since it has no effect inside. A session that a program has started
     with ``pytest.main`` becomes ``python -m pytest``.
     """
     arguments = [os.fspath(argument) for argument in config.invocation_params.args]
@@ -107,7 +107,7 @@ def command(config: pytest.Config) -> list[str]:
 
 
 def _started_with(arguments: Sequence[str]) -> list[str]:
-    """Return what stood between the interpreter and pytest's arguments on the command line."""
+    """Return the words between the interpreter and pytest's arguments on the command line."""
     if sys.argv[1:] == arguments:
         match sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]:
             case [*options, "-m", "pytest"] if "-m" not in options:
@@ -118,7 +118,7 @@ def _started_with(arguments: Sequence[str]) -> list[str]:
 
 
 def _colour(options: Namespace) -> list[str]:
-    """Return the argument for colours where pytest would use them, but the sandbox has only pipes."""
+    """Return the argument for colours if pytest would use them here; in the sandbox it has only pipes."""
     decided = options.color != "auto" or not _COLOUR_VARIABLES.isdisjoint(os.environ)
     return ["--color=yes"] if _is_shown() and not decided and os.environ.get("TERM") != "dumb" else []
 
@@ -135,10 +135,10 @@ def _environment(*, scratch: bool) -> Mapping[str, str]:
 
 
 def writable_folders(config: pytest.Config) -> list[Path]:
-    """Return the folders that a session writes to; none of them lies in another.
+    """Return the folders that a session writes to; none of them is inside another.
 
     Raises:
-        UsageError: The sandbox cannot write one of them through.
+        UsageError: The sandbox cannot write one of them through to this machine.
     """
     options, here = config.known_args_namespace, config.invocation_params.dir
     found = {
@@ -175,8 +175,9 @@ def _is_inside_only(path: str) -> bool:
 
 
 def _folder_of(path: Path) -> Path:
-    """Return the folder that is to be written through for a file or folder: the nearest one that exists.
+    """Return the nearest existing folder above a file or folder, to be written through.
 
-    It is never the path itself: pytest removes a folder of ``--basetemp``, and a mount point cannot be.
+    It is never the path itself: pytest removes the folder of ``--basetemp``, and a mount point cannot be
+    removed.
     """
     return writable_folder(str(next(folder for folder in path.parents if folder.is_dir())), "folder")

@@ -4,10 +4,10 @@
     while get_scsi_task(task) == 0:
         if task.direction == SCSI_DATA_WRITE:
             receive_scsi_data(task)
-        ...                             # look at task.cdb, fill in task.request_buffer and task.status
+        ...                             # read task.cdb, fill in task.request_buffer and task.status
         complete_scsi_task(task)
 
-`vscsihba.hba` offers the same verbs to whoever prefers Python to C.
+`vscsihba.hba` has the same verbs in the manner of Python. The calls run on the threads of the caller.
 """
 
 from vscsihba.vscsiapi.calls import complete_scsi_task, get_scsi_task, receive_scsi_data

@@ -1,7 +1,7 @@
-"""The memory behind `request_buffer`: given out here, and only touched if it was.
+"""The memory behind `request_buffer`: a pointer is followed only into buffers of the session.
 
-A structure is the caller's to write into, its pointer included. So a pointer is never followed
-because it is there: it must lie, with its length, inside a buffer that was given out.
+The caller may write anything into a structure, its pointer included. So pointer and length must lie inside
+a buffer that the session has given to a structure.
 """
 
 import ctypes
@@ -10,21 +10,21 @@ from weakref import finalize
 from vscsihba.vscsiapi.task import user_scsitap_task
 
 SIZE = 1 << 20
-"""Bytes of a buffer: the largest command that Linux sends here."""
+"""Bytes of a buffer: the largest transfer of a command of Linux."""
 
 
 class Buffers:
     """The buffers of one session.
 
-    A buffer lives as long as the structure that it was given to, whatever becomes of the pointer or
-    the session: nobody who has the structure has a pointer into freed memory.
+    A buffer lives as long as its structure, even if the pointer is changed or the session ends: a structure
+    never has a pointer into freed memory.
     """
 
     def __init__(self) -> None:
         self._given: dict[int, ctypes.Array[ctypes.c_ubyte]] = {}
 
     def give(self, task: user_scsitap_task, size: int = SIZE) -> None:
-        """Let `task` point to a new buffer of at least `size` bytes."""
+        """Give `task` a new buffer of at least `size` bytes."""
         made = (ctypes.c_ubyte * max(size, SIZE))()
         address = ctypes.addressof(made)
         self._given[address] = made
@@ -34,7 +34,7 @@ class Buffers:
     def memory(self, task: user_scsitap_task) -> memoryview | None:
         """Return the bytes from `request_buffer` to the end of the buffer that it points into.
 
-        None if it points into none that was given out here; empty if it is a null pointer.
+        None if it points into no buffer of this session; empty if it is a null pointer.
         """
         if not task.request_buffer:
             return memoryview(b"")
@@ -47,7 +47,7 @@ class Buffers:
 
 
 def _owner(task: user_scsitap_task) -> object:
-    """Return the object whose memory a structure is in: itself, or an array that it is one of."""
+    """Return the object that has a structure's memory: the structure, or the array that it belongs to."""
     owner: object = task
     while (base := getattr(owner, "_b_base_", None)) is not None:
         owner = base

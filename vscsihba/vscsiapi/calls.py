@@ -1,7 +1,7 @@
 """The original's three calls for commands: get, receive, complete.
 
-Each takes a `user_scsitap_task`, whatever is in it, and returns a `Code`: no argument makes one raise,
-or touch memory that is not its own. Knows how structures and tasks correspond.
+Each takes a `user_scsitap_task` with any content, and returns a `Code`: no content makes a call raise, or
+access memory outside the session's buffers. Knows how structures and tasks correspond.
 """
 
 from collections.abc import Iterator
@@ -24,24 +24,24 @@ from vscsihba.vscsiapi.task import (
 
 _MAX_SENSE = 96
 _USUAL_SENSE = 14
-"""Bytes of sense data where the caller does not say how many: what the original took."""
+"""Bytes of sense data if `request_bufflen` is 0: the length that the original used."""
 
 
 @returns_code
 def get_scsi_task(task: user_scsitap_task, session: Session) -> int:
     """Fill `task` in with the next command.
 
-    Any number may be in hand at once, each with a structure of its own.
+    Several commands may be open at the same time, each with a structure of its own.
 
     Returns:
-        OK with a command, NOTHING if none is queued, BAD_SESSION once everything is detached;
-        BAD_TASK, BAD_BUFFER, FAILED (a LUN cannot be served or linked; the others still can).
+        OK with a command; NOTHING if none is queued; BAD_SESSION after the HBA is detached;
+        BAD_TASK, BAD_BUFFER, FAILED (a LUN cannot be served or linked; the others can).
     """
     with session.lock:
         if not task.request_buffer:
             session.buffers.give(task)
         if session.buffers.memory(task) is None:
-            raise Refusal(Code.BAD_BUFFER, "request_buffer was not given out by this session")
+            raise Refusal(Code.BAD_BUFFER, "request_buffer is not a buffer of this session")
     event = session.hba.next_event(session.wait)
     if event is None and session.hba.detached:
         session.close()
@@ -57,7 +57,7 @@ def get_scsi_task(task: user_scsitap_task, session: Session) -> int:
 
 
 def _fill(task: user_scsitap_task, event: Task | Management) -> None:
-    """Put the parts of a command into a structure; a request looks like a TEST UNIT READY."""
+    """Copy a command into a structure; a task management request looks like a TEST UNIT READY."""
     cdb, length, kind = bytes(6), 0, TASK_MANAGEMENT
     if isinstance(event, Task):
         cdb, length, kind = event.cdb, event.buffer.length, TASK_COMMAND
@@ -70,14 +70,14 @@ def _fill(task: user_scsitap_task, event: Task | Management) -> None:
 
 
 def _direction(cdb: bytes) -> int:
-    """Return the way that data goes, as the CDB implies; a ring does not tell."""
+    """Return the direction of the data according to the CDB; the ring does not have it."""
     row = scsi.lookup(cdb)
     return SCSI_DATA_WRITE if row is not None and row.data is scsi.Data.OUT else SCSI_DATA_READ
 
 
 @returns_code
 def receive_scsi_data(task: user_scsitap_task, session: Session) -> int:
-    """Bring what the initiator writes into `request_buffer`: `request_bufflen` bytes of it.
+    """Copy the data of the initiator into `request_buffer`: `request_bufflen` bytes.
 
     Returns:
         OK, NOTHING if `direction` is not `SCSI_DATA_WRITE`; BAD_TASK, BAD_SESSION, NOT_OPEN, BAD_BUFFER.
@@ -94,36 +94,36 @@ def receive_scsi_data(task: user_scsitap_task, session: Session) -> int:
 
 @returns_code
 def complete_scsi_task(task: user_scsitap_task, session: Session) -> int:
-    """End the command with `status`.
+    """Complete the command with `status`.
 
     With GOOD and `SCSI_DATA_READ`, the initiator gets the first `request_bufflen` bytes of
     `request_buffer`, which may be fewer than it asked for. With `SENSE_IN_BUFFER` set in `status`, they
     are sense data. CHECK CONDITION without it means ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE.
 
     Returns:
-        OK; BAD_TASK, BAD_SESSION, NOT_OPEN, BAD_BUFFER, BAD_STATUS, FAILED (the ring is gone). With
-        BAD_BUFFER and BAD_STATUS the command stays open, to be completed again.
+        OK; BAD_TASK, BAD_SESSION, NOT_OPEN, BAD_BUFFER, BAD_STATUS, FAILED (the ring is gone). After
+        BAD_BUFFER and BAD_STATUS the command is still open: complete it again.
     """
     with session.lock:
         event = session.held(task.cmd_number)
         if isinstance(event, Task):
-            status, sense, data = _outcome(task, session, event)
-            session.open.pop(task.cmd_number, None)  # if this fails, it fails for good
+            status, sense, data = _result(task, session, event)
+            session.open.pop(task.cmd_number, None)  # if completing fails, it fails for good
             event.complete(status, sense, data)
         session.open.pop(task.cmd_number, None)
     return Code.OK
 
 
-def _outcome(task: user_scsitap_task, session: Session, command: Task) -> tuple[int, bytes, int | None]:
-    """Return status, sense data and length of data-in, with the data moved.
+def _result(task: user_scsitap_task, session: Session, command: Task) -> tuple[int, bytes, int | None]:
+    """Return status, sense data and length of data-in, after copying the data.
 
     Raises:
-        Refusal: `status` or the buffer cannot be meant.
+        Refusal: `status` or the buffer is not valid.
     """
     status = task.status & ~SENSE_IN_BUFFER
     with_sense = bool(task.status & SENSE_IN_BUFFER)
     if status not in set(scsi.Status) or (with_sense and status != scsi.Status.CHECK_CONDITION):
-        raise Refusal(Code.BAD_STATUS, f"status {task.status:#x} is no SCSI status")
+        raise Refusal(Code.BAD_STATUS, f"status {task.status:#x} is not a SCSI status")
     if with_sense:
         sense = bytes(data_of(task, session, task.request_bufflen or _USUAL_SENSE)[:_MAX_SENSE])
         return status, sense, 0
@@ -135,25 +135,27 @@ def _outcome(task: user_scsitap_task, session: Session, command: Task) -> tuple[
 
 @contextmanager
 def _in_reach(task: user_scsitap_task) -> Iterator[None]:
-    """Refuse a command whose memory is taken away just now, by another thread that detaches.
+    """Turn the error of a buffer that another thread has just released into a `Refusal`.
 
     Raises:
-        Refusal: It is.
+        Refusal: The buffer was released: another thread detaches the HBA.
     """
     try:
         yield
     except ValueError as error:  # a view of it was released
-        raise Refusal(Code.NOT_OPEN, f"command {task.cmd_number} was refused meanwhile") from error
+        raise Refusal(Code.NOT_OPEN, f"command {task.cmd_number} was refused in the meantime") from error
 
 
 def data_of(task: user_scsitap_task, session: Session, length: int | None = None) -> memoryview:
     """Return `length` bytes (default: `request_bufflen`) of the buffer of `task`.
 
     Raises:
-        Refusal: They are not all inside memory that this session has given out.
+        Refusal: They are not all inside a buffer of this session.
     """
     length = task.request_bufflen if length is None else length
     memory = session.buffers.memory(task)
     if length and (memory is None or not 0 < length <= len(memory)):
-        raise Refusal(Code.BAD_BUFFER, f"{length} bytes at request_buffer are not all this session's")
+        raise Refusal(
+            Code.BAD_BUFFER, f"{length} bytes at request_buffer are not inside a buffer of this session"
+        )
     return memoryview(b"") if memory is None else memory[:length]

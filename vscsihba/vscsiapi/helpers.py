@@ -1,7 +1,6 @@
-"""What the structure has no field for: long CDBs, sense data, requests, disks; and data as bytes.
+"""Helpers for long CDBs, sense data, task management, disks and bytes: the structure has no fields for them.
 
-None of it is needed to follow the original's way; like the calls, nothing here raises for what is
-in a structure.
+A program for the original needs none of them. Like the calls, they do not raise for any structure.
 """
 
 from vscsihba.hba import Management, Task
@@ -15,17 +14,17 @@ _CHECK_CONDITION = 2
 
 
 def get_cdb(task: user_scsitap_task) -> bytes:
-    """Return the whole CDB of an open command, of any length; empty if it is not open."""
+    """Return the complete CDB of an open command; empty if it is not open."""
     event = _held(task)
     return event.cdb if isinstance(event, Task) else bytes(6 if event else 0)
 
 
 def get_management(task: user_scsitap_task) -> tuple[str, tuple[int, ...]] | None:
-    """Return what an open task management request is about; None if it is none.
+    """Return an open task management request; None if `task` is not one.
 
     Returns:
-        SAM's name, such as ``ABORT TASK``, and the numbers of the commands in hand that it ended: they
-        are still to be completed, soon, with any status.
+        SAM's name, such as ``ABORT TASK``, and the numbers of the open commands that it has aborted:
+        complete them soon, with any status.
     """
     event = _held(task)
     if not isinstance(event, Management):
@@ -35,17 +34,17 @@ def get_management(task: user_scsitap_task) -> tuple[str, tuple[int, ...]] | Non
 
 
 def get_device(task: user_scsitap_task, lun: int) -> str | None:
-    """Return the disk of a LUN, such as ``/dev/sda``; None while Linux has made none of it."""
+    """Return the disk of a LUN, such as ``/dev/sda``; None while Linux has none."""
     try:
-        found = session_of(task).hba.luns.get(lun)
+        entry = session_of(task).hba.luns.get(lun)
     except Refusal:
         return None
-    device = found.device if found else None
+    device = entry.device if entry else None
     return str(device) if device else None
 
 
 def get_data(task: user_scsitap_task) -> bytes:
-    """Return a copy of the `request_bufflen` bytes in `request_buffer`; empty if they are not ours."""
+    """Return a copy of the `request_bufflen` bytes in `request_buffer`; empty if they are not valid."""
     try:
         session = session_of(task)
         with session.lock:
@@ -55,7 +54,7 @@ def get_data(task: user_scsitap_task) -> bytes:
 
 
 def set_data(task: user_scsitap_task, data: bytes | bytearray | memoryview) -> int:
-    """Put data-in into `request_buffer`, at most `request_bufflen` bytes, and set `request_bufflen`.
+    """Copy data-in into `request_buffer`, at most `request_bufflen` bytes, and set `request_bufflen`.
 
     Returns:
         OK; BAD_TASK, BAD_SESSION, BAD_BUFFER.
@@ -74,9 +73,9 @@ def set_data(task: user_scsitap_task, data: bytes | bytearray | memoryview) -> i
 
 
 def set_sense(task: user_scsitap_task, sense: bytes) -> int:
-    """Put sense data (96 bytes at most) into `request_buffer`, to be sent with CHECK CONDITION.
+    """Copy sense data (96 bytes at most) into `request_buffer`, to be sent with CHECK CONDITION.
 
-    Sets `status` and `request_bufflen`, which is the original's way of sending it.
+    Sets `status` and `request_bufflen` as well, as the original expects them.
 
     Returns:
         OK; BAD_TASK, BAD_SESSION, BAD_BUFFER.
@@ -95,7 +94,7 @@ def set_sense(task: user_scsitap_task, sense: bytes) -> int:
 
 
 def _held(task: user_scsitap_task) -> Task | Management | None:
-    """Return what the caller has in hand, None if that is nothing."""
+    """Return the open command or request of a structure, None if there is none."""
     try:
         return session_of(task).open.get(task.cmd_number)
     except Refusal:

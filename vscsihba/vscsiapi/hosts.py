@@ -1,6 +1,6 @@
-"""Registering an HBA and leaving it: what the original did by opening and closing its device.
+"""Registering and detaching an HBA; the original did that by opening and closing its device.
 
-Knows what an HBA is made of; its commands are the business of `vscsihba.vscsiapi.calls`.
+Knows the arguments of an HBA; `vscsihba.vscsiapi.calls` knows its commands.
 """
 
 import re
@@ -27,22 +27,22 @@ def register_scsi_host(
     on_ready: Callable[[int, str], None] | None = None,
     port: Port | None = None,
 ) -> user_scsitap_task | None:
-    """Make an HBA whose commands come to this program.
+    """Create an HBA whose commands come to your program.
 
     Args:
-        devname: ``/dev/vscsihba0`` to ``/dev/vscsihba255``: names the HBA; there is no such file.
-        sizes: Of the LUNs, in bytes or as text (``"64MiB"``): one, a list from LUN 0 on, or by number.
+        devname: Name of the HBA, ``/dev/vscsihba0`` to ``/dev/vscsihba255``; there is no such file.
+        sizes: Sizes of the LUNs, in bytes or as text (``"64MiB"``): one, a list from LUN 0 on, or by number.
         block_size: Logical block length in bytes.
-        wait: Seconds that `get_scsi_task` waits for a command; None for ever, as the original did.
-        on_ready: Told of each LUN's number and disk (``/dev/sda``), by a thread of its own.
-        port: Where the HBA is, if not in the kernel; see `vscsihba.hba.VirtualHba`.
+        wait: Seconds that `get_scsi_task` waits for a command; None without a limit, as the original.
+        on_ready: Called with number and disk (``/dev/sda``) of each LUN, by a thread of its own.
+        port: Place of the HBA, if not the kernel; see `vscsihba.hba.VirtualHba`.
 
     Returns:
         A structure for the other calls, with `session` and a buffer; None if it failed (`last_error`).
     """
     try:
         if wait is not None and not wait >= 0:
-            raise UsageError(f"a wait of {wait} seconds cannot be meant")
+            raise UsageError(f"a wait of {wait} seconds is not valid", cure="use 0 or more, or None")
         luns = _by_number(sizes)
         hba = VirtualHba(_hba_id(devname), port=port, on_ready=_ready(on_ready))
         session = Session(hba, wait)
@@ -63,7 +63,7 @@ def _ready(tell: Callable[[int, str], None] | None) -> Callable[[Lun, Path], Non
 def _hba_id(devname: str | bytes) -> int:
     text = devname.decode(errors="replace") if isinstance(devname, bytes) else str(devname)
     if not (match := _DEVICE.fullmatch(text)):
-        raise UsageError(f"{text!r} names no HBA", cure='write "/dev/vscsihba0" to "/dev/vscsihba255"')
+        raise UsageError(f"{text!r} is not an HBA", cure='use "/dev/vscsihba0" to "/dev/vscsihba255"')
     return int(match[1])
 
 
@@ -74,7 +74,7 @@ def _by_number(sizes: Size | Sequence[Size] | Mapping[int, Size]) -> dict[int, S
 
 
 def _add_luns(session: Session, sizes: dict[int, Size], block_size: int) -> None:
-    """Add all LUNs, or close the session and raise."""
+    """Add all LUNs; on an error, close the session and raise."""
     try:
         for lun, size in sizes.items():
             session.hba.add_lun(lun, size=size, block_size=block_size)
@@ -85,10 +85,9 @@ def _add_luns(session: Session, sizes: dict[int, Size], block_size: int) -> None
 
 @returns_code
 def stop_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: ARG001
-    """Begin to detach, and return at once: go on until `get_scsi_task` returns BAD_SESSION.
+    """Begin to detach, and return at once: go on answering until `get_scsi_task` returns BAD_SESSION.
 
-    So the program can answer what Linux asks at the end (SYNCHRONIZE CACHE). A signal handler may
-    call it.
+    So your program can answer the last commands of Linux (SYNCHRONIZE CACHE). A signal handler may call it.
 
     Returns:
         OK; BAD_TASK, BAD_SESSION.
@@ -99,9 +98,9 @@ def stop_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: A
 
 @returns_code
 def unregister_scsi_host(task: user_scsitap_task, session: Session) -> int:  # noqa: ARG001
-    """Detach, and return when that is done. Commands that are open, or still come, are refused.
+    """Detach, and return when that is done; open commands and those that still come are refused.
 
-    Happens by itself when the program ends.
+    The end of the program does the same.
 
     Returns:
         OK; BAD_TASK, BAD_SESSION, FAILED (the kernel refused a step).

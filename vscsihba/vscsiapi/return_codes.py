@@ -1,6 +1,6 @@
 """Return codes of the calls: `returns_code` finds the session of a structure and turns exceptions into codes.
 
-No exception of this package leaves a call. Knows sessions, not what a call does.
+No exception of this package leaves a call. Knows sessions, not the calls.
 """
 
 import threading
@@ -17,17 +17,17 @@ Call = Callable[[user_scsitap_task], int]
 
 
 def last_error() -> str:
-    """Return why the last call of this thread that failed did, in words; empty if none did."""
+    """Return the message of this thread's last failed call; empty if none has failed."""
     return str(getattr(_last, "error", ""))
 
 
 def note_error(text: str) -> None:
-    """Let `last_error` return `text` in this thread."""
+    """Set the text that `last_error` returns in this thread."""
     _last.error = text
 
 
 def returns_code(call: Callable[[user_scsitap_task, Session], int]) -> Call:
-    """Find the session, and turn what goes wrong into a code."""
+    """Decorate a call: find the session of its structure, and turn exceptions into return codes."""
 
     @wraps(call)
     def guarded(task: user_scsitap_task) -> int:
@@ -47,10 +47,10 @@ def session_of(task: user_scsitap_task) -> Session:
     """Return the session of a structure.
 
     Raises:
-        Refusal: It is no structure, or its session is not registered (any more).
+        Refusal: It is not a structure, or its session is not registered.
     """
     if not isinstance(task, user_scsitap_task):
-        raise Refusal(Code.BAD_TASK, f"{type(task).__name__} is no user_scsitap_task")
+        raise Refusal(Code.BAD_TASK, f"{type(task).__name__} is not a user_scsitap_task")
     session = SESSIONS.get(task.session)
     if session is None:
         raise Refusal(Code.BAD_SESSION, f"session {task.session} is not registered")

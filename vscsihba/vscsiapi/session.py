@@ -1,6 +1,6 @@
-"""A session: one registered HBA, the commands that its caller has in hand, and their memory.
+"""A session: one registered HBA, its open commands, and their memory.
 
-Knows what belongs to whom; what the calls return is decided in `vscsihba.vscsiapi.calls`.
+Knows which commands and buffers belong to it; `vscsihba.vscsiapi.calls` decides what the calls return.
 """
 
 import atexit
@@ -13,15 +13,15 @@ from vscsihba.vscsiapi.buffers import Buffers
 from vscsihba.vscsiapi.task import Code
 
 _NUMBERS = count(1)
-"""Of all sessions together: a structure of one that is closed never matches a command of the next."""
+"""Command numbers, unique over all sessions: a structure of a closed session matches no later command."""
 
 
 class Refusal(Exception):  # noqa: N818 - a return code on its way, caught in `returns_code`
-    """A call cannot be meant.
+    """A call is refused.
 
     Args:
-        code: What the call returns.
-        text: What `last_error` returns.
+        code: Return code of the call.
+        text: Text for `last_error`.
     """
 
     def __init__(self, code: Code, text: str) -> None:
@@ -33,14 +33,14 @@ class Session:
     """One HBA, entered.
 
     Args:
-        hba: A new one.
-        wait: Seconds that a get waits for a command; None for ever.
+        hba: A new HBA, not entered.
+        wait: Seconds that a get waits for a command; None without a limit.
 
     Attributes:
-        fd: Names the session, and can be polled.
-        buffers: What its structures point to.
-        lock: Held around every use of what follows and of `buffers`.
-        open: What was handed out and not completed, by number.
+        fd: Identifies the session, and can be polled.
+        buffers: Memory of its structures.
+        lock: Held around every use of `open` and `buffers`.
+        open: Commands and requests that are not completed, by number.
 
     Raises:
         VscsihbaError: As entering `hba`.
@@ -56,16 +56,16 @@ class Session:
         SESSIONS[self.fd] = self
 
     def admit(self, event: Task | Management) -> int:
-        """Note that `event` is in the caller's hands, and return its number."""
+        """Add an open command or request, and return its number."""
         number = next(_NUMBERS) & 0xFFFFFFFF
         self.open[number] = event
         return number
 
     def held(self, number: int) -> Task | Management:
-        """Return what the caller has in hand under `number`.
+        """Return the open command or request with a number.
 
         Raises:
-            Refusal: Nothing.
+            Refusal: There is none.
         """
         event = self.open.get(number)
         if event is None:
@@ -73,7 +73,7 @@ class Session:
         return event
 
     def close(self) -> None:
-        """Detach and forget; commands that are open are refused. Twice is harmless.
+        """Detach; open commands are refused. A second call has no effect.
 
         Raises:
             HostError: The kernel refused a step.
@@ -84,14 +84,14 @@ class Session:
 
 
 SESSIONS: dict[int, Session] = {}
-"""The live ones, by descriptor."""
+"""The registered sessions, by descriptor."""
 
 
 @atexit.register
 def close_all() -> None:
-    """Detach whatever a program leaves attached when it ends."""
+    """Detach all sessions at the end of the program."""
     for session in tuple(SESSIONS.values()):
         try:
             session.close()
         except VscsihbaError:
-            continue  # nobody is left to be told; the next session of that id clears it
+            continue  # the program ends; the next session of that id removes the rest

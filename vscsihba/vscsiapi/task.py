@@ -1,7 +1,6 @@
-"""The structure that commands come in, as the original's header has it, and its values.
+"""The structure of a command, with the layout of the original's header, and its values.
 
-Knows the memory layout; who fills a structure in, and what a value leads to, is said in
-`vscsihba.vscsiapi.calls`.
+Knows the memory layout; `vscsihba.vscsiapi.calls` knows what the values mean.
 """
 
 import ctypes
@@ -9,39 +8,39 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 SCSI_DATA_READ = ord("I")
-"""`direction`: the initiator reads, or nothing is transferred (then `request_bufflen` is 0)."""
+"""`direction`: the initiator reads, or no data is transferred (then `request_bufflen` is 0)."""
 SCSI_DATA_NONE = SCSI_DATA_READ
-"""`direction`: nothing is transferred; the original has no letter of its own for it."""
+"""`direction`: no data is transferred; the original has no letter of its own for that."""
 SCSI_DATA_WRITE = ord("O")
-"""`direction`: the initiator writes; `receive_scsi_data` fetches what."""
+"""`direction`: the initiator writes; `receive_scsi_data` fetches the data."""
 
 TASK_COMMAND = ord("C")
 """`type`: a SCSI command."""
 TASK_MANAGEMENT = ord("M")
-"""`type`: a task management request; looks like a TEST UNIT READY to whoever does not know the type."""
+"""`type`: a task management request; to programs that ignore the type it looks like a TEST UNIT READY."""
 
 SENSE_IN_BUFFER = 0x80
 """Bit of `status`: `request_buffer` holds sense data; see `set_sense`."""
 
 
 class Code(IntEnum):
-    """What the calls return. Every error is negative, and leaves the command as it was."""
+    """Return codes of the calls. Errors are negative, and leave the command unchanged."""
 
     OK = 0
     NOTHING = 1
-    """Nothing is queued (get), or the command brings no data (receive)."""
+    """No command is queued (get), or the command has no data to receive (receive)."""
     FAILED = -1
-    """The ring cannot be served or the kernel refused; `last_error` tells more."""
+    """The ring cannot be served, or the kernel refused; see `last_error`."""
     BAD_TASK = -2
-    """The argument is no `user_scsitap_task`."""
+    """The argument is not a `user_scsitap_task`."""
     BAD_SESSION = -3
-    """`session` was never registered, or is closed, or everything is detached."""
+    """`session` was never registered, or is closed or detached."""
     NOT_OPEN = -4
-    """`cmd_number` is no command of the session's that waits for an answer: it is finished, or invented."""
+    """`cmd_number` is not an open command of the session: it is completed, or was never handed out."""
     BAD_BUFFER = -5
-    """`request_buffer` and `request_bufflen` are not inside memory that a get has put there."""
+    """`request_buffer` and `request_bufflen` are not inside a buffer from a get."""
     BAD_STATUS = -6
-    """`status` is no SCSI status."""
+    """`status` is not a SCSI status."""
 
 
 if TYPE_CHECKING:
@@ -53,18 +52,18 @@ else:
 class user_scsitap_task(ctypes.Structure):  # noqa: N801 - the original's name
     """One command, in the original's layout.
 
-    One that is made by hand needs only its `session`: the first get gives it a buffer.
+    If you create one yourself, set `session` only: the first get gives it a buffer.
 
     Attributes:
-        cmd_number: Tells the command apart; never used again while the process lives.
+        cmd_number: Number of the command, unique while the process runs.
         type: `TASK_COMMAND` or `TASK_MANAGEMENT`.
         direction: `SCSI_DATA_READ` or `SCSI_DATA_WRITE`.
         lun: Number of the LUN.
-        cdblen: Bytes of the CDB, which may be more than fit in `cdb`: see `get_cdb`.
+        cdblen: Length of the CDB in bytes, which may be longer than `cdb`: see `get_cdb`.
         cdb: The first 16 bytes of the CDB.
-        request_bufflen: Bytes that are to be transferred; before a completion, bytes of data-in.
-        request_buffer: The data: room for at least `request_bufflen` bytes.
-        status: SCSI status to complete the command with; 0 (GOOD) after a get.
+        request_bufflen: Bytes to be transferred; set it to the bytes of data-in before a completion.
+        request_buffer: The data, at least `request_bufflen` bytes.
+        status: SCSI status for the completion; 0 (GOOD) after a get.
         session: A descriptor that can be polled: readable when a get is worth a call.
     """
 
