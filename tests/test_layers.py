@@ -62,21 +62,21 @@ def may_import(places: dict[str, tuple[int, int, int]], importer: str, imported:
     return other[0] < own[0] and not siblings
 
 
-def ours(found: Import) -> bool:
-    return found.imported.split(".")[0] == "vscsihba"
+def ours(one: Import) -> bool:
+    return one.imported.split(".")[0] == "vscsihba"
 
 
 def show(broken: list[Import], rule: str) -> None:
-    lines = [f"{found.place}: {found.importer} imports {found.imported}" for found in broken]
+    lines = [f"{one.place}: {one.importer} imports {one.imported}" for one in broken]
     assert not broken, "\n".join([rule, *lines])
 
 
 def test_imports_follow_the_picture() -> None:
     places = read_picture(picture())
     broken = [
-        found
-        for found in all_imports()
-        if ours(found) and not may_import(places, room(found.importer), room(found.imported))
+        one
+        for one in all_imports()
+        if ours(one) and not may_import(places, room(one.importer), room(one.imported))
     ]
     show(broken, f"each layer imports only what stands to its left:\n{picture()}")
 
@@ -87,9 +87,9 @@ def test_every_module_has_its_place_in_the_picture() -> None:
 
 def test_carriers_know_nothing_of_scsi_and_handlers() -> None:
     broken = [
-        found
-        for found in all_imports()
-        if room(found.importer) in CARRIERS and ours(found) and room(found.imported) in ("scsi", "handlers")
+        one
+        for one in all_imports()
+        if room(one.importer) in CARRIERS and ours(one) and room(one.imported) in ("scsi", "handlers")
     ]
     show(broken, f"{', '.join(CARRIERS)} know rings, not SCSI")
 
@@ -97,9 +97,9 @@ def test_carriers_know_nothing_of_scsi_and_handlers() -> None:
 def test_commands_of_every_device_type_know_nothing_of_disks() -> None:
     special = ("vscsihba.scsi.block.", "vscsihba.scsi.copy.")
     broken = [
-        found
-        for found in all_imports()
-        if found.importer.startswith("vscsihba.scsi.commands.") and f"{found.imported}.".startswith(special)
+        one
+        for one in all_imports()
+        if one.importer.startswith("vscsihba.scsi.commands.") and f"{one.imported}.".startswith(special)
     ]
     show(broken, "what only disks have belongs to vscsihba.scsi.block")
 
@@ -110,32 +110,30 @@ def within(module: str, package: str) -> bool:
 
 @pytest.mark.parametrize("folder", UNKNOWN)
 def test_folder_inside_a_layer_knows_nothing_of_others(folder: str) -> None:
-    inside = [found for found in all_imports() if within(found.importer, folder)]
+    inside = [one for one in all_imports() if within(one.importer, folder)]
     assert inside
-    broken = [
-        found for found in inside if any(within(found.imported, package) for package in UNKNOWN[folder])
-    ]
+    broken = [one for one in inside if any(within(one.imported, package) for package in UNKNOWN[folder])]
     show(broken, f"{folder} imports none of {', '.join(UNKNOWN[folder])}")
 
 
 def test_linked_folders_are_never_imported_by_themselves() -> None:
     everything = (*all_imports(), *imports_of_tests())
-    broken = [found for found in everything if found.imported.split(".")[0] in ("handlers", "configfs")]
+    broken = [one for one in everything if one.imported.split(".")[0] in ("handlers", "configfs")]
     show(broken, "say vscsihba.handlers and vscsihba.configfs")
 
 
 @pytest.mark.parametrize("library", ALONE)
 def test_library_is_imported_in_one_layer(library: str) -> None:
     broken = [
-        found
-        for found in all_imports()
-        if found.imported.split(".")[0] == library and room(found.importer) != ALONE[library]
+        one
+        for one in all_imports()
+        if one.imported.split(".")[0] == library and room(one.importer) != ALONE[library]
     ]
     show(broken, f"only {ALONE[library]} imports {library}")
 
 
 def test_nothing_is_imported_wholesale() -> None:
-    show([found for found in all_imports() if found.imported.endswith(".*")], "name what you import")
+    show([one for one in all_imports() if one.imported.endswith(".*")], "name what you import")
 
 
 def test_every_module_opens_with_a_caption() -> None:
@@ -185,8 +183,8 @@ def test_every_kind_of_import_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tests.imports.TOP", tmp_path)
     path = tmp_path / "cdb.py"
     path.write_text("import a.b, c\nfrom d import e\ndef f():\n    from . import g\n    from ..h import *\n")
-    found = [(each.imported, each.place) for each in imports("vscsihba.scsi.cdb", path)]
-    assert found == [
+    listed = [(each.imported, each.place) for each in imports("vscsihba.scsi.cdb", path)]
+    assert listed == [
         ("a.b", "cdb.py:1"),
         ("c", "cdb.py:1"),
         ("d.e", "cdb.py:2"),

@@ -188,8 +188,8 @@ class World:
         self.medium = mmap.mmap(-1, SPACE * (len(letters(scenario)) + 1))
         for number, letter in enumerate(letters(scenario)):
             if letter in "rR":
-                found = contents(number)
-                self.medium[(number + 1) * SPACE : (number + 1) * SPACE + len(found)] = found
+                data = contents(number)
+                self.medium[(number + 1) * SPACE : (number + 1) * SPACE + len(data)] = data
         self.waves = scenario.commands.split()
         self.sent = 0
         self.numbers: dict[int, int] = {}

@@ -168,9 +168,9 @@ def test_the_layout_is_that_of_earlier_versions(path: Path) -> None:
     completion = struct.pack("=BB2xI96s", 1, 2, 77, SENSE)
     struct.pack_into("=104sI", expected, 16_384 + 32, completion, zlib.crc32(completion))
     struct.pack_into("=32s", expected, 16_384 + 1024, second[368:])
-    found = path.read_bytes()
-    assert len(found) == len(expected)
-    assert [at for at in range(len(found)) if found[at] != expected[at]] == []
+    stored = path.read_bytes()
+    assert len(stored) == len(expected)
+    assert [at for at in range(len(stored)) if stored[at] != expected[at]] == []
     assert DISTRUSTED == 1
 
 
@@ -187,11 +187,11 @@ def test_what_is_recorded_comes_back_in_order(lengths: list[int]) -> None:
         del entries[cmd_id]
     for cmd_id in list(entries)[::2]:
         journal.begin(cmd_id)
-    found = Journal(memoryview(memory)).load()
-    assert [(record.cmd_id, record.at, record.entry) for record in found] == [
+    records = Journal(memoryview(memory)).load()
+    assert [(record.cmd_id, record.at, record.entry) for record in records] == [
         (cmd_id, 128 * cmd_id, bytes(stored)) for cmd_id, stored in entries.items()
     ]
-    assert [record.state for record in found] == [(BEGUN, ACCEPTED)[n % 2] for n in range(len(found))]
+    assert [record.state for record in records] == [(BEGUN, ACCEPTED)[n % 2] for n in range(len(records))]
 
 
 def test_room_is_given_back() -> None:
@@ -370,7 +370,7 @@ def test_file_is_private_and_whole(path: Path) -> None:
         assert is_mapped(path)
         opened.journal.move_to(4711)
     assert not is_mapped(path)
-    assert [found.name for found in path.parent.iterdir()] == [path.name]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     with closing(JournalFile(path, "a")) as opened:
         assert opened.journal.position == 4711
     with closing(JournalFile(path, "b")) as opened:

@@ -35,12 +35,12 @@ def results(disk: Disk) -> list[tuple[int, int, int]]:
     """Return code, result and first failing LBA of each self-test, the newest first."""
     data = disk.run("4d 00 50 00 00 0000 0fff 00").data[4:]
     assert len(data) == 400
-    found = []
+    tests = []
     for at in range(0, 400, 20):
         code, lba = data[at + 4], int.from_bytes(data[at + 8 : at + 16], "big")
         if any(data[at + 4 : at + 20]):
-            found.append((code >> 5, code & 0x0F, lba))
-    return found
+            tests.append((code >> 5, code & 0x0F, lba))
+    return tests
 
 
 @pytest.mark.parametrize("flags", [DEFAULT, SHORT, BACKGROUND_SHORT])

@@ -95,14 +95,23 @@ def test_vpd_logical_block_provisioning(capabilities: Capabilities, expected: st
 
 def test_vpd_third_party_copy_descriptors() -> None:
     page = vpd(Disk(), 0x8F)
-    found, at = {}, 0
+    descriptors, at = {}, 0
     while at < len(page):
         code, length = struct.unpack_from(">HH", page, at)
         assert length % 4 == 0
-        found[code] = page[at + 4 : at + 4 + length]
+        descriptors[code] = page[at + 4 : at + 4 + length]
         at += 4 + length
     assert at == len(page)
-    assert list(found) == sorted(found) == [0x0000, 0x0001, 0x0004, 0x0008, 0x000C, 0x0106, 0x0108, 0x8001]
-    assert found[0x0001].rstrip(b"\0") == bytes.fromhex("0a 83 03 00 10 11 84 03 00 03 07")
-    assert [len(found[code]) for code in (0x0000, 0x0004, 0x0106, 0x8001)] == [0x20, 0x1C, 0x2C + 0x30, 0x20]
-    assert struct.unpack_from(">2xH", found[0x0108])[0] == len(found[0x0108]) - 4 == 3 * 64
+    assert (
+        list(descriptors)
+        == sorted(descriptors)
+        == [0x0000, 0x0001, 0x0004, 0x0008, 0x000C, 0x0106, 0x0108, 0x8001]
+    )
+    assert descriptors[0x0001].rstrip(b"\0") == bytes.fromhex("0a 83 03 00 10 11 84 03 00 03 07")
+    assert [len(descriptors[code]) for code in (0x0000, 0x0004, 0x0106, 0x8001)] == [
+        0x20,
+        0x1C,
+        0x2C + 0x30,
+        0x20,
+    ]
+    assert struct.unpack_from(">2xH", descriptors[0x0108])[0] == len(descriptors[0x0108]) - 4 == 3 * 64

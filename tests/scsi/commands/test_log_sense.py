@@ -26,13 +26,13 @@ def page(disk: Disk, code: int, subpage: int = 0, pointer: int = 0) -> bytes:
 def parameters(disk: Disk, code: int) -> dict[int, int]:
     """Return a page's parameters as numbers."""
     body = page(disk, code)
-    found, at = {}, 0
+    values, at = {}, 0
     while at < len(body):
         parameter, _, length = struct.unpack_from(">HBB", body, at)
-        found[parameter] = int.from_bytes(body[at + 4 : at + 4 + length], "big")
+        values[parameter] = int.from_bytes(body[at + 4 : at + 4 + length], "big")
         at += 4 + length
     assert at == len(body)
-    return found
+    return values
 
 
 def test_log_sense_lists_every_page() -> None:

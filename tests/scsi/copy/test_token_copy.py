@@ -316,8 +316,8 @@ def test_token_write_on_a_read_only_unit(disk: Disk) -> None:
 def ranges(draw: st.DrawFn, low: int, high: int) -> Ranges:
     """Return ranges between two blocks, in any order, without overlaps."""
     edges = sorted(draw(st.sets(st.integers(low, high), min_size=2, max_size=10)))
-    found = [(start, end - start) for start, end in pairwise(edges)]
-    return list(draw(st.permutations(found)))[: draw(st.integers(1, len(found)))]
+    pieces = [(start, end - start) for start, end in pairwise(edges)]
+    return list(draw(st.permutations(pieces)))[: draw(st.integers(1, len(pieces)))]
 
 
 @given(ranges(0, 32), st.integers(0, 10), ranges(32, 64))
