@@ -290,7 +290,9 @@ def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
         def body() -> None:
             try:
                 run()
-            except Exception as error:  # noqa: BLE001 - as the real one
+            except sim.Killed:
+                raise
+            except BaseException as error:  # noqa: BLE001 - as the real one
                 died(name, error)
 
         return sim.Thread(scheduler, body, name)

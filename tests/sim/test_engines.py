@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,10 +11,13 @@ from unittest import mock
 import pytest
 
 from tests.sim.engines import Handovers
-from tests.sim.faults import Plan
+from tests.sim.faults import MEMORY, Plan
 from tests.sim.layers import LAYERS
 from vscsihba.engine.owning.flush_record import FlushRecord
+from vscsihba.engine.serving import fast_path
 from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.workers import Workers
+from vscsihba.handlers.base import InlineVerbs
 
 SEEDS = range(40)
 MOST = 400
@@ -48,6 +52,69 @@ def test_handovers_keep_every_promise(root: Path, name: str) -> None:
         assert not outcome.message, f"seed {seed}: {outcome.message}"
 
 
+class NoMemoryForReads:
+    """A plan in which reading an image finds no memory at times."""
+
+    def __init__(self, seed: int) -> None:
+        self._luck = Random(seed)
+
+    def strike(self, number: int, kind: str, path: str) -> str:
+        return MEMORY if kind == "read" and path.endswith(".img") and self._luck.random() < 0.05 else ""
+
+
+class NoThreads:
+    """A plan in which no thread can be started at times."""
+
+    def __init__(self, seed: int) -> None:
+        self._luck = Random(seed)
+
+    def strike(self, number: int, kind: str, path: str) -> str:
+        return "thread" if kind == "thread" and self._luck.random() < 0.1 else ""
+
+
+class Escaped(BaseException):
+    """Passes every barrier that is there now and was not there once."""
+
+
+@contextmanager
+def an_exception_of_an_inline_verb_ends_the_pump() -> Iterator[None]:
+    """Of what an inline verb may raise, only OSError is expected, and a dead pump is told to nobody."""
+    plain = fast_path._plain
+
+    def escaping(move: Callable[..., int]) -> Callable[..., int]:
+        def moved(views: Any, offset: int, flags: int) -> int:
+            try:
+                return move(views, offset, flags)
+            except OSError:
+                raise
+            except Exception as error:
+                raise Escaped from error
+
+        return moved
+
+    def unguarded(unit: Any, inline: InlineVerbs, write: Any) -> Any:
+        read = inline.read and escaping(inline.read)
+        return plain(unit, replace(inline, read=read), escaping(write))
+
+    with mock.patch.object(fast_path, "_plain", unguarded), a_dead_pump_is_told_to_nobody():
+        yield
+
+
+@contextmanager
+def a_thread_that_cannot_start_ends_the_pump() -> Iterator[None]:
+    """That a thread for a verb cannot be started is not expected, and a dead pump is told to nobody."""
+    start = Workers._start
+
+    def unguarded(workers: Workers[Any]) -> None:
+        try:
+            start(workers)
+        except OSError as error:
+            raise Escaped from error
+
+    with mock.patch.object(Workers, "_start", unguarded), a_dead_pump_is_told_to_nobody():
+        yield
+
+
 @contextmanager
 def a_dead_pump_is_told_to_nobody() -> Iterator[None]:
     """The thread that serves all LUNs ends with an exception, and its process lives on."""
@@ -67,6 +134,8 @@ def a_failed_last_flush_is_only_logged() -> Iterator[None]:
     ("name", "fault", "plan", "message"),
     [
         ("file", a_dead_pump_is_told_to_nobody, lambda _seed: None, "hangs"),
+        ("file", an_exception_of_an_inline_verb_ends_the_pump, NoMemoryForReads, "hangs"),
+        ("file", a_thread_that_cannot_start_ends_the_pump, NoThreads, "hangs"),
         ("cow", a_failed_last_flush_is_only_logged, FailingSyncs, "sector"),
     ],
 )
