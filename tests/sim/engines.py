@@ -9,6 +9,7 @@ import mmap
 import os
 import random
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,11 +24,12 @@ from tests.sim import scheduler as sim
 from tests.sim.calls import Calls, patched
 from tests.sim.faults import Plan, RandomFaults
 from tests.sim.histories import Outcome
-from tests.sim.history import SECTOR, HistoryError
+from tests.sim.history import SECTOR, HistoryError, stamped
 from tests.sim.initiator import FAILURES, Step, random_steps
 from tests.sim.layers import SECTORS, Layer
 from tests.sim.runs import BrokenPromiseError, Run, Template, make_template, run
 from tests.sim.scheduler import Scheduler, StuckError
+from tests.sim.swaps import Cell
 from tests.sim.world import Life, World
 from vscsihba import configfs
 from vscsihba.engine.owning import owned_lun as tenure_module
@@ -41,6 +43,7 @@ from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import TransportError
 from vscsihba.loopback import Answer, Loopback
+from vscsihba.tcmu import abi
 from vscsihba.transport import Transport
 
 _LONGEST: Final = 600.0
@@ -49,7 +52,11 @@ _FLUSH: Final = bytes([0x35]) + bytes(9)
 _GOOD: Final = 0
 _CHECK_CONDITION: Final = 2
 _UNIT_ATTENTION: Final = 6
-_VERBS: Final = ("write", "write", "write", "write_fua", "read", "read", "flush", "wait")
+_MISCOMPARE: Final = 0xE
+_PLAIN: Final = SECTORS - 2
+"""Sectors that are read and written; the others are changed by COMPARE AND WRITE only."""
+_VERBS: Final = ("write", "write", "write", "write_fua", "read", "read", "flush", "swap", "swap", "wait")
+_FUNCTIONS: Final = (abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET)
 _real_epoll: Final = select.epoll
 _real_mmap: Final = mmap.mmap
 
@@ -83,8 +90,12 @@ class Engines:
         self.machine = machine
         self.world: World = machine.world
         self.loopback = Loopback(blocks=512, journal=self.world.run / "lun0.journal")
+        self.cells = {
+            sector: Cell(next(iter(machine.history.allowed(sector)))) for sector in range(_PLAIN, SECTORS)
+        }
         self._leaving: dict[int, bool] = {}
-        self._told = self.world.storage.losses
+        self._under_way: set[int] = set()
+        self._swaps = 0
 
     def start(self) -> Life:
         """Start an engine; it serves the LUN once no other one does."""
@@ -127,6 +138,10 @@ class Engines:
         self.loopback.transport.attach()
         return self.loopback.transport
 
+    def free_kept_buf(self, _name: str, number: int) -> None:
+        """Free a buffer that an engine kept when it answered, as the kernel does."""
+        self.loopback.free_kept_buf(number)
+
     # Initiators.
 
     def send(self, steps: list[Step]) -> None:
@@ -140,8 +155,26 @@ class Engines:
 
     def check_all(self) -> None:
         """Read all of the disk and judge it."""
-        for first in range(0, SECTORS, 128):
-            self._request(Step("read", first, 128), must=True)
+        for first in range(0, _PLAIN, 102):
+            self._request(Step("read", first, 102), must=True)
+        for sector, cell in self.cells.items():
+            answer = self._ask(rw10(0x28, sector, 1), data_in=SECTOR)
+            if answer.status != _GOOD:
+                raise BrokenPromiseError(f"sector {sector} cannot be read: {answer}")
+            if not self.world.storage.losses:  # else a content that was not flushed may have gone
+                cell.judge(answer.data)
+
+    def manage(self, luck: random.Random, times: int) -> None:
+        """Abort a command that is under way, or reset the unit, which ends all of them, so many times."""
+        for _ in range(times):
+            self.world.scheduler.wait(lambda: bool(self._under_way), 1.0)
+            function, named = luck.choice(_FUNCTIONS), sorted(self._under_way)
+            if function == abi.TCMU_TMR_ABORT_TASK:
+                named = named and [luck.choice(named)]
+            if named:
+                with suppress(TransportError):  # the ring is full
+                    self.loopback.manage(function, named)
+            time.sleep(luck.choice((0.00002, 0.0002, 0.002, 0.05)))
 
     def _request(self, step: Step, *, must: bool = False) -> None:
         history = self.machine.history
@@ -157,6 +190,8 @@ class Engines:
             elif must:
                 raise BrokenPromiseError(f"{step} fails although nothing is broken: {answer}")
             history.end_read(began)
+        elif step.verb == "swap":
+            self._swap(_PLAIN + step.first)
         else:
             self._write(step)
 
@@ -169,7 +204,7 @@ class Engines:
         try:
             self.machine.history.check(first, data, began=began, where="the LUN")
         except HistoryError:
-            if self.world.storage.losses == self._told or self._ask(_FLUSH).status == _GOOD:
+            if self.world.storage.losses == self.machine.history.told or self._ask(_FLUSH).status == _GOOD:
                 raise
             self.machine.history.check(first, data, began=began, where="the LUN")
 
@@ -180,27 +215,46 @@ class Engines:
         answer = self._ask(rw10(0x2A, step.first, step.count, 8 if fua else 0), data_out=data)
         history.end(request, acknowledged=answer.status == _GOOD, durable=fua)
 
+    def _swap(self, sector: int) -> None:
+        """Read a sector and replace what was read, unless another initiator has done so meanwhile."""
+        cell = self.cells[sector]
+        began = cell.tick()
+        answer = self._ask(rw10(0x28, sector, 1), data_in=SECTOR)
+        if answer.status != _GOOD:
+            return
+        cell.saw(answer.data, began)
+        self._swaps += 1
+        swap = cell.begin(answer.data, stamped(self._swaps, sector))
+        cdb = bytes([0x89, 0]) + sector.to_bytes(8, "big") + bytes([0, 0, 0, 1, 0, 0])
+        answer = self._ask(cdb, data_out=swap.old + swap.new)
+        is_miscompare = answer.status == _CHECK_CONDITION and _sense_key(answer) == _MISCOMPARE
+        cell.end(swap, True if answer.status == _GOOD else False if is_miscompare else None)
+
     def _ask(self, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
         """Send a command until it is not refused for an event of the unit; return the answer."""
         for _ in range(20):
             try:
                 number = self.loopback.submit(cdb, data_out=data_out, data_in=data_in)
+                self._under_way.add(number)
                 answer = self.loopback.wait(number, _LONGEST)
+                self._under_way.discard(number)
             except TransportError as error:
                 raise BrokenPromiseError(f"a command hangs: {error}") from error
             if answer.status == _CHECK_CONDITION:
                 if _sense_key(answer) == _UNIT_ATTENTION:
                     continue
-                self._be_told()
+                if _sense_key(answer) != _MISCOMPARE:
+                    self._be_told()
             return answer
         raise BrokenPromiseError("unit attentions without end")
 
     def _be_told(self) -> None:
         """Note that the initiator was told of a failure: what was lost until now may be lost."""
         self.machine.failed += 1
-        if self.world.storage.losses > self._told:
-            self._told = self.world.storage.losses
-            self.machine.history.doubt()
+        history = self.machine.history
+        if self.world.storage.losses > history.told:
+            history.told = self.world.storage.losses
+            history.doubt()
 
 
 def _sense_key(answer: Answer) -> int:
@@ -231,7 +285,10 @@ class Handovers:
         ):
             engines = Engines(machine)
             try:
-                with mock.patch.object(tenure_module, "TcmuTransport", engines.attach):
+                with (
+                    mock.patch.object(tenure_module, "TcmuTransport", engines.attach),
+                    mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),
+                ):
                     _lead(engines, luck, chosen)
             except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
                 outcome.message = f"{type(error).__name__}: {error}"
@@ -244,21 +301,16 @@ class Handovers:
 def _lead(engines: Engines, luck: random.Random, plan: Plan) -> None:
     """Let engines come and go while initiators send, then judge."""
     world = engines.world
-    scripts = [random_steps(luck, SECTORS, luck.randrange(5, 30), _VERBS) for _ in range(2)]
+    scripts = [random_steps(luck, _PLAIN, luck.randrange(5, 30), _VERBS) for _ in range(luck.randrange(2, 5))]
+    manage = partial(engines.manage, random.Random(luck.random()), luck.choice((0, 3, 30)))
     with world.faults(plan):
         serving = [engines.start()]
         initiators = [world.start(partial(engines.send, script), "initiator") for script in scripts]
+        manager = world.start(manage, "manager")
         while not all(initiator.ended for initiator in initiators):
             world.scheduler.wait(lambda: False, luck.choice((0.0002, 0.001, 0.01, 0.1)))
             _bury(serving)
-            if luck.random() < 0.3 and len(serving) < 8:
-                serving.append(engines.start())
-                if luck.random() < 0.5:
-                    serving[-2].end()
-                else:
-                    engines.leave(len(serving) - 2)
-            elif serving[-1].process.dead or serving[-1].ended:
-                serving.append(engines.start())
+            _replace_engine(engines, serving, luck)
     world.calm()
     _bury(serving)
     # After a failed flush an engine refuses what may be lost; the next one knows what is there.
@@ -267,13 +319,26 @@ def _lead(engines: Engines, luck: random.Random, plan: Plan) -> None:
     for number, life in enumerate(serving[:-1]):
         engines.leave(number)
         life.wait(_LONGEST)
-    for life in (*initiators, *serving):
+    manager.wait()
+    for life in (*initiators, manager, *serving):
         if life.error is not None:
             raise BrokenPromiseError(f"{life.process.name}: {life.error!r}") from life.error
     judge = world.start(engines.check_all, "initiator")
     judge.wait()
     if judge.error is not None:
         raise BrokenPromiseError(f"in the end: {judge.error}") from judge.error
+
+
+def _replace_engine(engines: Engines, serving: list[Life], luck: random.Random) -> None:
+    """Start an engine where there is none, or at times, and let the one before it die or leave."""
+    if luck.random() < 0.3 and len(serving) < 8:
+        serving.append(engines.start())
+        if luck.random() < 0.5:
+            serving[-2].end()
+        else:
+            engines.leave(len(serving) - 2)
+    elif serving[-1].process.dead or serving[-1].ended:
+        serving.append(engines.start())
 
 
 def _bury(lives: list[Life]) -> None:
@@ -310,3 +375,4 @@ def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield tenure_module, "UnitState", partial(UnitState, directory=world.root / "units")
     yield OwnedLun, "_device", lambda *_, **__: SimpleNamespace()
     yield configfs, "reset_ring", lambda _name: None
+    yield threading, "Timer", partial(sim.Timer, scheduler)

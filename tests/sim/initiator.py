@@ -193,6 +193,8 @@ def random_steps(luck: random.Random, sectors: int, count: int, verbs: Sequence[
             found.append(Step(verb, count=luck.choice([0, 1, 6, 12])))
         elif verb == "flush":
             found.append(Step(verb))
+        elif verb == "swap":
+            found.append(Step(verb, luck.randrange(2)))
         elif verb in ("take", "roll_back", "delete"):
             found.append(Step(verb, argument=luck.choice(("one", "two", "three"))))
         else:

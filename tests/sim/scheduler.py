@@ -423,6 +423,23 @@ class Thread:
         return self._fiber is not None and self._fiber.alive
 
 
+class Timer(Thread):
+    """``threading.Timer`` of a simulated machine."""
+
+    def __init__(self, scheduler: Scheduler, interval: float, function: Callable[[], object]) -> None:
+        super().__init__(scheduler, self._fire, "timer", daemon=True)
+        self._interval = interval
+        self._function = function
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def _fire(self) -> None:
+        if not self._scheduler.wait(lambda: self._cancelled, self._interval):
+            self._function()
+
+
 def sleep(scheduler: Scheduler, seconds: float) -> None:
     """``time.sleep`` of a simulated machine."""
     scheduler.wait(lambda: False, seconds)

@@ -16,6 +16,7 @@ from tests.sim.layers import LAYERS
 from vscsihba.engine.owning.flush_record import FlushRecord
 from vscsihba.engine.serving import fast_path
 from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.handlers.base import InlineVerbs
 
@@ -123,6 +124,20 @@ def a_dead_pump_is_told_to_nobody() -> Iterator[None]:
 
 
 @contextmanager
+def compare_and_write_overlaps_other_commands() -> Iterator[None]:
+    """A COMPARE AND WRITE begins while others are under way, and they while it is."""
+    take = Task.of
+
+    def overlapping(*command: Any) -> Task:
+        task = take(*command)
+        task.exclusive = False
+        return task
+
+    with mock.patch.object(Task, "of", overlapping):
+        yield
+
+
+@contextmanager
 def a_failed_last_flush_is_only_logged() -> Iterator[None]:
     """An engine that hands over cannot flush, and the next one does not know."""
     with mock.patch.object(FlushRecord, "load", return_value=None):
@@ -136,6 +151,7 @@ def a_failed_last_flush_is_only_logged() -> Iterator[None]:
         ("file", a_dead_pump_is_told_to_nobody, lambda _seed: None, "hangs"),
         ("file", an_exception_of_an_inline_verb_ends_the_pump, NoMemoryForReads, "hangs"),
         ("file", a_thread_that_cannot_start_ends_the_pump, NoThreads, "hangs"),
+        ("file", compare_and_write_overlaps_other_commands, lambda _seed: None, "COMPARE AND WRITE"),
         ("cow", a_failed_last_flush_is_only_logged, FailingSyncs, "sector"),
     ],
 )
