@@ -31,7 +31,7 @@ _CHUNK: Final = 50
 
 @dataclass
 class Tally:
-    """What some runs came to.
+    """The results of some runs.
 
     Attributes:
         points: Fault points of the exhaustive lane.
@@ -52,7 +52,7 @@ class Tally:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
-        """Count in what other runs came to."""
+        """Add the results of other runs."""
         self.points += other.points
         self.histories += other.histories
         self.requests += other.requests
@@ -173,7 +173,7 @@ def again(name: str, wanted: argparse.Namespace) -> Tally:
 
 
 def show(tally: Tally) -> None:
-    """Print what the runs came to, for a reader."""
+    """Print the results of the runs, for a reader."""
     for finding in tally.findings:
         print(f"\n{finding.layer}: {finding.point}: {finding.struck}\n    {finding.message}")
         *lane, seed = finding.point.split("seed ")
@@ -190,7 +190,7 @@ def show(tally: Tally) -> None:
 
 
 def main() -> int:
-    """Run what was asked for; 1 if a promise was broken."""
+    """Run the lanes of the command line; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(
         prog="./dev sim", description="deterministic simulation: every fault, one seed"
     )

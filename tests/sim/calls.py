@@ -46,7 +46,7 @@ class Descriptor:
             dead process leaves behind may close its files once more, when its memory is collected.
         path: Of the file.
         inode: The file, as the storage knows it.
-        process: Whose it is.
+        process: The process that it belongs to.
     """
 
     fd: int
@@ -59,7 +59,7 @@ class Calls:
     """The system calls, bound to one machine.
 
     Args:
-        scheduler: Whose fibers make them.
+        scheduler: The scheduler of the fibers that make them.
         storage: The files.
         power_cut: Called when the plan cuts the power, before the call has an effect.
 
@@ -121,7 +121,7 @@ class Calls:
         return how
 
     def close_all(self, process: Process) -> None:
-        """Close what a dead process had open, as the kernel does."""
+        """Close the descriptors of a dead process, as the kernel does."""
         for fd in [fd for fd, file in self._open.items() if file.process is process]:
             _real("close")(self._open.pop(fd).fd)
 

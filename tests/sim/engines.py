@@ -196,7 +196,7 @@ class Engines:
             self._write(step)
 
     def _check(self, first: int, data: bytes, began: int) -> None:
-        """Judge what was read; if unflushed data was lost, the next flush has to tell of it.
+        """Judge the data of a read; if unflushed data was lost, the next flush has to tell of it.
 
         Raises:
             HistoryError: The data is wrong, also in view of what that flush has told.
@@ -342,7 +342,7 @@ def _replace_engine(engines: Engines, serving: list[Life], luck: random.Random) 
 
 
 def _bury(lives: list[Life]) -> None:
-    """End what is left of processes that have ended or died by themselves, as the kernel does."""
+    """End the remains of processes that have ended or died by themselves, as the kernel does."""
     for life in lives:
         if life.process.dead or life.ended:
             life.end()

@@ -25,7 +25,7 @@ class Point:
     """One fault of one run.
 
     Attributes:
-        fault: What strikes which call.
+        fault: The kind of fault, and the call that it strikes.
         end: How the run ends: ``close``, ``kill`` or ``power``.
     """
 
@@ -42,10 +42,10 @@ class Finding:
     """A broken promise.
 
     Attributes:
-        layer: Whose.
-        point: What brought it about.
+        layer: The layer that has broken it.
+        point: The fault point that brought it about.
         struck: The call that failed, as ``kind path``.
-        message: What is wrong.
+        message: The wrong result.
     """
 
     layer: str
@@ -118,7 +118,7 @@ class Exhaustive:
 
 
 def parse_point(text: str) -> Point:
-    """Read what `Point.__str__` wrote.
+    """Read the text of `Point.__str__`.
 
     Raises:
         ValueError: It is no point.

@@ -113,7 +113,7 @@ class ListedFaults:
     """A plan of known faults, for running a history again with some of them left out.
 
     Args:
-        faults: What strikes which call.
+        faults: The faults, each with the number of its call.
     """
 
     def __init__(self, faults: Iterable[Fault]) -> None:

@@ -43,7 +43,7 @@ class Outcome:
         layer: The disk's kind.
         seed: Of the history.
         message: The promise that was broken, empty if none was.
-        faults: What was injected, or what is needed for the promise to break.
+        faults: The faults that were injected, or those that are needed for the promise to break.
         kinds: How many faults of each kind of call and error there were.
         requests: How many were sent.
         failed: How many of them were answered with an error.

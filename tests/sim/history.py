@@ -51,12 +51,12 @@ class Request:
     Attributes:
         number: Counts requests.
         first: Its first sector.
-        contents: What each of its sectors is to be; one of several, if it is not known which.
+        contents: The new content of each of its sectors; one of several, if it is not known which.
         began: Virtual time.
         ended: Likewise; None while it is under way.
         acknowledged: It succeeded.
         durable: A power cut cannot take it back.
-        doubted: Whatever it wrote was lost after it had been acknowledged, and the initiator told.
+        doubted: Its data was lost after it had been acknowledged, and the initiator told.
     """
 
     number: int
@@ -70,13 +70,13 @@ class Request:
 
 
 class History:
-    """What initiators did to one disk.
+    """The requests of the initiators of one disk, and their answers.
 
     Args:
-        content: What the disk has at first, all of it on stable storage.
+        content: Content of the disk at first, all of it on stable storage.
 
     Attributes:
-        snapshots: What each sector of a snapshot may have, for those that there may be.
+        snapshots: Contents that each sector of a snapshot may have, for every snapshot that may exist.
         told: How many losses of unflushed data initiators were told of.
     """
 
@@ -209,7 +209,7 @@ class History:
         return frozenset(found)
 
     def pin(self, first: int, content: bytes, *, began: int) -> None:
-        """Note what was read: where nothing was under way since it began, every later read has the same.
+        """Note the data of a read: where nothing was under way since it began, every later read has the same.
 
         That holds after ``kill -9`` too, but not after a power cut.
         """
@@ -223,11 +223,11 @@ class History:
                 self.end(found, acknowledged=True)
 
     def contents(self) -> list[frozenset[bytes]]:
-        """Return what each sector may have now."""
+        """Return the contents that each sector may have now."""
         return [self.allowed(sector) for sector in range(self.sectors)]
 
     def check(self, first: int, content: bytes, *, began: int | None = None, where: str = "the disk") -> None:
-        """Judge what was read from a sector on.
+        """Judge data that was read from a sector on.
 
         Raises:
             HistoryError: A sector has a content that it must not have.

@@ -48,7 +48,7 @@ class Initiator:
         history: Where everything is noted; several initiators may share it.
 
     Attributes:
-        stable: What was read once is read again, though it was never acknowledged.
+        stable: Data that was read once is read again, though it was never acknowledged.
         failed: How many requests were answered with an error.
         sent: How many were answered at all.
     """

@@ -37,8 +37,8 @@ class Medium:
 
     Attributes:
         name: Its path below the root.
-        kinds: What may be in its place. A base that is a plain file is known by its path, so another
-            one is not noticed.
+        kinds: Substitutes that may be in its place. A base that is a plain file is known by its path, so
+            another one is not noticed.
         is_the_disk: The disk reads as whatever the medium has.
         has_copies: With a substitute the disk has all that it promised, or is refused.
         is_a_leg: The disk can be used with a substitute, which may become a part of it.
@@ -60,14 +60,14 @@ class Layer:
     """A disk of one kind.
 
     Attributes:
-        name: What the command line calls it.
+        name: Its name on the command line.
         make: Makes the media in an empty directory.
         document: The disk made of them.
         script: A few requests that reach all of its states.
-        verbs: What random initiators choose from.
-        alone: What one chooses from besides while it is the only one.
+        verbs: Requests that random initiators choose from.
+        alone: Requests that one chooses from besides while it is the only one.
         audit: Compares the media after a quiet end; raises AssertionError.
-        stable: What was read once is read again, even if it was never acknowledged. A mirror whose legs
+        stable: Data that was read once is read again, even if it was never acknowledged. A mirror whose legs
             differ after a crash reads from one of them, and from another one if that is lost; a cache
             may forget a write that has failed.
         settle: Virtual seconds after which everything is equal and at rest.

@@ -138,7 +138,7 @@ class Shelf:
         self.machine.live(work, NoFaults())
 
     def _expected(self, medium: Medium, copy: Copy | None) -> Contents | None:
-        """Return what the disk may read as if it is not refused; None if it must be."""
+        """Return the contents that the disk may have if it is not refused; None if it must be."""
         if copy is not None:
             return copy.contents
         if not medium.is_the_disk or self.kind == NOTHING:

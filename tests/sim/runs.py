@@ -27,7 +27,7 @@ class Template:
 
     Attributes:
         tree: The files.
-        content: What the disk reads as.
+        content: Content of the disk.
     """
 
     tree: dict[str, bytes | None]
@@ -58,7 +58,7 @@ class Run:
     Attributes:
         world: The machine.
         layer: The disk's kind.
-        history: What initiators did.
+        history: The requests of its initiators.
         failed: How many requests were answered with an error.
         opened: The disk was open in the last life.
         exchanged: A medium was replaced, so some may not be in use in the end.
@@ -78,7 +78,7 @@ class Run:
         """Open the disk in a process of its own, work with it, and close it; faults are as the plan says.
 
         Args:
-            work: What initiators do.
+            work: The work of its initiators.
             plan: Which calls fail.
             leave_open: Die in the end instead of closing.
 

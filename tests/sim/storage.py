@@ -47,7 +47,7 @@ class Inode:
 
     Attributes:
         safe: Content on stable storage, as of the last sync.
-        pending: What has changed since, in order.
+        pending: Changes since then, in order.
         lost: The page cache has bytes that no sync will ever write.
         is_directory: It has no content of its own.
     """
@@ -64,20 +64,20 @@ class Inode:
         self.pending.clear()
 
     def lose(self) -> bytes:
-        """Forget what is pending, as a kernel does whose write-back failed; return what the medium has."""
+        """Forget all pending changes, as after a failed write-back; return the content of the medium."""
         self.pending = [change for change in self.pending if change.sure]
         self.lost = True
         return self.cached()
 
     def cached(self) -> bytes:
-        """Return what the page cache has, unless something was lost."""
+        """Return the content of the page cache, unless something was lost."""
         found = bytearray(self.safe)
         for change in self.pending:
             change.apply(found)
         return bytes(found)
 
     def after_power_cut(self, luck: random.Random) -> bytes:
-        """Return what is safe and, of the rest, what the luck has."""
+        """Return the safe content, with those of the pending changes that the luck has chosen."""
         found = bytearray(self.safe)
         chance, unit = luck.choice([0.0, 0.2, 0.5, 0.8, 1.0]), luck.choice([512, 4096])
         for change in self.pending:
@@ -131,7 +131,7 @@ class Storage:
         return 8 if path.startswith(self._volatile) and length % 512 else 512
 
     def inode(self, path: str) -> Inode | None:
-        """Return what a path names now."""
+        """Return the inode that a path names now."""
         return self._names.get(path)
 
     def name(self, path: str, inode: Inode | None, *, gone: str = "") -> None:
@@ -139,7 +139,7 @@ class Storage:
 
         Args:
             path: Absolute.
-            inode: What it names.
+            inode: The inode that it names.
             gone: Another path that names nothing from the same moment on, for a rename.
         """
         changes = [(path, inode), *([(gone, None)] if gone else [])]

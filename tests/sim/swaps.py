@@ -19,8 +19,8 @@ class Swap:
     """One COMPARE AND WRITE.
 
     Attributes:
-        old: What the sector has to have.
-        new: What it has then.
+        old: The content that the sector has to have.
+        new: The content that it has then.
         began: A time.
         ended: Likewise; a request whose fate is not known may take effect at any later time.
         outcome: True if it was acknowledged, False after a miscompare, None if its fate is not known.
@@ -47,7 +47,7 @@ class Cell:
     """A sector that is changed by COMPARE AND WRITE only.
 
     Attributes:
-        first: What it has at first.
+        first: Its content at first.
     """
 
     first: bytes

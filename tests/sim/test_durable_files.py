@@ -86,5 +86,5 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new(root: Path, act: Callable
 
 
 def _begun(act: Callable[[Path], None]) -> list[bytes]:
-    """Return what else may be there when making a file was cut short: nobody was told that it is there."""
+    """Return the other contents that are right when making a file was cut short, and not acknowledged."""
     return [b"", bytes(len(NEW))] if act is made else []

@@ -79,7 +79,7 @@ class Escaped(BaseException):
 
 @contextmanager
 def an_exception_of_an_inline_verb_ends_the_pump() -> Iterator[None]:
-    """Of what an inline verb may raise, only OSError is expected, and a dead pump is told to nobody."""
+    """Only OSError is expected of an inline verb, and a dead pump is told to nobody."""
     plain = fast_path._plain
 
     def escaping(move: Callable[..., int]) -> Callable[..., int]:

@@ -123,7 +123,7 @@ class World:
         return life
 
     def reap(self, process: Process) -> None:
-        """End what is left of a process, and close what it had open."""
+        """End the remains of a process, and close its descriptors."""
         self.scheduler.kill(process)
         self.calls.close_all(process)
 
