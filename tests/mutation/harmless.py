@@ -76,6 +76,12 @@ HARMLESS: Final = (
     ),
     Harmless(
         "vscsihba/engine/serving/aborts.py",
+        "continue",
+        "leave out",
+        "A command that was given up is not open: the transport refuses to complete it a second time.",
+    ),
+    Harmless(
+        "vscsihba/engine/serving/aborts.py",
         "self._give_up([task for task in named if time.monotonic() - task.started >= PATIENCE])",
         "GtE -> Gt",
         _SOON,
@@ -107,7 +113,6 @@ HARMLESS: Final = (
     Harmless(
         _FAST, "raise BlockingIOError", "leave out 'raise BlockingIOError'", "None is no length, either."
     ),
-    Harmless(_FAST, "written_in = -1", "1 -> 2", "No batch has a negative number."),
     Harmless(_FAST, "or not 0 < length <= most", "0 -> 1", "A length is a multiple of the block size."),
     Harmless(_FAST, "plain: list[tuple[Any, ...] | None] = [None] * 256", "256 -> 257", "Opcodes are bytes."),
     Harmless(

@@ -110,6 +110,7 @@ TARGETS: Final = (
         ("tests/engine/owning/test_owned_lun.py", "tests/engine/owning/test_luns.py"),
     ),
     Target("vscsihba/engine/owning/closing.py", ("tests/engine/owning/test_closing.py",)),
+    Target("vscsihba/engine/owning/opening.py", ("tests/engine/owning/test_opening.py",)),
     Target("vscsihba/engine/owning/flush_record.py", ("tests/engine/owning/test_flush_record.py",)),
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),
     Target("vscsihba/daemon/transaction.py", ("tests/daemon/test_transaction.py",)),

@@ -18,7 +18,7 @@ class Opening:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._left = False
-        self._settled = True
+        self._settled: bool
 
     def run(self) -> None:
         """Take the LUN over."""

@@ -54,7 +54,7 @@ def make_fast_path(
     plain = _plain(unit, inline, parts.first)
     shift = unit.block_size.bit_length() - 1
     write_on, end_writes = parts.rest, parts.end
-    written_in = -1
+    written_in: int | None = None
 
     def execute(cdb_at: int, views: list[memoryview], length: int) -> bool:
         nonlocal written_in
