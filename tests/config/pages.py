@@ -1,4 +1,4 @@
-"""The tables of keys in docs/config.md, made of the model's annotations.
+"""The tables of keys in docs/config.md, generated from the model's annotations.
 
 ``python -m tests.config.pages`` writes them anew; a test compares them.
 """
@@ -40,14 +40,14 @@ def default(field: inspect.Field) -> str:
 
 
 def words(type_: inspect.Type) -> tuple[str, str]:
-    """Return what a key can be, and what it is for."""
+    """Return the valid values of a key, and its meaning."""
     if isinstance(type_, inspect.UnionType):
         return words(type_.types[0])
     if isinstance(type_, inspect.Metadata):
         meaning = str((type_.extra_json_schema or {}).get("description", ""))
         return str((type_.extra or {}).get("use") or words(type_.type)[0]), meaning
     if isinstance(type_, inspect.LiteralType):
-        return "`1`", "Version of the form of the document."
+        return "`1`", "Version of the document's format."
     names = {
         inspect.BoolType: "true or false",
         inspect.StrType: "text",
@@ -58,11 +58,11 @@ def words(type_: inspect.Type) -> tuple[str, str]:
 
 
 def with_tables(page: str) -> str:
-    """Return the page with its tables as they should be."""
+    """Return the page with its tables generated anew."""
     for kind in STRUCTS:
         name = kind.__name__
-        found = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL)
-        page = found.sub(lambda _, kind=kind: table(kind), page)  # type: ignore[misc]
+        section = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL)
+        page = section.sub(lambda _, kind=kind: table(kind), page)  # type: ignore[misc]
     return page
 
 

@@ -1,4 +1,4 @@
-"""Whatever is given for a document: it is read, or refused in one line that names a place in it."""
+"""Any input for a document: it is read, or refused in one line that names a place in it."""
 
 import copy
 import json
@@ -44,7 +44,7 @@ values = st.recursive(
 
 
 def outcome(data: bytes) -> Document | ConfigError:
-    """Return what comes of reading; nothing but these two can."""
+    """Return the document or the error of reading; nothing else is possible."""
     try:
         document = parse(data, BASE)
     except ConfigError as error:
@@ -57,7 +57,7 @@ def outcome(data: bytes) -> Document | ConfigError:
 
 
 def check_place(place: str, value: Any) -> None:
-    """Demand that a place leads into `value`; its last key may be the one that is missing."""
+    """Check that a place leads into `value`; its last key may be missing."""
     if re.fullmatch(r"line \d+, column \d+", place):
         return
     assert place.startswith("$")
@@ -106,7 +106,7 @@ def test_any_json_that_says_its_version(backstores: object, hbas: object) -> Non
 
 @st.composite
 def stacks(draw: st.DrawFn) -> object:
-    """Return layers of handlers that exist, with options that exist, of any value."""
+    """Return layers of existing handlers with existing options of any value."""
     registry = Registry()
     name = draw(st.sampled_from(registry.names()))
     kind = registry.get(name)
@@ -137,7 +137,7 @@ def test_any_stack(stack: object) -> None:
 
 @st.composite
 def spoilt(draw: st.DrawFn) -> object:
-    """Return a good document with one thing in it changed, left out or added."""
+    """Return a valid document with one value changed, left out or added."""
     value = copy.deepcopy(VALUE)
     here: Any = value
     while True:

@@ -1,4 +1,4 @@
-"""What leads from one document to another: it arrives, it disturbs no more than it must, in a safe order."""
+"""Changes between documents: they lead to the target, disturb few disks, and have a safe order."""
 
 from functools import reduce
 from typing import get_args
@@ -23,7 +23,7 @@ def fold(document: Document, steps: Changes) -> Document:
 
 
 def possible(running: Document, wanted: Document, prune: Prune) -> Changes | None:
-    """Return the changes, None where they were refused with a place."""
+    """Return the changes, None if they were refused with a place."""
     try:
         return changes(running, wanted, prune=prune)
     except ConfigError as error:

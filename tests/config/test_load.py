@@ -1,4 +1,4 @@
-"""Reading documents: what is meant comes out, and every mistake is named with its place and its cure."""
+"""Reading documents: the result is canonical, and every error has a place and a cure."""
 
 import json
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_the_least_document_is_empty() -> None:
         ),
     ],
 )
-def test_what_says_the_same_is_equal(one: str, other: str) -> None:
+def test_documents_that_mean_the_same_are_equal(one: str, other: str) -> None:
     found = [read(f'{{"version": 1, "backstores": {{"a": {stack}}}}}') for stack in (one, other)]
     assert found[0] == found[1]
     assert dump(found[0]) == dump(found[1])
@@ -178,7 +178,7 @@ def test_comment_is_a_line_and_nothing_in_a_text() -> None:
     assert found.backstores["a"]["path"] == "//x/y"
 
 
-def test_backstore_that_nobody_shows_is_a_warning() -> None:
+def test_backstore_without_a_lun_is_a_warning() -> None:
     assert warnings(read('{"version": 1, "backstores": {"a": "/a.img"}}')) == [
         "$.backstores.a: no LUN shows this backstore"
     ]
@@ -261,7 +261,7 @@ class Mine(Handler):
         ),
     ],
 )
-def test_what_a_handler_of_ones_own_says_gets_a_place(
+def test_an_error_of_a_handler_in_a_file_gets_a_place(
     tmp_path: Path, how: str, kind: type[VscsihbaError], said: str
 ) -> None:
     (tmp_path / "mine.py").write_text(HANDLERS)
@@ -271,7 +271,7 @@ def test_what_a_handler_of_ones_own_says_gets_a_place(
     assert str(caught.value) == said
 
 
-def test_handler_of_ones_own_is_named_by_its_whole_path(tmp_path: Path) -> None:
+def test_handler_in_a_file_is_named_by_its_whole_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HANDLERS)
     document = parse(b'{"version": 1, "backstores": {"a": {"handler": "mine.py:mine"}}}', tmp_path)
     assert document.backstores["a"] == {"handler": f"{tmp_path}/mine.py:mine"}

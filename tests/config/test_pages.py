@@ -1,4 +1,4 @@
-"""The page about documents, and the example: true."""
+"""The page about documents and its example agree with the program."""
 
 import json
 import re
@@ -16,17 +16,17 @@ EXAMPLE = PAGE.parents[1] / "examples" / "disks.json"
 TEXT = PAGE.read_text()
 
 
-def test_tables_are_as_the_model_says() -> None:
+def test_tables_agree_with_the_model() -> None:
     assert with_tables(TEXT) == TEXT, "run: python -m tests.config.pages"
 
 
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL))
-def test_documents_on_the_page_can_be_meant(text: str) -> None:
+def test_documents_on_the_page_are_valid(text: str) -> None:
     assert agrees(json.loads(text))
     assert not parse(text.encode(), BASE).empty
 
 
-def test_example_can_be_meant() -> None:
+def test_example_are_valid() -> None:
     document = load(EXAMPLE)
     assert warnings(document) == []
     assert agrees(decode(EXAMPLE.read_bytes()))

@@ -1,4 +1,4 @@
-"""One bad entry of a saved document takes no other along, and is restored once it is mended."""
+"""A bad entry of a saved document affects no other, and is restored once it is corrected."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_bad_entry_takes_no_other_along(fault: Any) -> None:
+def test_a_bad_entry_affects_no_other(fault: Any) -> None:
     value = document("a", "b", "c")
     fault(value)
     found = salvaged(value)
@@ -96,7 +96,7 @@ def test_one_bad_entry_takes_no_other_along(fault: Any) -> None:
     assert unread.backstore == ("a" if fault is shown_twice else "b")
 
 
-def test_every_bad_entry_is_told_with_its_place_as_written() -> None:
+def test_every_bad_entry_is_reported_with_its_original_place() -> None:
     value = document("a", "b", "c", "d")
     for number in (1, 3):
         value["hbas"][0]["luns"][number]["colour"] = "red"
@@ -109,13 +109,13 @@ def test_every_bad_entry_is_told_with_its_place_as_written() -> None:
 
 
 @pytest.mark.parametrize("name", ["b.c", "b"])
-def test_names_with_dots_are_told_apart(name: str) -> None:
+def test_names_with_dots_are_distinguished(name: str) -> None:
     value = document("a", "b", "b.c")
     value["backstores"][name]["sise"] = 1
     assert [unread.backstore for unread in salvaged(value).unread] == [name]
 
 
-def test_a_bad_hba_is_told_for_each_of_its_luns() -> None:
+def test_a_bad_hba_is_reported_for_each_of_its_luns() -> None:
     value = document("a", "b")
     value["hbas"][0]["engines"] = 0
     value["hbas"].append({"id": 0, "luns": []})
@@ -138,7 +138,7 @@ def test_entries_without_a_place_and_unknown_keys() -> None:
 
 
 @pytest.mark.parametrize("value", [[], {}, {"version": 2}, {"version": "1"}])
-def test_what_is_no_document_is_not_read_at_all(value: object) -> None:
+def test_a_value_that_is_no_document_is_not_read_at_all(value: object) -> None:
     found = salvaged(value)
     assert not found.readable
     assert found.document == Document()
@@ -218,7 +218,7 @@ def test_an_entry_whose_id_could_not_be_read_is_restored_once_it_can_be() -> Non
     assert rest == Awaited()
 
 
-def test_a_backstore_that_others_use_by_now_is_told() -> None:
+def test_a_backstore_that_another_lun_uses_now_is_reported() -> None:
     awaited = Awaited.of(salvaged(broken("a", "b", bad="b")))
     other = document("b")
     other["hbas"][0]["id"] = 3
@@ -228,7 +228,7 @@ def test_a_backstore_that_others_use_by_now_is_told() -> None:
     assert "the backstore b is shown by LUN 0 of HBA 3 already" in rest.unread[0].why
 
 
-def test_what_somebody_decides_ends_the_waiting() -> None:
+def test_a_change_by_the_user_ends_the_waiting() -> None:
     awaited = Awaited.of(salvaged(broken("a", "b", bad="b")))
     assert awaited.without(Document(), [0]) == Awaited()
     assert awaited.without(Document(), [1]) == awaited

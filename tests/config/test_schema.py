@@ -1,4 +1,4 @@
-"""The schema: fresh, and of one mind with what reads documents."""
+"""The schema is up to date, and agrees with the reader of documents."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ BEYOND = (
     "nan",
     "inf",
 )
-"""What only reading finds: rules between two places, and text that is no JSON."""
+"""Errors that only the reader finds: rules between two places, and text that is no JSON."""
 
 
 def agrees(value: object) -> bool:
@@ -46,7 +46,7 @@ def agrees(value: object) -> bool:
     return True
 
 
-def test_what_is_shipped_is_fresh() -> None:
+def test_the_shipped_schema_is_up_to_date() -> None:
     assert json.loads(SHIPPED.read_text()) == json.loads(json.dumps(shipped())), (
         "run: python -m vscsihba.config.schema"
     )

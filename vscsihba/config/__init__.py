@@ -1,4 +1,4 @@
-"""The document that says which disks are wanted: its model, reading, writing, checking, comparing.
+"""The document of the disks on a machine: its model, reading, writing, checking, comparing.
 
-Knows handlers by their options, and nothing of the kernel, engines or the daemon.
+Knows the options of handlers, and nothing of the kernel, engines and the service.
 """

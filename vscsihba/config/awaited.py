@@ -1,6 +1,6 @@
-"""Saved entries that could not be restored: awaited until they can be read, or until nobody wants them.
+"""Saved entries that could not be restored: they are awaited until they can be read, or are not wanted.
 
-Pure: compares documents, reads no file.
+Pure: compares documents, and reads no file.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ class Awaited(msgspec.Struct, frozen=True):
 
     Attributes:
         unread: These entries.
-        seen: HBA and LUN of every entry that could be read when the document was restored: what has become of
-            those since is somebody's decision.
+        seen: HBA and LUN of every entry that could be read when the document was restored; if such an entry
+            is gone now, a user has removed it.
     """
 
     unread: tuple[Unread, ...] = ()
@@ -29,15 +29,15 @@ class Awaited(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, saved: Salvage) -> Self:
-        """Return what is awaited after a document was restored as far as it could be read."""
+        """Return the awaited entries of a document that was restored as far as it could be read."""
         return cls(saved.unread, tuple(_places(saved.document)) if saved.unread else ())
 
     def joined(self, running: Document, saved: Salvage) -> tuple[Document, Self]:
-        """Return what is to run with the awaited entries that can be read now, and what is still awaited.
+        """Return the running document with the entries that can be read now, and the entries still awaited.
 
         Args:
-            running: What runs; it stays as it is.
-            saved: The saved document, as it is now.
+            running: The running document; its entries stay as they are.
+            saved: The saved document as it is now.
         """
         if not saved.readable:
             why = saved.unread[0].why
@@ -57,7 +57,7 @@ class Awaited(msgspec.Struct, frozen=True):
         return document, self._with(document, [*rest, *refused])
 
     def without(self, running: Document, hbas: Iterable[int] = ()) -> Self:
-        """Return what is still awaited once somebody has decided about some HBAs, or put other disks up."""
+        """Return the entries still awaited after a user has changed some HBAs, or added other disks."""
         gone = set(hbas)
         return self._with(running, [each for each in self.unread if each.hba not in gone])
 
@@ -66,7 +66,7 @@ class Awaited(msgspec.Struct, frozen=True):
         return type(self)(left, self.seen if left else ())
 
     def _covers(self, hba_id: int, lun: int | None) -> bool:
-        """Tell whether an entry is one of those that were not restored."""
+        """Return whether an entry is one of those that were not restored."""
         if any(each.hba == hba_id and each.lun in (None, lun) for each in self.unread):
             return True
         nameless = any(each.hba is None and each.backstore is None for each in self.unread)
@@ -74,7 +74,7 @@ class Awaited(msgspec.Struct, frozen=True):
 
 
 def has_lun(document: Document, hba_id: int | None, number: int | None) -> bool:
-    """Tell whether a document has a LUN."""
+    """Return whether a document has a LUN."""
     hba = None if hba_id is None else document.hba(hba_id)
     return hba is not None and number is not None and hba.lun(number) is not None
 
@@ -84,13 +84,13 @@ def _places(document: Document) -> list[tuple[int, int]]:
 
 
 def _with(document: Document, hba: Hba, lun: Lun, saved: Document) -> Document:
-    """Return a document with one more LUN, held to the rules of all documents.
+    """Return a document with one more LUN, after a check of all rules.
 
     Raises:
         ConfigError: Its backstore, or one of its names, is used by another LUN.
     """
-    there = document.hba(hba.id) or msgspec.structs.replace(hba, luns=())
-    changed = msgspec.structs.replace(there, luns=(*there.luns, lun))
+    existing = document.hba(hba.id) or msgspec.structs.replace(hba, luns=())
+    changed = msgspec.structs.replace(existing, luns=(*existing.luns, lun))
     stack = document.backstores.get(lun.backstore, saved.backstores[lun.backstore])
     return read(
         {

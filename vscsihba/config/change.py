@@ -1,7 +1,7 @@
-"""A change: one small step between two documents, as a value.
+"""A change: one step between two documents, as a value.
 
-It knows both sides, so it can be taken back; it says itself in a line, and can be carried out on a
-document. What the machine does for it, and in which order changes come, is not known here.
+It has both sides, so it can be undone; it has a line of text, and can be carried out on a document. It knows
+neither the calls that change the machine nor the order of changes.
 """
 
 import re
@@ -18,9 +18,8 @@ class Change(ABC):
     """One step from a document to another; its kinds are frozen dataclasses.
 
     Attributes:
-        sign: How a list of changes marks it: ``+``, ``-``, ``~``, or ``!`` for what is taken away and
-            comes back as another.
-        disturbs: Whoever uses the disk notices: it goes away, for ever or for a moment.
+        sign: Its mark in a list of changes: ``+``, ``-``, ``~``, or ``!`` for a disk that is replaced.
+        disturbs: Whether users of the disk notice: it disappears, for ever or for a moment.
     """
 
     __slots__ = ()
@@ -29,60 +28,60 @@ class Change(ABC):
 
     @property
     def kind(self) -> str:
-        """What it is in JSON: ``add_lun``."""
+        """Its kind in JSON, such as ``add_lun``."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @property
     def replaces(self) -> bool:
-        """It changes what cannot be changed while the disk works."""
+        """Whether it is impossible while the disk works, so that the disk is replaced."""
         return False
 
     @property
     @abstractmethod
     def text(self) -> str:
-        """What it does, in one line for a person."""
+        """A description in one line."""
 
     @abstractmethod
     def carry_out(self, document: Document) -> Document:
-        """Return the document after it."""
+        """Return the document after the change."""
 
     @abstractmethod
     def inverse(self) -> "Change":
-        """Return the change that takes it back."""
+        """Return the change that undoes this one."""
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON: ``kind``, ``text``, ``sign``, ``disturbs``, ``replaces``, and its fields."""
-        about = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        said = {"text": self.text, "sign": self.sign, "disturbs": self.disturbs, "replaces": self.replaces}
-        about_json: dict[str, object] = msgspec.json.decode(msgspec.json.encode(about))
-        return {"kind": self.kind, **said, **about_json}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        common = {"text": self.text, "sign": self.sign, "disturbs": self.disturbs, "replaces": self.replaces}
+        own: dict[str, object] = msgspec.json.decode(msgspec.json.encode(values))
+        return {"kind": self.kind, **common, **own}
 
 
 def with_stack(document: Document, name: str, stack: StackDocument | None) -> Document:
-    """Return the document with a backstore that is `stack`, or without it."""
+    """Return the document with `stack` as the backstore of that name; without the backstore for None."""
     rest = {key: value for key, value in document.backstores.items() if key != name}
-    found = rest if stack is None else {**rest, name: stack}
-    return msgspec.structs.replace(document, backstores={key: found[key] for key in sorted(found)})
+    stacks = rest if stack is None else {**rest, name: stack}
+    return msgspec.structs.replace(document, backstores={key: stacks[key] for key in sorted(stacks)})
 
 
 def with_hba(document: Document, hba_id: int, hba: Hba | None) -> Document:
-    """Return the document with `hba` in the place of that id, or without it."""
+    """Return the document with `hba` as the HBA of that id; without the HBA for None."""
     rest = [each for each in document.hbas if each.id != hba_id]
-    found = rest if hba is None else [*rest, hba]
-    return msgspec.structs.replace(document, hbas=tuple(sorted(found, key=lambda each: each.id)))
+    hbas = rest if hba is None else [*rest, hba]
+    return msgspec.structs.replace(document, hbas=tuple(sorted(hbas, key=lambda each: each.id)))
 
 
 def with_lun(document: Document, hba_id: int, number: int, lun: Lun | None) -> Document:
-    """Return the document with `lun` in the place of that number, or without it."""
+    """Return the document with `lun` as the LUN of that number; without the LUN for None."""
     hba = hba_of(document, hba_id)
     rest = [each for each in hba.luns if each.lun != number]
-    found = rest if lun is None else [*rest, lun]
-    luns = tuple(sorted(found, key=lambda each: each.lun))
+    kept = rest if lun is None else [*rest, lun]
+    luns = tuple(sorted(kept, key=lambda each: each.lun))
     return with_hba(document, hba_id, msgspec.structs.replace(hba, luns=luns))
 
 
 def hba_of(document: Document, hba_id: int) -> Hba:
-    """Return an HBA that a change takes for granted."""
+    """Return an HBA that must exist for a change."""
     hba = document.hba(hba_id)
     assert hba is not None, f"no HBA {hba_id}"  # noqa: S101  # changes come in the right order
     return hba

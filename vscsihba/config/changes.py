@@ -1,7 +1,7 @@
-"""The changes that lead from one document to another, in an order in which a machine can make them.
+"""The changes from one document to another, in an order in which a machine can carry them out.
 
-Pure: `changes` compares, and nothing happens. What takes nothing away comes first, what cannot be
-taken back comes last; a disk goes before that only if another one needs what it is made of.
+Pure: `changes` only compares. Changes that remove nothing come first, changes that cannot be undone come
+last. A disk is removed earlier only if another disk needs its storage or its name.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from vscsihba.config.change import Change
+from vscsihba.config.conflicts import Place, conflicting
 from vscsihba.config.frame_changes import (
     AddBackstore,
     AddHba,
@@ -19,7 +20,6 @@ from vscsihba.config.frame_changes import (
     SetEngines,
 )
 from vscsihba.config.lun_changes import AddLun, RemoveLun, ReplaceLun, Resize, TuneLun
-from vscsihba.config.media import Place, in_the_way
 from vscsihba.config.model import Document, Lun, StackDocument
 from vscsihba.config.pruning import Prune, merge
 from vscsihba.config.sizes import same_but_for_size, same_source, size_of, size_place
@@ -28,16 +28,16 @@ from vscsihba.handlers.registry import Registry
 from vscsihba.units import exact_size
 
 LIVE = frozenset({"queue_depth", "command_timeout", "queue_full_timeout"})
-"""Keys of a LUN that change while its disk works."""
+"""Keys of a LUN that can change while its disk works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What has to be done, in this order.
+    """A list of changes, and the document after them.
 
     Attributes:
-        steps: The changes.
-        target: The document that they lead to; more than was wanted, where that leaves things alone.
+        steps: The changes, in order.
+        target: The document after all of them, including entries that are not pruned.
     """
 
     steps: tuple[Change, ...]
@@ -51,55 +51,55 @@ class Changes:
 
     @property
     def replacing(self) -> list[Change]:
-        """Those that change what cannot be changed while a disk works."""
+        """The changes that are impossible while a disk works."""
         return [step for step in self.steps if step.replaces]
 
     @property
     def disturbing(self) -> list[Change]:
-        """Those that users of a disk notice."""
+        """The changes that users of a disk notice."""
         return [step for step in self.steps if step.disturbs]
 
 
 def changes(
     running: Document, wanted: Document, *, prune: Prune = "named", registry: Registry | None = None
 ) -> Changes:
-    """Return what leads from `running` to `wanted`; nothing if there is no difference.
+    """Return the changes from `running` to `wanted`; none if there is no difference.
 
     Args:
-        running: What there is.
-        wanted: What there is to be.
-        prune: What goes if the wanted document does not have it: ``named``: LUNs of the HBAs that it
-            names; ``all``: other HBAs too; ``none``: nothing.
-        registry: Where handlers come from.
+        running: The running document.
+        wanted: The new document.
+        prune: The entries to remove if the new document does not have them: ``named``: LUNs of the HBAs
+            that it names; ``all``: other HBAs too; ``none``: nothing.
+        registry: The known handlers.
 
     Raises:
-        ConfigError: A disk would have to shrink, or what stays has what is wanted elsewhere.
+        ConfigError: A disk would shrink, or an entry that stays conflicts with a new one.
     """
     target = merge(running, wanted, prune)
     return Changes(tuple(_Comparison(running, target, registry or Registry()).steps()), target)
 
 
 class _Comparison:
-    """Two documents, LUN by LUN.
+    """The comparison of two documents, LUN by LUN.
 
     Attributes:
-        before: The LUNs of the one.
-        after: The LUNs of the other.
-        shown: The LUN that shows a backstore, in the one.
-        live: Those of both whose disk goes on working.
-        early: Those that must be gone before others can come.
+        before: The LUNs of the running document.
+        after: The LUNs of the new document.
+        shown: The LUN of each backstore in the running document.
+        live: The LUNs of both documents whose disks keep working.
+        early: The LUNs that must be removed before others can be added.
     """
 
     def __init__(self, running: Document, target: Document, registry: Registry) -> None:
         self.running, self.target = running, target
         self.before, self.after = _luns(running), _luns(target)
         self.shown = {lun.backstore: place for place, lun in self.before.items()}
-        self._refuse_to_shrink()
+        self._check_sizes()
         both = self.before.keys() & self.after.keys()
         self.live = frozenset(place for place in both if self._stays(place))
-        going = {place: lun for place, lun in self.before.items() if place not in self.live}
-        coming = {place: lun for place, lun in self.after.items() if place not in self.live}
-        self.early = in_the_way(running, target, going, coming, registry)
+        removed = {place: lun for place, lun in self.before.items() if place not in self.live}
+        added = {place: lun for place, lun in self.after.items() if place not in self.live}
+        self.early = conflicting(running, target, removed, added, registry)
 
     def steps(self) -> Iterator[Change]:
         """Yield the changes in their order."""
@@ -122,7 +122,7 @@ class _Comparison:
                 yield RemoveBackstore(name, stack)
 
     def _stays(self, place: Place) -> bool:
-        """Tell whether the disk of a LUN can go on working."""
+        """Return whether the disk of a LUN keeps working."""
         old, new = self.before[place], self.after[place]
         stacks = self.running.backstores[old.backstore], self.target.backstores[new.backstore]
         if old.backstore == new.backstore:
@@ -143,7 +143,7 @@ class _Comparison:
                 yield TuneLun(place[0], old, self.after[place])
 
     def _differing(self) -> Iterator[tuple[str, StackDocument, StackDocument, Place | None]]:
-        """Yield each backstore that is described anew, both ways, and the LUN that shows it all the time."""
+        """Yield each backstore that differs: its name, both stacks, and its LUN if that shows it in both."""
         for name, new in self.target.backstores.items():
             old = self.running.backstores.get(name, new)
             if old != new:
@@ -152,7 +152,7 @@ class _Comparison:
                 yield name, old, new, place if keeps and place not in self.early else None
 
     def _descriptions(self) -> Iterator[Change]:
-        """Yield what no disk notices."""
+        """Yield changes of backstores that no disk notices."""
         for name, old, new, place in self._differing():
             if place is None or (place in self.live and not _grows(old, new)):
                 yield ChangeBackstore(name, old, new)
@@ -180,15 +180,15 @@ class _Comparison:
             if place in self.after and place not in self.live | self.early:
                 new = self.after[place]
                 stack = self.target.backstores[new.backstore]
-                same = old.backstore == new.backstore  # else it is described by now
+                same = old.backstore == new.backstore  # else a change before this one has added its stack
                 before = self.running.backstores[new.backstore] if same else stack
                 yield ReplaceLun(place[0], old, new, new.backstore, before, stack)
 
-    def _refuse_to_shrink(self) -> None:
-        """Refuse a smaller size for what a LUN shows, and goes on showing.
+    def _check_sizes(self) -> None:
+        """Refuse a smaller size for a disk that stays.
 
         Raises:
-            ConfigError: One is smaller.
+            ConfigError: A disk would shrink.
         """
         for lun in self.after.values():
             new = self.target.backstores[lun.backstore]
@@ -209,12 +209,12 @@ def _luns(document: Document) -> dict[Place, Lun]:
 
 
 def _fixed(lun: Lun) -> dict[str, object]:
-    """Return the keys of a LUN that its disk has for all its life."""
+    """Return the keys of a LUN that cannot change while its disk works."""
     keys = msgspec.structs.asdict(lun)
     return {key: value for key, value in keys.items() if key not in LIVE and key != "backstore"}
 
 
 def _grows(old: StackDocument, new: StackDocument) -> int | None:
-    """Return the bytes of the source if the document says others than before."""
+    """Return the new size of the source in bytes if it has changed."""
     size = size_of(new)
     return None if size == size_of(old) else size

@@ -1,4 +1,4 @@
-"""Writing documents: JSON for people, always in the same words, which `vscsihba.config.load` reads back."""
+"""Writing documents: JSON in one canonical, readable form, which `vscsihba.config.load` reads back."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ _INDENT = "  "
 
 
 def builtins(document: Document) -> dict[str, object]:
-    """Return a document as plain JSON values: what is the default is left out, names are in order."""
+    """Return a document as plain JSON values, without defaults and ordered by name."""
     return {
         "version": document.version,
         "backstores": {name: document.backstores[name] for name in sorted(document.backstores)},
@@ -21,21 +21,21 @@ def builtins(document: Document) -> dict[str, object]:
 
 
 def dump(document: Document) -> str:
-    """Return a document as text; whatever fits into a line of 110 characters is in one line."""
-    found = builtins(document)
-    # The outer levels always have a line for each entry, as people edit them.
-    return "\n".join(_lines(found, _WIDTH, outer=2)) + "\n"
+    """Return a document as text; a value that fits into 110 characters takes one line."""
+    value = builtins(document)
+    # The outer levels always have a line for each entry, so that they are easy to edit.
+    return "\n".join(_lines(value, _WIDTH, outer=2)) + "\n"
 
 
 def _lines(value: object, width: int, *, outer: int = 0, lead: str = "", trail: str = "") -> list[str]:
     """Return the lines of a value.
 
     Args:
-        value: What JSON has.
-        width: Columns that there are.
-        outer: Levels of it that are never in one line unless they are empty.
-        lead: What stands before it.
-        trail: What stands after it.
+        value: A JSON value.
+        width: Available columns.
+        outer: Number of levels that are never in one line unless they are empty.
+        lead: Text before the value.
+        trail: Text after the value.
     """
     whole = f"{lead}{json.dumps(value, ensure_ascii=False)}{trail}"
     if not isinstance(value, dict | list) or not value or (outer <= 0 and len(whole) <= width):

@@ -1,7 +1,7 @@
-"""An object of a document, held against a struct of the model key by key.
+"""Checks of an object in a document against a struct of the model, key by key.
 
-So every message has the same form, names the key, and says what would be right. Knows the
-structs' annotations, and no rule between two fields.
+Every error has the same form: it names the key and a valid value. Knows the annotations of the structs, and
+no rule between two fields.
 """
 
 import json
@@ -14,37 +14,37 @@ from vscsihba.errors import ConfigError
 from vscsihba.handlers.options import did_you_mean
 
 _LONGEST = 60
-"""Characters of a value that a message repeats."""
+"""Longest value in a message, in characters."""
 
 
 def read_fields(kind: type[msgspec.Struct], value: object, place: str) -> dict[str, object]:
-    """Return the keys of an object: known to `kind`, none missing, and each of the right type and range.
+    """Return the keys of an object after a check: known to `kind`, none missing, each of the right type.
 
-    Objects and lists in it are the caller's to look into.
+    The caller checks objects and lists inside.
 
     Raises:
-        ConfigError: One of them is not.
+        ConfigError: A key is not valid.
     """
-    found = read_object(value, place)
+    keys = read_object(value, place)
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    for key in found:
+    for key in keys:
         if key not in fields:
             raise ConfigError(f"{place}.{key}", "unknown key", cure=did_you_mean(key, fields))
     types = _types(kind)
     for name, field in fields.items():
-        if name not in found:
+        if name not in keys:
             if field.required:
                 raise ConfigError(f"{place}.{name}", "the key is missing", cure=f"use {_use(types[name])}")
         elif not _is_container(types[name]):
-            check(field.type, types[name], found[name], f"{place}.{name}")
-    return dict(found)
+            check(field.type, types[name], keys[name], f"{place}.{name}")
+    return dict(keys)
 
 
 def check(annotation: object, type_: inspect.Type, value: object, place: str) -> None:
-    """Hold a value against an annotation of the model.
+    """Check a value against an annotation of the model.
 
     Raises:
-        ConfigError: It is of another type, or out of range.
+        ConfigError: It has another type, or out of range.
     """
     try:
         msgspec.convert(value, annotation)
@@ -53,10 +53,10 @@ def check(annotation: object, type_: inspect.Type, value: object, place: str) ->
 
 
 def check_key(annotation: object, key: str, place: str) -> None:
-    """Hold the key of an object against an annotation of the model.
+    """Check the key of an object against an annotation of the model.
 
     Raises:
-        ConfigError: It is out of range.
+        ConfigError: The key is not valid.
     """
     check(annotation, inspect.type_info(annotation), key, f"{place}.{key}")
 
@@ -65,7 +65,7 @@ def read_object(value: object, place: str) -> Mapping[str, object]:
     """Return `value`.
 
     Raises:
-        ConfigError: It is no object.
+        ConfigError: It is not an object.
     """
     if not isinstance(value, Mapping):
         raise ConfigError(place, f"it cannot be {shown(value)}", cure="use an object, {...}")
@@ -76,7 +76,7 @@ def read_list(value: object, place: str) -> list[object]:
     """Return `value`.
 
     Raises:
-        ConfigError: It is no list.
+        ConfigError: It is not a list.
     """
     if not isinstance(value, list):
         raise ConfigError(place, f"it cannot be {shown(value)}", cure="use a list, [...]")
@@ -84,7 +84,7 @@ def read_list(value: object, place: str) -> list[object]:
 
 
 def shown(value: object) -> str:
-    """Return a value as JSON would say it, cut where it is long."""
+    """Return a value as JSON, truncated if it is long."""
     text = json.dumps(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
@@ -101,7 +101,7 @@ def _is_container(type_: inspect.Type) -> bool:
 
 
 def _use(type_: inspect.Type) -> str:
-    """Return what a type takes, in words: those that it was annotated with, or by its kind."""
+    """Return the valid values of a type as a text: its annotation, or a text for its kind."""
     match type_:
         case inspect.Metadata():
             return str((type_.extra or {}).get("use") or _use(type_.type))

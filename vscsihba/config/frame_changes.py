@@ -1,4 +1,4 @@
-"""Changes around the LUNs: backstores as they are described, HBAs and their engines. No disk notices any."""
+"""Changes around the LUNs: backstores, HBAs and the number of engines. Disks do not notice them."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -12,7 +12,7 @@ from vscsihba.units import exact_size
 
 @dataclass(frozen=True, slots=True)
 class AddBackstore(Change):
-    """A backstore becomes known."""
+    """A backstore is added."""
 
     sign = "+"
     backstore: str
@@ -28,13 +28,13 @@ class AddBackstore(Change):
         return with_stack(document, self.backstore, self.stack)
 
     def inverse(self) -> "RemoveBackstore":
-        """Forget it."""
+        """Remove it."""
         return RemoveBackstore(self.backstore, self.stack)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveBackstore(Change):
-    """A backstore that no LUN shows is forgotten; what it is stored in stays."""
+    """A backstore without a LUN is removed; its storage is kept."""
 
     sign = "-"
     backstore: str
@@ -46,17 +46,17 @@ class RemoveBackstore(Change):
         return f"remove backstore {self.backstore}: {layers(self.stack)}"
 
     def carry_out(self, document: Document) -> Document:
-        """Leave it out."""
+        """Remove it."""
         return with_stack(document, self.backstore, None)
 
     def inverse(self) -> AddBackstore:
-        """Know it again."""
+        """Add it again."""
         return AddBackstore(self.backstore, self.stack)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeBackstore(Change):
-    """A backstore is described differently: no LUN shows it, or none is to notice."""
+    """The stack of a backstore changes: no LUN shows the backstore, or its disk does not notice."""
 
     sign = "~"
     backstore: str
@@ -69,17 +69,17 @@ class ChangeBackstore(Change):
         return f"change backstore {self.backstore}: {layers(self.new)}"
 
     def carry_out(self, document: Document) -> Document:
-        """Take the new description."""
+        """Set the new stack."""
         return with_stack(document, self.backstore, self.new)
 
     def inverse(self) -> Self:
-        """Take the old description."""
+        """Set the old stack."""
         return replace(self, old=self.new, new=self.old)
 
 
 @dataclass(frozen=True, slots=True)
 class AddHba(Change):
-    """An HBA without LUNs comes."""
+    """An HBA without LUNs is added."""
 
     sign = "+"
     hba: int
@@ -101,7 +101,7 @@ class AddHba(Change):
 
 @dataclass(frozen=True, slots=True)
 class RemoveHba(Change):
-    """An HBA that has no LUNs any more goes."""
+    """An HBA without LUNs is removed."""
 
     sign = "-"
     hba: int
@@ -113,7 +113,7 @@ class RemoveHba(Change):
         return f"remove HBA {self.hba}"
 
     def carry_out(self, document: Document) -> Document:
-        """Leave it out."""
+        """Remove it."""
         return with_hba(document, self.hba, None)
 
     def inverse(self) -> AddHba:
@@ -123,7 +123,7 @@ class RemoveHba(Change):
 
 @dataclass(frozen=True, slots=True)
 class SetEngines(Change):
-    """More or fewer processes share the LUNs of an HBA; they hand them over while I/O goes on."""
+    """The number of processes that share the LUNs of an HBA changes; LUNs are handed over during I/O."""
 
     sign = "~"
     hba: int
@@ -136,22 +136,22 @@ class SetEngines(Change):
         return f"change HBA {self.hba}: engines {self.old} -> {self.new}"
 
     def carry_out(self, document: Document) -> Document:
-        """Take the new number."""
+        """Set the new number."""
         hba = hba_of(document, self.hba)
         return with_hba(document, self.hba, msgspec.structs.replace(hba, engines=self.new))
 
     def inverse(self) -> Self:
-        """Take the old number."""
+        """Set the old number."""
         return replace(self, old=self.new, new=self.old)
 
 
 def layers(stack: StackDocument) -> str:
-    """Return the handlers of a stack from the top down, and what the source is: ``encrypt, file /srv/a``."""
+    """Return the handlers of a stack from the top down, with the source's path: ``encrypt, file /srv/a``."""
     name = str(stack["handler"])
     if isinstance(below := stack.get("next"), dict):
         return f"{name}, {layers(below)}"
     if isinstance(legs := stack.get("legs"), list):
         return f"{name} of {len(legs)}"
-    said = [stack[key] for key in ("path", "size") if key in stack]
-    # A number is a size in bytes, as a layer that was resized has it.
-    return " ".join([name, *(str(exact_size(each) if isinstance(each, int) else each) for each in said)])
+    values = [stack[key] for key in ("path", "size") if key in stack]
+    # A number is a size in bytes, after a layer was resized.
+    return " ".join([name, *(str(exact_size(each) if isinstance(each, int) else each) for each in values)])

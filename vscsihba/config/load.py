@@ -1,8 +1,8 @@
-"""Reading documents: strict, and with the place and the cure of every mistake.
+"""Strict reading of documents; every error has a place and a cure.
 
-What comes out is canonical: whatever says the same is equal. Paths are absolute, sizes in their
-largest unit, options that say the default are left out, HBAs and LUNs in order of their numbers.
-Reads the named file and nothing else; no disk, and not this machine.
+The result is canonical, so that documents that mean the same are equal: paths are absolute, sizes in their
+largest unit, defaults are left out, HBAs and LUNs are ordered by number. Reads only the named file: no
+disk, and nothing else of this machine.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,15 +19,15 @@ from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.registry import Registry
 
 _MOST = 16 << 20
-"""Bytes of the largest document: some 100,000 disks."""
+"""Bytes of the largest document, enough for 100,000 disks."""
 
 
 def load(path: Path, registry: Registry | None = None) -> Document:
-    """Return the document in a file; relative paths in it begin where the file is.
+    """Return the document in a file; relative paths in it begin at the file's folder.
 
     Raises:
         UsageError: The file cannot be read.
-        ConfigError: It is no document, or contradicts itself.
+        ConfigError: It is not a valid document.
         HostError: A handler's package is missing.
     """
     return read(decode_file(path), path.absolute().parent, registry)
@@ -38,7 +38,7 @@ def decode_file(path: Path) -> object:
 
     Raises:
         UsageError: The file cannot be read.
-        ConfigError: It is broken.
+        ConfigError: It is not valid JSON.
     """
     try:
         with path.open("rb") as file:
@@ -55,27 +55,27 @@ def parse(data: bytes, base: Path, registry: Registry | None = None) -> Document
 
     Args:
         data: UTF-8; lines that begin with ``//`` are comments.
-        base: Absolute; where relative paths begin.
-        registry: Where handlers come from; the built-in and installed ones by default.
+        base: The folder at which relative paths begin; absolute.
+        registry: The known handlers; by default the built-in and installed ones.
 
     Raises:
-        ConfigError: It is no document, or contradicts itself.
+        ConfigError: It is not a valid document.
         HostError: A handler's package is missing.
     """
     return read(decode(data), base, registry)
 
 
 def read(value: object, base: Path, registry: Registry | None = None) -> Document:
-    """Return the document that a decoded JSON value is; see `parse`."""
-    found = {key: inner for key, inner in read_object(value, "$").items() if key != SCHEMA_KEY}
-    _check_version(found)
-    keys = read_fields(Document, found, "$")
+    """Return the document in a decoded JSON value; see `parse`."""
+    given = {key: inner for key, inner in read_object(value, "$").items() if key != SCHEMA_KEY}
+    _check_version(given)
+    keys = read_fields(Document, given, "$")
     backstores = _backstores(keys.get("backstores", {}), base, registry or Registry())
     return Document(backstores=backstores, hbas=_hbas(keys.get("hbas", []), backstores))
 
 
 def warnings(document: Document) -> list[str]:
-    """Return what is allowed but hardly meant, a line each."""
+    """Return warnings about entries that are valid but hardly intended, a line each."""
     registry = Registry()
     unseen = [
         f"$.backstores.{name}: no LUN shows this backstore"
@@ -96,9 +96,9 @@ def _is_volatile(stack: StackDocument, registry: Registry) -> bool:
     return any(layer.kind.volatile for layer in layers_of(stack, registry, ""))
 
 
-def _check_version(found: Mapping[str, object]) -> None:
-    """Refuse a document of another version before its keys are looked at."""
-    version = found.get("version")
+def _check_version(given: Mapping[str, object]) -> None:
+    """Refuse a document of another version before its keys are checked."""
+    version = given.get("version")
     if version is None:
         raise ConfigError("$.version", "the key is missing", cure=f'add "version": {VERSION}')
     if type(version) is int and version > VERSION:
@@ -110,19 +110,19 @@ def _check_version(found: Mapping[str, object]) -> None:
 
 
 def _backstores(value: object, base: Path, registry: Registry) -> dict[str, StackDocument]:
-    """Read every stack; its own checks are the handlers'."""
-    found = read_object(value, "$.backstores")
-    for name in found:
+    """Read every stack; the handlers check their options."""
+    stacks = read_object(value, "$.backstores")
+    for name in stacks:
         check_key(BackstoreName, name, "$.backstores")
-    return {name: read_stack(found[name], base, registry, f"$.backstores.{name}") for name in sorted(found)}
+    return {name: read_stack(stacks[name], base, registry, f"$.backstores.{name}") for name in sorted(stacks)}
 
 
 def _hbas(value: object, backstores: Iterable[str]) -> tuple[Hba, ...]:
-    found = read_list(value, "$.hbas")
-    hbas = [_hba(each, f"$.hbas[{number}]") for number, each in enumerate(found)]
-    _refuse_twice([hba.id for hba in hbas], "$.hbas[{}].id", "another HBA has the id {} too")
+    values = read_list(value, "$.hbas")
+    hbas = [_hba(each, f"$.hbas[{number}]") for number, each in enumerate(values)]
+    _check_unique([hba.id for hba in hbas], "$.hbas[{}].id", "another HBA has the id {} too")
     _check_names(hbas)
-    _check_shown(hbas, backstores)
+    _check_backstores(hbas, backstores)
     return tuple(sorted((_in_order(hba) for hba in hbas), key=lambda hba: hba.id))
 
 
@@ -133,7 +133,7 @@ def _hba(value: object, place: str) -> Hba:
         msgspec.convert(read_fields(Lun, each, f"{place}.luns[{number}]"), Lun)
         for number, each in enumerate(read_list(keys.pop("luns", []), f"{place}.luns"))
     ]
-    _refuse_twice([lun.lun for lun in luns], place + ".luns[{}].lun", "another LUN has the number {} too")
+    _check_unique([lun.lun for lun in luns], place + ".luns[{}].lun", "another LUN has the number {} too")
     return msgspec.structs.replace(msgspec.convert(keys, Hba), luns=tuple(luns))
 
 
@@ -141,15 +141,15 @@ def _in_order(hba: Hba) -> Hba:
     return msgspec.structs.replace(hba, luns=tuple(sorted(hba.luns, key=lambda lun: lun.lun)))
 
 
-def _refuse_twice(numbers: list[int], place: str, message: str) -> None:
-    """Refuse the second of two equal numbers."""
+def _check_unique(numbers: list[int], place: str, message: str) -> None:
+    """Refuse two equal numbers."""
     for index, number in enumerate(numbers):
         if number in numbers[:index]:
             raise ConfigError(place.format(index), message.format(number), cure="choose another number")
 
 
-def _check_shown(hbas: list[Hba], backstores: Iterable[str]) -> None:
-    """Refuse LUNs of a backstore that is not there, and a second LUN of one that is."""
+def _check_backstores(hbas: list[Hba], backstores: Iterable[str]) -> None:
+    """Refuse a LUN whose backstore does not exist, or has another LUN."""
     by: dict[str, str] = {}
     for at, hba in enumerate(hbas):
         for number, lun in enumerate(hba.luns):
@@ -170,7 +170,7 @@ def _check_shown(hbas: list[Hba], backstores: Iterable[str]) -> None:
 
 
 def _check_names(hbas: list[Hba]) -> None:
-    """Refuse two disks that an initiator would take for one: of one serial number, or one WWN."""
+    """Refuse two LUNs with the same serial number or WWN, which an initiator would take for one disk."""
     by: dict[tuple[str, str], str] = {}
     for at, hba in enumerate(hbas):
         for number, lun in enumerate(hba.luns):

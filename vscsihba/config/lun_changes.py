@@ -1,4 +1,4 @@
-"""Changes of LUNs: disks that come, go, grow, are tuned, or are replaced by others under their number."""
+"""Changes of LUNs: disks are added, removed, enlarged, tuned, or replaced."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -13,12 +13,12 @@ from vscsihba.units import exact_size
 
 @dataclass(frozen=True, slots=True)
 class AddLun(Change):
-    """A disk appears.
+    """A disk is added.
 
     Attributes:
-        hba: Id of its HBA, which is there.
-        lun: What is wanted; its backstore is known.
-        again: It was taken away before, to be replaced.
+        hba: Id of its HBA, which exists.
+        lun: The LUN, whose backstore exists.
+        again: Whether it was removed before, to be replaced.
     """
 
     sign = "+"
@@ -42,12 +42,12 @@ class AddLun(Change):
 
 @dataclass(frozen=True, slots=True)
 class RemoveLun(Change):
-    """A disk disappears.
+    """A disk is removed.
 
     Attributes:
         hba: Id of its HBA.
-        lun: What it was.
-        again: It comes back as another one.
+        lun: The LUN.
+        again: Whether it is added again as another disk.
     """
 
     sign = "-"
@@ -58,7 +58,7 @@ class RemoveLun(Change):
 
     @property
     def replaces(self) -> bool:
-        """It does if it comes back."""
+        """Whether it is added again."""
         return self.again
 
     @property
@@ -68,7 +68,7 @@ class RemoveLun(Change):
         return f"remove {_lun(self.hba, self.lun)}: {self.lun.backstore}{why}"
 
     def carry_out(self, document: Document) -> Document:
-        """Leave it out."""
+        """Remove it."""
         return with_lun(document, self.hba, self.lun.lun, None)
 
     def inverse(self) -> AddLun:
@@ -78,12 +78,12 @@ class RemoveLun(Change):
 
 @dataclass(frozen=True, slots=True)
 class TuneLun(Change):
-    """What can be changed while a disk works: its depth and timeouts, or the name of its backstore.
+    """A disk is tuned while it works: queue depth, timeouts, or the name of its backstore change.
 
     Attributes:
         hba: Id of its HBA.
-        old: What it was.
-        new: What it is to be; the stack is the same.
+        old: The LUN before.
+        new: The LUN after; its stack is the same.
     """
 
     sign = "~"
@@ -97,27 +97,27 @@ class TuneLun(Change):
         return f"change {_lun(self.hba, self.new)}: {_differences(self.old, self.new)}"
 
     def carry_out(self, document: Document) -> Document:
-        """Take the new values."""
+        """Set the new values."""
         return with_lun(document, self.hba, self.new.lun, self.new)
 
     def inverse(self) -> Self:
-        """Take the old values."""
+        """Set the old values."""
         return replace(self, old=self.new, new=self.old)
 
 
 @dataclass(frozen=True, slots=True)
 class Resize(Change):
-    """A disk grows while it works; Linux is told.
+    """A disk grows while it works; Linux reads its new capacity.
 
     Attributes:
         hba: Id of its HBA.
         lun: Its number.
-        backstore: What it shows.
-        old: The stack as it was.
-        new: The stack as it is to be.
-        old_size: Bytes of the source; None where the document leaves them to the medium.
-        new_size: Likewise. What the disk gains is what the source gains; its own size may be another,
-            as the filters above the source have it.
+        backstore: Its backstore.
+        old: The stack before.
+        new: The stack after.
+        old_size: Size of the source in bytes; None if the document does not say it.
+        new_size: New size of the source. The disk grows by the same number of bytes; its own size may
+            differ, because of the filters above the source.
     """
 
     sign = "~"
@@ -137,25 +137,25 @@ class Resize(Change):
         return f"enlarge {self.backstore}{before} to {exact_size(self.new_size)}: {where}"
 
     def carry_out(self, document: Document) -> Document:
-        """Take the new stack."""
+        """Set the new stack."""
         return with_stack(document, self.backstore, self.new)
 
     def inverse(self) -> Change:
-        """Only say the old size again: no disk shrinks."""
+        """Set the old size in the document only: no disk shrinks."""
         return ChangeBackstore(self.backstore, self.new, self.old)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaceLun(Change):
-    """A disk goes, and another one comes in its place, because the difference cannot be made while it works.
+    """A disk is removed and added again as another one, because it cannot change while it works.
 
     Attributes:
         hba: Id of its HBA.
-        old: What it was.
-        new: What it is to be.
-        backstore: The backstore that it comes back with, and that may be described differently then.
-        old_stack: What that was made of.
-        new_stack: What that is made of.
+        old: The LUN before.
+        new: The LUN after.
+        backstore: The backstore after; its stack may change, too.
+        old_stack: The stack before.
+        new_stack: The stack after.
     """
 
     sign = "!"
@@ -169,24 +169,24 @@ class ReplaceLun(Change):
 
     @property
     def replaces(self) -> bool:
-        """It does."""
+        """True: that is its purpose."""
         return True
 
     @property
     def text(self) -> str:
-        """Its number, and what differs."""
+        """Its number, and the differences."""
         why = _differences(self.old, self.new)
         if self.old_stack != self.new_stack:
             why = ", ".join(filter(None, [why, f"{self.backstore} is now {layers(self.new_stack)}"]))
         return f"replace {_lun(self.hba, self.new)}: {why}"
 
     def carry_out(self, document: Document) -> Document:
-        """Take the new values and the new stack."""
+        """Set the new values and the new stack."""
         changed = with_stack(document, self.backstore, self.new_stack)
         return with_lun(changed, self.hba, self.new.lun, self.new)
 
     def inverse(self) -> Self:
-        """Take the old ones."""
+        """Set the old ones."""
         return replace(self, old=self.new, new=self.old, old_stack=self.new_stack, new_stack=self.old_stack)
 
 

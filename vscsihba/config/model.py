@@ -1,7 +1,7 @@
 """The model of a document: backstores, and the HBAs and LUNs that show them.
 
-Frozen values with the ranges of their fields. `vscsihba.config.load` makes them and holds
-them to the rules between fields; nothing here reads a file or knows a handler.
+Frozen values with the ranges of their fields. `vscsihba.config.load` creates them and checks the rules
+between fields; nothing here reads a file or knows a handler.
 """
 
 from typing import Annotated, Final, Literal
@@ -9,10 +9,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 VERSION: Final = 1
-"""Of the documents that this program knows."""
+"""Version of the documents that this program reads."""
 
 SCHEMA_KEY: Final = "$schema"
-"""A key that editors look for, and nobody else."""
+"""A key for editors, which the program ignores."""
 
 StackDocument = dict[str, object]
 """The layers of a disk, as `vscsihba.handlers.stack.build` takes them: ``{"handler": "file", ...}``."""
@@ -33,7 +33,7 @@ BackstoreName = Annotated[
     _text(
         r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$",
         'up to 64 letters, digits, ".", "_" and "-", with a letter or digit first',
-        "What LUNs call a backstore.",
+        "Name of a backstore, which LUNs refer to.",
     ),
 ]
 
@@ -42,7 +42,7 @@ _Serial = Annotated[
     _text(
         r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?(?!\n)$",
         "1 to 200 printable ASCII characters without a slash, and no blank at either end",
-        "Unit serial number; made of what the backstore is, if left out.",
+        "Unit serial number; derived from the storage, if left out.",
     ),
 ]
 _Wwn = Annotated[
@@ -50,7 +50,7 @@ _Wwn = Annotated[
     _text(
         r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})(?!\n)$",
         '"naa." and 16 hexadecimal digits that begin with 2, 3 or 5, or 32 that begin with 6',
-        "World wide name; made of what the backstore is, if left out.",
+        "World wide name; derived from the storage, if left out.",
     ),
 ]
 _Vendor = Annotated[
@@ -58,7 +58,7 @@ _Vendor = Annotated[
     _text(
         r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$",
         "1 to 8 printable ASCII characters",
-        "Who made the disk; VSCSIHBA, if left out.",
+        "Vendor of the disk; VSCSIHBA, if left out.",
     ),
 ]
 _Product = Annotated[
@@ -66,11 +66,12 @@ _Product = Annotated[
     _text(
         r"^[!-~]([ -~]{0,14}[!-~])?(?!\n)$",
         "1 to 16 printable ASCII characters",
-        "What the disk is called; VIRTUAL DISK, if left out.",
+        "Product name of the disk; VIRTUAL DISK, if left out.",
     ),
 ]
 _QueueDepth = Annotated[
-    int, _number(1, 1024, "Commands that Linux sends to the disk at once; what the HBA has, if left out.")
+    int,
+    _number(1, 1024, "Commands that Linux sends to the disk at once; the HBA's default, if left out."),
 ]
 _MaxSectors = Annotated[
     int,
@@ -84,12 +85,12 @@ _MaxSectors = Annotated[
 ]
 _CommandTimeout = Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; 30, if left out.")]
 _QueueFullTimeout = Annotated[
-    int, _number(0, 86400, "Seconds that a command waits for room in a full ring; 30, if left out.")
+    int, _number(0, 86400, "Seconds that a command waits for space in a full ring; 30, if left out.")
 ]
 
 
 class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One logical unit of an HBA; what is None is left to the program, or to the kernel."""
+    """One logical unit of an HBA; None means the default of the program or the kernel."""
 
     lun: Annotated[int, _number(0, 16383, "Its number on the HBA.")]
     backstore: Annotated[str, msgspec.Meta(description="Name of the backstore that it shows.")]
@@ -106,37 +107,39 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class Hba(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One HBA; its LUNs are in the order of their numbers."""
+    """One HBA; its LUNs are ordered by number."""
 
     id: Annotated[int, _number(0, 255, "Number of the HBA.")]
-    engines: Annotated[int, _number(1, 16, "Processes that share its LUNs and stand in for each other.")] = 1
+    engines: Annotated[
+        int, _number(1, 16, "Processes that share its LUNs, and take over from each other.")
+    ] = 1
     luns: Annotated[tuple[Lun, ...], msgspec.Meta(description="Its LUNs.")] = ()
 
     def lun(self, number: int) -> Lun | None:
-        """Return the LUN of that number, None if there is none."""
+        """Return the LUN of that number, None if it does not exist."""
         return next((lun for lun in self.luns if lun.lun == number), None)
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that is wanted; its HBAs are in the order of their ids."""
+    """The disks of a machine; HBAs are ordered by id."""
 
     version: Literal[1] = 1
     backstores: Annotated[
-        dict[BackstoreName, StackDocument], msgspec.Meta(description="What disks are made of, by name.")
+        dict[BackstoreName, StackDocument], msgspec.Meta(description="The storage of disks, by name.")
     ] = {}
     hbas: Annotated[tuple[Hba, ...], msgspec.Meta(description="The HBAs.")] = ()
 
     def hba(self, hba_id: int) -> Hba | None:
-        """Return the HBA of that id, None if there is none."""
+        """Return the HBA of that id, None if it does not exist."""
         return next((hba for hba in self.hbas if hba.id == hba_id), None)
 
     def place_of(self, backstore: str) -> tuple[int, int] | None:
-        """Return the id of the HBA and the number of the LUN that show a backstore, None if none does."""
+        """Return the id of the HBA and the number of the LUN that show a backstore, None if no LUN does."""
         return next(
             ((hba.id, lun.lun) for hba in self.hbas for lun in hba.luns if lun.backstore == backstore), None
         )
 
     @property
     def empty(self) -> bool:
-        """It asks for nothing."""
+        """Whether it has no backstore and no HBA."""
         return not (self.backstores or self.hbas)

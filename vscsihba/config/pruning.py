@@ -1,4 +1,4 @@
-"""What a running document becomes when a wanted one is applied to it: what goes, and what is left alone."""
+"""The document after an `apply`: entries of the running document are kept or removed, as `prune` says."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ from vscsihba.config.model import Document, Hba, Lun
 from vscsihba.errors import ConfigError
 
 Prune = Literal["named", "all", "none"]
-"""What goes if the wanted document does not have it: LUNs of HBAs that it names; everything; nothing."""
+"""The entries to remove if the new document lacks them: LUNs of the HBAs that it names; all; none."""
 
 
 def merge(running: Document, wanted: Document, prune: Prune) -> Document:
-    """Return what there is to be.
+    """Return the document after an `apply`.
 
     Raises:
-        ConfigError: A LUN that is left alone has what a wanted LUN is to have too.
+        ConfigError: A LUN that is kept has the backstore or a name of a new LUN.
     """
     if prune == "all":
         return wanted
@@ -23,7 +23,7 @@ def merge(running: Document, wanted: Document, prune: Prune) -> Document:
     for hba in wanted.hbas:
         hbas[hba.id] = _with_luns(hbas.get(hba.id), hba) if prune == "none" else hba
     target = Document(hbas=tuple(hbas[key] for key in sorted(hbas)))
-    _check_apart(target, wanted)
+    _check_conflicts(target, wanted)
     shown = _shown(target)
     lost = frozenset() if prune == "none" else _shown(running) - shown
     backstores = {
@@ -33,7 +33,7 @@ def merge(running: Document, wanted: Document, prune: Prune) -> Document:
 
 
 def _with_luns(running: Hba | None, wanted: Hba) -> Hba:
-    """Return the wanted HBA with those LUNs besides that it has already."""
+    """Return the wanted HBA with its LUNs and those that run already."""
     luns = {lun.lun: lun for hba in (running, wanted) if hba is not None for lun in hba.luns}
     return msgspec.structs.replace(wanted, luns=tuple(luns[number] for number in sorted(luns)))
 
@@ -42,8 +42,8 @@ def _shown(document: Document) -> frozenset[str]:
     return frozenset(lun.backstore for hba in document.hbas for lun in hba.luns)
 
 
-def _check_apart(target: Document, wanted: Document) -> None:
-    """Refuse what a LUN has which stays although the wanted document does not name it."""
+def _check_conflicts(target: Document, wanted: Document) -> None:
+    """Refuse a new LUN with the backstore or a name of a LUN that is kept."""
     seen: dict[tuple[str, str], tuple[int, Lun]] = {}
     for hba in target.hbas:
         for lun in hba.luns:
@@ -56,7 +56,7 @@ def _check_apart(target: Document, wanted: Document) -> None:
 
 
 def _taken(key: str, one: tuple[int, Lun], other: tuple[int, Lun], wanted: Document) -> ConfigError:
-    """Return the error for a LUN that stays and has the same as one that is asked for."""
+    """Return the error for a LUN that is kept and has the same value as a new one."""
     asked = wanted.hba(one[0])
     is_asked = asked is not None and asked.lun(one[1].lun) == one[1]
     (hba_id, stays), (_, new) = (other, one) if is_asked else (one, other)

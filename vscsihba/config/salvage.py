@@ -1,7 +1,7 @@
-"""The entries of a document that can be read, where others cannot: one bad entry takes no other disk along.
+"""The valid entries of a document with bad ones, so that a bad entry affects no other disk.
 
-The strict reader decides (`vscsihba.config.load`): an entry that it refuses is left out, with the reason,
-until it refuses nothing. Knows the places in its messages, and nothing of what is wrong there.
+The strict reader (`vscsihba.config.load`) decides: an entry that it refuses is left out with the reason,
+until it refuses nothing. Knows the places in the reader's messages, not their meaning.
 """
 
 import re
@@ -20,7 +20,7 @@ from vscsihba.handlers.registry import Registry
 _ENTRY: Final = re.compile(r"^\$\.hbas\[(\d+)\](?:\.luns\[(\d+)\])?")
 _KEY: Final = re.compile(r"^\$\.(\w+)")
 _WHOLE: Final = ("version",)
-"""Keys without which nothing in a document can be understood."""
+"""Keys without which a document cannot be read at all."""
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -28,9 +28,9 @@ class Unread(msgspec.Struct, frozen=True):
 
     Attributes:
         why: The reason, with the place in the document.
-        hba: Id of its HBA; None if it has none that can be read.
-        lun: Number of the LUN, likewise; None for a whole HBA.
-        backstore: Name of the backstore, likewise.
+        hba: Id of its HBA; None if it cannot be read.
+        lun: Number of the LUN; None for a whole HBA, or if it cannot be read.
+        backstore: Name of the backstore; None if it cannot be read.
     """
 
     why: str
@@ -46,7 +46,7 @@ class Salvage:
     Attributes:
         document: The entries that can be read.
         unread: The others.
-        readable: It is a document at all.
+        readable: Whether it is a document at all.
     """
 
     document: Document
@@ -55,11 +55,11 @@ class Salvage:
 
 
 def salvage(path: Path, registry: Registry | None = None) -> Salvage:
-    """Return what can be read of the document in a file, and why the rest cannot; never raises for a bad one.
+    """Return the valid entries of the document in a file, and the reasons of the others; never raises.
 
     Args:
-        path: The file; relative paths in it begin where it is.
-        registry: Where handlers come from.
+        path: The file; relative paths in it begin at its folder.
+        registry: The known handlers.
     """
     try:
         value = decode_file(path)
@@ -69,7 +69,7 @@ def salvage(path: Path, registry: Registry | None = None) -> Salvage:
 
 
 def salvage_value(value: object, base: Path, registry: Registry | None = None) -> Salvage:
-    """Return what can be read of a decoded JSON value; see `salvage`."""
+    """Return the valid entries of a decoded JSON value; see `salvage`."""
     rest = _Rest(value)
     registry = registry or Registry()
     while True:
@@ -81,11 +81,11 @@ def salvage_value(value: object, base: Path, registry: Registry | None = None) -
 
 
 class _Rest:
-    """A document's value from which entries are left out one after the other.
+    """A document's value, from which entries are left out one after the other.
 
     Attributes:
-        value: What is left.
-        unread: What was left out.
+        value: The remaining entries.
+        unread: The entries that were left out.
     """
 
     def __init__(self, value: object) -> None:
@@ -101,7 +101,7 @@ class _Rest:
             self.value["hbas"] = [_Placed.hba(each, at) for at, each in enumerate(hbas)]
 
     def leave_out(self, why: str) -> bool:
-        """Leave out the entry that a message of the reader names; False if it names none."""
+        """Leave out the entry that an error of the reader names; False if it names none."""
         if not isinstance(self.value, dict):
             return False
         if (name := self._backstore_in(why)) is not None:
@@ -125,8 +125,8 @@ class _Rest:
             del self.value["hbas"][at]
             known = _number(hba, "id")
             luns = hba.get("luns") if isinstance(hba, Mapping) else None
-            found = [_number(lun, "lun") for lun in luns] if isinstance(luns, list) else []
-            numbers = [number for number in found if number is not None] if known is not None else []
+            all_numbers = [_number(lun, "lun") for lun in luns] if isinstance(luns, list) else []
+            numbers = [number for number in all_numbers if number is not None] if known is not None else []
             why = _renumbered(why, hba)
             self.unread += [Unread(why, known, number, _name(luns, number)) for number in numbers] or [
                 Unread(why, known)
@@ -140,16 +140,16 @@ class _Rest:
         return True
 
     def _backstore_in(self, why: str) -> str | None:
-        """Return the backstore that a message is about, None if it is about something else."""
+        """Return the backstore that an error names, None if it names something else."""
         stacks = self.value.get("backstores")
         if not isinstance(stacks, dict):
             return None
         places = {f"$.backstores.{name}": name for name in stacks}
-        found = [place for place in places if why.startswith((f"{place}:", f"{place}.", f"{place}["))]
-        return places[max(found, key=len)] if found else None
+        named = [place for place in places if why.startswith((f"{place}:", f"{place}.", f"{place}["))]
+        return places[max(named, key=len)] if named else None
 
     def _shown(self) -> list[object]:
-        """Return the names of the backstores that LUNs ask for."""
+        """Return the names of the backstores that LUNs refer to."""
         hbas = self.value.get("hbas")
         luns = [
             lun
@@ -160,36 +160,36 @@ class _Rest:
 
 
 class _Placed(dict[str, object]):
-    """An HBA or a LUN that knows where it stood before others were left out.
+    """An HBA or a LUN with its index before others were left out.
 
     Attributes:
-        at: Its index in the list as it was written.
+        at: Its index in the original list.
     """
 
     at: int = 0
 
     @classmethod
     def hba(cls, value: object, at: int) -> object:
-        """Return an HBA and its LUNs with their indices; what is no object as it is."""
+        """Return an HBA and its LUNs with their indices; a value that is no object is returned unchanged."""
         if not isinstance(value, Mapping):
             return value
-        found = cls(value)
-        found.at = at
+        hba = cls(value)
+        hba.at = at
         if isinstance(luns := value.get("luns"), list):
-            found["luns"] = [cls._lun(each, number) for number, each in enumerate(luns)]
-        return found
+            hba["luns"] = [cls._lun(each, number) for number, each in enumerate(luns)]
+        return hba
 
     @classmethod
     def _lun(cls, value: object, at: int) -> object:
         if not isinstance(value, Mapping):
             return value
-        found = cls(value)
-        found.at = at
-        return found
+        lun = cls(value)
+        lun.at = at
+        return lun
 
 
 def _renumbered(why: str, hba: object, lun: object = None) -> str:
-    """Return a message with the indices that its place has in the document as it was written."""
+    """Return a message with the indices of the original document."""
     if isinstance(hba, _Placed):
         why = re.sub(r"^\$\.hbas\[\d+\]", f"$.hbas[{hba.at}]", why)
     if isinstance(lun, _Placed):
@@ -198,13 +198,13 @@ def _renumbered(why: str, hba: object, lun: object = None) -> str:
 
 
 def _number(value: object, key: str) -> int | None:
-    found = value.get(key) if isinstance(value, Mapping) else None
-    return found if type(found) is int else None
+    number = value.get(key) if isinstance(value, Mapping) else None
+    return number if type(number) is int else None
 
 
 def _name(luns: object, number: int) -> str | None:
     for lun in luns if isinstance(luns, list) else []:
         if _number(lun, "lun") == number:
-            found = lun.get("backstore")
-            return found if isinstance(found, str) else None
+            name = lun.get("backstore")
+            return name if isinstance(name, str) else None
     return None

@@ -1,9 +1,9 @@
 """The JSON Schema of a document, for editors and for other programs that write one.
 
-Made of the same annotations that `vscsihba.config.load` checks against. It says less than those
-checks: nothing about two numbers that must differ, or options that go together.
+It is derived from the annotations that `vscsihba.config.load` checks. It has fewer rules than those checks:
+none about two numbers that must differ, or options that belong together.
 
-``python -m vscsihba.config.schema`` writes anew what the package ships.
+``python -m vscsihba.config.schema`` writes the schema that the package ships.
 """
 
 import json
@@ -33,9 +33,9 @@ def schema(names: Iterable[str] | None = None, registry: Registry | None = None)
     """Return the schema of a document (JSON Schema, draft 7).
 
     Args:
-        names: The handlers that documents can name; all that this machine knows by default. One in a
-            file can always be named, with any options.
-        registry: Where they come from.
+        names: The handlers that documents can name; by default all that this machine knows. A handler in
+            a file can always be named, with any options.
+        registry: The known handlers.
     """
     registry = registry or Registry()
     known = sorted(registry.names() if names is None else names)
@@ -47,14 +47,14 @@ def schema(names: Iterable[str] | None = None, registry: Registry | None = None)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "vscsihba document",
-        "description": "The virtual SCSI disks that are wanted on a machine.",
+        "description": "The virtual SCSI disks of a machine.",
         "type": "object",
         "properties": {
-            "version": {"const": 1, "description": "Of the form of the document."},
-            SCHEMA_KEY: {"type": "string", "description": "Where this schema is; for editors only."},
+            "version": {"const": 1, "description": "Version of the document's format."},
+            SCHEMA_KEY: {"type": "string", "description": "Location of this schema; for editors only."},
             "backstores": {
                 "type": "object",
-                "description": "What disks are made of, by name.",
+                "description": "The storage of disks, by name.",
                 "propertyNames": names_schema,
                 "additionalProperties": _STACK,
                 "default": {},
@@ -98,7 +98,7 @@ def _definition(name: str) -> str:
 
 
 def _in_a_file() -> Schema:
-    """Return the schema of a handler that is named by its file: it may have any options."""
+    """Return the schema of a handler in a Python file, which may have any options."""
     return {
         "type": "object",
         "description": "A handler in a Python file: FILE.py, or FILE.py:NAME for one of several.",
@@ -108,11 +108,11 @@ def _in_a_file() -> Schema:
 
 
 def _handler(name: str, registry: Registry) -> Schema:
-    """Return the schema of a handler's layer, and of what its options are made of."""
+    """Return the schemas of a handler's layer, and of the structs in its options."""
     named = {"const": name}
     try:
         kind = registry.get(name)
-    except HostError:  # a package is missing, so nobody knows its options
+    except HostError:  # a package is missing, so its options are unknown
         return {
             _definition(name): {"type": "object", "properties": {"handler": named}, "required": ["handler"]}
         }
@@ -122,9 +122,11 @@ def _handler(name: str, registry: Registry) -> Schema:
     sizes = {key: _with_text(options["properties"][key]) for key in size_options(kind.Options)}
     below: Schema = {}
     if issubclass(kind, Filter):
-        below = {"next": {**_STACK, "description": "What it sits on."}}
+        below = {"next": {**_STACK, "description": "The layer below it."}}
     elif issubclass(kind, Fan):
-        below = {"legs": {"type": "array", "items": _STACK, "minItems": 1, "description": "What it sits on."}}
+        below = {
+            "legs": {"type": "array", "items": _STACK, "minItems": 1, "description": "The layers below."}
+        }
     layer = {
         "type": "object",
         "description": _first_line(kind.__doc__),
@@ -136,7 +138,7 @@ def _handler(name: str, registry: Registry) -> Schema:
 
 
 def _with_text(option: Schema) -> Schema:
-    """Return the schema of a size that may be text, besides what else it may be."""
+    """Return the schema of a size, which may be a text too."""
     others = [each for each in option.get("anyOf", []) if each.get("type") != "integer"]
     size: Schema = {"anyOf": [{"$ref": f"{_REF}size"}, *others]}
     return size | {key: option[key] for key in ("description", "default") if key in option}

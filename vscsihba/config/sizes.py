@@ -1,6 +1,6 @@
-"""The size of a stack: what its source, the lowest layer, says under ``size``.
+"""The size of a stack: the option ``size`` of its source, the lowest layer.
 
-The disk itself may be smaller or larger, as the filters above have it; it grows by what the source grows.
+The disk itself may be smaller or larger, because of the filters above; it grows as much as the source.
 """
 
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from vscsihba.config.model import StackDocument
 from vscsihba.units import exact_size, parse_size
 
 ONCE = ("create", "preallocation", "copy_of")
-"""Options that matter while a medium is made, and never again."""
+"""Options that are used only when the storage is created."""
 
 
 def size_of(stack: StackDocument) -> int | None:
-    """Return the bytes that the source is to have, None if that is left to the medium."""
+    """Return the size of the source in bytes, None if the document does not say it."""
     size = source_of(stack).get("size")
     return None if size is None else parse_size(str(size))
 
 
 def size_place(stack: StackDocument) -> str:
-    """Return where in a stack the size of its source is: ``.next.size``."""
+    """Return the place of the source's size in a stack, such as ``.next.size``."""
     return ".next" * (len(_layers(stack)) - 1) + ".size"
 
 
 def with_size(stack: StackDocument, size: int | None) -> StackDocument:
-    """Return the stack with a source of another size in bytes; None leaves it to the medium."""
+    """Return the stack with another size of its source in bytes; without a size for None."""
     if isinstance(below := stack.get("next"), dict):
         return {**stack, "next": with_size(below, size)}
     rest = {key: value for key, value in stack.items() if key != "size"}
@@ -32,12 +32,12 @@ def with_size(stack: StackDocument, size: int | None) -> StackDocument:
 
 
 def same_but_for_size(one: StackDocument, other: StackDocument) -> bool:
-    """Tell whether two stacks are the same disk in use, be it of another size."""
+    """Return whether two stacks are the same disk in use, apart from its size."""
     return _lasting(with_size(one, None)) == _lasting(with_size(other, None))
 
 
 def same_source(one: StackDocument, other: StackDocument) -> bool:
-    """Tell whether the lowest layers of two stacks are the same, be it of another size."""
+    """Return whether the lowest layers of two stacks are the same, apart from their size."""
     return same_but_for_size(source_of(one), source_of(other))
 
 
@@ -55,7 +55,7 @@ def _layers(stack: StackDocument) -> list[StackDocument]:
 
 
 def _lasting(value: object) -> object:
-    """Leave out what is said for the making only."""
+    """Return a stack without the options that are used only for its creation."""
     if isinstance(value, Mapping):
         return {key: _lasting(inner) for key, inner in value.items() if key not in ONCE}
     if isinstance(value, list):

@@ -1,8 +1,7 @@
 """Stacks in a document: checked by their handlers, and put into their canonical form.
 
-Two stacks that mean the same are equal in that form: layers are objects, paths absolute, sizes in
-their largest unit, what says the default left out, keys in the order that the handler declares.
-Opens nothing.
+Two stacks that mean the same are equal in that form: layers are objects, paths absolute, sizes in their
+largest unit, defaults left out, keys in the order that the handler declares. Opens nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,10 +29,10 @@ def read_stack(value: object, base: Path, registry: Registry, place: str) -> Sta
     """Return the canonical form of a stack.
 
     Args:
-        value: As it stands in the document; a text is the path of a file.
-        base: Absolute; where relative paths begin.
-        registry: Where handlers come from.
-        place: Where it stands, for the messages.
+        value: The value in the document; a text is the path of a file.
+        base: The folder at which relative paths begin; absolute.
+        registry: The known handlers.
+        place: Its place in the document, for messages.
 
     Raises:
         ConfigError: An option of a layer is unknown or wrong, or the layers do not go together.
@@ -43,13 +42,13 @@ def read_stack(value: object, base: Path, registry: Registry, place: str) -> Sta
         raise ConfigError(
             place, f"it cannot be {shown(value)}", cure="use the path of a file, or an object, {...}"
         )
-    found = absolute(value, registry, base)
-    _try_to_build(found, registry, place)
-    return canonical(found, registry)
+    stack = absolute(value, registry, base)
+    _check_options(stack, registry, place)
+    return canonical(stack, registry)
 
 
-def _try_to_build(stack: Stack, registry: Registry, place: str) -> None:
-    """Let every handler check its options, and give whatever it says a place."""
+def _check_options(stack: Stack, registry: Registry, place: str) -> None:
+    """Make every handler check its options, and add the place to its errors."""
     try:
         build(stack, registry=registry, place=place)
     except ConfigError:
@@ -58,40 +57,40 @@ def _try_to_build(stack: Stack, registry: Registry, place: str) -> None:
         raise ConfigError(place, error.message, cure=error.cure) from error
     except HostError as error:
         raise HostError(f"{place}: {error.message}", cure=error.cure) from error
-    except Exception as error:  # a handler may be somebody else's, and raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(place, f"a handler failed over its options: {said}", cure="mend it") from error
+    except Exception as error:  # a handler of another package may raise anything
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(place, f"a handler failed over its options: {text}", cure="mend it") from error
 
 
 def canonical(stack: Stack, registry: Registry, *, only_reads: bool = False) -> StackDocument:
     """Return the canonical form of a stack that can be built.
 
     Args:
-        stack: With absolute paths.
-        registry: Where handlers come from.
+        stack: The stack, with absolute paths.
+        registry: The known handlers.
         only_reads: A layer above never writes, so a bare path below it is opened for reading.
     """
     if isinstance(stack, str):
         stack = {"handler": "file", "path": stack, **({"read_only": True} if only_reads else {})}
     kind = registry.get(str(stack["handler"]))
-    found: StackDocument = {"handler": stack["handler"], **_options(kind, stack)}
+    layer: StackDocument = {"handler": stack["handler"], **_options(kind, stack)}
     if issubclass(kind, Filter):
-        found["next"] = canonical(_stack(stack["next"]), registry, only_reads=only_reads or kind.only_reads)
+        layer["next"] = canonical(_stack(stack["next"]), registry, only_reads=only_reads or kind.only_reads)
     elif issubclass(kind, Fan):
         legs = stack["legs"]
         assert isinstance(legs, list)  # noqa: S101  # it can be built
-        found["legs"] = [canonical(_stack(leg), registry) for leg in legs]
-    return found
+        layer["legs"] = [canonical(_stack(leg), registry) for leg in legs]
+    return layer
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of a stack, wherever it is.
+    """One layer of a stack.
 
     Attributes:
-        place: Where it stands in the document.
+        place: Its place in the document.
         kind: Its handler.
-        document: What the document says of it, what is below it included.
+        document: Its object in the document, including the layers below.
         only_reads: The layers above it never write.
     """
 
@@ -104,7 +103,7 @@ class Layer:
 def layers_of(
     stack: StackDocument, registry: Registry, place: str, *, only_reads: bool = False
 ) -> Iterator[Layer]:
-    """Yield every layer of a canonical stack, those of legs too, each before what is below it."""
+    """Yield every layer of a canonical stack and of its legs, each before the layers below it."""
     kind = registry.get(str(stack["handler"]))
     yield Layer(place, kind, stack, only_reads)
     if isinstance(below := stack.get("next"), dict):
@@ -119,13 +118,13 @@ def enlarged(name: str, stack: StackDocument, size: int, registry: Registry) -> 
     """Return a canonical stack whose source, the lowest layer, has another size.
 
     Args:
-        name: Of the backstore, for the message.
-        stack: What it is made of.
-        size: Bytes.
-        registry: Where handlers come from.
+        name: Name of the backstore, for messages.
+        stack: Its stack.
+        size: New size of the source in bytes.
+        registry: The known handlers.
 
     Raises:
-        UsageError: The source takes no size.
+        UsageError: The source has no option for its size.
     """
     source = source_of(stack)
     kind = registry.get(str(source["handler"]))
@@ -148,7 +147,7 @@ def _stack(value: object) -> Stack:
 
 
 def _options(kind: type[Handler], stack: Mapping[str, object]) -> dict[str, object]:
-    """Return what a layer says besides its defaults, in the order of the declaration."""
+    """Return the options of a layer without defaults, in the order of their declaration."""
     given = {key: value for key, value in stack.items() if key not in ("handler", "next", "legs")}
     options = msgspec.to_builtins(convert(kind.Options, given, place="$", handler=kind.name))
     assert isinstance(options, dict)  # noqa: S101  # for the type checker

@@ -1,7 +1,7 @@
-"""JSON text, read without believing it: comments, repeated keys, nesting, strange numbers and strings.
+"""Parsing of untrusted JSON text: comments, repeated keys, deep nesting, invalid numbers and strings.
 
-What comes out is plain: objects with each key once, lists, text that is Unicode, finite numbers.
-Knows nothing of what the keys mean.
+The result is plain: objects with unique keys, lists, valid Unicode, finite numbers. Knows nothing of the
+meaning of keys.
 """
 
 import json
@@ -12,12 +12,12 @@ from vscsihba.errors import ConfigError
 
 _COMMENT = re.compile(r"^[ \t]*//.*$", re.MULTILINE)
 _DEEPEST = 64
-"""Levels of nesting; no stack of layers is nearly that high."""
+"""Most levels of nesting; every stack of layers has far fewer."""
 _UNPRINTABLE = re.compile(r"[\0\ud800-\udfff]")
 
 
 class _Repeated(dict[str, object]):
-    """An object in which `key` was said twice; where it stands is not known yet."""
+    """An object in which `key` is repeated; its place is not known yet."""
 
     key: str
 
@@ -26,11 +26,11 @@ def decode(data: bytes) -> object:
     """Return the value of a JSON text in which lines that begin with ``//`` are comments.
 
     Raises:
-        ConfigError: It is broken; the place is a line and a column, or the path of a value.
+        ConfigError: It is not valid; the place is a line and a column, or the path of a value.
     """
     text = _COMMENT.sub("", _unicode(data))
     try:
-        found: object = json.loads(text, object_pairs_hook=_object, parse_constant=float)
+        value: object = json.loads(text, object_pairs_hook=_object, parse_constant=float)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(where, f"this is not JSON: {error.msg}", cure=_cure(text, error)) from error
@@ -38,8 +38,8 @@ def decode(data: bytes) -> object:
         raise _too_deep("$") from error
     except ValueError as error:  # a number of thousands of digits
         raise ConfigError("$", "a number in it is out of all range", cure="use a smaller one") from error
-    _check(found, "$", 0)
-    return found
+    _check(value, "$", 0)
+    return value
 
 
 def _unicode(data: bytes) -> str:
@@ -54,11 +54,11 @@ def _unicode(data: bytes) -> str:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
+    unique = dict(pairs)
+    if len(unique) == len(pairs):
+        return unique
     seen: set[str] = set()
-    repeated = _Repeated(found)
+    repeated = _Repeated(unique)
     for key, _ in pairs:
         if key in seen:
             repeated.key = key
@@ -67,7 +67,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _cure(text: str, error: json.JSONDecodeError) -> str:
-    """Say what is most often behind such a mistake."""
+    """Return the most likely cure of a syntax error."""
     if not text.strip():
         return 'it is empty; the least is {"version": 1}'
     before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
@@ -81,10 +81,10 @@ def _cure(text: str, error: json.JSONDecodeError) -> str:
 
 
 def _check(value: object, place: str, depth: int) -> None:
-    """Refuse what JSON allows and no document can mean.
+    """Refuse values that JSON allows and no document may have.
 
     Raises:
-        ConfigError: A key is repeated, the nesting too deep, or a text no text.
+        ConfigError: A key is repeated, the nesting too deep, or a text not valid Unicode.
     """
     if depth > _DEEPEST:
         raise _too_deep(place)
