@@ -468,6 +468,29 @@ def test_the_thread_that_brings_legs_back_outlives_any_failure(disk: Path) -> No
         wait_until(lambda: whole(made))
 
 
+def test_a_leg_that_is_tried_again_while_it_is_being_closed_comes_back(disk: Path) -> None:
+    closing, free, real = threading.Event(), threading.Event(), FileHandler.close
+
+    def slow(handler: FileHandler) -> None:
+        if handler.options.path.endswith("b.img") and not closing.is_set():
+            closing.set()
+            free.wait(PATIENCE)
+        real(handler)
+
+    document = {**plain_mirror(disk), "retry": 0.01}
+    with mock.patch.object(FileHandler, "close", slow), build(document) as made:
+        wait_until(lambda: whole_again(made))
+        members = handler_of(made)._members
+        members.judge(members.legs, {members.legs[1]: OSError(5, "once")})
+        assert closing.wait(PATIENCE)
+        handler_of(made).retry()
+        write(made, 0, b"goes on")
+        assert standings(made) == "wg"
+        free.set()
+        wait_until(lambda: whole_again(made))
+    assert content(disk, "b") == content(disk, "a")
+
+
 def test_a_leg_that_opens_too_late_is_closed_and_comes_back(disk: Path) -> None:
     late, free = threading.Event(), threading.Event()
     real = FileHandler.open
