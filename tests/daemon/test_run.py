@@ -28,7 +28,7 @@ folder = Path(sys.argv[1])
 configfs.prepare = lambda: None
 run.SOCKET = folder / "run" / "control.sock"
 try:
-    run.serve(State(folder / "run", folder / "config.json"))
+    run.serve(State(folder / "run", folder / "config.json", folder / "devices.json"))
 except VscsihbaError as error:
     sys.exit(f"one line: {error}")
 """

@@ -14,8 +14,9 @@ from tests.polling import wait_until
 from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
-from vscsihba.daemon import engine_pool
+from vscsihba.daemon import engine_pool, known_devices
 from vscsihba.daemon import state as state_module
+from vscsihba.daemon.known_devices import check_devices
 from vscsihba.daemon.run import take_all_down
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
@@ -38,16 +39,18 @@ class World:
 
     def born(self) -> Service:
         """Start another service."""
+        state = State(self.folder / "run", self.folder / "etc/config.json", self.folder / "lib/devices.json")
         supervisor = Supervisor(
             lambda hba_id: self.hbas.setdefault(hba_id, Hba()).start(hba_id),
             lambda hba_id: self.hbas[hba_id].living if hba_id in self.hbas else [],
             self.folder / "run",
+            lambda request: check_devices(state.devices(), request.document),
         )
         supervisor.users = (  # type: ignore[method-assign]
             lambda hba_id, lun: [self.used[hba_id, lun]] if (hba_id, lun) in self.used else []
         )
         self.supervisor = supervisor
-        self.service = Service(supervisor, State(self.folder / "run", self.folder / "etc/config.json"))
+        self.service = Service(supervisor, state)
         return self.service
 
     @property
@@ -301,6 +304,38 @@ def test_a_start_of_the_machine_restores_what_was_saved(world: World) -> None:
     (world.folder / "run/running.json").unlink()
     world.born().resume()
     assert world.linked == {0: {0}}
+
+
+def test_another_device_under_the_same_name_is_failing_until_it_is_accepted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, other = world.folder / "sdb", world.folder / "sdc"
+    found = {str(device): "naa.1", str(other): "naa.2"}
+    monkeypatch.setattr(known_devices, "_is_device", lambda path: path in found)
+    monkeypatch.setattr(known_devices, "_identity", found.__getitem__)
+    monkeypatch.setattr(engine_pool, "PAUSES", (0.01,) * 7)
+    wanted = document("a", "b")
+    for path, name in ((device, "a"), (other, "b")):
+        path.write_bytes(bytes(MiB))
+        wanted["backstores"][name] = {"handler": "file", "path": str(path)}
+    world.service.apply(wanted, said)
+    world.service.save()
+    world.service.clear(said)
+    (world.folder / "run/running.json").unlink()
+    found[str(device)] = "naa.3"
+    world.born().resume()
+    assert world.linked == {0: {1}}
+    told: Any = world.service.status()
+    failing, _ = told["hbas"][0]["luns"]
+    assert failing["state"].startswith(
+        f"failing: {device} is another device than when it was applied: naa.3, not naa.1; "
+    )
+    world.service.apply({**wanted, "backstores": {"b": wanted["backstores"]["b"]}, "hbas": []}, said)
+    assert world.linked == {0: {1}}, "that has accepted the other device only"
+    world.service.apply(world.service.show(), said)
+    wait_until(lambda: world.linked == {0: {0, 1}})
+    world.born().resume()
+    assert world.linked == {0: {0, 1}}
 
 
 def test_a_saved_document_that_is_broken_keeps_the_service_from_nothing(

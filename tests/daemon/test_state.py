@@ -30,7 +30,7 @@ def document(size: str = "1MiB") -> Document:
 @pytest.fixture
 def state(tmp_path: Path) -> State:
     (tmp_path / "run").mkdir()
-    return State(tmp_path / "run", tmp_path / "etc" / "config.json")
+    return State(tmp_path / "run", tmp_path / "etc" / "config.json", tmp_path / "lib" / "devices.json")
 
 
 def versions(state: State) -> list[Path]:
@@ -167,7 +167,7 @@ def test_there_is_one_service(state: State) -> None:
     with state.held():
         with pytest.raises(InUseError, match=rf"the service runs already, as process {os.getpid()};"):
             state.held().__enter__()
-        with State(state.saved.parent, state.saved).held():
+        with State(state.saved.parent, state.saved, state.saved.parent / "devices.json").held():
             pass
     with state.held():
         pass

@@ -15,6 +15,7 @@ SECONDS: Final = {
     "test_conformance.py": 75,
     "test_crashes.py": 9,
     "test_daemon.py": 33,
+    "test_devices.py": 10,
     "test_deaths.py": 13,
     "test_disk.py": 51,
     "test_engines.py": 26,

@@ -38,6 +38,7 @@ class HbaEngines:
         size: Number of engines.
         start: Starts an engine.
         running: The engines that run already, the oldest first.
+        check: Refuses a LUN with HostError when it is served again, such as after a restart.
 
     Attributes:
         requests: The LUNs to serve, by number.
@@ -50,10 +51,12 @@ class HbaEngines:
         size: int,
         start: Callable[[int], EngineHandle],
         running: Sequence[EngineHandle] = (),
+        check: Callable[[LunSpec], None] = lambda _request: None,
     ) -> None:
         self.requests: dict[int, LunSpec] = {}
         self.failures: dict[int, str] = {}
         self._id = hba_id
+        self._check = check
         self._changed: int | None = None
         self._pool = EnginePool(
             hba_id,
@@ -188,6 +191,7 @@ class HbaEngines:
         """Add a LUN again that was removed; a failure is recorded in `failures` and retried later."""
         with self._changing(request.lun):
             try:
+                self._check(request)
                 self.add(request, make=False)
             except (VscsihbaError, OSError) as error:
                 log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
@@ -367,6 +371,7 @@ class HbaEngines:
     def _serve(self, engine: EngineHandle, request: LunSpec) -> bool:
         """Add a LUN to an engine and return whether that worked; a failure is recorded in `failures`."""
         try:
+            self._check(request)
             self._ask(engine, "add_lun", {"request": asdict(request)})
         except VscsihbaError as error:
             if self.failures.get(request.lun) != str(error):

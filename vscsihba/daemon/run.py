@@ -20,6 +20,7 @@ from vscsihba import configfs
 from vscsihba.control import ControlServer, root_or_group
 from vscsihba.control.peer import group_id
 from vscsihba.daemon.calls import SOCKET
+from vscsihba.daemon.known_devices import check_devices
 from vscsihba.daemon.notify import Notifier
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
@@ -57,7 +58,7 @@ def serve(state: State | None = None) -> None:
     notifier = Notifier()
     with state.held():
         configfs.prepare()
-        supervisor = Supervisor()
+        supervisor = Supervisor(check=lambda request: check_devices(state.devices(), request.document))
         service = Service(supervisor, state)
         try:
             service.resume()

@@ -22,6 +22,7 @@ from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.config.stacks import canonical, enlarged
 from vscsihba.control import ProgressCallback
+from vscsihba.daemon.known_devices import accepted
 from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import State
@@ -205,6 +206,7 @@ class Service:
                     cure="say --replace, and the disk goes away and comes back as the other",
                 )
             self._carry_out(planned, progress, force=force)
+            self._accept_devices(wanted)
             ids = {hba.id for hba in wanted.hbas} if prune == "named" else ()
             self._await_only(Awaited() if prune == "all" else self.awaited.without(self.document, ids))
             return {**_report(planned, wanted), "done": True}
@@ -309,6 +311,16 @@ class Service:
             self._unrecorded = str(error)
             raise
         self._unrecorded = None
+
+    def _accept_devices(self, document: Document) -> None:
+        """Record the identities of the devices that a document names; a failure is only logged.
+
+        A device that has no record is not checked later, and one whose record is old is refused.
+        """
+        try:
+            self._state.note_devices(accepted(self._state.devices(), document.backstores.values()))
+        except HostError as error:
+            log.error("the identities of block devices cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def _await_only(self, awaited: Awaited) -> None:
         """Await only these saved entries; a request has settled the others."""

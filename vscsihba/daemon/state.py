@@ -1,8 +1,8 @@
 """The documents on disk: the running one, for a restart of the service, and the saved one, for a reboot.
 
 Each file is replaced as a whole and synced with its directory: after a power failure either the old or the
-new content exists. Two more files have the saved entries that could not be restored, and an unfinished
-change.
+new content exists. Three more files have the saved entries that could not be restored, an unfinished
+change, and the identities of block devices.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import glob
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RUN: Final = Path("/run/vscsihba")
 SAVED: Final = Path("/etc/vscsihba/config.json")
+DEVICES: Final = Path("/var/lib/vscsihba/devices.json")
 
 KEPT: Final = 10
 """Versions of a saved document that are kept beside it."""
@@ -44,14 +45,16 @@ class State:
     Args:
         run: The folder of the running document; emptied when the machine starts.
         saved: The document that is restored when the machine starts.
+        devices: The file of the identities of block devices.
     """
 
-    def __init__(self, run: Path = RUN, saved: Path = SAVED) -> None:
+    def __init__(self, run: Path = RUN, saved: Path = SAVED, devices: Path = DEVICES) -> None:
         self.saved = saved
         self._run = run
         self._running = run / "running.json"
         self._awaited = run / "awaited.json"
         self._changing = run / "changing.json"
+        self._devices = devices
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -71,7 +74,13 @@ class State:
         try:
             _lock(fd, path)
             os.pwrite(fd, f"{os.getpid():<16}\n".encode(), 0)
-            for file in (self._running, self._awaited, self._changing, Path(os.path.realpath(self.saved))):
+            for file in (
+                self._running,
+                self._awaited,
+                self._changing,
+                self._devices,
+                Path(os.path.realpath(self.saved)),
+            ):
                 _remove_unfinished(file)
             yield
         finally:
@@ -162,6 +171,25 @@ class State:
             self._awaited.unlink(missing_ok=True)
         except OSError as error:
             raise HostError(f"{self._awaited}: {error.strerror}") from error
+
+    def devices(self) -> dict[str, str]:
+        """Return the recorded identities of block devices, by path; none if the record cannot be read."""
+        try:
+            return msgspec.json.decode(self._devices.read_bytes(), type=dict[str, str])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("%s: %s: no block device is checked", self._devices, error)  # noqa: TRY400 - it says all
+            return {}
+
+    def note_devices(self, devices: Mapping[str, str]) -> None:
+        """Record the identities of block devices.
+
+        Raises:
+            HostError: It cannot be written.
+        """
+        if devices != self.devices():
+            _replace(self._devices, msgspec.json.format(msgspec.json.encode(devices)).decode())
 
     def save(self, document: Document, path: Path | None = None, *, force: bool = False) -> Path:
         """Save a document, and keep its last ten versions in the folder ``versions`` beside it.

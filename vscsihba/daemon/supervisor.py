@@ -38,6 +38,7 @@ class Supervisor:
         start: Starts an engine for an HBA.
         find: Returns the engines of an HBA that run.
         run: The run directory of the engines.
+        check: Refuses a LUN with HostError when it is served again, such as after a restart.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Supervisor:
         start: Callable[[int], EngineHandle] = Engine.start,
         find: Callable[[int], Sequence[EngineHandle]] = Engine.find,
         run: Path = RUN,
+        check: Callable[[LunSpec], None] = lambda _request: None,
     ) -> None:
         self._hbas: dict[int, HbaEngines] = {}
         self._start = start
         self._find = find
         self._run = run
+        self._check = check
 
     @property
     def hbas(self) -> Mapping[int, HbaEngines]:
@@ -101,7 +104,7 @@ class Supervisor:
     ) -> dict[str, StackDocument]:
         running = self._engines_of(hba.id)
         drifted = drifted_stacks(document, hba, running, cut_off)
-        engines = HbaEngines(hba.id, hba.engines, self._start, running)
+        engines = HbaEngines(hba.id, hba.engines, self._start, running, self._check)
         self._hbas[hba.id] = engines
         engines.resume(_requests(hba, {**document.backstores, **drifted}), remove_others=remove_others)
         return drifted
@@ -143,7 +146,7 @@ class Supervisor:
             HostError: Its engines cannot be started.
         """
         self.check_id_free(hba_id)
-        hba = HbaEngines(hba_id, engines, self._start)
+        hba = HbaEngines(hba_id, engines, self._start, check=self._check)
         hba.begin()
         self._hbas[hba_id] = hba
 

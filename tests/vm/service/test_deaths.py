@@ -138,7 +138,7 @@ def there():
     return {str(key): sorted(hba.luns) for key, hba in found.hbas.items()}, sorted(found.backstores)
 
 supervisor = Faulty()
-service = Service(supervisor, State(folder / "run", folder / "saved.json"))
+service = Service(supervisor, State(folder / "run", folder / "saved.json", folder / "devices.json"))
 service.resume()
 quiet = lambda report: None
 old = document((8, 0, "a"), (8, 1, "b"))
