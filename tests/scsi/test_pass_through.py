@@ -37,6 +37,12 @@ def test_every_command_is_passed_on(unit: PassThroughUnit, cdb: bytes) -> None:
     assert response == Response(Status.GOOD, b"", 5)
 
 
+def test_the_lun_in_an_inquiry_is_ours_and_not_the_devices(unit: PassThroughUnit) -> None:
+    operation, _ = drive(unit, bytes([0x12, 0xE1, 0x83, 1, 0, 0]), Executed(0, b"", 5))
+    assert isinstance(operation, Execute)
+    assert operation.cdb == bytes([0x12, 0x01, 0x83, 1, 0, 0])
+
+
 def test_sense_data_is_the_devices(unit: PassThroughUnit) -> None:
     _, response = drive(unit, READ, Executed(2, b"\x72sense", 0))
     assert response == Response(Status.CHECK_CONDITION, b"\x72sense", 0)

@@ -89,9 +89,10 @@ _ROWS = (
         "lba=1.4-3 blocks=4",
         write, _OUT, _WRITABLE, tally=Tally.WRITES,
     ),
+    # To Linux a new target is SCSI-2 at first, with the LUN in the CDB (drivers/scsi/scsi_scan.c).
     Command(
         0x12, None, "INQUIRY", 6,
-        "evpd=1.0 page_code=2 allocation_length=3-4",
+        "lun=1.7-1.5~ evpd=1.0 page_code=2 allocation_length=3-4",
         inquiry, _IN, allowed_with_unit_attention=True, allowed_during_format=True,
     ),
     Command(

@@ -1,4 +1,4 @@
-"""Pass-through unit: every command goes unchanged to the device behind it.
+"""Pass-through unit: every command goes to the device behind it, unchanged but for the LUN of SCSI-2.
 
 Does not know what the commands and responses of the device mean, only which commands may be sent to it twice.
 """
@@ -48,13 +48,26 @@ _LOG_SENSE, _TAPE_ALERT = 0x4D, 0x2E
 """Reading the TapeAlert page clears it (SSC-5 "TapeAlert log page")."""
 
 
+_INQUIRY, _SCSI_2_LUN = 0x12, 0xE0
+
+
+def _without_lun(cdb: bytes) -> bytes:
+    """Return a CDB without the number of this LUN, which Linux puts into its first INQUIRY.
+
+    The device has another number (SCSI-2 "LOGICAL UNIT NUMBER"; drivers/scsi/scsi_scan.c, lun_in_cdb).
+    """
+    if cdb[:1] == bytes([_INQUIRY]) and len(cdb) >= _SHORTEST and cdb[1] & _SCSI_2_LUN:
+        return bytes([_INQUIRY, cdb[1] & ~_SCSI_2_LUN, *cdb[2:]])
+    return cdb
+
+
 class PassThroughUnit(LogicalUnit):
     """A logical unit that passes every command to its device."""
 
     def execute(self, cdb: bytes, buffer: Buffer, row: Command | None = None) -> Steps:
         """Pass one command to the device; return its response."""
         row = row or lookup(cdb)
-        operation = Execute(cdb, buffer.views)
+        operation = Execute(_without_lun(cdb), buffer.views)
         try:
             answer = yield operation
             assert isinstance(answer, Executed)  # noqa: S101 - the result of `Execute`

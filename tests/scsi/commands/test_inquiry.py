@@ -24,6 +24,17 @@ def test_inquiry_standard_data() -> None:
     assert data[8:36] == b"VSCSIHBAVIRTUAL DISK    0001"
 
 
+@pytest.mark.parametrize("lun", range(8))
+def test_inquiry_with_the_lun_of_scsi_2(lun: int) -> None:
+    """SCSI-2 has the LUN in the CDB, and Linux sends it so before it knows the version of a target."""
+    assert Disk().run(bytes([0x12, lun << 5, 0, 0, 0xFF, 0])).data[:4] == bytes.fromhex("00 00 06 12")
+
+
+@pytest.mark.parametrize("bit", range(1, 5))
+def test_inquiry_with_a_reserved_bit_is_refused(bit: int) -> None:
+    assert invalid_field(Disk().run(bytes([0x12, 1 << bit, 0, 0, 0xFF, 0]))) == (1, bit)
+
+
 def test_inquiry_version_descriptors() -> None:
     data = Disk().run("12 00 00 00ff 00").data
     descriptors = struct.unpack_from(">8H", data, 58)

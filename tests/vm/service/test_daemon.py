@@ -93,6 +93,19 @@ def test_grow_drop_and_add_leave_the_others_io_alone(service: Service, scratch: 
     assert service.disk(1, 9).node.exists()
 
 
+def test_an_hba_needs_no_lun_0(service: Service) -> None:
+    """The LUN that Linux scans first has its number in the CDB of INQUIRY."""
+    numbers = (1, 8, 255)
+    document: Document = {
+        "version": 1,
+        "backstores": {f"m{number}": {"handler": "memory", "size": "1MiB"} for number in numbers},
+        "hbas": [{"id": number, "luns": [{"lun": number, "backstore": f"m{number}"}]} for number in numbers],
+    }
+    service.changes("apply", document)
+    for number in numbers:
+        assert size_of(service.disk(number, number).node) == MiB
+
+
 def test_vscsitarget_and_the_service_keep_out_of_each_others_way(
     service: Service, scratch: Path, serve: Serve
 ) -> None:
