@@ -13,9 +13,9 @@ MARK = b"somebody else's".ljust(4096, b".")
 
 
 @contextmanager
-def device() -> Iterator[Path]:
-    """A disk of the kernel's scsi_debug; each has another world wide name, made of its host's number."""
-    run("modprobe", "scsi_debug", "dev_size_mb=16", "delay=0")
+def device(*parameters: str) -> Iterator[Path]:
+    """A disk of the kernel's scsi_debug."""
+    run("modprobe", "scsi_debug", "dev_size_mb=16", "delay=0", *parameters)
     try:
         (folder,) = wait_until(lambda: list(HOSTS.glob("adapter*/host*/target*/*:0/block/*")), "its disk")
         node = Path("/dev") / folder.name
@@ -39,11 +39,13 @@ def test_another_device_under_the_same_name_is_served_only_after_apply(own_servi
         service.ask("clear")
         service.kill()
         RUNNING.unlink()
-    with device() as second:
+    with device("uuid_ctl=1") as second:  # it is named by a UUID, not by an NAA identifier
         assert second == first
         second.write_bytes(MARK)
         service.start()
-        assert f"{second} is another device than when it was applied: naa." in service.lun(5, 0)["state"]
+        state = service.lun(5, 0)["state"]
+        assert state.startswith(f"failing: {second} is another device than when it was applied: ")
+        assert "not wwid:naa." in state
         assert service.lun(5, 1)["state"] == "running"
         assert second.read_bytes()[:4096] == MARK
         path = service.folder / "shown.json"
