@@ -61,7 +61,7 @@ def is_claimed(node: Path) -> bool:
 
 
 def state_of(service: Service, *disks: Path) -> list[object]:
-    """Return what must be the same after a refusal."""
+    """Return the document, the disks and their sizes, and whether all run: a refusal changes none of it."""
     return [service.ask("show"), [(disk.stat().st_rdev, size_of(disk)) for disk in disks], service.all_run()]
 
 
