@@ -1,4 +1,4 @@
-"""A logical unit served by a real pump over an in-process ring: the whole stack, no kernel."""
+"""A logical unit, served by a real pump over an in-process ring: the complete stack without a kernel."""
 
 import struct
 import threading
@@ -20,13 +20,13 @@ GOOD, CHECK_CONDITION, TASK_ABORTED = 0, 2, 0x40
 
 
 class Rig:
-    """Serves one stack while the context is entered, and plays the initiator.
+    """A served handler stack, while the context is entered, and its initiator.
 
     Args:
         document: The handler stack.
         handler: An open handler to serve instead.
         trace: Keep a record of every command in `traced`.
-        loopback: A ring to serve instead of a new one: what was under way there is gone on with.
+        loopback: A ring to serve instead of a new one, with the commands that were left there.
     """
 
     def __init__(

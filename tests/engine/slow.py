@@ -1,4 +1,4 @@
-"""A medium whose verbs take as long as the test wants."""
+"""Handlers whose verbs take as long as the test wants."""
 
 import errno
 import threading
@@ -13,7 +13,7 @@ FLUSH = bytes([0x35]) + bytes(9)
 
 
 class Slow(Handler):
-    """A medium of zeroes whose flush waits for the test, and whose faults the test chooses."""
+    """A handler of zeroes whose flush waits for the test, and which raises the errors of the test."""
 
     name = "slow"
     workers = 4
@@ -46,7 +46,7 @@ class Slow(Handler):
 
 
 class Held(Slow):
-    """A medium in memory, of which the test says which verbs wait."""
+    """A handler in memory; the test chooses the verbs that wait."""
 
     name = "held"
 

@@ -1,4 +1,4 @@
-"""A handler whose writes wait for the test, in a file of its own as a stack names it."""
+"""A handler whose writes wait for the test, written into a file that a stack can name."""
 
 import threading
 from pathlib import Path
@@ -38,7 +38,7 @@ def stuck_document(folder: Path) -> Document:
 
 
 def gate_of(owned: OwnedLun) -> tuple[threading.Event, threading.Event]:
-    """Return what lets writes of such a disk go on, and what says that one waits."""
+    """Return the event that lets writes of such a disk continue, and the event that one waits."""
     assert owned.stack is not None
     handler = owned.stack.layers[-1]
     return handler.gate, handler.writing  # type: ignore[attr-defined]

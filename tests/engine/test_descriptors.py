@@ -1,4 +1,4 @@
-"""As many open files as the machine allows, whatever the shell does: a LUN takes several."""
+"""The limit of open files: an engine raises it to the hard limit, since a LUN takes several."""
 
 import resource
 import signal

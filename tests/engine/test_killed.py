@@ -1,8 +1,7 @@
 """An engine is killed at every step that it takes; its successor finishes, and nothing is done twice.
 
-The whole way of a command: fetch, fast path or SCSI, medium, answer, publish, kick. Only the
-threads are missing, so that every step has a number. `tests.tcmu` does this to the ring alone, and to
-processes.
+The steps of a command are fetch, fast path or SCSI, handler, answer, publish and kick. There are no threads,
+so that every step has a number. `tests.tcmu` does the same to the ring alone, and to processes.
 """
 
 from collections.abc import Iterator
@@ -49,13 +48,13 @@ COMMANDS = {
 
 
 class NoPump:
-    """Lets the test be the pump."""
+    """A pump that the test drives itself."""
 
     def add(self, _served: ServedLun) -> None: ...
 
 
 class World:
-    """Initiator, kernel, medium and journal, which outlive engines."""
+    """Initiator, kernel, storage and journal, which outlive engines."""
 
     def __init__(self, journal: Path, handler: Handler) -> None:
         self.loopback = Loopback(ring_size=3968, blocks=64, journal=journal)
@@ -70,7 +69,7 @@ class World:
         self.sent[self.loopback.submit(cdb, data_out=data_out, data_in=data_in)] = name
 
     def hear(self) -> None:
-        """Note what was answered; what met a UNIT ATTENTION is sent again, as Linux does."""
+        """Note the answers; send commands again that got a UNIT ATTENTION, as Linux does."""
         for tag in list(self.loopback.answers):
             name, answer = self.sent.pop(tag), self.loopback.answers.pop(tag)
             assert name not in self.told
@@ -80,7 +79,7 @@ class World:
                 self.told[name] = answer
 
     def live(self) -> None:
-        """Be an engine until everything is answered."""
+        """Run an engine until all commands are answered."""
         queue = CallQueue()
         try:
             served = assemble(
@@ -102,7 +101,7 @@ class World:
             queue.close()
 
     def survive(self, lines: int) -> bool:
-        """Kill an engine after so many lines, let a successor finish; tell whether the first had finished."""
+        """Kill an engine after some lines, let the next one finish; return whether the first had finished."""
         self.loopback.transport.attach()
         try:
             run_lines(self.live, lines, stepped=STEPS)
@@ -132,7 +131,7 @@ class World:
         self.check_swap("second swap", content[3], TWO)
 
     def check_swap(self, name: str, found: bytearray, new: bytes) -> None:
-        """A swap that is told done is done; one in doubt may be; none meets its own work."""
+        """A swap that was reported done is done; one in doubt may be done; none sees its own result."""
         answer = self.told[name]
         if answer.status == GOOD:
             assert found == new

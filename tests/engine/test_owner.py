@@ -1,4 +1,4 @@
-"""Asking whichever engine owns a LUN."""
+"""Requests to the engine that owns a LUN."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an engine gives up, seen in a process that has given it up."""
+"""Dropped capabilities, observed in a process that has dropped them."""
 
 import json
 import os

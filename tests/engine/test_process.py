@@ -1,4 +1,4 @@
-"""An engine as a process: whom it tells that it is ready, and whether it then goes on."""
+"""An engine as a process: its report to the starter, signals, and its end."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from vscsihba.engine import process
 
 
 class Target:
-    """Serves nothing; remembers whether it was waited with."""
+    """A target that serves nothing, and notes whether the process has waited."""
 
     luns: tuple[int, ...] = ()
     waited = 0
@@ -45,7 +45,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> type[Target]:
 
 @contextmanager
 def starter(*, dies: bool) -> Iterator[int]:
-    """A pipe in the place of standard output, as its starter reads it."""
+    """A pipe instead of standard output, which the starter reads."""
     before, (reader, writer) = os.dup(1), os.pipe()
     os.dup2(writer, 1)
     os.close(writer)

@@ -1,4 +1,4 @@
-"""Protection from memory reclaim, seen in a process that has it."""
+"""Protection from memory reclaim, observed in a protected process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Engines while the machine goes down: spared by systemd, and gone once their disks are free."""
+"""Engines during a shutdown: systemd spares them, and they end once their disks are free."""
 
 import subprocess
 import sys

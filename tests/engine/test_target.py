@@ -1,4 +1,4 @@
-"""An engine from its coming to its going, and what it is asked meanwhile: on a kernel that is a folder."""
+"""An engine from its start to its end, and the verbs in between: on a fake configfs."""
 
 import os
 import threading
@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rings() -> Iterator[list[Loopback]]:
-    """The rings of all LUNs, in the order of their making."""
+    """The rings of all LUNs, in the order of their creation."""
     made: list[Loopback] = []
     yield made
     for ring in made:
@@ -167,7 +167,7 @@ def test_an_engine_that_leaves_takes_everything_along(kernel: FakeConfigfs, run:
 def test_an_engine_that_leaves_storage_that_hangs_says_what_is_lost(
     kernel: FakeConfigfs, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything is taken along all the same: whoever ends it has decided so."""
+    """Everything is removed all the same, as the user has decided."""
     monkeypatch.setattr(owned_lun.OwnedLun, "close", partialmethod(owned_lun.OwnedLun.close, patience=0.1))
     target = Target(3, [LunSpec(0, stuck_document(tmp_path))], listeners=Listeners())
     target.__enter__()

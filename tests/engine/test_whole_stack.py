@@ -1,4 +1,4 @@
-"""The whole stack with no kernel: initiator -> ring bytes -> engine -> file, and back."""
+"""The complete stack without a kernel: initiator -> ring bytes -> engine -> file, and back."""
 
 import os
 import random

@@ -1,1 +1,1 @@
-"""Tests of vscsihba.hba: an HBA inside this process, its caller on a thread or in the test itself."""
+"""Tests of vscsihba.hba: an HBA inside this process; the caller is a thread or the test itself."""

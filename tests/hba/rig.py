@@ -1,4 +1,4 @@
-"""What the tests of an HBA share: CDBs, ports that ask as a kernel does, and a caller on a thread."""
+"""Parts for the tests of an HBA: CDBs, ports that scan as a kernel does, and a caller on a thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -21,10 +21,10 @@ ABORT_TASK, LUN_RESET = 1, 5
 
 
 class AskingPort(LoopbackPort):
-    """Asks while it links and unlinks, and waits for the answers, as the kernel does.
+    """A port that sends commands while it links and unlinks, and waits for the answers, as the kernel does.
 
     Attributes:
-        answers: What it was told, by the opcode that it asked with.
+        answers: The answers, by the opcode of the command.
         refuses: Linking fails.
     """
 

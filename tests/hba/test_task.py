@@ -1,4 +1,4 @@
-"""One task: its parts, its one answer, and every way of getting that wrong."""
+"""One task: its parts, its only answer, and wrong answers."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from vscsihba.loopback import Answer, Loopback
 
 
 class Caller:
-    """An HBA with one raw LUN, both ends in the test's hands."""
+    """An HBA with one raw LUN; the test is initiator and caller."""
 
     def __init__(self, hba: VirtualHba, loopback: Loopback) -> None:
         self.hba = hba

@@ -1,4 +1,4 @@
-"""The HBA as a whole: raw LUNs, handler LUNs, links, and the end."""
+"""The HBA as a whole: raw LUNs, LUNs of handlers, links, and the end."""
 
 import select
 import threading
@@ -560,7 +560,7 @@ def test_a_reset_reaches_the_unit_that_answers_by_default() -> None:
 
 
 def test_what_a_reset_ends_is_handed_out_and_comes_before_the_reset() -> None:
-    """tcm_loop tells the sender that it is done: so it is to be done, and not refused for an event."""
+    """tcm_loop reports success to the sender: so the command is executed, not refused for an event."""
     port = LoopbackPort()
     with VirtualHba(0, port=port) as hba, build({"handler": "memory", "size": "1MiB"}) as memory:
         lun = hba.add_lun(0, size="1MiB")

@@ -13,7 +13,7 @@ BAD = {"handler": "error", "error": "medium"}
 
 
 class DiskPort(LoopbackPort):
-    """Says that its LUNs have disks."""
+    """A port whose LUNs have disks."""
 
     def disk(self, lun: int, timeout: float) -> Path:
         return Path(f"/dev/disk-of-{lun}")
@@ -32,7 +32,7 @@ def hba(port: DiskPort) -> Iterator[VirtualHba]:
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The disks whose cache was dropped, which these cannot be."""
+    """The disks whose cache was dropped, in place of the ioctl."""
     paths: list[Path] = []
     monkeypatch.setattr(Disk, "forget", lambda disk: paths.append(disk.path))
     return paths

@@ -1,4 +1,4 @@
-"""The plugin as pytest finds it: by its entry point, in a pytest of its own."""
+"""The plugin in a pytest of its own, which finds it by the entry point."""
 
 import importlib.metadata
 

@@ -1,4 +1,4 @@
-"""Which HBA a test gets, with ports that are no kernel's."""
+"""The choice of a free HBA, with ports that need no kernel."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from vscsihba.sandbox.surroundings import INSIDE
 
 
 class Port(LoopbackPort):
-    """Counts how often it was opened and closed; `taken` are ids that somebody else serves."""
+    """A port that counts its openings; `taken` are ids that another process uses."""
 
     def __init__(self, hba_id: int, taken: set[int], log: list[str]) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class Port(LoopbackPort):
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Ids that somebody takes just now; the kernel knows of 255."""
+    """Ids that another process takes at this moment; the kernel has 255 already."""
     monkeypatch.setattr(configfs, "observe", lambda: SimpleNamespace(hbas={255: None}))
     return set()
 
 
 @pytest.fixture
 def log(taken: set[int], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What became of the ports."""
+    """The openings and closings of ports."""
     said: list[str] = []
     monkeypatch.setattr(host, "VirtualHba", lambda hba_id: VirtualHba(hba_id, port=Port(hba_id, taken, said)))
     return said

@@ -1,4 +1,4 @@
-"""docs/pytest.md against the plugin: its options, and its example of a workflow."""
+"""docs/pytest.md, compared with the plugin: its options, and its example of a workflow."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a session gets into the sandbox: which command, which folders; the sandbox itself is a fake."""
+"""A session in the sandbox: its command and its folders; the sandbox itself is a fake."""
 
 import os
 import sys

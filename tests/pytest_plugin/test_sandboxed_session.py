@@ -1,4 +1,4 @@
-"""Whole sessions in the sandbox, as an ordinary user: the examples of docs/pytest.md, and a failure."""
+"""Complete sessions in the sandbox, as an ordinary user: the examples of docs/pytest.md, and a failure."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def setpriv() -> list[str]:
 
 
 def missing(home: Path) -> str | None:
-    """Return what this machine lacks for a sandbox of an ordinary user."""
+    """Return the reason why an ordinary user cannot have a sandbox on this machine, None if there is none."""
     if INSIDE in os.environ:
         return "a machine that is no sandbox itself"
     if not installed(cache=home):
@@ -46,7 +46,7 @@ def missing(home: Path) -> str | None:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home folder of an ordinary user, where everybody can reach it."""
+    """A home folder of an ordinary user, with access for all."""
     with tempfile.TemporaryDirectory(prefix="vscsihba-test-", dir="/var/tmp") as name:
         if os.getuid() == 0:
             os.chown(name, NOBODY, NOBODY)
@@ -83,7 +83,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def run(project: Path, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a session to its end, as an ordinary user with no terminal."""
+    """Run a session to its end, as an ordinary user without a terminal."""
     return subprocess.run(
         [*setpriv(), sys.executable, "-m", "pytest", *arguments],
         cwd=project, env=environment(home), stdin=subprocess.DEVNULL,

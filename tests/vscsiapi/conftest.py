@@ -1,4 +1,4 @@
-"""A registered HBA with both ends in this process."""
+"""A registered HBA inside this process, with its initiator."""
 
 import ctypes
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ def pointer_to(what: "ctypes.Array[ctypes.c_ubyte] | int") -> "Pointer":
 
 
 class Host:
-    """A session of the calls, and the initiator on its other side.
+    """A session of the calls, and its initiator.
 
     Args:
-        sizes: Of its LUNs.
+        sizes: Sizes of its LUNs.
         wait: Seconds that a get waits.
 
     Attributes:
-        task: The structure that registering gave.
+        task: The structure from the registration.
     """
 
     def __init__(self, sizes: dict[int, int] | None = None, wait: float | None = 0) -> None:

@@ -1,4 +1,4 @@
-"""The four calls: what they do, and every code that they return."""
+"""The four calls, and every code that they return."""
 
 import ctypes
 import select
@@ -195,7 +195,7 @@ def test_receive_has_nothing_for_a_command_that_reads(host: Host) -> None:
 
 
 def test_receive_goes_by_the_direction_that_the_caller_sets(host: Host) -> None:
-    """The ring does not tell which way a vendor specific command transfers."""
+    """The ring does not contain the direction of a vendor specific command."""
     host.send(VENDOR, data_out=b"v" * 512)
     host.task.direction = api.SCSI_DATA_WRITE
     assert api.receive_scsi_data(host.task) == Code.OK

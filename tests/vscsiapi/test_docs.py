@@ -1,4 +1,4 @@
-"""docs/api.md: its examples run, and its tables are true."""
+"""docs/api.md: its examples run, and its tables are correct."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""examples/ramdisk.py, as it is, on an HBA inside this process; tests/vm runs it on a kernel."""
+"""examples/ramdisk.py, unchanged, on an HBA inside this process; tests/vm runs it on a kernel."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""Anything in any field, in any order: a code comes back, nothing is touched, the ring stays whole."""
+"""Any value in any field, in any order: the call returns a code, and memory and ring stay intact."""
 
 import ctypes
 
@@ -23,7 +23,7 @@ def test_any_bytes_as_a_structure_get_a_code(content: bytes, call: api.return_co
 
 
 class Misuse(RuleBasedStateMachine):
-    """One session, three structures, and a caller who writes whatever it likes into them."""
+    """One session and three structures with arbitrary content."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How a disk is wanted to present itself, as its SCSI unit and its backstore take it."""
+"""The appearance of a disk, as arguments of its SCSI unit and its backstore."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sharing LUNs out: everybody comes to the same answer, every LUN has one owner, nobody has too many."""
+"""The assignment of LUNs: all engines compute the same one; each LUN has one owner; the load is even."""
 
 from collections import Counter
 

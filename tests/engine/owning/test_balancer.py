@@ -1,4 +1,4 @@
-"""The thread that settles who serves what: after each change, again when asked to, and whatever fails."""
+"""The balancer's thread: it reconciles after each change, again when asked to, and after errors."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ LIMIT = 60
 
 
 class Settling:
-    """Counts, and does what the test says."""
+    """A `reconcile` that counts its calls and does what the test says."""
 
     def __init__(self, *outcomes: float | Exception | None) -> None:
         self._outcomes = list(outcomes)

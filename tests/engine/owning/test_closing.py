@@ -1,4 +1,4 @@
-"""Closing on another thread: an error is told exactly once, to whoever still waits or to the log."""
+"""Closing on another thread: an error is reported once, to the waiting starter or in the log."""
 
 import threading
 from collections.abc import Callable

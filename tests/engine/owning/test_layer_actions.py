@@ -1,4 +1,4 @@
-"""Asking layers of a LUN that is served."""
+"""Actions of the layers of a served LUN."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ class Size(Options):
 
 
 class Acting(PassThrough):
-    """Works in steps, and lets the test see each."""
+    """A handler whose action works in steps that the test sees."""
 
     name = "acting"
     began = threading.Event()

@@ -1,4 +1,4 @@
-"""Claims of an HBA id."""
+"""Locks of an HBA id, held alone or shared by engines of one program."""
 
 import os
 from pathlib import Path

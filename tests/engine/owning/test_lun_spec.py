@@ -1,4 +1,4 @@
-"""What is wanted of a LUN, compared with what an earlier engine noted."""
+"""The specification of a LUN, compared with the note of an earlier engine."""
 
 import json
 from pathlib import Path

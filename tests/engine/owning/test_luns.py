@@ -1,4 +1,4 @@
-"""LUNs that come, grow and go, and those that a dead engine has left: on a kernel that is a folder."""
+"""LUNs that are added, resized and removed, and leftovers of a dead engine: on a fake configfs."""
 
 import os
 import threading
@@ -41,7 +41,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
 
 @pytest.fixture
 def rings() -> list[Loopback]:
-    """The rings of all LUNs, in the order of their making."""
+    """The rings of all LUNs, in the order of their creation."""
     return []
 
 
@@ -49,7 +49,7 @@ def rings() -> list[Loopback]:
 def make(
     kernel: FakeConfigfs, rings: list[Loopback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Make]:
-    """Engines on HBA 3, each with the same run directory; those that are left behind die at the end."""
+    """Engines on HBA 3 with one run directory; they are killed at the end of the test."""
     made: list[tuple[Luns, Pump]] = []
 
     def transport(_device: object, _journal: Path) -> Any:
@@ -78,7 +78,7 @@ def make(
 
 
 def die(engine: Luns) -> None:
-    """Let go of everything as a killed process does: what the kernel has, stays."""
+    """Release everything, as a killed process does; the objects of the kernel stay."""
     for owned in engine.ownership.owned.values():
         owned.close()
     engine.ownership.owned.clear()
@@ -96,7 +96,7 @@ def wanted(image: Path, **options: object) -> LunSpec:
 
 
 def left(kernel: FakeConfigfs) -> list[str]:
-    """Return what of LUNs and backstores is in the kernel."""
+    """Return the LUNs and backstores that the kernel has."""
     luns = [path.name for path in kernel.loopback.glob("naa*/tpgt_1/lun/lun_*")]
     return luns + [path.name for path in kernel.core.glob("user_*/vscsihba*")]
 
@@ -254,7 +254,7 @@ def test_a_lun_that_another_engine_serves_is_only_known(make: Make, image: Path)
 
 
 def test_a_stack_that_has_changed_itself_is_the_same_disk_for_all(make: Make, image: Path) -> None:
-    """As after an action of a layer; a new service then tells every engine how it is now."""
+    """An action of a layer has changed the stack, and a new service tells every engine."""
     first, second, third = make(), make(), make()
     first.add(wanted(image), known_by_others=False)
     second.add(wanted(image), known_by_others=True)

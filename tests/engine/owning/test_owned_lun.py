@@ -1,6 +1,6 @@
-"""Owning a LUN and giving it up: one owner at a time, and nothing lost on the way.
+"""Opening and closing a LUN: it has one owner at a time, and no command is lost between two.
 
-The kernel's half is a loopback.
+A loopback plays the kernel's half of the ring.
 """
 
 import errno
@@ -37,7 +37,7 @@ BUSY = 8
 
 
 class Kernel:
-    """One backstore, and what engines of it share."""
+    """One backstore, and the run directory that its engines share."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -84,7 +84,7 @@ def disk(tmp_path: Path) -> Document:
 
 
 def use(kernel: Kernel) -> None:
-    """Write and read; a new owner may have a unit attention to tell."""
+    """Write and read, after a unit attention of a new owner."""
     for cdb, data_out, data_in in ((rw10(0x2A, 0, 1), b"x" * 512, 0), (rw10(0x28, 0, 1), b"", 512)):
         send = partial(kernel.loopback.submit, cdb, data_out=data_out, data_in=data_in)
         answers = [kernel.loopback.wait(send()) for _ in range(5)]
@@ -241,7 +241,7 @@ LOST = (4, 0x0C, 0)
 
 @pytest.fixture
 def closing(tmp_path: Path) -> Document:
-    """A disk whose last flush the test decides on."""
+    """A disk whose last flush does what the test says."""
     (tmp_path / "closing.py").write_text(CLOSING)
     return {"handler": str(tmp_path / "closing.py")}
 

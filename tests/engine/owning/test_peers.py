@@ -29,7 +29,7 @@ peers.leave()
 
 
 class Watched:
-    """A `Peers` of this process that can be waited for."""
+    """A `Peers` of this process whose changes the test can wait for."""
 
     def __init__(self, run: Path) -> None:
         self.changed = threading.Semaphore(0)

@@ -1,4 +1,4 @@
-"""Tuning reaches the kernel's files, only those that differ, and goes back to what the kernel had."""
+"""Tuning: it writes the kernel's files that differ, and restores the defaults."""
 
 from pathlib import Path
 

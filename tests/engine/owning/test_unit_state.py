@@ -1,4 +1,4 @@
-"""The saved state of a unit: all of the old or all of the new."""
+"""The saved state of a unit: after a crash, the complete old or the complete new one."""
 
 from pathlib import Path
 

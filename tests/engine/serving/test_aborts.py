@@ -1,4 +1,4 @@
-"""Task management: what a reset ends is done all the same, and nothing old lands late."""
+"""Task management: commands that a reset aborts are executed all the same, and no old write lands late."""
 
 import errno
 import logging
@@ -28,12 +28,12 @@ OTHER_EVENT = Asc.INQUIRY_DATA_HAS_CHANGED
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Storage that has not answered counts as storage that does not."""
+    """Count storage as hanging at once."""
     monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.0)
 
 
 def begin(rig: Rig, handler: Slow, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> int:
-    """Send a command, and return its tag as soon as its storage holds it."""
+    """Send a command, and return its tag as soon as its handler waits."""
     handler.flushing.clear()
     tag = rig.loopback.submit(cdb, data_out=data_out, data_in=data_in)
     assert handler.flushing.wait(60)
@@ -42,7 +42,7 @@ def begin(rig: Rig, handler: Slow, cdb: bytes, *, data_out: bytes = b"", data_in
 
 @contextmanager
 def at_once(rig: Rig) -> Iterator[None]:
-    """What is sent inside, the pump sees all at once."""
+    """Let the pump see the commands that are sent inside all at once."""
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -72,7 +72,7 @@ def test_what_has_begun_runs_to_its_end(caplog: pytest.LogCaptureFixture, functi
 
 
 def time_for_the_pump(rig: Rig) -> None:
-    """Return when the pump has seen what was sent before."""
+    """Wait until the pump has seen all that was sent before."""
     deadline = time.monotonic() + 60
     while rig.loopback.transport.pending():
         assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ def time_for_the_pump(rig: Rig) -> None:
 
 
 def test_a_reset_comes_after_what_it_ends_and_before_what_is_newer() -> None:
-    """tcm_loop says "done" of all that is named, so it is; of what is newer it says what it is told."""
+    """tcm_loop reports success for the aborted commands, so they are executed; newer ones get their answer."""
     with slow_rig(handler := Held("flush")) as (rig, _):
         flush = begin(rig, handler, FLUSH)
         with at_once(rig):
@@ -100,7 +100,7 @@ def test_a_reset_comes_after_what_it_ends_and_before_what_is_newer() -> None:
 
 
 def test_what_a_reset_ends_is_not_refused_for_an_older_event() -> None:
-    """The refusal would pass for "done". The reset is the event that counts (SAM-5)."""
+    """The refusal would pass for success. The reset is the event that counts (SAM-5)."""
     with slow_rig(handler := Held()) as (rig, _):
         with at_once(rig):
             rig.unit.raise_unit_attention(OTHER_EVENT)
@@ -125,7 +125,7 @@ def test_without_a_reset_an_event_is_told_of_once() -> None:
 
 
 def test_what_the_ring_still_holds_keeps_nobody_from_closing() -> None:
-    """It is the next owner's."""
+    """The next owner takes these commands."""
     closed = threading.Event()
     with slow_rig(handler := Held("flush")) as (rig, _):
         begin(rig, handler, FLUSH)
@@ -176,7 +176,7 @@ def test_an_aborted_command_goes_no_further_once_it_is_given_up() -> None:
 def test_a_reset_gives_up_writes_whose_storage_hangs_and_they_are_done_in_their_turn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As a volatile cache does. Those that have not begun are no worse off, and none is done twice."""
+    """A volatile cache may do that. Commands that have not begun are executed as well, and none twice."""
     with slow_rig(handler := Held("write")) as (rig, _), caplog.at_level(logging.WARNING):
         hanging = begin(rig, handler, WRITE, data_out=b"1" * 512)
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [hanging])
@@ -215,7 +215,7 @@ def test_a_failure_that_its_sender_takes_for_done_is_logged(caplog: pytest.LogCa
 
 
 def test_patience_is_not_about_whoever_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel gives the number of an aborted command to another one, which nobody has aborted."""
+    """The kernel reuses the number of an aborted command for another one, which is not aborted."""
     monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.3)
     with slow_rig(handler := Held("write")) as (rig, _):
         aborted = begin(rig, handler, WRITE, data_out=OLD)
@@ -246,7 +246,7 @@ def test_storage_that_stays_silent_is_given_up_after_a_while(monkeypatch: pytest
 def test_storage_that_was_silent_for_long_is_given_up_at_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a timer, too: a machine that has no room for its thread."""
+    """It needs no timer: the machine may have no room for its thread."""
     monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 1e-9)
     real = threading.Thread.start
 
@@ -282,7 +282,7 @@ def test_closing_leaves_no_timer() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_the_first_who_aborts_a_command_decides(caplog: pytest.LogCaptureFixture) -> None:
-    """Its sender may take it for done since the reset, whatever comes after that."""
+    """After the reset its sender takes it for successful, whatever comes later."""
     with slow_rig(handler := Held("read")) as (rig, _), caplog.at_level(logging.WARNING):
         read = begin(rig, handler, READ, data_in=512)
         rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [read])
@@ -321,7 +321,7 @@ def test_a_read_that_fails_after_a_reset_is_no_failed_flush(caplog: pytest.LogCa
 
 
 def test_any_number_of_resets_loses_nothing() -> None:
-    """Each command is told as tcm_loop does: done if a reset has ended it, else what was answered."""
+    """tcm_loop reports success for a command that a reset has aborted, else the answer."""
     chance = random.Random(1)
     with slow_rig(handler := Held("flush")) as (rig, _):
         handler.gate.set()
@@ -397,7 +397,7 @@ def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
 
 
 class Passes(Held):
-    """A medium of which the first write waits, and the second one for another event."""
+    """A handler whose first write waits for one event, and the second one for another."""
 
     def __init__(self) -> None:
         super().__init__("write")

@@ -1,4 +1,4 @@
-"""The quicker of two ways is found, kept for longer and longer, and left when the other one is quicker."""
+"""The adaptive choice: it finds the quicker way, holds it, and leaves it when it becomes slower."""
 
 from itertools import groupby
 
@@ -12,7 +12,7 @@ def made(threshold: float = 0.9) -> AdaptiveChoice:
 
 
 def lengths(ways: AdaptiveChoice, notes: int, *, first: float, second: float) -> list[tuple[bool, int]]:
-    """Note commands that take so many seconds; return which way was taken for how many of them at a time."""
+    """Note commands that take these seconds; return each way that was taken, and for how many commands."""
     taken = []
     for _ in range(notes):
         taken.append(ways.second)

@@ -1,4 +1,4 @@
-"""Calls across threads: none is lost, none starves the rings."""
+"""Calls across threads: none is lost, and none delays the rings for long."""
 
 import select
 import threading

@@ -1,4 +1,4 @@
-"""The kernel is told where to complete commands: by trying both places, or as the environment has it."""
+"""The CPU for completions: measured, or fixed by the environment."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ from vscsihba.errors import HostError, UsageError
 
 
 class Kernel:
-    """Takes as long as it is told to where commands are completed here, or there."""
+    """A kernel that takes one time with completions on the engine's CPU, and another on the sender's."""
 
     def __init__(self, *, here: float, there: float) -> None:
         self.told: list[bool] = []
@@ -30,7 +30,7 @@ class Kernel:
         self.told.append(here)
 
     def serve(self, completions: CompletionAffinity, seconds: float) -> float:
-        """Serve rounds of ten commands for so long; return the part in which they were completed here."""
+        """Serve rounds of ten commands for a time; return the fraction completed on the engine's CPU."""
         spent = here = 0.0
         while spent < seconds:
             cost = self.here if self.told[-1] else self.there

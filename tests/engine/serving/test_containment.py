@@ -1,4 +1,4 @@
-"""A failure of the code that serves one unit is that unit's alone: its commands or itself fail, no other."""
+"""An error in the code that serves one unit fails that unit or its command, and no other unit."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ NO_RESOURCES = (0xB, 0x55, 3)
 
 
 class Faulty(Handler):
-    """A medium of zeroes that never blocks; its block 7 raises what the test wants."""
+    """A handler of zeroes that never blocks; reading block 7 raises the error of the test."""
 
     name = "faulty"
     never_blocks = True

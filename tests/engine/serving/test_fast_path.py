@@ -1,4 +1,4 @@
-"""The fast path takes plain commands that nothing stands in the way of, and no others."""
+"""The fast path takes plain commands when its conditions hold, and no other commands."""
 
 import sys
 import threading
@@ -19,11 +19,11 @@ OLD, NEW = b"o" * 512, b"n" * 512
 
 
 class Seen(Held):
-    """A medium in memory with inline verbs that know no end, as those of a window on something larger.
+    """A handler in memory whose inline verbs do not check the end, like those of a window on a larger disk.
 
     Attributes:
-        calls: What was asked of it, in order: verb (an inline one in capitals) and first byte.
-        fua: Of each write.
+        calls: Its calls, in order: the verb (in capitals if inline) and the first byte.
+        fua: FUA of each write.
         write_limit: Bytes of the longest inline write.
         most: Bytes that one inline call moves at most.
     """

@@ -33,7 +33,7 @@ def image(tmp_path: Path) -> Path:
 def counted(
     image: Path, monkeypatch: pytest.MonkeyPatch, *, in_memory: bool = True
 ) -> Iterator[tuple[Loopback, ServedLun, CallQueue, Counter[str]]]:
-    """Serve a file and count the calls that go to the kernel for it."""
+    """Serve a file, and count the system calls for it."""
     calls: Counter[str] = Counter()
 
     def counting(module: ModuleType, name: str) -> None:
@@ -56,7 +56,7 @@ def counted(
 
 
 def serve(loopback: Loopback, served: ServedLun) -> int:
-    """Serve all that waits; return how many batches that were."""
+    """Serve all waiting commands; return the number of batches."""
     batches = 0
     while served.pending():
         served.serve()
@@ -71,7 +71,7 @@ def serve(loopback: Loopback, served: ServedLun) -> int:
 def test_system_calls_a_command_at_depth(
     image: Path, monkeypatch: pytest.MonkeyPatch, opcode: int, *, in_memory: bool
 ) -> None:
-    """A reading of the clock is a system call, too, in User-Mode Linux and on machines without a TSC."""
+    """In User-Mode Linux and on machines without a TSC, reading the clock is a system call, too."""
     write = opcode == WRITE_10
     with counted(image, monkeypatch, in_memory=in_memory) as (loopback, served, _, calls):
         if not write and served.handler.inline.read is None:

@@ -1,4 +1,4 @@
-"""Block operations on handlers, and what a unit keeps."""
+"""Block operations on handlers, and the saved state of a unit."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""Whether looking pays is found out by trying both ways."""
+"""Polling: spinning and sleeping are measured, and the quicker one is held."""
 
 import pytest
 
@@ -10,7 +10,7 @@ MOST = 0.001
 
 
 def serve(polling: Polling, rounds: int, *, looking: float, sleeping: float) -> list[bool]:
-    """Note rounds of one command that take so many seconds; return which way each was taken."""
+    """Note rounds of one command that take these seconds; return the way of each round."""
     ways = []
     for _ in range(rounds):
         ways.append(polling.window > 0)

@@ -1,4 +1,4 @@
-"""The pump: it lets go of a ring that fails, and serves on."""
+"""The pump: it stops serving a ring that fails, and goes on with the others."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from vscsihba.threads import end_process
 
 
 class Fake:
-    """A ring that is served by reading its eventfd, or fails."""
+    """A ring that is served by reading its eventfd, or raises."""
 
     def __init__(self, name: str, *, fails: bool = False, bug: Exception | None = None) -> None:
         self.name = name

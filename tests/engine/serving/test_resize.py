@@ -1,4 +1,4 @@
-"""A unit whose medium changes its size while it is served."""
+"""Changing the size of a unit while it is served."""
 
 import errno
 import struct

@@ -1,4 +1,4 @@
-"""Nothing is left behind: descriptors, threads and maps after many lives of a unit."""
+"""Resources: no descriptors, threads or maps are left after many openings of a unit."""
 
 import gc
 import threading
@@ -35,7 +35,7 @@ def resident() -> int:
 
 @pytest.fixture
 def lives(tmp_path: Path) -> Callable[[int], None]:
-    """Lead so many lives, on one image."""
+    """Open and close a unit on one image that often."""
     image = tmp_path / "a.img"
     image.write_bytes(bytes(1 << 20))
 
@@ -56,7 +56,7 @@ def test_two_hundred_lives_leave_nothing(lives: Callable[[int], None]) -> None:
 
 
 def test_memory_does_not_grow_with_every_life(lives: Callable[[int], None]) -> None:
-    """What the interpreter and malloc keep for themselves is full after a while."""
+    """After some time the interpreter and malloc keep no more memory for themselves."""
     lives(150)
     before = resident()
     lives(300)

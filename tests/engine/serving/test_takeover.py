@@ -1,4 +1,4 @@
-"""A successor goes on with what a killed engine had under way."""
+"""A takeover: the next engine finishes the commands of a killed one."""
 
 import threading
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_command_that_may_run_twice_is_run_again(loopback: Loopback) -> None:
 
 
 class StuckWrite(Slow):
-    """A medium that is stuck in its first write."""
+    """A handler whose first write hangs."""
 
     def __init__(self) -> None:
         super().__init__()

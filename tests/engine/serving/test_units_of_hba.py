@@ -1,4 +1,4 @@
-"""Work on another unit's medium is that unit's: it takes its turn there, and is waited for."""
+"""Visits: a block operation on another unit waits in that unit's task set, and delays its release."""
 
 import struct
 import threading
@@ -24,7 +24,7 @@ COMPARE_AND_WRITE = bytes([0x89, 0]) + bytes(8) + bytes([0, 0, 0, 1, 0, 0])
 
 
 class Unit:
-    """A unit with a medium whose verbs may wait."""
+    """A unit with a handler whose verbs may wait."""
 
     def __init__(self, lun: int, pump: Pump, near: UnitsOfHba) -> None:
         self.handler = Held()
@@ -60,7 +60,7 @@ class Unit:
 
 
 class Pair:
-    """Two units of one HBA; what holds a verb of a medium lets it go with `go`."""
+    """Two units of one HBA; `go` lets a waiting verb of a handler continue."""
 
     def __init__(self) -> None:
         self.pump = Pump()
@@ -81,7 +81,7 @@ class Pair:
         return self.units[source].send(cdb, data_out=listed)
 
     def done(self, call: Callable[[], None] = lambda: None) -> None:
-        """Wait until the pump has made what was posted, and `call` after that."""
+        """Wait until the pump has made the calls posted so far, and then `call`."""
         for _ in range(3):
             passed = threading.Event()
             self.pump.calls.post(passed.set)

@@ -1,4 +1,4 @@
-"""Threads that may block: bounded, and no reason to wait at the end."""
+"""Worker threads: their number is limited, and the process does not wait for them at its end."""
 
 import errno
 import select
