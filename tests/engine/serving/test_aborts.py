@@ -81,7 +81,7 @@ def time_for_the_pump(rig: Rig) -> None:
 
 
 def test_a_reset_comes_after_what_it_ends_and_before_what_is_newer() -> None:
-    """tcm_loop reports success for the aborted commands, so they are executed; newer ones get their answer."""
+    """tcm_loop reports success for the aborted commands, so they are executed; newer ones are answered."""
     with slow_rig(handler := Held("flush")) as (rig, _):
         flush = begin(rig, handler, FLUSH)
         with at_once(rig):
