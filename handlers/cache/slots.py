@@ -293,8 +293,10 @@ def check_waiting(name: str, *, about: bytes, block_size: int | None) -> bool:
         UsageError: They would be lost.
     """
     found = recall(f"{name}.dirty")
-    size, left = _decode(found.content) if found is not None else (0, {})
-    if found is None or not left:
+    if found is None:
+        return False
+    size, left = _decode(found.content)
+    if not left:
         return False
     if found.about is not None and found.about != about:
         raise HostError(

@@ -14,12 +14,13 @@ from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+from vscsihba.handlers.cache import handler as cache_handler
 from vscsihba.handlers.cache.handler import CacheHandler
-from vscsihba.handlers.cache.slots import clean_slots, dirty_slots
+from vscsihba.handlers.cache.slots import check_waiting, clean_slots, dirty_slots
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.shared import linux
-from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
+from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, recall
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
@@ -253,6 +254,51 @@ def test_a_fill_that_a_write_overtakes_is_done_again(behind: Checked, below: Bel
     meanwhile(behind, below, 0, b"n" * 4096)
     write(behind, 10, b"mine")
     assert read(behind, 8, 8) == b"nnminenn"
+
+
+def test_a_write_that_begins_while_a_fetch_does_is_not_missed(
+    through: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_under, real_write = cache_handler._Under, below.write
+    was_read = threading.Event()
+    writer = threading.Thread(target=write, args=(through, 0, b"new"))
+
+    def under(first: int, last: int, *, stale: bool = False) -> cache_handler._Under:
+        monkeypatch.setattr(cache_handler, "_Under", real_under)
+        fetch = real_under(first, last, stale)
+        writer.start()
+        writer.join(0.2)  # it has to wait until others can see the fetch
+        return fetch
+
+    def slow_write(offset: int, views: Views, *, fua: bool = False) -> None:
+        was_read.wait(10)
+        real_write(offset, views, fua=fua)
+
+    def before_read() -> None:
+        was_read.set()
+        writer.join(10)
+
+    monkeypatch.setattr(cache_handler, "_Under", under)
+    below.write = slow_write  # type: ignore[method-assign]
+    below.before_read = before_read
+    read(through, 0, 4096)
+    below.before_read = lambda: None
+    assert read(through, 0, 3) == b"new"
+
+
+def test_a_write_waits_for_no_unmap_of_another_block(behind: Checked, below: Below) -> None:
+    real = below.unmap
+
+    def unmap(offset: int, length: int) -> None:
+        beside = threading.Thread(target=write, args=(behind, 0, b"n" * 4096))
+        beside.start()
+        beside.join(10)
+        assert not beside.is_alive()
+        real(offset, length)
+
+    below.unmap = unmap  # type: ignore[method-assign]
+    behind.unmap(4096, 4096)
+    assert read(behind, 0, 8192) == b"n" * 4096 + bytes(4096)
 
 
 # Crashes
@@ -639,6 +685,44 @@ def test_slots_that_are_dirty_are_for_their_medium_and_block_size() -> None:
     with pytest.raises(UsageError, match="writes are waiting"):
         dirty_slots("one", 8192, 1, about=b"one")
     slots = dirty_slots("one", 4096, 1, about=b"one")
+    assert slots.dirty == [7]
+    slots.drop(7, 8)
+    slots.close()
+
+
+def test_a_list_says_which_blocks_a_killed_process_has_left() -> None:
+    slots = dirty_slots("one", 4096, 4, about=b"one")
+    for block in (7, 9):
+        assert slots.hold_dirty(block, memoryview(b"kept" * 1024))
+    assert slots.hold(8, memoryview(b"same" * 1024))
+    for block in (8, 7):
+        slot = slots.find(block)
+        assert slot is not None
+        slots.change(slot, block, 4, memoryview(b"new"))
+    assert slots.clean(9, 0)
+    slots.close()
+    slots = dirty_slots("one", 4096, 4, about=b"one")
+    assert sorted(slots.dirty) == [7, 8]
+    for block, expected in ((7, b"keptnewt"), (8, b"samenewe")):
+        slot = slots.find(block)
+        assert slot is not None
+        room = bytearray(8)
+        slots.read(slot, 0, [memoryview(room)])
+        assert room == expected
+    slots.drop(0, 100)
+    slots.close()
+    assert recall("one.dirty") is None
+
+
+def test_a_list_may_be_of_an_earlier_release_or_end_within_an_entry() -> None:
+    slots = dirty_slots("one", 4096, 1, about=b"one")
+    assert slots.hold_dirty(7, memoryview(b"kept" * 1024))
+    slots.close()
+    notes = recall("one.dirty")
+    assert notes is not None
+    notes.path.write_bytes(notes.content + b"\1\2\3")  # there was no head then
+    assert check_waiting("one", about=b"any", block_size=4096)
+    slots = dirty_slots("one", 4096, 1, about=b"any")
     assert slots.dirty == [7]
     slots.drop(7, 8)
     slots.close()
