@@ -6,6 +6,7 @@ the verdicts.
 """
 
 import ast
+import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ class Session:
             return True
         seconds = {name: each.seconds for name, each in measured.items()}
         self._send({"tests": seconds, "modules": _foreign_modules()})
+        gc.freeze()  # or a collection in each child would copy all memory
         functions = Functions(self._path, compile(ast.parse(self._source), self._path, "exec"))
         for index, mutant in enumerate(self._mutants):
             self._try(index, mutant, session.items, measured, functions)
@@ -209,8 +211,8 @@ class Quickest:
 
 
 def options(temporary: str) -> list[str]:
-    """Return pytest's options for both kinds of runs."""
+    """Return pytest's options for both kinds of runs; nobody reads why a test has failed."""
     return [
-        *("-q", "-x", "-p", "no:cacheprovider", f"--basetemp={temporary}/tests"),
-        *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+        *("-q", "-x", "--tb=no", "--assert=plain", "-p", "no:cacheprovider"),
+        f"--basetemp={temporary}/tests",
     ]
