@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tests.mutation import results
 from tests.mutation.modules import TARGETS, Target
@@ -34,7 +35,8 @@ def examine(target: Target, wanted: argparse.Namespace) -> None:
     verdicts = {verdict.key: verdict for verdict in results.kept(target, every)}
     to_try = chosen(wanted, target, every)
     if to_try:
-        for verdict in tried(target, to_try, most=wanted.seconds):
+        tests = (*target.tests, *(("-k", wanted.k) if wanted.k else ()))
+        for verdict in tried(replace(target, tests=tests), to_try, most=wanted.seconds):
             verdicts[verdict.key] = verdict
             results.keep(target, list(verdicts.values()))
             if not verdict.noticed:
@@ -66,8 +68,9 @@ def main() -> int:
         "--seconds",
         type=float,
         default=math.inf,
-        help="leave out the longest tests of each mutant, those beyond so many seconds in all",
+        help="leave out the longest tests of each mutant, those beyond so many seconds of processor time",
     )
+    parser.add_argument("-k", metavar="EXPRESSION", help="only tests that match, as pytest's option")
     parser.add_argument("--new", action="store_true", help="only mutants that have not been tried yet")
     parser.add_argument("--survivors", action="store_true", help="only mutants that survived earlier runs")
     parser.add_argument("--line", type=int, help="only the mutants of one line")

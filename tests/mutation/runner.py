@@ -145,7 +145,7 @@ def _collect_and_try(
     source = (TOP / target.path).read_text(encoding="utf-8")
     _quiet()
     path = os.path.realpath(TOP / target.path)
-    related = [each for each in TARGETS if each != target and set(each.tests) & set(target.tests)]
+    related = [each for each in TARGETS if each.path != target.path and each.tests[0] == target.tests[0]]
     others = [os.path.realpath(TOP / each.path) for each in related]
     measurements = Measurements(TOP / "build" / "mutation" / "tests", path, others)
     session = Session(path, source, measurements, mutants, most, send)
