@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 from vscsihba.cli.printer import Printer
 from vscsihba.cli.program import Parser, run
-from vscsihba.cli.stop_signal import StopSignal
 from vscsihba.errors import UsageError
+from vscsihba.stop_signal import StopSignal
 from vscsihba.units import parse_size
 
 PROGRAM = "vscsitarget"

@@ -5,15 +5,11 @@ only when the machine shuts down does it end them too, so that files are closed 
 """
 
 import logging
-import os
-import select
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
 from typing import Final
 
 from vscsihba import configfs
@@ -27,6 +23,7 @@ from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.engine.descriptors import raise_limit
 from vscsihba.errors import VscsihbaError
+from vscsihba.stop_signal import StopSignal
 from vscsihba.threads import VitalThread, repeat, start
 from vscsihba.units import counted
 
@@ -37,8 +34,6 @@ _RETRY: Final = 10.0
 
 GROUP: Final = "vscsihba"
 """Members of this group may use the control socket, if the group exists."""
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve(state: State | None = None) -> None:
@@ -54,7 +49,7 @@ def serve(state: State | None = None) -> None:
     logging.getLogger("vscsihba").setLevel(logging.INFO)
     raise_limit()
     state = state or State()
-    ending = _Ending()
+    stop_signal = StopSignal()
     notifier = Notifier()
     with state.held():
         configfs.prepare()
@@ -68,7 +63,7 @@ def serve(state: State | None = None) -> None:
             ):
                 notifier.ready(_summary(service))
                 log.info("ready: %s", _summary(service))
-                while not ending.wait(notifier.interval):
+                while not stop_signal.arrives_within(notifier.interval):
                     notifier.alive(_summary(service))
                 notifier.stopping()
             if _machine_goes_down():
@@ -95,26 +90,6 @@ def _retrying(service: Service, seconds: float = _RETRY) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-class _Ending:
-    """Waits for a signal; see `vscsihba.cli.stop_signal` for why by a pipe."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, _note)
-
-    def wait(self, seconds: float | None) -> bool:
-        """Wait up to `seconds`, or for ever; return whether a signal has arrived."""
-        polled = select.poll()
-        polled.register(self._reader, select.POLLIN)
-        return bool(polled.poll(None if seconds is None else seconds * 1000))
-
-
-def _note(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the signal is read from the pipe."""
 
 
 def _summary(service: Service) -> str:

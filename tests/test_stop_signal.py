@@ -1,4 +1,4 @@
-"""What ends a program in the foreground."""
+"""Signals and failures that end a program in the foreground."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from vscsihba.cli.stop_signal import StopSignal
+from vscsihba.stop_signal import StopSignal
 from vscsihba.errors import HostError
 stop_signal = StopSignal()
 left = sys.argv[1:]
@@ -31,7 +31,7 @@ def start(*failures: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", PROGRAM, *failures],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -65,7 +65,7 @@ def test_a_failure_that_leaves_something_ends_nothing() -> None:
         [sys.executable, "-c", program, *["lun 0: failed"] * 3],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert process.stdout is not None
     with process.stdout as stdout:
