@@ -8,8 +8,11 @@ import pytest
 from hypothesis import assume, given
 
 from tests.config.documents import documents, unhurried
+from vscsihba.config.change import Change
 from vscsihba.config.changes import changes
+from vscsihba.config.frame_changes import ChangeBackstore, SetEngines
 from vscsihba.config.load import read
+from vscsihba.config.lun_changes import Resize, TuneLun
 from vscsihba.config.model import Document
 from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine.owning.appearance import Tuning
@@ -112,6 +115,13 @@ def said(_report: object) -> None:
     """Ignore progress."""
 
 
+def one_lun(stacks: dict[str, Any], lun: int = 0, engines: int = 1, **options: object) -> Document:
+    """Return a document whose only LUN shows the last of some stacks."""
+    luns = [{"lun": lun, "backstore": list(stacks)[-1], **options}]
+    hba = {"id": 0, "engines": engines, "luns": luns}
+    return read({"version": 1, "backstores": stacks, "hbas": [hba]}, Path("/"))
+
+
 @unhurried
 @given(documents(), documents())
 def test_a_transaction_leads_to_the_wanted_document(running: Document, wanted: Document) -> None:
@@ -202,10 +212,44 @@ def replacing(size: str = "1MiB") -> tuple[Document, Document]:
     return one_lun({"a": stacks["a"]}), one_lun({"b": stacks["b"]})
 
 
-def one_lun(stacks: dict[str, Any], lun: int = 0) -> Document:
-    """Return a document whose only LUN shows the last of some stacks."""
-    luns = [{"lun": lun, "backstore": list(stacks)[-1]}]
-    return read({"version": 1, "backstores": stacks, "hbas": [{"id": 0, "luns": luns}]}, Path("/"))
+FILE = {"handler": "file", "path": "/x", "size": "1MiB"}
+OTHER = {"handler": "memory", "size": "2MiB"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "running", "wanted"),
+    [
+        (Resize, one_lun({"a": FILE}), one_lun({"a": {**FILE, "size": "2MiB"}})),
+        (ChangeBackstore, one_lun({"a": FILE}), one_lun({"a": {**FILE, "create": True}})),
+        (
+            ChangeBackstore,
+            one_lun({"b": OTHER, "a": FILE}),
+            one_lun({"b": {**OTHER, "size": 512}, "a": FILE}),
+        ),
+        (TuneLun, one_lun({"a": FILE}), one_lun({"a": FILE}, queue_depth=7)),
+        (SetEngines, one_lun({"a": FILE}), one_lun({"a": FILE}, engines=3)),
+    ],
+)
+def test_a_disk_that_stays_the_same_is_changed_in_place(
+    kind: type[Change], running: Document, wanted: Document
+) -> None:
+    steps = changes(running, wanted, prune="all").steps
+    assert [type(step) for step in steps] == [kind]
+    machine = Model(running)
+    Transaction(running, machine, said).carry_out(steps, said)
+    assert machine.state == machine_of(wanted)
+    assert (machine.made, machine.forced) == ([], [])
+
+    def refuse(document: Document) -> None:
+        if document == wanted:
+            raise HostError("the disk is full")
+
+    machine = Model(running)
+    transaction = Transaction(running, machine, refuse)
+    with pytest.raises(HostError, match="is full"):
+        transaction.carry_out(steps, said)
+    assert machine.state == machine_of(running)
+    assert transaction.document == running
 
 
 @pytest.mark.parametrize("force", [True, False])
