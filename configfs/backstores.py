@@ -180,7 +180,7 @@ def _create(spec: BackstoreSpec) -> int:
                 continue
             raise
         return index
-    raise HostError(f"cannot create backstore {spec.name}: every index is taken by others at once")
+    raise HostError(f"cannot create backstore {spec.name}: other programs take every index")
 
 
 def _lost_race(error: Exception) -> bool:

@@ -221,8 +221,8 @@ def reread_partitions(disk: Path) -> None:
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise InUseError(
-                f"{disk}: Linux goes by the old partition table, a partition is in use",
-                cure=f'when it is free: "blockdev --rereadpt {disk}"',
+                f"{disk}: Linux still uses the old partition table, because a partition is in use",
+                cure=f'once it is not in use, run "blockdev --rereadpt {disk}"',
             ) from error
         raise HostError(f"{disk}: {error.strerror}") from error
 
@@ -234,7 +234,7 @@ def refuse_foreign(hba_id: int) -> NoReturn:
         InUseError: Always.
     """
     raise InUseError(
-        f"HBA id {hba_id} is in use: target {wwn_of(hba_id)} is somebody else's",
+        f"HBA id {hba_id} is in use: target {wwn_of(hba_id)} belongs to another program",
         cure="choose another id, or remove that target",
     )
 

@@ -90,7 +90,7 @@ class BackstoreSpec:
     def _check_ring(self) -> None:
         # target_core_device.c, se_dev_align_max_sectors(): rounded down to whole pages.
         if self.hw_max_sectors < 0 or self.hw_max_sectors * self.block_size % _PAGE:
-            raise UsageError(f"hw_max_sectors {self.hw_max_sectors} is no whole number of pages")
+            raise UsageError(f"hw_max_sectors {self.hw_max_sectors} is not a whole number of pages")
         for name in ("max_data_area_mb", "data_pages_per_blk", "cmd_ring_size_mb"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} {getattr(self, name)} is not above 0")

@@ -79,7 +79,7 @@ def check_name(name: str) -> str:
     """
     if not _DEVICE_NAME.fullmatch(name) or len(name) > 64:
         raise UsageError(
-            f"{name!r} is no backstore name",
+            f"{name!r} is not a backstore name",
             cure='start it with "vscsihba" and use up to 64 letters, digits, ".", "_" and "-"',
         )
     return name
@@ -96,7 +96,7 @@ def check_config(config: str) -> str:
     """
     if not _CONFIG.fullmatch(config) or len(dev_config(config)) > 255:
         raise UsageError(
-            f"{config!r} is no backstore configuration",
+            f"{config!r} is not a backstore configuration",
             cure='use letters, digits and "._/+=@-", at most 246 of them',
         )
     return config

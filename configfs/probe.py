@@ -45,7 +45,7 @@ def check_root() -> str:
         HostError: It does not.
     """
     if os.geteuid() != 0:
-        raise HostError("only root can make virtual disks", cure="run it with sudo")
+        raise HostError("only root can create virtual disks", cure="run it with sudo")
     return "running as root"
 
 

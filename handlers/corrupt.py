@@ -30,19 +30,23 @@ class CorruptHandler(PassThrough):
     class Options(Handler.Options, kw_only=True):
         """Options of the corrupt filter."""
 
-        flip: Annotated[Probability, Meta(description="How likely a read has a wrong bit.")] = 0.0
+        flip: Annotated[
+            Probability, Meta(description="Probability that a read has a wrong bit, from 0 to 1.")
+        ] = 0.0
         torn: Annotated[
-            Probability, Meta(description="How likely only the first sectors of a write are stored.")
+            Probability,
+            Meta(description="Probability that only the first sectors of a write are stored, from 0 to 1."),
         ] = 0.0
-        lost: Annotated[Probability, Meta(description="How likely a write is not stored at all.")] = 0.0
+        lost: Annotated[Probability, Meta(description="Probability that a write is lost, from 0 to 1.")] = 0.0
         misplaced: Annotated[
-            Probability, Meta(description="How likely a write goes to another place of the range.")
+            Probability,
+            Meta(description="Probability that a write goes to another place in the range, from 0 to 1."),
         ] = 0.0
-        offset: Annotated[Size, Meta(description="First byte of the range that is lied about.")] = 0
+        offset: Annotated[Size, Meta(description="First byte of the affected range.")] = 0
         length: Annotated[
-            Size | None, Meta(description="How long that range is; all the rest, if left out.")
+            Size | None, Meta(description="Length of the range; default: up to the end of the disk.")
         ] = None
-        seed: Annotated[int, Meta(description="Chooses another sequence of luck.")] = 0
+        seed: Annotated[int, Meta(description="Seed of the random numbers.")] = 0
 
     options: Options
 

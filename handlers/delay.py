@@ -17,7 +17,7 @@ from vscsihba.handlers.options import Seconds
 
 
 class DelayHandler(Interceptor):
-    """A slower disk."""
+    """Delays for requests, for tests."""
 
     name = "delay"
     example = "delay:0.01|/srv/disk.img"
@@ -25,10 +25,8 @@ class DelayHandler(Interceptor):
     class Options(Handler.Options, kw_only=True):
         """Options of the delay filter."""
 
-        seconds: Annotated[Seconds, Meta(description="How long to wait before each request.")]
-        verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs to delay; all, if left out.")] = (
-            VERBS
-        )
+        seconds: Annotated[Seconds, Meta(description="Seconds to delay each request.")]
+        verbs: Annotated[tuple[Verb, ...], Meta(description="Verbs to delay; default: all.")] = VERBS
         trigger: Trigger = ""
 
     options: Options

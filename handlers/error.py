@@ -23,7 +23,7 @@ _MEDIUM = "medium"
 
 
 class ErrorHandler(Interceptor):
-    """A disk that fails."""
+    """Errors for requests, for tests."""
 
     name = "error"
     example = 'error:ENOSPC;verbs=["write"];trigger=/tmp/full|/srv/disk.img'
@@ -35,21 +35,25 @@ class ErrorHandler(Interceptor):
             str,
             Meta(
                 description="Kind of failure: an errno such as ENOSPC, "
-                'or "medium" for bytes that are lost, named by the first one of them.'
+                'or "medium" for lost data, reported with its first byte.'
             ),
         ] = "EIO"
-        verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs fail.")] = ("read", "write")
-        offset: Annotated[Size, Meta(description="First byte of the range that fails.")] = 0
+        verbs: Annotated[tuple[Verb, ...], Meta(description="Verbs that fail.")] = ("read", "write")
+        offset: Annotated[Size, Meta(description="First byte of the failing range.")] = 0
         length: Annotated[
-            Size | None, Meta(description="How long that range is; all the rest, if left out.")
+            Size | None, Meta(description="Length of the range; default: up to the end of the disk.")
         ] = None
-        probability: Annotated[Probability, Meta(description="How likely a request fails, from 0 to 1.")] = (
-            1.0
-        )
-        after: Annotated[Count, Meta(description="So many requests pass first.")] = 0
-        count: Annotated[Count | None, Meta(description="How many fail; any number, if left out.")] = None
+        probability: Annotated[
+            Probability, Meta(description="Probability that a request fails, from 0 to 1.")
+        ] = 1.0
+        after: Annotated[
+            Count, Meta(description="Number of requests that pass before the first failure.")
+        ] = 0
+        count: Annotated[
+            Count | None, Meta(description="Number of requests that fail; default: no limit.")
+        ] = None
         trigger: Trigger = ""
-        seed: Annotated[int, Meta(description="Chooses another sequence of luck.")] = 0
+        seed: Annotated[int, Meta(description="Seed of the random numbers.")] = 0
 
         def __post_init__(self) -> None:
             """Refuse an errno that does not exist."""

@@ -22,9 +22,7 @@ Verb = Literal["read", "write", "flush", "unmap", "write_zeroes", "extents", "re
 """The verbs of a handler."""
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
-Trigger = Annotated[
-    FilePath, Meta(description="The filter only acts while a file of this name exists, if given.")
-]
+Trigger = Annotated[FilePath, Meta(description="Act only while a file of this name exists.")]
 """An option that switches a filter on and off while the disk is in use."""
 
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class LogHandler(Interceptor):
-    """A line in the log for every request (logger ``vscsihba.handlers.log``)."""
+    """A log line for every request (logger ``vscsihba.handlers.log``)."""
 
     name = "log"
     example = 'log:verbs=["flush","unmap"]|/srv/disk.img'
@@ -27,8 +27,8 @@ class LogHandler(Interceptor):
     class Options(Handler.Options, kw_only=True):
         """Options of the log filter."""
 
-        prefix: Annotated[str, Meta(description="What every line begins with.")] = ""
-        verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs to log; all, if left out.")] = VERBS
+        prefix: Annotated[str, Meta(description="Prefix of every line.")] = ""
+        verbs: Annotated[tuple[Verb, ...], Meta(description="Verbs to log; default: all.")] = VERBS
 
     options: Options
 

@@ -36,7 +36,7 @@ class MemoryHandler(SizedSource):
         """Options of the memory handler."""
 
         limit: Annotated[
-            Size | None, Meta(description="Memory to use at most; writing more is answered like a full disk.")
+            Size | None, Meta(description="Limit of memory; further writes fail as on a full disk.")
         ] = None
         label: Label = ""
 

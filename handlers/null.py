@@ -10,7 +10,7 @@ from vscsihba.handlers.sized import Label, SizedSource
 
 
 class NullHandler(SizedSource):
-    """A disk that stores nothing."""
+    """A disk that drops all writes and reads as zeroes."""
 
     name = "null"
     example = "null:1PiB"

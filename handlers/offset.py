@@ -18,7 +18,7 @@ from vscsihba.handlers.shared.partitions import Partition, find_partition
 
 
 class OffsetHandler(Transform):
-    """A window into another disk."""
+    """A range of another disk."""
 
     name = "offset"
     example = "offset:1MiB|/srv/disk.img"
@@ -28,13 +28,15 @@ class OffsetHandler(Transform):
     class Options(Handler.Options, kw_only=True):
         """Options of the offset filter."""
 
-        offset: Annotated[
-            Size, Meta(description="Where the window begins on the layer below, such as 1MiB.")
-        ] = 0
-        length: Annotated[Size | None, Meta(description="How large it is; all the rest, if left out.")] = None
+        offset: Annotated[Size, Meta(description="Start of the window on the layer below, such as 1MiB.")] = 0
+        length: Annotated[
+            Size | None, Meta(description="Length of the window; default: up to the end of the layer below.")
+        ] = None
         partition: Annotated[
             Ordinal | None,
-            Meta(description="A partition instead of these two, by its number in Linux (MBR or GPT)."),
+            Meta(
+                description="Number of a partition (MBR or GPT, as in Linux), instead of offset and length."
+            ),
         ] = None
 
         def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class OffsetHandler(Transform):
             )
         if start % below.block_size:
             raise UsageError(
-                f"offset {start} is no multiple of the block size {below.block_size}", cure="round it"
+                f"offset {start} is not a multiple of the block size {below.block_size}", cure="round it"
             )
         self._geometry = replace(below, size=length)
 

@@ -14,7 +14,7 @@ _WORD = 8
 
 
 class PatternHandler(SizedSource):
-    """A disk of which each eight bytes hold their own offset."""
+    """A disk whose every eight bytes contain their own offset."""
 
     name = "pattern"
     example = "pattern:1TiB"

@@ -42,7 +42,7 @@ class Bucket:
 
 
 class RateHandler(Interceptor):
-    """A disk with a limited rate."""
+    """Limits of bytes and requests a second."""
 
     name = "rate"
     example = "rate:10MiB|/srv/disk.img"
@@ -51,15 +51,15 @@ class RateHandler(Interceptor):
         """Options of the rate filter."""
 
         bytes_per_second: Annotated[
-            Size | None, Meta(description="Bytes to move in a second at most, such as 10MiB.")
+            Size | None, Meta(description="Limit of bytes a second, such as 10MiB.")
         ] = None
-        requests_per_second: Annotated[
-            Positive | None, Meta(description="Requests to serve in a second at most.")
-        ] = None
+        requests_per_second: Annotated[Positive | None, Meta(description="Limit of requests a second.")] = (
+            None
+        )
         burst: Annotated[
-            Seconds, Meta(description="Seconds whose share may be saved up and used at once.")
+            Seconds, Meta(description="Burst in seconds: unused share that may be used at once.")
         ] = 0.1
-        verbs: Annotated[tuple[Verb, ...], Meta(description="Which verbs share the limit.")] = (
+        verbs: Annotated[tuple[Verb, ...], Meta(description="Verbs that share the limit.")] = (
             "read",
             "write",
         )

@@ -12,7 +12,7 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.options import BlockSize, Size
 
 Label = Annotated[
-    str, Meta(description="Name in the identity of the disk, which is then the same when it is opened anew.")
+    str, Meta(description="Name for the identity of the disk, which then stays the same after a restart.")
 ]
 """Option of a source that has no other identity."""
 

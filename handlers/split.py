@@ -18,7 +18,7 @@ from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 
 
 class SplitHandler(Fan):
-    """Several disks, one behind the other, as one."""
+    """Several disks concatenated."""
 
     name = "split"
     example = '{"handler": "split", "legs": ["/srv/disk.1", "/srv/disk.2"]}'

@@ -222,7 +222,7 @@ def _layer(
             cure="make it a disk alone",
         )
     if "next" in rest:
-        raise ConfigError(f"{place}.next", f"handler {name} is no filter", cure="put it at the bottom")
+        raise ConfigError(f"{place}.next", f"handler {name} is not a filter", cure="put it at the bottom")
     if issubclass(kind, Fan):
         legs = _legs(rest.pop("legs", None), registry, place)
         options = convert(kind.Options, rest, place=place, handler=name)

@@ -2,7 +2,7 @@
 
 A document that another process will read, in another directory, must not depend on this
 one's. Which options are paths the handlers say (`vscsihba.handlers.options`); what cannot
-be meant in a document is left as it is, for `vscsihba.handlers.stack.build` to tell.
+be meant in a document is left unchanged, for `vscsihba.handlers.stack.build` to tell.
 """
 
 from collections.abc import Iterator, Mapping

@@ -74,7 +74,9 @@ def _document(text: str) -> Document:
     try:
         found: Document = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no JSON: {error}", cure='a file of such a name is "./{..."') from error
+        raise UsageError(
+            f"{text!r} is not JSON: {error}", cure='a file of such a name is "./{..."'
+        ) from error
     return found
 
 
@@ -116,7 +118,7 @@ def _layer(text: str, below: Document | None, registry: Registry, whole: str) ->
             raise UsageError(f"{whole!r}: {name} is a filter", cure=f"say what it sits on: {text}|/path")
         document["next"] = below
     elif below is not None:
-        raise UsageError(f"{whole!r}: {name} is no filter", cure="put it last")
+        raise UsageError(f"{whole!r}: {name} is not a filter", cure="put it last")
     return document
 
 

@@ -64,7 +64,7 @@ class Count:
 
 
 class StatsHandler(Interceptor):
-    """Counters by verb."""
+    """Counters of requests by verb."""
 
     name = "stats"
     example = "stats:/run/disk.json|/srv/disk.img"
@@ -74,7 +74,7 @@ class StatsHandler(Interceptor):
 
         file: Annotated[
             FilePath,
-            Meta(description="Where the counters are left as JSON on closing; the log, if left out."),
+            Meta(description="File for the counters as JSON, written on closing; default: the log."),
         ] = ""
 
     options: Options

@@ -94,8 +94,8 @@ def test_geometry_of_a_disk(block_size: int, ratio: int) -> None:
         ((4096, 4096, 512), "no power-of-two multiple"),
         ((0, 512, 512), "the size is 0; give the medium"),
         ((-512, 512, 512), "the size is"),
-        ((513, 512, 512), "no multiple of the block size 512"),
-        ((6 * 512, 4096, 4096), "no multiple of the block size 4096"),
+        ((513, 512, 512), "not a multiple of the block size 512"),
+        ((6 * 512, 4096, 4096), "not a multiple of the block size 4096"),
     ],
 )
 def test_geometry_is_refused(arguments: tuple[int, int, int], reason: str) -> None:

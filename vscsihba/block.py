@@ -83,7 +83,7 @@ class Geometry:
         ratio, rest = divmod(self.physical_block_size, self.block_size)
         if rest or ratio < 1 or ratio.bit_count() != 1:
             raise UsageError(
-                f"physical block size {self.physical_block_size} is no power-of-two multiple "
+                f"physical block size {self.physical_block_size} is not a power-of-two multiple "
                 f"of the block size {self.block_size}"
             )
         if ratio > _MOST_RATIO:
@@ -96,7 +96,7 @@ class Geometry:
         if self.size <= 0:
             raise UsageError("the size is 0", cure="give the medium at least one block")
         if self.size % self.block_size:
-            raise UsageError(f"the size {self.size} is no multiple of the block size {self.block_size}")
+            raise UsageError(f"the size {self.size} is not a multiple of the block size {self.block_size}")
 
     @property
     def blocks(self) -> int:

@@ -52,7 +52,7 @@ class _Under:
 
 
 class CacheHandler(Transform):
-    """The most used blocks of a slow disk, in memory."""
+    """A cache in memory for a slow disk."""
 
     name = "cache"
     example = "cache:size=256MiB|/dev/sdb"
@@ -61,14 +61,14 @@ class CacheHandler(Transform):
     class Options(Handler.Options, kw_only=True):
         """Options of the cache filter."""
 
-        size: Annotated[Size, Meta(description="What it may hold, such as 256MiB; it is in memory.")]
+        size: Annotated[Size, Meta(description="Capacity of the cache in memory, such as 256MiB.")]
         mode: Annotated[
             Literal["write-through", "write-back"],
-            Meta(description="Whether a write is answered when the layer below has it, or the cache."),
+            Meta(description="When a write completes: in the layer below, or in the cache."),
         ] = "write-through"
         block_size: Annotated[
             Literal[4096, 8192, 16384, 32768, 65536, 131072, 262144],
-            Meta(description="Bytes that are held, and fetched, at once."),
+            Meta(description="Unit of caching in bytes."),
         ] = 4096
 
         def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ from vscsihba.handlers.shared.undo import Undo
 
 
 class CowHandler(Transform):
-    """A disk whose changes go to an overlay; the base below stays as it is."""
+    """Copy-on-write: changes go to an overlay, the base is never written."""
 
     name = "cow"
     example = "cow:/srv/vm1.cow;create=true|/srv/golden.img"
@@ -42,17 +42,17 @@ class CowHandler(Transform):
         """Options of the cow filter."""
 
         path: Annotated[MediumPath, Meta(description="The overlay file.", min_length=1)]
-        create: Annotated[bool, Meta(description="Make the overlay if it is missing.")] = False
+        create: Annotated[bool, Meta(description="Create the overlay if it is missing.")] = False
         size: Annotated[
             Size | None,
-            Meta(description="Capacity of a new overlay, if it is to be larger than the base."),
+            Meta(description="Capacity of a new overlay, if larger than the base."),
         ] = None
         cluster_size: Annotated[
             Literal[4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576],
-            Meta(description="Bytes that a new overlay copies at once when a part of them changes."),
+            Meta(description="Cluster of a new overlay in bytes: the unit of copying on the first write."),
         ] = 65536
         rebase: Annotated[
-            bool, Meta(description="Take the layer below for the base, even if it is not the one recorded.")
+            bool, Meta(description="Accept the layer below as the base, even if another one is recorded.")
         ] = False
         read_only: Annotated[
             bool, Meta(description="Never write; several disks may share the overlay then.")

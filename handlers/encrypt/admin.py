@@ -68,5 +68,5 @@ def remove_key(disk: Handler, slot: int) -> None:
 def _container(disk: Handler) -> luks.Header:
     header = luks.find(disk)
     if header is None:
-        raise HostError(f"{disk.identity} is no LUKS container")
+        raise HostError(f"{disk.identity} is not a LUKS container")
     return header

@@ -30,7 +30,7 @@ from vscsihba.handlers.shared.vectored import read_bytes
 
 
 class EncryptHandler(Transform):
-    """A LUKS container, as cryptsetup makes and opens them."""
+    """Encryption as a LUKS container, compatible with cryptsetup."""
 
     name = "encrypt"
     example = "encrypt:key_file=/etc/disk.key|/srv/disk.luks"
@@ -220,12 +220,12 @@ class EncryptHandler(Transform):
         """Make a container where nothing else is."""
         if self.options.create and not self.may_make:
             raise HostError(
-                f"{self.next.identity} is no LUKS container any more, and only adding the LUN makes one",
+                f"{self.next.identity} is no longer a LUKS container, and only adding the LUN makes one",
                 cure="bring its content back; for a new, empty one remove the LUN and add it again",
             )
         if not self.options.create:
             raise HostError(
-                f"{self._container.identity} is no LUKS container",
+                f"{self._container.identity} is not a LUKS container",
                 cure='"create": true makes one on an empty disk',
             )
         for disk in {self._container, self.next}:

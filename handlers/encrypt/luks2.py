@@ -246,7 +246,7 @@ class Luks2:
                 break
             start = offset + size
         if start + luks2_json.area_size(key_size) > end or len(areas) == _SLOTS:
-            raise UsageError("there is no room for another key", cure="remove a key first")
+            raise UsageError("all key slots are in use", cure="remove a key first")
         return start
 
     def _copy_of_json(self) -> Json:

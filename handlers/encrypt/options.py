@@ -15,13 +15,13 @@ class EncryptOptions(PassphraseOptions, kw_only=True):
     header: Annotated[
         MediumPath,
         Meta(
-            description="File or block device with the header, if that is apart from the data "
+            description="File or block device with the header, if it is not with the data "
             "(cryptsetup --header)."
         ),
     ] = ""
     create: Annotated[
         bool,
-        Meta(description="Make a container if there is none and the beginning of the disk is zeroes."),
+        Meta(description="Create a container if there is none and the disk begins with zeroes."),
     ] = False
     luks: Annotated[Literal[1, 2], Meta(description="Version of a new container.")] = 2
     sector_size: Annotated[
@@ -32,12 +32,12 @@ class EncryptOptions(PassphraseOptions, kw_only=True):
         Meta(description="Key derivation function of a new container; argon2id, for LUKS1 pbkdf2."),
     ] = None
     kdf_memory: Annotated[
-        Size, Meta(description="Memory that argon2id takes, at most half of what the machine has.")
+        Size, Meta(description="Memory for argon2id, at most half of the machine's memory.")
     ] = 1 << 30
-    kdf_time: Annotated[Count, Meta(description="Passes of argon2id, seconds of pbkdf2.")] = 4
+    kdf_time: Annotated[Count, Meta(description="Passes of argon2id, or seconds of pbkdf2.")] = 4
     discard: Annotated[
         bool,
-        Meta(description="Let unmapped sectors go to the layer below; shows which ones are not used."),
+        Meta(description="Pass unmapped sectors to the layer below; this reveals which sectors are unused."),
     ] = False
 
     def __post_init__(self) -> None:

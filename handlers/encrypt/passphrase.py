@@ -25,10 +25,10 @@ class PassphraseOptions(Handler.Options, kw_only=True):
     """The three sources of a secret, one of which has to be chosen."""
 
     passphrase_file: Annotated[
-        SecretPath, Meta(description="File with the passphrase; a newline at its end does not belong to it.")
+        SecretPath, Meta(description="File with the passphrase, without a final newline.")
     ] = ""
     key_file: Annotated[
-        SecretPath, Meta(description="File whose every byte is the key, as cryptsetup --key-file.")
+        SecretPath, Meta(description="File with the key: every byte of it, as for cryptsetup --key-file.")
     ] = ""
     credential: Annotated[
         str, Meta(description="Name of the systemd credential that is the passphrase (LoadCredential=).")
@@ -90,7 +90,7 @@ class PassphraseOptions(Handler.Options, kw_only=True):
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory is None:
             raise HostError(
-                f"there is no credential {self.credential!r}: this is no systemd service",
+                f"there is no credential {self.credential!r}: this process is not a systemd service",
                 cure="start it as one, with LoadCredential=",
             )
         return f"{directory}/{self.credential}"

@@ -43,7 +43,7 @@ class DirectFile:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            raise UsageError(f"{path}: there is no direct access here", cure='leave "direct" out') from error
+            raise UsageError(f"{path}: O_DIRECT is not supported here", cure='leave "direct" out') from error
         self._path = path
         self._alignment = alignment
         self._gate = RWLock()

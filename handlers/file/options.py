@@ -26,45 +26,43 @@ class FileOptions(Handler.Options, kw_only=True):
     size: Annotated[
         Size | None,
         Meta(
-            description="Size of the file, such as 10GiB: when the LUN is added, a file that is missing "
-            "is made and a smaller one is enlarged; a larger one is taken as it is."
+            description="Size of the file, such as 10GiB. When the LUN is added, a missing file is created "
+            "and a smaller one is enlarged; a larger one keeps its size."
         ),
     ] = None
-    create: Annotated[
-        bool, Meta(description="The size is only for making the file: one that exists is not enlarged.")
-    ] = False
+    create: Annotated[bool, Meta(description="Use size only to create the file; never enlarge it.")] = False
     block_size: Annotated[
         BlockSize | None,
-        Meta(description="Logical block in bytes; 512, or what the device has, if left out."),
+        Meta(description="Logical block in bytes; default: that of the device, or 512."),
     ] = None
     physical_block_size: Annotated[
         int | None,
-        Meta(description="Physical block in bytes; 4096, or what the device has, if left out."),
+        Meta(description="Physical block in bytes; default: that of the device, or 4096."),
     ] = None
     preallocation: Annotated[
         Literal["none", "reserve", "full"],
-        Meta(description="For a file that is made: leave it sparse, set storage aside, or write it full."),
+        Meta(description="Allocation of a new file: none (sparse), reserve, or full (written with zeroes)."),
     ] = "none"
     copy_of: Annotated[
         FilePath,
         Meta(
-            description="If the file is missing, make it a copy of this one, which takes neither "
-            "time nor room where the file system can let both share storage (reflink)."
+            description="Create a missing file as a copy of this one, which takes neither time nor space "
+            "if the file system supports reflinks."
         ),
     ] = ""
     format: Annotated[
         Literal["raw"] | None,
         Meta(
-            description="Serve the bytes as they are, even if they look like an image of another format "
+            description="Serve the bytes unchanged, even if they look like an image of another format "
             "(qcow2, vmdk, ...), which is refused otherwise."
         ),
     ] = None
     direct: Annotated[
-        bool, Meta(description="Go past the page cache (O_DIRECT), in units of 4096 bytes on files.")
+        bool, Meta(description="Bypass the page cache (O_DIRECT); on files, in units of 4096 bytes.")
     ] = False
-    read_only: Annotated[bool, Meta(description="Never write; several disks may share the file then.")] = (
-        False
-    )
+    read_only: Annotated[
+        bool, Meta(description="Open the file read-only; several disks may then share it.")
+    ] = False
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other."""
@@ -177,7 +175,7 @@ class FileOptions(Handler.Options, kw_only=True):
         alignment = medium.block_size if medium.is_device else DIRECT_ALIGNMENT
         if self.direct and medium.size % alignment:
             raise UsageError(
-                f"{self.path}: the size {medium.size} is no multiple of the {alignment} that "
+                f"{self.path}: the size {medium.size} is not a multiple of the {alignment} that "
                 "direct access needs",
                 cure='leave "direct" out' if self.read_only else "enlarge it a little",
             )

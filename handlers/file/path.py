@@ -65,7 +65,7 @@ class Medium:
         whole = -(-self.size // logical) * logical
         if whole != self.size and not padded:
             raise UsageError(
-                f"{path}: the size {self.size} is no multiple of the block size {logical}",
+                f"{path}: the size {self.size} is not a multiple of the block size {logical}",
                 cure=_cure_for_size(path, whole, is_device=self.is_device),
             )
         try:
@@ -176,9 +176,7 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise InUseError(
-                f"{path} is in use as a disk already", cure="let go of it there first"
-            ) from error
+            raise InUseError(f"{path} is in use as a disk already", cure="release it there first") from error
         raise HostError(f"{path} cannot be locked: {error.strerror}") from error
 
 

@@ -134,7 +134,7 @@ def judge(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
     if leg.overwrite or (mark is None and leg.is_empty()):
         return Verdict(str(uuid4()), everything=True)
     why = leg.mark.damage or ("it has no mark" if mark is None else "it is part of the mirror no more")
-    return Verdict(problem=f"{why}, and is not empty; it is written only if it is said to be overwritten")
+    return Verdict(problem=f"{why}, and is not empty; it is only written with overwrite")
 
 
 def copies_of(legs: Sequence[Candidate]) -> dict[int, str]:

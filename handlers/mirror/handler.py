@@ -41,18 +41,18 @@ _SPREAD = 1 << 20
 class NewLeg(Options):
     """A leg to be added."""
 
-    leg: Annotated[str | dict[str, Any], Meta(description="What the leg is: a path or a document.")]
-    overwrite: Annotated[bool, Meta(description="It need not be empty.")] = False
+    leg: Annotated[str | dict[str, Any], Meta(description="Path or document of the leg.")]
+    overwrite: Annotated[bool, Meta(description="Accept a leg that is not empty.")] = False
 
 
 class OneLeg(Options):
     """One of the legs."""
 
-    number: Annotated[int, Meta(description="Its number, as the status tells it.", ge=0)]
+    number: Annotated[int, Meta(description="Number of the leg, as in the status.", ge=0)]
 
 
 class MirrorHandler(Fan):
-    """The same data on several legs; the disk goes on as long as one does."""
+    """The same data on several legs; one working leg is enough."""
 
     name = "mirror"
     example = (
@@ -67,32 +67,32 @@ class MirrorHandler(Fan):
         path: Annotated[
             MediumPath,
             Meta(
-                description="The state file: a copy of what the legs' marks say, and the dirty region log.",
+                description="State file: a copy of the legs' marks, and the dirty region log.",
                 min_length=1,
             ),
         ]
         create: Annotated[
             bool,
             Meta(
-                description="Make the file if it is missing: from the marks of the legs if they have any, "
+                description="Create a missing file: from the marks of the legs if they have any, "
                 "else for a new mirror with the data of the first leg."
             ),
         ] = False
         overwrite: Annotated[
-            bool, Meta(description="In a new mirror, the legs after the first one need not be empty.")
+            bool, Meta(description="Accept legs after the first that are not empty, in a new mirror.")
         ] = False
         decide: Annotated[
-            str, Meta(description="The leg that has all the data, as a refusal to open has offered it.")
+            str, Meta(description="Leg that has all the data, as the error message proposed it.")
         ] = ""
         region_size: Annotated[
             Literal[65536, 131072, 262144, 524288, 1048576, 2097152, 4194304],
-            Meta(description="Bytes that are made equal at once, in a new mirror."),
+            Meta(description="Region of a new mirror in bytes: the unit of resync."),
         ] = 1048576
         timeout: Annotated[
-            Seconds, Meta(description="How long to wait for a leg before it is dropped; 0 for ever.")
+            Seconds, Meta(description="Seconds to wait for a leg before it is dropped; 0 for no limit.")
         ] = 15.0
         retry: Annotated[
-            Seconds, Meta(description="How long to wait before a dropped leg is tried again; 0 for never.")
+            Seconds, Meta(description="Seconds until a dropped leg is retried; 0 for never.")
         ] = 10.0
 
     options: Options

@@ -136,7 +136,7 @@ def check(path: str) -> None:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", cure="name a /dev/sgN") from error
     if not stat.S_ISCHR(status.st_mode) or os.major(status.st_rdev) != _SG_MAJOR:
-        raise UsageError(f"{path} is no /dev/sgN", cure=_cure(status))
+        raise UsageError(f"{path} is not a /dev/sgN device", cure=_cure(status))
     if not os.access(path, os.R_OK | os.W_OK):
         raise UsageError(f"{path} may not be used", cure="grant reading and writing")
 
@@ -181,4 +181,4 @@ def _hold(fd: int, path: str) -> None:
 
 
 def _in_use(path: str) -> InUseError:
-    return InUseError(f"{path} is in use: it is mounted, or a disk already", cure="let go of it there first")
+    return InUseError(f"{path} is in use: it is mounted, or a disk already", cure="release it there first")

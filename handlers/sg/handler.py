@@ -27,7 +27,7 @@ _BLOCK_LIMITS = bytes((0x12, 0x01, 0xB0))
 
 
 class SgHandler(CdbHandler):
-    """Another SCSI device, to which every command is passed on."""
+    """Another SCSI device, which executes every command."""
 
     name = "sg"
     example = "sg:/dev/sg3"
@@ -40,8 +40,8 @@ class SgHandler(CdbHandler):
         timeout: Annotated[
             Positive,
             Meta(
-                description="Seconds that the device may take for a command, at least. Tapes, burners and "
-                "robots may take longer, and formatting, self-tests and the motions of a tape a day."
+                description="Least time limit of a command in seconds. Tapes, burners and changers have longer "
+                "limits; for formatting, self-tests and tape motions it is a day."
             ),
         ] = 25.0
 

@@ -69,7 +69,7 @@ def zero_range(fd: int, offset: int, length: int) -> None:
 def allocate(fd: int, offset: int, length: int) -> None:
     """Set storage aside for a range; its bytes and the size of the file stay.
 
-    A file system that cannot, such as ramfs, is left as it is.
+    A file system that cannot, such as ramfs, is left unchanged.
 
     Raises:
         OSError: ENOSPC if there is no room.

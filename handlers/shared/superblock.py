@@ -49,7 +49,7 @@ class Superblock:
         elif any(slot.startswith(magic) for slot in slots):
             raise HostError(f"the {kind} is damaged in both headers", cure="restore it from a copy")
         else:
-            raise HostError(f"it is no {kind}", cure="is it the right file?")
+            raise HostError(f"no {kind} found", cure="is it the right file?")
 
     def replace(self, text: bytes, *, flush: Callable[[], object] | None = None) -> None:
         """Put a new text on stable storage; everything written before it is there then, too.

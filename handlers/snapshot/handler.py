@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 class SnapshotName(Options):
     """Properties of one snapshot."""
 
-    name: Annotated[str, Meta(description="Its name.", min_length=1)]
+    name: Annotated[str, Meta(description="Name of the snapshot.", min_length=1)]
 
 
 class SnapshotHandler(Transform):
-    """A disk with snapshots, or one of them."""
+    """Snapshots of a disk, or one of them as a disk."""
 
     name = "snapshot"
     example = "snapshot:/srv/disk.snapshots;create=true|/srv/disk.img"
@@ -45,15 +45,13 @@ class SnapshotHandler(Transform):
         """Options of the snapshot filter."""
 
         path: Annotated[FilePath, Meta(description="The directory of the snapshots.", min_length=1)]
-        create: Annotated[bool, Meta(description="Make it if it is missing.")] = False
+        create: Annotated[bool, Meta(description="Create the directory if it is missing.")] = False
         snapshot: Annotated[
-            str, Meta(description="The snapshot to open for reading; the disk itself, if left out.")
+            str, Meta(description="Snapshot to open read-only; default: the disk itself.")
         ] = ""
         cluster_size: Annotated[
             Literal[4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576],
-            Meta(
-                description="Bytes that are copied at once when a part of them changes, in a new directory."
-            ),
+            Meta(description="Cluster of a new directory in bytes: the unit of copying on the first write."),
         ] = 65536
 
         def __post_init__(self) -> None:

@@ -93,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} is no name for a snapshot",
+                f"{name!r} is not a valid snapshot name",
                 cure="use letters, digits, dots, dashes and underscores",
             )
         if name in self.snapshots:

@@ -284,7 +284,7 @@ def check_set(directory: Path, snapshot: str, *, create: bool) -> None:
     elif not directory.parent.is_dir():
         raise UsageError(f"{directory}: there is no directory {directory.parent}", cure="make it first")
     elif directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is no directory", cure="choose another one")
+        raise UsageError(f"{directory} is not a directory", cure="choose another one")
 
 
 def create_set(directory: Path, base: Handler, shape: Geometry, cluster_size: int) -> None:

@@ -1,4 +1,4 @@
-"""What the words of ``-files`` stand for."""
+"""The argument ``-files``, read into documents."""
 
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def test_every_leg_is_a_lowest_layer(here: Path) -> None:
         ('{"handler": "split", "legs": [5]}', "expected a path or an object"),
         ('{"handler": "split", "legs": 5}', "expected a list"),
         ('{"handler": "file", "path": 5}', "it cannot be 5; use a path"),
-        ('{"handler": "mirror", "path": "m", "legs": ["/a"], "next": "/b"}', "is no filter"),
+        ('{"handler": "mirror", "path": "m", "legs": ["/a"], "next": "/b"}', "is not a filter"),
     ],
 )
 def test_a_document_that_cannot_be_meant_is_left_for_building_to_tell(text: str, message: str) -> None:
@@ -167,7 +167,7 @@ def test_an_empty_word(text: str) -> None:
     ],
 )
 def test_a_file_that_two_would_write(text: str) -> None:
-    with pytest.raises(UsageError, match="is named twice"):
+    with pytest.raises(UsageError, match="is given twice"):
         read(text)
 
 
@@ -175,7 +175,7 @@ def test_a_file_that_two_would_write(text: str) -> None:
 def test_one_file_under_two_names(here: Path, *, read_only: bool) -> None:
     (here / "a.img").touch()
     (here / "b.img").symlink_to("a.img")
-    with pytest.raises(UsageError, match=r"b\.img is named twice, also as a\.img"):
+    with pytest.raises(UsageError, match=r"b\.img is given twice, also as a\.img"):
         read("a.img,b.img", DiskOptions(read_only=read_only))
 
 

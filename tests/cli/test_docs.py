@@ -37,7 +37,7 @@ def test_the_page_of_the_shell_has_every_command_of_every_node(tmp_path: Path) -
         for line in ("/backstores/memory create d1 size=1MiB", "/hbas create", "/hbas/hba0 create d1"):
             session.run(split(line))
         session.context.look()
-        session._look()
+        session._refresh()
         nodes = [session._current_node]
         commands = set()
         for node in nodes:

@@ -28,7 +28,7 @@ Asked = list[Action]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """What the daemon was asked."""
+    """Calls that the service received."""
     seen: Asked = []
 
     def act(_self: Daemon, wanted: Action, *, progress: Any) -> object:
@@ -46,22 +46,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         (
             "snapshot take hba0/lun3 monday",
             Action(0, 3, "snapshot", "take", {"name": "monday"}),
-            "snapshot monday of hba0/lun3 is taken\n",
+            "took snapshot monday of hba0/lun3\n",
         ),
         (
             "snapshot roll-back --force hba255/lun0 monday",
             Action(255, 0, "snapshot", "roll_back", {"name": "monday"}, force=True),
-            "hba255/lun0 is as it was when snapshot monday was taken\n",
+            "restored hba255/lun0 to snapshot monday\n",
         ),
         (
             "mirror add-leg hba0/lun0 /srv/c.img",
             Action(0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}),
-            "leg 2 takes part in hba0/lun0\n",
+            "added leg 2 to hba0/lun0\n",
         ),
         (
             'mirror add-leg hba0/lun0 {"handler":"file","path":"/srv/c.img"}',
             Action(0, 0, "mirror", "add_leg", {"leg": {"handler": "file", "path": "/srv/c.img"}}),
-            "leg 2 takes part in hba0/lun0\n",
+            "added leg 2 to hba0/lun0\n",
         ),
         (
             "mirror add-leg --overwrite hba0/lun0 /srv/c.img",
@@ -72,12 +72,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
                 "add_leg",
                 {"leg": {"handler": "file", "path": "/srv/c.img"}, "overwrite": True},
             ),
-            "leg 2 takes part in hba0/lun0\n",
+            "added leg 2 to hba0/lun0\n",
         ),
         (
             "mirror remove-leg hba0/lun0 1",
             Action(0, 0, "mirror", "remove_leg", {"number": 1}),
-            "leg 1 takes part in hba0/lun0 no more\n",
+            "removed leg 1 from hba0/lun0\n",
         ),
     ],
 )
@@ -97,10 +97,10 @@ def test_tables(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mirror", "status", "hba0/lun0"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split() for line in printed] == [
-        ["leg", "state", "medium", "why"],
+        ["leg", "state", "medium", "reason"],
         ["0", "whole", "file:1"],
         ["1", "gone", "file:2", "No", "such", "device"],
-        ["copying:", "1", "of", "4", "regions"],
+        ["resync:", "1", "of", "4", "regions"],
     ]
     assert main(["mirror", "status", "hba0/lun0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == LEGS
@@ -124,11 +124,11 @@ def test_without_a_daemon_the_engine_is_asked(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("snapshot take lun0 x", "'lun0' is no disk; write it as hba0/lun1, or /dev/sdb"),
+        ("snapshot take lun0 x", "'lun0' is not a disk; use hba0/lun1, or /dev/sdb"),
         ("snapshot take hba0/lun0", "required: NAME"),
-        ("mirror remove-leg hba0/lun0 one", "leg 'one' is no number"),
-        ("mirror add-leg hba0/lun0 {x", "'{x' is no JSON"),
-        ("mirror overwrite hba0/lun0 one", "leg 'one' is no number"),
+        ("mirror remove-leg hba0/lun0 one", "leg 'one' is not a number"),
+        ("mirror add-leg hba0/lun0 {x", "'{x' is not JSON"),
+        ("mirror overwrite hba0/lun0 one", "leg 'one' is not a number"),
         ("mirror examine /nowhere/x.img", "/nowhere/x.img: no such file"),
         ("mirror erase-mark /nowhere/x.img", "/nowhere/x.img: no such file"),
     ],
@@ -153,7 +153,7 @@ def test_a_leg_that_is_gone_is_overwritten(asked: Asked, capsys: pytest.CaptureF
         Action(0, 0, "mirror", "overwrite", {"number": 1}),
         Action(0, 0, "mirror", "status", {}),
     ]
-    assert capsys.readouterr().out.splitlines()[0].split() == ["leg", "state", "medium", "why"]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["leg", "state", "medium", "reason"]
 
 
 def test_marks_of_legs_that_are_not_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +173,7 @@ def test_marks_of_legs_that_are_not_in_use(tmp_path: Path, capsys: pytest.Captur
     assert f"mirror {mark['uuid']}, leg {mark['leg']}, event {mark['event']}" in printed
     assert mark["legs"][1]["uuid"] in printed
     assert main(["mirror", "erase-mark", legs[0]]) == 0
-    assert capsys.readouterr().out == f"the mark of {legs[0]} is removed\n"
+    assert capsys.readouterr().out == f"erased the mark of {legs[0]}\n"
     for verb in ("examine", "erase-mark"):
         assert main(["mirror", verb, legs[0]]) == 2
-        assert "there is no mark of a mirror" in capsys.readouterr().err
+        assert "no mirror mark found" in capsys.readouterr().err

@@ -71,9 +71,9 @@ def test_every_command_refuses_an_unknown_word_in_one_line(
     ("words", "line"),
     [
         ([], 'vscsihba: no command is given; see "vscsihba --help"\n'),
-        (["docto"], "vscsihba: there is no command 'docto'; did you mean \"doctor\"?\n"),
-        (["help", "docto"], "vscsihba: there is no command 'docto'; did you mean \"doctor\"?\n"),
-        (["--json"], "vscsihba: there is no option '--json' before the command; see \"vscsihba --help\"\n"),
+        (["docto"], "vscsihba: unknown command 'docto'; did you mean \"doctor\"?\n"),
+        (["help", "docto"], "vscsihba: unknown command 'docto'; did you mean \"doctor\"?\n"),
+        (["--json"], "vscsihba: unknown option '--json' before the command; see \"vscsihba --help\"\n"),
     ],
 )
 def test_what_is_no_command_is_one_line_with_the_cure(

@@ -1,4 +1,4 @@
-"""What is printed: tables without waste, colours and bars on terminals only."""
+"""Output: compact tables; colours and bars on terminals only."""
 
 import json
 import os

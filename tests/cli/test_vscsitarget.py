@@ -63,7 +63,7 @@ def test_an_id_out_of_range_is_refused(word: str) -> None:
     ("files", "complaint"),
     [
         ("a.img,,b.img", "has an empty file name in it"),
-        ("a.img,./a.img", "./a.img is named twice, also as a.img"),
+        ("a.img,./a.img", "./a.img is given twice, also as a.img"),
         ("readonly|nosuch:x|a.img", "there is no handler 'nosuch'"),
         ("memory:1MiB;sise=2", 'did you mean "size"?'),
         ("mine:1MiB", "mine:1MiB: no such file"),
@@ -107,7 +107,7 @@ def test_a_size_that_is_none_is_refused(size: str) -> None:
         (lambda path: None, "missing.img"),
         (lambda path: path.mkdir(), "is a directory"),
         (lambda path: path.touch(), "the size is 0"),
-        (lambda path: path.write_bytes(bytes(1000)), "no multiple of the block size"),
+        (lambda path: path.write_bytes(bytes(1000)), "not a multiple of the block size"),
     ],
     ids=["missing", "directory", "empty", "odd"],
 )

@@ -112,7 +112,7 @@ def test_a_disk_that_fails_is_opened_again_and_the_other_stays(
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert serve(tmp_path, meanwhile) == (0, [])
-    assert "id=3 failed: lun 0: cmd_head" in capsys.readouterr().out
+    assert "HBA 3 failed: lun 0: cmd_head" in capsys.readouterr().out
     assert machine.luns == []
 
 

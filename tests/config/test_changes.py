@@ -292,8 +292,8 @@ def test_disk_never_shrinks(prune: Prune) -> None:
     with pytest.raises(ConfigError) as caught:
         changes(running, smaller, prune=prune)
     assert str(caught.value) == (
-        "$.backstores.a.next.size: 512MiB is less than its 1GiB, and no disk shrinks; "
-        "say the size that it has, or make a new backstore"
+        "$.backstores.a.next.size: 512MiB is less than its 1GiB, and a disk cannot shrink; "
+        "use its present size, or add a new backstore"
     )
 
 

@@ -163,7 +163,7 @@ def test_text_that_is_no_document_is_refused(text: bytes, place: str, message: s
 
 
 def test_number_without_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a number in it is out of all range"):
+    with pytest.raises(ConfigError, match="a number is out of range"):
         read(WHOLE.replace("4096", "9" * 5000))
 
 
@@ -180,7 +180,7 @@ def test_comment_is_a_line_and_nothing_in_a_text() -> None:
 
 def test_backstore_without_a_lun_is_a_warning() -> None:
     assert warnings(read('{"version": 1, "backstores": {"a": "/a.img"}}')) == [
-        "$.backstores.a: no LUN shows this backstore"
+        "$.backstores.a: this backstore has no LUN"
     ]
     assert warnings(read(WHOLE)) == []
 
@@ -197,7 +197,7 @@ def test_memory_that_several_engines_take_turns_at_is_a_warning(engines: int, wa
             {{"lun": 0, "backstore": "a"}}, {{"lun": 1, "backstore": "b"}}
         ]}}]
     }}""")
-    said = "$.hbas[0].engines: each has its own memory, so a is lost when it goes to another one"
+    said = "$.hbas[0].engines: the content of a is lost when its LUN moves to another engine"
     assert warnings(found) == ([said] if warned else [])
 
 
@@ -214,7 +214,7 @@ def test_document_is_written_as_people_write_it() -> None:
 
 
 def test_file_without_end_is_refused() -> None:
-    with pytest.raises(UsageError, match="/dev/zero is larger than any document"):
+    with pytest.raises(UsageError, match="/dev/zero is too large for a document"):
         load(Path("/dev/zero"))
 
 
@@ -257,7 +257,10 @@ class Mine(Handler):
         (
             "bug",
             ConfigError,
-            "$.backstores.a: a handler failed over its options: ZeroDivisionError: two lines; mend it",
+            (
+                "$.backstores.a: a handler raised an exception for its options: "
+                "ZeroDivisionError: two lines; correct the handler"
+            ),
         ),
     ],
 )

@@ -78,8 +78,8 @@ FAULTS = {
     no_backstore: r"$.hbas[0].luns[1].backstore: there is no backstore",
     unknown_key: r"$.hbas[0].luns[1].colour: unknown key",
     out_of_range: r"$.hbas[0].luns[1].queue_depth: it cannot be 0",
-    shown_twice: r"$.hbas[0].luns[1].backstore: the backstore a is shown by LUN 0 of HBA 0 already",
-    one_serial: r"$.hbas[0].luns[1].serial: LUN 0 of HBA 0 has this serial too",
+    shown_twice: r"$.hbas[0].luns[1].backstore: the backstore a already belongs to LUN 0 of HBA 0",
+    one_serial: r"$.hbas[0].luns[1].serial: LUN 0 of HBA 0 also has this serial",
 }
 
 
@@ -225,7 +225,7 @@ def test_a_backstore_that_another_lun_uses_now_is_reported() -> None:
     running = read(other, Path("/"))
     joined, rest = awaited.joined(running, salvaged(document("a", "b")))
     assert joined == running
-    assert "the backstore b is shown by LUN 0 of HBA 3 already" in rest.unread[0].why
+    assert "the backstore b already belongs to LUN 0 of HBA 3" in rest.unread[0].why
 
 
 def test_a_change_by_the_user_ends_the_waiting() -> None:

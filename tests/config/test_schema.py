@@ -26,12 +26,13 @@ validate: Validate = fastjsonschema.compile(schema())
 
 BEYOND = (
     "another",
-    "shown by",
+    "already belongs to",
     "there is no backstore",
     "not JSON",
     "twice",
-    "no text",
-    "too,",
+    "not valid Unicode",
+    "invalid characters",
+    "also has this",
     "nan",
     "inf",
 )

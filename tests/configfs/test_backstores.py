@@ -140,7 +140,7 @@ def test_delete_backstore_refuses_while_a_lun_is_linked(kernel: FakeConfigfs) ->
 
 def test_delete_backstore_refuses_a_foreign_one(kernel: FakeConfigfs) -> None:
     kernel.foreign_backstore("vscsihba-not-ours")
-    with pytest.raises(InUseError, match="is not ours"):
+    with pytest.raises(InUseError, match="is not managed by vscsihba"):
         delete_backstore("vscsihba-not-ours")
     with pytest.raises(UsageError):
         delete_backstore("other")

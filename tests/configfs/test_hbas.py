@@ -160,7 +160,7 @@ def test_foreign_target_is_never_changed(kernel: FakeConfigfs) -> None:
         lambda: find_lun(0, 0),
         lambda: clear_hba(0),
     ):
-        with pytest.raises(InUseError, match="somebody else's"):
+        with pytest.raises(InUseError, match="belongs to another program"):
             touch()
     assert (kernel.loopback / wwn_of(0) / "tpgt_1/lun/lun_0/link").is_symlink()
 

@@ -18,7 +18,7 @@ def test_commands_of_a_mebibyte_by_default(block_size: int, sectors: int) -> Non
     ("field", "value", "message"),
     [
         ("size", 0, "size is 0"),
-        ("size", 1000, "no multiple"),
+        ("size", 1000, "not a multiple"),
         ("block_size", 520, "block size 520"),
         ("serial", "", "unit serial"),
         ("serial", " x", "blank"),
@@ -33,8 +33,8 @@ def test_commands_of_a_mebibyte_by_default(block_size: int, sectors: int) -> Non
         ("cmd_ring_size_mb", 0, "cmd_ring_size_mb 0"),
         ("cmd_time_out", -1, "cmd_time_out"),
         ("qfull_time_out", -2, "qfull_time_out"),
-        ("name", "disk", "no backstore name"),
-        ("config", "a:b", "no backstore configuration"),
+        ("name", "disk", "not a backstore name"),
+        ("config", "a:b", "not a backstore configuration"),
     ],
 )
 def test_spec_refuses(field: str, value: Any, message: str) -> None:

@@ -45,7 +45,7 @@ def test_backstore_name_refuses_numbers_out_of_range(hba_id: int, lun: int, mess
     "name", ["", "disk", "vscsihba 0", "vscsihba/0", "vscsihba" + "x" * 60, "vscsihba\n"]
 )
 def test_check_name_refuses(name: str) -> None:
-    with pytest.raises(UsageError, match="is no backstore name"):
+    with pytest.raises(UsageError, match="is not a backstore name"):
         check_name(name)
 
 

@@ -49,7 +49,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_only_root_may(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(HostError, match="only root can make virtual disks; run it with sudo"):
+    with pytest.raises(HostError, match="only root can create virtual disks; run it with sudo"):
         prepare()
     assert machine.ran == []
 

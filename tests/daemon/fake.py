@@ -65,15 +65,19 @@ class FakeService:
     ) -> object:
         wanted, found = self._changes(document, prune)
         if seen is not None and read(seen, Path("/")) != self.running:
-            raise HostError("somebody else has changed what runs meanwhile", cure="look, and try again")
+            raise HostError(
+                "another program has changed the configuration meanwhile", cure="check it, and try again"
+            )
         if found.replacing and not replace:
-            raise UsageError(f"{found.replacing[0].text}: not while the disk works", cure="say --replace")
+            raise UsageError(
+                f"{found.replacing[0].text}: not possible while the disk is attached", cure="use --replace"
+            )
         for step in found:
             place = (getattr(step, "hba", None), getattr(getattr(step, "lun", None), "lun", None))
             if step.disturbs and place in self.busy and not force:
                 raise HostError(
                     f"LUN {place[1]} of HBA {place[0]} is in use: /dev/sda is mounted on /mnt",
-                    cure="unmount it, or say --force",
+                    cure="unmount it, or use --force",
                 )
         self._refuse()
         for number, step in enumerate(found, 1):
@@ -105,7 +109,7 @@ class FakeService:
     def save(self, path: str | None, *, force: bool) -> object:
         target = Path(path) if path is not None else self._saved
         if self.running.empty and target.exists() and not force:
-            raise UsageError(f"{target} would be overwritten by an empty document", cure="say --force")
+            raise UsageError(f"{target} would be overwritten by an empty document", cure="use --force")
         target.write_text(dump(self.running))
         return {"path": str(target)}
 
@@ -117,7 +121,7 @@ class FakeService:
         if hba is not None and not removed:
             raise UsageError(f"there is no HBA {hba}", cure='see "vscsihba status"')
         if self.busy and not force:
-            raise HostError("LUN 0 of HBA 0 is in use: /dev/sda is mounted on /mnt", cure="say --force")
+            raise HostError("LUN 0 of HBA 0 is in use: /dev/sda is mounted on /mnt", cure="use --force")
         backstores = {key: stack for key, stack in self.running.backstores.items() if key in shown}
         self.running = Document(backstores=backstores, hbas=kept)
         return {"removed": removed}

@@ -179,7 +179,7 @@ def test_file_that_is_locked_is_refused(tmp_path: Path, shown: Make) -> None:
     try:
         assert refusal(shown(a="a.img")) == (
             f"$.backstores.a.path: {path} is in use: another program has it open as a disk; "
-            "let go of it there first"
+            "release it there first"
         )
         check_machine(shown(b="a.img"), shown(a="a.img"))  # it is our own disk that has it, and goes
     finally:
@@ -248,7 +248,7 @@ def sda(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_mounted_disk_is_refused(machine: Path, sda: Path, shown: Make) -> None:
     (machine / "PROC/self").mkdir()
     (machine / "PROC/self/mountinfo").write_text("30 1 8:1 / /srv rw - ext4 /dev/sda1 rw\n")
-    said = "is in use: /dev/sda1 is mounted on /srv; let go of it there first"
+    said = "is in use: /dev/sda1 is mounted on /srv; release it there first"
     assert refusal(shown(a="/dev/sda")) == f"$.backstores.a.path: /dev/sda {said}"
     assert refusal(shown(a="/dev/sda1")) == f"$.backstores.a.path: /dev/sda1 {said}"
 
@@ -265,7 +265,7 @@ def test_disk_of_our_own_is_refused(sda: Path, shown: Make, monkeypatch: pytest.
     monkeypatch.setattr("vscsihba.configfs.observer.observe", lambda: found)
     assert refusal(shown(a="/dev/sda1")) == (
         "$.backstores.a.path: /dev/sda1 is LUN 3 of HBA 0 itself, and would wait for itself; "
-        "name what that LUN is made of"
+        "name the storage behind that LUN"
     )
 
 
@@ -275,7 +275,7 @@ def test_disk_of_our_own_is_refused(sda: Path, shown: Make, monkeypatch: pytest.
 def test_file_that_is_larger_is_refused(tmp_path: Path, shown: Make) -> None:
     path = image(tmp_path / "a.img", 2 * MiB)
     assert refusal(shown(a={"handler": "file", "path": "a.img", "size": "1MiB"})) == (
-        f"$.backstores.a.size: {path} has 2MiB already, and no disk shrinks; "
+        f"$.backstores.a.size: {path} has 2MiB already, and a disk cannot shrink; "
         'say "size": "2MiB", or leave it out'
     )
     check_machine(shown(a={"handler": "file", "path": "a.img", "size": "1MiB", "create": True}), Document())
@@ -290,7 +290,7 @@ def test_file_that_its_file_system_can_never_hold_is_refused(tmp_path: Path, sho
     stack = {"handler": "stats", "next": {"handler": "file", "path": "a.img", "size": "6EiB"}}
     said = refusal(shown(a=stack))
     assert said.startswith(
-        f"$.backstores.a.next.size: 6EiB is more than the whole file system of {tmp_path}/a.img ("
+        f"$.backstores.a.next.size: 6EiB is more than the size of the file system of {tmp_path}/a.img ("
     )
     assert said.endswith("; choose a smaller size, or another file system")
     image(tmp_path / "a.img")

@@ -107,7 +107,10 @@ def test_a_second_one_is_refused_in_one_line(service: Running) -> None:
     second = started(service.folder)
     _, errors = second.communicate(timeout=LIMIT)
     assert second.returncode == 1
-    assert errors == f"one line: the service runs already, as process {service.process.pid}; end that first\n"
+    assert (
+        errors
+        == f"one line: the service is already running as process {service.process.pid}; end that first\n"
+    )
     assert service.ask("show")
 
 

@@ -118,7 +118,9 @@ def test_what_cannot_be_changed_live_needs_a_word(world: World) -> None:
     world.service.apply(document("a"), said)
     other = document("a")
     other["hbas"][0]["luns"][0]["removable"] = True
-    with pytest.raises(UsageError, match=r"replace LUN 0 of HBA 0: .*: not while the disk works; say --repl"):
+    with pytest.raises(
+        UsageError, match=r"replace LUN 0 of HBA 0: .*: not possible while the disk is attached; use --repl"
+    ):
         world.service.apply(other, said)
     assert kinds(world.service.apply(other, said, replace=True)) == ["replace_lun"]
 
@@ -137,7 +139,7 @@ def test_what_was_decided_of_what_runs_no_more_is_refused(world: World) -> None:
     seen = world.service.show()
     world.service.apply(document("a"), said)
     with pytest.raises(
-        InUseError, match="somebody else has changed what runs meanwhile; look, and try again"
+        InUseError, match="another program has changed the configuration meanwhile; check it, and try again"
     ):
         world.service.apply(document("b", hba=1), said, "all", seen=seen)
     assert world.linked == {0: {0}}
@@ -222,7 +224,7 @@ def test_growing(world: World) -> None:
     assert kinds(told) == ["resize"]
     shown: Any = world.service.show()
     assert shown["backstores"]["a"]["size"] == "4MiB"
-    with pytest.raises(ConfigError, match="no disk shrinks"):
+    with pytest.raises(ConfigError, match="a disk cannot shrink"):
         world.service.resize("a", MiB, said)
     with pytest.raises(UsageError, match="there is no backstore 'b'"):
         world.service.resize("b", MiB, said)
@@ -243,9 +245,13 @@ def test_what_takes_no_size_is_told_so_in_a_line(world: World) -> None:
         },
     }
     world.service.apply(wanted, said)
-    with pytest.raises(UsageError, match="mirrored cannot grow while it works: its lowest layer, mirror, ta"):
+    with pytest.raises(
+        UsageError, match="mirrored cannot grow while the disk is in use: its lowest layer, mirror, ta"
+    ):
         world.service.resize("mirrored", 4 * MiB, said)
-    with pytest.raises(UsageError, match="overlaid cannot grow: its lowest layer, file, is read-only; make"):
+    with pytest.raises(
+        UsageError, match="overlaid cannot grow: its lowest layer, file, is read-only; replace"
+    ):
         world.service.resize("overlaid", 4 * MiB, said)
 
 
@@ -254,7 +260,7 @@ def test_clearing_one_and_all(world: World) -> None:
     world.service.apply(document("b", hba=1), said)
     world.service.clear(said, 1)
     assert world.linked == {0: {0}}
-    with pytest.raises(UsageError, match="no HBA 1 is the service's"):
+    with pytest.raises(UsageError, match="HBA 1 is not managed by the service"):
         world.service.clear(said, 1)
     world.service.clear(said)
     assert world.linked == {}
@@ -353,7 +359,7 @@ def test_a_saved_document_that_is_broken_keeps_the_service_from_nothing(
     world.service.apply(document("a"), said)
     assert world.linked == {0: {0}}
     with pytest.raises(
-        UsageError, match=r"the saved document has what is not restored: .*; correct it there"
+        UsageError, match=r"the saved document has entries that were not restored: .*; correct it there"
     ):
         world.service.save()
 
@@ -412,7 +418,7 @@ def test_an_awaited_entry_is_given_up_when_somebody_decides_otherwise(world: Wor
     start_of_the_machine(world, json.dumps(bad))
     world.service.apply(document("a"), said, "none")
     assert len(world.service.awaited.unread) == 1
-    with pytest.raises(UsageError, match="the saved document has what is not restored"):
+    with pytest.raises(UsageError, match="the saved document has entries that were not restored"):
         world.service.save()
     world.service.apply(document("a", "b"), said)
     assert not world.service.awaited.unread
@@ -458,7 +464,7 @@ def test_where_nothing_can_be_recorded_nothing_is_touched(
         with pytest.raises(HostError, match=r"running\.json: No space left on device"):
             world.service.apply(document("a", "b"), said)
         told: Any = world.service.status()
-        assert told["problems"][0].startswith("what runs cannot be recorded: ")
+        assert told["problems"][0].startswith("the running configuration cannot be recorded: ")
     assert len(world.hbas[0].asked) == asked
     world.service.retry()
     told = world.service.status()
@@ -473,7 +479,9 @@ def test_an_action_that_cannot_be_recorded_says_that_it_is_done(
     monkeypatch.setattr(owner, "act", lambda *_words, **_options: {"result": 1, "document": now})
     with monkeypatch.context() as full:
         full.setattr(state_module, "replace_file", refusing(OSError(errno.EIO, "Input/output error")))
-        with pytest.raises(HostError, match=r"it is done, but cannot be recorded yet: .*Input/output error"):
+        with pytest.raises(
+            HostError, match=r"the change is made, but cannot be recorded yet: .*Input/output error"
+        ):
             world.service.act(hba=0, lun=0, layer="memory", action="grow", arguments={}, progress=said)
     world.service.retry()
     assert load(world.folder / "run/running.json").backstores["a"]["size"] == "2MiB"
@@ -519,7 +527,7 @@ def test_saving_into_a_file_of_ones_own(world: World) -> None:
     where = world.folder / "mine.json"
     assert world.service.save(str(where)) == {"path": str(where)}
     assert load(where) == world.service.document
-    with pytest.raises(UsageError, match=r"'mine\.json' is no absolute path"):
+    with pytest.raises(UsageError, match=r"'mine\.json' is not an absolute path"):
         world.service.save("mine.json")
 
 

@@ -53,6 +53,6 @@ def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None
 
 def test_starting_needs_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_unit, "_RUNS", tmp_path / "none")
-    with pytest.raises(HostError, match="systemd does not run this machine; have its own init run"):
+    with pytest.raises(HostError, match="this machine does not run systemd; have its init system run"):
         service_unit.install(directory=tmp_path, program=Path("/usr/bin/vscsihba"), start=True)
     assert list(tmp_path.iterdir()) == []

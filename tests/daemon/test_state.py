@@ -144,7 +144,7 @@ def test_an_empty_document_does_not_replace_a_good_one(state: State) -> None:
 def test_a_file_that_is_no_document_is_not_replaced(state: State, tmp_path: Path) -> None:
     precious = tmp_path / "precious.json"
     precious.write_text('{"diary": []}')
-    with pytest.raises(UsageError, match=r"precious\.json is no document"):
+    with pytest.raises(UsageError, match=r"precious\.json is not a document"):
         state.save(document(), precious)
     assert precious.read_text() == '{"diary": []}'
     state.save(document(), precious, force=True)

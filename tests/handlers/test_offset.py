@@ -64,8 +64,8 @@ def test_two_windows_are_two_media(image: Path) -> None:
         ({"offset": 1536}, "does not fit"),
         ({"offset": 512, "length": 1025}, "does not fit"),
         ({"length": 0}, "does not fit"),
-        ({"offset": 3, "length": 512}, "no multiple of the block size"),
-        ({"offset": 512, "length": 513}, "no multiple of the block size"),
+        ({"offset": 3, "length": 512}, "not a multiple of the block size"),
+        ({"offset": 512, "length": 513}, "not a multiple of the block size"),
     ],
 )
 def test_windows_that_cannot_be(image: Path, options: dict[str, object], message: str) -> None:

@@ -157,7 +157,7 @@ def test_a_path_below_what_only_reads_is_opened_for_reading_only(
         (5, r"\$: expected a path or an object"),
         ({"handler": "middle"}, r"\$: handler middle is a filter"),
         ({"handler": "middle", "next": {"handler": "bottom", "nxt": 1}}, r"\$\.next\.nxt: .* no option"),
-        ({"handler": "bottom", "next": "a"}, r"\$\.next: handler bottom is no filter"),
+        ({"handler": "bottom", "next": "a"}, r"\$\.next: handler bottom is not a filter"),
         ({"handler": "middle", "next": 7}, r"\$\.next: expected a path"),
     ],
 )

@@ -56,8 +56,8 @@ def test_layers(text: str, document: object) -> None:
     ("text", "message"),
     [
         ("readonly:", "readonly is a filter; say what it sits on"),
-        ('{"handler": "null"', "is no JSON: Expecting"),
-        ("file:/a.img|/b.img", "file is no filter; put it last"),
+        ('{"handler": "null"', "is not JSON: Expecting"),
+        ("file:/a.img|/b.img", "file is not a filter; put it last"),
         ("readonly|nosuch:x|/a", "there is no handler 'nosuch'"),
         ("mirror:/s|/a.img", "mirror sits on several legs; describe it in a document"),
         ("file:/a.img;read_only", "'read_only' is not of the form option=value"),

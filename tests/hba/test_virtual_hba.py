@@ -491,7 +491,7 @@ def test_a_serving_thread_that_dies_is_told_for_every_handler_lun(monkeypatch: p
         ({"size": "a lot"}, "is not a size"),
         ({"size": -1}, "is not a size"),
         ({"size": 0}, "the size is 0"),
-        ({"size": 513}, "no multiple of the block size"),
+        ({"size": 513}, "not a multiple of the block size"),
         ({"size": "1MiB", "block_size": 77}, "block size 77"),
     ],
 )

@@ -68,15 +68,15 @@ def test_all_ids_are_in_use(taken: set[int], log: list[str]) -> None:
 @pytest.mark.parametrize(
     ("inside", "reason"),
     [
-        (None, "only root can make virtual disks; run it with sudo, or run pytest --vscsi-sandbox"),
-        ("1", "only root can make virtual disks; run it with sudo"),
+        (None, "only root can create virtual disks; run it with sudo, or run pytest --vscsi-sandbox"),
+        ("1", "only root can create virtual disks; run it with sudo"),
     ],
 )
 def test_the_reason_names_the_sandbox_outside_of_it(
     monkeypatch: pytest.MonkeyPatch, inside: str | None, reason: str
 ) -> None:
     def refuse() -> None:
-        raise HostError("only root can make virtual disks", cure="run it with sudo")
+        raise HostError("only root can create virtual disks", cure="run it with sudo")
 
     monkeypatch.setattr(configfs, "prepare", refuse)
     monkeypatch.delenv(INSIDE, raising=False)

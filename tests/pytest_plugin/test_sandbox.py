@@ -201,7 +201,7 @@ def test_python_is_started_as_this_one_was(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--vscsi-sandbox-kernel=/no/linux.uml"], "*/no/linux.uml is no program; *"),
+        (["--vscsi-sandbox-kernel=/no/linux.uml"], "*/no/linux.uml is not an executable; *"),
         (["--vscsi-sandbox-memory=1MiB"], "*--vscsi-sandbox-memory 1MiB is too little for Linux; *"),
         (["--vscsi-sandbox-memory=much"], "*much*"),
         (["--vscsi-sandbox-timeout=0"], "*--vscsi-sandbox-timeout must be more than 0; *"),

@@ -63,7 +63,7 @@ def test_a_kernel_by_its_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["./none", "/etc/passwd"])
 def test_a_path_that_is_no_program(name: str) -> None:
-    with pytest.raises(SandboxError, match="is no program"):
+    with pytest.raises(SandboxError, match="is not an executable"):
         kernels.choose(name)
 
 

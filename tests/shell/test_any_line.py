@@ -1,4 +1,4 @@
-"""Whatever is typed is carried out or refused in one line; nothing else ever comes out."""
+"""Any line is run, or refused with one line of output."""
 
 import io
 from contextlib import ExitStack, chdir, redirect_stdout, suppress

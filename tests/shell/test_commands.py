@@ -77,7 +77,7 @@ def test_an_hba_is_deleted_and_backstores_stay(run: Run, disk: None, service: Fa
 
 
 def test_a_backstore_is_deleted_when_nothing_shows_it(run: Run, disk: None, service: FakeService) -> None:
-    with pytest.raises(UsageError, match=r"d1 is shown by /hbas/hba0/lun0; first: /hbas/hba0/lun0 delete"):
+    with pytest.raises(UsageError, match=r"d1 belongs to /hbas/hba0/lun0; first run: /hbas/hba0/lun0 delete"):
         run("/backstores/memory delete d1")
     run("/backstores/memory/d2 delete")
     assert sorted(service.running.backstores) == ["d1"]
@@ -85,7 +85,7 @@ def test_a_backstore_is_deleted_when_nothing_shows_it(run: Run, disk: None, serv
 
 def test_a_disk_in_use_is_deleted_by_force_only(run: Run, disk: None, service: FakeService) -> None:
     service.busy.add((0, 0))
-    with pytest.raises(VscsihbaError, match=r"unmount it, or say force=true$") as refused:
+    with pytest.raises(VscsihbaError, match=r"unmount it, or use force=true$") as refused:
         run("/hbas/hba0/lun0 delete")
     assert refused.value.exit_code == 1
     run("/hbas/hba0/lun0 delete force=true")
@@ -97,12 +97,12 @@ def test_a_disk_in_use_is_deleted_by_force_only(run: Run, disk: None, service: F
 def test_a_disk_is_enlarged(
     node: str, word: str, size: str, run: Run, disk: None, service: FakeService
 ) -> None:
-    assert run(f"{node} resize {word}") == f"d1 has {size[0]}.0 MiB now\n"
+    assert run(f"{node} resize {word}") == f"d1 now has {size[0]}.0 MiB\n"
     assert service.running.backstores["d1"]["size"] == size
 
 
 def test_what_no_disk_shows_cannot_grow_by_a_size(run: Run, disk: None) -> None:
-    with pytest.raises(UsageError, match="no disk shows d2; say the whole size"):
+    with pytest.raises(UsageError, match="no LUN has the backstore d2; give the whole size"):
         run("/backstores/memory/d2 resize +1MiB")
 
 
@@ -135,7 +135,7 @@ def test_attributes_of_an_hba_and_of_a_backstore(run: Run, disk: None, service: 
 
 
 def test_what_needs_replace_says_so(run: Run, disk: None) -> None:
-    with pytest.raises(UsageError, match=r"say replace=true$"):
+    with pytest.raises(UsageError, match=r"use replace=true$"):
         run("/hbas/hba0/lun0 set attribute removable=true")
 
 
@@ -152,11 +152,11 @@ def test_the_configuration_is_saved_cleared_and_restored(
     assert session.context.unsaved
     assert run("saveconfig") == f"saved in {tmp_path}/config.json\n"
     assert not session.context.unsaved
-    with pytest.raises(UsageError, match="write clearconfig confirm=true"):
+    with pytest.raises(UsageError, match="use clearconfig confirm=true"):
         run("clearconfig")
     run("clearconfig confirm=true")
     assert service.running.empty
-    with pytest.raises(UsageError, match="say force=true"):
+    with pytest.raises(UsageError, match="use force=true"):
         run("saveconfig")
     run(f"restoreconfig {tmp_path}/config.json")
     assert document(service) == before
@@ -204,7 +204,7 @@ def test_help_lists_the_commands_and_explains_one(run: Run) -> None:
     everything = run("/hbas help")
     assert "  create [hba] [engines]" in everything
     assert "bookmarks" not in everything
-    assert run("/hbas help create").startswith("create [hba] [engines]\n\nMake an HBA")
+    assert run("/hbas help create").startswith("create [hba] [engines]\n\nCreate an HBA")
 
 
 @pytest.mark.parametrize(
@@ -215,16 +215,16 @@ def test_help_lists_the_commands_and_explains_one(run: Run) -> None:
         ("ls /nowhere", r"^there is no /nowhere; "),
         ("ls / deep", "the tree depth must be a number"),
         ("help nothing", "/ has no command 'nothing'"),
-        ("/backstores/memory create", r"create: missing a required argument: 'name'; write: create name"),
+        ("/backstores/memory create", r"create: missing a required argument: 'name'; use: create name"),
         ("/backstores/memory create d1 size=much", r"\$.backstores.d1.size: 'much' is not a size"),
         ("/backstores/memory create d1 siez=1MiB", 'did you mean "size"'),
         ("/backstores/memory create 'd 1' size=1MiB", r"\$.backstores"),
         ("/backstores/memory create d1 d2 d3", "too many positional arguments"),
         ("/backstores/memory delete d9", "there is no d9"),
         ("/hbas create 256", "256"),
-        ("/hbas create seven", "number 'seven' is no number"),
+        ("/hbas create seven", "number 'seven' is not a number"),
         ("/hbas delete 3", "there is no hba3"),
-        ("/hbas create engines=many", "engines 'many' is no number"),
+        ("/hbas create engines=many", "engines 'many' is not a number"),
         ("clearconfig confirm=perhaps", "confirm=perhaps is neither true nor false"),
         ("restoreconfig /no/such/file", "/no/such/file: No such file"),
     ],
@@ -238,16 +238,16 @@ def test_an_error_is_one_line_with_its_cause(line: str, complaint: str, run: Run
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("/backstores/file create d1 path=/x", "there is a backstore d1 already"),
-        ("/hbas create 0", "there is an hba0 already"),
-        ("/hbas/hba0 create d2 0", "hba0 has a lun0 already"),
+        ("/backstores/file create d1 path=/x", "backstore d1 already exists"),
+        ("/hbas create 0", "hba0 already exists"),
+        ("/hbas/hba0 create d2 0", "hba0 already has a lun0"),
         ("/hbas/hba0 create d3", "there is no backstore 'd3'; known are: d1, d2"),
-        ("/hbas/hba0 create d1", "the backstore d1 is shown by LUN 0 of HBA 0 already"),
+        ("/hbas/hba0 create d1", "the backstore d1 already belongs to LUN 0 of HBA 0"),
         ("/hbas/hba0 create d2 colour=red", "colour"),
         ("/hbas/hba0/lun0 set attribute colour=red", "/hbas/hba0/lun0 has no attribute 'colour'"),
-        ("/hbas/hba0/lun0 set group colour=red", "there is no group 'group'; write attribute"),
+        ("/hbas/hba0/lun0 set group colour=red", "unknown group 'group'; use attribute"),
         ("/hbas/hba0/lun0 set attribute queue_depth=5000", "a whole number from 1 to 1024"),
-        ("/hbas/hba0/lun0 resize 1KiB", "no disk shrinks"),
+        ("/hbas/hba0/lun0 resize 1KiB", "a disk cannot shrink"),
     ],
 )
 def test_what_contradicts_what_there_is_is_refused(
@@ -266,7 +266,8 @@ def test_what_somebody_else_did_meanwhile_is_not_undone(
     session.context.look = lambda: None  # type: ignore[method-assign]  # between the look and the change
     Daemon(service.socket).apply(read({"version": 1, "hbas": [{"id": 9}]}, Path("/")), prune="none")
     with pytest.raises(
-        VscsihbaError, match="somebody else has changed what runs meanwhile; look, and try again"
+        VscsihbaError,
+        match="another program has changed the configuration meanwhile; check it, and try again",
     ):
         run("/hbas delete 0")
     assert [hba.id for hba in service.running.hbas] == [0, 9]
@@ -281,7 +282,7 @@ def test_what_the_service_refuses_is_passed_on(run: Run, disk: None, service: Fa
 
 def test_a_script_ends_at_its_first_error(session: Session, service: FakeService) -> None:
     script = ["# two HBAs", "", "/hbas create 1", "/hbas create 1", "/hbas create 2"]
-    with pytest.raises(UsageError, match=r"^line 4: there is an hba1 already; choose another number$"):
+    with pytest.raises(UsageError, match=r"^line 4: hba1 already exists; choose another number$"):
         session.run_script(script)
     assert [hba.id for hba in service.running.hbas] == [1]
 

@@ -11,7 +11,7 @@ Offered = list[str]
 
 
 def offered(session: Session, line: str) -> set[str]:
-    """Return what TAB offers at the end of a line, as configshell works it out."""
+    """Return the completions at the end of a line, as configshell computes them."""
     _, path, command, pparams, kparams = session._parse_cmdline(line)
     text = "" if line.endswith(" ") else line.rsplit(" ", maxsplit=1)[-1]
     if not command and text == path:
@@ -20,7 +20,7 @@ def offered(session: Session, line: str) -> set[str]:
         token = "command"
     else:
         token = "kparam" if "=" in text else "pparam"
-    session._look()
+    session._refresh()
     return {
         found.strip() for found in session._dispatch_completion(path, command, pparams, kparams, text, token)
     }

@@ -71,7 +71,7 @@ def test_a_person_makes_a_disk(terminal: Terminal, service: FakeService) -> None
     assert terminal.coloured
     assert service.running.place_of("d1") == (0, 0)
     terminal.send("exit\n")
-    terminal.wait_for("not saved: the next start will not know of it")
+    terminal.wait_for("not saved: to keep the changes for the next start")
     assert terminal.end() == 0
 
 
@@ -115,7 +115,7 @@ def test_lines_are_remembered(service: FakeService, tmp_path: Path) -> None:
 def test_a_script_stops_at_the_first_error_with_its_code(service: FakeService, tmp_path: Path) -> None:
     done = run(tmp_path, "shell", script="/hbas create 1\n/hbas create 1\n/hbas create 2\n")
     assert done.stdout == "+ add HBA 1\n"
-    assert done.stderr == "vscsihba: line 2: there is an hba1 already; choose another number\n"
+    assert done.stderr == "vscsihba: line 2: hba1 already exists; choose another number\n"
     assert done.returncode == 2
     assert [hba.id for hba in service.running.hbas] == [1]
 

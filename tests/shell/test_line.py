@@ -30,7 +30,7 @@ def test_a_line_is_a_path_a_command_and_words(text: str, line: Line) -> None:
     ("text", "complaint"),
     [
         ("create 'd1", "a quote is not closed"),
-        ("x a=1 a=2", "a is said twice"),
+        ("x a=1 a=2", "a is given twice"),
         ("restoreconfig /a\0b", "the character NUL"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The tree: what it shows of what there is, whoever made it."""
+"""The tree: objects in it, of the service and of other programs."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from vscsihba.shell.session import Session
 
 
 def nodes(tree: str) -> dict[str, str]:
-    """Return what stands beside each node of a printed tree."""
+    """Return the text beside each node of a printed tree."""
     found = re.findall(r"o- (\S+) \.*\s?\[(.*)\]$", tree, re.MULTILINE)
     assert found
     return dict(found)
@@ -33,7 +33,7 @@ def test_sizes_and_states_are_shown(run: Run, disk: None) -> None:
         "backstores": "2 backstores",
         "memory": "2 backstores",
         "d1": "1.0 MiB, memory 1MiB, hba0/lun0",
-        "d2": "memory 1MiB, not shown",
+        "d2": "memory 1MiB, no LUN",
         "hbas": "1 HBA",
         "hba0": "1 LUN, 1 engine",
         "lun0": "/dev/sda, 1.0 MiB, d1, running",
@@ -45,7 +45,7 @@ def test_sizes_and_states_are_shown(run: Run, disk: None) -> None:
 def test_empty_folders_are_shown_where_one_looks_for_them(run: Run, disk: None) -> None:
     found = nodes(run("/backstores ls"))
     assert {"memory", "d1", "encrypt", "file"} <= set(found)
-    assert found["null"] == "A disk that stores nothing"
+    assert found["null"] == "A disk that drops all writes and reads as zeroes"
     assert "encrypt" not in nodes(run("ls"))
 
 
@@ -65,7 +65,7 @@ def test_what_others_did_to_our_objects_is_shown_as_it_is(disk: None, run: Run, 
     assert found["/"] == "2 disks, 2 not running"
     assert found["lun0"] == "no disk, -, d1, gone"
     assert found["lun9"] == "no disk, -, -, not served"
-    with pytest.raises(UsageError, match="/hbas/hba0/lun9 was not made by the service"):
+    with pytest.raises(UsageError, match="/hbas/hba0/lun9 is not managed by the service"):
         run("/hbas/hba0/lun9 delete")
 
 
@@ -88,7 +88,7 @@ def test_an_hba_of_somebody_else_is_not_touched(run: Run, session: Session) -> N
         "/hbas delete 5",
         "/hbas/hba5 set attribute engines=2",
     ):
-        with pytest.raises(UsageError, match=r"hba5 was not made by the service|there is no backstore"):
+        with pytest.raises(UsageError, match=r"hba5 is not managed by the service|there is no backstore"):
             run(line)
 
 

@@ -117,5 +117,5 @@ def test_file_of_another_target_is_refused(image: MakeImage, refusal: Refusal) -
 
 def test_size_is_measured_against_the_real_file_system(scratch: Path, refusal: Refusal) -> None:
     stack = {"handler": "file", "path": "new.img", "size": "1EiB"}
-    assert "$.backstores.a.size: 1EiB is more than the whole file system of" in refusal(stack)
+    assert "$.backstores.a.size: 1EiB is more than the size of the file system of" in refusal(stack)
     assert not (scratch / "new.img").exists()

@@ -142,7 +142,7 @@ def test_refusals_are_one_line(image: MakeImage, serve: Serve, scratch: Path) ->
         (["take", "hba0/lun7", "x"], "HBA 0 has no LUN 7"),
         (["take", "hba9/lun0", "x"], "no engine serves HBA 9"),
         (["take", "lun0", "x"], "'lun0' is no disk; write it as hba0/lun1, or /dev/sdb"),
-        (["take", "/dev/null", "x"], "/dev/null is no disk of ours"),
+        (["take", "/dev/null", "x"], "/dev/null is not managed by vscsihba"),
         (["delete", "hba0/lun0", "x"], "there is no snapshot 'x'; there are: none"),
     ):
         refused = subprocess.run([VSCSIHBA, "snapshot", *words], capture_output=True, text=True, check=False)

@@ -62,7 +62,7 @@ def test_register_gives_a_structure_with_a_session_that_can_be_polled(host: Host
         ("/dev/vscsihba0x", {}, "is not an HBA"),
         (None, {}, "is not an HBA"),
         ("/dev/vscsihba0", {"sizes": "much"}, "is not a size"),
-        ("/dev/vscsihba0", {"sizes": ["1MiB", 513]}, "no multiple"),
+        ("/dev/vscsihba0", {"sizes": ["1MiB", 513]}, "not a multiple"),
         ("/dev/vscsihba0", {"sizes": [None]}, "needs either a size"),
         ("/dev/vscsihba0", {"sizes": 1.5}, "not iterable"),
         ("/dev/vscsihba0", {"block_size": 3}, "block size 3"),

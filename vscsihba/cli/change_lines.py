@@ -1,4 +1,4 @@
-"""Changes as a person reads them: a sign and a line each, in colours on a terminal, and a count."""
+"""Changes as lines for people: a sign and a text each, coloured on a terminal, and a count."""
 
 import sys
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ _COUNTED: Final = {"+": "to add", "~": "to change", "!": "to replace", "-": "to 
 
 
 def print_changes(found: Changes) -> None:
-    """Print what would change, and how much that is."""
+    """Print changes and their count."""
     for change in found["changes"]:
         show(line_of(change))
     if not found["changes"]:
-        print("no changes: what runs is what is wanted")
+        print("no changes")
         return
     signs = [change["sign"] for change in found["changes"]]
     counts = [f"{signs.count(sign)} {what}" for sign, what in _COUNTED.items() if sign in signs]
@@ -30,11 +30,11 @@ def line_of(change: Change) -> Text:
     """Return one change as a line."""
     text = Text(f"{change['sign']} {change['text']}", style=_STYLES.get(change["sign"], ""))
     if change["disturbs"]:
-        text.append("  (users of the disk notice)", style="default")
+        text.append("  (interrupts the disk)", style="default")
     return text
 
 
 def print_warnings(program: str, warnings: Sequence[str]) -> None:
-    """Print what is allowed but hardly meant on standard error."""
+    """Print warnings on standard error."""
     for warning in warnings:
         print(f"{program}: warning: {warning}", file=sys.stderr)

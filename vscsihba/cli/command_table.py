@@ -1,4 +1,4 @@
-"""The table of commands: what each is called, what it is for, which module has it.
+"""The table of commands: name, summary, group in the help, and module of each.
 
 A command's module has ``parser() -> Parser``, made by `parser_of`, and ``run(arguments) -> int``;
 it is imported when its command is used, so that ``vscsihba --help`` starts at once. Nothing here
@@ -18,13 +18,13 @@ PROGRAM = "vscsihba"
 
 
 class CommandModule(Protocol):
-    """What the module of a command has."""
+    """The interface of a command's module."""
 
     def parser(self) -> Parser:
         """Return the parser of its command line."""
 
     def run(self, arguments: Sequence[str]) -> int:
-        """Do it and return the exit code."""
+        """Run the command and return the exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Command:
     """One command.
 
     Attributes:
-        name: What a person types after ``vscsihba``.
-        summary: What it does, in one line.
+        name: Word after ``vscsihba``.
+        summary: Purpose, in one line.
         group: Heading that it stands under in the help.
     """
 
@@ -49,33 +49,33 @@ class Command:
 
 _TABLE = {
     "disks": {
-        "plan": "show what apply would change",
-        "apply": "make what runs what a document says",
-        "status": "show every HBA, LUN and engine, and how it is",
-        "show": "print what runs as a document that apply accepts",
-        "save": "keep what runs for the next start",
-        "resize": "enlarge a disk while it works",
-        "shell": "work on disks as on a tree, in the manner of targetcli",
-        "clear": "take away HBAs with their disks, also what somebody who died has left",
+        "plan": "show the changes that apply would make",
+        "apply": "apply a configuration document",
+        "status": "show the state of every HBA, LUN and engine",
+        "show": "print the running configuration as a document for apply",
+        "save": "save the running configuration for the next start",
+        "resize": "enlarge a disk while it is in use",
+        "shell": "manage disks in a tree, as in targetcli",
+        "clear": "remove HBAs and their disks, including leftovers of dead processes",
     },
     "the service": {
-        "daemon": "be the service, in the foreground",
-        "install-service": "have systemd run the service, or no longer",
+        "daemon": "run the service in the foreground",
+        "install-service": "install, start or remove the systemd unit of the service",
     },
     "layers of disks": {
-        "snapshot": "take, list and delete snapshots of a disk in use; roll back to one",
-        "mirror": "watch, add and remove the legs of a mirrored disk in use",
-        "cow": "look at an overlay, commit it into its base, discard it",
-        "encrypt": "make a LUKS container, change its keys",
+        "snapshot": "take, list, delete and roll back to snapshots of a disk in use",
+        "mirror": "show, add and remove legs of a mirrored disk in use",
+        "cow": "inspect, commit or discard a copy-on-write overlay",
+        "encrypt": "create a LUKS container, manage its keys",
     },
     "the sandbox": {
         "sandbox": "run a command on a real kernel with virtual disks, without root",
     },
     "the machine": {
-        "handlers": "list what disks can be made of, with options and examples",
-        "schema": "print the JSON Schema of the document",
-        "doctor": "check this machine: each line is fine, or says what to do",
-        "completion": "print a script that teaches a shell the words of every command",
+        "handlers": "list the storage handlers, with options and examples",
+        "schema": "print the JSON Schema of configuration documents",
+        "doctor": "check this machine, and show how to correct problems",
+        "completion": "print the completion script for bash, zsh or fish",
     },
 }
 
@@ -90,12 +90,12 @@ COMMANDS = MappingProxyType(
 
 
 def parser_of(name: str, *, usage: str, examples: str) -> Parser:
-    """Return the parser of a command, with nothing but ``--help`` and ``--json`` in it yet.
+    """Return the parser of a command, with the options ``--help`` and ``--json`` only.
 
     Args:
         name: The command, as in `COMMANDS`.
-        usage: Its words after its name.
-        examples: Lines to show at the end of its help.
+        usage: Arguments, as the usage line shows them.
+        examples: Lines at the end of the help.
     """
     made = Parser(
         prog=f"{PROGRAM} {name}",

@@ -1,7 +1,7 @@
-"""The words of a command line that say what becomes a disk, and the documents that they stand for.
+"""The list of disks in the arguments of ``vscsitarget``, read into documents.
 
-A word is a path, as ever, or a stack of handlers (`vscsihba.handlers.stack_text`). This
-module knows how words become documents, not what is done with these.
+Each element is a path or a stack of handlers (`vscsihba.handlers.stack_text`). Knows how to read
+them, not how disks are served.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ from vscsihba.handlers.stack_text import parse, split
 
 @dataclass(frozen=True, slots=True)
 class DiskOptions:
-    """What was asked for all disks at once.
+    """Options that apply to all disks.
 
     Attributes:
-        create: Bytes of the files that are missing; None to make none.
-        block_size: Logical block in bytes; None if nothing was said.
-        physical_block_size: Physical block in bytes; None if nothing was said.
-        read_only: Nothing is to be written.
+        create: Size in bytes of files to create; None to create none.
+        block_size: Logical block in bytes; None if not given.
+        physical_block_size: Physical block in bytes; None if not given.
+        read_only: Refuse writes.
     """
 
     create: int | None = None
@@ -36,12 +36,12 @@ class DiskOptions:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk, as wanted.
+    """One disk of the list.
 
     Attributes:
-        word: What the person wrote.
-        label: The same in short, for people.
-        document: Its stack, with nothing in it that depends on this process.
+        word: Element of the list, as typed.
+        label: Short form, for people.
+        document: Stack with absolute paths.
     """
 
     word: str
@@ -50,7 +50,7 @@ class Disk:
 
 
 def registry_of(files: Iterable[str]) -> Registry:
-    """Return a registry that has the handlers in some Python files as well.
+    """Return a registry that also has the handlers in some Python files.
 
     Raises:
         UsageError: A file cannot be run, or defines no handler.
@@ -65,13 +65,13 @@ def read_disks(text: str, registry: Registry, options: DiskOptions) -> list[Disk
     """Return the disks in a comma-separated list.
 
     Raises:
-        UsageError: A word is empty or cannot be meant, or two disks would write one file.
+        UsageError: An element is empty or invalid, or two disks would write one file.
     """
     words = split(text, registry)
     if not all(words):
-        raise UsageError(f"{text!r} has an empty file name in it", cure="write -files a.img,b.img")
+        raise UsageError(f"{text!r} has an empty file name in it", cure="use -files a.img,b.img")
     documents = [parse(word, registry) for word in words]
-    _demand_different([uses(document, registry) for document in documents])
+    _check_different([uses(document, registry) for document in documents])
     return [
         Disk(
             word,
@@ -82,18 +82,18 @@ def read_disks(text: str, registry: Registry, options: DiskOptions) -> list[Disk
     ]
 
 
-def _demand_different(disks: Sequence[Iterable[Use]]) -> None:
-    """Refuse a file that is named twice, unless both only read it."""
+def _check_different(disks: Sequence[Iterable[Use]]) -> None:
+    """Refuse a file that is given twice, unless both disks only read it."""
     seen: dict[Path, Use] = {}
     for use in (use for disk in disks for use in disk):
         other = seen.setdefault(Path(use.path).resolve(), use)
         if other is not use and not (other.shared and use.shared):
             also = f", also as {other.path}" if use.path != other.path else ""
-            raise UsageError(f"{use.path} is named twice{also}", cure="give every disk files of its own")
+            raise UsageError(f"{use.path} is given twice{also}", cure="give every disk its own files")
 
 
 def _with_options(word: str, document: Document, options: DiskOptions, registry: Registry) -> Document:
-    """Return a document with what was asked for all disks."""
+    """Return a document with the options of all disks."""
     if isinstance(document, str):
         return _file(document, options, read_only=options.read_only)
     document = _with_bottom(word, document, options, registry, only_reads=False)
@@ -103,12 +103,12 @@ def _with_options(word: str, document: Document, options: DiskOptions, registry:
 def _with_bottom(
     word: str, document: Document, options: DiskOptions, registry: Registry, *, only_reads: bool
 ) -> Document:
-    """Return a stack with what was asked for put into its lowest layers, as far as these say nothing."""
+    """Return a stack whose lowest layers have the options, except those that they set themselves."""
     if isinstance(document, str):
         return _file(document, options, read_only=only_reads)
     name, below, legs = (document.get(key) for key in ("handler", "next", "legs"))
     if not isinstance(name, str):
-        return document  # it cannot be meant, which is told when it is built
+        return document  # invalid; building it will tell
     kind = registry.get(name)
     deeper = partial(_with_bottom, word, options=options, registry=registry)
     if isinstance(below, str | Mapping):
@@ -119,14 +119,14 @@ def _with_bottom(
         changed = [deeper(leg, only_reads=False) if isinstance(leg, str | Mapping) else leg for leg in legs]
         return {**document, "legs": changed}
     wanted = {"block_size": options.block_size, "physical_block_size": options.physical_block_size}
-    said = {option: size for option, size in wanted.items() if size is not None}
+    given = {option: size for option, size in wanted.items() if size is not None}
     takes = option_types(kind.Options)
-    for option in said:
+    for option in given:
         if option not in takes:
             raise UsageError(
                 f"{word!r}: {kind.name} has no option {option!r}", cure=did_you_mean(option, takes)
             )
-    return {**said, **document}
+    return {**given, **document}
 
 
 def _file(path: str, options: DiskOptions, *, read_only: bool) -> Document:
@@ -143,7 +143,7 @@ def _file(path: str, options: DiskOptions, *, read_only: bool) -> Document:
 
 
 def _blocks(path: str, options: DiskOptions) -> dict[str, object]:
-    """Return the block sizes of a plain path: those that were asked for, else 512; a device has its own."""
+    """Return the block sizes of a plain path: as given, else 512; a device has its own."""
     if Path(path).is_block_device():
         sizes = {"block_size": options.block_size, "physical_block_size": options.physical_block_size}
         return {option: size for option, size in sizes.items() if size is not None}

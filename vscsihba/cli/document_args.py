@@ -1,4 +1,4 @@
-"""The words that plan and apply have in common, and the document that they name."""
+"""Arguments that plan and apply share: the document, and the scope of removal."""
 
 import sys
 from argparse import ArgumentParser
@@ -9,14 +9,16 @@ from vscsihba.config.load import load, parse
 from vscsihba.config.model import Document
 
 _PRUNE: Final = (
-    "what goes if FILE does not have it: LUNs of the HBAs that it names (named, the default), "
-    "other HBAs too (all), nothing (none)"
+    "what to remove if FILE does not have it: LUNs of the HBAs in FILE (named, the default), "
+    "also all other HBAs (all), or nothing (none)"
 )
 
 
 def add_document_args(parser: ArgumentParser) -> None:
-    """Add the document, and what goes without being in it."""
-    parser.add_argument("file", metavar="FILE", help='the document; "-" reads it from standard input')
+    """Add the arguments FILE and ``--prune``."""
+    parser.add_argument(
+        "file", metavar="FILE", help='configuration document; "-" reads it from standard input'
+    )
     parser.add_argument("--prune", choices=("named", "all", "none"), default="named", help=_PRUNE)
 
 

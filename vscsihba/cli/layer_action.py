@@ -1,4 +1,4 @@
-"""Asking a layer of a disk that is in use: of the daemon where there is one, else of the engine itself."""
+"""Actions on a layer of a disk in use: sent to the service, or to the engine if no service runs."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from vscsihba.cli.verbs import progress_bar
 
 
 def add_force(parser: Parser) -> None:
-    """Add the option ``--force`` to a verb that disturbs the users of a disk."""
-    parser.add_argument("--force", action="store_true", help="also while the disk is in use")
+    """Add the option ``--force`` to a verb that disturbs users of a disk."""
+    parser.add_argument("--force", action="store_true", help="also if the disk is in use")
 
 
 def act(
     options: argparse.Namespace, layer: str, action: str, arguments: Mapping[str, object] | None = None
 ) -> Any:
-    """Have a layer of the disk ``options.disk`` do something, and return what it tells.
+    """Run an action on a layer of the disk ``options.disk``, and return its result.
 
     Raises:
-        UsageError, HostError: As the layer says; or there is no such disk.
+        UsageError, HostError: The layer refuses, or the disk does not exist.
     """
     from vscsihba.control import NobodyListensError  # noqa: PLC0415 - --help needs none of it
     from vscsihba.daemon.calls import Daemon  # noqa: PLC0415 - likewise

@@ -1,4 +1,4 @@
-"""Which LUN is meant: ``hba0/lun1``, or the disk that Linux made of it, ``/dev/sdb``."""
+"""The argument that names a LUN: ``hba0/lun1``, or its disk in Linux, ``/dev/sdb``."""
 
 import re
 from pathlib import Path
@@ -6,23 +6,23 @@ from typing import Final
 
 from vscsihba.errors import UsageError
 
-DESCRIPTION: Final = "the disk: hba0/lun1, or /dev/sdb"
+DESCRIPTION: Final = "disk, as hba0/lun1 or /dev/sdb"
 
 _PLACE = re.compile(r"/?(?:hbas/)?hba(\d{1,3})/lun(\d{1,5})", re.ASCII)
 
 
 def lun_of(text: str) -> tuple[int, int]:
-    """Return the id of the HBA and the number of the LUN that are meant.
+    """Return the id of the HBA and the number of the LUN.
 
     Raises:
-        UsageError: It is neither, or no disk of ours.
-        HostError: The kernel cannot be asked.
+        UsageError: The text is neither, or names a disk that vscsihba does not manage.
+        HostError: The objects of the kernel cannot be read.
     """
     if found := _PLACE.fullmatch(text):
         return int(found[1]), int(found[2])
     if text.startswith("/dev/"):
         return _lun_of_disk(Path(text))
-    raise UsageError(f"{text!r} is no disk", cure="write it as hba0/lun1, or /dev/sdb")
+    raise UsageError(f"{text!r} is not a disk", cure="use hba0/lun1, or /dev/sdb")
 
 
 def _lun_of_disk(path: Path) -> tuple[int, int]:
@@ -33,4 +33,4 @@ def _lun_of_disk(path: Path) -> tuple[int, int]:
         for lun in hba.luns.values():
             if disk in (lun.disk, lun.generic):
                 return hba.id, lun.number
-    raise UsageError(f"{path} is no disk of ours", cure='see "vscsihba status"')
+    raise UsageError(f"{path} is not managed by vscsihba", cure='see "vscsihba status"')

@@ -1,7 +1,6 @@
-"""The program ``vscsihba``: finds the command that was asked for, and runs it.
+"""The program ``vscsihba``: finds a command in the table, imports and runs it.
 
-Knows the table of commands, and imports the one that is used. What goes wrong in it becomes
-one line and an exit code in `program`.
+`program` turns its errors into one line and an exit code.
 """
 
 from collections.abc import Sequence
@@ -17,10 +16,10 @@ Virtual SCSI disks on Linux, served from user space.
 """
 
 _END = f"""
-  {PROGRAM} COMMAND --help shows the words of a command, with examples.
+  {PROGRAM} COMMAND --help shows options and examples of a command.
   {PROGRAM} --version shows the version.
 
-Exit codes: 0 done, 1 the machine refused, 2 wrong usage; every error is one line that says what to do.
+Exit codes: 0 success, 1 refused by the machine, 2 wrong usage. Every error is one line, with the remedy.
 """
 
 
@@ -72,5 +71,5 @@ def _unknown(word: str) -> UsageError:
     from vscsihba.handlers.options import did_you_mean  # noqa: PLC0415 - --help needs none of it
 
     if word.startswith("-"):
-        return UsageError(f"there is no option {word!r} before the command", cure=f'see "{PROGRAM} --help"')
-    return UsageError(f"there is no command {word!r}", cure=did_you_mean(word, COMMANDS))
+        return UsageError(f"unknown option {word!r} before the command", cure=f'see "{PROGRAM} --help"')
+    return UsageError(f"unknown command {word!r}", cure=did_you_mean(word, COMMANDS))

@@ -1,7 +1,7 @@
-"""Prints what happens, without ever making a disk wait for a terminal.
+"""Printing of events, without ever making a disk wait for a terminal.
 
-Lines go through a queue to a thread of their own: a paused terminal, a full pipe or a
-reader that has gone stops the printing, not the serving.
+A thread prints lines from a queue: a paused terminal, a full pipe or a closed reader stops
+the printing, not the serving.
 """
 
 import json
@@ -18,12 +18,12 @@ _WAITING = 100_000
 
 
 class Printer:
-    """Prints one line an event, for people or for programs.
+    """Prints one line an event, as text or JSON.
 
-    Used as a context manager: what was queued is printed on leaving.
+    Used as a context manager: leaving it prints the queue.
 
     Args:
-        hba_id: Shown in every line.
+        hba_id: HBA in every line.
         as_json: One JSON object a line.
     """
 
@@ -39,7 +39,7 @@ class Printer:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Print what is queued, within reason: a reader that has stopped is not waited for."""
+        """Print the queue, but wait at most a second for a reader that has stopped."""
         try:
             self._lines.put(None, timeout=1)
         except Full:
@@ -47,7 +47,7 @@ class Printer:
         self._thread.join(timeout=1)
 
     def line(self, event: str, text: str, **details: object) -> None:
-        """Queue one line; drop it, and count that, where the reader is too far behind."""
+        """Queue one line; if the queue is full, drop and count it."""
         record = {"event": event, "id": self._id, **details}
         try:
             self._lines.put_nowait(json.dumps(record) if self._json else text)
@@ -55,22 +55,22 @@ class Printer:
             self._dropped += 1
 
     def ready(self, lun: int, device: str, size: int, *, label: str, file: str) -> None:
-        """Say that a disk is there; people see its `label`, programs the `file` in full."""
+        """Print that a disk is ready; text shows its `label`, JSON the whole `file`."""
         text = f"id={self._id} lun={lun} {device} {format_size(size)} {label}"
         self.line("ready", text, lun=lun, device=device, size=size, file=file)
 
     def notice(self, text: str) -> None:
-        """Say what a person should know."""
+        """Print a notice."""
         self.line("notice", text, notice=text)
 
     def failed(self, text: str) -> None:
-        """Say that a disk is not served for now, while the others are."""
-        self.line("failed", f"id={self._id} failed: {text}", failure=text)
+        """Print that a disk has failed; the other disks are still served."""
+        self.line("failed", f"HBA {self._id} failed: {text}", failure=text)
 
     def in_use(self, users: list[str]) -> None:
-        """Say why the disks are not detached yet."""
-        text = f"id={self._id} still in use: {'; '.join(users)}"
-        self.line("in use", f"{text}; end that, or signal again to detach all the same", users=users)
+        """Print the users that keep the disks from being detached."""
+        text = f"HBA {self._id} is still in use: {'; '.join(users)}"
+        self.line("in use", f"{text}; end that, or send the signal again to detach anyway", users=users)
 
     def trace(self, record: TraceRecord) -> None:
         """Print one SCSI command."""
@@ -96,11 +96,11 @@ class Printer:
                 if self._lines.empty():
                     sys.stdout.flush()
             sys.stdout.flush()
-        except (OSError, ValueError):  # nobody reads any more, or there is no room for more
+        except (OSError, ValueError):  # the reader is gone, or the disk is full
             self._discard()
 
     def _discard(self) -> None:
-        """Make room for ever."""
+        """Drop all further lines."""
         while True:
             try:
                 if self._lines.get(timeout=60) is None:

@@ -1,4 +1,4 @@
-"""What every command does around its work: one clear line for an error, and an exit code."""
+"""The frame of every program: one line for an error, and an exit code."""
 
 import argparse
 import contextlib
@@ -14,10 +14,10 @@ Command = Callable[[Sequence[str]], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like all others."""
+    """An argument parser whose errors are one line, like those of commands."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
+        """Raise the error that argparse found.
 
         Raises:
             UsageError: Always.
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, cure=f'see "{self.prog} --help"')
 
     def take_handlers(self) -> None:
-        """Take the option ``--handler``, a list of files for `vscsihba.cli.disk_args.registry_of`."""
+        """Add the option ``--handler``, a list of files for `vscsihba.cli.disk_args.registry_of`."""
         self.add_argument(
             "--handler",
             metavar="FILE.py",
@@ -39,9 +39,9 @@ def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
     """Run a command and return its exit code: 0, 1 (the machine refused) or 2 (bad usage).
 
     Args:
-        program: Name to begin messages with.
-        command: Does the work.
-        arguments: The words after the program's name; None takes them from the process.
+        program: Name at the start of messages.
+        command: Function that does the work.
+        arguments: Arguments of the program; None takes those of the process.
     """
     open_standard_streams()
     listener = log_in_background(program)
@@ -54,10 +54,10 @@ def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
 
 
 def open_standard_streams() -> None:
-    """Let standard input, output and error be /dev/null where the caller has closed them (``>&-``).
+    """Open /dev/null for standard streams that the caller has closed (``>&-``).
 
-    Else the next file that is opened, such as a disk, would get the number of the closed one, and output
-    of this process or of a child would go into it.
+    Otherwise the next file that is opened, such as a disk, would get the number of the closed stream, and
+    receive the output of this process or of a child.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -79,7 +79,7 @@ def _run(program: str, command: Command, arguments: Sequence[str]) -> int:
     except VscsihbaError as error:
         _complain(program, str(error))
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, which is no error to tell
+    except BrokenPipeError:  # the reader of the output has closed it: not an error
         return 1
     except KeyboardInterrupt:
         _complain(program, "interrupted")
@@ -91,13 +91,13 @@ def _run(program: str, command: Command, arguments: Sequence[str]) -> int:
 
 
 def _complain(program: str, message: str) -> None:
-    """Print one line on standard error, if it can be printed."""
+    """Print one line on standard error, if possible."""
     with contextlib.suppress(OSError):
         print(f"{program}: {message}", file=sys.stderr)
 
 
 def _flush_or_discard(stream: TextIO) -> None:
-    """Flush a stream; if that fails, keep the interpreter from trying again at exit, with a traceback."""
+    """Flush a stream; if that fails, replace it, to avoid a traceback at exit."""
     try:
         stream.flush()
     except OSError:

@@ -1,6 +1,6 @@
-"""Commands with a second word: ``vscsihba cow status FILE``, ``vscsihba snapshot take hba0/lun0 NAME``.
+"""Commands with verbs: ``vscsihba cow status FILE``, ``vscsihba snapshot take hba0/lun0 NAME``.
 
-Knows parsing and progress, not what any verb does.
+Knows parsing and progress, not the work of any verb.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from vscsihba.cli.program import Parser
 
 Verb = Callable[[argparse.Namespace], object]
-"""Does what was asked for; what it returns is printed with ``--json``."""
+"""Function of a verb; its result is printed with ``--json``."""
 
 
 class Verbs:
-    """The verbs of a command.
+    """Verbs of a command.
 
     Args:
-        parser: The command's, as `vscsihba.cli.command_table.parser_of` makes it.
+        parser: Parser of the command, from `vscsihba.cli.command_table.parser_of`.
     """
 
     def __init__(self, parser: Parser) -> None:
@@ -35,10 +35,10 @@ class Verbs:
         """Add a verb and return its parser, for its options.
 
         Args:
-            name: The word.
-            summary: What it does, in one line.
-            verb: Called with the parsed words.
-            arguments: Names and descriptions of the words that follow it.
+            name: Name of the verb.
+            summary: Purpose, in one line.
+            verb: Function that gets the parsed arguments.
+            arguments: Names and descriptions of its positional arguments.
         """
         made: Parser = self._words.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
@@ -52,7 +52,7 @@ class Verbs:
         return made
 
     def run(self, arguments: Sequence[str], show: Callable[[argparse.Namespace, Any], None]) -> int:
-        """Do what `arguments` ask for; `show` prints what came of it."""
+        """Run the verb in `arguments`, and print its result with `show`."""
         options = self.parser.parse_args(arguments)
         show(options, options.call(options))
         return 0
@@ -60,7 +60,7 @@ class Verbs:
 
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is, on standard error if that is a terminal, while the context is entered."""
+    """Show a progress bar on standard error, if that is a terminal, while the context is entered."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:

@@ -1,9 +1,9 @@
-"""The original's command: ``vscsitarget id=<0..255> -files <file1,file2,...> [-v]``.
+"""The program ``vscsitarget id=<0..255> -files <file1,file2,...> [-v]``.
 
-Makes each file, or stack of handlers, a disk of the HBA, prints a line for each that is ready, and serves
-in the foreground until a signal ends it. A disk that fails is reported and tried again; the others are served
-on, and only with the last of them the program ends. This module reads words and prints lines;
-what they mean is `vscsihba.cli.disk_args`' business, the work `vscsihba.engine.target`'s.
+Attaches each file, or stack of handlers, as a disk of the HBA, prints a line for each disk that is ready, and
+serves them in the foreground until a signal. A disk that fails is reported and retried, while the others are
+served; the program ends when all have failed. `vscsihba.cli.disk_args` reads the arguments, and
+`vscsihba.engine.target` serves the disks.
 """
 
 import argparse
@@ -20,15 +20,15 @@ PROGRAM = "vscsitarget"
 
 _EPILOG = """\
 examples:
-  vscsitarget id=0 -files a.img                      a.img becomes a disk
-  vscsitarget id=0 -files a.img,b.img -v             two disks; print every SCSI command
-  vscsitarget id=7 -files new.img --create 10GiB     make the file first, sparse
-  vscsitarget id=0 -files 'cow:vm.cow;create=true|golden.img'        changes go into vm.cow
-  vscsitarget id=0 --handler mine.py -files mine:size=1GiB           a handler of one's own
+  vscsitarget id=0 -files a.img                      attach a.img as a disk
+  vscsitarget id=0 -files a.img,b.img -v             attach two disks; print every SCSI command
+  vscsitarget id=7 -files new.img --create 10GiB     create a sparse file and attach it
+  vscsitarget id=0 -files 'cow:vm.cow;create=true|golden.img'        write changes to vm.cow only
+  vscsitarget id=0 --handler mine.py -files mine:size=1GiB           use your own handler
 
-Ctrl-C or SIGTERM detaches the disks and ends; while one is mounted, a second one is needed.
-A disk that fails is reported, and tried again every few seconds; the others are served on.
-exit codes: 0 detached, 1 the machine refused or took every disk away, 2 wrong usage
+Ctrl-C or SIGTERM detaches the disks and exits. If a disk is in use, send the signal twice.
+A disk that fails is reported and retried every few seconds; the other disks keep running.
+Exit codes: 0 detached, 1 refused by the machine, or all disks failed, 2 wrong usage.
 """
 
 
@@ -42,40 +42,45 @@ def parser() -> Parser:
     made = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} id=<0..255> -files <file1,file2,...> [-v] [options]",
-        description="Make files appear as SCSI disks, and serve them until interrupted.",
+        description="Attach files as SCSI disks, and serve them until interrupted.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("id", metavar="id=N", type=_hba_id, help="the HBA's number, 0 to 255")
+    made.add_argument("id", metavar="id=N", type=_hba_id, help="number of the HBA, 0 to 255")
     made.add_argument(
         "-files",
         "--files",
         metavar="LIST",
         required=True,
-        help="image files, block devices or stacks of handlers, with commas between; the first is LUN 0",
+        help="image files, block devices or stacks of handlers, separated by commas; the first is LUN 0",
     )
     made.take_handlers()
     made.add_argument("-v", "--verbose", action="store_true", help="print every SCSI command, decoded")
     made.add_argument(
-        "--create", metavar="SIZE", type=_size, help='make files that are missing, sparse: "512M", "10GiB"'
+        "--create",
+        metavar="SIZE",
+        type=_size,
+        help='create missing files, sparse, with this size: "512M", "10GiB"',
     )
     made.add_argument(
         "--block-size",
         metavar="BYTES",
         type=int,
         choices=(512, 1024, 2048, 4096),
-        help="logical block length: 512, 1024, 2048 or 4096 (default: 512, or a block device's)",
+        help="logical block size: 512, 1024, 2048 or 4096 (default: that of the device, or 512)",
     )
     made.add_argument(
         "--physical-block-size",
         metavar="BYTES",
         type=int,
         choices=(512, 1024, 2048, 4096),
-        help="physical block length, at least the logical one (default: the same, or a block device's)",
+        help="physical block size, at least the logical one (default: that of the device, or the same)",
     )
-    made.add_argument("--read-only", action="store_true", help="refuse every write")
-    made.add_argument("--removable", action="store_true", help="a removable medium, which can be ejected")
+    made.add_argument("--read-only", action="store_true", help="write-protect the disks")
+    made.add_argument(
+        "--removable", action="store_true", help="present removable media, which can be ejected"
+    )
     made.add_argument("--json", action="store_true", help="print one JSON object a line")
     return made
 
@@ -84,7 +89,7 @@ def _hba_id(word: str) -> int:
     """Read ``id=N``."""
     key, _, number = word.partition("=")
     if key != "id" or not number.isascii() or not number.isdigit() or not 0 <= int(number) <= 255:
-        raise argparse.ArgumentTypeError(f"{word!r} is no HBA; write id=0 to id=255")
+        raise argparse.ArgumentTypeError(f"{word!r} is not an HBA; use id=0 to id=255")
     return int(number)
 
 
@@ -98,7 +103,7 @@ def _size(word: str) -> int:
 def _serve(arguments: Sequence[str]) -> int:
     """Attach the files, serve until a signal, detach."""
     options = parser().parse_args(arguments)
-    # --help, and a command line that is wrong, need none of what follows: it takes four times as long.
+    # --help and usage errors do without these imports, which take most of the time.
     from vscsihba.cli import disk_args  # noqa: PLC0415
     from vscsihba.engine import reclaim  # noqa: PLC0415
     from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415

@@ -199,8 +199,8 @@ class _Comparison:
             if before is not None and after is not None and after < before:
                 raise ConfigError(
                     f"$.backstores.{lun.backstore}{size_place(new)}",
-                    f"{exact_size(after)} is less than its {exact_size(before)}, and no disk shrinks",
-                    cure="say the size that it has, or make a new backstore",
+                    f"{exact_size(after)} is less than its {exact_size(before)}, and a disk cannot shrink",
+                    cure="use its present size, or add a new backstore",
                 )
 
 

@@ -46,7 +46,7 @@ def decode_file(path: Path) -> object:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", cure="name a document that can be read") from error
     if len(data) > _MOST:
-        raise UsageError(f"{path} is larger than any document", cure="name a document")
+        raise UsageError(f"{path} is too large for a document", cure="name a document")
     return decode(data)
 
 
@@ -78,12 +78,12 @@ def warnings(document: Document) -> list[str]:
     """Return warnings about entries that are valid but hardly intended, a line each."""
     registry = Registry()
     unseen = [
-        f"$.backstores.{name}: no LUN shows this backstore"
+        f"$.backstores.{name}: this backstore has no LUN"
         for name in document.backstores
         if document.place_of(name) is None
     ]
     parted = [
-        f"$.hbas[{at}].engines: each has its own memory, so {name} is lost when it goes to another one"
+        f"$.hbas[{at}].engines: the content of {name} is lost when its LUN moves to another engine"
         for at, hba in enumerate(document.hbas)
         if hba.engines > 1
         for name in (lun.backstore for lun in hba.luns)
@@ -104,7 +104,7 @@ def _check_version(given: Mapping[str, object]) -> None:
     if type(version) is int and version > VERSION:
         raise ConfigError(
             "$.version",
-            f"{version} is newer than this program, which knows {VERSION}",
+            f"{version} is newer than this program, which supports {VERSION}",
             cure="upgrade it, or write the document for version 1",
         )
 
@@ -163,7 +163,7 @@ def _check_backstores(hbas: list[Hba], backstores: Iterable[str]) -> None:
             if lun.backstore in by:
                 raise ConfigError(
                     place,
-                    f"the backstore {lun.backstore} is shown by {by[lun.backstore]} already",
+                    f"the backstore {lun.backstore} already belongs to {by[lun.backstore]}",
                     cure="give each LUN a backstore of its own",
                 )
             by[lun.backstore] = f"LUN {lun.lun} of HBA {hba.id}"
@@ -181,6 +181,6 @@ def _check_names(hbas: list[Hba]) -> None:
                 if (other := by.setdefault((key, name), here)) != here:
                     raise ConfigError(
                         f"$.hbas[{at}].luns[{number}].{key}",
-                        f"{other} has this {key} too, and Linux would take both for one disk",
+                        f"{other} also has this {key}, and Linux would treat both as one disk",
                         cure="give each LUN its own, or leave it out",
                     )

@@ -79,11 +79,11 @@ _MaxSectors = Annotated[
         ge=8,
         le=2048,
         multiple_of=8,
-        description="Largest command in sectors of 512 bytes, for any block size; 2048, if left out.",
+        description="Largest command in sectors of 512 bytes, for any block size; default: 2048.",
         extra={"use": "a multiple of 8 from 8 to 2048"},
     ),
 ]
-_CommandTimeout = Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; 30, if left out.")]
+_CommandTimeout = Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; default: 30.")]
 _QueueFullTimeout = Annotated[
     int, _number(0, 86400, "Seconds that a command waits for space in a full ring; 30, if left out.")
 ]
@@ -92,10 +92,12 @@ _QueueFullTimeout = Annotated[
 class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One logical unit of an HBA; None means the default of the program or the kernel."""
 
-    lun: Annotated[int, _number(0, 16383, "Its number on the HBA.")]
-    backstore: Annotated[str, msgspec.Meta(description="Name of the backstore that it shows.")]
-    read_only: Annotated[bool, msgspec.Meta(description="Refuse every write.")] = False
-    removable: Annotated[bool, msgspec.Meta(description="Its medium can be ejected.")] = False
+    lun: Annotated[int, _number(0, 16383, "Number of the LUN.")]
+    backstore: Annotated[str, msgspec.Meta(description="Name of its backstore.")]
+    read_only: Annotated[bool, msgspec.Meta(description="Write-protect the disk.")] = False
+    removable: Annotated[
+        bool, msgspec.Meta(description="Present a removable medium, which can be ejected.")
+    ] = False
     serial: _Serial | None = None
     wwn: _Wwn | None = None
     vendor: _Vendor | None = None
@@ -127,7 +129,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backstores: Annotated[
         dict[BackstoreName, StackDocument], msgspec.Meta(description="The storage of disks, by name.")
     ] = {}
-    hbas: Annotated[tuple[Hba, ...], msgspec.Meta(description="The HBAs.")] = ()
+    hbas: Annotated[tuple[Hba, ...], msgspec.Meta(description="Virtual HBAs.")] = ()
 
     def hba(self, hba_id: int) -> Hba | None:
         """Return the HBA of that id, None if it does not exist."""

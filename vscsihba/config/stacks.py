@@ -130,13 +130,13 @@ def enlarged(name: str, stack: StackDocument, size: int, registry: Registry) -> 
     kind = registry.get(str(source["handler"]))
     if "size" not in size_options(kind.Options):
         raise UsageError(
-            f"{name} cannot grow while it works: its lowest layer, {kind.name}, takes no size",
-            cure="enlarge what it is made of, and apply that with --replace",
+            f"{name} cannot grow while the disk is in use: its lowest layer, {kind.name}, takes no size",
+            cure="enlarge its storage, and apply that with --replace",
         )
     if source.get("read_only") is True:
         raise UsageError(
             f"{name} cannot grow: its lowest layer, {kind.name}, is read-only",
-            cure="make a larger one in its place",
+            cure="replace it by a larger one",
         )
     return with_size(stack, size)
 

@@ -90,19 +90,19 @@ def _check(value: object, place: str, depth: int) -> None:
         raise _too_deep(place)
     if isinstance(value, _Repeated):
         key = value.key if value.key.isprintable() else ascii(value.key)
-        raise ConfigError(f"{place}.{key}", "this key is there twice", cure="remove one")
+        raise ConfigError(f"{place}.{key}", "this key appears twice", cure="remove one")
     if isinstance(value, dict):
         for key, inner in value.items():
             if not key.isprintable():
-                raise ConfigError(f"{place}.{key!a}", "this key is no text", cure="remove it")
+                raise ConfigError(f"{place}.{key!a}", "this key is not valid Unicode", cure="remove it")
             _check(inner, f"{place}.{key}", depth + 1)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _check(inner, f"{place}[{number}]", depth + 1)
     elif isinstance(value, str) and _UNPRINTABLE.search(value):
-        raise ConfigError(place, f"{value!a} has characters that are no text", cure="remove them")
+        raise ConfigError(place, f"{value!a} has invalid characters", cure="remove them")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(place, f"{value} is no number that anything can have", cure="use another one")
+        raise ConfigError(place, f"{value} is not a finite number", cure="use another one")
 
 
 def _too_deep(place: str) -> ConfigError:

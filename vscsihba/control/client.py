@@ -89,7 +89,7 @@ def _try_to_connect(connection: socket.socket, path: Path) -> bool:
     except BlockingIOError:
         return False
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NobodyListensError(f"nobody listens on {path}") from error
+        raise NobodyListensError(f"no program listens on {path}") from error
     except PermissionError as error:
         raise HostError(f"{path}: permission denied", cure="be root, or in the group vscsihba") from error
     except OSError as error:

@@ -198,6 +198,6 @@ def _await_ready(process: "subprocess.Popen[bytes]") -> None:
         ready = said.pop("ready")
         failure = None if ready else msgspec.convert(said, Failure)
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise HostError(f"a new engine said {line[:80]!r}, not how its start went") from error
+        raise HostError(f"a new engine answered {line[:80]!r} instead of its start result") from error
     if failure is not None:
         raise failure.to_error()

@@ -28,7 +28,7 @@ def check_size(file: BackingFile) -> None:
     if has is not None and has > wanted and not creates:
         raise ConfigError(
             place,
-            f"{file.path} has {exact_size(has)} already, and no disk shrinks",
+            f"{file.path} has {exact_size(has)} already, and a disk cannot shrink",
             cure=f'say "size": "{exact_size(has)}", or leave it out',
         )
     if has is None or not (creates or file.key[0] == "block"):
@@ -56,12 +56,12 @@ def _check_space(path: Path, place: str, wanted: int, *, preallocated: bool) -> 
     if most and wanted > most:
         raise ConfigError(
             place,
-            f"{exact_size(wanted)} is more than the whole file system of {path} ({format_size(most)})",
+            f"{exact_size(wanted)} is more than the size of the file system of {path} ({format_size(most)})",
             cure="choose a smaller size, or another file system",
         )
     if preallocated and wanted > free:
         raise ConfigError(
             place,
-            f"{exact_size(wanted)} cannot be set aside for {path}: {format_size(free)} are free",
+            f"{exact_size(wanted)} cannot be allocated for {path}: {format_size(free)} are free",
             cure='choose a smaller size, or leave "preallocation" out',
         )

@@ -69,7 +69,7 @@ def _check_secrets(layers: list[Layer]) -> None:
                 mode = stat.S_IMODE(path.stat().st_mode)
             except OSError as error:
                 where, why = f"{layer.place}.{option}", f"{path}: {error.strerror}"
-                raise ConfigError(where, why, cure="name a file that is there") from error
+                raise ConfigError(where, why, cure="name an existing file") from error
             if mode & 0o077:
                 raise ConfigError(
                     f"{layer.place}.{option}",
@@ -83,12 +83,12 @@ def _check_free(file: BackingFile, ours: set[Key], holders: Holders) -> None:
     if (served := our_disk(file.path, holders)) is not None:
         raise ConfigError(
             file.place,
-            f"{file.path} is {served} itself, and would wait for itself",
-            cure="name what that LUN is made of",
+            f"{file.path} is {served} itself: the disk would be stored on itself",
+            cure="name the storage behind that LUN",
         )
     users = [] if file.key in ours else holders_of(file.path, holders, read_only=file.shared)
     if users:
-        raise ConfigError(file.place, f"{file.path} is in use: {users[0]}", cure="let go of it there first")
+        raise ConfigError(file.place, f"{file.path} is in use: {users[0]}", cure="release it there first")
 
 
 def _check_layers(stack: StackDocument, registry: Registry, place: str) -> None:

@@ -145,7 +145,7 @@ class Service:
             self._state.end()
         except HostError as error:
             self._unrecorded = str(error)
-            log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
+            log.error("the running configuration cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def verbs(self) -> dict[str, Callable[..., object]]:
         """Return the verbs by name; `vscsihba.daemon.calls` has their arguments and answers."""
@@ -178,7 +178,7 @@ class Service:
         now = status(self.document, self._supervisor.hbas, self._rates, self._since)
         add_unread(now, self.awaited.unread)
         if self._unrecorded is not None:
-            now["problems"].append(f"what runs cannot be recorded: {self._unrecorded}")
+            now["problems"].append(f"the running configuration cannot be recorded: {self._unrecorded}")
         return now
 
     # Verbs that change something.
@@ -198,12 +198,14 @@ class Service:
         expected = None if seen is None else _read(seen)
         with self._changing:
             if expected is not None and expected != self.document:
-                raise InUseError("somebody else has changed what runs meanwhile", cure="look, and try again")
+                raise InUseError(
+                    "another program has changed the configuration meanwhile", cure="check it, and try again"
+                )
             planned = _changes(self.document, wanted, prune)
             if planned.replacing and not replace:
                 raise UsageError(
-                    f"{planned.replacing[0].text}: not while the disk works",
-                    cure="say --replace, and the disk goes away and comes back as the other",
+                    f"{planned.replacing[0].text}: not possible while the disk is attached",
+                    cure="use --replace: the disk is detached and recreated",
                 )
             self._carry_out(planned, progress, force=force)
             self._accept_devices(wanted)
@@ -217,7 +219,7 @@ class Service:
             where = None if path is None else _absolute(path)
             if where is None and self.awaited.unread and not force:
                 raise UsageError(
-                    f"the saved document has what is not restored: {self.awaited.unread[0].why}",
+                    f"the saved document has entries that were not restored: {self.awaited.unread[0].why}",
                     cure="correct it there, or use --force to save without it",
                 )
             return {"path": str(self._state.save(self.document, where, force=force))}
@@ -226,7 +228,7 @@ class Service:
         """Remove an HBA, or all of them, with LUNs and backstores."""
         with self._changing:
             if hba is not None and self.document.hba(hba) is None and not self._awaits(hba):
-                raise UsageError(f"no HBA {hba} is the service's", cure='see "vscsihba status"')
+                raise UsageError(f"HBA {hba} is not managed by the service", cure='see "vscsihba status"')
             planned = changes(self.document, _without(self.document, hba), prune="all")
             self._carry_out(planned, progress, force=force)
             self._await_only(Awaited() if hba is None else self.awaited.without(self.document, [hba]))
@@ -295,7 +297,7 @@ class Service:
             self._state.end()
         except HostError as error:
             self._unrecorded = str(error)
-            log.error("what runs cannot be recorded: %s", error)  # noqa: TRY400 - it says all
+            log.error("the running configuration cannot be recorded: %s", error)  # noqa: TRY400 - it says all
 
     def _note(self, document: Document) -> None:
         """Make a document the running one and record it.
@@ -346,7 +348,7 @@ class Service:
         try:
             self._note(msgspec.structs.replace(self.document, backstores=stacks))
         except HostError as error:
-            raise HostError(f"it is done, but cannot be recorded yet: {error}") from error
+            raise HostError(f"the change is made, but cannot be recorded yet: {error}") from error
 
     def _check_free(self, planned: Changes, *, force: bool) -> None:
         """Refuse ids that another program serves, and the removal of disks in use, before any change.
@@ -361,7 +363,7 @@ class Service:
             if isinstance(step, RemoveLun | ReplaceLun):
                 lun = step.lun if isinstance(step, RemoveLun) else step.old
                 if users := self._supervisor.users(step.hba, lun.lun):
-                    raise InUseError(f"{step.text}: {users[0]}", cure="end that first, or say --force")
+                    raise InUseError(f"{step.text}: {users[0]}", cure="end that first, or use --force")
 
 
 def _places(document: Document) -> set[tuple[int, int]]:
@@ -395,5 +397,5 @@ def _without(document: Document, hba_id: int | None) -> Document:
 def _absolute(path: str) -> Path:
     absolute = Path(path)
     if not absolute.is_absolute():
-        raise UsageError(f"{path!r} is no absolute path", cure="begin it with a slash")
+        raise UsageError(f"{path!r} is not an absolute path", cure="begin it with a slash")
     return absolute

@@ -35,7 +35,7 @@ def install(*, directory: Path = DIRECTORY, program: Path | None = None, start: 
     """
     if start and not _RUNS.is_dir():
         raise HostError(
-            "systemd does not run this machine", cure='have its own init run "vscsihba daemon" as root'
+            "this machine does not run systemd", cure='have its init system run "vscsihba daemon" as root'
         )
     unit = directory / NAME
     try:
@@ -87,6 +87,6 @@ def _systemctl(*words: str) -> None:
     try:
         done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise HostError("there is no program systemctl") from error
+        raise HostError("the program systemctl is not found") from error
     if done.returncode:
         raise HostError(f"systemctl {words[0]}: {done.stderr.strip()}", cure=f"journalctl -u {NAME}")

@@ -238,14 +238,14 @@ def _check_replaceable(path: Path, document: Document) -> None:
         before = load(path)
     except VscsihbaError as error:
         raise UsageError(
-            f"{path} is no document that this program knows: {error.message}",
+            f"{path} is not a document that this version can read: {error.message}",
             cure="name another file, or use --force",
         ) from error
     if document.empty and not before.empty:
         raise UsageError(
             f"nothing runs, and {path} has {counted(len(before.hbas), 'HBA')} "
             f"and {counted(len(before.backstores), 'backstore')}",
-            cure="use --force to save that nothing runs",
+            cure="use --force to save an empty configuration",
         )
 
 

@@ -80,7 +80,9 @@ def _complete(folder: Path) -> list[Kernel]:
 def _named(image: Path) -> Kernel:
     """Return a kernel by its path; its modules are in the package's folder, or beside it."""
     if not os.access(image, os.X_OK) or not image.is_file():
-        raise SandboxError(f"{image} is no program", cure="name a User-Mode Linux kernel, such as linux.uml")
+        raise SandboxError(
+            f"{image} is not an executable", cure="name a User-Mode Linux kernel, such as linux.uml"
+        )
     image = image.absolute()
     places = (image.parents[1] / "lib/uml/modules", image.parent / "modules", image.parent / "lib/modules")
     for folder in (path for place in places for path in sorted(place.glob("[0-9]*"), reverse=True)):

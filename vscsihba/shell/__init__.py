@@ -1,1 +1,1 @@
-"""The shell: disks as a tree, in the manner of targetcli."""
+"""The shell: disks as a tree, as in targetcli. Runs in the process of ``vscsihba shell``."""

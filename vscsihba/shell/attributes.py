@@ -1,6 +1,6 @@
-"""Attributes: what a document says of a thing besides its name, to be looked at and set.
+"""Attributes of nodes, to show and set: the values of an object in the document.
 
-Mixed into the nodes that have some. All that are set in one line are carried out together.
+A mixin for nodes that have attributes. All attributes of one line are set together.
 """
 
 import json
@@ -20,38 +20,38 @@ class WithAttributes(Node):
     """A node that has attributes."""
 
     def attributes(self) -> list[OptionHelp]:
-        """Return what can be set."""
+        """Return the attributes that can be set."""
         raise NotImplementedError
 
     def values(self) -> Mapping[str, object]:
-        """Return what is said of them; those that are left out have their defaults."""
+        """Return the values in the document; attributes that are missing there have their defaults."""
         raise NotImplementedError
 
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
-        """Have some attributes changed; None leaves one to its default again."""
+        """Change some attributes; None restores the default."""
         raise NotImplementedError
 
     def suggest(self, attribute: str, text: str) -> list[str]:
-        """Return what an attribute may become."""
+        """Return possible values of an attribute."""
         known = {each.name: each for each in self.attributes()}
         if attribute in ("replace", "force") or known[attribute].default in ("true", "false"):
             return suggestions.flags(text)
         return []
 
     def ui_command_get(self, group: str = _GROUP, *names: str) -> None:
-        """Show attributes, all of them or some: get attribute [NAME ...]."""
+        """Show attributes, all or some: get attribute [NAME ...]."""
         self._check(group, names)
         said = self.values()
         found = {each.name: said.get(each.name, _default(each)) for each in self.attributes()}
         shown = {name: found[name] for name in names or found}
         lines = [f"{name}={_shown(value)}" for name, value in shown.items()]
-        self.context.tell("\n".join(lines) or "it has no attributes", shown)
+        self.context.tell("\n".join(lines) or "no attributes", shown)
 
     def ui_command_set(self, /, group: str = _GROUP, **values: str) -> None:
-        """Set attributes: set attribute NAME=VALUE ...; NAME= goes back to the default.
+        """Set attributes: set attribute NAME=VALUE ...; NAME= restores the default.
 
-        replace=true also sets what cannot be changed while the disk works, by taking the disk away for a
-        moment; force=true does so even while it is in use. Without a NAME, says what can be set.
+        replace=true also detaches and recreates the disk where a change needs it; force=true does so even if
+        the disk is in use. Without a NAME, lists the attributes.
         """
         replace, force = (read_flag(name, values.pop(name, "false")) for name in ("replace", "force"))
         self._check(group, values)
@@ -81,7 +81,7 @@ class WithAttributes(Node):
 
     def _check(self, group: str, names: Mapping[str, str] | tuple[str, ...]) -> None:
         if group != _GROUP:
-            raise UsageError(f"there is no group {group!r}", cure=f"write {_GROUP}")
+            raise UsageError(f"unknown group {group!r}", cure=f"use {_GROUP}")
         known = [each.name for each in self.attributes()]
         for name in names:
             if name not in known:
@@ -91,16 +91,16 @@ class WithAttributes(Node):
         found = self.attributes()
         lines = [f"{each.name} ({each.type}): {each.description}" for each in found]
         data = [{"name": each.name, "type": each.type, "description": each.description} for each in found]
-        self.context.tell("\n".join(lines) or "it has no attributes", data)
+        self.context.tell("\n".join(lines) or "no attributes", data)
 
 
 def _default(attribute: OptionHelp) -> object:
-    """Return what an attribute is when nothing is said."""
+    """Return the default value of an attribute."""
     return json.loads(attribute.default) if attribute.default else None
 
 
 def _shown(value: object) -> str:
-    """Return a value as it would be typed."""
+    """Return a value as you would type it."""
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)

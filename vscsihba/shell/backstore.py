@@ -21,7 +21,7 @@ class BackstoreNode(Resizable, WithAttributes):
 
     @property
     def stack(self) -> StackDocument:
-        """Its layers."""
+        """Its layers, as in the document."""
         return self.context.view.document.backstores[self.name]
 
     @property
@@ -30,10 +30,10 @@ class BackstoreNode(Resizable, WithAttributes):
         return str(self.name)
 
     def summary(self) -> Summary:
-        """Say what it is made of, and where it is shown."""
+        """Return its layers and its LUN."""
         place = self.context.view.document.place_of(self.backstore)
         if place is None:
-            return f"{layers(self.stack)}, not shown", None
+            return f"{layers(self.stack)}, no LUN", None
         status = self.context.view.lun_status(*place)
         size = format_size(status["size"]) if status is not None and status["size"] is not None else "-"
         where = f"hba{place[0]}/lun{place[1]}"
@@ -41,13 +41,13 @@ class BackstoreNode(Resizable, WithAttributes):
         return f"{size}, {layers(self.stack)}, {where}", well
 
     def facts(self) -> dict[str, object]:
-        """Return its layers and its place."""
+        """Return its layers and its LUN."""
         place = self.context.view.document.place_of(self.backstore)
         status = None if place is None else self.context.view.lun_status(*place)
         return {
             "name": self.backstore,
             "layers": layers(self.stack),
-            "shown by": None if place is None else f"/hbas/hba{place[0]}/lun{place[1]}",
+            "lun": None if place is None else f"/hbas/hba{place[0]}/lun{place[1]}",
             "size": None if status is None or status["size"] is None else format_size(status["size"]),
             "document": json.dumps(self.stack),
         }
@@ -57,11 +57,11 @@ class BackstoreNode(Resizable, WithAttributes):
         return describe(self._kind().Options)
 
     def values(self) -> Mapping[str, object]:
-        """Return those that are said."""
+        """Return the options in the document."""
         return self.stack
 
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
-        """Describe it anew."""
+        """Change its document."""
         stack = {**self.stack, **values}
         kept = {name: value for name, value in stack.items() if value is not None}
         place = self.context.view.document.place_of(self.backstore)
@@ -71,17 +71,17 @@ class BackstoreNode(Resizable, WithAttributes):
         self.context.apply(document, prune="none", replace=replace, force=force)
 
     def suggest(self, attribute: str, text: str) -> list[str]:
-        """Suggest what an option may become."""
+        """Suggest values of an option."""
         if attribute in option_types(self._kind().Options):
             return suggest_option(self._kind(), attribute, text)
         return super().suggest(attribute, text)
 
     def ui_command_delete(self) -> None:
-        """Forget this backstore; what holds its bytes stays."""
+        """Delete this backstore; its storage stays."""
         place = self.context.view.document.place_of(self.backstore)
         if place is not None:
             where = f"/hbas/hba{place[0]}/lun{place[1]}"
-            raise UsageError(f"{self.backstore} is shown by {where}", cure=f"first: {where} delete")
+            raise UsageError(f"{self.backstore} belongs to {where}", cure=f"first run: {where} delete")
         backstores, hbas = self.context.running()
         del backstores[self.backstore]
         self.context.apply(self.context.read(backstores, [*hbas]), prune="all")
@@ -91,7 +91,7 @@ class BackstoreNode(Resizable, WithAttributes):
 
 
 def suggest_option(kind: type[Handler], option: str, text: str) -> list[str]:
-    """Return what an option of a handler may be: a size, a file, yes or no."""
+    """Return possible values of a handler's option: sizes, files, true and false, or its choices."""
     if option in size_options(kind.Options):
         return suggestions.sizes(text)
     if option in path_options(kind.Options):

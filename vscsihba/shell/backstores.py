@@ -1,4 +1,4 @@
-"""The branch ``/backstores``: what there is to show, in a folder for each kind of topmost layer."""
+"""The branch ``/backstores``: one folder for each handler, with the backstores that have it on top."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -19,7 +19,7 @@ from vscsihba.shell.view import folder_of
 from vscsihba.units import counted
 
 _BELOW: Final = ("next", "legs")
-"""What a filter sits on, and what a fan does."""
+"""Options for the storage below a filter, and below a fan."""
 
 
 class BackstoresNode(Node):
@@ -34,13 +34,13 @@ class BackstoresNode(Node):
             HandlerNode(name, self, context)
 
     def summary(self) -> Summary:
-        """Count them."""
+        """Return their number."""
         count = len(self.context.view.document.backstores)
         return counted(count, "backstore"), None
 
     @property
     def children(self) -> set[Node]:
-        """The folders; in a larger tree just those that have something in them."""
+        """The folders; in a terse listing only those that are not empty."""
         return {child for child in self._children if child.children or not self.context.terse}
 
 
@@ -53,30 +53,30 @@ class HandlerNode(Node):
             BackstoreNode(backstore, self, context)
 
     def summary(self) -> Summary:
-        """Count them; where there is none, say what it would be."""
+        """Return their number; for an empty folder, the description of the handler."""
         count = len(self.children)
         if count:
             return counted(count, "backstore"), None
         try:
-            said = (self._kind().__doc__ or "").strip().partition("\n")[0]
+            text = (self._kind().__doc__ or "").strip().partition("\n")[0]
         except (HostError, UsageError) as error:
             return error.message, False
-        return said.removesuffix("."), None
+        return text.removesuffix("."), None
 
     def ui_command_create(self, /, name: str, **options: str) -> None:
-        """Describe a backstore NAME: its options are the handler's (vscsihba handlers shows them).
+        """Create a backstore NAME with options of the handler (list them with "vscsihba handlers").
 
-        What it sits on is said as next=/srv/a.img, or next="cow:/srv/over.cow|/srv/base.img"; what sits on
-        several has legs=/srv/a.img,/srv/b.img. A file that is missing is made if there is a size. Linux sees
-        it as soon as an HBA shows it.
+        A filter takes the storage below it as next=/srv/a.img or next="cow:/srv/over.cow|/srv/base.img",
+        a fan as legs=/srv/a.img,/srv/b.img. A missing file is created if a size is given. Linux sees the
+        disk when a LUN has the backstore.
         """
         if name in self.context.view.document.backstores:
-            raise UsageError(f"there is a backstore {name} already", cure="choose another name")
+            raise UsageError(f"backstore {name} already exists", cure="choose another name")
         wanted = self.context.read({name: self._stack(options)}, [])
         self.context.apply(wanted, prune="none")
 
     def ui_command_delete(self, name: str) -> None:
-        """Forget the backstore NAME; what holds its bytes stays."""
+        """Delete the backstore NAME; its storage stays."""
         self._backstore(name).ui_command_delete()
 
     def ui_complete_create(self, parameters: Mapping[str, str], text: str, current: str) -> list[str]:
@@ -100,7 +100,7 @@ class HandlerNode(Node):
         return self.context.registry.get(self.name)
 
     def _stack(self, options: Mapping[str, str]) -> StackDocument:
-        """Return the layers that were described."""
+        """Return the stack that the options describe."""
         text = option_types(self._kind().Options)
         stack: StackDocument = {"handler": self.name}
         for name, value in options.items():

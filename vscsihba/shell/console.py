@@ -1,4 +1,4 @@
-"""What configshell writes on: a terminal with colours if it is one, and no log.
+"""The console of configshell: a terminal with colours if it is one, and no log.
 
 Stands in for configshell's own console and log, which write colours and stack traces by
 themselves, share their state between all instances, and look up their caller for every line.
@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 _ESCAPE: Final = "\033["
 _STYLES: Final = {"bold": 1, "underline": 4}
 _WIDEST: Final = 110
-"""Columns that a tree takes at most."""
+"""Largest width of a tree, in columns."""
 
 
 class Console:
@@ -23,7 +23,7 @@ class Console:
 
     @property
     def coloured(self) -> bool:
-        """Standard output shows colours, and nobody objects (no-color.org)."""
+        """Whether standard output shows colours; NO_COLOR prevents it (no-color.org)."""
         return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def display(self, text: str, *, no_lf: bool = False, error: bool = False) -> None:
@@ -37,7 +37,7 @@ class Console:
         stream.flush()
 
     def get_width(self) -> int:
-        """Return the columns that there are."""
+        """Return the width of the terminal in columns."""
         return min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
 
     def render_text(
@@ -59,7 +59,7 @@ class Console:
 
 
 class Silence:
-    """A log that keeps nothing: errors are raised, and said once."""
+    """A log that drops everything: errors are raised, and printed once."""
 
     def __getattr__(self, level: str) -> Any:
         """Return a level's method, which does nothing."""

@@ -1,7 +1,6 @@
-"""What every node of the tree works with: the service, the last look at it, and the page to write on.
+"""The context that all nodes of the tree share: the service, its last known state, and the console.
 
-A node changes a copy of the document; what comes of it is planned and carried out by the
-service, in the same way as ``vscsihba apply``.
+A node changes a copy of the document; the service plans and applies it, as for ``vscsihba apply``.
 """
 
 import json
@@ -28,11 +27,11 @@ class ShellContext:
         as_json: Write JSON instead of text.
 
     Attributes:
-        registry: The handlers that backstores are made of.
-        console: What to write on.
-        view: The last look.
-        unsaved: Something was changed since the last save.
-        terse: Empty folders are not to be shown.
+        registry: Handlers for backstores.
+        console: Console to write on.
+        view: Last known state of the service.
+        unsaved: The configuration has changed since the last save.
+        terse: Hide empty folders.
     """
 
     def __init__(self, daemon: Daemon, *, as_json: bool = False) -> None:
@@ -44,11 +43,11 @@ class ShellContext:
         self.view = View.of(daemon)
 
     def look(self) -> None:
-        """Look again."""
+        """Ask the service for its state again."""
         self.view = View.of(self.daemon)
 
     def tell(self, text: str, data: object) -> None:
-        """Write a text, or what it says as JSON."""
+        """Write a text, or the same as JSON."""
         if self.as_json:
             self.console.display(json.dumps(data, indent=2))
         elif text:
@@ -58,23 +57,23 @@ class ShellContext:
         """Return a document made of plain JSON values; relative paths begin in the current directory.
 
         Raises:
-            UsageError: It cannot be meant.
+            UsageError: The document is not valid.
         """
         values = {"version": 1, "backstores": dict(backstores), "hbas": hbas}
         return read(values, Path.cwd(), self.registry)
 
     def running(self) -> tuple[dict[str, dict[str, object]], list[dict[str, object]]]:
-        """Return backstores and HBAs of what runs as plain JSON values, to be changed."""
+        """Return backstores and HBAs of the running document as plain JSON values, to be changed."""
         values = json.loads(json.dumps(builtins(self.view.document)))
         return values["backstores"], values["hbas"]
 
     def apply(self, document: Document, *, prune: Prune, replace: bool = False, force: bool = False) -> None:
-        """Have a document carried out, and write what was done.
+        """Have the service apply a document, and write the changes.
 
         Raises:
-            UsageError, HostError: As the service says; then nothing has changed.
+            UsageError, HostError: The service refuses; nothing has changed.
         """
-        # What is changed is a copy of what was seen: nobody else's work is to be undone by it.
+        # The change is based on the last known document, and must not undo changes by others since then.
         seen = self.view.document
         done = self.daemon.apply(document, prune=prune, replace=replace, force=force, seen=seen)
         self.unsaved = self.unsaved or bool(done["changes"])
@@ -85,4 +84,4 @@ class ShellContext:
             self.console.render_text(f"{change['sign']} {change['text']}", _COLOURS.get(change["sign"]))
             for change in done["changes"]
         ]
-        return "\n".join(lines) or "nothing to do: it is so already"
+        return "\n".join(lines) or "no changes"

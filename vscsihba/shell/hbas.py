@@ -1,4 +1,4 @@
-"""The branch ``/hbas``: the virtual adapters and what each shows to Linux."""
+"""The branch ``/hbas``: the virtual adapters and their LUNs."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -27,21 +27,21 @@ class HbasNode(Node):
             HbaNode(hba_id, self, context)
 
     def summary(self) -> Summary:
-        """Count them."""
+        """Return their number."""
         count = len(self.children)
         return counted(count, "HBA"), None
 
     def ui_command_create(self, hba: str | None = None, engines: str = "1") -> None:
-        """Make an HBA, the first free one or number HBA (0 to 255), served by ENGINES processes."""
+        """Create an HBA with the first free id, or the id HBA (0 to 255), served by ENGINES processes."""
         taken = self.context.view.hba_ids()
         hba_id = number_of(hba) if hba is not None else first_free(taken, MAX_ID)
         if hba_id in taken:
-            raise UsageError(f"there is an hba{hba_id} already", cure="choose another number")
+            raise UsageError(f"hba{hba_id} already exists", cure="choose another number")
         wanted = self.context.read({}, [{"id": hba_id, "engines": read_number("engines", engines)}])
         self.context.apply(wanted, prune="none")
 
     def ui_command_delete(self, hba: str, force: str = "false") -> None:
-        """Take away the HBA with its LUNs; force=true also while a disk is in use. Backstores stay."""
+        """Delete the HBA with its LUNs; force=true also if a disk is in use. Backstores stay."""
         self._hba(hba).remove(force=read_flag("force", force))
 
     def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
@@ -64,7 +64,7 @@ class HbaNode(WithAttributes):
             LunNode(number, self, context)
 
     def summary(self) -> Summary:
-        """Count what it shows, and who serves it."""
+        """Return the numbers of its LUNs and engines."""
         status = self.context.view.hba_status(self.id)
         luns = counted(len(self.children), "LUN")
         if status is None:
@@ -84,47 +84,47 @@ class HbaNode(WithAttributes):
         }
 
     def attributes(self) -> list[OptionHelp]:
-        """Return what a document can say of an HBA."""
+        """Return the options of an HBA in a document."""
         return keys(Hba, without=("id", "luns"))
 
     def values(self) -> Mapping[str, object]:
-        """Return what it says."""
-        return self.said()[1]
+        """Return the options in the document."""
+        return self.document_parts()[1]
 
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
-        """Describe it anew."""
-        backstores, hba = self.said()
+        """Change its options in the document."""
+        backstores, hba = self.document_parts()
         document = self.context.read(backstores, [without_none({**hba, **values})])
         self.context.apply(document, prune="none", replace=replace, force=force)
 
     def ui_command_create(self, /, backstore: str, lun: str | None = None, **options: str) -> None:
-        """Show BACKSTORE as a LUN, the first free one or number LUN; options are the LUN's attributes."""
+        """Create a LUN with BACKSTORE, at the first free number or at LUN; options are its attributes."""
         known = self.context.view.document.backstores
         if backstore not in known:
             raise UsageError(f"there is no backstore {backstore!r}", cure=did_you_mean(backstore, known))
         taken = self.context.view.luns(self.id)
         number = number_of(lun) if lun is not None else first_free(taken, MAX_LUN)
         if number in taken:
-            raise UsageError(f"hba{self.id} has a lun{number} already", cure="choose another number")
+            raise UsageError(f"hba{self.id} already has a lun{number}", cure="choose another number")
         text = {each.name: each.type == "text" for each in keys(Lun, without=("lun", "backstore"))}
         read = {name: read_value(value, is_text=text.get(name, False)) for name, value in options.items()}
-        backstores, hba = self.said()
+        backstores, hba = self.document_parts()
         hba["luns"] = [*hba.get("luns", []), {"lun": number, "backstore": backstore, **read}]
         self.context.apply(self.context.read(backstores, [hba]), prune="none")
 
     def ui_command_delete(self, lun: str, force: str = "false") -> None:
-        """Take away the LUN number LUN; force=true also while its disk is in use. Its backstore stays."""
+        """Delete the LUN number LUN; force=true also if its disk is in use. Its backstore stays."""
         self._lun(lun).ui_command_delete(force)
 
     def remove(self, *, force: bool) -> None:
-        """Take away the HBA with its LUNs."""
-        self._demand_ours()
+        """Remove the HBA with its LUNs."""
+        self._check_managed()
         backstores, hbas = self.context.running()
         rest = [hba for hba in hbas if hba["id"] != self.id]
         self.context.apply(self.context.read(backstores, [*rest]), prune="all", force=force)
 
     def ui_complete_create(self, parameters: Mapping[str, str], text: str, current: str) -> list[str]:
-        """Suggest backstores that nothing shows yet, then options."""
+        """Suggest backstores without a LUN, then options."""
         document = self.context.view.document
         if current == "backstore":
             free = [name for name in document.backstores if document.place_of(name) is None]
@@ -145,17 +145,19 @@ class HbaNode(WithAttributes):
     def _lun(self, name: str) -> "LunNode":
         return cast("LunNode", self.get_node(f"lun{number_of(name)}"))
 
-    def said(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
+    def document_parts(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
         """Return all backstores, and this HBA, as plain JSON values."""
-        self._demand_ours()
+        self._check_managed()
         backstores, hbas = self.context.running()
         return backstores, next(hba for hba in hbas if hba["id"] == self.id)
 
-    def _demand_ours(self) -> None:
-        """Refuse to change what the service does not keep.
+    def _check_managed(self) -> None:
+        """Refuse to change an HBA that the service does not manage.
 
         Raises:
-            UsageError: Somebody else, such as vscsitarget, has made it.
+            UsageError: Another program, such as vscsitarget, has created it.
         """
         if self.context.view.hba(self.id) is None:
-            raise UsageError(f"hba{self.id} was not made by the service", cure="use what has made it")
+            raise UsageError(
+                f"hba{self.id} is not managed by the service", cure="use the program that created it"
+            )

@@ -1,4 +1,4 @@
-"""What a document can say of an HBA and of a LUN, and the numbers that they have."""
+"""Options of HBAs and LUNs in documents, and their numbers."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -30,7 +30,7 @@ def first_free(taken: list[int], last: int) -> int:
 
 
 def without_none(values: Mapping[str, object]) -> dict[str, object]:
-    """Return a thing without those of its keys that go back to their default."""
+    """Return an object without its keys that are None, which have their default."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -50,7 +50,7 @@ def keys(kind: type[Hba] | type[Lun], *, without: tuple[str, ...]) -> list[Optio
 
 
 def _description(type_: msgspec.inspect.Type) -> str:
-    """Return the text that a key was annotated with; where it may be left out, that stands inside."""
+    """Return the description of a key; the one of an optional key is inside its type."""
     inner = type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,)
     return next(
         str((each.extra_json_schema or {}).get("description", ""))

@@ -1,4 +1,4 @@
-"""Lines of the shell: a path, a command and its words. Pure; nothing here is carried out.
+"""Lines of the shell: a path, a command and its arguments. Parses only; nothing here runs a command.
 
 /backstores/file create name=d1 path="/srv/my disks/d1.img" size=1GiB
 """
@@ -19,10 +19,10 @@ class Line:
     """One line.
 
     Attributes:
-        path: Of the node that is meant, empty for the current one; its end may be ``*``, every child.
-        command: What to do there; empty to go there.
-        positional: Words after it.
-        named: Those of the form ``name=value``.
+        path: Path of a node, empty for the current one; may end in ``*`` for every child.
+        command: Name of the command; empty to go to the node.
+        positional: Positional arguments.
+        named: Arguments of the form ``name=value``.
     """
 
     path: str = ""
@@ -35,7 +35,7 @@ def split(text: str) -> list[str]:
     """Return the words of a line, quoted as in a shell; none where it is empty or a comment.
 
     Raises:
-        UsageError: A quote is not closed, or there is a character that no path can have.
+        UsageError: A quote is not closed, or the line has a NUL character.
     """
     if "\0" in text:
         raise UsageError("a line cannot hold the character NUL", cure="leave it out")
@@ -48,14 +48,14 @@ def split(text: str) -> list[str]:
 
 
 def parse(words: Sequence[str], *, here: Collection[str] = ()) -> Line:
-    """Return what some words mean.
+    """Return the meaning of words.
 
     Args:
-        words: Of one line.
-        here: What a first word without a slash may be a path to.
+        words: Words of one line.
+        here: Names of children: a first word without a slash may be one of them.
 
     Raises:
-        UsageError: A name is said twice.
+        UsageError: A name is given twice.
     """
     rest = list(words)
     path = rest.pop(0) if rest and (_is_path(rest[0]) or rest[0] in here) else ""
@@ -67,7 +67,7 @@ def parse(words: Sequence[str], *, here: Collection[str] = ()) -> Line:
         if found is None:
             positional.append(word)
         elif found[1] in named:
-            raise UsageError(f"{found[1]} is said twice", cure="say it once")
+            raise UsageError(f"{found[1]} is given twice", cure="give it once")
         else:
             named[found[1]] = found[2]
     return Line(path, command, tuple(positional), named)

@@ -22,7 +22,7 @@ class HbaBranch(Protocol):
 
     id: int
 
-    def said(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
+    def document_parts(self) -> tuple[dict[str, dict[str, object]], dict[str, Any]]:
         """Return all backstores, and the HBA, as plain JSON values."""
 
 
@@ -36,23 +36,25 @@ class LunNode(Resizable, WithAttributes):
 
     @property
     def lun(self) -> Lun:
-        """What the document says of it.
+        """The LUN in the document.
 
         Raises:
             UsageError: Nothing.
         """
         found = self.context.view.lun(self.hba.id, self.number)
         if found is None:
-            raise UsageError(f"{self.path} was not made by the service", cure="use what has made it")
+            raise UsageError(
+                f"{self.path} is not managed by the service", cure="use the program that created it"
+            )
         return found
 
     @property
     def backstore(self) -> str:
-        """Name of the backstore that it shows."""
+        """Name of its backstore."""
         return self.lun.backstore
 
     def summary(self) -> Summary:
-        """Say which disk it is, and how it is."""
+        """Return its disk and state."""
         wanted = self.context.view.lun(self.hba.id, self.number)
         status = self.context.view.lun_status(self.hba.id, self.number)
         if status is None:
@@ -63,7 +65,7 @@ class LunNode(Resizable, WithAttributes):
         return ", ".join(parts), status["state"] == "running"
 
     def facts(self) -> dict[str, object]:
-        """Return how it is."""
+        """Return its state."""
         status = self.context.view.lun_status(self.hba.id, self.number)
         found: dict[str, object] = {"hba": self.hba.id, "lun": self.number}
         if status is None:
@@ -72,17 +74,17 @@ class LunNode(Resizable, WithAttributes):
         return {**found, **status, "size": size}
 
     def attributes(self) -> list[OptionHelp]:
-        """Return what a document can say of a LUN."""
+        """Return the options of a LUN in a document."""
         return keys(Lun, without=("lun", "backstore"))
 
     def values(self) -> Mapping[str, object]:
-        """Return what it says."""
+        """Return the options in the document."""
         found: Mapping[str, object] = msgspec.to_builtins(self.lun)
         return found
 
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
-        """Describe it anew."""
-        backstores, hba = self.hba.said()
+        """Change its options in the document."""
+        backstores, hba = self.hba.document_parts()
         hba["luns"] = [
             without_none({**lun, **values}) if lun["lun"] == self.number else lun for lun in hba["luns"]
         ]
@@ -90,14 +92,16 @@ class LunNode(Resizable, WithAttributes):
         self.context.apply(document, prune="none", replace=replace, force=force)
 
     def ui_command_delete(self, force: str = "false") -> None:
-        """Take this LUN away; force=true also while its disk is in use. Its backstore stays."""
-        number = self.lun.lun  # asked of the document: one that is not in it is not ours to take away
-        backstores, hba = self.hba.said()
+        """Delete this LUN; force=true also if its disk is in use. Its backstore stays."""
+        number = (
+            self.lun.lun
+        )  # raises for a LUN that is not in the document, which the service does not manage
+        backstores, hba = self.hba.document_parts()
         shown = {lun["backstore"] for lun in hba["luns"]}
         hba["luns"] = [lun for lun in hba["luns"] if lun["lun"] != number]
         kept = {name: stack for name, stack in backstores.items() if name in shown}
         self.context.apply(self.context.read(kept, [hba]), prune="named", force=read_flag("force", force))
 
     def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
-        """Suggest yes and no."""
+        """Suggest true and false."""
         return self.complete_flag(text, current)

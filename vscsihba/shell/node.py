@@ -1,6 +1,6 @@
-"""The nodes of the tree: what all of them can do. Commands of configshell that make no sense here are gone.
+"""Commands that all nodes of the tree share. Commands of configshell that make no sense here are removed.
 
-A command is a method ``ui_command_NAME``; its docstring is its help, its parameters are its words.
+A command is a method ``ui_command_NAME``; its docstring is its help, its parameters are its arguments.
 """
 
 import inspect
@@ -20,15 +20,15 @@ from vscsihba.shell.values import read_flag
 from vscsihba.units import format_size
 
 Summary = tuple[str, bool | None]
-"""What stands beside a node in the tree, and whether it is well; None where that means nothing."""
+"""Text beside a node in the tree, and whether the node is healthy; None if it has no health."""
 
 _INTRODUCTION: Final = """
-    Disks as a tree: /backstores is what there is to show, /hbas shows it to Linux.
+    Disks as a tree: /backstores has the storage, /hbas the adapters whose LUNs Linux sees as disks.
 
         [PATH] COMMAND [WORD ...] [NAME=VALUE ...]
 
-    TAB completes paths, commands, names and values; "help COMMAND" says more about one.
-    Nothing is kept for the next start until "saveconfig".
+    TAB completes paths, commands, names and values; "help COMMAND" explains a command.
+    To keep the configuration for the next start, run "saveconfig".
 """
 
 
@@ -36,9 +36,9 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     """A node of the tree.
 
     Args:
-        name: What its path ends with.
+        name: Last component of its path.
         parent: The node above it.
-        context: What it works with.
+        context: Shared context of the tree.
     """
 
     help_intro = _INTRODUCTION
@@ -52,15 +52,15 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         super().__init__(name, parent, shell)
         self.context = context
 
-    # What it says of itself.
+    # Description.
 
     def facts(self) -> dict[str, object]:
-        """Return what there is to know of it, by name."""
+        """Return its details by name."""
         text, _ = self.summary()
         return {"path": self.path, "is": text}
 
     def as_tree(self) -> dict[str, object]:
-        """Return it, and all below it, as plain JSON values."""
+        """Return the node and all nodes below as plain JSON values."""
         text, well = self.summary()
         children = [child.as_tree() for child in sorted(self.children, key=lambda child: child.path)]
         return {"path": self.path, "text": text, "well": well, "children": children}
@@ -68,7 +68,7 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     # Commands.
 
     def ui_command_ls(self, path: str | None = None, depth: str | None = None) -> None:
-        """Show the tree, from PATH on, DEPTH levels of it."""
+        """Show the tree below PATH, DEPTH levels of it."""
         target = self.get_node(path)
         self.context.terse = not target.lists_all
         try:
@@ -80,31 +80,31 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
             self.context.terse = False
 
     def ui_command_cd(self, path: str = "/") -> "Node":
-        """Go to PATH, or to the root of the tree."""
+        """Change to PATH, or to the root of the tree."""
         found: Node = self.get_node(path)
         return found
 
     def ui_command_pwd(self) -> None:
-        """Show where this is."""
+        """Show the current path."""
         self.context.tell(self.path, {"path": self.path})
 
     def ui_command_info(self) -> None:
-        """Show all there is to know of this."""
+        """Show details of this object."""
         facts = self.facts()
         width = max(map(len, facts), default=0)
         shown = {name: "-" if value is None else value for name, value in facts.items()}
         self.context.tell("\n".join(f"{name:{width}}  {value}" for name, value in shown.items()), facts)
 
     def ui_command_status(self) -> None:
-        """Show how every LUN is."""
+        """Show the state of every LUN."""
         luns = [{"hba": hba_id, **lun} for hba_id, lun in self.context.view.all_luns()]
         lines = [_line_of(lun) for lun in luns]
         self.context.tell("\n".join(lines) or "no LUNs", luns)
 
     def ui_command_saveconfig(self, savefile: str | None = None, force: str = "false") -> None:
-        """Keep what runs for the next start, or in SAVEFILE.
+        """Save the running configuration for the next start, or to SAVEFILE.
 
-        An empty configuration replaces one that is not only with force=true. The last ten versions are kept.
+        The last ten versions are kept. To replace a saved configuration by an empty one, use force=true.
         """
         wanted = None if savefile is None else Path(savefile).absolute()
         path = self.context.daemon.save(wanted, force=read_flag("force", force))
@@ -114,26 +114,26 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     def ui_command_restoreconfig(
         self, savefile: str = str(SAVED), replace: str = "false", force: str = "false"
     ) -> None:
-        """Make it what SAVEFILE says, by default what was saved last.
+        """Apply the configuration in SAVEFILE, by default the one that was saved last.
 
-        Only what differs is touched. replace=true also changes what cannot be changed while a disk works;
-        force=true also takes disks away that are in use.
+        Disks that it does not change keep running. replace=true also detaches and recreates disks where a
+        change needs it; force=true also removes disks that are in use.
         """
         document = load(Path(savefile), self.context.registry)
         flags = {"replace": read_flag("replace", replace), "force": read_flag("force", force)}
         self.context.apply(document, prune="all", **flags)
 
     def ui_command_clearconfig(self, confirm: str = "false", force: str = "false") -> None:
-        """Take away every disk, HBA and backstore; files stay. Needs confirm=true.
+        """Remove every disk, HBA and backstore; files stay. Needs confirm=true.
 
-        force=true also takes disks away that are in use.
+        force=true also removes disks that are in use.
         """
         if not read_flag("confirm", confirm):
-            raise UsageError("this takes away every disk", cure="write clearconfig confirm=true")
+            raise UsageError("this removes every disk", cure="use clearconfig confirm=true")
         self.context.apply(self.context.read({}, []), prune="all", force=read_flag("force", force))
 
     def ui_command_help(self, topic: str | None = None) -> None:
-        """Say what can be done here, or all about the command TOPIC."""
+        """List the commands of this node, or explain the command TOPIC."""
         known = {name: self.get_command_syntax(name)[0].strip() for name in self.list_commands()}
         if topic is not None:
             if topic not in known:
@@ -147,7 +147,7 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         self.context.tell("\n".join([inspect.cleandoc(self.help_intro), "", *lines]), first)
 
     def ui_command_exit(self) -> str:
-        """Leave the shell; disks work on."""
+        """Leave the shell; the disks keep running."""
         return "EXIT"
 
     # Completion.
@@ -159,22 +159,22 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     ui_complete_restoreconfig = ui_complete_saveconfig
 
     def ui_complete_clearconfig(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
-        """Suggest yes and no."""
+        """Suggest true and false."""
         return self.complete_flag(text, current)
 
     def complete_flag(self, text: str, current: str) -> list[str]:
-        """Suggest yes and no for a parameter that is a flag."""
+        """Suggest true and false for a flag."""
         return suggestions.flags(text) if current in ("force", "replace", "confirm") else []
 
-    # How configshell finds and runs a command.
+    # Hooks of configshell to find and run a command.
 
     def execute_command(
         self, command: str, pparams: Sequence[str] = (), kparams: Mapping[str, str] | None = None
     ) -> Any:
-        """Run a command, and return where it leads.
+        """Run a command, and return the node to change to.
 
         Raises:
-            UsageError: There is none of that name here, or its words are not right.
+            UsageError: The node has no such command, or its arguments are wrong.
         """
         if command not in self.list_commands():
             raise UsageError(
@@ -185,17 +185,17 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
     def assert_params(
         self, method: Callable[..., object], pparams: Sequence[str], kparams: Mapping[str, str]
     ) -> None:
-        """Refuse words that a command does not take.
+        """Check the arguments of a command.
 
         Raises:
-            UsageError: It does not take them, or needs others.
+            UsageError: The command does not take them, or needs others.
         """
         try:
             inspect.signature(method).bind(*pparams, **kparams)
         except TypeError as error:
             command = method.__name__.removeprefix(self.ui_command_method_prefix)
             syntax = self.get_command_syntax(command)[0].strip()
-            raise UsageError(f"{command}: {error}", cure=f"write: {syntax}") from error
+            raise UsageError(f"{command}: {error}", cure=f"use: {syntax}") from error
 
     def get_command_description(self, command: str) -> str:
         """Return the help of a command."""
@@ -205,17 +205,17 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         """Return the node at a path from here.
 
         Raises:
-            UsageError: There is none.
+            UsageError: There is no node at the path.
         """
         try:
             found: Node = super().get_node(path)
-        except (ValueError, UsageError) as error:  # one for each part of the path; the whole path is said
+        except (ValueError, UsageError) as error:  # configshell names only one component of the path
             raise UsageError(f"there is no {path}", cure='see "ls /"') from error
         return found
 
 
 def _line_of(lun: Mapping[str, Any]) -> str:
-    """Return how a LUN is, in one line."""
+    """Return the state of a LUN in one line."""
     size = "-" if lun["size"] is None else format_size(lun["size"])
     rate = "" if lun["iops"] is None else f", {lun['iops']:.0f} IOPS"
     place = f"hba{lun['hba']}/lun{lun['lun']}"

@@ -1,4 +1,4 @@
-"""The branch ``/others``: objects of other programs, to be looked at. Nothing here changes them."""
+"""The branch ``/others``: objects of other programs, for information. Nothing here changes them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,9 +31,9 @@ class OtherNode(Node):
         self._other = other
 
     def summary(self) -> Summary:
-        """Say what is known of it."""
+        """Return its description."""
         return self._other["text"] or "-", None
 
     def facts(self) -> dict[str, object]:
-        """Return what is known of it."""
+        """Return its description as values."""
         return dict(self._other)

@@ -1,7 +1,7 @@
-"""A session: lines are read, understood and carried out, from a person, a script or the command line.
+"""A session: runs lines from a prompt, a script or the command line.
 
-Every line begins with a fresh look, so the tree is what there is, whoever changed it. An error
-is one line with its cause and its cure; a script ends with it.
+Every line starts with a new state of the service, so that the tree is current. An error is one line with
+cause and remedy; it ends a script.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ _KEPT: Final = 1000
 """Lines of history."""
 
 _IN_A_SHELL: Final = {"--replace": "replace=true", "--force": "force=true", "--prune": "prune="}
-"""How the service's cures are said here."""
+"""Options in the messages of the service, and the same in the shell."""
 
 
 class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
     """A shell on a service.
 
     Args:
-        context: What its tree works with.
+        context: Context of its tree.
     """
 
     def __init__(self, context: ShellContext) -> None:
@@ -46,14 +46,14 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
         self._current_node: Node = RootNode(context, self)
 
     def run(self, words: Sequence[str]) -> None:
-        """Carry out one line that has been split into words.
+        """Run one line that has been split into words.
 
         Raises:
-            VscsihbaError: It cannot be done; then nothing has changed.
+            VscsihbaError: The command fails; nothing has changed.
         """
         if not words:
             return
-        self._look()
+        self._refresh()
         line = parse(words, here=self._children())
         try:
             self._execute_command(line.path, line.command, list(line.positional), dict(line.named))
@@ -61,13 +61,13 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
             text = str(error).rstrip(".")
             raise UsageError(f"{text[:1].lower()}{text[1:]}", cure='see "help"') from error
         except VscsihbaError as error:
-            raise _in_our_words(error) from error
+            raise _for_shell(error) from error
 
     def run_script(self, lines: Iterable[str]) -> None:
-        """Carry out lines until one of them fails, or says exit.
+        """Run lines until one fails, or is "exit".
 
         Raises:
-            VscsihbaError: One fails; its number is in the message.
+            VscsihbaError: A line fails; its number is in the message.
         """
         for number, text in enumerate(lines, 1):
             try:
@@ -78,7 +78,7 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
                 return
 
     def interact(self) -> None:
-        """Carry out what a person types, until exit or the end of input."""
+        """Run lines from the prompt until "exit" or the end of input."""
         self._recall_lines()
         readline.parse_and_bind("tab: complete")
         readline.set_completer(self._complete)
@@ -99,14 +99,14 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
                 self.con.display(f"error: {where}{error.strerror or error}", error=True)
         self._keep_lines()
         if self.context.unsaved:
-            self.con.display('not saved: the next start will not know of it; "vscsihba save" keeps it')
+            self.con.display('not saved: to keep the changes for the next start, run "vscsihba save"')
 
     def _children(self) -> set[str]:
-        """Return the names of what is right below, as far as they are no commands."""
+        """Return the names of the children, except those that are commands too."""
         return {child.name for child in self._current_node.children} - {*self._current_node.list_commands()}
 
-    def _look(self) -> None:
-        """Make the tree anew, and stay where we are, or as near to that as there is still something."""
+    def _refresh(self) -> None:
+        """Build the tree again; stay at the current node, or at the nearest one above that still exists."""
         path: str = self._current_node.path
         self.context.look()
         root = RootNode(self.context, self)
@@ -118,7 +118,7 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
                 path = path.rpartition("/")[0] or "/"
 
     def _display_completions(self, _substitution: str, matches: Sequence[str], _longest: int) -> None:
-        """Show what can be typed, in columns, and the line again; configshell would ask for the cursor."""
+        """Show completions in columns, and the line again; configshell would query the cursor position."""
         shown = [_last_part(match) for match in matches]
         width = max(map(len, shown)) + 2
         columns = max(1, self.con.get_width() // width)
@@ -129,10 +129,10 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
         self.con.raw_write(f"{self._get_prompt()}{readline.get_line_buffer()}")
 
     def _complete(self, text: str, state: int) -> str | None:
-        """Return one completion after the other, of what there is now; what cannot be completed has none."""
+        """Return one completion after the other from the current state; None after the last."""
         try:
             if state == 0:
-                self._look()
+                self._refresh()
             found: str | None = super()._complete(text, state)
         except (VscsihbaError, ValueError, AttributeError, LookupError, TypeError):
             return None
@@ -150,20 +150,20 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
 
 
 def _history() -> Path:
-    """Return where the lines of a person are kept."""
+    """Return the path of the history file."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / _HISTORY
 
 
 def _last_part(match: str) -> str:
-    """Return what is new in a completion: of a path, its last part."""
+    """Return the new part of a completion: the last component of a path."""
     text = match.rstrip()
     head, _, tail = text.rstrip("/").rpartition("/")
     return tail + "/" * text.endswith("/") if head or text.startswith("/") else text
 
 
-def _in_our_words(error: VscsihbaError) -> VscsihbaError:
-    """Return an error of the service as it is said in the shell."""
+def _for_shell(error: VscsihbaError) -> VscsihbaError:
+    """Return an error of the service, with options as the shell writes them."""
     cure = error.cure
     for flag, word in _IN_A_SHELL.items():
         cure = cure.replace(flag, word) if cure is not None else None

@@ -1,4 +1,4 @@
-"""What can be typed next: sizes, files, flags. Looks into folders, and nowhere else."""
+"""Completions of values: sizes, files, flags. Reads directories, nothing else."""
 
 import os
 import re
@@ -37,5 +37,5 @@ def files(text: str) -> list[str]:
 
 
 def flags(text: str) -> list[str]:
-    """Return yes and no."""
+    """Return true and false."""
     return starting(text, ("true", "false"))

@@ -1,4 +1,4 @@
-"""The whole tree, made anew from each look."""
+"""The root of the tree, which is built again from each state of the service."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class RootNode(Node):
             OthersNode(self, context)
 
     def summary(self) -> Summary:
-        """Say whether all is well."""
+        """Return the number of disks, and how many do not run."""
         luns = [lun for _, lun in self.context.view.all_luns()]
         ill = sum(lun["state"] != "running" for lun in luns)
         count = counted(len(luns), "disk")

@@ -1,4 +1,4 @@
-"""What there is, as one look shows it: the document that runs, and how everything in it is."""
+"""One state of the service: the running document, and the status of everything in it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from vscsihba.daemon.calls import Daemon, HbaStatus, LunStatus, Status
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One look.
+    """One state of the service.
 
     Attributes:
-        document: What the service keeps.
-        status: How it is, which may be more or less than the document says.
+        document: Running document.
+        status: State of HBAs and LUNs; may have more or fewer of them than the document.
     """
 
     document: Document
@@ -24,38 +24,38 @@ class View:
 
     @classmethod
     def of(cls, daemon: Daemon) -> "View":
-        """Look.
+        """Ask the service.
 
         Raises:
-            HostError: No service runs, or it does not answer.
+            HostError: The service does not run, or does not answer.
         """
         return cls(read(daemon.show(), Path("/")), daemon.status())
 
     def hba_ids(self) -> list[int]:
-        """Return the ids of all HBAs that are wanted or there."""
+        """Return the ids of all HBAs in the document or the kernel."""
         return sorted({hba.id for hba in self.document.hbas} | {hba["id"] for hba in self.status["hbas"]})
 
     def luns(self, hba_id: int) -> list[int]:
-        """Return the numbers of all LUNs of an HBA that are wanted or there."""
+        """Return the numbers of all LUNs of an HBA in the document or the kernel."""
         wanted, found = self.document.hba(hba_id), self.hba_status(hba_id)
         numbers = {lun.lun for lun in wanted.luns} if wanted is not None else set()
         return sorted(numbers | ({lun["lun"] for lun in found["luns"]} if found is not None else set()))
 
     def hba(self, hba_id: int) -> Hba | None:
-        """Return an HBA as it is wanted."""
+        """Return an HBA of the document."""
         return self.document.hba(hba_id)
 
     def lun(self, hba_id: int, number: int) -> Lun | None:
-        """Return a LUN as it is wanted."""
+        """Return a LUN of the document."""
         hba = self.document.hba(hba_id)
         return None if hba is None else hba.lun(number)
 
     def hba_status(self, hba_id: int) -> HbaStatus | None:
-        """Return how an HBA is."""
+        """Return the status of an HBA."""
         return next((hba for hba in self.status["hbas"] if hba["id"] == hba_id), None)
 
     def lun_status(self, hba_id: int, number: int) -> LunStatus | None:
-        """Return how a LUN is."""
+        """Return the status of a LUN."""
         hba = self.hba_status(hba_id)
         return None if hba is None else next((lun for lun in hba["luns"] if lun["lun"] == number), None)
 
@@ -64,7 +64,7 @@ class View:
         return {name: stack for name, stack in self.document.backstores.items() if folder_of(stack) == folder}
 
     def all_luns(self) -> Iterator[tuple[int, LunStatus]]:
-        """Yield every LUN that is there, and the id of its HBA."""
+        """Yield the status of every LUN, with the id of its HBA."""
         for hba in self.status["hbas"]:
             for lun in hba["luns"]:
                 yield hba["id"], lun

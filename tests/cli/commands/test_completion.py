@@ -79,7 +79,7 @@ def test_the_script_of_each_shell_is_accepted_by_it(
 
 def test_no_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion"]) == 2
-    assert capsys.readouterr().err == "vscsihba: name a shell; say bash, zsh, fish\n"
+    assert capsys.readouterr().err == "vscsihba: no shell is given; use bash, zsh, fish\n"
 
 
 def need(program: str) -> None:

@@ -34,7 +34,7 @@ def test_status(overlay: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_commit(overlay: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = overlay.parent / "base.img"
     assert main(["cow", "commit", str(overlay), str(base)]) == 0
-    assert capsys.readouterr().out == f"{overlay} is committed, and empty\n"
+    assert capsys.readouterr().out == f"{overlay} is committed, and now empty\n"
     assert base.read_bytes()[:8] == b"overbase"
     assert main(["cow", "status", str(overlay), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stored"] == 0

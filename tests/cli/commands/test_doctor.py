@@ -1,4 +1,4 @@
-"""The check-up: what it finds on machines that lack this or that."""
+"""doctor: findings on machines that lack something."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def findings() -> dict[str, Finding]:
 def test_a_good_machine_is_fine(kernel: FakeConfigfs, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "all is well: this machine can have virtual disks"
+    assert lines[-1] == "no problems: this machine can have virtual disks"
     assert all(line.startswith(("OK ", "note ", "     ")) for line in lines[:-2])
 
 
@@ -81,9 +81,9 @@ def test_a_missing_module_is_a_problem_with_its_cure(
     monkeypatch.setattr(probe, "look_for_module", look)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"^BAD +modules ", out, re.MULTILINE)
+    assert re.search(r"^FAIL +modules ", out, re.MULTILINE)
     assert "-> install another" in out
-    assert out.endswith("1 problem: see the lines marked BAD\n")
+    assert out.endswith("1 problem: see the lines marked FAIL\n")
 
 
 def test_a_kernel_without_sg_is_a_warning_only(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_a_kernel_without_sg_is_a_warning_only(kernel: FakeConfigfs, monkeypatch
     assert findings()["module sg"] == Finding(
         "module sg",
         "warning",
-        "the running kernel 6.1 has no module sg: there will be no /dev/sgN",
+        "the running kernel 6.1 has no module sg: disks will have no /dev/sgN",
         "install another",
     )
 
@@ -207,16 +207,16 @@ DOCUMENT = {"version": 1, "backstores": {}, "hbas": [{"id": 3}]}
 def test_no_service_is_a_note(kernel: FakeConfigfs) -> None:
     found = findings()
     assert (found["service"].state, found["service"].text) == ("note", "not running")
-    assert found["saved"] == Finding("saved", "ok", "nothing, and nothing runs")
+    assert found["saved"] == Finding("saved", "ok", "nothing, and no disks run")
 
 
 def test_what_runs_and_is_not_saved_is_a_note(kernel: FakeConfigfs, service: FakeService) -> None:
     service.running = read(DOCUMENT, Path("/"))
     found = findings()
     assert found["service"] == Finding("service", "ok", "running, with 1 HBA and 0 LUNs")
-    assert found["saved"].text == "nothing: the next start makes no disks"
+    assert found["saved"].text == "nothing: the next start restores no disks"
     state.SAVED.write_text('{"version": 1}')
-    assert findings()["saved"].text == "0 HBAs and 0 LUNs, which is not what runs"
+    assert findings()["saved"].text == "0 HBAs and 0 LUNs, which differ from the running configuration"
     state.SAVED.write_text(json.dumps(DOCUMENT))
     assert findings()["saved"] == Finding("saved", "ok", f"1 HBA and 0 LUNs in {state.SAVED}")
 
@@ -247,7 +247,7 @@ def test_what_targetctl_restores_of_ours_is_a_warning(kernel: FakeConfigfs) -> N
     service.TARGETCTL[1].write_text(json.dumps({"storage_objects": [ours]}))
     found = findings()["targetctl"]
     assert found.state == "warning"
-    assert "has vscsihba0-lun0 in it" in found.text
+    assert "has vscsihba0-lun0: at the next boot" in found.text
 
 
 def test_a_low_limit_of_open_files_is_a_warning_that_says_what_it_allows(
@@ -255,11 +255,11 @@ def test_a_low_limit_of_open_files_is_a_warning_that_says_what_it_allows(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 524288))
     assert findings()["open files"] == Finding(
-        "open files", "ok", "524,288 at most (hard limit), enough for some 65,528 LUNs in each engine"
+        "open files", "ok", "524,288 (hard limit), enough for about 65,528 LUNs in each engine"
     )
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 4096))
     found = findings()["open files"]
     assert (found.state, found.text) == (
         "warning",
-        "4,096 at most (hard limit), enough for some 504 LUNs in each engine",
+        "4,096 (hard limit), enough for about 504 LUNs in each engine",
     )

@@ -53,7 +53,7 @@ def test_plan_is_a_line_a_change_and_a_count(service: FakeService, document: Pat
 
 def test_plan_of_what_runs_is_empty(applied: Path, capsys: Capture) -> None:
     assert main(["plan", str(applied)]) == 0
-    assert capsys.readouterr().out == "no changes: what runs is what is wanted\n"
+    assert capsys.readouterr().out == "no changes\n"
 
 
 def test_plan_says_what_needs_more(applied: Path, capsys: Capture) -> None:
@@ -61,8 +61,8 @@ def test_plan_says_what_needs_more(applied: Path, capsys: Capture) -> None:
     assert main(["plan", str(applied)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("! ")
-    assert "(users of the disk notice)" in out
-    assert out.endswith("1 to replace\napply needs --replace for what is replaced\n")
+    assert "(interrupts the disk)" in out
+    assert out.endswith("1 to replace\nto replace disks, use apply --replace\n")
 
 
 def test_plan_as_json_is_the_services_answer(service: FakeService, document: Path, capsys: Capture) -> None:
@@ -81,7 +81,7 @@ def test_apply_prints_each_step_and_a_count(service: FakeService, document: Path
 
 def test_apply_twice_does_nothing_the_second_time(applied: Path, capsys: Capture) -> None:
     assert main(["apply", str(applied)]) == 0
-    assert capsys.readouterr().out == "nothing to do: it is so already\n"
+    assert capsys.readouterr().out == "no changes\n"
 
 
 def test_apply_as_json(service: FakeService, document: Path, capsys: Capture) -> None:
@@ -93,7 +93,7 @@ def test_apply_as_json(service: FakeService, document: Path, capsys: Capture) ->
 def test_what_cannot_be_changed_live_needs_replace(applied: Path, capsys: Capture) -> None:
     write(applied, removable=True)
     assert main(["apply", str(applied)]) == 2
-    assert "say --replace" in capsys.readouterr().err
+    assert "use --replace" in capsys.readouterr().err
     assert main(["apply", "--replace", str(applied)]) == 0
 
 
@@ -103,7 +103,7 @@ def test_a_disk_in_use_needs_force(applied: Path, service: FakeService, capsys: 
     empty.write_text('{"version": 1, "backstores": {}, "hbas": [{"id": 3, "luns": []}]}')
     assert main(["apply", str(empty)]) == 1
     assert capsys.readouterr().err == (
-        "vscsihba: LUN 0 of HBA 3 is in use: /dev/sda is mounted on /mnt; unmount it, or say --force\n"
+        "vscsihba: LUN 0 of HBA 3 is in use: /dev/sda is mounted on /mnt; unmount it, or use --force\n"
     )
     assert main(["apply", "--force", str(empty)]) == 0
 
@@ -138,7 +138,7 @@ def test_a_wrong_document_is_one_line_with_its_place_before_anybody_is_asked(
 def test_warnings_go_to_standard_error(service: FakeService, document: Path, capsys: Capture) -> None:
     document.write_text('{"version": 1, "backstores": {"d2": {"handler": "memory", "size": "1MiB"}}}')
     assert main(["plan", str(document)]) == 0
-    assert capsys.readouterr().err == "vscsihba: warning: $.backstores.d2: no LUN shows this backstore\n"
+    assert capsys.readouterr().err == "vscsihba: warning: $.backstores.d2: this backstore has no LUN\n"
 
 
 def test_show_is_a_document_that_changes_nothing(applied: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -175,16 +175,16 @@ def test_resize_to_a_size_and_by_a_size(
     word: str, size: int, applied: Path, service: FakeService, capsys: Capture
 ) -> None:
     assert main(["resize", "d1", word]) == 0
-    assert capsys.readouterr().out == f"d1 has {size >> 20}.0 MiB now\n"
+    assert capsys.readouterr().out == f"d1 now has {size >> 20}.0 MiB\n"
     assert service.running.backstores["d1"]["size"] == f"{size >> 20}MiB"
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["d1", "512KiB"], "no disk shrinks"),
+        (["d1", "512KiB"], "a disk cannot shrink"),
         (["d9", "1GiB"], "there is no backstore 'd9'; known are: d1"),
-        (["d9", "+1GiB"], "no disk shows a backstore 'd9'"),
+        (["d9", "+1GiB"], "no LUN has the backstore 'd9'"),
         (["d1", "much"], "'much' is not a size"),
     ],
 )
@@ -206,7 +206,7 @@ def test_clear_has_the_service_take_away_its_own(
 ) -> None:
     configfs.create_hba(5)
     assert main(["clear", "3"]) == 0
-    assert capsys.readouterr().out == "cleared: HBA 3 is gone\n"
+    assert capsys.readouterr().out == "removed HBA 3\n"
     assert service.running.empty
     assert 5 in configfs.observe().hbas
 

@@ -31,9 +31,9 @@ def encrypt(*words: object) -> int:
 def test_a_container_and_its_keys(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk, key, words = files / "disk", files / "key", files / "words"
     assert encrypt("create", disk, "--key-file", key, *CHEAP) == 0
-    assert capsys.readouterr().out == f"{disk} is a LUKS2 container\n"
+    assert capsys.readouterr().out == f"created a LUKS2 container on {disk}\n"
     assert encrypt("add-key", disk, "--key-file", key, "--new-passphrase-file", words, *CHEAP) == 0
-    assert capsys.readouterr().out == "the new secret is in slot 1\n"
+    assert capsys.readouterr().out == "added a key in slot 1\n"
     assert encrypt("keys", disk) == 0
     assert capsys.readouterr().out == "keys in slots: 0, 1\n"
     assert encrypt("remove-key", disk, 0) == 0
@@ -58,7 +58,7 @@ def test_a_header_of_its_own(files: Path, capsys: pytest.CaptureFixture[str]) ->
     assert encrypt("keys", header) == 0
     assert "keys in slots: 0" in capsys.readouterr().out
     assert encrypt("create", disk, "--header", header, "--key-file", key, *CHEAP) == 2
-    assert "is a container already" in capsys.readouterr().err
+    assert "is already a LUKS container" in capsys.readouterr().err
 
 
 def shell(command: str, files: Path, **streams: object) -> str:
@@ -78,13 +78,13 @@ def shell(command: str, files: Path, **streams: object) -> str:
 
 def test_secrets_that_can_be_read_once(files: Path) -> None:
     cheap = " ".join(CHEAP)
-    assert "is a LUKS2 container" in shell(
+    assert "created a LUKS2 container" in shell(
         f"printf 'one\n' | $V encrypt create disk --passphrase-file - {cheap}", files
     )
-    assert "is in slot 1" in shell(
+    assert "in slot 1" in shell(
         f"$V encrypt add-key disk --key-file <(printf one) --new-key-file <(printf two) {cheap}", files
     )
-    assert "is in slot 2" in shell(
+    assert "in slot 2" in shell(
         f"printf two | $V encrypt add-key disk --key-file - --new-key-file key {cheap}", files
     )
     assert "two secrets cannot both come from standard input" in shell(
@@ -108,13 +108,13 @@ def test_refusals_are_one_line(files: Path, capsys: pytest.CaptureFixture[str]) 
     assert "one of the arguments --key-file --passphrase-file --credential is required" in refused(
         "create", disk
     )
-    assert "is no LUKS container" in refused("keys", disk)
+    assert "is not a LUKS container" in refused("keys", disk)
     assert "none: No such file" in refused("create", disk, "--key-file", files / "none", *CHEAP)
     assert disk.read_bytes() == bytes(SIZE)
     assert encrypt("create", disk, "--key-file", key, *CHEAP) == 0
     capsys.readouterr()
-    assert "is a container already" in refused("create", disk, "--key-file", key, *CHEAP)
-    assert "slot x is no number" in refused("remove-key", disk, "x").replace("'", "")
+    assert "is already a LUKS container" in refused("create", disk, "--key-file", key, *CHEAP)
+    assert "slot x is not a number" in refused("remove-key", disk, "x").replace("'", "")
     assert "the secret opens no key" in refused(
         "add-key", disk, "--passphrase-file", files / "words", "--new-key-file", key, *CHEAP
     )

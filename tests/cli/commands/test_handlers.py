@@ -48,7 +48,7 @@ def test_every_handler_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[s
     assert set(lines) == {"handler", *Registry().names()}
     assert lines["cow"].split(maxsplit=2)[1:] == [
         "filter",
-        "A disk whose changes go to an overlay; the base below stays as it is",
+        "Copy-on-write: changes go to an overlay, the base is never written",
     ]
     assert "fan " in lines["mirror"]
     assert "source " in lines["file"]
@@ -67,11 +67,11 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_is_shown_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "cow")
-    assert text.startswith("cow, a filter: A disk whose changes go to an overlay")
+    assert text.startswith("cow, a filter: Copy-on-write: changes go to an overlay")
     assert "\nexample: cow:/srv/vm1.cow;create=true|/srv/golden.img\n" in text
     assert "\n  path: path; required\n      The overlay file.\n" in text
     assert "\n  create: true or false; default false\n" in text
-    assert "It has no options." in shown(capsys, "readonly")
+    assert "no options" in shown(capsys, "readonly")
 
 
 def test_one_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,6 @@ def test_the_unit_is_installed_and_removed(unit: Path, capsys: Capture) -> None:
 
 def test_without_systemd_it_cannot_be_started(unit: Path, capsys: Capture) -> None:
     assert main(["install-service", "--start"]) == 1
-    assert "systemd does not run this machine" in capsys.readouterr().err
+    assert "this machine does not run systemd" in capsys.readouterr().err
     assert not unit.exists()
     assert main(["install-service", "--start", "--remove"]) == 2

@@ -1,4 +1,4 @@
-"""status: what the service says, and without one what the kernel and the engines say."""
+"""status: the answer of the service; without a service, of the kernel and the engines."""
 
 import json
 import os
@@ -39,7 +39,7 @@ DOCUMENT = {
 
 
 def shown(status: Status) -> str:
-    """Return what a person sees, with every column."""
+    """Return the text with every column."""
     return "".join(f"{line.plain}\n" for line in status_lines(status, 0.0, None))
 
 

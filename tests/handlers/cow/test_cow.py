@@ -348,10 +348,10 @@ def test_two_damaged_headers(base: Path, overlay: Path) -> None:
 
 def test_another_file_is_no_overlay(base: Path, overlay: Path) -> None:
     overlay.write_bytes(os.urandom(SIZE))
-    with pytest.raises(HostError, match="it is no overlay"):
+    with pytest.raises(HostError, match="no overlay found"):
         build(cow(base)).open()
     overlay.write_bytes(bytes(512))
-    with pytest.raises(HostError, match="it is no overlay"):
+    with pytest.raises(HostError, match="no overlay found"):
         build(cow(base)).open()
 
 

@@ -219,7 +219,7 @@ def test_missing_package_is_told_in_one_line(empty: Path, monkeypatch: pytest.Mo
 
 
 def test_nothing_is_made_unless_asked(empty: Path) -> None:
-    with pytest.raises(HostError, match="is no LUKS container"):
+    with pytest.raises(HostError, match="is not a LUKS container"):
         build(quick(empty, create=False)).open()
 
 
@@ -711,7 +711,7 @@ def test_metadata_that_makes_no_sense(empty: Path, change: dict[str, object], me
 
 def test_a_disk_that_is_smaller_than_a_header(empty: Path) -> None:
     os.truncate(empty / "disk.img", 512)
-    with pytest.raises(HostError, match="is no LUKS container"):
+    with pytest.raises(HostError, match="is not a LUKS container"):
         build(quick(empty, create=False)).open()
     (empty / "disk.img").write_bytes(b"LUKS\xba\xbe\x00\x01".ljust(512, b"\0"))
     with pytest.raises(HostError, match="the LUKS1 header is cut off"):

@@ -76,7 +76,7 @@ def test_all_room_can_be_used_and_no_more(empty: Path) -> None:
         header.write(disk)
         for number in (1, 2):
             assert add_key(disk, SECRET, b"%d" % number, CHEAP) == number
-        with pytest.raises(UsageError, match="no room for another key"):
+        with pytest.raises(UsageError, match="all key slots are in use"):
             add_key(disk, SECRET, b"one more", CHEAP)
         remove_key(disk, 1)
         assert add_key(disk, SECRET, b"one more", CHEAP) == 1
@@ -147,5 +147,5 @@ def test_argon2_is_not_for_luks1(empty: Path) -> None:
 
 
 def test_a_disk_without_a_container(empty: Path) -> None:
-    with build(image(empty)) as disk, pytest.raises(HostError, match="is no LUKS container"):
+    with build(image(empty)) as disk, pytest.raises(HostError, match="is not a LUKS container"):
         keys(disk)

@@ -98,7 +98,7 @@ def test_empty_file(tmp_path: Path) -> None:
 def test_size_no_multiple_of_the_block_size(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(bytes(2048))
     build(str(tmp_path / "a.img")).check()
-    with pytest.raises(UsageError, match=r"a\.img: the size 2048 is no multiple of the block size 4096"):
+    with pytest.raises(UsageError, match=r"a\.img: the size 2048 is not a multiple of the block size 4096"):
         build(document(tmp_path / "a.img", block_size=4096)).check()
 
 
@@ -520,12 +520,12 @@ def test_direct_access_needs_no_alignment_of_requests(image: Path) -> None:
 
 def test_direct_access_needs_an_aligned_end(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(bytes(4096 + 512))
-    with pytest.raises(UsageError, match=r"size 4608 is no multiple of the 4096"):
+    with pytest.raises(UsageError, match=r"size 4608 is not a multiple of the 4096"):
         build(document(tmp_path / "a.img", direct=True)).check()
     (tmp_path / "a.img").write_bytes(bytes(8192))
     with (
         build(document(tmp_path / "a.img", direct=True)) as disk,
-        pytest.raises(UsageError, match="no multiple"),
+        pytest.raises(UsageError, match="not a multiple"),
     ):
         disk.resize(8192 + 512)
 
@@ -577,15 +577,15 @@ def test_a_file_that_was_made_goes_when_the_disk_cannot_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise UsageError("there is no direct access here")
+        raise UsageError("O_DIRECT is not supported here")
 
     monkeypatch.setattr("vscsihba.handlers.file.handler.DirectFile", refuse)
     before = open_files()
-    with pytest.raises(UsageError, match="no direct access"):
+    with pytest.raises(UsageError, match="O_DIRECT is not supported"):
         build(document(tmp_path / "new.img", size=1 << 20, direct=True)).open()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "old.img").write_bytes(bytes(1 << 20))
-    with pytest.raises(UsageError, match="no direct access"):
+    with pytest.raises(UsageError, match="O_DIRECT is not supported"):
         build(document(tmp_path / "old.img", size=1 << 20, direct=True)).open()
     assert list(tmp_path.iterdir()) == [tmp_path / "old.img"]
     assert open_files() == before
@@ -618,7 +618,7 @@ def test_no_direct_access_here(image: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return real(path, flags, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(UsageError, match="there is no direct access here"):
+    with pytest.raises(UsageError, match="O_DIRECT is not supported here"):
         build(document(image, direct=True)).open()
 
 
@@ -979,7 +979,7 @@ def test_a_missing_file_is_made_as_a_copy(tmp_path: Path) -> None:
     [
         ("nowhere", "nowhere: there is no such file to copy"),
         (".", "is a directory"),
-        ("odd", "no multiple of"),
+        ("odd", "not a multiple of"),
     ],
 )
 def test_a_template_that_can_be_none(tmp_path: Path, template: str, message: str) -> None:

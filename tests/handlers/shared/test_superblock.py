@@ -49,7 +49,7 @@ def test_too_long_a_text_changes_nothing() -> None:
 
 
 def test_a_store_that_is_too_small() -> None:
-    with build({"handler": "memory", "size": 4096}) as disk, pytest.raises(HostError, match="it is no thing"):
+    with build({"handler": "memory", "size": 4096}) as disk, pytest.raises(HostError, match="no thing found"):
         Superblock(disk, MAGIC, "thing")
 
 

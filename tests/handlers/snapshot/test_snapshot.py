@@ -177,7 +177,7 @@ def test_a_snapshot_keeps_its_size(base: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "x" * 65, "a b"])
 def test_names_that_are_none(base: Path, name: str) -> None:
     with build(snapshot(base)) as disk:
-        with pytest.raises(UsageError, match="is no name for a snapshot"):
+        with pytest.raises(UsageError, match="is not a valid snapshot name"):
             handler_of(disk).take(name)
         assert layers(base) == 1
 
@@ -356,7 +356,7 @@ def test_a_set_that_is_not_there(base: Path) -> None:
         build(snapshot(base, create=False)).check()
     with pytest.raises(UsageError, match="there is no directory"):
         build(snapshot(base, path="/nowhere/at/all")).check()
-    with pytest.raises(UsageError, match="is no directory"):
+    with pytest.raises(UsageError, match="is not a directory"):
         build(snapshot(base, path=str(base / "base.img"))).check()
     with pytest.raises(ConfigError, match="not made by opening it"):
         build(snapshot(base, snapshot="mon"))

@@ -59,7 +59,7 @@ def test_a_leg_that_was_added_stays_when_the_engine_is_replaced(own_service: Ser
     legs = [{"handler": "file", "path": str(image)} for image in (first, second)]
     stack = {"handler": "mirror", "path": str(scratch / "mirror"), "create": True, "legs": legs}
     service.ask("apply", document={"version": 1, "backstores": {"m": stack}, "hbas": [shows(4, "m")]})
-    assert "leg 2 takes part" in vscsihba("mirror", "add-leg", "hba4/lun0", third)
+    assert "added leg 2 to" in vscsihba("mirror", "add-leg", "hba4/lun0", third)
     (engine,) = service.engines(4)
     kill(engine)
     seconds_until(lambda: service.engines(4) not in ([], [engine]) and service.all_run(), "another engine")

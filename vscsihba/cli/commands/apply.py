@@ -1,4 +1,4 @@
-"""``vscsihba apply``: makes what runs what a document says, and touches only what differs."""
+"""``vscsihba apply``: applies a configuration document; disks that it does not change keep running."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,13 @@ from vscsihba.daemon.calls import Changes, Daemon, Step
 from vscsihba.units import counted
 
 _EXAMPLES: Final = """\
-  vscsihba apply disks.json                 make it so
-  vscsihba apply disks.json --prune all     and take away what it does not have
-  vscsihba apply disks.json --replace       also what cannot be changed while a disk works
+  vscsihba apply disks.json                 apply the document
+  vscsihba apply disks.json --prune all     remove every HBA and LUN that is not in it
+  vscsihba apply disks.json --replace       also detach and recreate disks, where a change needs it
   vscsihba apply - < disks.json             relative paths begin in the current directory
 
-Only what differs is touched; disks that stay the same work on undisturbed. If a step fails, what was done
-before it is undone. Nothing is asked: what takes a disk away from a user is refused without --force.
+Disks that the document does not change keep running. If a step fails, the steps before it are undone.
+No question is asked: removing a disk that is in use needs --force.
 """
 
 
@@ -32,14 +32,14 @@ def parser() -> Parser:
     made = parser_of("apply", usage=usage, examples=_EXAMPLES)
     add_document_args(made)
     made.add_argument(
-        "--replace", action="store_true", help="also change what cannot be changed while a disk works"
+        "--replace", action="store_true", help="also detach and recreate disks, where a change needs it"
     )
-    made.add_argument("--force", action="store_true", help="also take disks away that are in use")
+    made.add_argument("--force", action="store_true", help="also remove disks that are in use")
     return made
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make it so."""
+    """Apply the document and print the changes."""
     options = parser().parse_args(arguments)
     document = read_document(options.file)
     with _progress(quiet=options.json) as progress:
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[Step], None]]:
-    """Show how far it is: a bar on a terminal, which then makes room for the result, else plain lines."""
+    """Show the progress: a bar on a terminal, which disappears at the end, or plain lines elsewhere."""
     if quiet:
         yield lambda _step: None
     elif sys.stdout.isatty():
@@ -75,9 +75,9 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Step], None]]:
 
 
 def _print_done(done: Changes) -> None:
-    """Print what was done; without a terminal it has been printed as it was done."""
+    """Print the changes; without a terminal, the progress has printed them already."""
     count = len(done["changes"])
     if sys.stdout.isatty():
         for change in done["changes"]:
             show(line_of(change))
-    print(f"done: {counted(count, 'change')}" if count else "nothing to do: it is so already")
+    print(f"done: {counted(count, 'change')}" if count else "no changes")

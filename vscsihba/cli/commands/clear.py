@@ -1,4 +1,4 @@
-"""``vscsihba clear``: takes away HBAs with their disks, also those that somebody who died has left."""
+"""``vscsihba clear``: removes HBAs with their disks, including leftovers of dead processes."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -14,47 +14,47 @@ from vscsihba.daemon.calls import Daemon, NoDaemonError
 from vscsihba.errors import UsageError
 
 _EXAMPLES: Final = """\
-  vscsihba clear 7                          take away HBA 7
-  vscsihba clear --all                      take away everything of ours
+  vscsihba clear 7                          remove HBA 7
+  vscsihba clear --all                      remove every HBA of vscsihba
 
-Files that hold disks stay. The service takes away what is its own; what was left in the kernel by
-processes that died is removed too. A disk that is in use is kept unless --force is said.
+The files behind the disks stay. HBAs of the service and leftovers of dead processes are removed; an HBA
+that vscsitarget serves is not. To remove disks that are in use, use --force.
 """
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("clear", usage="(HBA | --all) [--force] [--json]", examples=_EXAMPLES)
-    made.add_argument("hba", metavar="HBA", nargs="?", type=_hba, help="its id, 0 to 255")
+    made.add_argument("hba", metavar="HBA", nargs="?", type=_hba, help="id of the HBA, 0 to 255")
     made.add_argument("--all", action="store_true", help="every HBA")
-    made.add_argument("--force", action="store_true", help="also disks that are in use")
+    made.add_argument("--force", action="store_true", help="also remove disks that are in use")
     return made
 
 
 def _hba(word: str) -> int:
-    number = word.removeprefix("hba")  # as other commands and the shell call it
+    number = word.removeprefix("hba")  # "hba7", as other commands and the shell write it
     if not (number.isascii() and number.isdigit() and int(number) <= MAX_ID):
-        raise ArgumentTypeError(f"{word!r} is no HBA; write its id, 0 to {MAX_ID}")
+        raise ArgumentTypeError(f"{word!r} is not an HBA; use its id, 0 to {MAX_ID}")
     return int(number)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Have it cleared."""
+    """Remove the HBAs."""
     options = parser().parse_args(arguments)
     if (options.hba is None) != options.all:
-        raise UsageError("say which HBA to clear, or --all", cure='see "vscsihba clear --help"')
+        raise UsageError("give the id of an HBA, or --all", cure='see "vscsihba clear --help"')
     removed = _clear_services(options.hba, force=options.force)
     if removed is None or options.all:
         removed = [*(removed or []), *_clear_leftovers(options.hba, force=options.force)]
     if options.json:
         print_json({"removed": removed})
     else:
-        print(_told(options.hba))
+        print("removed all HBAs" if options.hba is None else f"removed HBA {options.hba}")
     return 0
 
 
 def _clear_services(hba_id: int | None, *, force: bool) -> list[str] | None:
-    """Have the service take away what is its own, and return what that was; None if it has no such HBA."""
+    """Have the service remove its HBAs and return their descriptions; None if it has no such HBA."""
     try:
         daemon = Daemon()
         if hba_id is not None and all(hba["id"] != hba_id for hba in daemon.show()["hbas"]):
@@ -65,14 +65,10 @@ def _clear_services(hba_id: int | None, *, force: bool) -> list[str] | None:
 
 
 def _clear_leftovers(hba_id: int | None, *, force: bool) -> list[str]:
-    """Remove from the kernel what nobody serves any more, and return what that was."""
+    """Remove HBAs that are not served from the kernel, and return their descriptions."""
     check_root()
     ids = sorted(configfs.observe().hbas) if hba_id is None else [hba_id]
     removed = [what for each in ids for what in configfs.clear_hba(each, force=force)]
     if hba_id is not None and not removed:
         raise UsageError(f"there is no HBA {hba_id}", cure='see "vscsihba status"')
     return removed
-
-
-def _told(hba_id: int | None) -> str:
-    return "cleared: no HBA of ours is left" if hba_id is None else f"cleared: HBA {hba_id} is gone"

@@ -1,7 +1,7 @@
-"""``vscsihba completion``: prints a script that teaches a shell the words of every command.
+"""``vscsihba completion``: prints the completion script of a shell.
 
-The scripts are made from the commands' own parsers. For names that only the running service
-knows they call ``vscsihba completion --backstores``.
+The scripts are made from the commands' own parsers. For names of backstores, they
+call ``vscsihba completion --backstores``.
 """
 
 import sys
@@ -32,9 +32,9 @@ _EXAMPLES: Final = """\
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("completion", usage="(bash | zsh | fish | --backstores) [--json]", examples=_EXAMPLES)
-    made.add_argument("shell", nargs="?", choices=tuple(_SHELLS), help="whose script to print")
+    made.add_argument("shell", nargs="?", choices=tuple(_SHELLS), help="shell to print the script for")
     made.add_argument(
-        "--backstores", action="store_true", help="print the names of all backstores; the scripts ask for it"
+        "--backstores", action="store_true", help="print the names of all backstores (the scripts use this)"
     )
     return made
 
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.backstores:
         return _print_backstores(as_json=options.json)
     if options.shell is None:
-        raise UsageError("name a shell", cure=f"say {', '.join(_SHELLS)}")
+        raise UsageError("no shell is given", cure=f"use {', '.join(_SHELLS)}")
     script = _SHELLS[options.shell](whole())
     if options.json:
         print_json({"shell": options.shell, "script": script})
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print_backstores(*, as_json: bool) -> int:
-    """Print the names of the backstores, none where no service runs: nobody wants an error at a TAB."""
+    """Print the names of the backstores, none if no service runs, since TAB should not print an error."""
     try:
         names = sorted(Daemon().show()["backstores"])
     except VscsihbaError:
@@ -68,7 +68,7 @@ def _print_backstores(*, as_json: bool) -> int:
 
 
 def whole() -> Syntax:
-    """Return the words of the whole program."""
+    """Return the syntax of the whole program."""
     commands = {
         command.name: syntax_of(command.load().parser(), command.summary) for command in COMMANDS.values()
     }

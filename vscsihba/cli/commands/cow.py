@@ -1,4 +1,4 @@
-"""``vscsihba cow``: looks at overlays, commits them into their base, discards what they hold."""
+"""``vscsihba cow``: inspects, commits and discards copy-on-write overlays."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from vscsihba.handlers.stack_text import parse
 from vscsihba.units import format_size
 
 _EXAMPLES: Final = """\
-  vscsihba cow status /srv/over.cow                    what it holds, and of which base
-  vscsihba cow commit /srv/over.cow /srv/base.img      write that into the base, and leave it empty
-  vscsihba cow discard /srv/over.cow                   forget it: the disk is as its base again
+  vscsihba cow status /srv/over.cow                    show the base, and the size of the changes
+  vscsihba cow commit /srv/over.cow /srv/base.img      write the changes into the base
+  vscsihba cow discard /srv/over.cow                   drop the changes; the disk equals its base again
 
-  vscsihba cow renew-uuid /srv/copy.cow                give a copy a uuid, and so a serial number, of its own
-  vscsihba cow recover /srv/over.cow                   take over what a killed process has left for this file
-  vscsihba cow recover --discard /srv/copy.cow         this is a copy: leave it alone
+  vscsihba cow renew-uuid /srv/copy.cow                give a copied overlay its own uuid and serial number
+  vscsihba cow recover /srv/over.cow                   apply the writes in a killed process's notes
+  vscsihba cow recover --discard /srv/copy.cow         use a copied overlay without those writes
 
-No disk may be using the overlay; for a commit, nor its base.
+The overlay must not be in use; for a commit, neither must the base.
 """
 
-_OVERLAY: Final = ("overlay", "the overlay's file")
+_OVERLAY: Final = ("overlay", "file of the overlay")
 
 
 def parser() -> Parser:
@@ -36,21 +36,25 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do one of the verbs."""
+    """Run one of the verbs."""
     return _verbs().run(arguments, _show)
 
 
 def _verbs() -> Verbs:
     verbs = Verbs(parser_of("cow", usage="VERB ...", examples=_EXAMPLES))
-    verbs.add("status", "tell what an overlay holds", _status, _OVERLAY)
-    base = ("base", "its base: a file, or a stack in one line")
-    verbs.add("commit", "write what an overlay holds into its base", _commit, _OVERLAY, base)
-    verbs.add("discard", "forget what an overlay holds", _discard, _OVERLAY)
-    verbs.add("renew-uuid", "give a copy of an overlay a uuid of its own", _renew_uuid, _OVERLAY)
+    verbs.add("status", "show the base and the size of the changes of an overlay", _status, _OVERLAY)
+    base = ("base", "base of the overlay: a file, or a stack in one line")
+    verbs.add("commit", "write the changes of an overlay into its base", _commit, _OVERLAY, base)
+    verbs.add("discard", "drop the changes of an overlay", _discard, _OVERLAY)
+    verbs.add("renew-uuid", "give a copied overlay its own uuid", _renew_uuid, _OVERLAY)
     recover = verbs.add(
-        "recover", "settle what becomes of writes that a killed process has left", _recover, _OVERLAY
+        "recover", "apply or drop the writes that a killed process left in its notes", _recover, _OVERLAY
     )
-    recover.add_argument("--discard", action="store_true", help="the overlay is a copy: use it without them")
+    recover.add_argument(
+        "--discard",
+        action="store_true",
+        help="drop the writes: the overlay is a copy, and they belong to the original",
+    )
     return verbs
 
 
@@ -89,13 +93,13 @@ def _show(options: argparse.Namespace, result: Any) -> None:
 
 def _readable(name: str, value: object) -> str:
     if isinstance(value, bool):
-        return "begun, to be done again" if value else "no"
+        return "interrupted; commit again" if value else "no"
     return str(value) if name == "base" or not isinstance(value, int) else format_size(value)
 
 
 _DONE: Final = {
-    "commit": "is committed, and empty",
+    "commit": "is committed, and now empty",
     "discard": "is empty",
     "renew-uuid": "has a new uuid",
-    "recover": "can be used",
+    "recover": "is ready to use",
 }

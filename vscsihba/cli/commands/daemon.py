@@ -1,4 +1,4 @@
-"""``vscsihba daemon``: the service, in the foreground: restores what was saved, and keeps its disks alive."""
+"""``vscsihba daemon``: the service in the foreground; restores and runs the saved configuration."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,12 +9,12 @@ from vscsihba.daemon.run import serve
 from vscsihba.logs import log_in_background
 
 _EXAMPLES: Final = """\
-  vscsihba daemon                           until Ctrl-C or SIGTERM; its disks work on after that
-  vscsihba daemon & vscsihba clear --all    a fresh start
-  vscsihba install-service --start          let systemd run it
+  vscsihba daemon                           run until Ctrl-C or SIGTERM; the disks keep running
+  vscsihba daemon & vscsihba clear --all    run, and remove all disks
+  vscsihba install-service --start          let systemd run the service
 
-A new one goes on with what it finds, also after kill -9. What it does is said on standard error, with --json
-as one JSON object a line.
+A new service adopts running disks, even if the old one was killed. The log goes to standard error; with
+--json, one JSON object a line.
 """
 
 
@@ -24,7 +24,7 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Be the service until a signal ends it."""
+    """Run the service until a signal ends it."""
     options = parser().parse_args(arguments)
     if not options.json:
         serve()

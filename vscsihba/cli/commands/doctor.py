@@ -1,4 +1,4 @@
-"""``vscsihba doctor``: looks at the machine, and says of each thing that it is fine or what to do."""
+"""``vscsihba doctor``: checks the machine, and prints for each problem how to correct it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -16,21 +16,22 @@ from vscsihba.cli.program import Parser
 from vscsihba.units import counted
 
 _EXAMPLES: Final = """\
-  vscsihba doctor                        look at everything
-  vscsihba doctor --json | jq -e .ok     only tell a script whether all is well
+  vscsihba doctor                        check everything
+  vscsihba doctor --json | jq -e .ok     check in a script
 
-It looks, and changes nothing. Exit code 1: something is BAD, virtual disks cannot work as things are.
+Checks change nothing. Lines are OK, note, warn (a feature will not work) or FAIL (disks will not work); the
+line below says what to do. Exit code 1: at least one check is FAIL.
 """
 
 _MARKS: Final = {
     "ok": ("OK", "green"),
     "note": ("note", "cyan"),
     "warning": ("warn", "yellow"),
-    "problem": ("BAD", "bold red"),
+    "problem": ("FAIL", "bold red"),
 }
 
 GROUPS: Final = (check_rights, check_kernel, check_service, check_kernel_objects, check_packages)
-"""What is looked at, in order."""
+"""Checks, in the order of the output."""
 
 
 def parser() -> Parser:
@@ -39,7 +40,7 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Look at the machine; return 1 if there is a problem."""
+    """Check the machine; return 1 if there is a problem."""
     options = parser().parse_args(arguments)
     found = list(collect(GROUPS))
     problems = sum(finding.state == "problem" for finding in found)
@@ -60,5 +61,5 @@ def _rows(finding: Finding) -> Iterator[list[Text | str]]:
 
 def _verdict(problems: int) -> str:
     if not problems:
-        return "\nall is well: this machine can have virtual disks"
-    return f"\n{counted(problems, 'problem')}: see the lines marked BAD"
+        return "\nno problems: this machine can have virtual disks"
+    return f"\n{counted(problems, 'problem')}: see the lines marked FAIL"

@@ -1,7 +1,7 @@
-"""``vscsihba encrypt``: makes LUKS containers and changes their keys, while no disk uses them.
+"""``vscsihba encrypt``: creates LUKS containers and manages their keys, while no disk uses them.
 
 A secret comes from a file or a systemd credential, never from the command line, where
-everybody who can list processes would see it.
+every user who can list processes would see it.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from vscsihba.handlers.stack_text import parse
 from vscsihba.units import parse_size
 
 _EXAMPLES: Final = """\
-  vscsihba encrypt create /srv/disk.luks --key-file /etc/disk.key    make a container on an empty file
-  vscsihba encrypt keys /srv/disk.luks                               which slots hold a key
+  vscsihba encrypt create /srv/disk.luks --key-file /etc/disk.key    create a container on an empty file
+  vscsihba encrypt keys /srv/disk.luks                               list the slots that hold a key
   vscsihba encrypt add-key /srv/disk.luks --key-file /etc/disk.key --new-passphrase-file /root/words
   vscsihba encrypt remove-key /srv/disk.luks 0                       destroy the key in slot 0
   pass show disk | vscsihba encrypt create /srv/disk.luks --passphrase-file -
 
-The container lies on a file, a block device, or a whole stack in one line (docs/handlers).
+The container can be on a file, on a block device, or on a stack in one line (docs/handlers).
 """
 
 _STANDARD_INPUT: Final = "/dev/stdin"
-_DISK: Final = ("disk", "what the container lies on: a file, or a stack in one line")
+_DISK: Final = ("disk", "storage of the container: a file, a block device, or a stack in one line")
 
 
 def parser() -> Parser:
@@ -43,29 +43,37 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do one of the verbs."""
+    """Run one of the verbs."""
     return _verbs().run(arguments, _show)
 
 
 def _verbs() -> Verbs:
     verbs = Verbs(parser_of("encrypt", usage="VERB ...", examples=_EXAMPLES))
-    made = verbs.add("create", "make a container where there is none", _create, _DISK)
+    made = verbs.add("create", "create a container on storage that has none", _create, _DISK)
     _add_secret(made)
     _add_kdf(made)
-    made.add_argument("--luks", type=int, choices=(1, 2), default=2, help="version (default: 2)")
+    made.add_argument("--luks", type=int, choices=(1, 2), default=2, help="version of LUKS (default: 2)")
     made.add_argument(
-        "--sector-size", type=int, choices=(512, 4096), default=4096, help="bytes, for LUKS2 (default: 4096)"
+        "--sector-size",
+        type=int,
+        choices=(512, 4096),
+        default=4096,
+        help="size of an encrypted sector in bytes, LUKS2 only (default: 4096)",
     )
     made.add_argument(
-        "--header", metavar="FILE", help="put the header into a file of its own, made if it is missing"
+        "--header", metavar="FILE", help="keep the header in this file, which is created if it is missing"
     )
-    verbs.add("keys", "tell which slots hold a key", _keys, _DISK)
-    adding = verbs.add("add-key", "let another secret open the container, too", _add_key, _DISK)
+    verbs.add("keys", "list the slots that hold a key", _keys, _DISK)
+    adding = verbs.add("add-key", "add a key for another secret", _add_key, _DISK)
     _add_secret(adding)
     _add_secret(adding, "new-")
     _add_kdf(adding)
     verbs.add(
-        "remove-key", "destroy a key; the others still open it", _remove_key, _DISK, ("slot", "its number")
+        "remove-key",
+        "destroy a key; the other keys still open the container",
+        _remove_key,
+        _DISK,
+        ("slot", "number of the key slot"),
     )
     return verbs
 
@@ -74,29 +82,31 @@ def _add_secret(parser: Parser, new: str = "") -> None:
     ways = parser.add_mutually_exclusive_group(required=True)
     what = "the new secret" if new else "the secret"
     ways.add_argument(
-        f"--{new}key-file", metavar="FILE", help=f"{what} is every byte of this file, - for standard input"
+        f"--{new}key-file", metavar="FILE", help=f"{what}: every byte of this file (- for standard input)"
     )
     ways.add_argument(
         f"--{new}passphrase-file",
         metavar="FILE",
-        help=f"{what} is in this file (- for standard input), less a newline at its end",
+        help=f"{what}: the text in this file (- for standard input), without a final newline",
     )
-    ways.add_argument(f"--{new}credential", metavar="NAME", help=f"{what} is this systemd credential")
+    ways.add_argument(f"--{new}credential", metavar="NAME", help=f"{what}: this systemd credential")
 
 
 def _add_kdf(parser: Parser) -> None:
     parser.add_argument(
         "--kdf",
         choices=("argon2id", "pbkdf2"),
-        help="what slows a guesser down (default: argon2id, LUKS1 pbkdf2)",
+        help="key derivation function of the new key (default: argon2id; LUKS1: pbkdf2)",
     )
-    parser.add_argument("--kdf-memory", metavar="SIZE", default="1GiB", help="for argon2id (default: 1GiB)")
+    parser.add_argument(
+        "--kdf-memory", metavar="SIZE", default="1GiB", help="memory of argon2id (default: 1GiB)"
+    )
     parser.add_argument(
         "--kdf-time",
         metavar="N",
         type=int,
         default=4,
-        help="passes of argon2id, seconds of pbkdf2 (default: 4)",
+        help="passes of argon2id, or seconds of pbkdf2 (default: 4)",
     )
 
 
@@ -120,10 +130,10 @@ def _create(options: argparse.Namespace) -> object:
 
 
 def _check_no_container(document: Document) -> None:
-    """Refuse to make a container where there is one."""
+    """Refuse storage that already has a container."""
     with build(document) as disk:
         if encrypt_admin.version(disk):
-            raise UsageError(f"{disk.identity} is a container already", cure="add-key adds a key to it")
+            raise UsageError(f"{disk.identity} is already a LUKS container", cure="to add a key, use add-key")
 
 
 def _keys(options: argparse.Namespace) -> object:
@@ -150,14 +160,14 @@ def _add_key(options: argparse.Namespace) -> object:
 
 def _remove_key(options: argparse.Namespace) -> object:
     if not options.slot.isdecimal():
-        raise UsageError(f"slot {options.slot!r} is no number", cure="see the verb keys")
+        raise UsageError(f"slot {options.slot!r} is not a number", cure='see "vscsihba encrypt keys"')
     with build(parse(options.disk)) as disk:
         encrypt_admin.remove_key(disk, int(options.slot))
     return {"removed": int(options.slot)}
 
 
 def _secret_of(options: argparse.Namespace, new: str = "") -> dict[str, object]:
-    """Return the options of the handler that say where a secret is; its paths as they are here."""
+    """Return the options of the handler for a secret, with absolute paths."""
     found: dict[str, object] = {}
     for name in ("key_file", "passphrase_file", "credential"):
         value = getattr(options, new + name)
@@ -171,10 +181,12 @@ def _secret_path(word: str) -> str:
 
 
 def _check_read_once(options: argparse.Namespace) -> None:
-    """Refuse to take two secrets from standard input, which the first of them would empty."""
+    """Refuse two secrets from standard input: the first would read all of it."""
     secrets = [*_secret_of(options).values(), *_secret_of(options, "new_").values()]
     if secrets.count(_STANDARD_INPUT) > 1:
-        raise UsageError("two secrets cannot both come from standard input", cure="put one into a file")
+        raise UsageError(
+            "two secrets cannot both come from standard input", cure="read one of them from a file"
+        )
 
 
 def _kdf_of(options: argparse.Namespace) -> dict[str, object]:
@@ -186,10 +198,10 @@ def _show(options: argparse.Namespace, result: Any) -> None:
     if options.json:
         print_json(result)
     elif options.verb == "create":
-        print(f"{options.disk} is a LUKS{options.luks} container")
+        print(f"created a LUKS{options.luks} container on {options.disk}")
     elif options.verb == "keys":
         print(f"keys in slots: {', '.join(map(str, result['keys'])) or 'none'}")
     elif options.verb == "add-key":
-        print(f"the new secret is in slot {result['slot']}")
+        print(f"added a key in slot {result['slot']}")
     else:
-        print(f"the key in slot {result['removed']} is destroyed")
+        print(f"destroyed the key in slot {result['removed']}")

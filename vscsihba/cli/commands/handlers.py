@@ -1,6 +1,6 @@
-"""``vscsihba handlers``: what disks can be made of, and the options of each.
+"""``vscsihba handlers``: lists the storage handlers, with the options of each.
 
-What it prints comes from the handlers' own declarations. It opens nothing.
+The texts come from the declarations of the handlers. It opens nothing.
 """
 
 import json
@@ -21,9 +21,9 @@ from vscsihba.handlers.option_help import describe
 from vscsihba.handlers.registry import Registry
 
 _EXAMPLES: Final = """\
-  vscsihba handlers                           list all of them
-  vscsihba handlers cow                       show the options of one
-  vscsihba handlers --handler ./clock.py      list one's own as well
+  vscsihba handlers                           list all handlers
+  vscsihba handlers cow                       show the options of the handler cow
+  vscsihba handlers --handler ./clock.py      also list handlers from a file
 """
 
 _KINDS: Final = ("source", "fan", "filter")
@@ -34,10 +34,10 @@ class Entry:
     """One line of the list.
 
     Attributes:
-        name: What documents call it.
+        name: Name in documents.
         kind: ``source`` (stores the bytes), ``filter`` (sits on one) or ``fan`` (sits on several).
-        summary: What it is.
-        example: A disk made of it; empty if it names none.
+        summary: Description in one line.
+        example: Stack that uses it; empty if the handler declares none.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Entry:
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("handlers", usage="[NAME] [--handler FILE.py] [--json]", examples=_EXAMPLES)
-    made.add_argument("name", metavar="NAME", nargs="?", help="show the options of this one")
+    made.add_argument("name", metavar="NAME", nargs="?", help="show the options of this handler")
     made.take_handlers()
     return made
 
@@ -70,7 +70,7 @@ def _list(registry: Registry, *, as_json: bool) -> None:
     for name in registry.names():
         try:
             entries.append(_entry(registry.get(name)))
-        except HostError as error:  # somebody's package: it hides none of the others
+        except HostError as error:  # a broken package hides none of the others
             broken.append({"name": name, "error": str(error)})
     if as_json:
         print_json([*map(asdict, entries), *broken])
@@ -78,7 +78,7 @@ def _list(registry: Registry, *, as_json: bool) -> None:
     entries.sort(key=lambda entry: _KINDS.index(entry.kind))
     rows: list[tuple[str, str, str]] = [(entry.name, entry.kind, entry.summary) for entry in entries]
     rows += [(each["name"], "BROKEN", each["error"]) for each in broken]
-    print_table(rows, ("handler", "kind", "is"))
+    print_table(rows, ("handler", "kind", "description"))
 
 
 def _show(kind: type[Handler], *, as_json: bool) -> None:
@@ -93,7 +93,7 @@ def _show(kind: type[Handler], *, as_json: bool) -> None:
     print(f"{entry.name}, a {entry.kind}: {entry.summary}")
     if entry.example:
         print(f"\nexample: {entry.example}")
-    print("\noptions:" if options else "\nIt has no options.")
+    print("\noptions:" if options else "\nno options")
     for option in options:
         default = "required" if option.required else f"default {option.default}"
         print(f"  {option.name}: {option.type}; {default}")

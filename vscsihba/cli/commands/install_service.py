@@ -1,4 +1,4 @@
-"""``vscsihba install-service``: has systemd start the service with the machine, or no longer."""
+"""``vscsihba install-service``: installs, starts or removes the systemd unit of the service."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,11 +9,11 @@ from vscsihba.cli.program import Parser
 from vscsihba.daemon import service_unit
 
 _EXAMPLES: Final = """\
-  vscsihba install-service --start          now, and whenever the machine starts
-  vscsihba install-service                  only write the unit
-  vscsihba install-service --remove         stop it and take the unit away; disks work on
+  vscsihba install-service --start          install the unit, start it now and at every boot
+  vscsihba install-service                  only install the unit
+  vscsihba install-service --remove         stop the service and remove the unit; the disks keep running
 
-Without systemd, have your init run "vscsihba daemon" as root.
+Without systemd, let your init system run "vscsihba daemon" as root.
 """
 
 
@@ -21,8 +21,8 @@ def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("install-service", usage="[--start | --remove] [--json]", examples=_EXAMPLES)
     what = made.add_mutually_exclusive_group()
-    what.add_argument("--start", action="store_true", help="start it now, and whenever the machine starts")
-    what.add_argument("--remove", action="store_true", help="take it away again")
+    what.add_argument("--start", action="store_true", help="start the service now and at every boot")
+    what.add_argument("--remove", action="store_true", help="stop the service and remove the unit")
     return made
 
 
@@ -32,11 +32,11 @@ def run(arguments: Sequence[str]) -> int:
     if options.remove:
         removed = service_unit.remove()
         found: dict[str, object] = {"removed": removed}
-        text = "removed; its disks work on" if removed else "there is no service installed"
+        text = "removed; the disks keep running" if removed else "the service is not installed"
     else:
         unit = service_unit.install(start=options.start)
         found = {"unit": str(unit), "started": options.start}
-        hint = "started" if options.start else f"systemctl enable --now {service_unit.NAME} starts it"
+        hint = "started" if options.start else f'to start it: "systemctl enable --now {service_unit.NAME}"'
         text = f"installed {unit}; {hint}"
     if options.json:
         print_json(found)

@@ -1,4 +1,4 @@
-"""``vscsihba mirror``: the legs of a mirrored disk while it is in use, and the marks of legs that are not."""
+"""``vscsihba mirror``: manages legs of a mirrored disk in use, and marks of legs that are not in use."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from vscsihba.handlers.base import Handler
 
 _EXAMPLES: Final = """\
-  vscsihba mirror status hba0/lun0                     which leg has what, and how far copying is
-  vscsihba mirror add-leg hba0/lun0 /mnt/new/disk.img  let another leg take part, and copy to it
-  vscsihba mirror remove-leg hba0/lun0 1               let leg 1 take part no more
-  vscsihba mirror retry hba0/lun0                      try the legs that are gone now
-  vscsihba mirror overwrite hba0/lun0 1                write all of leg 1, whatever its new medium holds
+  vscsihba mirror status hba0/lun0                     show the state of each leg, and the resync progress
+  vscsihba mirror add-leg hba0/lun0 /mnt/new/disk.img  add a leg and copy the disk to it
+  vscsihba mirror remove-leg hba0/lun0 1               remove leg 1
+  vscsihba mirror retry hba0/lun0                      retry failed legs now
+  vscsihba mirror overwrite hba0/lun0 1                resync all of leg 1, overwriting its new medium
   vscsihba mirror examine /mnt/b.img                   show the mark of a leg that is not in use
-  vscsihba mirror erase-mark /mnt/b.img                remove it, so that another mirror can have the leg
+  vscsihba mirror erase-mark /mnt/b.img                erase the mark, so that another mirror can use the leg
 
-All but the last two need a disk in use whose stack has the layer "mirror" (docs/handlers/mirror.md).
+All verbs except the last two need a disk in use whose stack has the handler "mirror"
+(docs/handlers/mirror.md).
 """
 
 _DISK: Final = ("disk", DESCRIPTION)
@@ -40,22 +41,22 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do one of the verbs."""
+    """Run one of the verbs."""
     return _verbs().run(arguments, _show)
 
 
 def _verbs() -> Verbs:
-    leg = ("leg", "a file, a stack in one line, or one in JSON")
+    leg = ("leg", "a file, or a stack in one line or in JSON")
     verbs = Verbs(parser_of("mirror", usage="VERB ...", examples=_EXAMPLES))
-    verbs.add("status", "tell what is known of each leg", _status, _DISK)
-    adding = verbs.add("add-leg", "let another leg take part", _add_leg, _DISK, leg)
-    adding.add_argument("--overwrite", action="store_true", help="also if the leg is not empty")
-    verbs.add("remove-leg", "let a leg take part no more", _remove_leg, _DISK, ("number", "of the leg"))
-    verbs.add("retry", "try the legs that are gone now", _retry, _DISK)
-    summary = "write all of a leg that is gone, whatever its medium holds"
-    verbs.add("overwrite", summary, _overwrite, _DISK, ("number", "of the leg"))
+    verbs.add("status", "show the state of each leg", _status, _DISK)
+    adding = verbs.add("add-leg", "add a leg", _add_leg, _DISK, leg)
+    adding.add_argument("--overwrite", action="store_true", help="also add a leg that is not empty")
+    verbs.add("remove-leg", "remove a leg", _remove_leg, _DISK, ("number", "number of the leg"))
+    verbs.add("retry", "retry failed legs now", _retry, _DISK)
+    summary = "resync all of a failed leg, overwriting its medium"
+    verbs.add("overwrite", summary, _overwrite, _DISK, ("number", "number of the leg"))
     verbs.add("examine", "show the mark of a leg that is not in use", _examine, leg)
-    verbs.add("erase-mark", "remove the mark of a leg that is not in use", _erase_mark, leg)
+    verbs.add("erase-mark", "erase the mark of a leg that is not in use", _erase_mark, leg)
     return verbs
 
 
@@ -81,7 +82,7 @@ def _overwrite(options: argparse.Namespace) -> object:
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise UsageError(f"leg {text!r} is no number", cure="see the verb status")
+        raise UsageError(f"leg {text!r} is not a number", cure='see "vscsihba mirror status"')
     return int(text)
 
 
@@ -91,7 +92,7 @@ def _examine(options: argparse.Namespace) -> object:
     with _opened(options.leg, read_only=True) as disk:
         found = read_mark(disk)
     if found.metadata is None:
-        raise UsageError(f"{options.leg}: {found.damage or 'there is no mark of a mirror'}")
+        raise UsageError(f"{options.leg}: {found.damage or 'no mirror mark found'}")
     return asdict(found.metadata) | {"legs": [asdict(leg) for leg in found.metadata.legs]}
 
 
@@ -101,7 +102,7 @@ def _erase_mark(options: argparse.Namespace) -> object:
     with _opened(options.leg, read_only=False) as disk:
         found = read_mark(disk)
         if found.metadata is None and not found.damage:
-            raise UsageError(f"{options.leg}: there is no mark of a mirror")
+            raise UsageError(f"{options.leg}: no mirror mark found")
         erase_mark(disk)
     return {"erased": options.leg}
 
@@ -131,7 +132,7 @@ def _retry(options: argparse.Namespace) -> object:
 
 
 def _leg(text: str) -> dict[str, Any]:
-    """Return the document of a leg as `show` will have it, with paths as they are here."""
+    """Return the document of a leg as `show` prints it, with absolute paths."""
     from vscsihba.config.stacks import read_stack  # noqa: PLC0415 - --help needs none of it
     from vscsihba.handlers.registry import Registry  # noqa: PLC0415 - likewise
     from vscsihba.handlers.stack_text import parse  # noqa: PLC0415 - likewise
@@ -146,17 +147,17 @@ def _show(options: argparse.Namespace, result: Any) -> None:
         rows = [
             [str(leg["number"]), leg["standing"], leg["identity"], leg["error"]] for leg in result["legs"]
         ]
-        print_table(rows, ["leg", "state", "medium", "why"])
+        print_table(rows, ["leg", "state", "medium", "reason"])
         if resync := result["resync"]:
-            print(f"copying: {resync['done']} of {resync['of']} regions")
+            print(f"resync: {resync['done']} of {resync['of']} regions")
     elif options.verb == "add-leg":
-        print(f"leg {result['number']} takes part in {options.disk}")
+        print(f"added leg {result['number']} to {options.disk}")
     elif options.verb == "examine":
         _show_mark(result)
     elif options.verb == "erase-mark":
-        print(f"the mark of {result['erased']} is removed")
+        print(f"erased the mark of {result['erased']}")
     else:
-        print(f"leg {result['removed']} takes part in {options.disk} no more")
+        print(f"removed leg {result['removed']} from {options.disk}")
 
 
 def _show_mark(mark: dict[str, Any]) -> None:

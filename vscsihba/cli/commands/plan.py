@@ -1,4 +1,4 @@
-"""``vscsihba plan``: what ``vscsihba apply`` would change. Changes nothing."""
+"""``vscsihba plan``: the changes that ``vscsihba apply`` would make. Changes nothing itself."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,12 +11,12 @@ from vscsihba.cli.program import Parser
 from vscsihba.daemon.calls import Daemon
 
 _EXAMPLES: Final = """\
-  vscsihba plan disks.json                  what would change
-  vscsihba plan disks.json --prune all      and if everything else were to go
+  vscsihba plan disks.json                  changes that "apply disks.json" would make
+  vscsihba plan disks.json --prune all      changes that "apply disks.json --prune all" would make
   vscsihba show | sed s/1GiB/2GiB/ | vscsihba plan -
 
-+ is added, - removed, ~ changed while its disk works, ! replaced: taken away and made anew, which needs
---replace. Nothing is changed. Exit code 2: the document is wrong, at the place that the message names.
+Signs: + add, - remove, ~ change while the disk is in use, ! replace: detach and recreate the disk, which
+needs --replace. Exit code 2: the document is wrong, at the place that the message names.
 """
 
 
@@ -28,7 +28,7 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print what would change."""
+    """Print the changes."""
     options = parser().parse_args(arguments)
     document = read_document(options.file)
     found = Daemon().plan(document, prune=options.prune)
@@ -38,5 +38,5 @@ def run(arguments: Sequence[str]) -> int:
     print_warnings(PROGRAM, found["warnings"])
     print_changes(found)
     if any(change["replaces"] for change in found["changes"]):
-        print("apply needs --replace for what is replaced")
+        print("to replace disks, use apply --replace")
     return 0

@@ -1,4 +1,4 @@
-"""``vscsihba resize``: enlarges a backstore while its disk works; Linux notices at once."""
+"""``vscsihba resize``: enlarges a backstore while its disk is in use; Linux sees the new size at once."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -12,23 +12,25 @@ from vscsihba.errors import UsageError
 from vscsihba.units import format_size, parse_size
 
 _EXAMPLES: Final = """\
-  vscsihba resize boot 20GiB                20 GiB altogether
-  vscsihba resize boot +512M                512 MiB more than it has
+  vscsihba resize boot 20GiB                enlarge to 20 GiB
+  vscsihba resize boot +512M                enlarge by 512 MiB
 
-A disk never shrinks. "vscsihba save" keeps the new size for the next start.
+A disk cannot shrink. To keep the new size for the next start, run "vscsihba save".
 """
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("resize", usage="BACKSTORE SIZE [--json]", examples=_EXAMPLES)
-    made.add_argument("backstore", metavar="BACKSTORE", help='its name, as in "vscsihba status"')
-    made.add_argument("size", metavar="SIZE", type=_size, help='"20GiB", or "+512M" for that much more')
+    made.add_argument("backstore", metavar="BACKSTORE", help='name of the backstore, as in "vscsihba status"')
+    made.add_argument(
+        "size", metavar="SIZE", type=_size, help="new size, such as 20GiB, or an increase, such as +512M"
+    )
     return made
 
 
 def _size(word: str) -> tuple[bool, int]:
-    """Read a size; return whether it comes on top of what there is, and the bytes."""
+    """Read a size; return whether it is an increase, and the bytes."""
     try:
         return word.startswith("+"), parse_size(word.removeprefix("+"))
     except UsageError as error:
@@ -36,7 +38,7 @@ def _size(word: str) -> tuple[bool, int]:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Have it enlarged."""
+    """Enlarge the backstore."""
     options = parser().parse_args(arguments)
     daemon = Daemon()
     more, size = options.size
@@ -46,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(done)
     else:
-        print(f"{options.backstore} has {format_size(size)} now")
+        print(f"{options.backstore} now has {format_size(size)}")
     return 0
 
 
@@ -57,5 +59,5 @@ def _present(daemon: Daemon, backstore: str) -> int:
             if lun["backstore"] == backstore and lun["size"] is not None:
                 return lun["size"]
     raise UsageError(
-        f"no disk shows a backstore {backstore!r}", cure='see "vscsihba status", or say the whole size'
+        f"no LUN has the backstore {backstore!r}", cure='see "vscsihba status", or give the whole size'
     )

@@ -1,7 +1,7 @@
-"""``vscsihba sandbox``: a command on a real kernel with virtual disks, for an ordinary user.
+"""``vscsihba sandbox``: runs a command on a real kernel with virtual disks, without root.
 
-Knows the words of the command line and which programs make the disks; the sandbox itself is
-`vscsihba.sandbox`'s.
+Reads the command line and starts the programs that create the disks; the sandbox itself is in
+`vscsihba.sandbox`.
 """
 
 import json
@@ -22,50 +22,54 @@ from vscsihba.sandbox.terminal import Waiting
 from vscsihba.units import parse_size
 
 _EXAMPLES: Final = """\
-  vscsihba sandbox --disk memory:64MiB                            a shell with /dev/sda
-  vscsihba sandbox --disk memory:64MiB -- mkfs.ext4 /dev/sda      one command
+  vscsihba sandbox --disk memory:64MiB                            start a shell with /dev/sda
+  vscsihba sandbox --disk memory:64MiB -- mkfs.ext4 /dev/sda      run one command
   vscsihba sandbox --disk 'delay:seconds=2|memory:64MiB' -- ./my-test /dev/sda
   vscsihba sandbox --disks disks.json --writable . -- make check
-  vscsihba sandbox --fetch                                        get the kernel, without root
+  vscsihba sandbox --fetch                                        download the kernel, without root
 
-The command runs as root in User-Mode Linux, with this machine's files as its root. Writes stay in memory
-and are gone at the end, except in --writable folders. Input, output, signals and the exit code pass
-through. Exit code 124: --timeout was reached; 125: there is no sandbox; 126, 127: the command cannot be
-run, or was not found.
+The command runs as root in User-Mode Linux and sees the files of this machine. Its writes stay in memory and
+are lost at the end, except in --writable folders. Input, output, signals and the exit code pass through.
+Exit codes: 124 the time limit was reached, 125 the sandbox cannot start, 126 the command cannot run, 127 the
+command was not found.
 """
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("sandbox", usage="[OPTIONS] [-- COMMAND ...]", examples=_EXAMPLES)
-    made.add_argument("--disks", metavar="FILE", help="apply this document first")
+    made.add_argument("--disks", metavar="FILE", help="apply this configuration document first")
     made.add_argument(
         "--disk", metavar="STACK", action="append", default=[],
         help="add a disk: an image or a stack in one line, as for vscsitarget; may be given several times",
     )  # fmt: skip
     made.add_argument(
         "--writable", metavar="DIR", action="append", default=[],
-        help="write this folder's files through; may be given several times",
+        help="let the command change files in this folder; may be given several times",
     )  # fmt: skip
     made.add_argument(
         "--scratch", metavar="SIZE", type=parse_size, default=0,
-        help="mount an ext4 of this size on /run/scratch, with O_DIRECT, holes and discard",
+        help="mount an ext4 file system of this size on /run/scratch, with O_DIRECT, holes and discard",
     )  # fmt: skip
     made.add_argument(
-        "--memory", metavar="SIZE", type=memory_size, default=DEFAULT_MEMORY, help="memory (1GiB)"
+        "--memory",
+        metavar="SIZE",
+        type=memory_size,
+        default=DEFAULT_MEMORY,
+        help="memory of the sandbox (default: 1GiB)",
     )
-    made.add_argument("--timeout", metavar="SECONDS", type=float, help="end everything after this time")
+    made.add_argument("--timeout", metavar="SECONDS", type=float, help="end the sandbox after this time")
     made.add_argument(
         "--env", metavar="NAME=VALUE", action="append", default=[],
         help="set an environment variable of the command; may be given several times",
     )  # fmt: skip
     made.add_argument(
-        "--kernel", metavar="VERSION", help="version of the kernel, 6.1 or 6.12, or the path of a linux.uml"
+        "--kernel", metavar="VERSION", help="kernel version, 6.1 or 6.12, or path of a linux.uml"
     )
-    made.add_argument("--fetch", action="store_true", help="put the kernel into the user's cache, and end")
+    made.add_argument("--fetch", action="store_true", help="download the kernel into your cache, and exit")
     made.add_argument("--verbose", action="store_true", help="show the kernel's messages")
     made.add_argument(
-        "command", nargs="*", metavar="COMMAND", help="command with its arguments (the user's shell)"
+        "command", nargs="*", metavar="COMMAND", help="command and arguments (default: your shell)"
     )
     return made
 
@@ -77,12 +81,13 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse_args(words[:at])
     if options.command:
         raise UsageError(
-            f"unexpected word {options.command[0]!r}", cure=f'write "{PROGRAM} sandbox [OPTIONS] -- COMMAND"'
+            f"unexpected argument {options.command[0]!r}",
+            cure=f'write "{PROGRAM} sandbox [OPTIONS] -- COMMAND"',
         )
     if options.fetch:
         return _fetch(options)
     if INSIDE in os.environ:
-        raise SandboxError("this is a sandbox already", cure="run the command itself")
+        raise SandboxError("this is already a sandbox", cure="run the command directly")
     plan = _plan(options, words[at + 1 :] or [os.environ.get("SHELL") or "/bin/sh"])
     with Waiting(quiet=options.verbose) as waiting:
         report = run_plan(plan, on_ready=waiting.over)
@@ -90,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
         print(json.dumps(asdict(report)), file=sys.stderr)
     elif report.timed_out:
         print(
-            f"{PROGRAM}: the time limit of {options.timeout:g} s is reached: the sandbox was ended",
+            f"{PROGRAM}: the time limit of {options.timeout:g} s was reached, and the sandbox ended",
             file=sys.stderr,
         )
     return report.exit_code
@@ -122,7 +127,7 @@ def _plan(options: Any, command: Sequence[str]) -> Plan:
 def _settings(words: Sequence[str]) -> Mapping[str, str]:
     for word in words:
         if "=" not in word.lstrip("="):
-            raise UsageError(f"--env {word!r} sets nothing", cure="write --env NAME=VALUE")
+            raise UsageError(f"--env {word!r} has no value", cure="write --env NAME=VALUE")
     return dict(word.split("=", 1) for word in words)
 
 

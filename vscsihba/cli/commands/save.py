@@ -1,4 +1,4 @@
-"""``vscsihba save``: writes what runs into the file that is restored when the service starts."""
+"""``vscsihba save``: saves the running configuration, which the service restores when it starts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,24 +10,28 @@ from vscsihba.cli.program import Parser
 from vscsihba.daemon.calls import Daemon
 
 _EXAMPLES: Final = """\
-  vscsihba save                             have it restored when the service starts
-  vscsihba save /root/disks.json            keep a copy somewhere else
+  vscsihba save                             save for the next start of the service
+  vscsihba save /root/disks.json            save to another file
 
-The old or the new document is there afterwards, never a part of one, and the last ten versions are kept
-beside it. An empty document never replaces one that is not, unless --force is said.
+The file is replaced atomically, and the last ten versions are kept beside it. An empty configuration
+replaces one that is not empty only with --force.
 """
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("save", usage="[FILE] [--force] [--json]", examples=_EXAMPLES)
-    made.add_argument("file", metavar="FILE", nargs="?", help="default: what is restored at start")
-    made.add_argument("--force", action="store_true", help="also replace a document by an empty one")
+    made.add_argument(
+        "file", metavar="FILE", nargs="?", help="where to save (default: the file that is restored at start)"
+    )
+    made.add_argument(
+        "--force", action="store_true", help="also replace a saved configuration by an empty one"
+    )
     return made
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Have it saved."""
+    """Save the configuration."""
     options = parser().parse_args(arguments)
     # The service has a working directory of its own.
     wanted = None if options.file is None else Path(options.file).absolute()

@@ -11,7 +11,7 @@ from vscsihba.config.schema import schema
 _EXAMPLES: Final = """\
   vscsihba schema > vscsihba.schema.json    for an editor that completes and checks JSON
 
-It is JSON with and without --json.
+The output is JSON, with and without --json.
 """
 
 

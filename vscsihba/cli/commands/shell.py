@@ -1,4 +1,4 @@
-"""``vscsihba shell``: disks as a tree, in the manner of targetcli: for a person, a script, or one command."""
+"""``vscsihba shell``: manages disks in a tree, as targetcli does; from a prompt or a script."""
 
 import sys
 from argparse import REMAINDER
@@ -10,24 +10,24 @@ from vscsihba.cli.program import Parser
 from vscsihba.daemon.calls import Daemon
 
 _EXAMPLES: Final = """\
-  vscsihba shell                                    a prompt; TAB completes, "help" explains
-  vscsihba shell ls                                 one command
+  vscsihba shell                                    prompt with completion (TAB) and "help"
+  vscsihba shell ls                                 run one command
   vscsihba shell /backstores/file create name=d1 path=/srv/d1.img size=1GiB
-  vscsihba shell < commands.txt                     a script; it ends at the first error, with its exit code
+  vscsihba shell < commands.txt                     run a script; the first error ends it, with its exit code
 
-Every change is carried out at once, like "vscsihba apply" does it; "saveconfig" keeps it for the next start.
+Changes take effect at once, as with "vscsihba apply". To keep them for the next start, run "saveconfig".
 """
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
     made = parser_of("shell", usage="[--json] [[PATH] COMMAND [WORD ...]]", examples=_EXAMPLES)
-    made.add_argument("words", metavar="COMMAND", nargs=REMAINDER, help="one command to carry out")
+    made.add_argument("words", metavar="COMMAND", nargs=REMAINDER, help="command to run")
     return made
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Carry out one command, a script on standard input, or what a person types."""
+    """Run one command, a script on standard input, or an interactive session."""
     options = parser().parse_args(arguments)
     if options.words and options.words[0].startswith("-"):
         parser().error(f"unrecognized arguments: {options.words[0]}")

@@ -1,4 +1,4 @@
-"""``vscsihba show``: what runs, as a document that ``vscsihba apply`` accepts."""
+"""``vscsihba show``: the running configuration, as a document that ``vscsihba apply`` accepts."""
 
 import sys
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from vscsihba.config.load import read
 from vscsihba.daemon.calls import Daemon
 
 _EXAMPLES: Final = """\
-  vscsihba show                             what runs
-  vscsihba show > disks.json                a document to edit, and to apply
+  vscsihba show                             print the running configuration
+  vscsihba show > disks.json                write a document, to edit and apply
 
-It is JSON with and without --json.
+The output is JSON, with and without --json.
 """
 
 

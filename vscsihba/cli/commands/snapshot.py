@@ -1,4 +1,4 @@
-"""``vscsihba snapshot``: snapshots of a disk while it is in use."""
+"""``vscsihba snapshot``: manages snapshots of a disk in use."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from vscsihba.cli.verbs import Verbs
 from vscsihba.handlers.snapshot.snapshot_set import renew_uuid
 
 _EXAMPLES: Final = """\
-  vscsihba snapshot take hba0/lun0 monday         the disk as it is now, under a name
-  vscsihba snapshot list /dev/sdb                 what there are, the oldest first
-  vscsihba snapshot roll-back hba0/lun0 monday    the disk as it was then; unmount it first
-  vscsihba snapshot delete hba0/lun0 monday       merge what only this one needs
+  vscsihba snapshot take hba0/lun0 monday         take a snapshot named "monday"
+  vscsihba snapshot list /dev/sdb                 list snapshots, the oldest first
+  vscsihba snapshot roll-back hba0/lun0 monday    restore the disk to the snapshot; unmount it first
+  vscsihba snapshot delete hba0/lun0 monday       delete the snapshot, and merge its data
 
-  vscsihba snapshot renew-uuid /srv/copy.snapshots   give a copy of a directory a uuid of its own
+  vscsihba snapshot renew-uuid /srv/copy.snapshots   give a copied directory of snapshots its own uuid
 
-The disk's stack must have the layer "snapshot" (docs/handlers/snapshot.md says how, and how to
-open one of them as a disk of its own).
+The disk's stack must have the handler "snapshot" (docs/handlers/snapshot.md shows how, and how to open a
+snapshot as a disk).
 """
 
 _DISK: Final = ("disk", DESCRIPTION)
-_NAME: Final = ("name", "the snapshot's name")
+_NAME: Final = ("name", "name of the snapshot")
 
 
 def parser() -> Parser:
@@ -36,21 +36,19 @@ def parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do one of the verbs."""
+    """Run one of the verbs."""
     return _verbs().run(arguments, _show)
 
 
 def _verbs() -> Verbs:
     verbs = Verbs(parser_of("snapshot", usage="VERB ...", examples=_EXAMPLES))
     verbs.add("list", "list the snapshots of a disk, the oldest first", _ask, _DISK)
-    verbs.add("take", "make a snapshot of a disk as it is now", _ask, _DISK, _NAME)
-    verbs.add("delete", "delete a snapshot, and merge what nothing else needs", _ask, _DISK, _NAME)
-    add_force(verbs.add("roll-back", "make a disk what it was when a snapshot was taken", _ask, _DISK, _NAME))
-    verbs.add("tidy", "merge and remove layers that nothing needs", _ask, _DISK)
-    directory = ("directory", "the directory of the snapshots, which no disk uses")
-    verbs.add(
-        "renew-uuid", "give a copy of a directory of snapshots a uuid of its own", _renew_uuid, directory
-    )
+    verbs.add("take", "take a snapshot of a disk", _ask, _DISK, _NAME)
+    verbs.add("delete", "delete a snapshot, and merge its data into the next layer", _ask, _DISK, _NAME)
+    add_force(verbs.add("roll-back", "restore a disk to a snapshot", _ask, _DISK, _NAME))
+    verbs.add("tidy", "merge and remove layers that no snapshot needs", _ask, _DISK)
+    directory = ("directory", "directory of the snapshots, which must not be in use")
+    verbs.add("renew-uuid", "give a copied directory of snapshots its own uuid", _renew_uuid, directory)
     return verbs
 
 
@@ -70,7 +68,7 @@ def _show(options: argparse.Namespace, result: Any) -> None:
         if result:
             print_table([[entry["name"], _when(entry["created"])] for entry in result], ["name", "taken"])
         else:
-            print(f"{options.disk} has no snapshot")
+            print(f"{options.disk} has no snapshots")
     else:
         print(_DONE[options.verb].format(**vars(options)))
 
@@ -81,8 +79,8 @@ def _when(seconds: float) -> str:
 
 _DONE: Final = {
     "renew-uuid": "{directory} has a new uuid",
-    "take": "snapshot {name} of {disk} is taken",
-    "delete": "snapshot {name} of {disk} is deleted",
-    "roll-back": "{disk} is as it was when snapshot {name} was taken",
-    "tidy": "{disk} has no layer that nothing needs",
+    "take": "took snapshot {name} of {disk}",
+    "delete": "deleted snapshot {name} of {disk}",
+    "roll-back": "restored {disk} to snapshot {name}",
+    "tidy": "{disk} has no unneeded layers",
 }

@@ -1,4 +1,4 @@
-"""The completion script for bash, made from the words of the program. Runs nothing."""
+"""The completion script for bash, made from the syntax of the commands. Runs nothing."""
 
 from collections.abc import Iterator
 from shlex import quote
@@ -37,7 +37,7 @@ def script(syntax: Syntax) -> str:
 
 
 def _steps(at: str, syntax: Syntax) -> Iterator[str]:
-    """Yield how each command leads from one place to the next."""
+    """Yield the step from one place to the next for each command."""
     for name, below in syntax.commands.items():
         place = f"{at} {name}".strip()
         yield f"        {quote(f'{at} {name}')}) at={quote(place)} ;;"
@@ -45,7 +45,7 @@ def _steps(at: str, syntax: Syntax) -> Iterator[str]:
 
 
 def _places(at: str, syntax: Syntax) -> Iterator[str]:
-    """Yield what can be said at each place."""
+    """Yield the words that are possible at each place."""
     yield f"    {quote(at)})"
     yield '        case "$previous" in'
     for option in syntax.options:

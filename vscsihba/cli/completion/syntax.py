@@ -1,4 +1,4 @@
-"""The words of a command line as plain values, read from its parser: what completion is made of."""
+"""The syntax of a command line as plain values, read from its parser, for completion scripts."""
 
 import argparse
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from typing import Literal
 Kind = Literal["file", "choice", "backstore", "anything"]
 
 _KINDS: dict[str, Kind] = {"FILE": "file", "PATH": "file", "DIR": "file", "BACKSTORE": "backstore"}
-"""What a metavar stands for; others are anything."""
+"""Kinds of values by metavar; others are anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What can be said at one place.
+    """A value at one place.
 
     Attributes:
-        name: What the help calls it.
-        kind: Where the possible values come from.
-        choices: All of them, for a "choice".
+        name: Name in the help.
+        kind: Source of the possible values.
+        choices: Possible values, for a "choice".
     """
 
     name: str
@@ -32,8 +32,8 @@ class Option:
 
     Attributes:
         flags: Its names, with their dashes.
-        help: What it does.
-        value: What follows it, None if nothing does.
+        help: Description.
+        value: Value of the option, None if it has none.
     """
 
     flags: tuple[str, ...]
@@ -43,13 +43,13 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """The words that a command takes.
+    """The syntax of a command.
 
     Attributes:
-        summary: What it does.
+        summary: Purpose, in one line.
         options: In the order of the help.
-        values: What stands without an option, in order.
-        commands: The commands below it.
+        values: Positional arguments, in order.
+        commands: Subcommands by name.
     """
 
     summary: str
@@ -59,7 +59,7 @@ class Syntax:
 
 
 def syntax_of(parser: argparse.ArgumentParser, summary: str) -> Syntax:
-    """Return the words that a parser takes."""
+    """Return the syntax of a parser."""
     options, values = [], []
     commands: dict[str, Syntax] = {}
     for action in parser._actions:  # noqa: SLF001 - argparse offers no other way to look into a parser

@@ -1,4 +1,4 @@
-"""The completion script for zsh, made from the words of the program. Runs nothing."""
+"""The completion script for zsh, made from the syntax of the commands. Runs nothing."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a look at the machine finds: fine, or what to do about it. Knows no particular check."""
+"""Findings of the checks: a state, a text and a remedy. Knows no particular check."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Literal
 from vscsihba.errors import VscsihbaError
 
 State = Literal["ok", "note", "warning", "problem"]
-"""As it should be; worth knowing; something will not work; nothing will."""
+"""Fine; worth knowing; a feature will not work; disks will not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check-up.
+    """One line of the output.
 
     Attributes:
-        title: What was looked at.
-        state: How it stands.
-        text: What was found.
-        cure: What to do, None where nothing has to be done.
+        title: Subject of the check.
+        state: Result of the check.
+        text: Details.
+        cure: Remedy, None if none is needed.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def finding_of(title: str, check: Callable[[], str]) -> Finding:
-    """Return what a check says: its text, or the problem that it raises."""
+    """Run a check; return its text, or the problem that it raises."""
     try:
         return Finding(title, "ok", check())
     except VscsihbaError as error:
@@ -36,11 +36,9 @@ def finding_of(title: str, check: Callable[[], str]) -> Finding:
 
 
 def collect(checks: Iterable[Callable[[], Iterable[Finding]]]) -> Iterator[Finding]:
-    """Yield the findings of all checks, in order; one that may not look says so and stops no other."""
+    """Yield the findings of all checks, in order; one without permission is reported and stops no other."""
     for check in checks:
         try:
             yield from check()
         except PermissionError as error:
-            yield Finding(
-                str(error.filename or "system"), "warning", "cannot be looked at", "run it with sudo"
-            )
+            yield Finding(str(error.filename or "system"), "warning", "permission denied", "run it with sudo")

@@ -1,4 +1,4 @@
-"""The check-up of the machine: rights, kernel, packages. Looks, and changes nothing."""
+"""Checks of the machine: rights, kernel, packages. They change nothing."""
 
 import os
 import resource
@@ -22,10 +22,10 @@ _OPTIONAL: Final = {
     "cryptography": "the handler encrypt needs it: install python3-cryptography, or vscsihba[encrypt]",
     "argon2-cffi": "the handler encrypt needs it for LUKS2: install python3-argon2, or vscsihba[encrypt]",
 }
-"""Packages that single handlers need."""
+"""Packages that only some handlers need."""
 
 _FEW: Final = 1000
-"""LUNs in an engine that a machine should allow."""
+"""LUNs of one engine that a machine should allow."""
 
 RUN: Final = Path("/run/vscsihba")
 STATE: Final = Path("/var/lib/vscsihba")
@@ -33,7 +33,7 @@ SAVED: Final = Path("/etc/vscsihba")
 
 
 def check_rights() -> Iterator[Finding]:
-    """See whether we are root, and whether the folders that are used can be."""
+    """Yield findings about root, folders and the limit of open files."""
     yield finding_of("rights", probe.check_root)
     for folder in (RUN, STATE, SAVED):
         yield finding_of(f"folder {folder}", partial(_folder, folder))
@@ -41,20 +41,20 @@ def check_rights() -> Iterator[Finding]:
 
 
 def check_kernel() -> Iterator[Finding]:
-    """See whether the kernel has what is needed."""
+    """Yield findings about kernel modules, configfs and udev."""
     modules = finding_of("modules", _modules)
     yield modules
     generic = finding_of("module sg", partial(probe.look_for_module, "sg"))
     if generic.state == "ok":
         yield generic
     elif modules.state == "ok":
-        yield Finding(generic.title, "warning", f"{generic.text}: there will be no /dev/sgN", generic.cure)
+        yield Finding(generic.title, "warning", f"{generic.text}: disks will have no /dev/sgN", generic.cure)
     yield finding_of("configfs", _configfs)
     yield _udev()
 
 
 def check_packages() -> Iterator[Finding]:
-    """See which versions are at work."""
+    """Yield the versions of Python, Linux and packages."""
     yield Finding("Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     yield Finding("Linux", "ok", os.uname().release)
     for package in ("vscsihba", *_PACKAGES):
@@ -65,10 +65,10 @@ def check_packages() -> Iterator[Finding]:
 
 
 def _open_files() -> Finding:
-    """Return how many LUNs the limit of open files allows; each program raises it to the hard one."""
+    """Return the number of LUNs that the hard limit of open files allows; programs raise the soft limit."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     luns = luns_within(hard)
-    text = f"{hard:,} at most (hard limit), enough for some {luns:,} LUNs in each engine"
+    text = f"{hard:,} (hard limit), enough for about {luns:,} LUNs in each engine"
     if luns >= _FEW:
         return Finding("open files", "ok", text)
     return Finding(
@@ -77,20 +77,20 @@ def _open_files() -> Finding:
 
 
 def _folder(folder: Path) -> str:
-    """Return how it is with a folder of ours; one that is not there is made when it is needed."""
+    """Return the state of a folder; a missing one is created when it is needed."""
     if not folder.exists():
-        return "not there yet"
+        return "does not exist yet"
     if not folder.is_dir():
-        raise HostError(f"{folder} is no folder", cure="remove it")
+        raise HostError(f"{folder} is not a directory", cure="remove it")
     if folder.stat().st_mode & 0o022:
-        raise HostError(f"{folder} can be written by others than its owner", cure=f"chmod go-w {folder}")
+        raise HostError(f"{folder} is writable for others than its owner", cure=f"chmod go-w {folder}")
     if os.geteuid() == 0 and not os.access(folder, os.W_OK):
-        raise HostError(f"{folder} cannot be written", cure="look how its file system is mounted")
-    return "there"
+        raise HostError(f"{folder} is not writable", cure="check how its file system is mounted")
+    return "exists"
 
 
 def _modules() -> str:
-    """Return how it is with the modules that are needed; the first that is missing raises."""
+    """Return the states of the required modules; the first missing one raises."""
     found = {module: probe.look_for_module(module) for module in _MODULES}
     return ", ".join(f"{module} {how}" for module, how in found.items())
 
@@ -99,13 +99,15 @@ def _configfs() -> str:
     if paths.CONFIGFS.is_mount():
         return f"mounted on {paths.CONFIGFS}"
     probe.look_for_module("configfs")
-    return f"not mounted yet; it will be, on {paths.CONFIGFS}"
+    return f"not mounted yet; the service will mount it on {paths.CONFIGFS}"
 
 
 def _udev() -> Finding:
     if paths.UDEV_CONTROL.exists():
         return Finding("udev", "ok", "running")
-    return Finding("udev", "warning", "not running: there will be no names in /dev/disk/by-id", "start it")
+    return Finding(
+        "udev", "warning", "not running: disks will have no names in /dev/disk/by-id", "start udev"
+    )
 
 
 def _version(package: str) -> str:

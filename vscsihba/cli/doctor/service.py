@@ -1,4 +1,4 @@
-"""The check-up of the service: does it run, what will the next start restore, who else restores something."""
+"""Checks of the service, of the saved configuration, and of targetctl, which could restore disks too."""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from vscsihba.errors import VscsihbaError
 from vscsihba.units import counted
 
 TARGETCTL: Final = (Path("/etc/target/saveconfig.json"), Path("/etc/rtslib-fb-target/saveconfig.json"))
-"""What LIO's own service restores when the machine starts; the second is Debian's place."""
+"""Files that LIO's own service restores at boot; the second is Debian's."""
 
 
 def check_service() -> Iterator[Finding]:
-    """See how it is with the service, and with what is saved."""
+    """Yield findings about the service and the saved configuration."""
     running, finding = _service()
     yield finding
     yield _saved(running)
@@ -27,7 +27,7 @@ def check_service() -> Iterator[Finding]:
 
 
 def _service() -> tuple[Document | None, Finding]:
-    """Return what runs, and how it is with the service."""
+    """Return the running configuration, and the finding about the service."""
     try:
         running = read(Daemon().show(), Path("/"))
     except NoDaemonError as error:
@@ -38,37 +38,41 @@ def _service() -> tuple[Document | None, Finding]:
 
 
 def _saved(running: Document | None) -> Finding:
-    """Return how it is with what the next start restores."""
+    """Return the finding about the saved configuration."""
     title = "saved"
     if not state.SAVED.exists():
         if running is None or running.empty:
-            return Finding(title, "ok", "nothing, and nothing runs")
-        return Finding(title, "note", "nothing: the next start makes no disks", 'keep them: "vscsihba save"')
+            return Finding(title, "ok", "nothing, and no disks run")
+        return Finding(
+            title, "note", "nothing: the next start restores no disks", 'to save them: "vscsihba save"'
+        )
     try:
         saved = load(state.SAVED)
     except VscsihbaError as error:
-        cure = "correct it, or take one of the older versions beside it"
+        cure = "correct it, or restore one of the older versions beside it"
         return Finding(title, "problem", f"{state.SAVED}: {error.message}", error.cure or cure)
     if running is not None and running != saved:
-        text = f"{_count(saved)}, which is not what runs"
-        return Finding(title, "note", text, 'keep what runs: "vscsihba save"; see the other: "vscsihba plan"')
+        text = f"{_count(saved)}, which differ from the running configuration"
+        return Finding(
+            title, "note", text, 'to save what runs: "vscsihba save"; to see the difference: "vscsihba plan"'
+        )
     return Finding(title, "ok", f"{_count(saved)} in {state.SAVED}")
 
 
 def _targetctl() -> Iterator[Finding]:
-    """Tell of disks of ours in the file of LIO's own service, which would make them without a server."""
+    """Yield warnings about disks in LIO's own configuration, which creates them without an engine."""
     for file in TARGETCTL:
         if ours := _ours_in(file):
             yield Finding(
                 "targetctl",
                 "warning",
-                f"{file} has {', '.join(ours)} in it: at the next start of the machine they are made dead",
-                'remove them and their targets from it, or "targetctl save" while none of our disks is there',
+                f"{file} has {', '.join(ours)}: at the next boot, targetctl creates them without an engine",
+                'remove them and their targets there, or run "targetctl save" while no disk of vscsihba runs',
             )
 
 
 def _ours_in(file: Path) -> list[str]:
-    """Return the names of our backstores that LIO's own service would make; none if it has no such file."""
+    """Return the names of our backstores that LIO's own service would create; none if it has no such file."""
     try:
         saved: Any = json.loads(file.read_bytes())
         objects = saved["storage_objects"]

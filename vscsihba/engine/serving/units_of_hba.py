@@ -45,4 +45,4 @@ class UnitsOfHba:
         if (visit := self.visits.get(lun)) is not None:
             visit(operation, done)
         else:
-            done(None, OSError(errno.ENOTCONN, f"LUN {lun} is no longer served here"))
+            done(None, OSError(errno.ENOTCONN, f"LUN {lun} is no longer served by this engine"))
