@@ -128,7 +128,7 @@ def directory_of(name: str) -> Path:
     if directory is None:
         raise HostError(f"there is no backstore {name}")
     if not is_ours(name, paths.read(directory / "attrib" / "dev_config") or ""):
-        raise InUseError(f"backstore {name} is not ours")
+        raise InUseError(f"backstore {name} is not managed by vscsihba")
     return directory
 
 

@@ -40,8 +40,8 @@ class SgHandler(CdbHandler):
         timeout: Annotated[
             Positive,
             Meta(
-                description="Least time limit of a command in seconds. Tapes, burners and changers have longer "
-                "limits; for formatting, self-tests and tape motions it is a day."
+                description="Least time limit of a command in seconds. Tapes, burners and changers have "
+                "longer limits; for formatting, self-tests and tape motions it is a day."
             ),
         ] = 25.0
 

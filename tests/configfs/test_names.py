@@ -51,7 +51,7 @@ def test_check_name_refuses(name: str) -> None:
 
 @pytest.mark.parametrize("config", ["a:b", "a,b", "a b", "a\n", "x" * 247])
 def test_check_config_refuses_text_that_would_be_changed(config: str) -> None:
-    with pytest.raises(UsageError, match="is no backstore configuration"):
+    with pytest.raises(UsageError, match="is not a backstore configuration"):
         check_config(config)
 
 

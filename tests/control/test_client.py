@@ -39,7 +39,7 @@ def saying(path: Path, words: bytes, *, hang: bool = False) -> Iterator[None]:
 
 
 def test_no_process_listens(tmp_path: Path) -> None:
-    with pytest.raises(NobodyListensError, match="nobody listens on"):
+    with pytest.raises(NobodyListensError, match="no program listens on"):
         call(tmp_path / "none", "status", timeout=1)
     (tmp_path / "file").write_text("")
     with pytest.raises(NobodyListensError):

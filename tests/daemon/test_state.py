@@ -165,7 +165,7 @@ def test_a_broken_note_is_told_with_its_place(state: State) -> None:
 
 def test_there_is_one_service(state: State) -> None:
     with state.held():
-        with pytest.raises(InUseError, match=rf"the service runs already, as process {os.getpid()};"):
+        with pytest.raises(InUseError, match=rf"the service is already running as process {os.getpid()};"):
             state.held().__enter__()
         with State(state.saved.parent, state.saved, state.saved.parent / "devices.json").held():
             pass

@@ -109,7 +109,7 @@ def test_an_engine_says_which_luns_it_does_not_know(serve: Serve, images: list[P
     first = serve(images)
     second = serve(images[:2])
     wait_until(
-        lambda: second.read(0.1) and "also has LUN 2, 3, which this engine does not serve" in second.output,
+        lambda: second.read(0.1) and "also has LUN 2, 3, which this engine does not know" in second.output,
         "the notice",
     )
     wait_until(lambda: (first.rings(), second.rings()) == (3, 1), "what one alone knows is its own")

@@ -225,7 +225,9 @@ def _lock(fd: int, path: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         other = path.read_text(errors="replace").strip()
-        raise InUseError(f"the service runs already, as process {other}", cure="end that first") from error
+        raise InUseError(
+            f"the service is already running as process {other}", cure="end that first"
+        ) from error
 
 
 def _check_replaceable(path: Path, document: Document) -> None:
