@@ -264,7 +264,7 @@ def test_disk_of_our_own_is_refused(sda: Path, shown: Make, monkeypatch: pytest.
     found = Observed(hbas={0: Hba(0, luns={3: Lun(3, "vscsihba0-lun3", disk=Path("/dev/sda"))})})
     monkeypatch.setattr("vscsihba.configfs.observer.observe", lambda: found)
     assert refusal(shown(a="/dev/sda1")) == (
-        "$.backstores.a.path: /dev/sda1 is LUN 3 of HBA 0 itself, and would wait for itself; "
+        "$.backstores.a.path: /dev/sda1 is LUN 3 of HBA 0 itself: the disk would be stored on itself; "
         "name the storage behind that LUN"
     )
 

@@ -93,7 +93,7 @@ def test_moments_are_kept_merged_and_returned_to(image: MakeImage, serve: Serve,
             before = count()
             wait_until(lambda before=before: count() > before + 3, "some more numbers")  # type: ignore[misc]
             at_least = count()
-            assert snapshot("take", "hba0/lun0", name) == f"snapshot {name} of hba0/lun0 is taken\n"
+            assert snapshot("take", "hba0/lun0", name) == f"took snapshot {name} of hba0/lun0\n"
             moments.append(Moment(name, at_least, count() + 2))
     digests = {moment.name: _check(disk, moment, scratch) for moment in moments}
 
@@ -141,7 +141,7 @@ def test_refusals_are_one_line(image: MakeImage, serve: Serve, scratch: Path) ->
     for words, message in (
         (["take", "hba0/lun7", "x"], "HBA 0 has no LUN 7"),
         (["take", "hba9/lun0", "x"], "no engine serves HBA 9"),
-        (["take", "lun0", "x"], "'lun0' is no disk; write it as hba0/lun1, or /dev/sdb"),
+        (["take", "lun0", "x"], "'lun0' is not a disk; use hba0/lun1, or /dev/sdb"),
         (["take", "/dev/null", "x"], "/dev/null is not managed by vscsihba"),
         (["delete", "hba0/lun0", "x"], "there is no snapshot 'x'; there are: none"),
     ):

@@ -61,7 +61,7 @@ def test_a_mounted_disk_grows_and_is_not_taken_away(disk: Path, scratch: Path) -
     done = script("/hbas delete 5\nls\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert not disk.exists()
-    assert "not shown" in done.stdout
+    assert "no LUN" in done.stdout
 
 
 def test_what_another_program_removed_is_shown_as_it_is(disk: Path, service: Service) -> None:
