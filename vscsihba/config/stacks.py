@@ -59,7 +59,9 @@ def _check_options(stack: Stack, registry: Registry, place: str) -> None:
         raise HostError(f"{place}: {error.message}", cure=error.cure) from error
     except Exception as error:  # a handler of another package may raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(place, f"a handler failed over its options: {text}", cure="mend it") from error
+        raise ConfigError(
+            place, f"a handler raised an exception for its options: {text}", cure="correct the handler"
+        ) from error
 
 
 def canonical(stack: Stack, registry: Registry, *, only_reads: bool = False) -> StackDocument:

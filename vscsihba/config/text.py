@@ -37,7 +37,7 @@ def decode(data: bytes) -> object:
     except RecursionError as error:
         raise _too_deep("$") from error
     except ValueError as error:  # a number of thousands of digits
-        raise ConfigError("$", "a number in it is out of all range", cure="use a smaller one") from error
+        raise ConfigError("$", "a number is out of range", cure="use a smaller one") from error
     _check(value, "$", 0)
     return value
 
