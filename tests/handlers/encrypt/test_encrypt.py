@@ -135,6 +135,35 @@ def test_unmap_is_off_unless_asked_for(empty: Path) -> None:
         assert not any(read(disk, 0, 64 * KIB))
 
 
+def test_zeroes_that_are_forced_on_are_flushed_after_an_unmap(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build(quick(empty, discard=True)) as disk:
+        flushed: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", flushed.append)
+        handler = disk.next
+        handler.write_zeroes(0, 64 * KIB, may_unmap=True)
+        assert flushed == []
+        handler.write_zeroes(0, 64 * KIB, may_unmap=True, fua=True)
+        assert len(flushed) == 1
+        monkeypatch.undo()
+
+
+def test_a_container_of_a_fixed_size_keeps_it(empty: Path) -> None:
+    with build(quick(empty)) as disk:
+        assert isinstance(disk.next, EncryptHandler)
+        header = disk.next._header
+        assert isinstance(header, Luks2)
+    segment = {**header.json["segments"]["0"], "size": str(MIB)}
+    with build(str(empty / "disk.img")) as below:
+        replace(header, json={**header.json, "segments": {"0": segment}}, sequence=9).write(below)
+    with build(quick(empty)) as disk:
+        assert disk.geometry.size == MIB
+        with pytest.raises(OSError, match="fixed size"):
+            disk.resize(2 * MIB)
+        assert (empty / "disk.img").stat().st_size == 20 * MIB
+
+
 def test_shape_follows_the_container(empty: Path) -> None:
     with build(quick(empty)) as disk:
         assert disk.geometry.size == 4 * MIB
@@ -154,6 +183,21 @@ def test_lost_bytes_are_named_as_seen_from_above(empty: Path) -> None:
 
 
 # Secrets
+
+
+def test_the_key_is_wiped_when_the_disk_is_closed_and_kept_out_of_core_dumps(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbidden: list[bool] = []
+    monkeypatch.setattr(linux, "forbid_core_dumps", lambda: forbidden.append(True))
+    with build(quick(empty)) as disk:
+        assert forbidden
+        handler = disk.next
+        assert isinstance(handler, EncryptHandler)
+        handler._secret._kept = SECRET  # as one that can be read once only
+    with pytest.raises(OSError, match="was destroyed"):
+        handler._sectors.encrypt(bytes(512), 0)
+    assert handler._secret._kept is None
 
 
 def test_wrong_secret(empty: Path) -> None:
@@ -230,6 +274,28 @@ def test_nothing_is_made_on_a_disk_that_is_not_empty(empty: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         build(quick(empty)).open()
     assert b"somebody's data" in stored(empty)
+
+
+@pytest.mark.parametrize(("at", "refused"), [(0, True), (4 * MIB - 1, True), (4 * MIB, False)])
+def test_the_first_4_mib_decide_whether_a_disk_is_empty(empty: Path, at: int, refused: bool) -> None:
+    with (empty / "disk.img").open("r+b") as file:
+        file.seek(at)
+        file.write(b"x")
+    if refused:
+        with pytest.raises(UsageError, match="is not empty"):
+            build(quick(empty)).open()
+        assert stored(empty)[at : at + 1] == b"x"
+    else:
+        with build(quick(empty)):
+            pass
+
+
+def test_a_header_apart_that_was_made_goes_when_the_disk_cannot_open(empty: Path) -> None:
+    with (empty / "disk.img").open("r+b") as file:
+        file.write(b"somebody's data")
+    with pytest.raises(UsageError, match="is not empty"):
+        build(apart(empty)).open()
+    assert not (empty / "header").exists()
 
 
 def test_no_room_for_a_header(empty: Path) -> None:
