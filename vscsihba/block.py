@@ -266,6 +266,8 @@ class Keep:
 
 
 BlockOp = MediumOp | OnUnit | Execute | Keep
+CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, OnUnit, Execute)
+"""Block operations that may change a medium."""
 BlockResult = list[ExtentStatus] | Space | Executed | None
 
 

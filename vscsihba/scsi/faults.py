@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from vscsihba.block import BlockOp, BlockResult, Extents, Flush, Keep, OnUnit, Read
+from vscsihba.block import CHANGES, BlockOp, BlockResult, Extents, Flush, Keep, OnUnit, Read
 from vscsihba.errors import MediumError, NotBegunError
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.failed_flush import LOST, FailedFlush
@@ -96,7 +96,7 @@ def translate(
     Args:
         steps: The command.
         block_size: Logical block length in bytes.
-        notice: Called with each block operation before it is done.
+        notice: Called with each block operation that may change a medium, before it is done.
         flushes: Records failed flushes that the sender does not learn of.
         reports: The sender learns from a failed flush of this command that acknowledged data is lost.
         relies: A flush of this command must not succeed while an earlier failure is unreported.
@@ -104,7 +104,8 @@ def translate(
     try:
         operation = next(steps)
         while True:
-            notice(operation)
+            if isinstance(operation, CHANGES):
+                notice(operation)
             try:
                 answer = yield operation
             except OSError as fault:

@@ -63,10 +63,14 @@ class CallQueue:
     Any thread may `post`; the serving thread calls `run`. The wake-up is written only if none is
     pending. `run` clears the mark before it reads the queue, and `post` reads the mark after it has added
     its call, so no call is left behind.
+
+    Attributes:
+        pending: Returns the number of calls that wait for `run`, without a system call.
     """
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Callable[[], None], Failed]] = deque()
+        self.pending = self._calls.__len__  # no function of ours: the pump calls it while it polls
         self._last: list[tuple[Callable[[], None], Failed]] = []
         self._lock = threading.Lock()
         self._marked = self._closed = False
@@ -83,10 +87,6 @@ class CallQueue:
             if not (self._marked or self._closed):
                 self._marked = True
                 os.eventfd_write(self._event, 1)
-
-    def pending(self) -> bool:
-        """Tell whether `run` has something to do, without a system call."""
-        return bool(self._calls)
 
     def later(self, call: Callable[[], None], failed: Failed = _log) -> None:
         """Make `call` at the end of the `run` under way; for the serving thread, from within a call."""

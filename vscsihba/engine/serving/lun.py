@@ -139,7 +139,9 @@ class ServedLun:
                 self._update_fast_path()
         finally:
             self._serving = False
-        self._show()
+        if self._broken is not None:
+            raise self._broken
+        self.transport.publish()
         self.stats.batches += 1
         return count
 
@@ -280,21 +282,11 @@ class ServedLun:
         return self.unit.has_events and self._idle is None and self.pending()
 
     def _complete(self, tag: int, response: scsi.Response) -> None:
-        """Complete a command; an error of the ring is raised by `_show`, so that no count is wrong."""
+        """Complete a command; an error of the ring fails the unit when it publishes, so no count is wrong."""
         try:
             self.transport.complete(tag, response.status, response.sense, response.data_in)
         except TransportError as error:
             self._broken = self._broken or error
-
-    def _show(self) -> None:
-        """Publish the answers given so far.
-
-        Raises:
-            TransportError: The ring cannot be served any longer.
-        """
-        if self._broken is not None:
-            raise self._broken
-        self.transport.publish()
 
     def _publish(self) -> None:
         """Publish the answers given so far; after `finish`, close the unit once nothing is under way."""
@@ -303,7 +295,9 @@ class ServedLun:
             return
         self._update_fast_path()
         try:
-            self._show()
+            if self._broken is not None:
+                raise self._broken
+            self.transport.publish()
         except TransportError as error:
             self.failed(error)
         if self._idle is not None and self._ended_all:

@@ -10,17 +10,8 @@ from vscsihba.block import (
     BlockOp,
     BlockResult,
     Buffer,
-    CryptoErase,
-    Execute,
     MediumOp,
-    OnUnit,
-    Unmap,
-    Write,
-    WriteZeroes,
 )
-
-CHANGES = (Write, WriteZeroes, Unmap, CryptoErase, OnUnit, Execute)
-"""Block operations that change the stored data."""
 
 
 @dataclass(slots=True, eq=False)

@@ -19,9 +19,9 @@ from functools import partial
 from typing import Protocol
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
+from vscsihba.block import CHANGES, BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
 from vscsihba.engine.serving.call_queue import Calls
-from vscsihba.engine.serving.task import CHANGES, Task
+from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.units_of_hba import Done
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.stats import LunStats
@@ -250,11 +250,9 @@ class TaskSet:
             log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
         if task.abandoned and task.alone:
             # An erasure goes on after its command was aborted (SBC-4 "Sanitize operations").
-            self._unit.task_ended(task, None)
-            self._leave(task)
+            self._end(task, None)
             task.tag, task.abandoned, task.stopped = None, False, False
             self.go_on(task, value, error)
-            self.start_waiting()
         elif task.stopped:
             task.command.close()
             self._end(task, None)
@@ -268,13 +266,9 @@ class TaskSet:
             if task.follows:
                 self._background -= 1
             else:
-                self._leave(task)
+                self._running -= 1
+                self._abandoned -= task.abandoned
+                self._exclusive = self._exclusive and not task.exclusive
+                if task.tag is not None:
+                    del self._commands[task.tag]
         self.start_waiting()
-
-    def _leave(self, task: Task) -> None:
-        """Remove a command from the counts."""
-        self._running -= 1
-        self._abandoned -= task.abandoned
-        self._exclusive = self._exclusive and not task.exclusive
-        if task.tag is not None:
-            del self._commands[task.tag]

@@ -27,7 +27,7 @@ def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         yield Flush()
     whole = length - length % lu.block_size
     if whole:
-        yield Read(extent.offset, buffer.take(0, whole))
+        yield Read(extent.offset, buffer.views if whole == buffer.length else buffer.take(0, whole))
     if length > whole:
         # The initiator's buffer ends within a block, and handlers read whole blocks only.
         last = memoryview(bytearray(lu.block_size))
