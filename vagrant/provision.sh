@@ -1,11 +1,11 @@
 #!/bin/bash
-# Makes a Debian or Ubuntu machine one that vscsihba is installed on, as a user would install it.
+# Installs vscsihba on a Debian or Ubuntu machine, as a user would.
 #
-#   provision.sh                   all of it: packages, kernel, program
-#   provision.sh kernel [VERSION]  only see to the kernel: of that version, and with the modules
+#   provision.sh                   everything: packages, kernel, program
+#   provision.sh kernel [VERSION]  only the kernel: of that version, with its modules
 #
-# To be run as root, as often as one likes. Takes the wheels in build/wheels where they are, else makes one from this
-# tree. Knows nothing of Vagrant, nor of the quick VM runner, where test.sh needs `provision.sh kernel`.
+# Run it as root, any number of times. It uses the wheels in build/wheels if they exist, else builds one from this tree.
+# Knows nothing of Vagrant, nor of the VM runner, where test.sh needs `provision.sh kernel`.
 set -eu
 tree=$(cd "$(dirname "$0")/.." && pwd -P)
 prefix=/opt/vscsihba
@@ -15,7 +15,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 die() { printf 'provision.sh: %s\n' "$*" >&2; exit 1; }
 say() { printf 'provision.sh: %s\n' "$*"; }
 
-# Another version than the running one is only installed: whoever called boots the machine again.
+# Another version than the running one is only installed: the caller reboots the machine.
 other_kernel() {
     local suite
     case $(uname -r) in
@@ -39,18 +39,18 @@ kernel() {
         die "the kernel $(uname -r) lacks ${missing[*]}: boot one that has them, such as Debian's linux-image-amd64"
     fi
     mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
-    # Where the kernel keeps persistent reservations.
+    # The folders in which the kernel keeps persistent reservations.
     mkdir -p /var/target/pr
 }
 
-# Returns whether packages have to come over a network, which the machine of our own box does not have.
+# Returns whether packages must be downloaded; the machine of our own box has no network.
 online() { [ ! -e /etc/vscsihba-box ]; }
 
 program() {
     local options=(--disable-pip-version-check --no-compile --quiet) wheel=("$tree"/build/wheels/vscsihba-*.whl)
     local pip=("$prefix/bin/pip")
     rm -rf "$prefix"
-    # A pip that is there saves one of its own: a third of the time where the machine is emulated.
+    # An installed pip need not be installed again: that saves a third of the time on an emulated machine.
     if python3 -m pip --version >/dev/null 2>&1; then
         python3 -m venv --system-site-packages --without-pip "$prefix"
         pip=(python3 -m pip --python "$prefix/bin/python")
@@ -61,12 +61,12 @@ program() {
     [ -e "${wheel[0]}" ] || wheel=("$tree")
     "${pip[@]}" install "${options[@]}" --find-links "$tree/build/wheels" "${wheel[0]}[encrypt,test]"
     ln -sf "$prefix/bin/vscsihba" "$prefix/bin/vscsitarget" /usr/local/bin/
-    # The tests, without the package beside them: what they import is what is installed.
+    # The tests without the package, so that they import the installed one.
     mkdir "$prefix/tree"
     cp -a "$tree"/{tests,vagrant,docs,examples,pyproject.toml,start_target.sh} "$prefix/tree/"
 }
 
-# One that runs already is of the program that was here before.
+# A running service is one of the previously installed program.
 service() {
     "$prefix/bin/vscsihba" install-service
     if systemctl is-active --quiet vscsihba; then systemctl restart vscsihba; else systemctl enable --now vscsihba; fi

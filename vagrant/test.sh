@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs the tests that need a kernel, in whatever machine this is. Knows neither Vagrant nor the quick VM runner.
+# Runs the tests that need a kernel, on this machine. Knows neither Vagrant nor the VM runner.
 #
-# To be run as root; arguments go to pytest. In a machine that provision.sh has made, from /opt/vscsihba/tree: there it
-# tests what is installed. In a working tree with a virtual environment (the guest of `./dev vm`), the tree.
+# Run it as root; arguments are passed to pytest. In /opt/vscsihba/tree, on a machine set up by provision.sh, it tests the
+# installed program. In a working tree with a virtual environment (the guest of `./dev vm`), it tests the tree.
 set -eu
 cd "$(dirname "$0")/.."
 vagrant/provision.sh kernel

@@ -29,7 +29,7 @@ def document() -> Document:
     return read(DOCUMENT, Path("/"))
 
 
-def test_what_is_planned_is_applied_step_by_step(service: tuple[FakeService, Daemon]) -> None:
+def test_planned_changes_are_applied_step_by_step(service: tuple[FakeService, Daemon]) -> None:
     _, daemon = service
     planned = daemon.plan(document())
     steps: list[Step] = []
@@ -41,7 +41,7 @@ def test_what_is_planned_is_applied_step_by_step(service: tuple[FakeService, Dae
     assert daemon.plan(document())["changes"] == []
 
 
-def test_what_is_said_of_pruning_arrives(service: tuple[FakeService, Daemon]) -> None:
+def test_prune_is_sent(service: tuple[FakeService, Daemon]) -> None:
     _, daemon = service
     daemon.apply(document())
     assert daemon.plan(Document())["changes"] == []

@@ -111,13 +111,15 @@ def test_engines_are_found_again_and_those_of_others_are_not(programs: Programs)
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, HostError), (2, UsageError)])
-def test_why_an_engine_cannot_start_is_told(programs: Programs, code: int, kind: type[Exception]) -> None:
+def test_the_error_of_a_failed_start_is_reported(
+    programs: Programs, code: int, kind: type[Exception]
+) -> None:
     programs.be(said={"ready": False, "message": "no kernel", "cure": "get one", "exit_code": code})
     with pytest.raises(kind, match="no kernel; get one"):
         Engine.start(3)
 
 
-def test_an_engine_that_ends_without_a_word_is_told(programs: Programs) -> None:
+def test_an_engine_that_ends_without_a_report_is_an_error(programs: Programs) -> None:
     programs.be()
     (programs.run.parent / "python").write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(HostError, match="a new engine ended before it was ready; the service's log says why"):
@@ -129,7 +131,7 @@ def test_a_process_that_is_not_there_cannot_be_watched() -> None:
         Engine(3, 999999999, 0.0)
 
 
-def test_what_is_started_and_cannot_be_watched_is_ended(
+def test_a_process_that_cannot_be_watched_is_ended(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[int] = []
@@ -145,7 +147,7 @@ def test_what_is_started_and_cannot_be_watched_is_ended(
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_where_no_process_can_be_started_the_reason_is_told(
+def test_the_reason_of_a_missing_process_is_reported(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_words: object, **_options: object) -> None:
@@ -156,7 +158,7 @@ def test_where_no_process_can_be_started_the_reason_is_told(
         Engine.start(3)
 
 
-def test_what_an_engine_says_first_may_be_anything(programs: Programs) -> None:
+def test_any_first_line_of_an_engine_is_handled(programs: Programs) -> None:
     for said in ([1], "x", {"redy": 1}):
         programs.be(said=said)
         with pytest.raises(HostError, match=r"a new engine answered .* instead of its start result"):

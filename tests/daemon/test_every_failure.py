@@ -353,7 +353,7 @@ def test_a_call_that_fails_leaves_all_or_nothing(rigs: Callable[[], Rig], kind: 
 
 
 @pytest.mark.parametrize("kind", ["killed before", "killed after"])
-def test_a_service_that_is_killed_at_a_call_leaves_all_or_nothing(rigs: Callable[[], Rig], kind: str) -> None:
+def test_a_service_killed_at_any_call_leaves_all_or_nothing(rigs: Callable[[], Rig], kind: str) -> None:
     calls = calls_of(rigs())
     before, after = read(BEFORE, Path("/")), read(AFTER, Path("/"))
     outcomes = set()

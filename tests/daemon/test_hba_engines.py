@@ -65,7 +65,7 @@ def refusing(_lun: int, _arguments: object) -> None:
     raise HostError("it cannot")
 
 
-def test_a_lun_goes_from_its_owner_last(hba: Hba, engines: HbaEngines) -> None:
+def test_a_lun_is_removed_from_its_owner_last(hba: Hba, engines: HbaEngines) -> None:
     engines.add(request(1))
     hba.asked.clear()
     engines.remove(1, force=False)
@@ -74,7 +74,7 @@ def test_a_lun_goes_from_its_owner_last(hba: Hba, engines: HbaEngines) -> None:
     assert engines.requests == {}
 
 
-def test_a_lun_that_must_not_go_is_served_by_all_again(hba: Hba, engines: HbaEngines) -> None:
+def test_a_lun_that_cannot_be_removed_is_served_by_all_again(hba: Hba, engines: HbaEngines) -> None:
     engines.add(request(0))
     first, _ = hba.engines
     first._remove_lun = refusing  # type: ignore[method-assign, assignment]
@@ -107,21 +107,21 @@ def test_all_engines_dead_at_once(hba: Hba, engines: HbaEngines) -> None:
     wait_until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
 
 
-def test_an_engine_that_dies_while_it_is_asked_spoils_nothing(hba: Hba, engines: HbaEngines) -> None:
+def test_an_engine_that_dies_during_a_request_does_no_harm(hba: Hba, engines: HbaEngines) -> None:
     hba.deadly = (0, "add_lun")
     engines.add(request(0))
     assert hba.engines[1].known == {0}
     wait_until(lambda: len(hba.living) == 2 and all(engine.known == {0} for engine in hba.living))
 
 
-def test_a_death_that_is_noticed_by_who_asks_is_made_good_too(hba: Hba, engines: HbaEngines) -> None:
+def test_an_engine_that_dies_before_a_request_is_replaced_too(hba: Hba, engines: HbaEngines) -> None:
     for number in range(20):
         hba.living[0].die()
         engines.add(request(number))
     wait_until(lambda: len(hba.living) == 2 and all(engine.known == set(range(20)) for engine in hba.living))
 
 
-def test_the_last_engine_that_dies_while_it_is_asked_is_an_error(hba: Hba) -> None:
+def test_the_last_engine_that_dies_during_a_request_is_an_error(hba: Hba) -> None:
     engines = HbaEngines(3, 1, hba.start)
     engines.begin()
     hba.deadly = (0, "add_lun")
@@ -191,7 +191,7 @@ def test_a_first_start_that_fails_is_an_error_and_leaves_nothing(hba: Hba) -> No
     assert hba.living == []
 
 
-def test_what_could_not_be_served_at_first_is_served_later(hba: Hba) -> None:
+def test_a_lun_that_failed_at_first_is_served_later(hba: Hba) -> None:
     hba.refuse = {1: "no such file"}
     engines = HbaEngines(3, 1, hba.start)
     engines.resume({0: request(0), 1: request(1)})
@@ -203,7 +203,7 @@ def test_what_could_not_be_served_at_first_is_served_later(hba: Hba) -> None:
     engines.close()
 
 
-def test_engines_that_are_there_are_gone_on_with(hba: Hba) -> None:
+def test_running_engines_are_adopted(hba: Hba) -> None:
     found = [hba.start(3), hba.start(3)]
     for engine in found:
         engine.known = {0, 8}
@@ -234,7 +234,7 @@ def test_more_engines_than_can_be_started_stay_as_many_as_before(hba: Hba, engin
     wait_until(lambda: len(hba.living) == 2)
 
 
-def test_growing_is_the_owners_and_everybody_is_told(hba: Hba, engines: HbaEngines) -> None:
+def test_growth_is_sent_to_all_engines_the_owner_first(hba: Hba, engines: HbaEngines) -> None:
     engines.add(request(1))
     engines.enlarge(LunSpec(1, {"handler": "memory", "size": 2 << 20}), 2 << 20)
     assert hba.asked[-2:] == [(1, "resize", 1), (0, "resize", 1)]

@@ -30,7 +30,7 @@ def test_the_manager_hears_how_it_is(manager: socket.socket) -> None:
     ]
 
 
-def test_an_abstract_socket_is_meant_by_an_at_sign() -> None:
+def test_an_at_sign_is_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0vscsihba-test-{os.getpid()}")
         listening.settimeout(60)
@@ -38,7 +38,7 @@ def test_an_abstract_socket_is_meant_by_an_at_sign() -> None:
         assert listening.recv(100) == b"STOPPING=1"
 
 
-def test_without_a_manager_nothing_is_said(tmp_path: Path) -> None:
+def test_without_a_manager_nothing_is_sent(tmp_path: Path) -> None:
     Notifier({}).ready("")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("")
 

@@ -86,7 +86,7 @@ def test_backstore_that_no_lun_shows_is_not_looked_at(tmp_path: Path) -> None:
     check_machine(document, Document())
 
 
-def test_what_works_already_is_not_looked_at(tmp_path: Path, shown: Make) -> None:
+def test_disks_that_stay_are_not_checked(tmp_path: Path, shown: Make) -> None:
     running = shown(a="gone.img")
     check_machine(running, running)
 
@@ -102,7 +102,7 @@ def test_key_that_others_can_read_is_refused(tmp_path: Path, shown: Make, mode: 
     )
 
 
-def test_key_that_is_not_there_is_told_with_its_place(tmp_path: Path, shown: Make) -> None:
+def test_missing_key_is_an_error_with_its_place(tmp_path: Path, shown: Make) -> None:
     stack = {"handler": "encrypt", "key_file": "key", "next": image(tmp_path / "a.img").name}
     with pytest.raises(ConfigError, match=r"\$\.backstores\.a\.key_file: .*/key: No such file"):
         check_machine(shown(a=stack), Document())

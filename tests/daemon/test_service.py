@@ -114,7 +114,7 @@ def test_a_wrong_document_is_refused_with_its_place(world: World) -> None:
         world.service.plan(document("a"), "some")  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_changed_live_needs_a_word(world: World) -> None:
+def test_a_change_that_is_impossible_live_needs_replace(world: World) -> None:
     world.service.apply(document("a"), said)
     other = document("a")
     other["hbas"][0]["luns"][0]["removable"] = True
@@ -135,7 +135,7 @@ def test_a_disk_in_use_needs_force_and_nothing_else_is_done_before(world: World)
     assert world.linked == {0: {0}}
 
 
-def test_what_was_decided_of_what_runs_no_more_is_refused(world: World) -> None:
+def test_a_change_of_an_outdated_document_is_refused(world: World) -> None:
     seen = world.service.show()
     world.service.apply(document("a"), said)
     with pytest.raises(
@@ -230,7 +230,7 @@ def test_growing(world: World) -> None:
         world.service.resize("b", MiB, said)
 
 
-def test_what_takes_no_size_is_told_so_in_a_line(world: World) -> None:
+def test_a_source_without_a_size_is_an_error(world: World) -> None:
     for name in "ab":
         (world.folder / name).write_bytes(bytes(MiB))
     first, second = ({"handler": "file", "path": str(world.folder / name)} for name in "ab")
@@ -267,7 +267,7 @@ def test_clearing_one_and_all(world: World) -> None:
     assert world.service.show() == {"version": 1, "backstores": {}, "hbas": []}
 
 
-def test_a_new_life_goes_on_with_what_runs(world: World) -> None:
+def test_a_new_service_adopts_the_running_document(world: World) -> None:
     world.service.apply(document("a", "b", engines=2), said)
     engines = list(world.hbas[0].engines)
     for engine in engines:
@@ -277,7 +277,7 @@ def test_a_new_life_goes_on_with_what_runs(world: World) -> None:
     assert kinds(world.service.plan(document("a", "b", engines=2))) == []
 
 
-def test_a_new_life_learns_what_layers_have_changed_without_it(world: World) -> None:
+def test_a_new_service_adopts_stacks_that_have_drifted(world: World) -> None:
     world.service.apply(document("a", "b"), said)
     (engine,) = world.hbas[0].engines
     engine.closed = False
@@ -303,7 +303,7 @@ def test_a_new_life_takes_no_disk_for_another_that_was_to_replace_it(world: Worl
     assert world.service.show() == before
 
 
-def test_a_start_of_the_machine_restores_what_was_saved(world: World) -> None:
+def test_a_start_of_the_machine_restores_the_saved_document(world: World) -> None:
     world.service.apply(document("a"), said)
     assert world.service.save() == {"path": str(world.folder / "etc/config.json")}
     world.service.clear(said)
@@ -412,7 +412,7 @@ def test_mending_a_file_of_which_nothing_could_be_read_helps(world: World) -> No
     assert world.linked == {0: {0}, 7: {0}}
 
 
-def test_an_awaited_entry_is_given_up_when_somebody_decides_otherwise(world: World) -> None:
+def test_an_awaited_entry_is_dropped_after_a_change_of_its_hba(world: World) -> None:
     bad = document("a", "b")
     bad["backstores"]["b"]["sise"] = 1
     start_of_the_machine(world, json.dumps(bad))
@@ -440,7 +440,7 @@ def test_clearing_an_hba_ends_the_waiting_for_its_entries(world: World) -> None:
     assert told["hbas"] == []
 
 
-def test_where_what_ran_cannot_be_known_nothing_that_runs_is_taken_down(world: World) -> None:
+def test_an_unreadable_record_removes_no_running_disk(world: World) -> None:
     world.service.apply(document("a", "b"), said)
     world.service.apply(document("c", hba=1), said)
     world.service.save()
@@ -471,7 +471,7 @@ def test_where_nothing_can_be_recorded_nothing_is_touched(
     assert told["problems"] == []
 
 
-def test_an_action_that_cannot_be_recorded_says_that_it_is_done(
+def test_an_action_that_cannot_be_recorded_is_reported_as_done(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.service.apply(document("a"), said)
@@ -512,7 +512,7 @@ def test_an_action_that_ends_after_its_disk_was_replaced_changes_nothing(
     assert world.supervisor.hbas[0].requests[0].document == other["backstores"]["a"]
 
 
-def test_what_was_being_made_when_the_service_died_goes(world: World) -> None:
+def test_an_unfinished_change_is_undone_by_the_next_service(world: World) -> None:
     world.hbas[9] = Hba()
     stranger = world.hbas[9].start(9)
     stranger.known = world.hbas[9].linked = {0}
@@ -563,7 +563,7 @@ def test_its_verbs_answer_on_a_socket(world: World) -> None:
         ]  # fmt: skip
 
 
-def test_when_the_machine_goes_down_what_is_in_use_is_served_until_it_is_free(world: World) -> None:
+def test_at_shutdown_disks_in_use_are_served_until_they_are_free(world: World) -> None:
     world.service.apply(document("a"), said)
     world.service.apply(document("b", hba=1), said)
     world.used[0, 0] = "/dev/sda is mounted on /mnt"
@@ -572,7 +572,7 @@ def test_when_the_machine_goes_down_what_is_in_use_is_served_until_it_is_free(wo
     assert world.hbas[0].asked[-1][1] == "end"
 
 
-def test_an_hba_whose_engines_cannot_be_looked_for_keeps_no_other_away(world: World) -> None:
+def test_an_hba_whose_engines_cannot_be_found_affects_no_other(world: World) -> None:
     world.service.apply(document("a"), said)
     world.service.apply(document("b", hba=1), said)
     for hba in world.hbas.values():

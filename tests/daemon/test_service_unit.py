@@ -42,7 +42,7 @@ def test_installed_and_removed(tmp_path: Path) -> None:
     assert unit.stat().st_mode & 0o777 == 0o644
 
 
-def test_removing_what_is_not_there_is_nothing(tmp_path: Path) -> None:
+def test_removing_a_missing_unit_does_nothing(tmp_path: Path) -> None:
     assert service_unit.remove(directory=tmp_path) is False
 
 

@@ -52,14 +52,14 @@ def test_nothing_is_remembered_at_first(state: State) -> None:
     assert state.to_restore() == Salvage(Document())
 
 
-def test_what_runs_is_noted_and_read_again(state: State) -> None:
+def test_the_running_document_is_recorded_and_read_again(state: State) -> None:
     for size in ("1MiB", "2MiB"):
         state.note(document(size))
         assert state.running() == document(size)
     assert sorted(path.name for path in (state.saved.parents[1] / "run").iterdir()) == ["running.json"]
 
 
-def test_what_is_saved_is_restored(state: State) -> None:
+def test_the_saved_document_is_restored(state: State) -> None:
     assert state.save(document()) == state.saved
     assert state.to_restore().document == load(state.saved) == document()
 
@@ -95,7 +95,7 @@ def test_versions_are_private_and_named_by_their_time(state: State, monkeypatch:
     assert stat.S_IMODE(version.parent.stat().st_mode) == 0o700, "a document may name key files"
 
 
-def test_what_somebody_else_removes_meanwhile_is_no_error(
+def test_a_file_that_another_program_removes_is_no_error(
     state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(11):
@@ -157,7 +157,7 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(state: State, tmp_path:
         state.save(document(), tmp_path / "file" / "x.json")
 
 
-def test_a_broken_note_is_told_with_its_place(state: State) -> None:
+def test_a_damaged_record_is_an_error_with_its_place(state: State) -> None:
     (state.saved.parents[1] / "run" / "running.json").write_text('{"version": 1, "hbaz": []}')
     with pytest.raises(ConfigError, match=r"\$\.hbaz: unknown key"):
         state.running()
@@ -226,9 +226,7 @@ def test_a_record_that_cannot_be_read_is_one_clear_line(state: State, name: str)
             act()
 
 
-def test_a_folder_that_somebody_else_makes_meanwhile_is_used(
-    state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_another_program_creates_is_used(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.mkdir
 
     def mkdir(path: Path, **options: Any) -> None:
@@ -254,7 +252,7 @@ def test_an_old_document_is_there_while_a_new_one_is_written(
     assert state.saved.read_text() == dump(document())
 
 
-def test_what_a_killed_service_left_half_written_is_removed(state: State) -> None:
+def test_unfinished_files_of_a_killed_service_are_removed(state: State) -> None:
     state.save(document())
     run, etc = state.saved.parents[1] / "run", state.saved.parent
     for left in (run / f".running.json.{'a' * 16}", etc / f".config.json.{'0' * 16}"):
@@ -266,7 +264,7 @@ def test_what_a_killed_service_left_half_written_is_removed(state: State) -> Non
     assert sorted(path.name for path in etc.iterdir()) == ["config.json"]
 
 
-def test_what_is_left_of_a_document_of_an_unusual_name_is_removed(
+def test_unfinished_files_of_an_unusual_name_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = State(tmp_path, tmp_path / "etc" / f"[disks]-{'x' * 100}.json")

@@ -179,7 +179,7 @@ def test_a_failure_to_record_at_any_step_undoes_all(running: Document, wanted: D
         assert transaction.document == notes[-1] == running
 
 
-def test_undoing_takes_away_what_is_in_use_by_now() -> None:
+def test_undoing_removes_a_disk_that_is_in_use_now() -> None:
     running, wanted = Document(), documents_of(2)
     machine = Model(running, refuse=2)
     with pytest.raises(HostError):
@@ -263,7 +263,7 @@ def test_only_by_force_disks_in_use_are_removed(*, force: bool) -> None:
         assert machine.state == machine_of(wanted)
 
 
-def test_undoing_a_replacement_takes_away_what_is_in_use_by_now() -> None:
+def test_undoing_a_replacement_removes_a_disk_that_is_in_use_now() -> None:
     running, wanted = replacing()
     machine = Model(running)
     notes: list[Document] = []

@@ -134,7 +134,7 @@ def test_a_disk_in_use_goes_only_by_force(
     assert left(kernel) == []
 
 
-def test_removing_what_is_not_there_is_nothing(ask: Callable[..., Any]) -> None:
+def test_removing_a_missing_unit_does_nothing(ask: Callable[..., Any]) -> None:
     assert ask("remove_lun", lun=5) is None
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the guest ready and runs the one command that it was started for; the runner reads what becomes of it from
-# the share. Knows the names that vagrant/runner/workdir.py gives to the share's files, and nothing of the command.
+# Prepares the guest and runs its one command; the runner reads the result from the share. Knows the names of the
+# share's files (vagrant/runner/workdir.py), and nothing of the command.
 set -eu
 share=/run/vm-share
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -8,7 +8,7 @@ unset nr_open
 
 trap 'echo "line $LINENO: $BASH_COMMAND" >"$share/failure"' ERR
 
-# What a booted Debian has and virtme-ng's init leaves out.
+# Folders and mounts of a booted Debian that virtme-ng's init leaves out.
 modprobe -a virtio_blk ext4
 scratch=/dev/disk/by-id/virtio-scratch
 # shellcheck source=vscsihba/sandbox/guest/prepare.sh
@@ -37,7 +37,7 @@ touch "$share/ready"
 # shellcheck source=/dev/null
 (. "$share/command") >/run/stdout 2>/run/stderr
 code=$?
-# What the command left running may hold its output open; the rest of the output has this long to come through.
+# Processes of the command that still run may hold its output open; wait for the rest of the output at most this long.
 (sleep 2 && kill "${readers[@]}") >/dev/null 2>&1 &
 wait "${readers[@]}"
 echo $code >"$share/exit"

@@ -1,13 +1,13 @@
 #!/bin/bash
-# One Vagrant machine from up to destroy, in namespaces that vagrant/lane made: libvirt lives and dies with them.
+# One Vagrant machine from up to destroy, in the namespaces of vagrant/lane, which end with libvirt and all processes.
 #
-#   inside.sh WORK MACHINE TEST...   tests before the machine is booted again; after it, tests/installed/after_reboot
+#   inside.sh WORK MACHINE TEST...   the tests before a reboot of the machine; after it, tests/installed/after_reboot
 #
-# With VM_KEEP=1 the machine stays up after them, until it is ended from outside.
-# WORK is an empty folder for everything that is written: the daemons' own folders too, which are mounted from there.
-# Leaves WORK/logs, WORK/results, WORK/closing, the closing lines of the tests, WORK/times, a line "SECONDS what" for each
-# step, and WORK/code: 0, or the tests' exit code, or 125 when the machine could not be had. Knows vagrant, libvirt and
-# ssh; of the tests, where they are.
+# With VM_KEEP=1 the machine keeps running after them, until it is ended from outside.
+# WORK is an empty folder for all written files, including the daemons' own folders, which are mounted from there. The
+# results are WORK/logs, WORK/results, WORK/closing with the summary lines of the tests, WORK/times with a line
+# "SECONDS STEP" for each step, and WORK/code: 0, or the tests' exit code, or 125 if the machine could not be started.
+# Knows vagrant, libvirt and ssh, and the path of the tests.
 set -u
 work=$1 machine=$2
 shift 2
@@ -21,13 +21,13 @@ export VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DEFAULT_PROVIDER=libvirt VM_WHEELS=r
 export HOME=$work/root XDG_CACHE_HOME=$work/root/cache LIBVIRT_DEFAULT_URI=qemu:///system
 
 say() { printf 'ci: %s\n' "$*" >&2; }
-# Note how long the step before this one took.
+# Record the duration of the step before this one.
 took() {
     echo "$((SECONDS - began)) $1" >>"$work/times"
     began=$SECONDS
 }
 give_up() { say "$*"; finish $not_run; }
-# The exit code: that of a first process which was killed would be another.
+# Write the exit code to a file: a killed first process would have another one.
 finish() { echo "$1" >"$work/code"; exit "$1"; }
 remote() { ssh -F "$work/ssh" -o BatchMode=yes -o ConnectTimeout=20 -o LogLevel=ERROR "$machine" "$@"; }
 
@@ -42,7 +42,7 @@ start_libvirt() {
     for folder in /var/lib/libvirt /run/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt; do
         mount --bind "$work/host$folder" "$folder" || return
     done
-    # /sys tells of the network that it was mounted in. With no cgroups there, libvirt leaves none behind.
+    # /sys shows the network in which it was mounted. Without cgroups there, libvirt leaves none behind.
     umount --recursive /sys && mount -t sysfs sysfs /sys || return
     ip link set lo up || return
     virtlogd --daemon && libvirtd --daemon || return
@@ -55,7 +55,7 @@ start_libvirt() {
 
 boot_id() { remote cat /proc/sys/kernel/random/boot_id 2>/dev/null; }
 
-# Boot the machine again from within, and wait until the other boot answers.
+# Reboot the machine from within, and wait until it answers again.
 reboot_machine() {
     local before now
     before=$(boot_id)
@@ -69,10 +69,10 @@ reboot_machine() {
     return 1
 }
 
-# Arguments go to test.sh. The closing line of the tests is kept.
+# Arguments are passed to test.sh. The summary line of the tests is kept.
 run_tests() {
     local code
-    # ssh makes one line of its words for a shell there.
+    # ssh joins its arguments to one line for a shell there.
     remote "sudo env VSCSIHBA_RESULTS=/var/tmp/results-$1 $tree/vagrant/test.sh $(printf '%q ' "${@:2}")" 2>&1 |
         tee "$work/output"
     code=${PIPESTATUS[0]}

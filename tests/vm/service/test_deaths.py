@@ -104,6 +104,7 @@ FAULTS = """
 import json, sys
 from pathlib import Path
 from vscsihba import configfs
+from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
 from vscsihba.daemon.supervisor import Supervisor
@@ -112,16 +113,20 @@ from vscsihba.errors import HostError
 folder = Path(sys.argv[1])
 calls, refused = [0], [None]
 
-def counted(name):
+def counted(real):
     def call(self, *words, **options):
         calls[0] += 1
         if calls[0] - 1 == refused[0]:
             raise HostError("refused")
-        return getattr(Supervisor, name)(self, *words, **options)
+        return real(self, *words, **options)
     return call
 
-NAMES = ("add_hba", "remove_hba", "set_engines", "add_lun", "remove_lun", "enlarge", "tune")
-Faulty = type("Faulty", (Supervisor,), {name: counted(name) for name in NAMES})
+for kind, names in (
+    (Supervisor, ("add_hba", "remove_hba")),
+    (HbaEngines, ("set_size", "add", "remove", "enlarge", "tune")),
+):
+    for name in names:
+        setattr(kind, name, counted(getattr(kind, name)))
 
 def document(*luns, sizes={}):
     stacks = {
@@ -137,7 +142,7 @@ def there():
     found = configfs.observe()
     return {str(key): sorted(hba.luns) for key, hba in found.hbas.items()}, sorted(found.backstores)
 
-supervisor = Faulty()
+supervisor = Supervisor()
 service = Service(supervisor, State(folder / "run", folder / "saved.json", folder / "devices.json"))
 service.resume()
 quiet = lambda report: None

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first program in User-Mode Linux (pid 1): gives it this machine's files as its root, with all writes kept in
-# memory, then becomes the agent. Its argument is the run's folder, whose file "settings" sets the variables used here.
+# The first program in User-Mode Linux (pid 1): mounts this machine's files as the root, with all writes kept in memory,
+# then becomes the agent. Its argument is the run's folder, whose file "settings" sets the variables used here.
 # Knows nothing of the command that is run later.
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -22,7 +22,7 @@ mount -t hostfs -o "$folder" none /run/.folder
 . /run/.folder/settings
 : "${modules:?}" "${python:?}" "${agent:?}" "${guest:?}" "${scratch?}"
 
-# This machine's files under a layer that takes all writes.
+# This machine's files below a layer that takes all writes.
 step="the overlay over this machine's files"
 ln -s "$modules" "/run/.modules/lib/modules/$(uname -r)"
 modprobe -d /run/.modules overlay
@@ -46,7 +46,7 @@ ln -sfn /proc/self/fd /dev/fd
 for number in 0:stdin 1:stdout 2:stderr; do ln -sf "/proc/self/fd/${number%:*}" "/dev/${number#*:}"; done
 mkdir -p /lib/modules
 ln -sfn "$modules" "/lib/modules/$(uname -r)"
-# The saved disks and states of this machine are not those of the sandbox.
+# The sandbox does not use the saved disks and states of this machine.
 for private in /etc/vscsihba /var/lib/vscsihba; do
     mkdir -p "$private"
     mount -t tmpfs -o mode=755 private "$private"

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Makes a guest ready for disks, in whatever virtual machine this is: sourced by root with the caller's `set -e`, after
-# /proc, /sys, /dev and /run are mounted and udev runs. $scratch: block device with an ext4 to mount on /run/scratch, or
+# Prepares a guest for disks, in any virtual machine: sourced by root with the caller's `set -e`, after /proc, /sys,
+# /dev and /run are mounted and udev runs. $scratch: block device with an ext4 to mount on /run/scratch, or
 # empty. Knows nothing of the command that is run later.
 mkdir -p /run/lock /run/lvm /var/target/pr /etc/target/pr
 : >/etc/fstab
