@@ -42,7 +42,7 @@ def test_a_vital_thread_may_end_by_itself() -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), ValueError("bug"), OSError(errno.EIO, "I/O")])
-def test_whatever_ends_a_vital_thread_is_told(error: BaseException) -> None:
+def test_any_exception_that_ends_a_vital_thread_is_reported(error: BaseException) -> None:
     told: list[BaseException] = []
 
     def work() -> None:

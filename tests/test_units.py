@@ -54,7 +54,7 @@ def test_size_is_parsed(text: str, size: int) -> None:
         "9" * 5000,
     ],
 )
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size; write it like"):
         parse_size(text)
 

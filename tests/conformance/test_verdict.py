@@ -39,7 +39,7 @@ TAIL = "\nRun Summary:    Type  Total    Ran Passed Failed Inactive\n"
     ],
     ids=["passed", "skipped", "silent", "failed", "failure-while-clearing-up", "many-at-once", "queued"],
 )
-def test_what_stands_after_the_suite_decides(
+def test_the_lines_after_the_suite_decide(
     body: str, code: int, outcome: str, reasons: tuple[str, ...]
 ) -> None:
     assert judge(HEAD + body + TAIL, code) == (outcome, reasons)

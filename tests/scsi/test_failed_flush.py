@@ -98,7 +98,7 @@ def test_every_user_of_the_disk_is_told_before_it_is_forgotten() -> None:
     assert len(events) == 2
 
 
-def test_what_an_earlier_life_has_lost_is_reported() -> None:
+def test_data_lost_under_an_earlier_engine_is_reported() -> None:
     disk = Disk(failed_flush=FailedFlush(pending=True))
     assert disk.run("28 00 00000000 00 0001 00").good
     assert disk.run(SYNCHRONIZE).condition == LOST

@@ -84,7 +84,7 @@ def test_it_is_counted() -> None:
     assert (stats.reads, stats.errors, stats.others) == (1, 1, 1)
 
 
-def test_what_may_be_sent_twice(unit: PassThroughUnit) -> None:
+def test_commands_that_may_be_sent_twice(unit: PassThroughUnit) -> None:
     assert unit.idempotent(READ)
     assert unit.idempotent(bytes(6))
     for cdb in (b"\x89" + bytes(15), b"\xc1" + bytes(9), b"\x93" + bytes(15), b"\x4d\0\x6e" + bytes(7), b""):
@@ -96,7 +96,7 @@ def test_what_may_be_sent_twice(unit: PassThroughUnit) -> None:
 
 
 @pytest.mark.parametrize("device_type", [0x01, 0x03, 0x04, 0x05, 0x07, 0x08])
-def test_what_may_be_sent_twice_to_what_is_no_disk(device_type: int) -> None:
+def test_commands_that_may_be_sent_twice_to_other_devices(device_type: int) -> None:
     """A tape moves with READ(16), a burner writes once, LOG SENSE clears a changer's TapeAlert."""
     able = Capabilities(whole_cdbs=True, device_type=device_type)
     unit = PassThroughUnit(Geometry(1 << 20), able, Identity.derive("x"))

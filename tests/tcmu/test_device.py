@@ -26,7 +26,7 @@ def device(tmp_path: Path) -> UioDevice:
         return UioDevice(node, 0, "disk", "vscsihba", "", len(loopback.memory))
 
 
-def test_what_waits_in_the_ring_is_served(device: UioDevice) -> None:
+def test_commands_in_the_ring_are_served(device: UioDevice) -> None:
     """Everything over a real mapping: the kernel would find the stores of `publish` there."""
     tags = []
     with closing(TcmuTransport(device)) as served:

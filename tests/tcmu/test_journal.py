@@ -176,7 +176,7 @@ def test_the_layout_is_that_of_earlier_versions(path: Path) -> None:
 
 @given(st.lists(st.integers(112, 6000), min_size=1, max_size=40))
 @settings(deadline=None, max_examples=60)
-def test_what_is_recorded_comes_back_in_order(lengths: list[int]) -> None:
+def test_records_come_back_in_order(lengths: list[int]) -> None:
     memory = bytearray(SIZE)
     journal = Journal(memoryview(memory))
     entries = {cmd_id: entry(cmd_id, length) for cmd_id, length in enumerate(lengths, start=1)}
