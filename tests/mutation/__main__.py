@@ -48,7 +48,14 @@ def examine(target: Target, wanted: argparse.Namespace) -> None:
         flush=True,
     )
     if wanted.write_docs:
-        results.summarize(target, len(every), list(verdicts.values()))
+        write_summary(target)
+
+
+def write_summary(target: Target) -> None:
+    """Keep the verdicts on a module for the documentation, if there are any."""
+    every = list(mutants((TOP / target.path).read_text(encoding="utf-8")))
+    if verdicts := results.kept(target, every):
+        results.summarize(target, len(every), verdicts)
 
 
 def main() -> int:
@@ -82,12 +89,14 @@ def main() -> int:
     parser.add_argument(
         "--docs-only",
         action="store_true",
-        help="write the documentation from the summaries in tests/mutation/results/, and try nothing",
+        help="write all verdicts of build/mutation/ into the documentation, and try nothing",
     )
     wanted = parser.parse_args()
     if unknown := sorted(set(wanted.modules) - set(names)):
         parser.error(f"no module {', '.join(unknown)}; known are {', '.join(names)}")
     if wanted.docs_only:
+        for target in TARGETS:
+            write_summary(target)
         results.DOCS.write_text(results.page(results.summaries()), encoding="utf-8")
         return 0
     chosen_names = wanted.modules or names

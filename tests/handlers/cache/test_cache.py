@@ -664,14 +664,19 @@ def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_pat
 # Slots
 
 
-def test_a_slot_that_could_not_be_filled_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_that_could_not_be_filled_is_tried_again_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     slots, content = clean_slots("one", 4096, 1), memoryview(b"held" * 1024)
     with monkeypatch.context() as patch:
         patch.setattr(TmpfsStore, "put", full)
-        assert not slots.hold(7, content)
+        for _ in range(2):
+            assert not slots.hold(7, content)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "No space left on device" in caplog.text
     assert slots.hold(7, content)
     slots.close()
 
