@@ -30,7 +30,6 @@ _SOON: Final = "A moment sooner or later makes no difference."
 _RECORD: Final = "vscsihba/tcmu/record.py"
 _RING: Final = "vscsihba/tcmu/ring.py"
 
-_SLOTS: Final = "handlers/cache/slots.py"
 _PRIVATE: Final = 'private = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")'
 _LENGTH: Final = "Any length does that fits into a name and that nobody guesses."
 _ZEROES: Final = "zeroes = memoryview(bytes(1 << 20))"
@@ -67,7 +66,6 @@ HARMLESS: Final = (
         "drop 'end > len(slot)'",
         "The checksum covers the length, so a wrong one would have to match by chance.",
     ),
-    Harmless(_SLOTS, "version: int = 0", "0 -> 1", "Versions are only compared with each other."),
     Harmless(
         "vscsihba/engine/owning/ownership.py",
         "if owned.failed and not owned.lost and now - owned.since >= RETRY",

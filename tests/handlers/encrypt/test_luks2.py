@@ -116,7 +116,7 @@ def test_keys_take_the_first_room_that_suffices(disk: Disk) -> None:
     header.json["keyslots"]["0"]["area"]["size"] = str(2 * AREA)
     assert header._free_area(len(KEY)) == end - AREA
     last["size"] = str(int(last["size"]) + 1)
-    with pytest.raises(UsageError, match="no room for another key"):
+    with pytest.raises(UsageError, match="all key slots are in use"):
         header._free_area(len(KEY))
 
 
@@ -126,7 +126,7 @@ def test_there_are_32_slots(disk: Disk) -> None:
     for number in range(32):
         assert header.used == list(range(number))
         header = header.add_key(disk, small)
-    with pytest.raises(UsageError, match="no room for another key"):
+    with pytest.raises(UsageError, match="all key slots are in use"):
         header.add_key(disk, small)
 
 
