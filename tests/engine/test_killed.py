@@ -130,14 +130,14 @@ class World:
         self.check_swap("swap", content[0], ONE)
         self.check_swap("second swap", content[3], TWO)
 
-    def check_swap(self, name: str, found: bytearray, new: bytes) -> None:
+    def check_swap(self, name: str, stored: bytearray, new: bytes) -> None:
         """A swap that was reported done is done; one in doubt may be done; none sees its own result."""
         answer = self.told[name]
         if answer.status == GOOD:
-            assert found == new
+            assert stored == new
         else:
             assert triple(answer) == (0xB, 0x44, 0), "ABORTED COMMAND"
-            assert found in (ZERO, new)
+            assert stored in (ZERO, new)
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ def status() -> dict[str, str]:
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    probed: dict[str, str] = json.loads(done.stdout)
+    return probed
 
 
 def test_no_new_privileges(status: dict[str, str]) -> None:

@@ -39,8 +39,8 @@ def probe(before: str = "") -> tuple[dict[str, object], str]:
         timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    found: dict[str, object] = json.loads(done.stdout)
-    return found, done.stderr
+    probed: dict[str, object] = json.loads(done.stdout)
+    return probed, done.stderr
 
 
 def capable(number: int) -> bool:
@@ -51,18 +51,18 @@ def capable(number: int) -> bool:
 
 @pytest.mark.skipif(not capable(24), reason="needs CAP_SYS_RESOURCE")
 def test_its_threads_free_memory_without_waiting_for_its_disks() -> None:
-    found, log = probe()
+    probed, log = probe()
     if "no PR_SET_IO_FLUSHER" in log:
         pytest.skip("the kernel knows no PR_SET_IO_FLUSHER, or hides it")
-    assert found["noio"]
+    assert probed["noio"]
 
 
 @pytest.mark.skipif(not capable(14), reason="needs CAP_IPC_LOCK")
 def test_its_pages_are_not_swapped_out() -> None:
-    found, log = probe()
+    probed, log = probe()
     if "pages may be swapped out" in log:
         pytest.skip("the kernel does not lock all of a process")
-    assert int(str(found["VmLck"]).split()[0]) > 1000
+    assert int(str(probed["VmLck"]).split()[0]) > 1000
 
 
 def test_without_privileges_it_says_so_and_goes_on() -> None:
@@ -70,7 +70,7 @@ def test_without_privileges_it_says_so_and_goes_on() -> None:
         "import resource; resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536)); "
         "privileges.KEPT.clear(); privileges.drop()"
     )
-    found, log = probe(before)
+    probed, log = probe(before)
     assert "no PR_SET_IO_FLUSHER: Operation not permitted" in log
     assert "pages may be swapped out: RLIMIT_MEMLOCK is limited" in log
-    assert not found["noio"]
+    assert not probed["noio"]

@@ -578,6 +578,6 @@ def test_what_a_reset_ends_is_handed_out_and_comes_before_the_reset() -> None:
         assert [loopback.wait(tag).status for tag in (seen, unseen)] == [0, 0]
         assert (answer := loopback.wait(newer)).status == CHECK_CONDITION
         assert key(answer) == (6, 0x2903)
-        found = bytearray(512)
-        memory.read(0, [memoryview(found)])
-        assert found == b"b" * 512
+        stored = bytearray(512)
+        memory.read(0, [memoryview(stored)])
+        assert stored == b"b" * 512

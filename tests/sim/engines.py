@@ -32,7 +32,7 @@ from tests.sim.scheduler import Scheduler, StuckError
 from tests.sim.swaps import Cell
 from tests.sim.world import Life, World
 from vscsihba import configfs
-from vscsihba.engine.owning import owned_lun as tenure_module
+from vscsihba.engine.owning import owned_lun as owned_lun_module
 from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.owning.unit_state import UnitState
@@ -286,7 +286,7 @@ class Handovers:
             engines = Engines(machine)
             try:
                 with (
-                    mock.patch.object(tenure_module, "TcmuTransport", engines.attach),
+                    mock.patch.object(owned_lun_module, "TcmuTransport", engines.attach),
                     mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),
                 ):
                     _lead(engines, luck, chosen)
@@ -372,7 +372,7 @@ def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield workers, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
     yield pump_module, "VitalThread", vital
     yield mmap, "mmap", lambda fd, *rest, **more: _real_mmap(world.calls.real_fd(fd), *rest, **more)
-    yield tenure_module, "UnitState", partial(UnitState, directory=world.root / "units")
+    yield owned_lun_module, "UnitState", partial(UnitState, directory=world.root / "units")
     yield OwnedLun, "_device", lambda *_, **__: SimpleNamespace()
     yield configfs, "reset_ring", lambda _name: None
     yield threading, "Timer", partial(sim.Timer, scheduler)

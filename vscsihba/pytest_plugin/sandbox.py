@@ -141,14 +141,14 @@ def writable_folders(config: pytest.Config) -> list[Path]:
         UsageError: The sandbox cannot write one of them through to this machine.
     """
     options, here = config.known_args_namespace, config.invocation_params.dir
-    found = {
+    folders = {
         writable_folder(str(config.rootpath), "rootdir"),
         writable_folder(str(here), "current folder"),
         *(_folder_of(here / file) for file in _written_files(options) if not _is_inside_only(file)),
         *(_folder_of(config.rootpath / file) for file in _cache_folder(config)),
         *(writable_folder(str(here / name)) for name in options.vscsi_sandbox_writable),
     }
-    return sorted(folder for folder in found if found.isdisjoint(folder.parents))
+    return sorted(folder for folder in folders if folders.isdisjoint(folder.parents))
 
 
 def _written_files(options: Namespace) -> Iterator[str]:

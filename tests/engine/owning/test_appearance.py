@@ -21,7 +21,7 @@ def test_nothing_wanted_changes_nothing() -> None:
 
 
 def test_everything_wanted_arrives() -> None:
-    found = unit(
+    built = unit(
         Appearance(
             read_only=True,
             serial="S-1",
@@ -31,11 +31,11 @@ def test_everything_wanted_arrives() -> None:
             max_sectors=64,
         )
     )
-    assert not found.writable
-    assert found.identity.serial == "S-1"
-    assert found.identity.naa.hex() == "60014050000000000000000000000001"
-    assert (found.product.vendor, found.product.name) == ("ACME", "Thing")
-    assert found.max_transfer_blocks * 4096 == 64 * 512
+    assert not built.writable
+    assert built.identity.serial == "S-1"
+    assert built.identity.naa.hex() == "60014050000000000000000000000001"
+    assert (built.product.vendor, built.product.name) == ("ACME", "Thing")
+    assert built.max_transfer_blocks * 4096 == 64 * 512
 
 
 @pytest.mark.parametrize(("block_size", "blocks"), [(512, 64), (4096, 8)])

@@ -23,9 +23,9 @@ class Ended(threading.Event):
         return super().wait(timeout)
 
     def is_set(self) -> bool:
-        found = super().is_set()
+        is_set = super().is_set()
         self.at_look()
-        return found
+        return is_set
 
 
 class Run:

@@ -110,8 +110,8 @@ def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigf
     engine.add(wanted(image), known_by_others=False)
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     assert engine.ownership.owned.keys() == engine.ownership.known.keys() == engine.ownership.created == {0}
-    found = engine.ownership.status(0)
-    assert (found["owner"], found["size"], found["failure"]) == (True, MiB, None)
+    status = engine.ownership.status(0)
+    assert (status["owner"], status["size"], status["failure"]) == (True, MiB, None)
     run = image.parent / "run"
     assert sorted(path.name for path in run.iterdir()) == ["lun0.json", "lun0.lock"]
     engine.remove(0)
@@ -468,12 +468,12 @@ def test_what_cannot_come_back_is_lost_and_not_tried_again(
     legs = [{"handler": "memory", "size": MiB} for _ in range(2)]
     document: Document = {"handler": "split", "legs": legs} if volatile else str(tmp_path / "a")
     engine.add(LunSpec(0, document), known_by_others=False)
-    tenure_before = engine.ownership.owned[0]
+    owned_before = engine.ownership.owned[0]
     failing(engine, 0, KeyError("a bug") if volatile else DeviceGoneError("another program removed it"))
     assert engine.ownership.lost
     assert not engine.ownership.failing
     assert engine.ownership.reconcile({0})
-    assert engine.ownership.owned[0] is tenure_before, "its memory is still there"
+    assert engine.ownership.owned[0] is owned_before, "its memory is still there"
 
 
 def test_a_lun_without_its_backstore_is_not_made_again_by_who_takes_it_over(

@@ -24,9 +24,9 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
 
 def values(kernel: FakeConfigfs) -> tuple[str, ...]:
     device = kernel.sysfs / "bus/scsi/devices/6:0:1:0"
-    found = [(device / name).read_text() for name in ("queue_depth", "timeout")]
-    found.append(kernel.attribute(NAME, "qfull_time_out"))
-    return tuple(text.split()[0] for text in found)
+    values = [(device / name).read_text() for name in ("queue_depth", "timeout")]
+    values.append(kernel.attribute(NAME, "qfull_time_out"))
+    return tuple(text.split()[0] for text in values)
 
 
 def test_what_is_wanted_is_set(kernel: FakeConfigfs) -> None:

@@ -44,9 +44,9 @@ def test_each_operation_reaches_its_verb(media: dict[int, Handler]) -> None:
     perform(handler, WriteZeroes(Extent(0, 256), may_unmap=False))
     assert content(handler) == bytes(256) + b"x" * 256
     perform(handler, Unmap(Extent(0, SIZE)))
-    found = perform(handler, Extents(Extent(0, SIZE)))
-    assert isinstance(found, list)
-    assert found[0].extent.offset == 0
+    extents = perform(handler, Extents(Extent(0, SIZE)))
+    assert isinstance(extents, list)
+    assert extents[0].extent.offset == 0
     assert perform(handler, AskSpace()) is None, "it has no limit"
     perform(handler, Resize(2 * SIZE))
     assert handler.geometry.size == 2 * SIZE

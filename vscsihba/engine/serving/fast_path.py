@@ -58,10 +58,10 @@ def make_fast_path(
 
     def execute(cdb_at: int, views: list[memoryview], length: int) -> bool:
         nonlocal written_in
-        found = plain[memory[cdb_at]]
-        if found is None or not state.clear:
+        entry = plain[memory[cdb_at]]
+        if entry is None or not state.clear:
             return False
-        unpack_from, move, move_flags, most, is_write = found
+        unpack_from, move, move_flags, most, is_write = entry
         flags, lba, count, control = unpack_from(memory, cdb_at)
         if (
             flags

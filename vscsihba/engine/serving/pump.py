@@ -219,7 +219,7 @@ class Pump:
         try:
             self._round_commands += served.serve()
         except Exception as error:  # noqa: BLE001 - the barrier between rings
-            self._let_go(served, error)
+            self._stop_serving(served, error)
             return
         self._round_left -= 1
         if not self._round_left:
@@ -237,11 +237,11 @@ class Pump:
         try:
             served.acknowledge()
         except Exception as error:  # noqa: BLE001 - the barrier between rings
-            self._let_go(served, error)
+            self._stop_serving(served, error)
             return False
         return True
 
-    def _let_go(self, served: Served, error: Exception) -> None:
+    def _stop_serving(self, served: Served, error: Exception) -> None:
         self.remove(served)
         if not isinstance(error, TransportError):
             log.error("%s: internal error", served.name, exc_info=error)
