@@ -37,6 +37,8 @@ _NO_FD: Final = "No negative number is a descriptor, so that using one fails wit
 _BUFFER: Final = "A buffer of any multiple of 4 KiB does; longer requests take several turns."
 _WINDOW: Final = "It limits how long a search keeps other threads waiting, not the result of the search."
 
+_AT_ONCE: Final = "Dirty blocks are the same below, whether one write takes 1 MiB of them or 2 MiB."
+
 HARMLESS: Final = (
     Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/shared/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
@@ -53,6 +55,8 @@ HARMLESS: Final = (
     ),
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "1 -> 2", _WINDOW),
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "20 -> 21", _WINDOW),
+    Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
+    Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

@@ -215,6 +215,33 @@ def test_unmapped_blocks_are_not_written_back(behind: Checked, below: Below) -> 
     assert read(behind, 0, 16384) == b"x" * 2048 + bytes(12288) + b"x" * 2048
 
 
+@pytest.mark.parametrize(("start", "end"), [(100, 200), (4000, 4200), (0, 4096), (100, 8292), (4096, 20000)])
+def test_zeroes_of_any_range_are_zeroes_and_the_rest_stays(
+    behind: Checked, below: Below, start: int, end: int
+) -> None:
+    expected = bytearray(b"x" * 20480)
+    expected[start:end] = bytes(end - start)
+    for verb in ("unmap", "write_zeroes"):
+        write(behind, 0, b"x" * 20480)
+        if verb == "unmap":
+            behind.unmap(start, end - start)
+        else:
+            behind.write_zeroes(start, end - start, may_unmap=False)
+        assert read(behind, 0, 20480) == expected
+        behind.flush()
+        assert content_of(below, 0, 20480) == expected
+
+
+def test_a_new_size_is_that_of_the_layer_below(behind: Checked, below: Below) -> None:
+    write(behind, (1 << 20) - 512, b"end " * 128)
+    behind.resize((1 << 20) + 512)
+    assert below.geometry.size == behind.geometry.size == (1 << 20) + 512
+    assert read(behind, (1 << 20) - 512, 1024) == b"end " * 128 + bytes(512)
+    behind.resize((1 << 20) - 512)
+    behind.resize(1 << 20)
+    assert not any(read(behind, (1 << 20) - 512, 512))
+
+
 def test_inline_reads_what_is_held(through: Checked) -> None:
     inline = through.inline
     assert inline.write is None
