@@ -232,6 +232,15 @@ def test_zeroes_of_any_range_are_zeroes_and_the_rest_stays(
         assert content_of(below, 0, 20480) == expected
 
 
+def test_a_range_may_begin_and_end_within_blocks(behind: Checked, below: Below) -> None:
+    data = bytes(range(1, 201)) * 41
+    write(behind, 4000, data)
+    assert read(behind, 4000, len(data)) == data
+    assert read(behind, 3999, len(data) + 2) == b"\0" + data + b"\0"
+    behind.flush()
+    assert content_of(below, 4000, len(data)) == data
+
+
 def test_a_new_size_is_that_of_the_layer_below(behind: Checked, below: Below) -> None:
     write(behind, (1 << 20) - 512, b"end " * 128)
     behind.resize((1 << 20) + 512)
