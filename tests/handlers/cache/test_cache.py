@@ -131,6 +131,15 @@ def test_what_was_read_is_read_once(through: Checked, below: Below) -> None:
     assert below.asked == [("read", 0, 4096), ("read", 4096, 8192)]
 
 
+def test_blocks_that_were_fetched_at_once_are_held_each(through: Checked, below: Below) -> None:
+    MemoryHandler.write(below, 0, [memoryview(CONTENT)[:SIZE]])
+    for start in (0, 20480):
+        read(through, start, 16384)
+        below.asked.clear()
+        assert read(through, start, 16384) == CONTENT[start : start + 16384]
+        assert below.asked == []
+
+
 def test_what_is_not_used_longest_goes_first(through: Checked, below: Below) -> None:
     for block in (*range(16), 0, 16):
         read(through, block * 4096, 1)

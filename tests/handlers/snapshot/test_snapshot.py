@@ -19,7 +19,7 @@ from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow.overlay_file import open_overlay
 from vscsihba.handlers.snapshot import manifest as snapshot_manifest
 from vscsihba.handlers.snapshot.handler import SnapshotHandler
-from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet
+from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet, renew_uuid
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
@@ -648,3 +648,47 @@ def test_a_copy_of_a_set_is_refused_until_it_has_its_own_uuid(base: Path) -> Non
         with build(copy) as other:
             assert other.identity != disk.identity
             assert read(other, 0, SIZE) == CONTENT[:SIZE]
+
+
+@pytest.mark.parametrize(
+    ("verb", "gate"),
+    [
+        ("take", False),
+        ("take", True),
+        ("roll_back", False),
+        ("roll_back", True),
+        ("delete", False),
+        ("tidy", False),
+    ],
+)
+def test_a_change_of_a_set_waits_for_another_change_and_for_requests(
+    base: Path, verb: str, gate: bool
+) -> None:
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("old")
+        set_ = handler_of(disk)._set
+        names = {"take": ["new"], "tidy": []}.get(verb, ["old"])
+        changing = threading.Thread(target=getattr(set_, verb), args=names)
+        before = set_.manifest, set_.layers
+        with set_.gate.together() if gate else set_._changing:
+            changing.start()
+            changing.join(0.2)
+            assert changing.is_alive()
+            assert (set_.manifest, set_.layers) == before
+        changing.join(30)
+        assert not changing.is_alive()
+
+
+def test_nobody_else_may_look_into_a_set(base: Path) -> None:
+    with build(snapshot(base)):
+        assert (base / "set").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_new_uuid_leaves_nothing_open(base: Path) -> None:
+    with build(snapshot(base)) as disk:
+        before = disk.identity
+    count = descriptors()
+    renewed = renew_uuid(base / "set")
+    assert descriptors() == count
+    with build(snapshot(base)) as disk:
+        assert disk.identity == f"snapshot:{renewed}" != before
