@@ -1,4 +1,4 @@
-"""Handlers whose verbs take as long as the test wants."""
+"""Handlers with verbs that take as long as the test wants."""
 
 import errno
 import threading

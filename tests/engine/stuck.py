@@ -1,4 +1,4 @@
-"""A handler whose writes wait for the test, written into a file that a stack can name."""
+"""A handler with writes that wait for the test, written into a file that a stack can name."""
 
 import threading
 from pathlib import Path

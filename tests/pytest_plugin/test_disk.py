@@ -13,7 +13,7 @@ BAD = {"handler": "error", "error": "medium"}
 
 
 class DiskPort(LoopbackPort):
-    """A port whose LUNs have disks."""
+    """A port with a disk for each LUN."""
 
     def disk(self, lun: int, timeout: float) -> Path:
         return Path(f"/dev/disk-of-{lun}")
@@ -32,7 +32,7 @@ def hba(port: DiskPort) -> Iterator[VirtualHba]:
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The disks whose cache was dropped, in place of the ioctl."""
+    """Disks that were told to drop their cache, in place of the ioctl."""
     paths: list[Path] = []
     monkeypatch.setattr(Disk, "forget", lambda disk: paths.append(disk.path))
     return paths

@@ -22,7 +22,7 @@ class Size(Options):
 
 
 class Acting(PassThrough):
-    """A handler whose action works in steps that the test sees."""
+    """A handler with an action in steps that the test sees."""
 
     name = "acting"
     began = threading.Event()

@@ -241,7 +241,7 @@ LOST = (4, 0x0C, 0)
 
 @pytest.fixture
 def closing(tmp_path: Path) -> Document:
-    """A disk whose last flush does what the test says."""
+    """A disk with a last flush that does what the test says."""
     (tmp_path / "closing.py").write_text(CLOSING)
     return {"handler": str(tmp_path / "closing.py")}
 

@@ -397,7 +397,7 @@ def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
 
 
 class Passes(Held):
-    """A handler whose first write waits for one event, and the second one for another."""
+    """A handler with a first write that waits for one event, and a second one that waits for another."""
 
     def __init__(self) -> None:
         super().__init__("write")

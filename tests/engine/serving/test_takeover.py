@@ -38,7 +38,7 @@ def test_a_command_that_may_run_twice_is_run_again(loopback: Loopback) -> None:
 
 
 class StuckWrite(Slow):
-    """A handler whose first write hangs."""
+    """A handler that hangs in its first write."""
 
     def __init__(self) -> None:
         super().__init__()
