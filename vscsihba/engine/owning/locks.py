@@ -104,7 +104,7 @@ def hold_lock(path: Path, *, patience: float | None = None) -> Iterator[None]:
 
     Args:
         path: The lock file, created if missing.
-        patience: Seconds to wait; None waits for ever.
+        patience: Seconds to wait; None waits without a limit.
 
     Raises:
         LockedError: Another process still holds it by then.

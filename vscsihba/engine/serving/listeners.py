@@ -15,7 +15,7 @@ class Listeners:
     """Callbacks of an engine; they are called on its threads and must not block.
 
     Attributes:
-        trace: Called with a record of every finished command; None closes no fast path.
+        trace: Called with a record of every finished command; None leaves the fast path open.
         failed: Called with a line of text about a ring that can no longer be served.
         notice: Called with a line of text for the user.
     """
