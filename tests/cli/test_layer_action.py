@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vscsihba.cli.main import main
-from vscsihba.control import NobodyListensError
+from vscsihba.control import NotListeningError
 from vscsihba.daemon.calls import Daemon
 from vscsihba.engine import owner
 from vscsihba.engine.owner import Action
@@ -110,7 +110,7 @@ def test_without_a_daemon_the_engine_is_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nobody(*_words: Any, **_more: Any) -> object:
-        raise NobodyListensError("nobody listens")
+        raise NotListeningError("nobody listens")
 
     def act(wanted: Action, **_more: Any) -> object:
         raise UsageError(f"asked {wanted.hba} {wanted.lun} {wanted.action}")

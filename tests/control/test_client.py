@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.control import NobodyListensError, call
+from vscsihba.control import NotListeningError, call
 from vscsihba.errors import HostError
 
 
@@ -39,10 +39,10 @@ def saying(path: Path, words: bytes, *, hang: bool = False) -> Iterator[None]:
 
 
 def test_no_process_listens(tmp_path: Path) -> None:
-    with pytest.raises(NobodyListensError, match="no program listens on"):
+    with pytest.raises(NotListeningError, match="no program listens on"):
         call(tmp_path / "none", "status", timeout=1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(NobodyListensError):
+    with pytest.raises(NotListeningError):
         call(tmp_path / "file", "status", timeout=1)
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vscsihba.control import ControlServer, NobodyListensError, Peer, ProgressCallback, call, root_or_group
+from vscsihba.control import ControlServer, NotListeningError, Peer, ProgressCallback, call, root_or_group
 from vscsihba.control import client as client_module
 from vscsihba.control import server as server_module
 from vscsihba.errors import HostError, UsageError
@@ -236,7 +236,7 @@ def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(tmp_path / "s"))
     left.close()
-    with pytest.raises(NobodyListensError):
+    with pytest.raises(NotListeningError):
         call(tmp_path / "s", "greet", timeout=LIMIT)
     with ControlServer(tmp_path / "s", VERBS, allowed=anybody):
         assert call(tmp_path / "s", "greet", {"name": "disk"}, timeout=LIMIT) == "hello, disk"

@@ -22,7 +22,7 @@ def act(
     Raises:
         UsageError, HostError: The layer refuses, or the disk does not exist.
     """
-    from vscsihba.control import NobodyListensError  # noqa: PLC0415 - --help needs none of it
+    from vscsihba.control import NotListeningError  # noqa: PLC0415 - --help needs none of it
     from vscsihba.daemon.calls import Daemon  # noqa: PLC0415 - likewise
     from vscsihba.engine import owner  # noqa: PLC0415 - likewise
 
@@ -35,6 +35,6 @@ def act(
 
         try:
             answer = Daemon().act(wanted, progress=report)
-        except NobodyListensError:
+        except NotListeningError:
             answer = owner.act(wanted, progress=report)
     return answer["result"]

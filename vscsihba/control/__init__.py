@@ -9,13 +9,13 @@ Each line on the Unix stream socket is a JSON object, and each connection carrie
 Knows nothing of the meaning of a verb.
 """
 
-from vscsihba.control.client import NobodyListensError, call
+from vscsihba.control.client import NotListeningError, call
 from vscsihba.control.peer import Peer, root_only, root_or_group
 from vscsihba.control.server import ControlServer, ProgressCallback
 
 __all__ = [
     "ControlServer",
-    "NobodyListensError",
+    "NotListeningError",
     "Peer",
     "ProgressCallback",
     "call",

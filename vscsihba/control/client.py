@@ -14,7 +14,7 @@ _CROWDED = 10.0
 """Seconds to wait for a free place in the server's backlog."""
 
 
-class NobodyListensError(HostError):
+class NotListeningError(HostError):
     """No process listens on a control socket."""
 
 
@@ -44,7 +44,7 @@ def call(
         The result: a JSON value.
 
     Raises:
-        NobodyListensError: No process listens.
+        NotListeningError: No process listens.
         NoAnswerError: The request may have been carried out, or not.
         UsageError, HostError: The server's error, or it does not answer.
     """
@@ -89,7 +89,7 @@ def _try_to_connect(connection: socket.socket, path: Path) -> bool:
     except BlockingIOError:
         return False
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NobodyListensError(f"no program listens on {path}") from error
+        raise NotListeningError(f"no program listens on {path}") from error
     except PermissionError as error:
         raise HostError(f"{path}: permission denied", cure="be root, or in the group vscsihba") from error
     except OSError as error:

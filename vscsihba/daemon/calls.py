@@ -12,7 +12,7 @@ from typing import Any, Final, TypedDict, cast
 from vscsihba.config.dump import builtins
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
-from vscsihba.control.client import NobodyListensError, call
+from vscsihba.control.client import NotListeningError, call
 from vscsihba.engine.owner import Action
 
 SOCKET: Final = Path("/run/vscsihba/control.sock")
@@ -180,11 +180,11 @@ class Daemon:
     ) -> object:
         try:
             return call(self._path, verb, arguments, timeout=timeout, progress=progress)
-        except NobodyListensError as error:
+        except NotListeningError as error:
             raise NoDaemonError from error
 
 
-class NoDaemonError(NobodyListensError):
+class NoDaemonError(NotListeningError):
     """No service runs."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from vscsihba.control import NobodyListensError, call
+from vscsihba.control import NotListeningError, call
 from vscsihba.control.wire import Failure
 from vscsihba.engine.owner import control_sockets
 from vscsihba.engine.owning.locks import RUN, run_directory
@@ -102,7 +102,7 @@ class Engine:
                 status: Any = call(path, "status", timeout=_QUICK)
                 if status["by"] == BY:
                     engines.append(cls(hba_id, status["pid"], status["since"]))
-            except NobodyListensError:  # it was killed
+            except NotListeningError:  # it was killed
                 path.unlink(missing_ok=True)
             except VscsihbaError as error:
                 log.warning("no engine to adopt behind %s: %s", path.name, error)
@@ -194,9 +194,9 @@ def _await_ready(process: "subprocess.Popen[bytes]") -> None:
     if not line:
         raise HostError("a new engine ended before it was ready", cure="the service's log says why")
     try:
-        said = json.loads(line)
-        ready = said.pop("ready")
-        failure = None if ready else msgspec.convert(said, Failure)
+        report = json.loads(line)
+        ready = report.pop("ready")
+        failure = None if ready else msgspec.convert(report, Failure)
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise HostError(f"a new engine answered {line[:80]!r} instead of its start result") from error
     if failure is not None:

@@ -68,10 +68,10 @@ class EnginePool:
         running: The engines that run already, the oldest first.
 
     Attributes:
-        lock: Held while engines are started, ended or told anything, except during a change.
-        start_lock: Held while engines are started and told anything during a change, never while
+        lock: Held while engines are started, ended or sent requests, except during a change.
+        start_lock: Held while engines are started and sent requests during a change, never while
             waiting for `lock`.
-        newcomers: Engines that were started during a change, and have not been told of it yet.
+        newcomers: Engines that were started during a change, and do not know its LUN yet.
         size: The wanted number of engines.
     """
 

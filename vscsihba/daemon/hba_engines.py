@@ -1,6 +1,6 @@
 """The engines of one HBA and the LUNs that they serve together.
 
-Every engine is told of every LUN, so that each can take over from the others; the engines decide among
+Every engine knows every LUN, so that each can take over from the others; the engines decide among
 themselves which of them owns a LUN (`engine.owning.assignment`). LUNs that cannot be served are retried.
 
 Knows the requests that engines take. The order in which LUNs are added and removed is the caller's.
@@ -178,11 +178,11 @@ class HbaEngines:
             UsageError, HostError: The LUN cannot be served; nothing of it is left.
         """
         with self._changing(request.lun):
-            told: list[EngineHandle] = []
+            reached: list[EngineHandle] = []
             try:
-                self._ask_all("add_lun", {"request": asdict(request), "make": make}, request.lun, told)
+                self._ask_all("add_lun", {"request": asdict(request), "make": make}, request.lun, reached)
             except VscsihbaError:
-                self._undo_add(request.lun, told)
+                self._undo_add(request.lun, reached)
                 raise
             self.requests[request.lun] = request
             self.failures.pop(request.lun, None)
@@ -199,12 +199,12 @@ class HbaEngines:
                 self.failures[request.lun] = str(error)
                 self._pool.retry_later()
 
-    def _undo_add(self, lun: int, told: list[EngineHandle]) -> None:
+    def _undo_add(self, lun: int, reached: list[EngineHandle]) -> None:
         """Remove a LUN from the engines that may know it; the last of them removes it from the kernel."""
-        while told:
-            engine = told.pop()
+        while reached:
+            engine = reached.pop()
             with suppress(VscsihbaError):  # the error of the LUN itself matters more
-                engine.ask("remove_lun", {"lun": lun, "leave": bool(told), "force": True})
+                engine.ask("remove_lun", {"lun": lun, "leave": bool(reached), "force": True})
 
     def remove(self, lun: int, *, force: bool) -> None:
         """Remove a LUN from every engine and from the kernel.
@@ -293,15 +293,15 @@ class HbaEngines:
         return engines[at:] + engines[:at]
 
     def _ask_all(
-        self, verb: str, arguments: Mapping[str, object], lun: int, told: list[EngineHandle]
+        self, verb: str, arguments: Mapping[str, object], lun: int, reached: list[EngineHandle]
     ) -> None:
-        """Send a request to every engine; one that dies is skipped, since its successor will be told.
+        """Send a request to every engine; one that dies is skipped, since its successor gets all LUNs.
 
         Args:
             verb: The request.
             arguments: Its arguments.
             lun: The LUN that it concerns.
-            told: Collects the engines that have done it, and one that may have, since it did not answer.
+            reached: Collects the engines that have done it, and one that may have, since it did not answer.
 
         Raises:
             UsageError, HostError: An engine refuses, or all of them die.
@@ -310,11 +310,11 @@ class HbaEngines:
             try:
                 answer = self._ask(engine, verb, arguments)
             except NoAnswerError:
-                told.append(engine)
+                reached.append(engine)
                 raise
             if answer is not _DEAD:
-                told.append(engine)
-        if not told:
+                reached.append(engine)
+        if not reached:
             raise HostError(f"every engine of HBA {self._id} ended meanwhile", cure="its log says why")
 
     def _ask(self, engine: EngineHandle, verb: str, arguments: Mapping[str, object]) -> Any:
@@ -328,7 +328,7 @@ class HbaEngines:
         except HostError:
             if engine.alive:
                 raise
-            log.warning("engine %d of HBA %d ended while it was asked to %s", engine.pid, self._id, verb)
+            log.warning("engine %d of HBA %d ended during the request %s", engine.pid, self._id, verb)
             return _DEAD
 
     # Engines that are started.
@@ -338,7 +338,7 @@ class HbaEngines:
         """Change one LUN: engines that die during the change are replaced, and serve the other LUNs.
 
         A change may take minutes where storage does not answer. An engine that is started during the
-        change is told of the LUN afterwards.
+        change gets the LUN afterwards.
         """
         with self._pool.lock:
             with self._pool.start_lock:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from vscsihba import configfs
 from vscsihba.config.frame_changes import layers
 from vscsihba.configfs import paths
-from vscsihba.control.client import NobodyListensError, call
+from vscsihba.control.client import NotListeningError, call
 from vscsihba.daemon.calls import EngineStatus, HbaStatus, LunStatus, Status
 from vscsihba.engine.owner import control_sockets
 from vscsihba.engine.owning.locks import RUN
@@ -72,7 +72,7 @@ def _ask_engines(hba_id: int, run: Path) -> Iterator[tuple[EngineStatus, dict[st
         pid = int(path.stem.removeprefix("engine-"))
         try:
             answer = cast("dict[str, Any]", call(path, "status", timeout=_PATIENCE))
-        except NobodyListensError:
+        except NotListeningError:
             continue
         except VscsihbaError:
             yield {"pid": pid, "state": "not answering", "since": path.stat().st_mtime}, {}

@@ -36,7 +36,7 @@ KEPT: Final = 10
 """Versions of a saved document that are kept beside it."""
 
 _STAMP: Final = f"{'[0-9]' * 8}T{'[0-9]' * 6}.{'[0-9]' * 9}"
-"""Pattern of the time in the name of a version: another document's name may begin likewise."""
+"""Pattern of the time in the name of a version, since another document's name may have the same beginning."""
 
 
 class State:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vscsihba import configfs
-from vscsihba.control import NobodyListensError, call
+from vscsihba.control import NotListeningError, call
 from vscsihba.engine.owning.locks import RUN, run_directory
 from vscsihba.errors import HostError, UsageError
 
@@ -108,6 +108,6 @@ def _answers(wanted: Action, progress: Callable[[Any], None] | None, run: Path) 
     for path in control_sockets(wanted.hba, run):
         try:
             answer = call(path, "act", asked, timeout=_SILENCE, progress=progress)
-        except NobodyListensError:
+        except NotListeningError:
             continue
         yield answer if isinstance(answer, dict) else {"owner": False, "known": False}
