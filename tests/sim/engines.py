@@ -26,9 +26,9 @@ from tests.sim.faults import Plan, RandomFaults
 from tests.sim.histories import Outcome
 from tests.sim.history import SECTOR, HistoryError, stamped
 from tests.sim.initiator import FAILURES, Step, random_steps
-from tests.sim.layers import SECTORS, Layer
-from tests.sim.runs import BrokenPromiseError, Run, Template, make_template, run
-from tests.sim.scheduler import Scheduler, StuckError
+from tests.sim.layers import SECTORS
+from tests.sim.runs import BrokenPromiseError, Lane, Run, broken_promise, run
+from tests.sim.scheduler import Scheduler
 from tests.sim.swaps import Cell
 from tests.sim.world import Life, World
 from vscsihba import configfs
@@ -261,18 +261,8 @@ def _sense_key(answer: Answer) -> int:
     return answer.sense[1] & 0xF if answer.sense[0] & 0x7F >= 0x72 else answer.sense[2] & 0xF
 
 
-class Handovers:
-    """Random histories of engines that die and hand over.
-
-    Args:
-        layer: The disk.
-        root: An empty directory on a tmpfs.
-    """
-
-    def __init__(self, layer: Layer, root: Path) -> None:
-        self.layer = layer
-        self.root = root
-        self.template: Template = make_template(layer, root)
+class Handovers(Lane):
+    """Random histories of engines that die and hand over."""
 
     def play(self, seed: int, plan: Plan | None = None) -> Outcome:
         """Run the history of a seed; `plan` says which calls fail, by default the seed does."""
@@ -284,14 +274,11 @@ class Handovers:
             patched(_patches(machine.world)),
         ):
             engines = Engines(machine)
-            try:
-                with (
-                    mock.patch.object(owned_lun_module, "TcmuTransport", engines.attach),
-                    mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),
-                ):
-                    _lead(engines, luck, chosen)
-            except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
-                outcome.message = f"{type(error).__name__}: {error}"
+            with (
+                mock.patch.object(owned_lun_module, "TcmuTransport", engines.attach),
+                mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),
+            ):
+                outcome.message = broken_promise(partial(_lead, engines, luck, chosen))
             outcome.requests, outcome.failed = machine.sent, machine.failed
             if isinstance(chosen, RandomFaults):
                 outcome.faults = [fault for fault, _ in chosen.injected]

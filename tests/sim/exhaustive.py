@@ -8,14 +8,10 @@ everything promised has to be there.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from tests.sim.faults import DEATHS, FAULTS, Fault, OneFault
-from tests.sim.history import HistoryError
-from tests.sim.layers import Layer
-from tests.sim.runs import BrokenPromiseError, Template, make_template, run, send
-from tests.sim.scheduler import StuckError
+from tests.sim.runs import Lane, broken_promise, run, send
 
 ENDS: Final = ("close", "kill", "power")
 
@@ -65,18 +61,8 @@ class _Counting:
         return ""
 
 
-class Exhaustive:
-    """All single faults of one layer.
-
-    Args:
-        layer: The disk.
-        root: An empty directory on a tmpfs.
-    """
-
-    def __init__(self, layer: Layer, root: Path) -> None:
-        self.layer = layer
-        self.root = root
-        self.template: Template = make_template(layer, root)
+class Exhaustive(Lane):
+    """All single faults of one layer."""
 
     def points(self) -> list[Point]:
         """Return every fault point of the layer's script."""
@@ -99,7 +85,8 @@ class Exhaustive:
     def strike(self, point: Point, trace: list[str] | None = None) -> Finding | None:
         """Run the script with one fault; return what is wrong then, None if nothing is."""
         plan = OneFault(point.fault)
-        try:
+
+        def body() -> None:
             with run(self.layer, self.template, self.root, point.fault.number) as machine:
                 machine.world.calls.trace = trace
                 machine.live(send(self.layer.script), plan, leave_open=point.end != "close")
@@ -107,9 +94,9 @@ class Exhaustive:
                     machine.history.cut_power()
                     machine.world.cut_power()
                 machine.judge()
-        except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
-            return Finding(self.layer.name, str(point), plan.struck, f"{type(error).__name__}: {error}")
-        return None
+
+        message = broken_promise(body)
+        return Finding(self.layer.name, str(point), plan.struck, message) if message else None
 
     def all(self) -> Iterator[tuple[Point, Finding | None]]:
         """Strike every point."""

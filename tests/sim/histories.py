@@ -13,16 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from tests.sim.faults import Fault, ListedFaults, Plan, RandomFaults
-from tests.sim.history import HistoryError
 from tests.sim.initiator import Initiator, random_steps
-from tests.sim.layers import OLDER, SECTORS, Layer
+from tests.sim.layers import OLDER, SECTORS
 from tests.sim.media import Shelf
-from tests.sim.runs import BrokenPromiseError, RefusedError, Run, Template, make_template, run
-from tests.sim.scheduler import StuckError, Thread
+from tests.sim.runs import Lane, RefusedError, Run, broken_promise, run
+from tests.sim.scheduler import Thread
 
 _FAULT_RATES: Final = (0.0, 0.002, 0.01, 0.05)
 _DEATH_RATES: Final = (0.0, 0.0, 0.001, 0.005)
@@ -62,18 +60,8 @@ class Outcome:
     trace: list[str] = field(default_factory=list)
 
 
-class Histories:
-    """Random histories of one layer.
-
-    Args:
-        layer: The disk.
-        root: An empty directory on a tmpfs.
-    """
-
-    def __init__(self, layer: Layer, root: Path) -> None:
-        self.layer = layer
-        self.root = root
-        self.template: Template = make_template(layer, root)
+class Histories(Lane):
+    """Random histories of one layer."""
 
     def play(self, seed: int, *, only: Iterable[Fault] | None = None, trace: bool = False) -> Outcome:
         """Run the history of a seed.
@@ -88,16 +76,7 @@ class Histories:
         with run(self.layer, self.template, self.root, seed, switch=luck.choice(_SWITCHES)) as machine:
             started = machine.world.scheduler.now
             machine.world.calls.trace = outcome.trace if trace else None
-            try:
-                shelf = Shelf(machine)
-                shelf.copy()
-                for _ in range(luck.randrange(1, 5)):
-                    if _live(shelf, luck, outcome, only):
-                        shelf.copy()
-                    _change_media(shelf, luck)
-                judge(shelf)
-            except (BrokenPromiseError, HistoryError, StuckError, AssertionError) as error:
-                outcome.message = f"{type(error).__name__}: {error}"
+            outcome.message = broken_promise(partial(_lead, machine, luck, outcome, only))
             outcome.requests, outcome.failed = machine.sent, machine.failed
             outcome.seconds = machine.world.scheduler.now - started
         return outcome
@@ -118,6 +97,17 @@ class Histories:
             step //= 2
         best.faults = faults
         return best
+
+
+def _lead(machine: Run, luck: random.Random, outcome: Outcome, only: Iterable[Fault] | None) -> None:
+    """Lead some lives of the disk, replace media between them, and judge it in the end."""
+    shelf = Shelf(machine)
+    shelf.copy()
+    for _ in range(luck.randrange(1, 5)):
+        if _live(shelf, luck, outcome, only):
+            shelf.copy()
+        _change_media(shelf, luck)
+    judge(shelf)
 
 
 def _live(shelf: Shelf, luck: random.Random, outcome: Outcome, only: Iterable[Fault] | None) -> bool:

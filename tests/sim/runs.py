@@ -47,6 +47,29 @@ class BrokenPromiseError(AssertionError):
     """A run has ended as no run must; the message says how, and how to see it again."""
 
 
+def broken_promise(body: Callable[[], object]) -> str:
+    """Do something to a disk, and return the promise that was broken, empty if none was."""
+    try:
+        body()
+    except AssertionError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+class Lane:
+    """One kind of runs of one layer.
+
+    Args:
+        layer: The disk.
+        root: An empty directory on a tmpfs.
+    """
+
+    def __init__(self, layer: Layer, root: Path) -> None:
+        self.layer = layer
+        self.root = root
+        self.template = make_template(layer, root)
+
+
 class RefusedError(BrokenPromiseError):
     """A disk does not open, although nothing fails."""
 
