@@ -182,7 +182,11 @@ def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
     if not copies:
         return None
     newest = max(copies, key=lambda copy: copy.event)
-    rivals = [copy for copy in copies if _contradict(copy, newest) and not _is_superseded(copy, copies)]
+    rivals = [
+        copy
+        for copy in copies
+        if _contradict(copy, newest) and not (_is_superseded(copy, copies) or _is_left_by(copy, newest))
+    ]
     if not rivals:
         return newest
     legs = newest.members.union(*(rival.members for rival in rivals))
@@ -196,6 +200,15 @@ def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
 def _is_superseded(copy: Metadata, copies: Sequence[Metadata]) -> bool:
     """Return whether a leg that is in by a copy has moved on from it, by its own mark."""
     return any(other.leg in copy.members and other.event > copy.event for other in copies)
+
+
+def _is_left_by(copy: Metadata, newest: Metadata) -> bool:
+    """Tell whether a copy is the one that the newest knows to be on a leg that is not in any more.
+
+    The legs that were in then may all have been removed since, with their marks.
+    """
+    entry = newest.entry(copy.leg) if copy.leg else None
+    return entry is not None and entry.state != "in" and _has_followed(copy, entry, newest)
 
 
 def _contradict(one: Metadata, other: Metadata) -> bool:

@@ -175,7 +175,8 @@ class MirrorHandler(Fan):
     @property
     def capabilities(self) -> Capabilities:
         """Fallback for legs that cannot unmap: zeroes are written."""
-        legs = [leg.capabilities for leg in self._members.standing(Standing.WHOLE, Standing.BEHIND)]
+        members = self._members
+        legs = [leg.capabilities for leg in members.standing(Standing.WHOLE, Standing.BEHIND) or members.legs]
         return Capabilities(
             flush=True,
             unmap=True,
@@ -339,8 +340,8 @@ class MirrorHandler(Fan):
         """Resize every leg; new regions are made equal."""
         shape = self._shape(size)
         members, before = self._members, self._geometry.size
-        members.check_answers()
         with members.fitting, members.passing(*self._regions(0, max(size, before))):
+            members.check_answers()
             if size > before:
                 self._enlarge(before, size)
             members.keep(size=size)
@@ -360,7 +361,6 @@ class MirrorHandler(Fan):
 
     def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
         """Change a range of every leg; if that fails, its regions stay dirty."""
-        self._members.check_answers()
         first, last = self._regions(offset, length)
         done = False
         # What overlaps reaches all legs in one order, and a leg that joins finds the regions dirty.
@@ -369,6 +369,7 @@ class MirrorHandler(Fan):
             self._members.state.writing(first, last),
             self._members.passing(first, last),
         ):
+            self._members.check_answers()  # also of those that held the locks until now
             try:
                 self._members.everywhere(verb)
                 done = True

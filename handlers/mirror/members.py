@@ -151,8 +151,8 @@ class Members:
 
     def _dropped_reading(self, reader: MirrorLeg, failures: dict[MirrorLeg, OSError]) -> None:
         """Drop legs that could not be read; until that is recorded, writes fail, and reads need not."""
-        self.judge([*failures, reader], failures)
         try:
+            self.judge([*failures, reader], failures)
             self.keep()
         except OSError as error:
             log.warning("mirror %s: writes fail from now on: %s", self.metadata.uuid, error)
@@ -164,7 +164,9 @@ class Members:
             OSError: All of those failed.
         """
         with self._lock:
-            if not any(leg.standing is Standing.WHOLE and leg not in failures for leg in asked):
+            # One that is being removed has done it, and will not be there any more.
+            others = [leg for leg in asked if leg in self.legs and leg not in failures]
+            if not any(leg.standing is Standing.WHOLE for leg in others):
                 raise next(iter(failures.values()))
             for leg, error in failures.items():
                 self._drop(leg, error)

@@ -118,13 +118,13 @@ class Synchroniser:
         """
         members, behind = self._members, self._members.standing(Standing.BEHIND)
         regions = members.state.dirty() if behind else sorted(members.unsettled)
-        members.check_answers()
         try:
             for done, region in enumerate(regions):
                 if self._stopping:
                     return False
                 self.progress = Progress(done, len(regions))
                 with members.alone_in(region):
+                    members.check_answers()
                     if region < members.metadata.regions:  # else the disk was made smaller
                         self._copy_region(region)
                     members.unsettled.discard(region)

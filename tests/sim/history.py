@@ -176,6 +176,12 @@ class History:
                 if not request.durable:
                     request.doubted = True
 
+    def doubt_since(self, before: int, losses: int) -> None:
+        """Note that the initiator was told, if unflushed data was lost since there were `before` losses."""
+        if losses > before:
+            self.told = losses
+            self.doubt()
+
     def stop(self) -> None:
         """Note that the process died: requests under way have ended without an answer."""
         self._reads.clear()

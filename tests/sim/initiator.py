@@ -3,9 +3,10 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tests.sim.history import SECTOR, History, HistoryError
-from tests.sim.scheduler import Killed
 from tests.sim.world import World
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers import actions
@@ -38,6 +39,45 @@ class Step:
         return f"{self.verb} {self.argument or f'{self.first}+{self.count}'}"
 
 
+class Legs:
+    """The legs of a mirror that is open: its document, and the numbers that it gave them.
+
+    Args:
+        document: The mirror's; it follows each leg that was added or removed.
+        asked_for: The files of all legs for which either was asked are put here.
+    """
+
+    def __init__(self, document: dict[str, Any], asked_for: set[str]) -> None:
+        self._document = document
+        self._asked_for = asked_for
+        self._numbers = {_name(leg): number for number, leg in enumerate(document["legs"])}
+        self._folder = Path(document["path"]).parent
+
+    def arguments(self, step: Step) -> dict[str, Any]:
+        """Return the arguments of an action that is about to be asked for, on the leg that a step names."""
+        self._asked_for.add(f"{step.argument}.img")
+        if step.verb == "remove_leg":
+            return {"number": self._numbers.get(step.argument, 99)}
+        return {"leg": self._leg(step.argument), "overwrite": True}
+
+    def note(self, step: Step, number: object) -> None:
+        """Note that an action was acknowledged."""
+        legs = [leg for leg in self._document["legs"] if _name(leg) != step.argument]
+        self._numbers.pop(step.argument, None)
+        if step.verb == "add_leg":
+            assert isinstance(number, int)
+            legs.append(self._leg(step.argument))
+            self._numbers[step.argument] = number
+        self._document["legs"] = legs
+
+    def _leg(self, name: str) -> dict[str, str]:
+        return {"handler": "file", "path": str(self._folder / f"{name}.img")}
+
+
+def _name(leg: dict[str, str]) -> str:
+    return Path(leg["path"]).stem
+
+
 class Initiator:
     """One sender of requests.
 
@@ -48,6 +88,7 @@ class Initiator:
         history: Where everything is noted; several initiators may share it.
 
     Attributes:
+        legs: Of a mirror whose legs are added and removed.
         stable: Data that was read once is read again, though it was never acknowledged.
         failed: How many requests were answered with an error.
         sent: How many were answered at all.
@@ -59,6 +100,7 @@ class Initiator:
         self.disk = disk
         self.history = history
         self.stable = True
+        self.legs: Legs | None = None
         self.sent = self.failed = 0
 
     def send(self, steps: Sequence[Step]) -> None:
@@ -76,9 +118,6 @@ class Initiator:
             # A sync of a thread's own may have failed before; a flush tells of that.
             self.doubt_since(self.history.told if step.verb == "flush" else losses)
             return False
-        except Killed:
-            self.doubt_since(self.history.told)
-            raise
         finally:
             self.sent += 1
         return True
@@ -89,9 +128,7 @@ class Initiator:
         A process that dies between a failed sync and its answer cannot tell; the record of an engine's last
         flush does, for one that is closing.
         """
-        if self.world.storage.losses > losses:
-            self.history.told = self.world.storage.losses
-            self.history.doubt()
+        self.history.doubt_since(losses, self.world.storage.losses)
 
     def _do(self, step: Step) -> None:
         match step.verb:
@@ -105,6 +142,8 @@ class Initiator:
                 self.history.flushed(began)
             case "wait":
                 self.world.scheduler.wait(lambda: False, step.count)
+            case "add_leg" | "remove_leg":
+                self._change_legs(step)
             case _:
                 self._act(step)
 
@@ -154,6 +193,10 @@ class Initiator:
         elif step.verb == "delete":
             history.snapshots.pop(step.argument, None)
 
+    def _change_legs(self, step: Step) -> None:
+        assert self.legs is not None
+        self.legs.note(step, actions.ask(self._layer_with(step.verb), step.verb, self.legs.arguments(step)))
+
     def _layer_with(self, action: str) -> Handler:
         """Return the topmost layer that has an action."""
         return next(layer for layer in reversed(self.stack.layers) if action in layer.actions())
@@ -197,6 +240,8 @@ def random_steps(luck: random.Random, sectors: int, count: int, verbs: Sequence[
             found.append(Step(verb, luck.randrange(2)))
         elif verb in ("take", "roll_back", "delete"):
             found.append(Step(verb, argument=luck.choice(("one", "two", "three"))))
+        elif verb in ("add_leg", "remove_leg"):
+            found.append(Step(verb, argument=luck.choice("abcc")))
         else:
             length = luck.choice([1, 1, 3, 8, 16, luck.randrange(1, sectors)])
             first = luck.choice([0, 7, 8, sectors // 2, luck.randrange(sectors)])

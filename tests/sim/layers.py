@@ -72,6 +72,7 @@ class Layer:
             may forget a write that has failed.
         settle: Virtual seconds after which everything is equal and at rest.
         media: Those that may be replaced while the disk is closed.
+        legs: Legs are added and removed.
         is_at_rest: Tells of the open stack whether all of its media are in use, and equal.
         every_end: The run with each fault is ended in every way, not in one of them in turn; what
             derives keys, or makes many calls, takes too long for that.
@@ -82,12 +83,13 @@ class Layer:
     document: Callable[[Path], Document]
     script: tuple[Step, ...]
     verbs: tuple[str, ...]
-    audit: Callable[[Path], None] = lambda _root: None
+    audit: Callable[[Document], None] = lambda _document: None
     stable: bool = True
     settle: float = 0.0
     every_end: bool = True
     alone: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
+    legs: bool = False
     is_at_rest: Callable[[Stack], bool] = lambda _stack: True
 
 
@@ -245,7 +247,8 @@ def _make_mirror(root: Path) -> None:
     import time  # noqa: PLC0415
 
     _image("a.img")(root)
-    (root / "b.img").write_bytes(bytes(SIZE))
+    for name in "bc":
+        (root / f"{name}.img").write_bytes(bytes(SIZE))
     with build(_mirror(root, create=True)) as disk:
         status = _status_of(disk)
         while set(status()) != {"whole"}:
@@ -263,12 +266,13 @@ def _are_legs_whole(stack: Stack) -> bool:
     return {leg.standing for leg in mirror.status()} == {"whole"}
 
 
-def _audit_mirror(root: Path) -> None:
-    legs = [(root / f"{name}.img").read_bytes()[:SIZE] for name in "ab"]
+def _audit_mirror(document: Document) -> None:
+    assert isinstance(document, dict)
+    first, *others = [Path(leg["path"]).read_bytes()[:SIZE] for leg in document["legs"]]
     differing = [
         at // SECTOR
         for at in range(0, SIZE, SECTOR)
-        if legs[0][at : at + SECTOR] != legs[1][at : at + SECTOR]
+        if any(leg[at : at + SECTOR] != first[at : at + SECTOR] for leg in others)
     ]
     assert not differing, f"the legs of the mirror differ for good in sectors {differing[:8]}..."
 
@@ -337,7 +341,7 @@ LAYERS: Final = {
             _make_mirror,
             _mirror,
             _MIRROR_SCRIPT,
-            _VERBS,
+            (*_VERBS, "add_leg", "remove_leg"),
             _audit_mirror,
             stable=False,
             settle=60.0,
@@ -345,6 +349,7 @@ LAYERS: Final = {
                 *(Medium(f"{name}.img", has_copies=True, is_a_leg=True) for name in "ab"),
                 Medium("mirror.state", has_copies=True),
             ),
+            legs=True,
             is_at_rest=_are_legs_whole,
         ),
     )

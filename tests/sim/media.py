@@ -90,7 +90,8 @@ class Shelf:
         assert self.medium is not None
         path, storage, is_there = self._path(self.medium), self.machine.world.storage, self.kind != NOTHING
         with self.machine.world.untouched():
-            if not self.is_back and self.kind == FOREIGN and not self.medium.is_the_disk:
+            may_be_written = self.medium.is_the_disk or self.medium.name in self.machine.legs_asked_for
+            if not self.is_back and self.kind == FOREIGN and not may_be_written:
                 found = storage.tree_below(path)[""] or b""
                 if found != foreign(len(found)):
                     raise BrokenPromiseError(f"{self.medium}: a foreign medium was written to")

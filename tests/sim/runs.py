@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.sim.faults import NoFaults, Plan
 from tests.sim.history import SECTOR, History
-from tests.sim.initiator import FAILURES, Initiator, Step
+from tests.sim.initiator import FAILURES, Initiator, Legs, Step
 from tests.sim.layers import SECTORS, Layer
-from tests.sim.scheduler import Killed
 from tests.sim.world import Life, World
 from vscsihba.errors import FlushError
 from vscsihba.handlers.shared.vectored import read_bytes
@@ -82,9 +81,11 @@ class Run:
         world: The machine.
         layer: The disk's kind.
         history: The requests of its initiators.
+        document: Describes the disk; adding a leg to a mirror, or removing one, changes it.
         failed: How many requests were answered with an error.
         opened: The disk was open in the last life.
         exchanged: A medium was replaced, so some may not be in use in the end.
+        legs_asked_for: Files of the legs that were added to a mirror or removed from it, or perhaps were.
         notes: Failures to open or close the disk.
     """
 
@@ -95,7 +96,15 @@ class Run:
     failed: int = 0
     opened: bool = False
     exchanged: bool = False
+    legs_asked_for: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    document: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Describe the disk as it is at first."""
+        document = self.layer.document(self.world.root)
+        assert not isinstance(document, str)
+        self.document = dict(document)
 
     def live(self, work: Callable[[Initiator], None], plan: Plan, *, leave_open: bool = False) -> Life:
         """Open the disk in a process of its own, work with it, and close it; faults are as the plan says.
@@ -118,6 +127,8 @@ class Run:
             self.world.scheduler.wait(lambda: False, _REST)
             left = self.world.calls.opened_by(life.process)
         life.end()
+        if life.died:  # it cannot tell any more of a sync that has failed
+            self.history.doubt_since(self.history.told, self.world.storage.losses)
         if power:
             self.history.cut_power()
             self.world.cut_power()
@@ -134,7 +145,7 @@ class Run:
 
     def _use(self, work: Callable[[Initiator], None], *, leave_open: bool) -> None:
         """Be the process."""
-        stack = build(self.layer.document(self.world.root), check_between=True)
+        stack = build(self.document, check_between=True)
         self.opened = False
         try:
             disk = stack.open()
@@ -147,19 +158,17 @@ class Run:
         losses = self.world.storage.losses
         initiator = Initiator(self.world, stack, disk, self.history)
         initiator.stable = self.layer.stable
+        if self.layer.legs:
+            initiator.legs = Legs(self.document, self.legs_asked_for)
         work(initiator)
         self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
         if leave_open:
             self.world.scheduler.current.process.dead = True
-        before_closing = self.world.storage.losses
         try:
             stack.close()
         except FAILURES as error:
             self.notes.append(f"close failed: {error!r}")
             initiator.doubt_since(losses)
-        except Killed:
-            initiator.doubt_since(before_closing)
-            raise
 
     def judge(self) -> None:
         """Open the disk without a fault: all that was promised is there, it works, and its media agree.
@@ -189,9 +198,9 @@ class Run:
         self.live(work, NoFaults())
         if not self.opened:
             raise RefusedError(f"the disk does not open any more: {self.notes[-1]}")
-        if at_rest or not self.exchanged:
+        if at_rest or not (self.exchanged or self.legs_asked_for):
             with self.world.untouched():
-                self.layer.audit(self.world.root)
+                self.layer.audit(self.document)
 
 
 @contextmanager

@@ -1,17 +1,28 @@
 """Every call of a short script fails in every way, for each layer; nothing promised is lost."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.sim.exhaustive import Exhaustive, parse_point
 from tests.sim.histories import Histories
-from tests.sim.layers import LAYERS
+from tests.sim.initiator import Step
+from tests.sim.layers import LAYERS, SECTORS
 
 LONG = pytest.mark.timeout(900)  # on a machine that is busy with other things
 
 FIXED_SEEDS = range(40)
+LEGS_SCRIPT = (
+    Step("write", 3, 2),
+    Step("add_leg", argument="c"),
+    Step("write", 120, 24),
+    Step("wait", count=6),
+    Step("remove_leg", argument="a"),
+    Step("write_fua", 130, 3),
+    Step("read", 0, SECTORS),
+)
 NEW_SEEDS = 5
 """Histories that no run has played before, for each layer."""
 
@@ -25,6 +36,13 @@ def test_every_call_may_fail_once(name: str, root: Path) -> None:
         f"./dev sim --point {each.point} --trace {name}: {each.struck}: {each.message}" for each in findings
     ]
     assert not findings, "\n".join(shown[:5])
+
+
+@LONG
+def test_every_call_may_fail_once_while_legs_come_and_go(root: Path) -> None:
+    lane = Exhaustive(replace(LAYERS["mirror"], script=LEGS_SCRIPT, every_end=False), root)
+    findings = [finding for _, finding in lane.all() if finding is not None]
+    assert not findings, "\n".join(f"{each.point}: {each.struck}: {each.message}" for each in findings[:5])
 
 
 @LONG

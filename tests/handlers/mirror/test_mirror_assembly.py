@@ -127,6 +127,16 @@ def test_a_copy_from_which_a_leg_has_moved_on_contradicts_nothing() -> None:
     assert decided(copy("", 12, ONLY_A), copy("a", 15, BOTH), copy("b", 16, ONLY_B)) == (16, {"b"}, True)
 
 
+def test_a_leg_that_was_left_behind_contradicts_nothing_though_the_others_of_its_time_were_removed() -> None:
+    only_c: dict[str, State] = {"b": "out", "c": "in"}
+    state, left = copy("", 18, only_c, known=10), copy("b", 10, BOTH)
+    newest = copy("c", 18, only_c, known=10)
+    assert decided(state, left, newest) == (18, {"c"}, True)
+    used_alone = copy("b", 11, ONLY_B)  # later than the mark that it was left with
+    assert decided(None, left, newest) == (18, {"c"}, False)
+    refused(None, used_alone, newest)
+
+
 def test_copies_with_the_same_legs_support_each_other() -> None:
     assert decided(copy("", 12, ONLY_B), copy("a", 11, ONLY_A), copy("b", 11, ONLY_B)) == (12, {"b"}, True)
 

@@ -535,6 +535,50 @@ def test_a_write_that_all_legs_are_late_with_never_lands_over_a_newer_one(disk: 
     assert content(disk, "a") == content(disk, "b")
 
 
+def test_a_write_that_has_waited_for_one_that_all_legs_are_late_with_is_refused(disk: Path) -> None:
+    free, begun, real = threading.Event(), threading.Event(), FileHandler.write
+    failures: list[str] = []
+
+    def slow(handler: FileHandler, offset: int, views: Any, **more: Any) -> None:
+        if bytes(views[0][:3]) == b"old":
+            begun.set()
+            free.wait(PATIENCE)
+        real(handler, offset, views, **more)
+
+    def failing(data: bytes) -> None:
+        try:
+            write(made, 0, data)
+        except OSError as error:
+            failures.append(str(error))
+
+    with build({**plain_mirror(disk), "timeout": 1.0}) as made, mock.patch.object(FileHandler, "write", slow):
+        wait_until(lambda: whole_again(made))
+        threads = [threading.Thread(target=failing, args=(data,)) for data in (b"old", b"new")]
+        threads[0].start()
+        assert begun.wait(PATIENCE)
+        threads[1].start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        free.set()
+        wait_until(lambda: answered(made))
+        assert [failure.split("] ")[-1][:9] for failure in failures] == ["no answer", "a leg has"]
+        write(made, 0, b"newer")
+        wait_until(lambda: whole_again(made))
+        assert read(made, 0, 5) == b"newer"
+    assert content(disk, "a") == content(disk, "b")
+
+
+def test_a_leg_that_is_being_removed_is_no_reason_to_drop_another_one(disk: Path) -> None:
+    with build(plain_mirror(disk)) as made:
+        members = handler_of(made)._members
+        kept, removed = members.legs
+        with mock.patch.object(members, "legs", [kept]):
+            with pytest.raises(OSError, match="once"):
+                members.judge([kept, removed], {kept: OSError(5, "once")})
+            assert standings(made) == "w"
+            assert read(made, 0, 8) == A[:8]
+
+
 def test_a_mark_that_a_leg_is_late_with_never_lands_over_a_newer_one(disk: Path) -> None:
     free, real = threading.Event(), Superblock.replace
     late = threading.Event()
