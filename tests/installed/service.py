@@ -10,6 +10,10 @@ from tests.polling import wait_until
 
 UNIT = "vscsihba.service"
 PROGRAM = "/usr/local/bin/vscsihba"
+FOLDER = Path("/srv/vscsihba-tests")
+CONTENT = bytes(range(256)) * 4096
+BROKEN_HBA = 202
+"""An HBA of the saved document whose LUN cannot be read."""
 LIMIT = 300.0
 """Seconds for anything that is waited for: software emulation is slow."""
 
@@ -59,8 +63,8 @@ def luns() -> list[dict[str, Any]]:
     return [lun for hba in status["hbas"] for lun in hba["luns"]]
 
 
-def running() -> bool:
-    """Tell whether the service answers and serves all its disks."""
+def running(*, but: int | None = None) -> bool:
+    """Tell whether the service answers and serves all its disks, but those of one HBA."""
     found = json.loads(run(PROGRAM, "status", "--json", check=False) or "{}")
-    disks = [lun for hba in found.get("hbas", ()) for lun in hba["luns"]]
+    disks = [lun for hba in found.get("hbas", ()) if hba["id"] != but for lun in hba["luns"]]
     return bool(found.get("daemon")) and bool(disks) and all(lun["state"] == "running" for lun in disks)

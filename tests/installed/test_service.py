@@ -15,6 +15,9 @@ import pytest
 
 from tests.installed import record
 from tests.installed.service import (
+    BROKEN_HBA,
+    CONTENT,
+    FOLDER,
     PROGRAM,
     UNIT,
     confinement,
@@ -27,17 +30,23 @@ from tests.installed.service import (
 )
 from vscsihba.engine.privileges import KEPT
 
-FOLDER = Path("/srv/vscsihba-tests")
 # HBA ids that no other test uses: these disks stay until the machine is booted again, and after it.
 DOCUMENT = {
     "version": 1,
     "backstores": {
         "data": {"handler": "file", "path": str(FOLDER / "data.img"), "size": "256MiB"},
         "scratch": {"handler": "memory", "size": "64MiB", "label": "scratch"},
+        "netdev": {"handler": "file", "path": str(FOLDER / "netdev.img"), "size": "64MiB"},
     },
     "hbas": [
         {"id": 200, "engines": 2, "luns": [{"lun": 0, "backstore": "data"}]},
-        {"id": 201, "luns": [{"lun": 0, "backstore": "scratch"}]},
+        {
+            "id": 201,
+            "luns": [
+                {"lun": 0, "backstore": "scratch"},
+                {"lun": 1, "backstore": "netdev"},
+            ],
+        },
     ],
 }
 SYS_ADMIN, SYS_MODULE, SYS_PTRACE = 21, 16, 19
@@ -48,7 +57,6 @@ NEEDED = {
     "cap_sys_resource",  # PR_SET_IO_FLUSHER of the engines, which drop it then
 }
 """All that the service may do, in systemd's words."""
-CONTENT = bytes(range(256)) * 4096
 
 
 @pytest.fixture
@@ -82,8 +90,9 @@ def test_a_document_becomes_disks(tmp_path: Path) -> None:
     (FOLDER / "disks.json").write_text(json.dumps(DOCUMENT))
     run(PROGRAM, "apply", FOLDER / "disks.json")
     assert running()
-    assert [lun["size"] for lun in luns()] == [256 << 20, 64 << 20]
-    run("mkfs.ext4", "-q", luns()[0]["device"])
+    assert [lun["size"] for lun in luns()] == [256 << 20, 64 << 20, 64 << 20]
+    for number in (0, 2):
+        run("mkfs.ext4", "-q", luns()[number]["device"])
 
 
 def test_the_service_can_do_little_more_than_it_needs() -> None:
@@ -135,7 +144,25 @@ def test_an_engine_that_is_killed_is_replaced(mounted: Path) -> None:
     assert (mounted / "again").read_bytes() == CONTENT
 
 
+def test_a_file_system_of_fstab_is_left_mounted_for_the_shutdown() -> None:
+    """The line is that of docs/daemon.md; nothing is synced."""
+    folder = FOLDER / "netdev"
+    folder.mkdir(exist_ok=True)
+    options = "defaults,_netdev,x-systemd.requires=vscsihba.service"
+    with Path("/etc/fstab").open("a") as fstab:
+        fstab.write(f"{luns()[2]['by_id']} {folder} ext4 {options} 0 2\n")
+    run("systemctl", "daemon-reload")
+    run("mount", folder)
+    (folder / "file").write_bytes(CONTENT)
+
+
 def test_a_saved_document_is_left_for_the_next_boot(mounted: Path) -> None:
+    """The saved document gets an entry that nobody can read, as after an update that went wrong."""
     run(PROGRAM, "save")
+    saved = Path("/etc/vscsihba/config.json")
+    document = json.loads(saved.read_text())
+    document["backstores"]["broken"] = {"handler": "of-another-version", "path": "/srv/broken.img"}
+    document["hbas"].append({"id": BROKEN_HBA, "luns": [{"lun": 0, "backstore": "broken"}]})
+    saved.write_text(json.dumps(document))
     digest = hashlib.sha256((mounted / "file").read_bytes()).hexdigest()
     record.leave(digest=digest, by_id=[lun["by_id"] for lun in luns()])
