@@ -8,6 +8,10 @@ one, stops at any of them, and makes files as a power cut might leave them: of w
 synced each sector for itself may be there or not. `kill` runs a handler in a child process
 that kills itself at one of these calls, as ``kill -9`` would. `live` is one life of a disk in a row
 of several: media can be absent or fail in it, and it can end in a power cut or in good order.
+
+Beside the simulator (`tests.sim`), which has more faults, this has disks of any size, cluster size and number
+of legs, chosen and shrunk by Hypothesis, processes that are really killed, and the commands that administer
+overlays.
 """
 
 import contextlib

@@ -41,7 +41,8 @@ def test_every_call_may_fail_once(name: str, root: Path) -> None:
 @LONG
 def test_every_call_may_fail_once_while_legs_come_and_go(root: Path) -> None:
     lane = Exhaustive(replace(LAYERS["mirror"], script=LEGS_SCRIPT, every_end=False), root)
-    findings = [finding for _, finding in lane.all() if finding is not None]
+    points = lane.points()[::2]  # every call, and half of its faults
+    findings = [finding for point in points if (finding := lane.strike(point)) is not None]
     assert not findings, "\n".join(f"{each.point}: {each.struck}: {each.message}" for each in findings[:5])
 
 
