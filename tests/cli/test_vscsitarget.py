@@ -55,7 +55,7 @@ def test_the_originals_usage_is_accepted() -> None:
 
 @pytest.mark.parametrize("word", ["id=256", "id=-1", "id=", "id=x", "0", "di=0", "id=0x1", "id=\uff11"])
 def test_an_id_out_of_range_is_refused(word: str) -> None:
-    with pytest.raises(UsageError, match="write id=0 to id=255"):
+    with pytest.raises(UsageError, match="use id=0 to id=255"):
         parse(word, "-files", "a.img")
 
 
