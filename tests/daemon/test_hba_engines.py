@@ -49,7 +49,7 @@ def test_a_lun_that_cannot_be_leaves_nothing(hba: Hba, engines: HbaEngines) -> N
     with pytest.raises(HostError, match="no such file"):
         engines.add(request(1))
     assert hba.linked == {0}
-    assert set(engines.requests) == {0}
+    assert set(engines.specs) == {0}
     assert engines.failures == {}
 
 
@@ -71,7 +71,7 @@ def test_a_lun_is_removed_from_its_owner_last(hba: Hba, engines: HbaEngines) -> 
     engines.remove(1, force=False)
     assert hba.asked == [(0, "remove_lun", 1), (1, "remove_lun", 1)]
     assert hba.linked == set()
-    assert engines.requests == {}
+    assert engines.specs == {}
 
 
 def test_a_lun_that_cannot_be_removed_is_served_by_all_again(hba: Hba, engines: HbaEngines) -> None:
@@ -81,7 +81,7 @@ def test_a_lun_that_cannot_be_removed_is_served_by_all_again(hba: Hba, engines: 
     with pytest.raises(HostError, match="it cannot"):
         engines.remove(0, force=False)
     assert [engine.known for engine in hba.engines] == [{0}, {0}]
-    assert set(engines.requests) == {0}
+    assert set(engines.specs) == {0}
 
 
 def test_a_dead_engine_is_replaced_and_told_everything(hba: Hba, engines: HbaEngines) -> None:
@@ -238,19 +238,19 @@ def test_growth_is_sent_to_all_engines_the_owner_first(hba: Hba, engines: HbaEng
     engines.add(request(1))
     engines.enlarge(LunSpec(1, {"handler": "memory", "size": 2 << 20}), 2 << 20)
     assert hba.asked[-2:] == [(1, "resize", 1), (0, "resize", 1)]
-    assert engines.requests[1].document == {"handler": "memory", "size": 2 << 20}
+    assert engines.specs[1].document == {"handler": "memory", "size": 2 << 20}
     hba.refuse[1] = "no room"
     with pytest.raises(HostError, match="no room"):
         engines.enlarge(request(1), 3 << 20)
-    assert engines.requests[1].document == {"handler": "memory", "size": 2 << 20}
+    assert engines.specs[1].document == {"handler": "memory", "size": 2 << 20}
 
 
 def test_tuning_and_describing_are_remembered_for_engines_that_come(hba: Hba, engines: HbaEngines) -> None:
     engines.add(request(0))
     engines.tune(0, Tuning(queue_depth=7))
-    assert engines.requests[0].tuning == Tuning(queue_depth=7)
+    assert engines.specs[0].tuning == Tuning(queue_depth=7)
     engines.describe(LunSpec(0, {"handler": "memory", "size": "1MiB"}))
-    assert engines.requests[0].document == {"handler": "memory", "size": "1MiB"}
+    assert engines.specs[0].document == {"handler": "memory", "size": "1MiB"}
 
 
 def test_ending_ends_them_all(hba: Hba) -> None:
@@ -286,7 +286,7 @@ def test_an_engine_that_dies_while_another_one_hangs_in_a_change_is_replaced_at_
     go.set()
     change.join(LIMIT)
     wait_until(lambda: [engine.known for engine in hba.living] == [{0, 1}, {0, 1}])
-    assert set(engines.requests) == {0, 1}
+    assert set(engines.specs) == {0, 1}
     engines.remove(0, force=False)
     assert [engine.known for engine in hba.living] == [{1}, {1}]
 

@@ -287,7 +287,7 @@ def test_a_new_service_adopts_stacks_that_have_drifted(world: World) -> None:
     shown: Any = world.service.show()
     small = {"handler": "memory", "size": "1MiB"}
     assert shown["backstores"] == {"a": {"handler": "readonly", "next": small}, "b": small}
-    assert world.supervisor.hbas[0].requests[0].document == {"handler": "readonly", "next": small}
+    assert world.supervisor.hbas[0].specs[0].document == {"handler": "readonly", "next": small}
     assert world.supervisor.hbas[0].failures == {}
 
 
@@ -509,7 +509,7 @@ def test_an_action_that_ends_after_its_disk_was_replaced_changes_nothing(
     world.service.act(hba=0, lun=0, layer="memory", action="x", arguments={}, progress=said)
     shown: Any = world.service.show()
     assert shown["backstores"] == other["backstores"]
-    assert world.supervisor.hbas[0].requests[0].document == other["backstores"]["a"]
+    assert world.supervisor.hbas[0].specs[0].document == other["backstores"]["a"]
 
 
 def test_an_unfinished_change_is_undone_by_the_next_service(world: World) -> None:

@@ -117,7 +117,7 @@ def _serve(arguments: Sequence[str]) -> int:
     )
     wanted = disk_args.read_disks(options.files, disk_args.registry_of(options.handler), for_all)
     stop_signal = StopSignal()
-    requests = [LunSpec(lun, disk.document, removable=options.removable) for lun, disk in enumerate(wanted)]
+    specs = [LunSpec(lun, disk.document, removable=options.removable) for lun, disk in enumerate(wanted)]
     with ExitStack() as stack:
         printer = stack.enter_context(Printer(options.id, as_json=options.json))
 
@@ -127,7 +127,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
         trace = printer.trace if options.verbose else None
         listeners = Listeners(trace=trace, failed=failed, notice=printer.notice)
-        target = stack.enter_context(Target(options.id, requests, listeners=listeners))
+        target = stack.enter_context(Target(options.id, specs, listeners=listeners))
         for disk in target.disks:
             named = wanted[disk.lun]
             printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)

@@ -41,7 +41,7 @@ class HbaEngines:
         check: Refuses a LUN with HostError when it is served again, such as after a restart.
 
     Attributes:
-        requests: The LUNs to serve, by number.
+        specs: The LUNs to serve, by number.
         failures: The reasons why some of these LUNs are not served, by number.
     """
 
@@ -53,7 +53,7 @@ class HbaEngines:
         running: Sequence[EngineHandle] = (),
         check: Callable[[LunSpec], None] = lambda _request: None,
     ) -> None:
-        self.requests: dict[int, LunSpec] = {}
+        self.specs: dict[int, LunSpec] = {}
         self.failures: dict[int, str] = {}
         self._id = hba_id
         self._check = check
@@ -95,15 +95,15 @@ class HbaEngines:
             raise
         self._pool.watch()
 
-    def resume(self, requests: Mapping[int, LunSpec], *, remove_others: bool = True) -> None:
+    def resume(self, specs: Mapping[int, LunSpec], *, remove_others: bool = True) -> None:
         """Serve these LUNs after a restart of the service or of the machine; failures are retried.
 
         Args:
-            requests: The LUNs.
+            specs: The LUNs.
             remove_others: Remove other LUNs that engines know, unless they are in use.
         """
         with self._pool.lock:
-            self.requests = dict(requests)
+            self.specs = dict(specs)
             for engine in self._pool.engines if remove_others else ():
                 self._remove_unwanted(engine)
             for engine in self._pool.engines:
@@ -167,36 +167,36 @@ class HbaEngines:
 
     # LUNs.
 
-    def add(self, request: LunSpec, *, make: bool = False) -> None:
+    def add(self, spec: LunSpec, *, make: bool = False) -> None:
         """Add a LUN on every engine.
 
         Args:
-            request: The LUN.
+            spec: The LUN.
             make: The engine may create missing storage.
 
         Raises:
             UsageError, HostError: The LUN cannot be served; nothing of it is left.
         """
-        with self._changing(request.lun):
+        with self._changing(spec.lun):
             reached: list[EngineHandle] = []
             try:
-                self._ask_all("add_lun", {"request": asdict(request), "make": make}, request.lun, reached)
+                self._ask_all("add_lun", {"request": asdict(spec), "make": make}, spec.lun, reached)
             except VscsihbaError:
-                self._undo_add(request.lun, reached)
+                self._undo_add(spec.lun, reached)
                 raise
-            self.requests[request.lun] = request
-            self.failures.pop(request.lun, None)
+            self.specs[spec.lun] = spec
+            self.failures.pop(spec.lun, None)
 
-    def restore(self, request: LunSpec) -> None:
+    def restore(self, spec: LunSpec) -> None:
         """Add a LUN again that was removed; a failure is recorded in `failures` and retried later."""
-        with self._changing(request.lun):
+        with self._changing(spec.lun):
             try:
-                self._check(request)
-                self.add(request, make=False)
+                self._check(spec)
+                self.add(spec, make=False)
             except (VscsihbaError, OSError) as error:
-                log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
-                self.requests[request.lun] = request
-                self.failures[request.lun] = str(error)
+                log.error("LUN %d of HBA %d: %s", spec.lun, self._id, error)  # noqa: TRY400 - it says all
+                self.specs[spec.lun] = spec
+                self.failures[spec.lun] = str(error)
                 self._pool.retry_later()
 
     def _undo_add(self, lun: int, reached: list[EngineHandle]) -> None:
@@ -222,32 +222,32 @@ class HbaEngines:
             except VscsihbaError:
                 self._serve_again(lun)
                 raise
-            self.requests.pop(lun, None)
+            self.specs.pop(lun, None)
             self.failures.pop(lun, None)
 
     def _serve_again(self, lun: int) -> None:
         """Add a LUN again on every engine after its removal has failed."""
         for engine in self._pool.engines:
-            if lun in self.requests and not self._serve(engine, self.requests[lun]):
+            if lun in self.specs and not self._serve(engine, self.specs[lun]):
                 self._pool.retry_later()
 
-    def enlarge(self, request: LunSpec, size: int) -> None:
+    def enlarge(self, spec: LunSpec, size: int) -> None:
         """Enlarge the lowest layer of a LUN to `size` bytes; Linux reads the new capacity.
 
         Args:
-            request: The LUN with its new size.
+            spec: The LUN with its new size.
             size: Bytes.
 
         Raises:
             UsageError, HostError: It cannot grow; the size is as before.
         """
-        with self._changing(request.lun):
+        with self._changing(spec.lun):
             deadline = time.monotonic() + _HANDOVER
-            while not self._enlarge(request.lun, size):
+            while not self._enlarge(spec.lun, size):
                 if time.monotonic() > deadline:
-                    raise HostError(f"no engine serves LUN {request.lun} of HBA {self._id} now")
+                    raise HostError(f"no engine serves LUN {spec.lun} of HBA {self._id} now")
                 time.sleep(0.1)
-            self.requests[request.lun] = request
+            self.specs[spec.lun] = spec
 
     def _enlarge(self, lun: int, size: int) -> bool:
         """Send the new size to the engines, the likely owner first; return whether the owner answered."""
@@ -261,19 +261,19 @@ class HbaEngines:
             HostError: The kernel refuses.
         """
         with self._changing(lun):
-            before = self.requests[lun].tuning
+            before = self.specs[lun].tuning
             try:
                 self._ask_all("tune_lun", {"lun": lun, "tuning": asdict(tuning)}, lun, [])
             except VscsihbaError:
                 with suppress(VscsihbaError):
                     self._ask_all("tune_lun", {"lun": lun, "tuning": asdict(before)}, lun, [])
                 raise
-            self.requests[lun] = replace(self.requests[lun], tuning=tuning)
+            self.specs[lun] = replace(self.specs[lun], tuning=tuning)
 
-    def describe(self, request: LunSpec) -> None:
+    def describe(self, spec: LunSpec) -> None:
         """Give new engines another description of the same disk from now on."""
-        with self._changing(request.lun):
-            self.requests[request.lun] = request
+        with self._changing(spec.lun):
+            self.specs[spec.lun] = spec
 
     # Requests to engines, any of which may die before it answers; with the pool's lock held.
 
@@ -351,41 +351,41 @@ class HbaEngines:
                     newcomers = [] if outer is not None else self._pool.newcomers[:]
                     for engine in newcomers:
                         self._pool.newcomers.remove(engine)
-                        if lun in self.requests and not self._serve(engine, self.requests[lun]):
+                        if lun in self.specs and not self._serve(engine, self.specs[lun]):
                             self._pool.retry_later()
 
     def _on_start_during_change(self, engine: EngineHandle | None) -> bool:
         """Add all LUNs but the changing one to a new engine; False while the number of engines changes."""
         if self._changed is None:
             return False
-        for request in list(self.requests.values()) if engine is not None else ():
-            if request.lun != self._changed and engine is not None:
-                self._serve(engine, request)
+        for spec in list(self.specs.values()) if engine is not None else ():
+            if spec.lun != self._changed and engine is not None:
+                self._serve(engine, spec)
         return True
 
     def _on_start(self, engine: EngineHandle) -> None:
         """Add all LUNs to a new engine, as far as they can be served."""
-        for request in list(self.requests.values()):
-            self._serve(engine, request)
+        for spec in list(self.specs.values()):
+            self._serve(engine, spec)
 
-    def _serve(self, engine: EngineHandle, request: LunSpec) -> bool:
+    def _serve(self, engine: EngineHandle, spec: LunSpec) -> bool:
         """Add a LUN to an engine and return whether that worked; a failure is recorded in `failures`."""
         try:
-            self._check(request)
-            self._ask(engine, "add_lun", {"request": asdict(request)})
+            self._check(spec)
+            self._ask(engine, "add_lun", {"request": asdict(spec)})
         except VscsihbaError as error:
-            if self.failures.get(request.lun) != str(error):
-                log.error("LUN %d of HBA %d: %s", request.lun, self._id, error)  # noqa: TRY400 - it says all
-            self.failures[request.lun] = str(error)
+            if self.failures.get(spec.lun) != str(error):
+                log.error("LUN %d of HBA %d: %s", spec.lun, self._id, error)  # noqa: TRY400 - it says all
+            self.failures[spec.lun] = str(error)
             return False
-        self.failures.pop(request.lun, None)
+        self.failures.pop(spec.lun, None)
         return True
 
     def _retry(self) -> bool:
         """Try again to serve the LUNs that failed; return whether all are served now."""
         for lun in list(self.failures):
             for engine in self._pool.engines:
-                if lun in self.requests and not self._serve(engine, self.requests[lun]):
+                if lun in self.specs and not self._serve(engine, self.specs[lun]):
                     break
         return not self.failures
 
@@ -409,7 +409,7 @@ class HbaEngines:
         Args:
             known: The LUN in the engine's status; engines of older versions tell less.
         """
-        wanted = self.requests.get(known["lun"])
+        wanted = self.specs.get(known["lun"])
         if wanted is None or known["document"] is None:
             return wanted is not None
         appearance = known.get("appearance", asdict(wanted.appearance))

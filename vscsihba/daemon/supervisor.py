@@ -90,9 +90,9 @@ class Supervisor:
                 self._resume(document, hba, remove_others=False)
                 continue
             earlier = before.hba(hba.id)
-            for number, request in _requests(hba, document.backstores).items():
+            for number, spec in _specs(hba, document.backstores).items():
                 if earlier is None or earlier.lun(number) is None:
-                    self._hbas[hba.id].restore(request)
+                    self._hbas[hba.id].restore(spec)
 
     def stack_of(self, hba_id: int, lun: int) -> StackDocument | None:
         """Return the stack of a LUN as its owning engine reports it; None if no engine does."""
@@ -106,7 +106,7 @@ class Supervisor:
         drifted = drifted_stacks(document, hba, running, cut_off)
         engines = HbaEngines(hba.id, hba.engines, self._start, running, self._check)
         self._hbas[hba.id] = engines
-        engines.resume(_requests(hba, {**document.backstores, **drifted}), remove_others=remove_others)
+        engines.resume(_specs(hba, {**document.backstores, **drifted}), remove_others=remove_others)
         return drifted
 
     def _engines_of(self, hba_id: int) -> Sequence[EngineHandle]:
@@ -178,5 +178,5 @@ class Supervisor:
         return configfs.users_of_lun(hba_id, lun)
 
 
-def _requests(hba: Hba, stacks: Mapping[str, StackDocument]) -> dict[int, LunSpec]:
+def _specs(hba: Hba, stacks: Mapping[str, StackDocument]) -> dict[int, LunSpec]:
     return {lun.lun: LunSpec.of(lun, stacks[lun.backstore]) for lun in hba.luns}

@@ -27,22 +27,22 @@ class Hba(Protocol):
     def set_size(self, size: int) -> None:
         """Change the number of engines."""
 
-    def add(self, request: LunSpec, *, make: bool) -> None:
+    def add(self, spec: LunSpec, *, make: bool) -> None:
         """Add a new LUN; `make` allows its missing storage to be created."""
 
-    def restore(self, request: LunSpec) -> None:
+    def restore(self, spec: LunSpec) -> None:
         """Add a LUN again that was removed; a failure is recorded and retried later."""
 
     def remove(self, lun: int, *, force: bool) -> None:
         """Remove a LUN; one that is in use only with `force`."""
 
-    def enlarge(self, request: LunSpec, size: int) -> None:
+    def enlarge(self, spec: LunSpec, size: int) -> None:
         """Enlarge the lowest layer of a LUN to `size` bytes."""
 
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Change the initiator's settings of a LUN."""
 
-    def describe(self, request: LunSpec) -> None:
+    def describe(self, spec: LunSpec) -> None:
         """Replace the description of a LUN that stays the same disk."""
 
 
