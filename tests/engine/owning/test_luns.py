@@ -511,6 +511,7 @@ def test_storage_that_does_not_answer_while_it_is_opened_keeps_no_other_lun_wait
 
     monkeypatch.setattr(owned_lun.OwnedLun, "open", slow)
     second.ownership.changed = told.set
+    assert second.ownership.reconcile({0}), "its end will be told of, so there is nothing to try again"
     wait_until(lambda: second.ownership.reconcile({0, 1}) and 1 in second.ownership.owned)
     assert second.ownership.busy == {0}
     assert second.ownership.reconcile({0, 1}), "it is not opened a second time"
