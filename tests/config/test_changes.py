@@ -231,8 +231,8 @@ def test_disks_that_swap_go_both_before_one_comes() -> None:
     running = Document(backstores=both, hbas=(Hba(0, luns=(Lun(0, "a"), Lun(1, "b"))),))
     wanted = Document(backstores=both, hbas=(Hba(0, luns=(Lun(0, "b"), Lun(1, "a"))),))
     assert texts(running, wanted) == [
-        "- remove LUN 0 of HBA 0: a, which comes back as another disk",
-        "- remove LUN 1 of HBA 0: b, which comes back as another disk",
+        "- remove LUN 0 of HBA 0: a, to recreate it as another disk",
+        "- remove LUN 1 of HBA 0: b, to recreate it as another disk",
         "+ add LUN 0 of HBA 0: b",
         "+ add LUN 1 of HBA 0: a",
     ]

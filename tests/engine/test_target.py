@@ -252,7 +252,7 @@ def test_an_engine_ends_though_another_changes_the_hba_for_ever(
         fd = try_lock(run / "hba3" / "turn.lock")
         assert fd is not None
     os.close(fd)
-    assert "HBA 3 is left as it is" in caplog.text
+    assert "HBA 3 is left unchanged" in caplog.text
     assert left(kernel) == ["lun_0", "vscsihba3-lun0"]
     assert not list((run / "hba3").glob("*.sock"))
 

@@ -64,7 +64,7 @@ class RemoveLun(Change):
     @property
     def text(self) -> str:
         """Its number and the backstore."""
-        why = ", which comes back as another disk" if self.again else ""
+        why = ", to recreate it as another disk" if self.again else ""
         return f"remove {_lun(self.hba, self.lun)}: {self.lun.backstore}{why}"
 
     def carry_out(self, document: Document) -> Document:

@@ -130,7 +130,7 @@ class EnginePool:
 
     def _begin(self) -> EngineHandle:
         engine = self._start(self._id)
-        log.info("engine %d of HBA %d has begun", engine.pid, self._id)
+        log.info("engine %d of HBA %d has started", engine.pid, self._id)
         self._engines.append(engine)
         return engine
 

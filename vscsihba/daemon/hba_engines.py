@@ -397,7 +397,7 @@ class HbaEngines:
             log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
             return
         for lun in unwanted:
-            log.warning("LUN %d of HBA %d is removed: a change was cut off", lun, self._id)
+            log.warning("LUN %d of HBA %d is removed: a change was interrupted", lun, self._id)
             try:
                 self._remove_from(engine, lun)
             except VscsihbaError as error:

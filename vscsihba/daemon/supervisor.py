@@ -124,7 +124,7 @@ class Supervisor:
 
     def _remove_unwanted(self, hba_id: int, running: Sequence[EngineHandle]) -> None:
         """End the engines of an HBA that is not wanted."""
-        log.warning("HBA %d is removed: a change was cut off", hba_id)
+        log.warning("HBA %d is removed: a change was interrupted", hba_id)
         engines = HbaEngines(hba_id, len(running), self._start, running)
         engines.resume({})
         try:

@@ -315,7 +315,7 @@ class Target:
                 last = not self._peers.other_engines
                 self._luns.remove_all(self._known_by_others(), self._peers.leave, last=last)
         except LockedError as error:
-            log.error("HBA %d is left as it is: %s", self.id, error)  # noqa: TRY400 - it says all
+            log.error("HBA %d is left unchanged: %s", self.id, error)  # noqa: TRY400 - it says all
             self._peers.leave()
 
     # Questions.
