@@ -68,7 +68,7 @@ _EXPLANATIONS: Final = {
     "no SCSI device": (
         "Linux has no disk for it. If this lasts, another program has deleted the disk, as "
         '"echo 1 > /sys/block/sdX/device/delete" does. To attach it again, restart the service '
-        '("systemctl restart vscsihba"), or the vscsitarget that serves it.'
+        '("systemctl restart vscsihba"), or the vscsitarget that serves it; a memory disk loses its data.'
     ),
     "incomplete": (
         "creation was interrupted. Restart the service or vscsitarget to finish it, or remove the HBA "

@@ -29,7 +29,7 @@ def _hbas(observed: configfs.Observed) -> Iterator[Finding]:
             yield Finding(title, "problem", f"creation{where} was interrupted", _cure(hba.id))
         elif deleted:
             text = f"another program has deleted the disk of LUN {', '.join(deleted)} from Linux"
-            yield Finding(title, "problem", text, _cure(hba.id))
+            yield Finding(title, "problem", text, f"{_cure(hba.id)}; memory disks lose their data")
         elif servers:
             yield Finding(title, "ok", f"{luns}, served by {', '.join(servers)}")
         else:
