@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-CEILING: Final = 14
+CEILING: Final = 6
 """Unclear docstrings and entries in the whole tree; lower it when you have mended some."""
 
 FOLDERS: Final = ("vscsihba", "handlers", "configfs", "tests", "vagrant", "examples")
