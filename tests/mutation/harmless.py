@@ -57,6 +57,12 @@ HARMLESS: Final = (
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "20 -> 21", _WINDOW),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
+    Harmless(
+        "handlers/cow/overlay.py",
+        "border = border if found < 0 else found",
+        "Lt -> LtE",
+        "The search begins behind the first cluster, so that nothing is found at 0.",
+    ),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

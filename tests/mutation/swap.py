@@ -4,7 +4,6 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
-from inspect import CO_OPTIMIZED
 from types import CodeType, FunctionType
 from typing import Final
 
@@ -32,10 +31,7 @@ class Functions:
     def runs_at_import(self, mutated: CodeType) -> bool:
         """Return whether the fault of a module is in code that ran when the module was imported."""
         changed = self._changed(mutated)
-        innermost = [
-            code for code in changed.values() if not any(_key(each) in changed for each in _inside(code))
-        ]
-        return not all(code.co_flags & CO_OPTIMIZED for code in innermost)
+        return not any(_key(function.__code__) in changed for function in self._found)
 
     def swap(self, mutated: CodeType) -> bool:
         """Give the functions the code of a module with one fault.

@@ -57,11 +57,13 @@ class C:
 
 def unused():
     return 5
+
+ODD = tuple(1 + 2 * n for n in range(3))
 """
 TESTS = """\
 import os
 from hypothesis import given, settings, strategies as st
-from vscsihba.half_tested import C, f, g, h
+from vscsihba.half_tested import C, ODD, f, g, h
 
 def test_f():
     assert f(2) and not f(3)
@@ -77,6 +79,7 @@ def test_h():
 
 def test_c():
     assert C.last == 4
+    assert ODD == (1, 3, 5)
 
 @settings(max_examples=9999)
 @given(st.integers())
@@ -96,6 +99,7 @@ def test_a_fault_that_no_test_notices_survives(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(vscsihba, "__path__", [*vscsihba.__path__, str(tmp_path / "vscsihba")])
     (tmp_path / "vscsihba" / "half_tested.py").write_text(MODULE)
     (tmp_path / "test_it.py").write_text(TESTS)
+    made_at_import = ("Add -> Sub", "1 -> 2", "2 -> 3", "3 -> 4")
     verdicts = runner.tried(Target("vscsihba/half_tested.py", ("test_it.py",)), list(mutants(MODULE)))
     assert {(verdict.line, verdict.what, verdict.by) for verdict in verdicts} == {
         (1, "3 -> 4", "test_it.py::test_f"),
@@ -106,6 +110,8 @@ def test_a_fault_that_no_test_notices_survives(tmp_path: Path, monkeypatch: pyte
         (10, "1 -> 2", ""),
         (13, "4 -> 5", "test_it.py::test_c"),
         (16, "5 -> 6", "no test executes it"),
+        (18, "Mult -> FloorDiv", "import: ZeroDivisionError"),
+        *((18, what, "test_it.py::test_c") for what in made_at_import),
     }
     assert len((tmp_path / "examples").read_text().split()) <= 100
 

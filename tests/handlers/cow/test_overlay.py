@@ -557,6 +557,7 @@ def test_a_resize_that_fails_changes_nothing(base: Path, monkeypatch: pytest.Mon
             assert disk.geometry.size == SIZE
             assert read(disk, SIZE - 512, 10) == b"at the end"
         disk.resize(1 << 20)
+        assert len(overlay_of(disk).states) == overlay_of(disk).header.clusters == 16
         assert not any(read(disk, SIZE, (1 << 20) - SIZE))
 
 
