@@ -39,6 +39,10 @@ _WINDOW: Final = "It limits how long a search keeps other threads waiting, not t
 
 _AT_ONCE: Final = "Dirty blocks are the same below, whether one write takes 1 MiB of them or 2 MiB."
 
+_BORDER: Final = "border = border if found < 0 else found"
+_BEHIND_THE_FIRST: Final = "The search begins behind the first cluster, so that nothing is found at 0."
+_EXTEND: Final = "self.states.extend(bytes(max(0, header.clusters - len(self.states))))"
+
 HARMLESS: Final = (
     Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/shared/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
@@ -57,11 +61,13 @@ HARMLESS: Final = (
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "20 -> 21", _WINDOW),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
+    Harmless("handlers/cow/overlay.py", _BORDER, "Lt -> LtE", _BEHIND_THE_FIRST),
+    Harmless("handlers/cow/overlay.py", _BORDER, "0 -> 1", _BEHIND_THE_FIRST),
     Harmless(
         "handlers/cow/overlay.py",
-        "border = border if found < 0 else found",
-        "Lt -> LtE",
-        "The search begins behind the first cluster, so that nothing is found at 0.",
+        _EXTEND,
+        f"leave out '{_EXTEND[:57]}...'",
+        "The call of `mark` two lines below appends the states of the new clusters as well.",
     ),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(

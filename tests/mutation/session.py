@@ -122,8 +122,8 @@ class Session:
             return True
         seconds = {name: each.seconds for name, each in measured.items()}
         self._send({"tests": seconds, "modules": _foreign_modules()})
-        gc.freeze()  # or a collection in each child would copy all memory
         functions = Functions(self._path, compile(ast.parse(self._source), self._path, "exec"))
+        gc.freeze()  # or a collection in each child would copy all memory
         for index, mutant in enumerate(self._mutants):
             self._try(index, mutant, session.items, measured, functions)
         return True

@@ -837,6 +837,16 @@ def test_discards_smaller_than_a_cluster_take_no_storage(base: Path) -> None:
         assert read(disk, 128 * KIB, 16 * KIB) == CONTENT[128 * KIB :][: 16 * KIB]
 
 
+def test_a_cluster_that_is_unmapped_gives_its_storage_back(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"x" * 128 * KIB)
+        disk.flush()
+        before = (base / "over.cow").stat().st_blocks
+        disk.unmap(0, 64 * KIB)
+        assert (base / "over.cow").stat().st_blocks <= before - 128
+        assert read(disk, 0, 128 * KIB) == bytes(64 * KIB) + b"x" * 64 * KIB
+
+
 def test_a_part_of_a_cluster_that_is_stored_gives_its_storage_back(base: Path) -> None:
     with build(cow(base)) as disk:
         write(disk, 0, b"x" * 64 * KIB)
