@@ -1,6 +1,6 @@
 """The limit of open files: raised when the process starts, since every LUN takes several descriptors.
 
-A shell allows 1,024, enough for some 120 LUNs; the hard limit is usually 524,288 or more. Only programs that
+A shell allows 1,024, enough for some 250 LUNs; the hard limit is usually 524,288 or more. Only programs that
 use select(2) need the lower limit (setrlimit(2), RLIMIT_NOFILE); an engine does not use it.
 """
 
