@@ -1,9 +1,8 @@
-"""Block devices that are named by the kernel's name of today, such as /dev/sdb, and the media found there.
+"""Block devices under a name of the kernel, such as /dev/sdb: whether each is the device that was applied.
 
-After a restart of the machine such a name may lead to another disk. The identity of the medium is recorded
-when a document is applied, and a LUN whose device is another one later is refused. A link, such as those in
-/dev/disk/by-id, always leads to the same device and is not recorded. Legs of a mirror are known by their
-marks.
+After a reboot such a name may belong to another disk. The identity of the device is recorded when a document
+is applied, and a LUN with another device is refused later. A link, such as those in /dev/disk/by-id, always
+leads to the same device and is not recorded. Legs of a mirror are identified by their marks.
 """
 
 import os
@@ -27,14 +26,14 @@ _UNNAMED: Final = "a device without a name of its own"
 
 
 def check_devices(known: Devices, stack: Document) -> None:
-    """Refuse a stack if one of its devices is another one than when it was applied.
+    """Refuse a stack with a device that is not the one that was applied.
 
     Args:
         known: The recorded identities; a device without one is not checked.
-        stack: As in a document.
+        stack: The stack in the document.
 
     Raises:
-        HostError: A device is another one.
+        HostError: It has another device.
     """
     for path in _device_paths(stack):
         identity = _identity(path)
@@ -48,19 +47,19 @@ def check_devices(known: Devices, stack: Document) -> None:
 
 
 def accepted(known: Devices, stacks: Iterable[Document]) -> Devices:
-    """Return the recorded identities with those that the devices of some stacks have now."""
+    """Return the recorded identities, updated with the present ones of the devices of some stacks."""
     now = {path: _identity(path) for stack in stacks for path in _device_paths(stack)}
     kept = {path: identity for path, identity in known.items() if path not in now}
     return {**kept, **{path: identity for path, identity in now.items() if identity is not None}}
 
 
 def _device_paths(stack: Document) -> Iterator[str]:
-    """Yield the paths of a stack that are block devices now, under the kernel's own names."""
+    """Yield the paths of a stack that are block devices under a name of the kernel."""
     return (path for path in _named_paths(stack) if _is_device(path) and os.path.realpath(path) == path)
 
 
 def _named_paths(stack: Document) -> list[str]:
-    """Return the paths in which a stack stores data; none of a stack that cannot be read."""
+    """Return the paths in which a stack stores data; none if the stack is not valid."""
     registry = Registry()
     try:
         layers = list(layers_of(canonical(stack, registry), registry, ""))
@@ -77,7 +76,7 @@ def _outside(layers: list[Layer], marked: tuple[str, ...]) -> Iterator[Layer]:
 def _is_device(path: str) -> bool:
     try:
         return stat.S_ISBLK(Path(path).stat().st_mode)
-    except OSError:  # its handler says that it is missing
+    except OSError:  # its handler reports that it is missing
         return False
 
 
