@@ -93,7 +93,7 @@ def test_a_disk_that_cannot_be_made(user: OrdinaryUser) -> None:
 def test_the_time_limit(user: OrdinaryUser) -> None:
     done = user.run("--timeout", "20", "--", "sleep", "600")
     assert done.returncode == 124
-    assert "the time limit of 20 s is reached" in done.stderr.decode()
+    assert "the time limit of 20 s was reached" in done.stderr.decode()
 
 
 def test_signals_are_passed_to_the_command(user: OrdinaryUser) -> None:
