@@ -248,7 +248,7 @@ def test_the_end_of_the_time_is_told(
     monkeypatch.setattr(sandbox, "run_plan", late)
     assert start("--vscsi-sandbox", "--vscsi-sandbox-timeout=2") == 124
     assert capsys.readouterr().err == (
-        "--vscsi-sandbox: the time limit of 2 s is reached: the sandbox was ended\n"
+        "--vscsi-sandbox: the time limit of 2 s was reached, and the sandbox ended\n"
     )
 
 

@@ -78,7 +78,7 @@ def test_the_time_limit_has_its_exit_code(
 
     monkeypatch.setattr(process, "run_streaming", run)
     assert cli.main(["--runner", "tcg", "--timeout", "3", "--", "true"]) == TIMED_OUT
-    assert "the time limit of 3 s is reached" in capsys.readouterr().err
+    assert "the time limit of 3 s was reached" in capsys.readouterr().err
 
 
 def test_a_shell_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

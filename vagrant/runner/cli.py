@@ -179,7 +179,7 @@ def run_in_qemu(options: argparse.Namespace, chosen: str, *, interactive: bool) 
             run_machine = process.run_interactive if interactive else process.run_streaming
             run_machine(line, work, options.timeout)
         except process.TimeLimitError:
-            say(f"the time limit of {options.timeout:g} s is reached: the VM was ended")
+            say(f"the time limit of {options.timeout:g} s was reached, and the VM ended")
             return TIMED_OUT
         result = work.result()
         code = verdict(work, result)

@@ -62,7 +62,7 @@ def run_session(config: pytest.Config) -> int:
         raise pytest.UsageError(f"{OPTION}: {message}") from error
     if report.timed_out:
         sys.stderr.write(
-            f"{OPTION}: the time limit of {plan.timeout:g} s is reached: the sandbox was ended\n"
+            f"{OPTION}: the time limit of {plan.timeout:g} s was reached, and the sandbox ended\n"
         )
     return report.exit_code
 
