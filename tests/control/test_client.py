@@ -1,4 +1,4 @@
-"""The asking side against servers that do not behave."""
+"""The client of a control socket with servers that break the protocol."""
 
 import socket
 import threading

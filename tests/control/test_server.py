@@ -1,4 +1,4 @@
-"""A control server and its callers, the honest and the hostile."""
+"""A control server, with correct and with hostile clients."""
 
 import errno
 import json

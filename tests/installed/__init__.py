@@ -1,1 +1,1 @@
-"""Tests of a machine that vscsihba is installed on as at a user's: made by provision.sh, run in CI."""
+"""Tests of a machine on which provision.sh has installed vscsihba as a user would; run in CI."""

@@ -1,4 +1,4 @@
-"""The machine that these tests are about; elsewhere they are skipped, saying what is missing.
+"""The machine of these tests; elsewhere they are skipped with the name of the missing thing.
 
 Knows where provision.sh puts the program, and nothing of Vagrant.
 """

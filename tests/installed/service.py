@@ -15,7 +15,7 @@ CONTENT = bytes(range(256)) * 4096
 BROKEN_HBA = 202
 """An HBA of the saved document whose LUN cannot be read."""
 LIMIT = 300.0
-"""Seconds for anything that is waited for: software emulation is slow."""
+"""Seconds for each wait: software emulation is slow."""
 
 
 def run(*words: str | Path, check: bool = True) -> str:
@@ -64,7 +64,7 @@ def luns() -> list[dict[str, Any]]:
 
 
 def running(*, but: int | None = None) -> bool:
-    """Tell whether the service answers and serves all its disks, but those of one HBA."""
+    """Return whether the service answers and serves all its disks, but those of one HBA."""
     found = json.loads(run(PROGRAM, "status", "--json", check=False) or "{}")
     disks = [lun for hba in found.get("hbas", ()) if hba["id"] != but for lun in hba["luns"]]
     return bool(found.get("daemon")) and bool(disks) and all(lun["state"] == "running" for lun in disks)

@@ -1,4 +1,4 @@
-"""The service as a user has it: started by systemd from its unit, killed, restarted, saved for a reboot.
+"""The installed service: started by systemd from its unit, killed, restarted, saved for a reboot.
 
 The tests build on each other, in the order of the file; the last one leaves the machine ready for a reboot.
 """
@@ -56,7 +56,7 @@ NEEDED = {
     *("cap_setpcap", "cap_sys_admin", "cap_sys_module", "cap_sys_ptrace", "cap_sys_rawio"),
     "cap_sys_resource",  # PR_SET_IO_FLUSHER of the engines, which drop it then
 }
-"""All that the service may do, in systemd's words."""
+"""The restrictions of the service, as systemd reports them."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where the guest's memory is kept."""
+"""The folder of the guest's memory."""
 
 from pathlib import Path
 

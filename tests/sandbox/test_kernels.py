@@ -1,4 +1,4 @@
-"""Which User-Mode Linux is taken."""
+"""The choice of a User-Mode Linux."""
 
 from pathlib import Path
 

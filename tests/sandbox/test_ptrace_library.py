@@ -1,4 +1,4 @@
-"""The library that linux.uml is started with."""
+"""The library that is preloaded into linux.uml."""
 
 import ctypes
 import shutil

@@ -1,1 +1,1 @@
-"""Tests of the quick VM runner that need no VM."""
+"""Tests of the VM runner that need no VM."""

@@ -1,4 +1,4 @@
-"""The name of the box: a hash of all that goes in."""
+"""The name of the box: a hash of its inputs."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Which machine the runner takes: KVM that boots, the sandbox, QEMU without KVM."""
+"""The runner's choice of a machine: KVM that boots, the sandbox, QEMU without KVM."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sharing the VM's tests out."""
+"""Distribution of the VM tests over shards."""
 
 from pathlib import Path
 

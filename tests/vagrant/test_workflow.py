@@ -1,4 +1,4 @@
-"""The GitHub workflow, held to the entry points that it and .ci/run start: it cannot be run here."""
+"""The GitHub workflow, compared with the entry points of .ci/run, since it cannot be run here."""
 
 import re
 import shlex

@@ -58,7 +58,7 @@ class Service:
         wait_until(self.answers, "a service that answers", limit=START_LIMIT)
 
     def answers(self) -> bool:
-        """Tell whether it answers; it must not have ended."""
+        """Return whether it answers; it must not have ended."""
         assert self.process is not None
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.errors()}"
         if not SOCKET.exists():
@@ -133,7 +133,7 @@ class Service:
         ]
 
     def all_run(self) -> bool:
-        """Tell whether every LUN is served."""
+        """Return whether every LUN is served."""
         hbas = self.ask("status")["hbas"]
         return all(lun["state"] == "running" for hba in hbas for lun in hba["luns"])
 

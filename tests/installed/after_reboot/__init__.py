@@ -1,1 +1,1 @@
-"""Checks after such a machine was booted again, against the record that `tests/installed` left."""
+"""Tests after a reboot of the machine, with the record that `tests/installed` has left."""

@@ -1,4 +1,4 @@
-"""After a reboot the service has restored what was saved: the same disks, names and content.
+"""After a reboot the service has restored the saved document: the same disks, names and content.
 
 The saved document has an entry that cannot be read, and a file system was mounted at the shutdown.
 The tests build on each other, in the order of the file.
