@@ -2,6 +2,7 @@
 
 import errno
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -563,13 +564,26 @@ def test_its_verbs_answer_on_a_socket(world: World) -> None:
         ]  # fmt: skip
 
 
-def test_at_shutdown_disks_in_use_are_served_until_they_are_free(world: World) -> None:
+def test_at_shutdown_disks_in_use_are_served_until_they_are_free(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.service.apply(document("a"), said)
     world.service.apply(document("b", hba=1), said)
     world.used[0, 0] = "/dev/sda is mounted on /mnt"
-    take_all_down(world.service)
+    calls: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda words, **_options: calls.append(words))
+    take_all_down(world.service, world.folder / "units")
     assert world.linked == {0: {0}}
     assert world.hbas[0].asked[-1][1] == "end"
+    drop_in = world.folder / "units/rtslib-fb-targetctl.service.d/vscsihba.conf"
+    assert drop_in.read_text() == "[Service]\nExecStop=\n", "it would remove the disk"
+    assert calls == [["systemctl", "daemon-reload"]]
+
+
+def test_at_shutdown_nothing_is_kept_from_other_targets_if_no_disk_is_in_use(world: World) -> None:
+    world.service.apply(document("a"), said)
+    take_all_down(world.service, world.folder / "units")
+    assert not (world.folder / "units").exists()
 
 
 def test_an_hba_whose_engines_cannot_be_found_affects_no_other(world: World) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from vscsihba import configfs
@@ -31,6 +32,11 @@ log = logging.getLogger(__name__)
 
 _RETRY: Final = 10.0
 """Seconds between retries of restoring and recording."""
+
+_TARGETCTL: Final = ("rtslib-fb-targetctl.service", "target.service")
+"""LIO's own service: on Debian, and elsewhere."""
+_UNITS: Final = Path("/run/systemd/system")
+"""Where drop-ins of units last until the machine is off."""
 
 GROUP: Final = "vscsihba"
 """Members of this group may use the control socket, if the group exists."""
@@ -109,11 +115,27 @@ def _machine_goes_down() -> bool:
     return done.stdout.strip() == "stopping"
 
 
-def take_all_down(service: Service) -> None:
+def take_all_down(service: Service, units: Path = _UNITS) -> None:
     """Remove all disks, those in use as soon as they are free; the saved document is kept."""
+    served = False
     for hba in service.document.hbas:
         try:
             service.clear(lambda _step: None, hba.id)
         except VscsihbaError as error:
             log.warning("HBA %d is served until its disks are free: %s", hba.id, error)
             service.end_when_free(hba.id)
+            served = True
+    if served:
+        _keep_targets(units)
+
+
+def _keep_targets(units: Path) -> None:
+    """Keep LIO's own service, which stops after this one, from removing all targets (``targetctl clear``)."""
+    try:
+        for unit in _TARGETCTL:
+            folder = units / f"{unit}.d"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "vscsihba.conf").write_text("[Service]\nExecStop=\n")
+        subprocess.run(["systemctl", "daemon-reload"], check=True, timeout=30, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("LIO's own service may remove disks that are in use: %s", error)

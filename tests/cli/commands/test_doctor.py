@@ -30,7 +30,6 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeConfigfs:
         monkeypatch.setattr(machine, name, tmp_path / name.lower())
     monkeypatch.setattr(paths, "UDEV_CONTROL", tmp_path)
     monkeypatch.setattr(state, "SAVED", tmp_path / "config.json")
-    monkeypatch.setattr(service, "WANTED", tmp_path / "wants")
     monkeypatch.setattr(service, "TARGETCTL", (tmp_path / "none.json", tmp_path / "saveconfig.json"))
     monkeypatch.setattr(calls, "SOCKET", tmp_path / "control.sock")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -249,19 +248,6 @@ def test_what_targetctl_restores_of_ours_is_a_warning(kernel: FakeConfigfs) -> N
     found = findings()["targetctl"]
     assert found.state == "warning"
     assert "has vscsihba0-lun0: at the next boot" in found.text
-
-
-@pytest.mark.parametrize("unit", service.TARGETCTL_UNITS)
-def test_a_service_that_removes_mounted_disks_at_shutdown_is_a_warning(
-    unit: str, kernel: FakeConfigfs, tmp_path: Path
-) -> None:
-    wanted = tmp_path / "wants"
-    wanted.mkdir()
-    assert "targetctl" not in findings()
-    (wanted / unit).symlink_to(f"/lib/systemd/system/{unit}")
-    found = findings()["targetctl"]
-    assert found.state == "warning"
-    assert found.text.startswith(f"{unit} is enabled: at shutdown it removes all targets")
 
 
 def test_a_low_limit_of_open_files_is_a_warning_that_says_what_it_allows(

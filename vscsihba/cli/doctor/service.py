@@ -17,11 +17,6 @@ from vscsihba.units import counted
 TARGETCTL: Final = (Path("/etc/target/saveconfig.json"), Path("/etc/rtslib-fb-target/saveconfig.json"))
 """Files that LIO's own service restores at boot; the second is Debian's."""
 
-TARGETCTL_UNITS: Final = ("rtslib-fb-targetctl.service", "target.service")
-"""LIO's own service: on Debian, and elsewhere. When it stops, it removes all targets from the kernel."""
-WANTED: Final = Path("/etc/systemd/system/multi-user.target.wants")
-"""The links to the units that are enabled."""
-
 
 def check_service() -> Iterator[Finding]:
     """Yield findings about the service and the saved configuration."""
@@ -65,7 +60,7 @@ def _saved(running: Document | None) -> Finding:
 
 
 def _targetctl() -> Iterator[Finding]:
-    """Yield warnings about LIO's own service: disks that it creates, and disks that it removes."""
+    """Yield warnings about disks in LIO's own configuration, which creates them without an engine."""
     for file in TARGETCTL:
         if ours := _ours_in(file):
             yield Finding(
@@ -73,14 +68,6 @@ def _targetctl() -> Iterator[Finding]:
                 "warning",
                 f"{file} has {', '.join(ours)}: at the next boot, targetctl creates them without an engine",
                 'remove them and their targets there, or run "targetctl save" while no disk of vscsihba runs',
-            )
-    for unit in TARGETCTL_UNITS:
-        if (WANTED / unit).is_symlink():
-            yield Finding(
-                "targetctl",
-                "warning",
-                f"{unit} is enabled: at shutdown it removes all targets, and disks that are mounted by hand",
-                "mount disks by /etc/fstab with _netdev, or disable that unit if it restores no targets",
             )
 
 
