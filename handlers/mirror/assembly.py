@@ -214,8 +214,13 @@ def _is_left_by(copy: Metadata, newest: Metadata) -> bool:
 def _contradict(one: Metadata, other: Metadata) -> bool:
     """Return whether two copies contradict each other: no leg is in by both, or one event differs.
 
-    A leg that is in by both cannot: its own mark has only ever moved on.
+    A leg that is in by both cannot: its own mark has only ever moved on. Copies of one session cannot either:
+    one process has written them one after the other, and a leg that is in by the last one has all the data.
     """
+    return one.session != other.session and _differ(one, other)
+
+
+def _differ(one: Metadata, other: Metadata) -> bool:
     return one.members.isdisjoint(other.members) or (
         one.event == other.event and one.members != other.members
     )

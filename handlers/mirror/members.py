@@ -226,18 +226,22 @@ class Members:
     def admit(self, leg: MirrorLeg) -> bool:
         """Try to open a leg that is gone, and let it be behind; return whether that is so.
 
-        It is written to from now on; its mark is there first.
+        It is written to from now on; its mark is there first. One that was removed meanwhile is not opened.
         """
         with self._admitting:
-            if leg.standing is not Standing.GONE:
-                return True
-            if leg.open(self.timeout) is None:
-                return False
-            try:
-                attempt(lambda: self._accept(leg))
-            except OSError as error:
-                leg.drop(error.strerror or error)
-                leg.wait_until_closed()
+            return leg in self.legs and self._open(leg)
+
+    def _open(self, leg: MirrorLeg) -> bool:
+        """Do as `admit` does; to be called by the one that admits."""
+        if leg.standing is not Standing.GONE:
+            return True
+        if leg.open(self.timeout) is None:
+            return False
+        try:
+            attempt(lambda: self._accept(leg))
+        except OSError as error:
+            leg.drop(error.strerror or error)
+            leg.wait_until_closed()
         return leg.standing is not Standing.GONE
 
     def _accept(self, leg: MirrorLeg) -> None:
@@ -253,12 +257,13 @@ class Members:
 
     def add(self, leg: MirrorLeg) -> bool:
         """Add a leg; return whether it can be used."""
-        with self._lock:
-            self.legs = [*self.legs, leg]
-        if self.admit(leg):
-            return True
-        with self._lock:
-            self.legs = [other for other in self.legs if other is not leg]
+        with self._admitting:
+            with self._lock:
+                self.legs = [*self.legs, leg]
+            if self._open(leg):
+                return True
+            with self._lock:
+                self.legs = [other for other in self.legs if other is not leg]
         return False
 
     def remove(self, leg: MirrorLeg) -> None:
@@ -267,23 +272,24 @@ class Members:
         Raises:
             OSError: That cannot be recorded; the leg takes part still.
         """
-        with self._lock:
-            before, was_due = self.legs, self.record.is_due
-            self.record.is_due = (
-                True  # nothing is forgotten that the leg has missed before it is forgotten itself
-            )
-            self.legs = [other for other in before if other is not leg]
+        with self._admitting:
+            with self._lock:
+                before, was_due, gone = self.legs, self.record.is_due, self.standing(Standing.GONE)
+                # Nothing is forgotten that the leg has missed before it is forgotten itself.
+                self.record.is_due = True
+                self.legs = [other for other in before if other is not leg]
+                try:
+                    self.keep()
+                except OSError:
+                    self.legs = before
+                    self.record.is_due = was_due or self.standing(Standing.GONE) != gone
+                    raise
             try:
-                self.keep()
-            except OSError:
-                self.legs, self.record.is_due = before, was_due
-                raise
-        try:
-            if leg.standing is not Standing.GONE and leg.has_room:
-                leg.submit(erase_mark).result(self.timeout)
-        except OSError as error:
-            log.warning("mirror %s: the mark of %s stays: %s", self.metadata.uuid, leg, error)
-        leg.drop("it was removed")
+                if leg.standing is not Standing.GONE and leg.has_room:
+                    leg.submit(erase_mark).result(self.timeout)
+            except OSError as error:
+                log.warning("mirror %s: the mark of %s stays: %s", self.metadata.uuid, leg, error)
+            leg.drop("it was removed")
 
     def enlarge(self, before: int, size: int) -> None:
         """Enlarge the legs from `before` to `size` bytes of the disk, new bytes as zeroes.

@@ -116,9 +116,9 @@ def test_an_older_copy_of_a_leg_has_no_vote() -> None:
 
 
 def test_copies_that_have_gone_different_ways_need_a_majority() -> None:
-    one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B)
+    one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B, session="t")
     refused(None, one, other)
-    assert decided(copy("", 9, ONLY_B), one, other) == (9, {"b"}, True)
+    assert decided(copy("", 9, ONLY_B, session="t"), one, other) == (9, {"b"}, True)
     assert decided(copy("", 12, ONLY_A), one, other) == (12, {"a"}, True)
 
 
@@ -132,9 +132,17 @@ def test_a_leg_that_was_left_behind_contradicts_nothing_though_the_others_of_its
     state, left = copy("", 18, only_c, known=10), copy("b", 10, BOTH)
     newest = copy("c", 18, only_c, known=10)
     assert decided(state, left, newest) == (18, {"c"}, True)
-    used_alone = copy("b", 11, ONLY_B)  # later than the mark that it was left with
+    used_alone = copy("b", 11, ONLY_B, session="t")  # later than the mark that it was left with
     assert decided(None, left, newest) == (18, {"c"}, False)
     refused(None, used_alone, newest)
+
+
+def test_copies_of_one_session_do_not_contradict_each_other() -> None:
+    """The removal of leg a failed after leg b had it in its mark; then leg b was dropped."""
+    before, removed = copy("a", 28, BOTH, known=27), copy("b", 29, ONLY_B, known=28)
+    assert decided(copy("", 45, ONLY_A, known=28), before, removed) == (45, {"a"}, True)
+    refused(copy("", 45, ONLY_A, known=28), removed)
+    refused(copy("", 45, ONLY_A, known=28), before, msgspec.structs.replace(removed, session="t"))
 
 
 def test_copies_with_the_same_legs_support_each_other() -> None:
@@ -142,15 +150,15 @@ def test_copies_with_the_same_legs_support_each_other() -> None:
 
 
 def test_one_event_count_that_means_two_things_needs_a_majority() -> None:
-    one, other = copy("a", 9, BOTH), copy("b", 9, ONLY_B)
+    one, other = copy("a", 9, BOTH), copy("b", 9, ONLY_B, session="t")
     refused(None, one, other)
-    assert decided(copy("", 9, ONLY_B), one, other) == (9, {"b"}, True)
+    assert decided(copy("", 9, ONLY_B, session="t"), one, other) == (9, {"b"}, True)
 
 
 def test_a_person_decides_once() -> None:
-    one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B)
+    one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B, session="t")
     assert decided(None, one, other, decide=token(other)) == (9, {"b"}, False)
-    later = copy("b", 10, ONLY_B)
+    later = copy("b", 10, ONLY_B, session="t")
     with pytest.raises(HostError, match="do not decide"):
         choose("/m", None, [leg(one), leg(later)], token(other))
 

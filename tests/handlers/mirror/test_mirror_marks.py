@@ -579,6 +579,35 @@ def test_a_leg_that_is_being_removed_is_no_reason_to_drop_another_one(disk: Path
             assert read(made, 0, 8) == A[:8]
 
 
+def test_a_leg_that_was_removed_or_could_not_be_added_is_not_opened_again(disk: Path) -> None:
+    with build(plain_mirror(disk)) as made:
+        members = handler_of(made)._members
+        leg = members.legs[1]
+        handler_of(made).remove_leg(1)
+        assert not members.admit(leg)  # as the thread would that had seen it before
+        assert standings(made) == "w"
+        assert leg.standing.value == "gone"
+
+
+def test_a_leg_that_is_dropped_while_another_one_cannot_be_removed_has_to_be_recorded(disk: Path) -> None:
+    (disk / "c.img").write_bytes(bytes(SIZE))
+    with build({**plain_mirror(disk), "retry": 0.0}) as made:
+        handler_of(made).add_leg(build(str(disk / "c.img")))
+        wait_until(lambda: whole_again(made))
+        members = handler_of(made)._members
+        failures = [{members.legs[1]: OSError(5, "once")}, {}]
+        with (
+            mock.patch.object(members.record, "write", side_effect=failures),
+            mock.patch.object(members.record, "check_majority", side_effect=OSError(5, "no majority")),
+            pytest.raises(OSError, match="no majority"),
+        ):
+            handler_of(made).remove_leg(0)
+        assert standings(made) == "wgw"
+        assert members.record.is_due
+        write(made, 0, b"recorded first")
+        assert not members.record.is_due
+
+
 def test_a_mark_that_a_leg_is_late_with_never_lands_over_a_newer_one(disk: Path) -> None:
     free, real = threading.Event(), Superblock.replace
     late = threading.Event()
