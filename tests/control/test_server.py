@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.polling import wait_until
 from vscsihba.control import ControlServer, NotListeningError, Peer, ProgressCallback, call, root_or_group
 from vscsihba.control import client as client_module
 from vscsihba.control import server as server_module
@@ -210,6 +211,8 @@ def test_long_calls_are_limited_and_quick_ones_wait_for_none(
         waiting = [pool.submit(call, server.path, "wait", timeout=LIMIT) for _ in range(2)]
         assert all(begun.acquire(timeout=LIMIT) for _ in waiting)
         assert call(server.path, "greet", {"name": "disk"}, timeout=LIMIT) == "hello, disk"
+        # A thread counts until it has ended, which is a moment after its answer.
+        wait_until(lambda: sum(thread.is_alive() for thread in server._calls) == len(waiting))
         third = pool.submit(call, server.path, "wait", timeout=LIMIT)
         assert begun.acquire(timeout=LIMIT)
         with pytest.raises(HostError, match="too busy"):
