@@ -223,7 +223,7 @@ def test_key_file_is_taken_to_the_last_byte(empty: Path) -> None:
 
 def test_credential_of_systemd(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = quick(empty, credential="secret", passphrase_file="")
-    with pytest.raises(HostError, match="no systemd service"):
+    with pytest.raises(HostError, match="not a systemd service"):
         build(document).check()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(empty))
     with build(document), pytest.raises(Exception, match="in use"):
