@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, Protocol
 from vscsihba.errors import UsageError
 from vscsihba.handlers.options import O, Options, convert, did_you_mean
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 """Told what is done, and what there is to do, in a unit of the action's own."""
 
 
@@ -37,7 +37,7 @@ class Action(Generic[O]):
 
     summary: str
     arguments: type[O]
-    run: Callable[[O, Progress], object]
+    run: Callable[[O, ReportProgress], object]
     disturbs: bool = False
 
 
@@ -64,7 +64,9 @@ def find(layer: _Layer, name: str) -> Action[Any]:
     return known[name]
 
 
-def ask(layer: _Layer, name: str, arguments: Mapping[str, object], progress: Progress = quiet) -> object:
+def ask(
+    layer: _Layer, name: str, arguments: Mapping[str, object], progress: ReportProgress = quiet
+) -> object:
     """Run one action of a layer, and return its result.
 
     Raises:

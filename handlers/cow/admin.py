@@ -11,7 +11,7 @@ import msgspec
 
 from vscsihba.block import Extent
 from vscsihba.errors import UsageError
-from vscsihba.handlers.actions import Progress, quiet
+from vscsihba.handlers.actions import ReportProgress, quiet
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow.format import DATA, ZERO
 from vscsihba.handlers.cow.overlay import Overlay
@@ -65,7 +65,7 @@ def status(path: str) -> OverlayStatus:
         overlay.close()
 
 
-def commit(path: str, base: Handler, *, progress: Progress = quiet) -> None:
+def commit(path: str, base: Handler, *, progress: ReportProgress = quiet) -> None:
     """Write the clusters of an overlay into its base, and leave it empty.
 
     When this is interrupted, base and overlay together still have everything; doing it
@@ -168,7 +168,7 @@ def _resize(overlay: Overlay, base: Handler) -> None:
         raise UsageError(f"the base cannot get the size of the overlay, {size} bytes: {error}") from error
 
 
-def _copy(overlay: Overlay, base: Handler, progress: Progress) -> None:
+def _copy(overlay: Overlay, base: Handler, progress: ReportProgress) -> None:
     zeroed, stored = list(_runs(overlay, ZERO)), list(_runs(overlay, DATA))
     total = sum(run.length for run in (*zeroed, *stored))
     done = 0

@@ -26,7 +26,7 @@ from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.mirror.leg import LegStatus, MirrorLeg, Standing
 from vscsihba.handlers.mirror.metadata import MOST_LEGS
 from vscsihba.handlers.mirror.start import StartOptions, close_all, open_members
-from vscsihba.handlers.mirror.sync import Progress, Synchroniser
+from vscsihba.handlers.mirror.sync import ResyncProgress, Synchroniser
 from vscsihba.handlers.options import MediumPath, Options, Seconds
 from vscsihba.handlers.shared.range_lock import RangeLock
 from vscsihba.handlers.shared.vectored import read_bytes
@@ -205,7 +205,7 @@ class MirrorHandler(Fan):
         return InlineVerbs(read=read)
 
     @property
-    def progress(self) -> Progress | None:
+    def progress(self) -> ResyncProgress | None:
         """Progress of the resync; None when there is none."""
         return self._sync.progress
 

@@ -24,7 +24,7 @@ _PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ResyncProgress:
     """Progress of the resync.
 
     Attributes:
@@ -48,7 +48,7 @@ class Synchroniser:
     """
 
     def __init__(self, members: Members, retry: float | None) -> None:
-        self.progress: Progress | None = None
+        self.progress: ResyncProgress | None = None
         self._members = members
         self._retry = retry
         self._pause = retry or _PAUSE
@@ -122,7 +122,7 @@ class Synchroniser:
             for done, region in enumerate(regions):
                 if self._stopping:
                     return False
-                self.progress = Progress(done, len(regions))
+                self.progress = ResyncProgress(done, len(regions))
                 with members.alone_in(region):
                     members.check_answers()
                     if region < members.metadata.regions:  # else the disk was made smaller

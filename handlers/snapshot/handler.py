@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
-from vscsihba.handlers.actions import Action, NoArguments, Progress, quiet
+from vscsihba.handlers.actions import Action, NoArguments, ReportProgress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs, Mover
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.filter import Transform
@@ -214,7 +214,7 @@ class SnapshotHandler(Transform):
         self._set.take(name)
         log.info("snapshot %s of %s was taken", name, self.identity)
 
-    def roll_back(self, name: str, *, progress: Progress = quiet) -> None:
+    def roll_back(self, name: str, *, progress: ReportProgress = quiet) -> None:
         """Return the disk to its content at a snapshot; later writes are lost.
 
         Nobody must have the disk mounted, and its size may change. All snapshots stay, those
@@ -227,7 +227,7 @@ class SnapshotHandler(Transform):
         self._set.roll_back(name, progress=progress)
         log.info("%s was rolled back to snapshot %s", self.identity, name)
 
-    def delete(self, name: str, *, progress: Progress = quiet) -> None:
+    def delete(self, name: str, *, progress: ReportProgress = quiet) -> None:
         """Delete a snapshot and merge layers that no other one needs, while the disk is in use.
 
         A layer that is open as a disk of its own stays until `tidy` or the next `delete`.
@@ -239,7 +239,7 @@ class SnapshotHandler(Transform):
         self._set.delete(name, progress=progress)
         log.info("snapshot %s of %s was deleted", name, self.identity)
 
-    def tidy(self, *, progress: Progress = quiet) -> None:
+    def tidy(self, *, progress: ReportProgress = quiet) -> None:
         """Merge and remove the layers that nothing needs.
 
         Raises:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vscsihba.errors import InUseError
-from vscsihba.handlers.actions import Progress
+from vscsihba.handlers.actions import ReportProgress
 from vscsihba.handlers.cow.disk import BelowHandler, CowDisk
 from vscsihba.handlers.cow.format import BASE
 from vscsihba.handlers.cow.overlay import Overlay
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def tidy(whole: "SnapshotSet", progress: Progress) -> None:
+def tidy(whole: "SnapshotSet", progress: ReportProgress) -> None:
     """Remove or merge every layer that is not needed, but for those that are open elsewhere.
 
     Args:
@@ -51,7 +51,7 @@ def tidy(whole: "SnapshotSet", progress: Progress) -> None:
                 layer_path(whole.directory, layer).unlink()
 
 
-def _merge_here(whole: "SnapshotSet", layer: str, above: str, progress: Progress) -> None:
+def _merge_here(whole: "SnapshotSet", layer: str, above: str, progress: ReportProgress) -> None:
     """Merge a layer into the one above it, both of them part of the disk."""
     disk, below = whole.layers.disk(above), whole.layers.disk(layer).overlay
     is_active = above == whole.manifest.active
@@ -70,7 +70,7 @@ def _merge_here(whole: "SnapshotSet", layer: str, above: str, progress: Progress
         out.close()
 
 
-def _merge_elsewhere(whole: "SnapshotSet", layer: str, above: str, progress: Progress) -> None:
+def _merge_elsewhere(whole: "SnapshotSet", layer: str, above: str, progress: ReportProgress) -> None:
     """Merge a layer into the one above it, on another branch."""
     overlay = open_overlay(str(layer_path(whole.directory, above)), read_only=False)
     try:
@@ -84,7 +84,7 @@ def _merge_elsewhere(whole: "SnapshotSet", layer: str, above: str, progress: Pro
     whole.save(whole.manifest.without_layer(layer))
 
 
-def _pull(disk: CowDisk, below: Overlay, progress: Progress) -> None:
+def _pull(disk: CowDisk, below: Overlay, progress: ReportProgress) -> None:
     """Copy the clusters that a disk still needs from the overlay directly below."""
     count = min(below.header.clusters, disk.overlay.header.clusters)
     size = below.cluster_size

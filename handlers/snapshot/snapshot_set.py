@@ -20,7 +20,7 @@ import msgspec
 
 from vscsihba.block import Geometry
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
-from vscsihba.handlers.actions import Progress, quiet
+from vscsihba.handlers.actions import ReportProgress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow.disk import CowDisk
 from vscsihba.handlers.cow.format import Header
@@ -130,7 +130,7 @@ class SnapshotSet:
                 self.switch(self.layers)
             failing.pop_all()
 
-    def roll_back(self, name: str, *, progress: Progress = quiet) -> None:
+    def roll_back(self, name: str, *, progress: ReportProgress = quiet) -> None:
         """Go back to a snapshot; see `vscsihba.handlers.snapshot.handler.SnapshotHandler.roll_back`."""
         with self._changing:
             layer = manifest_.new_name()
@@ -154,7 +154,7 @@ class SnapshotSet:
             ) as error:  # the disk is what it was; that something is left over is no failure of that
                 log.warning("%s: layers that nothing needs are kept: %s", self.directory, error)
 
-    def delete(self, name: str, *, progress: Progress = quiet) -> None:
+    def delete(self, name: str, *, progress: ReportProgress = quiet) -> None:
         """Delete a snapshot; see `vscsihba.handlers.snapshot.handler.SnapshotHandler.delete`."""
         with self._changing:
             self.save(self.manifest.without(name))
@@ -165,7 +165,7 @@ class SnapshotSet:
                     error.errno, f"snapshot {name} is deleted, but its layer is kept: {error.strerror}"
                 ) from error
 
-    def tidy(self, *, progress: Progress = quiet) -> None:
+    def tidy(self, *, progress: ReportProgress = quiet) -> None:
         """Merge and remove layers that no snapshot needs; see `SnapshotHandler.tidy`."""
         with self._changing:
             tidy(self, progress)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.handlers.samples import ONES
-from vscsihba.cli.disk_args import Disk, DiskOptions, read_disks, registry_of
+from vscsihba.cli.disk_args import DiskArgument, DiskOptions, read_disks, registry_of
 from vscsihba.errors import UsageError
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import build
@@ -18,7 +18,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(text: str, options: DiskOptions | None = None, registry: Registry | None = None) -> list[Disk]:
+def read(
+    text: str, options: DiskOptions | None = None, registry: Registry | None = None
+) -> list[DiskArgument]:
     return read_disks(text, registry or Registry(), options or DiskOptions())
 
 
@@ -52,7 +54,7 @@ def test_wishes_for_plain_paths(here: Path) -> None:
 
 def test_a_stack_is_what_it_says_with_absolute_paths(here: Path) -> None:
     assert read("cow:o.cow;create=true|base.img,b.img") == [
-        Disk(
+        DiskArgument(
             word="cow:o.cow;create=true|base.img",
             label="cow:o.cow;create=true|base.img",
             document={
@@ -62,7 +64,7 @@ def test_a_stack_is_what_it_says_with_absolute_paths(here: Path) -> None:
                 "next": plain(here / "base.img", read_only=True),
             },
         ),
-        Disk("b.img", "b.img", plain(here / "b.img")),
+        DiskArgument("b.img", "b.img", plain(here / "b.img")),
     ]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.cli.program import Command, Parser, run
+from vscsihba.cli.program import Main, Parser, run
 from vscsihba.errors import HostError, UsageError
 
 
-def failing(error: BaseException) -> Command:
+def failing(error: BaseException) -> Main:
     def command(_arguments: Sequence[str]) -> int:
         raise error
 

@@ -28,7 +28,7 @@ class CommandModule(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandEntry:
     """One command.
 
     Attributes:
@@ -81,7 +81,7 @@ _TABLE = {
 
 COMMANDS = MappingProxyType(
     {
-        name: Command(name, summary, group)
+        name: CommandEntry(name, summary, group)
         for group, commands in _TABLE.items()
         for name, summary in commands.items()
     }

@@ -35,7 +35,7 @@ class DiskOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class DiskArgument:
     """One disk of the list.
 
     Attributes:
@@ -61,7 +61,7 @@ def registry_of(files: Iterable[str]) -> Registry:
     return registry
 
 
-def read_disks(text: str, registry: Registry, options: DiskOptions) -> list[Disk]:
+def read_disks(text: str, registry: Registry, options: DiskOptions) -> list[DiskArgument]:
     """Return the disks in a comma-separated list.
 
     Raises:
@@ -73,7 +73,7 @@ def read_disks(text: str, registry: Registry, options: DiskOptions) -> list[Disk
     documents = [parse(word, registry) for word in words]
     _check_different([uses(document, registry) for document in documents])
     return [
-        Disk(
+        DiskArgument(
             word,
             Path(word).name if isinstance(document, str) else word,
             absolute(_with_options(word, document, options, registry), registry),

@@ -10,7 +10,7 @@ from typing import NoReturn, TextIO
 from vscsihba.errors import UsageError, VscsihbaError
 from vscsihba.logs import log_in_background
 
-Command = Callable[[Sequence[str]], int]
+Main = Callable[[Sequence[str]], int]
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-def run(program: str, command: Command, arguments: Sequence[str] | None) -> int:
+def run(program: str, command: Main, arguments: Sequence[str] | None) -> int:
     """Run a command and return its exit code: 0, 1 (the machine refused) or 2 (bad usage).
 
     Args:
@@ -72,7 +72,7 @@ def open_standard_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
-def _run(program: str, command: Command, arguments: Sequence[str]) -> int:
+def _run(program: str, command: Main, arguments: Sequence[str]) -> int:
     try:
         code = command(arguments)
         sys.stdout.flush()

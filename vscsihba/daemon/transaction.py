@@ -46,7 +46,7 @@ class Hba(Protocol):
         """Replace the description of a LUN that stays the same disk."""
 
 
-class Machine(Protocol):
+class HbaManager(Protocol):
     """The HBAs that changes are carried out on; a method that raises has changed nothing."""
 
     @property
@@ -77,7 +77,7 @@ class Transaction:
     def __init__(
         self,
         document: Document,
-        machine: Machine,
+        machine: HbaManager,
         note: Callable[[Document], None],
         *,
         force: bool = False,

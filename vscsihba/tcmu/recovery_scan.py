@@ -30,7 +30,7 @@ _CMD_ID = struct.Struct("=H")
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class RecordedCommand:
     """An open command: its record, and the CDB and buffer that the record names."""
 
     record: Record
@@ -52,7 +52,7 @@ class RecoveryScan:
     completed: int
     fetched: int
     completed_slots: tuple[int, ...]
-    open: tuple[Command, ...]
+    open: tuple[RecordedCommand, ...]
 
 
 def scan(memory: memoryview, positions: Positions, tail: int, head: int, journal: Journal) -> RecoveryScan:
@@ -76,7 +76,7 @@ def scan(memory: memoryview, positions: Positions, tail: int, head: int, journal
     return RecoveryScan(position, fetched, tuple(at for at, _ in completed), commands)
 
 
-def _read(record: Record, memory: memoryview, data: int) -> Command:
+def _read(record: Record, memory: memoryview, data: int) -> RecordedCommand:
     """Return the command of a recorded entry, its buffer as views of the data area at byte `data`."""
     entry = memoryview(record.entry)
     count, cdb_off = _FIELDS.unpack_from(entry, abi.REQ_OFFSET)
@@ -84,7 +84,7 @@ def _read(record: Record, memory: memoryview, data: int) -> Command:
     if not abi.CMD_ENTRY_SIZE <= cdb_at < len(entry):
         raise RingCorruptError(f"command {record.cmd_id} is recorded with a CDB at {cdb_off}")
     views = DataArea(memory, data).views(entry, 0, count, cdb_at)
-    return Command(record, record.entry[cdb_at:], views)
+    return RecordedCommand(record, record.entry[cdb_at:], views)
 
 
 def _completed(positions: Positions, tail: int, head: int, position: int) -> list[tuple[int, int]]:
@@ -119,7 +119,7 @@ def _compare(
     memory: memoryview,
     completed: list[tuple[int, int]],
     taken: list[tuple[int, int]],
-    commands: tuple[Command, ...],
+    commands: tuple[RecordedCommand, ...],
     *,
     torn: int,
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from vscsihba.engine.owning.layer_actions import LayerActions, target_of
 from vscsihba.errors import HostError, UsageError
-from vscsihba.handlers.actions import Action, NoArguments, Progress, quiet
+from vscsihba.handlers.actions import Action, NoArguments, ReportProgress, quiet
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.options import Options
 from vscsihba.handlers.registry import Registry
@@ -33,7 +33,7 @@ class Acting(PassThrough):
             "grow": Action("get another size", Size, lambda to, _: self.next.resize(to.size), disturbs=True),
         }
 
-    def _work(self, _nothing: NoArguments, progress: Progress) -> None:
+    def _work(self, _nothing: NoArguments, progress: ReportProgress) -> None:
         self.began.set()
         while True:
             progress(0, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from vscsihba.errors import HostError, UsageError
-from vscsihba.handlers.actions import Progress, ask, find
+from vscsihba.handlers.actions import ReportProgress, ask, find
 from vscsihba.handlers.option_help import describe
 from vscsihba.handlers.stack import Document, Stack
 
@@ -71,7 +71,7 @@ class LayerActions:
         return find(self._stack.layer(layer), action).disturbs
 
     def run(
-        self, layer: str, action: str, arguments: Mapping[str, object], progress: Progress
+        self, layer: str, action: str, arguments: Mapping[str, object], progress: ReportProgress
     ) -> ActionResult:
         """Run an action of a layer.
 
@@ -113,7 +113,7 @@ class LayerActions:
         if self._ended:
             raise HostError("the engine that served the LUN is releasing it", cure="try again")
 
-    def _guarded(self, progress: Progress) -> Progress:
+    def _guarded(self, progress: ReportProgress) -> ReportProgress:
         """Return a progress function that ends the reporting action when the LUN is released."""
 
         def report(done: int, of: int) -> None:
