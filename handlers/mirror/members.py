@@ -171,20 +171,22 @@ class Members:
             for leg, error in failures.items():
                 self._drop(leg, error)
 
-    def keep(self, *, size: int | None = None) -> None:
+    def keep(self, *, size: int | None = None, without: MirrorLeg | None = None) -> None:
         """Record which legs have all the data, by a majority of the copies, on stable storage.
 
         Legs that cannot write their mark are dropped as well.
 
         Args:
             size: The new capacity of the disk in bytes, if it changes.
+            without: A leg that is to be no part of the mirror any more.
 
         Raises:
             OSError: There is no such majority.
         """
         with self._lock:
-            while failures := self.record.write(self.legs, size=size):
-                whole = [leg for leg in self.standing(Standing.WHOLE) if leg not in failures]
+            kept = [leg for leg in self.legs if leg is not without]
+            while failures := self.record.write(kept, size=size):
+                whole = [leg for leg in kept if leg.standing is Standing.WHOLE and leg not in failures]
                 dropped = {
                     leg: error for leg, error in failures.items() if whole or leg.standing is Standing.BEHIND
                 }
@@ -274,16 +276,15 @@ class Members:
         """
         with self._admitting:
             with self._lock:
-                before, was_due, gone = self.legs, self.record.is_due, self.standing(Standing.GONE)
+                was_due, gone = self.record.is_due, self.standing(Standing.GONE)
                 # Nothing is forgotten that the leg has missed before it is forgotten itself.
                 self.record.is_due = True
-                self.legs = [other for other in before if other is not leg]
                 try:
-                    self.keep()
+                    self.keep(without=leg)  # it is written to meanwhile, as it may have to stay
                 except OSError:
-                    self.legs = before
                     self.record.is_due = was_due or self.standing(Standing.GONE) != gone
                     raise
+                self.legs = [other for other in self.legs if other is not leg]
             try:
                 if leg.standing is not Standing.GONE and leg.has_room:
                     leg.submit(erase_mark).result(self.timeout)

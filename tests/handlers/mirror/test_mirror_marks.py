@@ -35,6 +35,7 @@ from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.mirror import metadata as mirror_metadata
 from vscsihba.handlers.mirror import state as mirror_state
+from vscsihba.handlers.mirror.leg import Standing
 from vscsihba.handlers.mirror.mark import MARK, is_empty, length_with_mark, read_mark, write_mark
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
 from vscsihba.handlers.registry import Registry
@@ -587,6 +588,24 @@ def test_a_leg_that_was_removed_or_could_not_be_added_is_not_opened_again(disk: 
         assert not members.admit(leg)  # as the thread would that had seen it before
         assert standings(made) == "w"
         assert leg.standing.value == "gone"
+
+
+def test_a_leg_that_cannot_be_removed_misses_nothing_meanwhile(disk: Path) -> None:
+    with build({**plain_mirror(disk), "retry": 0.0}) as made:
+        members = handler_of(made)._members
+        seen: list[int] = []
+
+        def refuse() -> None:
+            seen.append(len(members.standing(Standing.WHOLE)))
+            raise OSError(5, "no majority")
+
+        with (
+            mock.patch.object(members.record, "check_majority", side_effect=refuse),
+            pytest.raises(OSError, match="no majority"),
+        ):
+            handler_of(made).remove_leg(1)
+        assert seen == [2]  # so that what is written or copied now goes to both
+        assert standings(made) == "ww"
 
 
 def test_a_leg_that_is_dropped_while_another_one_cannot_be_removed_has_to_be_recorded(disk: Path) -> None:
