@@ -69,6 +69,12 @@ HARMLESS: Final = (
         f"leave out '{_EXTEND[:57]}...'",
         "The call of `mark` two lines below appends the states of the new clusters as well.",
     ),
+    Harmless(
+        "handlers/encrypt/luks2.py",
+        "sealed = Sectors(derive(kdf, passphrase, size), luks2_json.AREA_SECTOR).encrypt(stripes, 0)",
+        "0 -> 1",
+        "Byte 1 is in sector 0, too, and the tweak is the number of the sector.",
+    ),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

@@ -487,6 +487,25 @@ def test_a_map_that_cannot_be_flushed_at_the_beginning_loses_nothing(base: Path)
         assert read(disk, CLUSTER, 12) == b"acknowledged"
 
 
+def test_bytes_behind_the_end_of_a_layer_are_merged_as_zeroes(base: Path) -> None:
+    with build(cow(base)) as disk, build(cow(base, path=str(base / "above.cow"))) as above:
+        write(disk, 64 * KIB, b"x" * 64 * KIB)
+        disk.resize(64 * KIB + 512)
+        handler_of(above)._disk.pull(overlay_of(disk), 1)
+        assert read(above, 64 * KIB, 64 * KIB) == b"x" * 512 + bytes(64 * KIB - 512)
+
+
+def test_a_disk_is_smaller_even_if_its_storage_is_not_given_back(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 128 * KIB, b"x" * 64 * KIB)
+        with monkeypatch.context() as patch:
+            patch.setattr(Overlay, "free", broken)
+            disk.resize(64 * KIB)
+        assert disk.geometry.size == 64 * KIB
+
+
 def test_a_lost_cluster_is_not_merged(base: Path) -> None:
     disk = build(cow(base)).open()
     write(disk, CLUSTER, b"perhaps lost")

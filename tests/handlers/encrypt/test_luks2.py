@@ -167,7 +167,8 @@ def signed(change: Callable[[bytearray], None]) -> bytes:
     copy = bytearray(new().encode(second=False))
     change(copy)
     copy[448:512] = bytes(64)
-    copy[448:480] = hashlib.sha256(copy).digest()
+    size = int.from_bytes(copy[8:16], "big")
+    copy[448:480] = hashlib.sha256(copy[:size]).digest()
     return bytes(copy)
 
 
@@ -214,9 +215,16 @@ def test_a_copy_that_is_cut_short_or_elsewhere_is_not_whole() -> None:
         assert luks2.decode(copy[:length], at=HEADER) is None
 
 
-def test_json_that_is_none_is_told() -> None:
+@pytest.mark.parametrize("change", [put(4096, b"no json"), put(8, (4096).to_bytes(8, "big"))])
+def test_json_that_is_none_is_told(change: Callable[[bytearray], None]) -> None:
     with pytest.raises(HostError, match="metadata that is not understood"):
-        luks2.decode(signed(put(4096, b"no json")), at=0)
+        luks2.decode(signed(change), at=0)
+
+
+def test_places_of_the_second_copy() -> None:
+    """Table 1 of the specification: a copy has 16 KiB to 4 MiB."""
+    sizes = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+    assert tuple(size << 10 for size in sizes) == luks2.SECOND_COPIES
 
 
 def test_a_slot_that_cannot_be_opened_is_told_if_no_other_opens(
