@@ -75,6 +75,24 @@ HARMLESS: Final = (
         "0 -> 1",
         "Byte 1 is in sector 0, too, and the tweak is the number of the sector.",
     ),
+    Harmless(
+        "handlers/cow/disk.py",
+        "if start < end and not self.overlay.is_all(ZERO, start, end - start):",
+        "Lt -> LtE",
+        "An empty range is at the border of a cluster, where `is_all` is true: it touches no cluster.",
+    ),
+    Harmless(
+        "handlers/encrypt/handler.py",
+        "super().write_zeroes(offset, length, may_unmap=False)",
+        "False -> True",
+        "The method of the base class writes zeroes, whatever `may_unmap` says.",
+    ),
+    Harmless(
+        "handlers/encrypt/handler.py",
+        "if rest < stop and self.next.capabilities.unmap_zeroes:",
+        "drop 'rest < stop'",
+        "For an empty range no byte is written.",
+    ),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

@@ -133,6 +133,10 @@ def test_unmap_is_off_unless_asked_for(empty: Path) -> None:
         disk.unmap(0, 64 * KIB)
         assert (empty / "disk.img").stat().st_blocks < before
         assert not any(read(disk, 0, 64 * KIB))
+        write(disk, 64 * KIB, b"x" * 64 * KIB)
+        before = (empty / "disk.img").stat().st_blocks
+        disk.unmap(64 * KIB, 64 * KIB)
+        assert (empty / "disk.img").stat().st_blocks < before
 
 
 def test_zeroes_that_are_forced_on_are_flushed_after_an_unmap(
@@ -147,6 +151,16 @@ def test_zeroes_that_are_forced_on_are_flushed_after_an_unmap(
         handler.write_zeroes(0, 64 * KIB, may_unmap=True, fua=True)
         assert len(flushed) == 1
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("start", "end"), [(4096, 12288), (100, 300), (100, 9100), (8192, 12388)])
+def test_an_unmap_of_any_range_zeroes_it_alone(empty: Path, start: int, end: int) -> None:
+    with build(quick(empty, discard=True)) as disk:
+        expected = bytearray(b"x" * 20480)
+        write(disk, 0, bytes(expected))
+        disk.next.unmap(start, end - start)
+        expected[start:end] = bytes(end - start)
+        assert read(disk, 0, 20480) == expected
 
 
 def test_a_container_of_a_fixed_size_keeps_it(empty: Path) -> None:
