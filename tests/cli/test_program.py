@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.cli.program import Main, Parser, run
+from vscsihba.cli.program import HelpFormatter, Main, Parser, run
 from vscsihba.errors import HostError, UsageError
 
 
@@ -53,6 +53,14 @@ def test_warnings_reach_standard_error(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_parser_refuses_in_one_line() -> None:
     with pytest.raises(UsageError, match=r'unrecognized arguments: x; see "prog --help"'):
         Parser(prog="prog").parse_args(["x"])
+
+
+def test_help_fits_the_terminal_and_keeps_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "42")
+    example = "examples:\n  prog a      a line that is longer than the terminal\n\n"
+    epilog = f"{example}One sentence that is\nlonger. Then.\nLast.\n"
+    help_text = Parser(prog="prog", epilog=epilog, formatter_class=HelpFormatter).format_help()
+    assert help_text.endswith(f"\n{example}One sentence that is longer. Then.\nLast.\n")
 
 
 def test_output_that_cannot_be_written_is_one_line() -> None:

@@ -5,14 +5,13 @@ it is imported when its command is used, so that ``vscsihba --help`` starts at o
 imports one.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import Protocol, cast
 
-from vscsihba.cli.program import Parser
+from vscsihba.cli.program import HelpFormatter, Parser
 
 PROGRAM = "vscsihba"
 
@@ -89,23 +88,26 @@ COMMANDS = MappingProxyType(
 """Every command by its name, in the order of the help."""
 
 
-def parser_of(name: str, *, usage: str, examples: str) -> Parser:
+def parser_of(
+    name: str, *, usage: str, examples: str, json_help: str = "print JSON instead of text"
+) -> Parser:
     """Return the parser of a command, with the options ``--help`` and ``--json`` only.
 
     Args:
         name: The command, as in `COMMANDS`.
         usage: Arguments, as the usage line shows them.
         examples: Lines at the end of the help.
+        json_help: Effect of ``--json``.
     """
     made = Parser(
         prog=f"{PROGRAM} {name}",
         usage=f"{PROGRAM} {name} {usage}".rstrip(),
         description=_sentence(COMMANDS[name].summary),
         epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--json", action="store_true", help="print JSON instead of text")
+    made.add_argument("--json", action="store_true", help=json_help)
     return made
 
 

@@ -19,7 +19,8 @@ _END = f"""
   {PROGRAM} COMMAND --help shows options and examples of a command.
   {PROGRAM} --version shows the version.
 
-Exit codes: 0 success, 1 refused by the machine, 2 wrong usage. Every error is one line, with the remedy.
+Exit codes: 0 success, 1 refused by the machine, 2 wrong usage.
+Every error is one line, with the remedy.
 """
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
@@ -11,6 +12,25 @@ from vscsihba.errors import UsageError, VscsihbaError
 from vscsihba.logs import log_in_background
 
 Main = Callable[[Sequence[str]], int]
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help that keeps indented lines and line ends after a full stop, and fits other text to the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs: list[str] = []
+        for line in text.splitlines():
+            last = paragraphs[-1] if paragraphs else ""
+            if line[:1].strip() and last[:1].strip() and last[-1] not in ".:":
+                paragraphs[-1] = f"{last} {line}"
+            else:
+                paragraphs.append(line)
+        return "\n".join(
+            textwrap.fill(line, width, initial_indent=indent, subsequent_indent=indent)
+            if line[:1].strip()
+            else f"{indent}{line}".rstrip()
+            for line in paragraphs
+        )
 
 
 class Parser(argparse.ArgumentParser):

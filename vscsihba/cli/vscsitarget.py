@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from vscsihba.cli.printer import Printer
-from vscsihba.cli.program import Parser, run
+from vscsihba.cli.program import HelpFormatter, Parser, run
 from vscsihba.errors import UsageError
 from vscsihba.stop_signal import StopSignal
 from vscsihba.units import parse_size
@@ -44,7 +44,7 @@ def parser() -> Parser:
         usage=f"{PROGRAM} id=<0..255> -files <file1,file2,...> [-v] [options]",
         description="Attach files as SCSI disks, and serve them until interrupted.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     made.add_argument("id", metavar="id=N", type=_hba_id, help="number of the HBA, 0 to 255")

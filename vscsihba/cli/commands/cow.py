@@ -19,7 +19,6 @@ _EXAMPLES: Final = """\
   vscsihba cow status /srv/over.cow                    show the base, and the size of the changes
   vscsihba cow commit /srv/over.cow /srv/base.img      write the changes into the base
   vscsihba cow discard /srv/over.cow                   drop the changes; the disk equals its base again
-
   vscsihba cow renew-uuid /srv/copy.cow                give a copied overlay its own uuid and serial number
   vscsihba cow recover /srv/over.cow                   apply the writes in a killed process's notes
   vscsihba cow recover --discard /srv/copy.cow         use a copied overlay without those writes

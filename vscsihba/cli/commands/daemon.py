@@ -10,17 +10,17 @@ from vscsihba.logs import log_in_background
 
 _EXAMPLES: Final = """\
   vscsihba daemon                           run until Ctrl-C or SIGTERM; the disks keep running
-  vscsihba daemon & vscsihba clear --all    run, and remove all disks
+  vscsihba daemon --json                    the same, with a log for programs
   vscsihba install-service --start          let systemd run the service
 
-A new service adopts running disks, even if the old one was killed. The log goes to standard error; with
---json, one JSON object a line.
+A new service adopts running disks, even if the old one was killed. The log goes to standard
+error.
 """
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    return parser_of("daemon", usage="[--json]", examples=_EXAMPLES)
+    return parser_of("daemon", usage="[--json]", examples=_EXAMPLES, json_help="log one JSON object a line")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -37,7 +37,12 @@ command was not found.
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    made = parser_of("sandbox", usage="[OPTIONS] [-- COMMAND ...]", examples=_EXAMPLES)
+    made = parser_of(
+        "sandbox",
+        usage="[OPTIONS] [-- COMMAND ...]",
+        examples=_EXAMPLES,
+        json_help="print a report in JSON on standard error at the end",
+    )
     made.add_argument("--disks", metavar="FILE", help="apply this configuration document first")
     made.add_argument(
         "--disk", metavar="STACK", action="append", default=[],

@@ -19,8 +19,7 @@ _EXAMPLES: Final = """\
   vscsihba snapshot list /dev/sdb                 list snapshots, the oldest first
   vscsihba snapshot roll-back hba0/lun0 monday    restore the disk to the snapshot; unmount it first
   vscsihba snapshot delete hba0/lun0 monday       delete the snapshot, and merge its data
-
-  vscsihba snapshot renew-uuid /srv/copy.snapshots   give a copied directory of snapshots its own uuid
+  vscsihba snapshot renew-uuid /srv/copy.snapshots    give a copied directory of snapshots its own uuid
 
 The disk's stack must have the handler "snapshot" (docs/handlers/snapshot.md shows how, and how to open a
 snapshot as a disk).
