@@ -176,7 +176,7 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise InUseError(f"{path} is in use as a disk already", cure="release it there first") from error
+            raise InUseError(f"{path} is in use as a disk", cure="remove that disk first") from error
         raise HostError(f"{path} cannot be locked: {error.strerror}") from error
 
 
@@ -197,14 +197,14 @@ def check_room(path: str) -> None:
     """
     directory = Path(path).parent
     if not directory.is_dir():
-        raise UsageError(f"{path}: there is no directory {directory}", cure="make it first")
+        raise UsageError(f"{path}: there is no directory {directory}", cure="create it first")
     if not os.access(directory, os.W_OK):
         raise UsageError(f"{path}: directory {directory} may not be changed", cure="grant it")
 
 
 def missing(path: str) -> UsageError:
     """Return the error for a path that names nothing."""
-    return UsageError(f"{path}: no such file", cure='make it, or say its "size"')
+    return UsageError(f"{path}: no such file", cure='create it, or set its "size"')
 
 
 def lost(path: str, what: str = "file") -> UsageError:

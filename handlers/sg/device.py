@@ -181,4 +181,4 @@ def _hold(fd: int, path: str) -> None:
 
 
 def _in_use(path: str) -> InUseError:
-    return InUseError(f"{path} is in use: it is mounted, or a disk already", cure="release it there first")
+    return InUseError(f"{path} is in use: it is mounted, or already a disk", cure="release it first")

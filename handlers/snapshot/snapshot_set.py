@@ -282,7 +282,7 @@ def check_set(directory: Path, snapshot: str, *, create: bool) -> None:
         if snapshot:
             found.layer_of(snapshot)
     elif not directory.parent.is_dir():
-        raise UsageError(f"{directory}: there is no directory {directory.parent}", cure="make it first")
+        raise UsageError(f"{directory}: there is no directory {directory.parent}", cure="create it first")
     elif directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", cure="choose another one")
 

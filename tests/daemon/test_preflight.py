@@ -78,7 +78,7 @@ def test_good_document_is_let_through_and_nothing_changes(tmp_path: Path, shown:
 
 def test_missing_file_is_refused_where_it_is_named(tmp_path: Path, shown: Make) -> None:
     said = refusal(shown(a={"handler": "stats", "next": {"handler": "file", "path": "none.img"}}))
-    assert said == f'$.backstores.a.next: {tmp_path}/none.img: no such file; make it, or say its "size"'
+    assert said == f'$.backstores.a.next: {tmp_path}/none.img: no such file; create it, or set its "size"'
 
 
 def test_backstore_that_no_lun_shows_is_not_looked_at(tmp_path: Path) -> None:
@@ -178,8 +178,7 @@ def test_file_that_is_locked_is_refused(tmp_path: Path, shown: Make) -> None:
     fd = file_path.claim(str(path), read_only=False, shared=False)
     try:
         assert refusal(shown(a="a.img")) == (
-            f"$.backstores.a.path: {path} is in use: another program has it open as a disk; "
-            "release it there first"
+            f"$.backstores.a.path: {path} is in use: another program has it open as a disk; release it first"
         )
         check_machine(shown(b="a.img"), shown(a="a.img"))  # it is our own disk that has it, and goes
     finally:
@@ -248,7 +247,7 @@ def sda(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_mounted_disk_is_refused(machine: Path, sda: Path, shown: Make) -> None:
     (machine / "PROC/self").mkdir()
     (machine / "PROC/self/mountinfo").write_text("30 1 8:1 / /srv rw - ext4 /dev/sda1 rw\n")
-    said = "is in use: /dev/sda1 is mounted on /srv; release it there first"
+    said = "is in use: /dev/sda1 is mounted on /srv; release it first"
     assert refusal(shown(a="/dev/sda")) == f"$.backstores.a.path: /dev/sda {said}"
     assert refusal(shown(a="/dev/sda1")) == f"$.backstores.a.path: /dev/sda1 {said}"
 
@@ -276,7 +275,7 @@ def test_file_that_is_larger_is_refused(tmp_path: Path, shown: Make) -> None:
     path = image(tmp_path / "a.img", 2 * MiB)
     assert refusal(shown(a={"handler": "file", "path": "a.img", "size": "1MiB"})) == (
         f"$.backstores.a.size: {path} has 2MiB already, and a disk cannot shrink; "
-        'say "size": "2MiB", or leave it out'
+        'use "size": "2MiB", or leave it out'
     )
     check_machine(shown(a={"handler": "file", "path": "a.img", "size": "1MiB", "create": True}), Document())
 

@@ -109,7 +109,7 @@ def test_a_second_one_is_refused_in_one_line(service: Running) -> None:
     assert second.returncode == 1
     assert (
         errors
-        == f"one line: the service is already running as process {service.process.pid}; end that first\n"
+        == f"one line: the service is already running as process {service.process.pid}; stop it first\n"
     )
     assert service.ask("show")
 

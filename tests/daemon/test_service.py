@@ -129,7 +129,7 @@ def test_a_change_that_is_impossible_live_needs_replace(world: World) -> None:
 def test_a_disk_in_use_needs_force_and_nothing_else_is_done_before(world: World) -> None:
     world.service.apply(document("a", "b"), said)
     world.used[0, 1] = "/dev/sdb is mounted on /mnt"
-    with pytest.raises(InUseError, match="remove LUN 1 of HBA 0: b: /dev/sdb is mounted on /mnt; end that"):
+    with pytest.raises(InUseError, match="remove LUN 1 of HBA 0: b: /dev/sdb is mounted on /mnt; release it"):
         world.service.apply(document("a"), said)
     assert world.linked == {0: {0, 1}}
     world.service.apply(document("a"), said, force=True)

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,20 @@ def test_a_command_that_cannot_be_started(command: str, code: int) -> None:
     with pytest.raises(agent.NotStartedError, match=command) as refused:
         agent.Child(plan)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("ready", [None, "/nowhere/socket"])
+def test_preparation_that_fails_is_named_once(
+    ready: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "sethostname", lambda _name: None)
+    monkeypatch.setattr(agent, "loopback_up", lambda: None)
+    step = {
+        "name": "prog apply", "command": ["sh", "-c", "echo 'prog: no such file' >&2; exit 2"],
+        "ready": ready, "log": str(tmp_path / "log"),
+    }  # fmt: skip
+    with pytest.raises(agent.NotStartedError, match=r"^prog apply: no such file$"):
+        agent.prepare({"writable": [], "steps": [step], "environ": {"PATH": os.defpath}})
 
 
 def test_output_that_a_child_holds_open_is_not_waited_for(lines: tuple[agent.Line, socket.socket]) -> None:

@@ -70,7 +70,7 @@ class Printer:
     def in_use(self, users: list[str]) -> None:
         """Print the users that keep the disks from being detached."""
         text = f"HBA {self._id} is still in use: {'; '.join(users)}"
-        self.line("in use", f"{text}; end that, or send the signal again to detach anyway", users=users)
+        self.line("in use", f"{text}; release it, or send the signal again to detach anyway", users=users)
 
     def trace(self, record: TraceRecord) -> None:
         """Print one SCSI command."""

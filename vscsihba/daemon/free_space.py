@@ -29,7 +29,7 @@ def check_size(file: BackingFile) -> None:
         raise ConfigError(
             place,
             f"{file.path} has {exact_size(has)} already, and a disk cannot shrink",
-            cure=f'say "size": "{exact_size(has)}", or leave it out',
+            cure=f'use "size": "{exact_size(has)}", or leave it out',
         )
     if has is None or not (creates or file.key[0] == "block"):
         preallocated = has is None and file.layer.document.get("preallocation", "none") != "none"

@@ -88,7 +88,7 @@ def _check_free(file: BackingFile, ours: set[Key], holders: Holders) -> None:
         )
     users = [] if file.key in ours else holders_of(file.path, holders, read_only=file.shared)
     if users:
-        raise ConfigError(file.place, f"{file.path} is in use: {users[0]}", cure="release it there first")
+        raise ConfigError(file.place, f"{file.path} is in use: {users[0]}", cure="release it first")
 
 
 def _check_layers(stack: StackDocument, registry: Registry, place: str) -> None:

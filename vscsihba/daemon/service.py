@@ -363,7 +363,7 @@ class Service:
             if isinstance(step, RemoveLun | ReplaceLun):
                 lun = step.lun if isinstance(step, RemoveLun) else step.old
                 if users := self._supervisor.users(step.hba, lun.lun):
-                    raise InUseError(f"{step.text}: {users[0]}", cure="end that first, or use --force")
+                    raise InUseError(f"{step.text}: {users[0]}", cure="release it first, or use --force")
 
 
 def _places(document: Document) -> set[tuple[int, int]]:

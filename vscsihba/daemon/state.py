@@ -226,7 +226,7 @@ def _lock(fd: int, path: Path) -> None:
     except BlockingIOError as error:
         other = path.read_text(errors="replace").strip()
         raise InUseError(
-            f"the service is already running as process {other}", cure="end that first"
+            f"the service is already running as process {other}", cure="stop it first"
         ) from error
 
 

@@ -78,7 +78,7 @@ def _end(target: Target, *, when_free: bool = False) -> None:
         end_when_free(target.users, partial(os.kill, os.getpid(), signal.SIGTERM))
         return
     if users := target.users():
-        raise InUseError(f"HBA {target.id} is in use: {users[0]}", cure="end that first")
+        raise InUseError(f"HBA {target.id} is in use: {users[0]}", cure="release it first")
     os.kill(os.getpid(), signal.SIGTERM)
 
 

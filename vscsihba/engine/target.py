@@ -179,7 +179,8 @@ class Target:
         with self._holding(lun):
             if not force and (users := configfs.users_of_lun(self.id, lun)):
                 raise InUseError(
-                    f"LUN {lun} of HBA {self.id} is in use: {users[0]}", cure="end that, or use --force"
+                    f"LUN {lun} of HBA {self.id} is in use: {users[0]}",
+                    cure="release it first, or use --force",
                 )
             self._wait_to_remove(lun, lambda: lun not in self._known_by_others(), "another engine serves it")
             self._wait_to_remove(lun, lambda: self._is_mine(lun), "its last owner does not release it")
@@ -391,7 +392,9 @@ class Target:
             return {"owner": False, "known": True}
         disturbs = actions.disturbs(layer, action)
         if disturbs and not force and (users := configfs.users_of(disk.device)):
-            raise InUseError(f"the disk is in use: {'; '.join(users)}", cure="end that, or use --force")
+            raise InUseError(
+                f"the disk is in use: {'; '.join(users)}", cure="release it first, or use --force"
+            )
         done = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))
         if done.document is not None:
             owned.take_note(done.document)

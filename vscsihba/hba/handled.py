@@ -40,7 +40,9 @@ class HandledLun:
         self.number = number
         self._servable = servable
         if not servable.open() or servable.served is None:
-            raise InUseError(f"LUN {number} is served by another process", cure="end that, or choose another")
+            raise InUseError(
+                f"LUN {number} is served by another process", cure="stop that process, or choose another LUN"
+            )
         self._served = servable.served
         self.unit = self._served.unit
         self.geometry = self._served.handler.geometry

@@ -109,7 +109,7 @@ def _background(step: dict[str, Any], run: dict[str, Any]) -> None:
     while not os.path.exists(step["ready"]):  # noqa: PTH110 - called often
         if process.poll() is not None:
             lines = log.read_text(errors="replace").strip().splitlines()
-            raise NotStartedError(f"{step['name']}: {lines[-1] if lines else process.returncode}")
+            raise NotStartedError(_failed(step, lines[-1] if lines else str(process.returncode)))
         time.sleep(0.01)
 
 
@@ -121,7 +121,12 @@ def _foreground(step: dict[str, Any], run: dict[str, Any]) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         reason = done.stderr.strip() or f"exit code {done.returncode}"
-        raise NotStartedError(f"{step['name']}: {reason}")
+        raise NotStartedError(_failed(step, reason))
+
+
+def _failed(step: dict[str, Any], reason: str) -> str:
+    """Return an error message with the name of a program once: its own message may begin with it."""
+    return f"{step['name']}: {reason.removeprefix(step['name'].split()[0] + ': ')}"
 
 
 class Child:

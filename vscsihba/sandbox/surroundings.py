@@ -70,7 +70,7 @@ def writable_folder(name: str, what: str = "--writable") -> Path:
     """
     path = Path(name)
     if not path.is_dir():
-        raise UsageError(f"{what} {name}: no such folder", cure="make it first")
+        raise UsageError(f"{what} {name}: no such folder", cure="create it first")
     path = path.resolve()
     for hidden in HIDDEN:
         if path.is_relative_to(hidden):

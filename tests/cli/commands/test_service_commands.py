@@ -41,11 +41,11 @@ def test_daemon_logs_json_where_asked(monkeypatch: pytest.MonkeyPatch, capsys: C
 
 def test_a_second_daemon_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def serve() -> None:
-        raise InUseError("the service is running already", cure="end that first")
+        raise InUseError("the service is running already", cure="stop it first")
 
     monkeypatch.setattr(daemon, "serve", serve)
     assert main(["daemon"]) == 1
-    assert capsys.readouterr().err == "vscsihba: the service is running already; end that first\n"
+    assert capsys.readouterr().err == "vscsihba: the service is running already; stop it first\n"
 
 
 @pytest.fixture
