@@ -19,6 +19,7 @@ from vscsihba.handlers.encrypt.admin import add_key
 from vscsihba.handlers.encrypt.crypto import new_kdf
 from vscsihba.handlers.encrypt.handler import EncryptHandler
 from vscsihba.handlers.encrypt.luks2 import Luks2
+from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
@@ -186,6 +187,19 @@ def test_shape_follows_the_container(empty: Path) -> None:
         assert disk.capabilities.crypto_erase
     with build(quick(empty)) as disk:
         assert disk.identity == identity
+
+
+@pytest.mark.parametrize(("below", "expected"), [(64 * KIB, 64 * KIB), (9 * KIB, 0)])
+def test_the_optimal_transfer_is_that_of_the_disk_below_if_it_is_whole_sectors(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, below: int, expected: int
+) -> None:
+    with build(quick(empty)) as disk:
+        handler = disk.next
+        assert isinstance(handler, EncryptHandler)
+        shape = replace(handler.next.geometry, optimal_io=below)
+    monkeypatch.setattr(FileHandler, "geometry", shape)
+    with build(quick(empty)) as disk:
+        assert disk.geometry.optimal_io == expected
 
 
 def test_lost_bytes_are_named_as_seen_from_above(empty: Path) -> None:
