@@ -267,10 +267,11 @@ class MirrorHandler(Fan):
         self._sync.ask()
 
     def _leg(self, number: int) -> MirrorLeg:
-        found = {leg.number: leg for leg in self._members.legs}.get(number)
-        if found is None:
-            raise UsageError(f"the mirror has no leg {number}", cure="see the status")
-        return found
+        legs = {leg.number: leg for leg in self._members.legs}
+        if number not in legs:
+            numbers = ", ".join(map(str, sorted(legs)))
+            raise UsageError(f"the mirror has no leg {number}", cure=f"its legs are {numbers}")
+        return legs[number]
 
     def retry(self) -> None:
         """Try at once to open the legs that are gone."""

@@ -20,8 +20,7 @@ import msgspec
 from vscsihba.control import NotListeningError, call
 from vscsihba.control.wire import Failure
 from vscsihba.engine.owner import control_sockets
-from vscsihba.engine.owning.locks import RUN, run_directory
-from vscsihba.engine.process import BY
+from vscsihba.engine.owning.locks import RUN, SERVICE, run_directory
 from vscsihba.errors import HostError, VscsihbaError
 
 log = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class Engine:
         for path in control_sockets(hba_id, run):
             try:
                 status: Any = call(path, "status", timeout=_QUICK)
-                if status["by"] == BY:
+                if status["by"] == SERVICE:
                     engines.append(cls(hba_id, status["pid"], status["since"]))
             except NotListeningError:  # it was killed
                 path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from functools import partial
 
 from vscsihba.engine import privileges, reclaim
 from vscsihba.engine.descriptors import raise_limit
+from vscsihba.engine.owning.locks import SERVICE
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.shutdown import end_when_free, outlive_shutdown
 from vscsihba.engine.target import Target
@@ -20,9 +21,6 @@ from vscsihba.errors import HostError, InUseError, VscsihbaError
 from vscsihba.logs import log_in_background
 
 log = logging.getLogger(__name__)
-
-BY = "vscsihba"
-"""Program name under which engines of the service lock an HBA id."""
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(hba_id: int) -> int:
     listeners = Listeners(failed=log.error, notice=log.info)
     try:
-        target = Target(hba_id, [], listeners=listeners, by=BY, end=lambda **how: _end(target, **how))
+        target = Target(hba_id, [], listeners=listeners, by=SERVICE, end=lambda **how: _end(target, **how))
         with target:
             if _report(None) or target.status()["luns"]:
                 log.info("engine %d serves", os.getpid())

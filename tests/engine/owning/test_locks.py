@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vscsihba.engine.owning.locks import holder_of, lock_hba, try_lock
+from vscsihba.engine.owning.locks import SERVICE, holder_of, lock_hba, try_lock
 from vscsihba.errors import HostError, InUseError
 
 
@@ -34,6 +34,20 @@ def test_those_that_say_the_same_share_a_claim_and_others_do_not(tmp_path: Path)
             lock_hba(3, tmp_path, by="vscsitarget").__enter__()
     with lock_hba(3, tmp_path, by="vscsitarget"):
         assert holder_of(3, tmp_path) == (os.getpid(), "vscsitarget")
+
+
+def test_remedy_for_an_engine_of_the_service_is_not_to_end_it(tmp_path: Path) -> None:
+    """The service would start another one."""
+    with (
+        lock_hba(3, tmp_path, by=SERVICE),
+        pytest.raises(InUseError, match=r'; choose another id, or run "vscsihba clear 3"$'),
+    ):
+        lock_hba(3, tmp_path).__enter__()
+    with (
+        lock_hba(3, tmp_path, by="vscsitarget"),
+        pytest.raises(InUseError, match=r"; choose another id, or end that process$"),
+    ):
+        lock_hba(3, tmp_path).__enter__()
 
 
 def test_a_claim_that_is_not_shared_keeps_everybody_out(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_legs_come_and_go_while_the_disk_is_used(images: Path) -> None:
             handler.add_leg(build(leg(images, "c")))
         handler.remove_leg(0)
         write(disk, 50, b"without the first")
-        with pytest.raises(UsageError, match="has no leg 0"):
+        with pytest.raises(UsageError, match="has no leg 0; its legs are 1, 2"):
             handler.remove_leg(0)
     assert content(images, "b") == content(images, "c")
     assert b"without the first" not in content(images, "a")

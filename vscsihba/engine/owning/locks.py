@@ -14,6 +14,9 @@ from vscsihba.errors import HostError, InUseError
 
 RUN = Path("/run/vscsihba")
 
+SERVICE = "vscsihba"
+"""Program name under which engines of the service lock an HBA id."""
+
 _PAUSE = 0.05
 """Seconds between tries to lock what another process has locked."""
 
@@ -61,9 +64,10 @@ def _lock_shared(fd: int, hba_id: int, by: str | None) -> None:
     except BlockingIOError:
         pid, name = _holder(fd)
         if by is None or by != name:
+            remedy = f'run "vscsihba clear {hba_id}"' if name == SERVICE else "end that process"
             raise InUseError(
                 f"HBA {hba_id} is already served by {name or 'process'} {pid}",
-                cure="choose another id, or end that process",
+                cure=f"choose another id, or {remedy}",
             ) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
