@@ -85,15 +85,15 @@ class Checked(PassThrough):
         """Check, pass down, and check the answer: a gapless head of the range."""
         if not self._check_range(offset, length):
             return []
-        found = self._pass_down(self.next.extents, offset, length)
+        extents = self._pass_down(self.next.extents, offset, length)
         at = offset
-        for status in found:
+        for status in extents:
             if status.extent.offset != at or status.extent.length <= 0:
                 raise ContractError(f"extents of {self.next.name} have a gap or an overlap at byte {at}")
             at = status.extent.end
         if not offset < at <= offset + length:
             raise ContractError(f"extents of {self.next.name} end at {at}, asked for {offset}+{length}")
-        return found
+        return extents
 
     def resize(self, size: int) -> None:
         """Check, pass down, and check that the size took effect."""

@@ -124,15 +124,15 @@ class MemoryHandler(SizedSource):
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Return allocated pages as data, others as holes."""
-        found: list[ExtentStatus] = []
+        extents: list[ExtentStatus] = []
         for number, start, end in _pieces(offset, min(length, _EXTENTS_WITHIN)):
             here = number in self._pages
             extent = Extent(number * PAGE + start, end - start)
-            if found and found[-1].allocated == here:
-                before = found.pop().extent
+            if extents and extents[-1].allocated == here:
+                before = extents.pop().extent
                 extent = Extent(before.offset, before.length + extent.length)
-            found.append(ExtentStatus(extent, allocated=here, zero=not here))
-        return found
+            extents.append(ExtentStatus(extent, allocated=here, zero=not here))
+        return extents
 
     def space(self) -> Space | None:
         """Return the bytes that the limit leaves; None without a limit."""

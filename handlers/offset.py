@@ -121,10 +121,10 @@ class OffsetHandler(Transform):
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Return the extents of the window, relative to its start."""
         with shift_medium_errors(-self._start):
-            found = self.next.extents(self._start + offset, length)
+            extents = self.next.extents(self._start + offset, length)
         return [
             replace(status, extent=Extent(status.extent.offset - self._start, status.extent.length))
-            for status in found
+            for status in extents
         ]
 
     def _moved(self, move: Mover | None) -> Mover | None:

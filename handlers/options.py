@@ -122,8 +122,8 @@ def secret_options(kind: type[Options]) -> frozenset[str]:
 
 
 def _paths(kind: type[Options]) -> dict[str, object]:
-    found = {field.encode_name: _extra(field.type).get("path") for field in fields_of(kind)}
-    return {name: path for name, path in found.items() if path is not None}
+    kinds = {field.encode_name: _extra(field.type).get("path") for field in fields_of(kind)}
+    return {name: path for name, path in kinds.items() if path is not None}
 
 
 def size_options(kind: type[Options]) -> frozenset[str]:
@@ -163,15 +163,15 @@ def _with_sizes(kind: type[Options], document: Mapping[str, object], place: str)
     Raises:
         ConfigError: The text is no size.
     """
-    found = dict(document)
+    converted = dict(document)
     for field in fields_of(kind):
         name, value = field.encode_name, document.get(field.encode_name)
         if isinstance(value, str) and is_size(field.type):
             try:
-                found[name] = parse_size(value)
+                converted[name] = parse_size(value)
             except UsageError as error:
                 raise ConfigError(f"{place}.{name}", error.message, cure=error.cure) from error
-    return found
+    return converted
 
 
 def is_size(type_: msgspec.inspect.Type) -> bool:

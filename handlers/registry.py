@@ -97,20 +97,20 @@ class Registry:
                 that is taken.
         """
         module = _run(path)
-        found = [
+        kinds = [
             kind
             for kind in vars(module).values()
             if inspect.isclass(kind) and issubclass(kind, Handler) and kind.__module__ == module.__name__
             if not inspect.isabstract(kind) and hasattr(kind, "name")
         ]
-        if not found:
+        if not kinds:
             raise UsageError(
                 f"{path} defines no handler",
                 cure="derive a class from vscsihba.handlers.base.Handler and give it a name",
             )
-        for kind in found:
+        for kind in kinds:
             self._register(kind, path)
-        return found
+        return kinds
 
     def _register(self, kind: type[Handler], path: Path) -> None:
         if kind.name in _BUILT_IN:
@@ -122,16 +122,16 @@ class Registry:
 
     def _from_file(self, path: Path, name: str | None) -> type[Handler]:
         """Return the handler called `name` in a file; the only one, if there is no name."""
-        found = {kind.name: kind for kind in self.load_file(path)}
-        if name is None and len(found) > 1:
+        kinds = {kind.name: kind for kind in self.load_file(path)}
+        if name is None and len(kinds) > 1:
             raise UsageError(
-                f"{path} defines several handlers: {', '.join(found)}",
-                cure=f"say which one: {path}:{next(iter(found))}",
+                f"{path} defines several handlers: {', '.join(kinds)}",
+                cure=f"say which one: {path}:{next(iter(kinds))}",
             )
-        name = name or next(iter(found))
-        if name not in found:
-            raise UsageError(f"{path} defines no handler {name!r}", cure=did_you_mean(name, found))
-        return found[name]
+        name = name or next(iter(kinds))
+        if name not in kinds:
+            raise UsageError(f"{path} defines no handler {name!r}", cure=did_you_mean(name, kinds))
+        return kinds[name]
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -151,12 +151,12 @@ def _from_entry_point(point: EntryPoint) -> type[Handler]:
     return _handler_class(loaded, origin=point.value)
 
 
-def _handler_class(found: object, *, origin: str) -> type[Handler]:
-    if not (inspect.isclass(found) and issubclass(found, Handler)):
+def _handler_class(loaded: object, *, origin: str) -> type[Handler]:
+    if not (inspect.isclass(loaded) and issubclass(loaded, Handler)):
         raise HostError(
             f"{origin} is not a handler", cure="it must derive from vscsihba.handlers.base.Handler"
         )
-    return found
+    return loaded
 
 
 def _run(path: Path) -> ModuleType:

@@ -153,10 +153,10 @@ class SplitHandler(Fan):
         """Ask the first leg concerned; the caller asks on behind what it told."""
         part, start, at, count = next(self._pieces(offset, length))
         with shift_medium_errors(start):
-            found = part.extents(at, count)
+            extents = part.extents(at, count)
         return [
             replace(status, extent=Extent(start + status.extent.offset, status.extent.length))
-            for status in found
+            for status in extents
         ]
 
     def _pieces(self, offset: int, length: int) -> Iterator[tuple[Handler, int, int, int]]:

@@ -72,18 +72,18 @@ def split(text: str, registry: Registry | None = None) -> list[str]:
 
 def _document(text: str) -> Document:
     try:
-        found: Document = json.loads(text)
+        document: Document = json.loads(text)
     except ValueError as error:
         raise UsageError(
             f"{text!r} is not JSON: {error}", cure='a file of such a name is "./{..."'
         ) from error
-    return found
+    return document
 
 
 def _is_stack(text: str, registry: Registry) -> bool:
     """Tell layers from a path."""
-    found = _BEGINNING.match(text)
-    return found is not None and _is_handler(found[1], registry)
+    name = _BEGINNING.match(text)
+    return name is not None and _is_handler(name[1], registry)
 
 
 def _end_of_stack(text: str) -> int:
@@ -127,17 +127,17 @@ def _options(text: str, types: dict[str, bool], whole: str) -> dict[str, object]
 
     Values are JSON, but for options that are text.
     """
-    found: dict[str, object] = {}
+    options: dict[str, object] = {}
     for number, part in enumerate(text.split(";") if text else ()):
         option = _OPTION.fullmatch(part)
         if option is not None and (option[1] in types or number > 0):
-            found[option[1]] = option[2] if types.get(option[1]) else _value(option[2])
+            options[option[1]] = option[2] if types.get(option[1]) else _value(option[2])
         elif number == 0 and types:
             # It may have an equals sign of its own, as a path may.
-            found[next(iter(types))] = part if types[next(iter(types))] else _value(part)
+            options[next(iter(types))] = part if types[next(iter(types))] else _value(part)
         else:
             raise UsageError(f"{whole!r}: {part!r} is not of the form option=value")
-    return found
+    return options
 
 
 def _is_handler(name: str, registry: Registry) -> bool:

@@ -292,16 +292,16 @@ def check_waiting(name: str, *, about: bytes, block_size: int | None) -> bool:
         HostError: They are for another medium.
         UsageError: They would be lost.
     """
-    found = recall(f"{name}.dirty")
-    if found is None:
+    waiting = recall(f"{name}.dirty")
+    if waiting is None:
         return False
-    size, left = _decode(found.content)
+    size, left = _decode(waiting.content)
     if not left:
         return False
-    if found.about is not None and found.about != about:
+    if waiting.about is not None and waiting.about != about:
         raise HostError(
-            f"writes are waiting in {found.path} for another medium that this one has taken the place of",
-            cure=f"bring that one back; to give those writes up, remove {found.path}",
+            f"writes are waiting in {waiting.path} for another medium that this one has taken the place of",
+            cure=f"bring that one back; to give those writes up, remove {waiting.path}",
         )
     if size != block_size:
         raise UsageError(

@@ -142,9 +142,9 @@ class CowDisk:
     def _extents_below(self, at: int, end: int) -> Iterator[ExtentStatus]:
         inside = min(end, self.below.size)
         while at < inside:
-            found = self.below.extents(at, inside - at)
-            yield from found
-            at = found[-1].extent.end
+            below = self.below.extents(at, inside - at)
+            yield from below
+            at = below[-1].extent.end
         if at < end:
             yield ExtentStatus(Extent(at, end - at), allocated=False, zero=True)
 

@@ -212,20 +212,20 @@ class CowHandler(Transform):
             raise HostError(
                 f"{self.options.path}: a commit into its base was interrupted", cure="commit it again"
             )
-        found = {
+        present = {
             "base": header.base if below.is_known_as(header.base) else below.identity,
             "base_size": below.geometry.size,
             "base_digest": digest(below),
         }
-        recorded = {name: getattr(header, name) for name in found}
-        if found == recorded:
+        recorded = {name: getattr(header, name) for name in present}
+        if present == recorded:
             if header.base != below.identity and not self.options.read_only:  # as earlier versions named it
                 self._overlay.replace_header(msgspec.structs.replace(header, base=below.identity))
             return
         if self.options.rebase and self.may_make:
-            self._overlay.replace_header(msgspec.structs.replace(header, **found))
+            self._overlay.replace_header(msgspec.structs.replace(header, **present))
             return
-        what = "has changed" if found["base"] == header.base else f"is not {header.base}"
+        what = "has changed" if present["base"] == header.base else f"is not {header.base}"
         raise HostError(
             f"{self.options.path}: its base {what}",
             cure='bring the right one back; if this one is right, add the LUN anew with "rebase": true',

@@ -425,9 +425,9 @@ class Overlay:
         self._taken_over = self.header.session
         if self.header.clearing:
             return
-        found = note.content[: len(self.states)]
-        for start in range(0, len(found), PER_SECTOR):
-            part = found[start : start + PER_SECTOR]
+        states = note.content[: len(self.states)]
+        for start in range(0, len(states), PER_SECTOR):
+            part = states[start : start + PER_SECTOR]
             if any(part):
                 for at, state in enumerate(part, start):
                     if state - 1 == DATA != self.states[at]:

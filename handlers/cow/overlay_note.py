@@ -65,21 +65,21 @@ def note_of(session: str, place: FileId, *, recover: bool | None = None) -> Reca
         HostError: There is something, and it is not clear whether it is for this file.
         OSError: It cannot be read.
     """
-    found = recall(session) if session else None
-    if found is None or found.in_use:
+    note = recall(session) if session else None
+    if note is None or note.in_use:
         return None
-    if found.about is None:  # of a release that did not note the file
-        return found
-    meant = msgspec.json.decode(found.about, type=FileId)
+    if note.about is None:  # of a release that did not note the file
+        return note
+    meant = msgspec.json.decode(note.about, type=FileId)
     if meant.is_same_file(place):
-        return found
+        return note
     if recover is False or _is_there(meant):
         return None
     if recover:
-        return found
+        return note
     name = place.readable
     raise HostError(
-        f"{found.path} has writes that a killed process acknowledged for the file that was {meant.readable}; "
+        f"{note.path} has writes that a killed process acknowledged for the file that was {meant.readable}; "
         "whether this is that file or a copy of it cannot be seen",
         cure=f'if it is that file, on a file system that was mounted again: "vscsihba cow recover {name}"; '
         f'if it is a copy: "vscsihba cow recover --discard {name}"',
@@ -89,7 +89,7 @@ def note_of(session: str, place: FileId, *, recover: bool | None = None) -> Reca
 def _is_there(place: FileId) -> bool:
     """Return whether the file of a note is still at its path."""
     try:
-        found = os.stat(unquote_to_bytes(place.path))  # noqa: PTH116  # a Path takes no bytes
+        status = os.stat(unquote_to_bytes(place.path))  # noqa: PTH116  # a Path takes no bytes
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) == (place.device, place.inode)
+    return (status.st_dev, status.st_ino) == (place.device, place.inode)

@@ -16,10 +16,10 @@ def version(disk: Handler) -> int:
     Raises:
         HostError: It is damaged.
     """
-    found = luks.find(disk)
-    if found is None:
+    header = luks.find(disk)
+    if header is None:
         return 0
-    return 1 if isinstance(found, Luks1) else 2
+    return 1 if isinstance(header, Luks1) else 2
 
 
 def keys(disk: Handler) -> list[int]:
@@ -46,10 +46,10 @@ def add_key(disk: Handler, secret: bytes, new_secret: bytes, kdf: Kdf) -> int:
         OSError: The disk cannot be written.
     """
     header = _container(disk)
-    found = header.unlock(disk, secret)
-    if found is None:
+    unlocked = header.unlock(disk, secret)
+    if unlocked is None:
         raise UsageError(f"the secret opens no key of {disk.identity}")
-    changed = header.add_key(disk, header.seal(found[1], new_secret, kdf))
+    changed = header.add_key(disk, header.seal(unlocked[1], new_secret, kdf))
     (slot,) = set(changed.used) - set(header.used)
     return slot
 

@@ -179,12 +179,12 @@ def _argon2(kdf: Argon2, passphrase: bytes, length: int) -> bytes:
         if wanted > available:
             raise _too_little_memory(wanted, f"{format_size(available)} is available")
         try:
-            found: bytes = argon2.hash_secret_raw(
+            key: bytes = argon2.hash_secret_raw(
                 passphrase, kdf.salt, kdf.time, kdf.memory, kdf.cpus, length, variant, version=19
             )
         except argon2.HashingError as error:
             raise _too_little_memory(wanted, str(error)) from error
-    return found
+    return key
 
 
 @contextmanager

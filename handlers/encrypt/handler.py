@@ -245,11 +245,11 @@ class EncryptHandler(Transform):
         )
 
     def _unlock(self, header: luks.Header, secret: bytes) -> None:
-        found = header.unlock(self._container, secret)
-        if found is None:
+        unlocked = header.unlock(self._container, secret)
+        if unlocked is None:
             raise UsageError(f"the secret opens no key of {self._container.identity}")
         self._header = header
-        self._sectors = Sectors(bytearray(found[1]), header.sector_size)
+        self._sectors = Sectors(bytearray(unlocked[1]), header.sector_size)
 
     def _wipe(self) -> None:
         self._sectors.wipe()

@@ -38,8 +38,8 @@ def find(disk: Handler) -> Header | None:
     first = luks2.decode(start, at=0)
     if first is not None:
         return _newer(first, luks2.decode(start[first.header_size :], at=first.header_size))
-    found = [luks2.decode(start[at:], at=at) for at in luks2.SECOND_COPIES if at < len(start)]
-    seconds = [copy for copy in found if copy is not None]
+    copies = [luks2.decode(start[at:], at=at) for at in luks2.SECOND_COPIES if at < len(start)]
+    seconds = [copy for copy in copies if copy is not None]
     if seconds:
         _check_unambiguous(disk, start, seconds)
         return seconds[0]

@@ -61,8 +61,8 @@ class Luks2:
 
     @property
     def _segment(self) -> Json:
-        found: Json = self.json["segments"]["0"]
-        return found
+        segment: Json = self.json["segments"]["0"]
+        return segment
 
     @property
     def payload(self) -> int:

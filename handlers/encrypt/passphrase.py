@@ -61,16 +61,16 @@ class PassphraseOptions(Handler.Options, kw_only=True):
         path = self._path()
         try:
             with path.open("rb") as file:
-                found = file.read(_MOST + 1)
+                secret = file.read(_MOST + 1)
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
-        if len(found) > _MOST:
+        if len(secret) > _MOST:
             raise UsageError(f"{path} has more than the {_MOST} bytes that a key file may have")
         if not self.key_file:
-            found = found.removesuffix(b"\n")
-        if not found:
+            secret = secret.removesuffix(b"\n")
+        if not secret:
             raise UsageError(f"{path} is empty")
-        return found
+        return secret
 
     def is_readable_again(self) -> bool:
         """Return whether the secret can be read more than once: not from a pipe or a terminal."""
@@ -115,10 +115,10 @@ class Secret:
         """
         if self._kept is not None:
             return self._kept
-        found = self._options.read_secret()
+        secret = self._options.read_secret()
         if not self._options.is_readable_again():
-            self._kept = found
-        return found
+            self._kept = secret
+        return secret
 
     def forget(self) -> None:
         """Forget the secret."""

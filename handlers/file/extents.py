@@ -25,8 +25,8 @@ def holes_and_data(fd: int, start: int, end: int) -> list[ExtentStatus]:
 
 
 def _look(fd: int, start: int, end: int) -> list[ExtentStatus]:
-    found: list[ExtentStatus] = []
-    while start < end and len(found) < _AT_ONCE:
+    extents: list[ExtentStatus] = []
+    while start < end and len(extents) < _AT_ONCE:
         try:
             data = min(os.lseek(fd, start, os.SEEK_DATA), end)
         except OSError as error:
@@ -34,10 +34,10 @@ def _look(fd: int, start: int, end: int) -> list[ExtentStatus]:
                 raise
             data = end  # nothing but a hole up to the end of the file
         if start < data:
-            found.append(ExtentStatus(Extent(start, data - start), allocated=False, zero=True))
+            extents.append(ExtentStatus(Extent(start, data - start), allocated=False, zero=True))
         if data < end:
             hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
-            found.append(ExtentStatus(Extent(data, hole - data), allocated=True, zero=False))
+            extents.append(ExtentStatus(Extent(data, hole - data), allocated=True, zero=False))
             data = hole
         start = data
-    return found
+    return extents

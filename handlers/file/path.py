@@ -88,8 +88,8 @@ def measure(fd: int, path: str) -> Medium:
     status = os.fstat(fd)
     check_kind(status.st_mode, path)
     if stat.S_ISREG(status.st_mode):
-        found = image_format(fd, status.st_size)
-        return Medium(status.st_size, unmap_granularity=status.st_blksize, image_format=found)
+        name = image_format(fd, status.st_size)
+        return Medium(status.st_size, unmap_granularity=status.st_blksize, image_format=name)
     logical, physical, optimal = linux.block_sizes(fd)
     size = os.lseek(fd, 0, os.SEEK_END)
     return Medium(

@@ -70,13 +70,13 @@ def same_mirror(path: str, state: Metadata | None, legs: Sequence[Candidate]) ->
     """
     if state is not None:
         return state.uuid
-    found = sorted({leg.mark.metadata.uuid for leg in legs if leg.mark.metadata is not None})
-    if len(found) > 1:
+    uuids = sorted({leg.mark.metadata.uuid for leg in legs if leg.mark.metadata is not None})
+    if len(uuids) > 1:
         raise HostError(
             f"{path}: there is no state file, and the legs are of several mirrors: {describe(None, legs)}",
             cure="bring the state file back, or leave out the legs of other mirrors",
         )
-    return found[0] if found else None
+    return uuids[0] if uuids else None
 
 
 def choose(
@@ -249,14 +249,14 @@ def _has_followed(mark: Metadata, entry: LegEntry, metadata: Metadata) -> bool:
 def _unmarked(leg: Candidate, metadata: Metadata) -> LegEntry | None:
     """Return the entry of a leg that had no mark when the copy was written, found by its medium's name."""
     name = identity_text(leg.identity)
-    found = [
+    entries = [
         entry
         for entry in metadata.legs
         if entry.event == 0 and (entry.identity == name or leg.is_known_as(entry.identity))
     ]
-    if len(found) != 1:  # media that have one name in common are not known by it
+    if len(entries) != 1:  # media that have one name in common are not known by it
         return None
-    return found[0] if found[0].state == "in" or metadata.event == 0 else None
+    return entries[0] if entries[0].state == "in" or metadata.event == 0 else None
 
 
 def _alone(mark: Metadata) -> Metadata:

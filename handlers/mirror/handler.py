@@ -245,13 +245,13 @@ class MirrorHandler(Fan):
             OSError: That cannot be recorded; the leg takes part still.
         """
         with self._changing:
-            found = self._leg(number)
-            if self._members.standing(Standing.WHOLE) == [found]:
+            leg = self._leg(number)
+            if self._members.standing(Standing.WHOLE) == [leg]:
                 raise UsageError(
-                    f"{found} is the only one that has all the data", cure="wait until another one has"
+                    f"{leg} is the only one that has all the data", cure="wait until another one has"
                 )
-            place = self._members.legs.index(found)
-            self._members.remove(found)
+            place = self._members.legs.index(leg)
+            self._members.remove(leg)
             self.legs = self.legs[:place] + self.legs[place + 1 :]
 
     def overwrite(self, number: int) -> None:
@@ -260,10 +260,10 @@ class MirrorHandler(Fan):
         Raises:
             UsageError: There is none of that number, or it is in use.
         """
-        found = self._leg(number)
-        if found.standing is not Standing.GONE:
-            raise UsageError(f"{found} is in use", cure="only a leg that is gone can be overwritten")
-        found.overwrite = True
+        leg = self._leg(number)
+        if leg.standing is not Standing.GONE:
+            raise UsageError(f"{leg} is in use", cure="only a leg that is gone can be overwritten")
+        leg.overwrite = True
         self._sync.ask()
 
     def _leg(self, number: int) -> MirrorLeg:

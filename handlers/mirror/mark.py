@@ -78,11 +78,11 @@ def read_mark(disk: Handler, sizes: Collection[int] = ()) -> FoundMark:
     """
     end, beginning = _at_end(disk), length_with_mark(min(sizes, default=0)) - MARK
     places = {end, *(length_with_mark(size) - MARK for size in sizes)}
-    found = [_read(disk, at) for at in sorted(places, reverse=True) if beginning <= at <= end]
-    marks = [mark.metadata for mark in found if mark.metadata is not None]
+    readings = [_read(disk, at) for at in sorted(places, reverse=True) if beginning <= at <= end]
+    marks = [mark.metadata for mark in readings if mark.metadata is not None]
     if marks:
         return FoundMark(max(marks, key=lambda mark: mark.event))
-    return next((mark for mark in found if mark.damage), FoundMark())
+    return next((mark for mark in readings if mark.damage), FoundMark())
 
 
 def write_mark(disk: Handler, metadata: Metadata) -> None:
@@ -93,13 +93,13 @@ def write_mark(disk: Handler, metadata: Metadata) -> None:
     """
     window, text = _window(disk, _at_end(disk)), encode(metadata)
     try:
-        found = superblock.Superblock(window, _MAGIC, _KIND)
+        mark = superblock.Superblock(window, _MAGIC, _KIND)
     except HostError:
         # There is none, or none that can be read; an old second slot must not count.
         write_bytes(window, SLOT, bytes(SLOT))
         superblock.create(window, text, _MAGIC, _KIND)
     else:
-        found.replace(text)
+        mark.replace(text)
 
 
 def erase_mark(disk: Handler) -> None:
@@ -194,16 +194,16 @@ def _read(disk: Handler, at: int) -> FoundMark:
 
 def _allocated(disk: Handler, end: int) -> list[Extent]:
     """Return the extents before `end` that may hold something; the first few if there are many."""
-    found: list[Extent] = []
+    extents: list[Extent] = []
     at = 0
     while at < end:
         for status in disk.extents(at, end - at):
             if not status.zero:
-                found.append(status.extent)
+                extents.append(status.extent)
             at = status.extent.end
-        if sum(extent.length for extent in found) > _SCANNED:
-            return found
-    return found
+        if sum(extent.length for extent in extents) > _SCANNED:
+            return extents
+    return extents
 
 
 def _is_zero(disk: Handler, extent: Extent) -> bool:

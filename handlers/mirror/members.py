@@ -140,13 +140,13 @@ class Members:
         failures: dict[MirrorLeg, OSError] = {}
         for leg in legs:
             try:
-                found = leg.submit(verb).result(self.timeout)
+                answer = leg.submit(verb).result(self.timeout)
             except OSError as error:
                 failures[leg] = error
                 continue
             if failures:
                 self._dropped_reading(leg, failures)
-            return found
+            return answer
         raise next(iter(failures.values()), OSError(errno.EIO, "the mirror has no leg left"))
 
     def _dropped_reading(self, reader: MirrorLeg, failures: dict[MirrorLeg, OSError]) -> None:

@@ -56,13 +56,13 @@ def open_members(legs: Sequence[MirrorLeg], options: StartOptions) -> Members:
         raise UsageError(f"a mirror has at most {MOST_LEGS} legs")
     state = MirrorState(options.path) if os.path.lexists(options.path) else None
     try:
-        found = _look(legs, None if state is None else state.metadata, options.timeout)
-        candidates = list(found.values())
+        opened = _look(legs, None if state is None else state.metadata, options.timeout)
+        candidates = list(opened.values())
         if same_mirror(options.path, None if state is None else state.metadata, candidates) is None:
-            new = _plan(legs, found, options)
+            new = _plan(legs, opened, options)
             create_state(options.path, new)
             state = MirrorState(options.path)
-            return _begin(legs, found, Members(list(legs), state, new, options.timeout), first=legs[0])
+            return _begin(legs, opened, Members(list(legs), state, new, options.timeout), first=legs[0])
         copy = None if state is None else state.metadata
         metadata, log_counts = choose(options.path, copy, candidates, options.decide)
         if state is None:
@@ -71,7 +71,7 @@ def open_members(legs: Sequence[MirrorLeg], options: StartOptions) -> Members:
             state = MirrorState(options.path)
         if not log_counts:
             state.mark_all()
-        return _begin(legs, found, Members(list(legs), state, metadata, options.timeout), first=None)
+        return _begin(legs, opened, Members(list(legs), state, metadata, options.timeout), first=None)
     except BaseException:
         close_all(legs, state)
         raise
@@ -94,25 +94,25 @@ def _look(
     legs: Sequence[MirrorLeg], state: Metadata | None, timeout: float | None
 ) -> dict[MirrorLeg, Candidate]:
     """Open legs, and return what is known of those that could be opened."""
-    found: dict[MirrorLeg, Candidate] = {}
+    opened: dict[MirrorLeg, Candidate] = {}
     for leg in legs:
         if leg.open(timeout) is None:
             continue
         try:
-            found[leg] = leg.candidate(state, timeout)
+            opened[leg] = leg.candidate(state, timeout)
         except OSError as error:
             leg.drop(error)
-    refused = copies_of(list(found.values()))
-    for number, leg in enumerate(list(found)):
+    refused = copies_of(list(opened.values()))
+    for number, leg in enumerate(list(opened)):
         if number in refused:
             leg.drop(refused[number])
-            del found[leg]
-    return found
+            del opened[leg]
+    return opened
 
 
-def _begin(legs: Sequence[MirrorLeg], found: _Found, members: Members, first: MirrorLeg | None) -> Members:
+def _begin(legs: Sequence[MirrorLeg], opened: _Found, members: Members, first: MirrorLeg | None) -> Members:
     """Give each leg its standing, and record that a session has begun."""
-    for leg, candidate in found.items():
+    for leg, candidate in opened.items():
         # Nobody resizes yet, so `fitting` need not be held.
         _place(leg, candidate, members, is_first=leg is first)
     if not members.standing(Standing.WHOLE):
@@ -155,11 +155,11 @@ def _check_create(options: StartOptions) -> None:
         raise UsageError(f"{options.path}: no such mirror", cure='make it with "create": true')
 
 
-def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], options: StartOptions) -> Metadata:
+def _plan(legs: Sequence[MirrorLeg], opened: dict[MirrorLeg, Candidate], options: StartOptions) -> Metadata:
     """Return the metadata of a new mirror: the first leg has all the data, the others have none of it."""
     _check_create(options)
     for leg in legs:
-        if leg not in found:
+        if leg not in opened:
             raise HostError(f"{leg} of the new mirror cannot be opened: {leg.error}")
         if leg.capabilities.read_only:
             raise UsageError(f"{leg} of the new mirror is read-only")
@@ -167,12 +167,12 @@ def _plan(legs: Sequence[MirrorLeg], found: dict[MirrorLeg, Candidate], options:
     if any(leg.geometry.size < first.geometry.size for leg in others):
         raise UsageError("a leg of the new mirror is smaller than the first one", cure="enlarge it")
     for leg in others:
-        if not options.overwrite and (found[leg].mark.damage or not found[leg].is_empty()):
+        if not options.overwrite and (opened[leg].mark.damage or not opened[leg].is_empty()):
             raise UsageError(
                 f"{leg} is not empty, and a new mirror would overwrite it with the data of {first}",
                 cure='leave it out, empty it, or say "overwrite": true',
             )
-        found[leg] = replace(found[leg], overwrite=True)
+        opened[leg] = replace(opened[leg], overwrite=True)
     entry = LegEntry(uuid=str(uuid4()), state="in", event=0, identity=identity_text(first.identity))
     return Metadata(
         uuid=str(uuid4()),

@@ -120,11 +120,11 @@ class MirrorState:
 
     def dirty(self) -> list[int]:
         """Return the numbers of the dirty regions."""
-        found, at = [], self._dirty.find(1)
+        regions, at = [], self._dirty.find(1)
         while at >= 0:
-            found.append(at)
+            regions.append(at)
             at = self._dirty.find(1, at + 1)
-        return found
+        return regions
 
     @contextmanager
     def writing(self, first: int, last: int) -> Iterator[None]:
@@ -172,10 +172,10 @@ class MirrorState:
         if time.monotonic() < self._period_began + _PERIOD:
             return []
         with self._lock:
-            found = [region for region in self.dirty() if self._is_idle(region) and region not in unequal]
+            idle = [region for region in self.dirty() if self._is_idle(region) and region not in unequal]
             self._recent, self._earlier = bytearray(len(self._dirty)), self._recent
             self._period_began = time.monotonic()
-        return found
+        return idle
 
     def forget(self, regions: list[int], unequal: Container[int]) -> None:
         """Let regions that `idle` has returned be dirty no more, unless something has happened to them since.

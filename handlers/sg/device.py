@@ -72,11 +72,11 @@ class SgDevice:
         """Return its identification (VPD page 83h, else 80h), its path if it has neither."""
         for page in (0x83, 0x80):
             try:
-                found = self._ask("INQUIRY", bytes((0x12, 1, page, 0, 252, 0)), 252, least=5)
+                page_data = self._ask("INQUIRY", bytes((0x12, 1, page, 0, 252, 0)), 252, least=5)
             except HostError:
                 continue
-            if found[1] == page:
-                return found[4 : 4 + int.from_bytes(found[2:4], "big")].hex()
+            if page_data[1] == page:
+                return page_data[4 : 4 + int.from_bytes(page_data[2:4], "big")].hex()
         return os.path.realpath(self._path)
 
     def _shape(self) -> Geometry:
@@ -96,12 +96,12 @@ class SgDevice:
         """Return blocks, bytes of each, and by which power of two physical ones are larger."""
         try:
             cdb = bytes((0x9E, 0x10, *bytes(11), 32, 0, 0))
-            found = self._ask("READ CAPACITY(16)", cdb, 32, least=12)
-            exponent = found[13] & 0x0F
-            return int.from_bytes(found[:8], "big") + 1, int.from_bytes(found[8:12], "big"), exponent
+            capacity = self._ask("READ CAPACITY(16)", cdb, 32, least=12)
+            exponent = capacity[13] & 0x0F
+            return int.from_bytes(capacity[:8], "big") + 1, int.from_bytes(capacity[8:12], "big"), exponent
         except HostError:  # it may be too old for that one
-            found = self._ask("READ CAPACITY(10)", bytes((0x25, *bytes(9))), 8, least=8)
-            return int.from_bytes(found[:4], "big") + 1, int.from_bytes(found[4:], "big"), 0
+            capacity = self._ask("READ CAPACITY(10)", bytes((0x25, *bytes(9))), 8, least=8)
+            return int.from_bytes(capacity[:4], "big") + 1, int.from_bytes(capacity[4:], "big"), 0
 
     def _ask(self, name: str, cdb: bytes, length: int, *, least: int) -> bytes:
         """Send a command of our own and return its data, with zeroes up to `length` bytes.
@@ -112,15 +112,15 @@ class SgDevice:
         room = bytearray(length)
         for _ in range(_ATTEMPTS):
             try:
-                found = sg_io.send(self.fd, cdb, [memoryview(room)], Direction.IN, _PATIENCE)
+                answer = sg_io.send(self.fd, cdb, [memoryview(room)], Direction.IN, _PATIENCE)
             except OSError as error:
                 raise HostError(f"{self._path} does not answer {name}: {error.strerror}") from error
-            if found.status == 0 and found.moved >= least:
+            if answer.status == 0 and answer.moved >= least:
                 return bytes(room)
-            if found.status != _BUSY and found.sense_key != _UNIT_ATTENTION:
+            if answer.status != _BUSY and answer.sense_key != _UNIT_ATTENTION:
                 break
         raise HostError(
-            f"{self._path} refuses {name} (status {found.status:#04x}, sense key {found.sense_key:#x})",
+            f"{self._path} refuses {name} (status {answer.status:#04x}, sense key {answer.sense_key:#x})",
             cure="is it ready, and has it a medium?",
         )
 

@@ -1,7 +1,7 @@
 """sg: another SCSI device of any type behind a LUN of ours: every command is passed on to it.
 
 The device answers for itself: its name, its serial number, its capacity and its sense data
-are what initiators see. `sg_device` knows how such a device is found and held, `sg_io` how a
+are those that initiators see. `device` knows how such a device is opened and locked, `sg_io` how a
 command is sent, `sg_cdb` what a CDB does not say of itself, `sg_timeouts` how long it may take.
 """
 

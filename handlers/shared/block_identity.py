@@ -57,8 +57,8 @@ def _rank(link: str) -> int:
 def _of_whole(home: Path, database: dict[str, list[str]]) -> str | None:
     """Return the identity of a disk, an array or a mapping."""
     for way in _WAYS:
-        if (found := way(home)) is not None:
-            return found
+        if (identity := way(home)) is not None:
+            return identity
     for key in ("MD_UUID", "ID_WWN_WITH_EXTENSION", "ID_SERIAL"):
         if key in database:
             return f"udev:{key}:{database[key][0]}"
@@ -100,8 +100,8 @@ def _of_loop(home: Path) -> str | None:
 def _of_disk(home: Path) -> str | None:
     """Return the identity of a disk: its WWID (SCSI, NVMe), serial number (virtio) or CID (MMC)."""
     for name in ("wwid", "device/wwid", "serial", "device/cid"):
-        if found := _text(home / name):
-            return f"{Path(name).name}:{' '.join(found.split())}"
+        if text := _text(home / name):
+            return f"{Path(name).name}:{' '.join(text.split())}"
     return None
 
 
@@ -118,9 +118,9 @@ def _text(path: Path) -> str | None:
 
 def _database(path: Path) -> dict[str, list[str]]:
     """Return udev's entries for a device: properties by name, links under ``S``."""
-    found: dict[str, list[str]] = {}
+    entries: dict[str, list[str]] = {}
     for line in (_text(path) or "").splitlines():
         kind, _, rest = line.partition(":")
         key, _, value = rest.partition("=") if kind == "E" else (kind, "", rest)
-        found.setdefault(key, []).append(value)
-    return found
+        entries.setdefault(key, []).append(value)
+    return entries

@@ -68,8 +68,8 @@ def _is_alone(fd: int, place: str) -> bool:
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_range(fcntl.F_RDLCK, own, 1))
     around = [_byte_range(fcntl.F_WRLCK, 0, own)] if own else []
     around.append(_byte_range(fcntl.F_WRLCK, own + 1, 0))
-    found = [struct.unpack(_LOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, each)) for each in around]
-    return all(kind == fcntl.F_UNLCK for kind, *_ in found)
+    locks = [struct.unpack(_LOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, each)) for each in around]
+    return all(kind == fcntl.F_UNLCK for kind, *_ in locks)
 
 
 def _byte_range(kind: int, first: int, length: int) -> bytes:

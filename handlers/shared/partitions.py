@@ -59,11 +59,11 @@ def find_partition(disk: Handler, number: int) -> Partition:
         UsageError: There is no such partition, no table, or one that cannot be believed.
         OSError: The disk cannot be read.
     """
-    found = dict(partitions(disk))
-    if number not in found:
-        there = ", ".join(map(str, sorted(found))) or "none"
+    table = dict(partitions(disk))
+    if number not in table:
+        there = ", ".join(map(str, sorted(table))) or "none"
         raise UsageError(f"there is no partition {number}", cure=f"there are: {there}")
-    return found[number]
+    return table[number]
 
 
 def partitions(disk: Handler) -> Iterator[tuple[int, Partition]]:
@@ -141,21 +141,21 @@ def _gpt_of_some_size(disk: Handler) -> tuple[_Table, int]:
     own = disk.geometry.block_size
     if (table := _gpt_of(disk, own)) is not None:
         return table, own
-    found = {size: table for size in _BLOCK_SIZES if (table := _gpt_of(disk, size)) is not None}
-    if not found:
+    tables = {size: table for size in _BLOCK_SIZES if (table := _gpt_of(disk, size)) is not None}
+    if not tables:
         raise UsageError(
             "both copies of the partition table (GPT) are damaged, in blocks of "
             f"{', '.join(map(str, _BLOCK_SIZES))} bytes",
             cure='say where by "offset" and "length"',
         )
-    sizes = " and ".join(map(str, found))
-    if len(found) > 1:
+    sizes = " and ".join(map(str, tables))
+    if len(tables) > 1:
         raise UsageError(
             f"there are partition tables (GPT) in blocks of {sizes} bytes",
             cure='set the "block_size" of the disk below to the right one',
         )
     log.info("%s has a partition table (GPT) in blocks of %s bytes, not %d", disk.identity, sizes, own)
-    ((size, table),) = found.items()
+    ((size, table),) = tables.items()
     return table, size
 
 

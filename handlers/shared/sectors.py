@@ -22,9 +22,9 @@ def encode(number: int, states: bytes | bytearray, name: str) -> bytes:
 
 def decode(number: int, sector: bytes, name: str) -> bytes | None:
     """Return the 504 bytes of sector `number`, None if it is damaged or misplaced."""
-    crc, found = _HEAD.unpack_from(sector)
+    crc, stored = _HEAD.unpack_from(sector)
     body = sector[_HEAD.size :]
-    if found != number & 0xFFFFFFFF or crc != _checksum(number, body, name):
+    if stored != number & 0xFFFFFFFF or crc != _checksum(number, body, name):
         return None
     return body
 

@@ -70,5 +70,5 @@ def find_signature(start: bytes) -> str | None:
     Args:
         start: The first `LENGTH` bytes, or all there are.
     """
-    found = (each.name for each in _SIGNATURES if start.startswith(each.magic, each.offset))
-    return next(found, None)
+    names = (each.name for each in _SIGNATURES if start.startswith(each.magic, each.offset))
+    return next(names, None)

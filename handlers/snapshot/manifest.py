@@ -68,11 +68,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def lineage(self, layer: str) -> list[str]:
         """Return a layer and those below it, from the top down."""
-        found = []
+        layers = []
         while layer != BASE:
-            found.append(layer)
+            layers.append(layer)
             layer = self.layers[layer]
-        return found
+        return layers
 
     def layer_of(self, name: str) -> str:
         """Return the layer of a snapshot.
@@ -134,12 +134,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def unneeded(self) -> list[tuple[str, str | None]]:
         """Return the layers that are not needed, each with the one that it has to be merged into."""
         named = {snapshot.layer for snapshot in self.snapshots.values()} | {self.active}
-        found: list[tuple[str, str | None]] = []
+        unneeded: list[tuple[str, str | None]] = []
         for layer in self.layers:
             above = [other for other, under in self.layers.items() if under == layer]
             if layer not in named and len(above) < 2:
-                found.append((layer, above[0] if above else None))
-        return found
+                unneeded.append((layer, above[0] if above else None))
+        return unneeded
 
     def save(self, path: Path) -> None:
         """Put the manifest on stable storage, in place of the one before.

@@ -113,8 +113,8 @@ class SnapshotSet:
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots, the oldest first."""
-        found = [SnapshotInfo(name, named.created) for name, named in self.manifest.snapshots.items()]
-        return sorted(found, key=lambda info: info.created)
+        snapshots = [SnapshotInfo(name, named.created) for name, named in self.manifest.snapshots.items()]
+        return sorted(snapshots, key=lambda info: info.created)
 
     def take(self, name: str) -> None:
         """Make a snapshot; see `vscsihba.handlers.snapshot.handler.SnapshotHandler.take`."""
@@ -248,10 +248,10 @@ class SnapshotSet:
         return overlay.header.size
 
     def _check_base(self) -> None:
-        found, base = self.manifest, self.base
-        known = base.is_known_as(found.base)
-        if not known or (found.base_size, found.base_digest) != (base.geometry.size, digest(base)):
-            what = "has changed" if known else f"is not {found.base}"
+        recorded, base = self.manifest, self.base
+        known = base.is_known_as(recorded.base)
+        if not known or (recorded.base_size, recorded.base_digest) != (base.geometry.size, digest(base)):
+            what = "has changed" if known else f"is not {recorded.base}"
             raise HostError(f"{self.directory}: the base of the snapshots {what}", cure="bring it back")
 
     def _is_current(self, snapshot: str, lineage: list[str]) -> bool:
@@ -264,8 +264,8 @@ class SnapshotSet:
     def _remove_strangers(self) -> None:
         """Remove leftovers of a crash: layers that the manifest does not know."""
         for path in self.directory.iterdir():
-            found = _LEFT_OVER.fullmatch(path.name)
-            if found is not None and found["layer"] not in self.manifest.layers:
+            left_over = _LEFT_OVER.fullmatch(path.name)
+            if left_over is not None and left_over["layer"] not in self.manifest.layers:
                 log.info("%s is removed: nothing needs it", path)
                 with suppress(OSError):  # the next one to open the set tries again
                     path.unlink()
@@ -278,9 +278,9 @@ def check_set(directory: Path, snapshot: str, *, create: bool) -> None:
         UsageError, HostError: As `SnapshotSet`.
     """
     if not create or _file(directory).exists():
-        found = manifest_.load(_file(directory))
+        manifest = manifest_.load(_file(directory))
         if snapshot:
-            found.layer_of(snapshot)
+            manifest.layer_of(snapshot)
     elif not directory.parent.is_dir():
         raise UsageError(f"{directory}: there is no directory {directory.parent}", cure="create it first")
     elif directory.exists() and not directory.is_dir():
@@ -327,10 +327,10 @@ def renew_uuid(directory: Path) -> str:
         UsageError, HostError: There is no such set, or a disk uses it.
         OSError: The manifest cannot be replaced.
     """
-    found = manifest_.load(_file(directory))
-    active = open_overlay(str(layer_path(directory, found.active)), read_only=False)
+    manifest = manifest_.load(_file(directory))
+    active = open_overlay(str(layer_path(directory, manifest.active)), read_only=False)
     try:
-        changed = msgspec.structs.replace(found, uuid=str(uuid.uuid4()))
+        changed = msgspec.structs.replace(manifest, uuid=str(uuid.uuid4()))
         changed.save(_file(directory))
     finally:
         active.close()

@@ -187,6 +187,13 @@ class _File:
             _put(self.safe, offset, data)
         self.pending.clear()
 
+    def fail_sync(self) -> None:
+        """Drop the pages that are not stored, as the kernel does; writes with FUA are stored."""
+        for offset, data, is_stored in self.pending:
+            if is_stored:
+                _put(self.safe, offset, data)
+        self.pending.clear()
+
     def after_power_cut(self, luck: random.Random) -> bytes:
         """Apply the writes that are safe, and of the rest each sector as luck has it."""
         found, chance = bytearray(self.safe), luck.choice([0.1, 0.5, 0.9])
@@ -299,7 +306,7 @@ class Power:
         self.call()
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             if self.broken(Path(f"/proc/self/fd/{fd}").readlink()):
-                self.file(fd).pending.clear()  # as the kernel does: the pages are clean, and not stored
+                self.file(fd).fail_sync()
             self.check_sound(fd)
             self.file(fd).sync()
             return

@@ -20,8 +20,8 @@ Image = Callable[..., Path]
 
 LIVES = """
 import gc, os, sys, threading
-from vscsihba.engine.serving.listeners import Reports
-from vscsihba.engine.owning.lun_spec import LunRequest
+from vscsihba.engine.serving.listeners import Listeners
+from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.target import Target
 
 def held():
@@ -29,7 +29,7 @@ def held():
     return len(os.listdir("/proc/self/fd")), threading.active_count()
 
 def live():
-    with Target(9, [LunRequest(0, sys.argv[1])], reports=Reports()) as target:
+    with Target(9, [LunSpec(0, sys.argv[1])], listeners=Listeners()) as target:
         fd = os.open(target.disks[0].device, os.O_RDWR)
         os.pwrite(fd, b"x" * 4096, 0)
         os.fsync(fd)

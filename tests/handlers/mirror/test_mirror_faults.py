@@ -109,6 +109,10 @@ WRITE, FLUSH = Step("write", 5, 3, 7), Step("flush")
     first=Life([WRITE, FLUSH], absent=frozenset({"b.img"})),
     second=Life([FLUSH], absent=frozenset({"a.img", STATE})),
 )
+@example(  # a leg fails to flush after a write with FUA, and the power is cut before that is recorded
+    first=Life([FLUSH]),
+    second=Life([Step("write_fua", 0, 1, 1), FLUSH], lasts=23, broken=frozenset({"a.img"}), breaks=1),
+)
 def test_no_acknowledged_write_is_lost_whichever_media_fail(first: Life, second: Life) -> None:
     with made() as (directory, document):
         promises = Promises(CONTENT[:SIZE])
