@@ -202,6 +202,22 @@ def test_clear_without_a_service_removes_what_was_left(
     assert configfs.observe().hbas == {}
 
 
+def test_clear_of_a_running_engine_of_the_service_needs_the_service(
+    hba: FakeConfigfs, no_service: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(configfs, "users_of", lambda disk: [])
+    for holder, code in (((77, "vscsihba"), 1), ((77, "vscsitarget"), 0)):
+        monkeypatch.setattr("vscsihba.cli.commands.clear.holder_of", lambda _id, found=holder: found)
+        before = configfs.observe().hbas.keys()
+        assert main(["clear", "3"]) == code
+        if code:
+            assert capsys.readouterr().err.startswith(
+                "vscsihba: HBA 3 is being served by engine 77 of the service; start the service first: "
+            )
+            assert configfs.observe().hbas.keys() == before
+
+
 def test_problems_of_no_single_lun_are_shown_first(service: FakeService) -> None:
     status: Any = service.status()
     problem = "not restored: /etc/vscsihba/config.json: line 1, column 2: this is not JSON"

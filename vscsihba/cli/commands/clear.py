@@ -11,14 +11,15 @@ from vscsihba.cli.program import Parser
 from vscsihba.configfs.names import MAX_ID
 from vscsihba.configfs.probe import check_root
 from vscsihba.daemon.calls import Daemon, NoDaemonError
-from vscsihba.errors import UsageError
+from vscsihba.engine.owning.locks import SERVICE, holder_of
+from vscsihba.errors import InUseError, UsageError
 
 _EXAMPLES: Final = """\
   vscsihba clear 7                          remove HBA 7
   vscsihba clear --all                      remove every HBA of vscsihba
 
-The files behind the disks stay. HBAs of the service and leftovers of dead processes are removed; an HBA
-that vscsitarget serves is not. To remove disks that are in use, use --force.
+The files behind the disks stay. HBAs of the service (which must run) and leftovers of dead processes are
+removed; an HBA that vscsitarget serves is not. To remove disks that are in use, use --force.
 """
 
 
@@ -68,7 +69,23 @@ def _clear_leftovers(hba_id: int | None, *, force: bool) -> list[str]:
     """Remove HBAs that are not served from the kernel, and return their descriptions."""
     check_root()
     ids = sorted(configfs.observe().hbas) if hba_id is None else [hba_id]
+    for each in ids:
+        _check_engine(each)
     removed = [what for each in ids for what in configfs.clear_hba(each, force=force)]
     if hba_id is not None and not removed:
         raise UsageError(f"there is no HBA {hba_id}", cure='see "vscsihba status"')
     return removed
+
+
+def _check_engine(hba_id: int) -> None:
+    """Refuse an HBA that an engine of the service still serves after the service has ended.
+
+    Raises:
+        InUseError: An engine of the service serves it.
+    """
+    holder = holder_of(hba_id)
+    if holder is not None and holder[1] == SERVICE:
+        raise InUseError(
+            f"HBA {hba_id} is being served by engine {holder[0]} of the service",
+            cure='start the service first: "systemctl start vscsihba", or "vscsihba daemon"',
+        )
