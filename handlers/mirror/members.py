@@ -24,7 +24,7 @@ from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.mark import enlarge, erase_mark, length_with_mark, make_room, shrink
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.record import Record
-from vscsihba.handlers.mirror.state import MirrorState
+from vscsihba.handlers.mirror.state import IdleRegions, MirrorState
 from vscsihba.handlers.shared.abandonable_pool import attempt
 from vscsihba.handlers.shared.rwlock import RWLock
 
@@ -361,16 +361,16 @@ class Members:
                 cure="enlarge it",
             )
 
-    def idle_regions(self) -> list[int]:
+    def idle_regions(self) -> IdleRegions:
         """Return the regions that `forget` may forget after a flush of all legs; to be called before that."""
-        return self.state.idle(self.unsettled) if self.complete else []
+        return self.state.idle(self.unsettled) if self.complete else IdleRegions()
 
-    def forget(self, regions: list[int]) -> None:
+    def forget(self, idle: IdleRegions) -> None:
         """Forget regions that are equal and flushed on all legs."""
-        if not regions or not self.complete:
+        if not idle.numbers or not self.complete:
             return
         try:
-            self.state.forget(regions, self.unsettled)
+            self.state.forget(idle, self.unsettled)
         except OSError as error:
             log.warning("mirror %s: regions stay dirty: %s", self.metadata.uuid, error)
 

@@ -11,8 +11,10 @@ import errno
 import threading
 import time
 import uuid
+from array import array
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -30,6 +32,19 @@ _MAGIC = b"VSCSIMIR"
 _KIND = "mirror"
 _PERIOD = 5.0
 """Seconds; a region that was not written for one or two of them is forgotten. Noting it anew takes a sync."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdleRegions:
+    """Regions that a flush of all legs lets be forgotten.
+
+    Attributes:
+        numbers: Of the regions.
+        period: The period that had begun when they were chosen.
+    """
+
+    numbers: tuple[int, ...] = ()
+    period: int = 0
 
 
 class _LegOf1(msgspec.Struct, frozen=True):
@@ -78,8 +93,8 @@ class MirrorState:
                 raise HostError(f"{path}: {error.message}", cure=error.cure) from error
             raise
         del self._dirty[self.metadata.regions :]
-        self._recent = bytearray(len(self._dirty))
-        self._earlier = bytearray(len(self._dirty))
+        self._period = 2
+        self._last_written = array("Q", bytes(8 * len(self._dirty)))  # the period; 0 before any
         self._period_began = time.monotonic()
         self._writing: list[range] = []
         self._lock = threading.Lock()
@@ -149,7 +164,8 @@ class MirrorState:
         finally:
             with self._lock:
                 self._writing.remove(under_way)
-                self._recent[first:last] = b"\1" * len(under_way)
+                for region in range(first, min(last, len(self._last_written))):
+                    self._last_written[region] = self._period
 
     def mark_all(self) -> None:
         """Mark every region dirty, on stable storage.
@@ -160,7 +176,7 @@ class MirrorState:
         with self.writing(0, len(self._dirty)):
             pass
 
-    def idle(self, unequal: Container[int]) -> list[int]:
+    def idle(self, unequal: Container[int]) -> IdleRegions:
         """Begin a new period if it is time, and return the regions that could be forgotten after a flush.
 
         Args:
@@ -170,18 +186,22 @@ class MirrorState:
             Regions that are equal on all legs, and were not written for a period.
         """
         if time.monotonic() < self._period_began + _PERIOD:
-            return []
+            return IdleRegions()
         with self._lock:
-            idle = [region for region in self.dirty() if self._is_idle(region) and region not in unequal]
-            self._recent, self._earlier = bytearray(len(self._dirty)), self._recent
+            idle = [
+                region
+                for region in self.dirty()
+                if self._is_idle(region, since=self._period - 1) and region not in unequal
+            ]
+            self._period += 1
             self._period_began = time.monotonic()
-        return idle
+            return IdleRegions(tuple(idle), self._period)
 
-    def forget(self, regions: list[int], unequal: Container[int]) -> None:
+    def forget(self, idle: IdleRegions, unequal: Container[int]) -> None:
         """Let regions that `idle` has returned be dirty no more, unless something has happened to them since.
 
-        To be called when every leg has flushed after that call. A region that stays dirty by mistake does
-        no harm, so this is not synced.
+        To be called when every leg has flushed after that call, which may have taken several periods. A
+        region that stays dirty by mistake does no harm, so this is not synced.
 
         Raises:
             OSError: The file cannot be written.
@@ -190,8 +210,10 @@ class MirrorState:
             with self._lock:
                 equal = [
                     region
-                    for region in regions
-                    if region < len(self._dirty) and self._is_idle(region, since=1) and region not in unequal
+                    for region in idle.numbers
+                    if region < len(self._dirty)
+                    and self._is_idle(region, since=idle.period)
+                    and region not in unequal
                 ]
                 for region in equal:
                     self._dirty[region] = 0
@@ -228,15 +250,13 @@ class MirrorState:
             self.metadata = metadata
             if want < have:
                 with self._lock:
-                    for row in (self._dirty, self._recent, self._earlier):
-                        del row[want:]
+                    del self._dirty[want:], self._last_written[want:]
 
     def _grow(self, have: int, want: int) -> None:
         self._store.resize(max(self._store.geometry.size, _file_size(want)))
         with self._lock:
             self._dirty.extend(b"\1" * (want - have))
-            self._recent.extend(bytes(want - have))
-            self._earlier.extend(bytes(want - have))
+            self._last_written.frombytes(bytes(8 * (want - have)))
         self._save(have, want, self._dirty)
 
     def _begin(self, regions: range) -> bool:
@@ -247,10 +267,9 @@ class MirrorState:
             self._writing.append(regions)
             return True
 
-    def _is_idle(self, region: int, *, since: int = 2) -> bool:
-        """Return whether a region is not being written, and was not in the last 1 or 2 periods."""
-        written = self._recent[region] or (since > 1 and self._earlier[region])
-        return not written and not any(region in regions for regions in self._writing)
+    def _is_idle(self, region: int, *, since: int) -> bool:
+        """Return whether a region is not being written, and was not in or after a period."""
+        return self._last_written[region] < since and not any(region in regions for regions in self._writing)
 
     def _load(self, number: int) -> bytes:
         states = sectors.decode(

@@ -75,7 +75,10 @@ TARGETS: Final = (
     Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target("handlers/mirror/sync.py", (_MIRROR,)),
-    Target("handlers/mirror/state.py", (_DURABLE, _MIRROR)),
+    Target(
+        "handlers/mirror/state.py",
+        (f"{_MIRROR}/test_mirror_state.py", f"{_MIRROR}/test_mirror_marks.py", _DURABLE),
+    ),
     Target("handlers/mirror/members.py", (_MIRROR,)),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),

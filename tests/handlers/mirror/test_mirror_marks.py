@@ -848,6 +848,28 @@ def test_a_region_that_is_written_during_a_flush_is_not_forgotten_by_it(disk: Pa
         assert members.state.dirty() == [0]
 
 
+def test_a_region_that_is_written_during_a_flush_of_several_periods_is_not_forgotten_by_it(
+    disk: Path,
+) -> None:
+    with mock.patch.object(mirror_state, "_PERIOD", 0.0), build(plain_mirror(disk)) as made:
+        members = handler_of(made)._members
+        write(made, 0, b"x")
+        for _ in range(2):
+            made.flush()
+        real = members.everywhere
+
+        def written_meanwhile(verb: Callable[[Any], object]) -> None:
+            real(verb)
+            with mock.patch.object(members, "everywhere", real):
+                write(made, 10, b"y")
+            for _ in range(3):
+                members.idle_regions()  # as further flushes do that have begun and not ended
+
+        with mock.patch.object(members, "everywhere", written_meanwhile):
+            made.flush()
+        assert members.state.dirty() == [0]
+
+
 def test_nothing_is_forgotten_at_the_end_while_regions_may_differ(disk: Path) -> None:
     with without_copying(), build(plain_mirror(disk)) as made:
         write(made, 0, b"x")
