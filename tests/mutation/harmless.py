@@ -39,6 +39,8 @@ _WINDOW: Final = "It limits how long a search keeps other threads waiting, not t
 
 _AT_ONCE: Final = "Dirty blocks are the same below, whether one write takes 1 MiB of them or 2 MiB."
 
+_STATE: Final = "handlers/mirror/state.py"
+
 _BORDER: Final = "border = border if found < 0 else found"
 _BEHIND_THE_FIRST: Final = "The search begins behind the first cluster, so that nothing is found at 0."
 _EXTEND: Final = "self.states.extend(bytes(max(0, header.clusters - len(self.states))))"
@@ -61,6 +63,7 @@ HARMLESS: Final = (
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "20 -> 21", _WINDOW),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
+    Harmless(_STATE, "period: int = 0", "0 -> 1", "Where there are no regions, no period matters."),
     Harmless("handlers/cow/overlay.py", _BORDER, "Lt -> LtE", _BEHIND_THE_FIRST),
     Harmless("handlers/cow/overlay.py", _BORDER, "0 -> 1", _BEHIND_THE_FIRST),
     Harmless(

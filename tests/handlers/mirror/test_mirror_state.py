@@ -19,6 +19,7 @@ from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.state import IdleRegions, MirrorState, create_state
 from vscsihba.handlers.shared.sectors import PER_SECTOR
 from vscsihba.handlers.shared.superblock import Superblock
+from vscsihba.handlers.shared.vectored import write_bytes
 
 REGION = 65536
 REGIONS = 2 * PER_SECTOR + 100
@@ -38,7 +39,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(mirror_state.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr("vscsihba.handlers.mirror.state.time.monotonic", lambda: clock.now)
     return clock
 
 
@@ -189,7 +190,9 @@ def test_a_region_is_forgotten_when_it_was_not_written_for_a_period(state: Mirro
     write(state, REGIONS - 1, REGIONS)
     found = state.idle(())
     assert found.numbers == (5, PER_SECTOR + 1)
-    state.forget(found, ())
+    with mock.patch.object(mirror_state, "write_bytes", wraps=write_bytes) as writes:
+        state.forget(found, ())
+    assert writes.call_count == 2  # sectors
     assert state.dirty() == [REGIONS - 1]
     assert stored(state) == {REGIONS - 1}
 

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow.overlay_file import open_overlay
+from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.snapshot import manifest as snapshot_manifest
 from vscsihba.handlers.snapshot.handler import SnapshotHandler
 from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet, renew_uuid
@@ -319,7 +321,8 @@ def test_another_base_is_noticed(base: Path, change: str) -> None:
     else:
         (base / "base.img").rename(base / "other.img")
         document["next"] = {"handler": "file", "path": str(base / "other.img"), "read_only": True}
-    with pytest.raises(HostError, match=r"the base of the snapshots (has changed|is not)"):
+    message = "has changed" if change == "content" else r"is not file:.*base\.img"
+    with pytest.raises(HostError, match=f"the base of the snapshots {message}"):
         build(document).open()
 
 
@@ -328,8 +331,9 @@ def test_a_damaged_manifest_is_told(base: Path) -> None:
         pass
     manifest = base / "set" / "manifest"
     manifest.write_bytes(manifest.read_bytes().replace(b'"base_size":3', b'"base_size":2'))
-    with pytest.raises(HostError, match="manifest is damaged"):
-        build(snapshot(base)).open()
+    for act in (build(snapshot(base)).open, build(snapshot(base)).check):
+        with pytest.raises(HostError, match="manifest is damaged"):
+            act()
 
 
 def test_what_a_crash_left_behind_is_removed(base: Path) -> None:
@@ -349,6 +353,30 @@ def test_a_file_of_somebody_else_stays_in_the_directory(base: Path) -> None:
     with build(snapshot(base)):
         pass
     assert (base / "set" / "notes.layer").read_bytes() == b"somebody's only copy"
+
+
+def test_an_earlier_name_of_the_base_is_replaced_by_the_disk_and_not_by_readers(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("mon")
+    manifest = base / "set" / "manifest"
+    now = snapshot_manifest.load(manifest)
+    earlier = msgspec.structs.replace(now, base="file:of an earlier release")
+    earlier.save(manifest)
+    names = (now.base, earlier.base)
+    monkeypatch.setattr(FileHandler, "is_known_as", lambda _handler, identity: identity in names)
+    assert seen(base, "mon") == CONTENT[:SIZE]
+    assert snapshot_manifest.load(manifest) == earlier
+    with build(snapshot(base)):
+        assert snapshot_manifest.load(manifest) == now
+
+
+def test_a_set_may_be_made_in_an_empty_directory(base: Path) -> None:
+    (base / "set").mkdir()
+    build(snapshot(base)).check()
+    with build(snapshot(base)) as disk:
+        assert read(disk, 0, SIZE) == CONTENT[:SIZE]
 
 
 def test_a_set_that_is_not_there(base: Path) -> None:
@@ -378,6 +406,20 @@ def test_a_full_disk_while_taking_one_changes_nothing(base: Path, monkeypatch: p
         write(disk, 4, b" on")
         handler_of(disk).take("mon")
     assert seen(base, "mon")[:7] == b"kept on"
+
+
+def test_a_snapshot_that_fails_tells_why_even_if_the_manifest_cannot_be_read_then(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        monkeypatch.setattr(snapshot_manifest, "load", broken)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with build(snapshot(base)) as disk, monkeypatch.context() as patch:
+        patch.setattr("vscsihba.handlers.snapshot.snapshot_set.create_overlay", full)
+        with pytest.raises(OSError, match="No space"):
+            handler_of(disk).take("mon")
+        monkeypatch.undo()
 
 
 # Crashes
@@ -682,6 +724,19 @@ def test_a_change_of_a_set_waits_for_another_change_and_for_requests(
 def test_nobody_else_may_look_into_a_set(base: Path) -> None:
     with build(snapshot(base)):
         assert (base / "set").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_set_in_use_gets_no_new_uuid(base: Path) -> None:
+    with build(snapshot(base)) as disk:
+        active = base / "set" / f"{handler_of(disk)._set.layers.names[0]}.layer"
+        before = (base / "set" / "manifest").read_bytes()
+        with pytest.raises(InUseError):
+            renew_uuid(base / "set")
+    reader = open_overlay(str(active), read_only=True)
+    with pytest.raises(InUseError):
+        renew_uuid(base / "set")
+    reader.close()
+    assert (base / "set" / "manifest").read_bytes() == before
 
 
 def test_a_new_uuid_leaves_nothing_open(base: Path) -> None:
