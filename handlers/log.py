@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class LogHandler(Interceptor):
-    """A log line for every request (logger ``vscsihba.handlers.log``)."""
+    """A log line for every request (logger vscsihba.handlers.log)."""
 
     name = "log"
     example = 'log:verbs=["flush","unmap"]|/srv/disk.img'

@@ -162,7 +162,7 @@ class Luks1:
             OSError: The disk cannot be written.
         """
         if number not in self.used:
-            raise UsageError(f"key slot {number} holds no key", cure=f"those that do: {self.used}")
+            raise UsageError(f"key slot {number} holds no key", cure=f"slots with a key: {self.used}")
         if len(self.used) == 1:
             raise UsageError("this is the only key that opens the data", cure="add another one first")
         slot = self.slots[number]

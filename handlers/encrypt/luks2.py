@@ -187,7 +187,7 @@ class Luks2:
             OSError: The disk cannot be written.
         """
         if number not in self.used:
-            raise UsageError(f"key slot {number} holds no key", cure=f"those that do: {self.used}")
+            raise UsageError(f"key slot {number} holds no key", cure=f"slots with a key: {self.used}")
         if self.data_slots == [number]:
             raise UsageError("this is the only key that opens the data", cure="add another one first")
         changed = self._copy_of_json()

@@ -329,7 +329,9 @@ class Members:
             OSError: That cannot be noted.
         """
         if verdict.everything:
-            log.warning("mirror %s: %s has other data, all of it is written", self.metadata.uuid, leg)
+            log.warning(
+                "mirror %s: %s is new or has other data, and is resynced completely", self.metadata.uuid, leg
+            )
             self.state.mark_all()
         leg.take(verdict)
 

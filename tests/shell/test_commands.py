@@ -207,6 +207,16 @@ def test_help_lists_the_commands_and_explains_one(run: Run) -> None:
     assert run("/hbas help create").startswith("create [hba] [engines]\n\nCreate an HBA")
 
 
+def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = run("help").splitlines()
+    assert max(map(len, lines)) <= 70
+    text = " ".join(" ".join(lines).split())
+    assert (
+        "restoreconfig [savefile] [replace] [force] Apply the configuration in SAVEFILE, by default" in text
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -4,6 +4,7 @@ A command is a method ``ui_command_NAME``; its docstring is its help, its parame
 """
 
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -143,8 +144,22 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
             return
         first = {name: self.get_command_description(name).partition("\n")[0] for name in known}
         width = max(map(len, known.values()))
-        lines = [f"  {known[name]:{width}}  {first[name]}" for name in known]
-        self.context.tell("\n".join([inspect.cleandoc(self.help_intro), "", *lines]), first)
+        columns = self.context.console.get_width()
+        indent = " " * (width + 4)
+        lines = [
+            textwrap.fill(
+                first[name],
+                max(columns, len(indent) + 20),
+                initial_indent=f"  {known[name]:{width}}  ",
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+            for name in known
+        ]
+        introduction = [
+            textwrap.fill(line, columns) for line in inspect.cleandoc(self.help_intro).split("\n")
+        ]
+        self.context.tell("\n".join([*introduction, "", *lines]), first)
 
     def ui_command_exit(self) -> str:
         """Leave the shell; the disks keep running."""

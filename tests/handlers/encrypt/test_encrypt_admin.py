@@ -90,7 +90,7 @@ def test_what_is_refused(container: Path, wrong: str) -> None:
             with pytest.raises(UsageError, match="opens no key"):
                 add_key(disk, b"wrong", b"second", CHEAP)
         elif wrong == "slot":
-            with pytest.raises(UsageError, match=r"slot 7 holds no key; those that do: \[0\]"):
+            with pytest.raises(UsageError, match=r"slot 7 holds no key; slots with a key: \[0\]"):
                 remove_key(disk, 7)
         else:
             with pytest.raises(UsageError, match="the only key"):
