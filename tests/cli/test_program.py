@@ -27,6 +27,7 @@ def failing(error: BaseException) -> Main:
         (FileNotFoundError(2, "No such file or directory", "/a"), 1, "prog: /a: No such file or directory\n"),
         (OSError("odd"), 1, "prog: system call: odd\n"),
         (KeyboardInterrupt(), 130, "prog: interrupted\n"),
+        (KeyboardInterrupt("it may continue"), 130, "prog: interrupted; it may continue\n"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(

@@ -75,3 +75,15 @@ def test_errors_are_the_services(service: tuple[FakeService, Daemon]) -> None:
 def test_no_service_is_one_line_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(NoDaemonError, match="the service is not running; start it: "):
         Daemon(tmp_path / "control.sock").show()
+
+
+def test_interrupted_change_says_that_the_service_may_continue(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vscsihba.daemon.calls.call", interrupted)
+    with pytest.raises(KeyboardInterrupt, match='the service may continue; see "vscsihba status"'):
+        Daemon().clear(3)
+    with pytest.raises(KeyboardInterrupt) as unchanged:
+        Daemon().show()
+    assert unchanged.value.args == ()

@@ -84,7 +84,7 @@ def test_nobody_who_knows_it(tmp_path: Path) -> None:
     server = ControlServer(
         tmp_path / "hba3" / "engine-1.control", {"act": lambda **_asked: {"owner": False, "known": False}}
     )
-    with server, pytest.raises(UsageError, match="HBA 3 has no LUN 9"):
+    with server, pytest.raises(UsageError, match="HBA 3 has no LUN 9, or cannot serve it; see"):
         act(Action(3, 9, "snapshot", "list", {}), run=tmp_path)
 
 

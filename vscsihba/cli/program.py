@@ -101,8 +101,8 @@ def _run(program: str, command: Main, arguments: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader of the output has closed it: not an error
         return 1
-    except KeyboardInterrupt:
-        _complain(program, "interrupted")
+    except KeyboardInterrupt as error:
+        _complain(program, "; ".join(["interrupted", *map(str, error.args)]))
         return 130
     except OSError as error:
         _complain(program, f"{error.filename or 'system call'}: {error.strerror or error}")

@@ -182,6 +182,10 @@ class Daemon:
             return call(self._path, verb, arguments, timeout=timeout, progress=progress)
         except NotListeningError as error:
             raise NoDaemonError from error
+        except KeyboardInterrupt:
+            if timeout is not None:  # changes nothing, or is over at once
+                raise
+            raise KeyboardInterrupt('the service may continue; see "vscsihba status"') from None
 
 
 class NoDaemonError(NotListeningError):

@@ -85,7 +85,9 @@ def act(
                 return answer
             answers.append(answer)
         if not any(answer["known"] for answer in answers):
-            what = f"{hba} has no LUN {wanted.lun}" if answers else f"no engine serves {hba}"
+            what = (
+                f"{hba} has no LUN {wanted.lun}, or cannot serve it" if answers else f"no engine serves {hba}"
+            )
             raise UsageError(what, cure='see "vscsihba status"')
         if time.monotonic() > deadline:
             raise HostError(f"no engine of {hba} serves LUN {wanted.lun}", cure='see "vscsihba status"')
