@@ -14,14 +14,14 @@ _STYLES: Final = {"+": "green", "-": "red", "~": "yellow", "!": "bold magenta"}
 _COUNTED: Final = {"+": "to add", "~": "to change", "!": "to replace", "-": "to remove"}
 
 
-def print_changes(found: Changes) -> None:
+def print_changes(changes: Changes) -> None:
     """Print changes and their count."""
-    for change in found["changes"]:
+    for change in changes["changes"]:
         show(line_of(change))
-    if not found["changes"]:
+    if not changes["changes"]:
         print("no changes")
         return
-    signs = [change["sign"] for change in found["changes"]]
+    signs = [change["sign"] for change in changes["changes"]]
     counts = [f"{signs.count(sign)} {what}" for sign, what in _COUNTED.items() if sign in signs]
     print(f"\n{', '.join(counts)}")
 

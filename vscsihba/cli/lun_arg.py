@@ -18,8 +18,8 @@ def lun_of(text: str) -> tuple[int, int]:
         UsageError: The text is neither, or names a disk that vscsihba does not manage.
         HostError: The objects of the kernel cannot be read.
     """
-    if found := _PLACE.fullmatch(text):
-        return int(found[1]), int(found[2])
+    if match := _PLACE.fullmatch(text):
+        return int(match[1]), int(match[2])
     if text.startswith("/dev/"):
         return _lun_of_disk(Path(text))
     raise UsageError(f"{text!r} is not a disk", cure="use hba0/lun1, or /dev/sdb")

@@ -100,7 +100,7 @@ def wrapped(text: Text, width: int | None) -> Iterator[Text]:
     if width is None or text.cell_len <= width:
         yield text
         return
-    quoted = re.sub('"[^"]*"', lambda found: found[0].replace(" ", _NO_BREAK), text.plain)
+    quoted = re.sub('"[^"]*"', lambda match: match[0].replace(" ", _NO_BREAK), text.plain)
     at = 0
     for line in textwrap.wrap(
         quoted,

@@ -27,8 +27,8 @@ def _state(lun: LunStatus) -> Text:
 
 def _layers(stack: str) -> str:
     """Return the layers of a stack without path and size: ``cow, file`` of ``cow, file /srv/a.img``."""
-    found = re.match(r"(?:[^ ,]+, )*[^ ,]+", stack)
-    return found[0] if found is not None else stack
+    match = re.match(r"(?:[^ ,]+, )*[^ ,]+", stack)
+    return match[0] if match is not None else stack
 
 
 _COLUMNS: Final[dict[str, Callable[[LunStatus], Cell]]] = {

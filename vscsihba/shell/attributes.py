@@ -42,8 +42,8 @@ class WithAttributes(Node):
         """Show attributes, all or some: get attribute [NAME ...]."""
         self._check(group, names)
         said = self.values()
-        found = {each.name: said.get(each.name, _default(each)) for each in self.attributes()}
-        shown = {name: found[name] for name in names or found}
+        values = {each.name: said.get(each.name, _default(each)) for each in self.attributes()}
+        shown = {name: values[name] for name in names or values}
         lines = [f"{name}={_shown(value)}" for name, value in shown.items()]
         self.context.tell("\n".join(lines) or "no attributes", shown)
 
@@ -88,9 +88,11 @@ class WithAttributes(Node):
                 raise UsageError(f"{self.path} has no attribute {name!r}", cure=did_you_mean(name, known))
 
     def _explain(self) -> None:
-        found = self.attributes()
-        lines = [f"{each.name} ({each.type}): {each.description}" for each in found]
-        data = [{"name": each.name, "type": each.type, "description": each.description} for each in found]
+        attributes = self.attributes()
+        lines = [f"{each.name} ({each.type}): {each.description}" for each in attributes]
+        data = [
+            {"name": each.name, "type": each.type, "description": each.description} for each in attributes
+        ]
         self.context.tell("\n".join(lines) or "no attributes", data)
 
 

@@ -114,7 +114,7 @@ class HandlerNode(Node):
         return stack
 
     def _backstore(self, name: str) -> "BackstoreNode":
-        found = self.get_node(name)
-        if not isinstance(found, BackstoreNode):
+        node = self.get_node(name)
+        if not isinstance(node, BackstoreNode):
             raise UsageError(f"there is no backstore {name!r} here", cure=f"see ls {self.path}")
-        return found
+        return node

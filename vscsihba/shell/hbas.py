@@ -129,12 +129,12 @@ class HbaNode(WithAttributes):
         if current == "backstore":
             free = [name for name in document.backstores if document.place_of(name) is None]
             return suggestions.starting(text, free)
-        found = {each.name: each for each in keys(Lun, without=("lun", "backstore"))}
-        if current in found:
-            return suggestions.flags(text) if found[current].type == "true or false" else []
+        options = {each.name: each for each in keys(Lun, without=("lun", "backstore"))}
+        if current in options:
+            return suggestions.flags(text) if options[current].type == "true or false" else []
         if current == "lun":
             return []
-        return suggestions.starting(text, [f"{name}=" for name in found if name not in parameters])
+        return suggestions.starting(text, [f"{name}=" for name in options if name not in parameters])
 
     def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
         """Suggest the LUNs."""

@@ -63,13 +63,13 @@ def parse(words: Sequence[str], *, here: Collection[str] = ()) -> Line:
     positional: list[str] = []
     named: dict[str, str] = {}
     for word in rest:
-        found = _NAMED.fullmatch(word)
-        if found is None:
+        match = _NAMED.fullmatch(word)
+        if match is None:
             positional.append(word)
-        elif found[1] in named:
-            raise UsageError(f"{found[1]} is given twice", cure="give it once")
+        elif match[1] in named:
+            raise UsageError(f"{match[1]} is given twice", cure="give it once")
         else:
-            named[found[1]] = found[2]
+            named[match[1]] = match[2]
     return Line(path, command, tuple(positional), named)
 
 

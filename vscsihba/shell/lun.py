@@ -41,12 +41,12 @@ class LunNode(Resizable, WithAttributes):
         Raises:
             UsageError: Nothing.
         """
-        found = self.context.view.lun(self.hba.id, self.number)
-        if found is None:
+        lun = self.context.view.lun(self.hba.id, self.number)
+        if lun is None:
             raise UsageError(
                 f"{self.path} is not managed by the service", cure="use the program that created it"
             )
-        return found
+        return lun
 
     @property
     def backstore(self) -> str:
@@ -67,11 +67,11 @@ class LunNode(Resizable, WithAttributes):
     def facts(self) -> dict[str, object]:
         """Return its state."""
         status = self.context.view.lun_status(self.hba.id, self.number)
-        found: dict[str, object] = {"hba": self.hba.id, "lun": self.number}
+        shown: dict[str, object] = {"hba": self.hba.id, "lun": self.number}
         if status is None:
-            return {**found, "state": "missing"}
+            return {**shown, "state": "missing"}
         size = None if status["size"] is None else f"{format_size(status['size'])} ({status['size']} bytes)"
-        return {**found, **status, "size": size}
+        return {**shown, **status, "size": size}
 
     def attributes(self) -> list[OptionHelp]:
         """Return the options of a LUN in a document."""
@@ -79,8 +79,8 @@ class LunNode(Resizable, WithAttributes):
 
     def values(self) -> Mapping[str, object]:
         """Return the options in the document."""
-        found: Mapping[str, object] = msgspec.to_builtins(self.lun)
-        return found
+        lun: Mapping[str, object] = msgspec.to_builtins(self.lun)
+        return lun
 
     def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
         """Change its options in the document."""

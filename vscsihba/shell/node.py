@@ -82,8 +82,8 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
 
     def ui_command_cd(self, path: str = "/") -> "Node":
         """Change to PATH, or to the root of the tree."""
-        found: Node = self.get_node(path)
-        return found
+        node: Node = self.get_node(path)
+        return node
 
     def ui_command_pwd(self) -> None:
         """Show the current path."""
@@ -223,10 +223,10 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
             UsageError: There is no node at the path.
         """
         try:
-            found: Node = super().get_node(path)
+            node: Node = super().get_node(path)
         except (ValueError, UsageError) as error:  # configshell names only one component of the path
             raise UsageError(f"there is no {path}", cure='see "ls /"') from error
-        return found
+        return node
 
 
 def _line_of(lun: Mapping[str, Any]) -> str:

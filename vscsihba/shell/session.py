@@ -133,10 +133,10 @@ class Session(ConfigShell):  # type: ignore[misc]  # configshell has no types
         try:
             if state == 0:
                 self._refresh()
-            found: str | None = super()._complete(text, state)
+            result: str | None = super()._complete(text, state)
         except (VscsihbaError, ValueError, AttributeError, LookupError, TypeError):
             return None
-        return found
+        return result
 
     def _recall_lines(self) -> None:
         with contextlib.suppress(OSError):
@@ -168,6 +168,6 @@ def _for_shell(error: VscsihbaError) -> VscsihbaError:
     for flag, word in _IN_A_SHELL.items():
         cure = cure.replace(flag, word) if cure is not None else None
     kind = UsageError if isinstance(error, UsageError) else VscsihbaError
-    found = kind(error.message, cure=cure)
-    found.exit_code = error.exit_code
-    return found
+    result = kind(error.message, cure=cure)
+    result.exit_code = error.exit_code
+    return result

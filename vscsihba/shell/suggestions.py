@@ -11,8 +11,8 @@ _USUAL = ("256MiB", "1GiB", "10GiB", "100GiB", "1TiB")
 
 def starting(text: str, words: Iterable[str]) -> list[str]:
     """Return the words that begin with `text`; a blank after the only one."""
-    found = sorted(word for word in words if word.startswith(text))
-    return [f"{found[0]} "] if len(found) == 1 and not found[0].endswith("=") else found
+    matching = sorted(word for word in words if word.startswith(text))
+    return [f"{matching[0]} "] if len(matching) == 1 and not matching[0].endswith("=") else matching
 
 
 def sizes(text: str) -> list[str]:
@@ -28,11 +28,11 @@ def files(text: str) -> list[str]:
     folder, _, name = text.rpartition("/")
     where = Path(f"{folder}/" if "/" in text else ".")
     try:
-        found = [entry for entry in os.scandir(where) if entry.name.startswith(name)]
+        entries = [entry for entry in os.scandir(where) if entry.name.startswith(name)]
     except OSError:
         return []
     front = text[: len(text) - len(name)]
-    paths = sorted(f"{front}{entry.name}" + "/" * entry.is_dir() for entry in found)
+    paths = sorted(f"{front}{entry.name}" + "/" * entry.is_dir() for entry in entries)
     return [f"{paths[0]} "] if len(paths) == 1 and not paths[0].endswith("/") else paths
 
 

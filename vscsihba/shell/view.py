@@ -37,9 +37,9 @@ class View:
 
     def luns(self, hba_id: int) -> list[int]:
         """Return the numbers of all LUNs of an HBA in the document or the kernel."""
-        wanted, found = self.document.hba(hba_id), self.hba_status(hba_id)
+        wanted, status = self.document.hba(hba_id), self.hba_status(hba_id)
         numbers = {lun.lun for lun in wanted.luns} if wanted is not None else set()
-        return sorted(numbers | ({lun["lun"] for lun in found["luns"]} if found is not None else set()))
+        return sorted(numbers | ({lun["lun"] for lun in status["luns"]} if status is not None else set()))
 
     def hba(self, hba_id: int) -> Hba | None:
         """Return an HBA of the document."""

@@ -42,12 +42,12 @@ def parser() -> Parser:
 def run(arguments: Sequence[str]) -> int:
     """Check the machine; return 1 if there is a problem."""
     options = parser().parse_args(arguments)
-    found = list(collect(GROUPS))
-    problems = sum(finding.state == "problem" for finding in found)
+    findings = list(collect(GROUPS))
+    problems = sum(finding.state == "problem" for finding in findings)
     if options.json:
-        print_json({"ok": not problems, "findings": [asdict(finding) for finding in found]})
+        print_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})
     else:
-        print_table([row for finding in found for row in _rows(finding)])
+        print_table([row for finding in findings for row in _rows(finding)])
         print(_verdict(problems))
     return 1 if problems else 0
 

@@ -168,12 +168,12 @@ def _remove_key(options: argparse.Namespace) -> object:
 
 def _secret_of(options: argparse.Namespace, new: str = "") -> dict[str, object]:
     """Return the options of the handler for a secret, with absolute paths."""
-    found: dict[str, object] = {}
+    source: dict[str, object] = {}
     for name in ("key_file", "passphrase_file", "credential"):
         value = getattr(options, new + name)
         if value is not None:
-            found[name] = value if name == "credential" else _secret_path(value)
-    return found
+            source[name] = value if name == "credential" else _secret_path(value)
+    return source
 
 
 def _secret_path(word: str) -> str:

@@ -31,15 +31,15 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if options.remove:
         removed = service_unit.remove()
-        found: dict[str, object] = {"removed": removed}
+        result: dict[str, object] = {"removed": removed}
         text = "removed; the disks keep running" if removed else "the service is not installed"
     else:
         unit = service_unit.install(start=options.start)
-        found = {"unit": str(unit), "started": options.start}
+        result = {"unit": str(unit), "started": options.start}
         hint = "started" if options.start else f'to start it: "systemctl enable --now {service_unit.NAME}"'
         text = f"installed {unit}; {hint}"
     if options.json:
-        print_json(found)
+        print_json(result)
     else:
         print(text)
     return 0

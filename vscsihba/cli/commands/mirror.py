@@ -90,18 +90,18 @@ def _examine(options: argparse.Namespace) -> object:
     from vscsihba.handlers.mirror.mark import read_mark  # noqa: PLC0415 - --help needs none of it
 
     with _opened(options.leg, read_only=True) as disk:
-        found = read_mark(disk)
-    if found.metadata is None:
-        raise UsageError(f"{options.leg}: {found.damage or 'no mirror mark found'}")
-    return asdict(found.metadata) | {"legs": [asdict(leg) for leg in found.metadata.legs]}
+        mark = read_mark(disk)
+    if mark.metadata is None:
+        raise UsageError(f"{options.leg}: {mark.damage or 'no mirror mark found'}")
+    return asdict(mark.metadata) | {"legs": [asdict(leg) for leg in mark.metadata.legs]}
 
 
 def _erase_mark(options: argparse.Namespace) -> object:
     from vscsihba.handlers.mirror.mark import erase_mark, read_mark  # noqa: PLC0415 - --help needs none of it
 
     with _opened(options.leg, read_only=False) as disk:
-        found = read_mark(disk)
-        if found.metadata is None and not found.damage:
+        mark = read_mark(disk)
+        if mark.metadata is None and not mark.damage:
             raise UsageError(f"{options.leg}: no mirror mark found")
         erase_mark(disk)
     return {"erased": options.leg}

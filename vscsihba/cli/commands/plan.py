@@ -31,12 +31,12 @@ def run(arguments: Sequence[str]) -> int:
     """Print the changes."""
     options = parser().parse_args(arguments)
     document = read_document(options.file)
-    found = Daemon().plan(document, prune=options.prune)
+    changes = Daemon().plan(document, prune=options.prune)
     if options.json:
-        print_json(found)
+        print_json(changes)
         return 0
-    print_warnings(PROGRAM, found["warnings"])
-    print_changes(found)
-    if any(change["replaces"] for change in found["changes"]):
+    print_warnings(PROGRAM, changes["warnings"])
+    print_changes(changes)
+    if any(change["replaces"] for change in changes["changes"]):
         print("to replace disks, use apply --replace")
     return 0

@@ -38,7 +38,9 @@ def _hbas(observed: configfs.Observed) -> Iterator[Finding]:
 
 def _servers(hba: configfs.Hba, observed: configfs.Observed) -> list[str]:
     names = {lun.backstore for lun in hba.luns.values()}
-    rings = [found.uio for name, found in observed.backstores.items() if name in names and found.uio]
+    rings = [
+        backstore.uio for name, backstore in observed.backstores.items() if name in names and backstore.uio
+    ]
     return sorted(set(configfs.openers_of(*rings)))
 
 
@@ -52,10 +54,10 @@ def _cure(hba_id: int) -> str:
 def _orphans(observed: configfs.Observed) -> Iterator[Finding]:
     """Yield the backstores that have no LUN and no server."""
     linked = {lun.backstore for hba in observed.hbas.values() for lun in hba.luns.values()}
-    for name, found in observed.backstores.items():
-        if name in linked or (found.uio is not None and configfs.openers_of(found.uio)):
+    for name, backstore in observed.backstores.items():
+        if name in linked or (backstore.uio is not None and configfs.openers_of(backstore.uio)):
             continue
-        where = paths.core() / f"user_{found.index}"
+        where = paths.core() / f"user_{backstore.index}"
         yield Finding(
             f"backstore {name}",
             "warning",

@@ -60,8 +60,8 @@ def check_packages() -> Iterator[Finding]:
     for package in ("vscsihba", *_PACKAGES):
         yield finding_of(package, partial(_version, package))
     for package, cure in _OPTIONAL.items():
-        found = finding_of(package, partial(_version, package))
-        yield found if found.state == "ok" else Finding(package, "note", "not installed", cure)
+        finding = finding_of(package, partial(_version, package))
+        yield finding if finding.state == "ok" else Finding(package, "note", "not installed", cure)
 
 
 def _open_files() -> Finding:
@@ -91,8 +91,8 @@ def _folder(folder: Path) -> str:
 
 def _modules() -> str:
     """Return the states of the required modules; the first missing one raises."""
-    found = {module: probe.look_for_module(module) for module in _MODULES}
-    return ", ".join(f"{module} {how}" for module, how in found.items())
+    modules = {module: probe.look_for_module(module) for module in _MODULES}
+    return ", ".join(f"{module} {how}" for module, how in modules.items())
 
 
 def _configfs() -> str:
