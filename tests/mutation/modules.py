@@ -74,7 +74,10 @@ TARGETS: Final = (
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
     Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),
-    Target("handlers/mirror/sync.py", (_MIRROR,)),
+    Target(
+        "handlers/mirror/sync.py",
+        (f"{_MIRROR}/test_mirror_sync.py", f"{_MIRROR}/test_mirror.py", f"{_MIRROR}/test_mirror_marks.py"),
+    ),
     Target(
         "handlers/mirror/state.py",
         (f"{_MIRROR}/test_mirror_state.py", f"{_MIRROR}/test_mirror_marks.py", _DURABLE),
