@@ -82,7 +82,14 @@ TARGETS: Final = (
         "handlers/mirror/state.py",
         (f"{_MIRROR}/test_mirror_state.py", f"{_MIRROR}/test_mirror_marks.py", _DURABLE),
     ),
-    Target("handlers/mirror/members.py", (_MIRROR,)),
+    Target(
+        "handlers/mirror/members.py",
+        (
+            f"{_MIRROR}/test_mirror_members.py",
+            f"{_MIRROR}/test_mirror.py",
+            f"{_MIRROR}/test_mirror_marks.py",
+        ),
+    ),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),
     Target("vscsihba/tcmu/ring.py", (*_RING, f"{_TCMU}/test_corrupt.py", f"{_TCMU}/test_device.py")),

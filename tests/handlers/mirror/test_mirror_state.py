@@ -174,6 +174,14 @@ def test_a_damaged_state_file_is_closed_again(state: MirrorState) -> None:
             MirrorState(state.path)
 
 
+def test_a_state_file_that_cannot_be_read_is_closed_again(state: MirrorState) -> None:
+    state.close()
+    with mock.patch.object(mirror_state, "read_bytes", broken), pytest.raises(OSError, match="error"):
+        MirrorState(state.path)
+    with opened(Path(state.path)):
+        pass
+
+
 # Forgetting
 
 
