@@ -124,7 +124,6 @@ class MirrorState:
     def _reopen(self) -> None:
         self.close()
         store = FileHandler(FileHandler.Options(path=self.path, format="raw"))
-        store.may_make = False
         store.open()
         self._store, self._is_open = store, True
         if Path(self.path).stat().st_ino != self._inode:

@@ -64,6 +64,14 @@ HARMLESS: Final = (
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
     Harmless(_STATE, "period: int = 0", "0 -> 1", "Where there are no regions, no period matters."),
+    Harmless(_STATE, "if want < have:", "Lt -> LtE", "Where the size stays, nothing is cut off."),
+    Harmless(
+        "handlers/mirror/sync.py",
+        "return False",
+        "False -> True",
+        "The loop that calls it looks first at whether the thread is to end.",
+    ),
+    Harmless("handlers/mirror/members.py", "_GATES = 64", "64 -> 65", "Any number of them does."),
     Harmless("handlers/cow/overlay.py", _BORDER, "Lt -> LtE", _BEHIND_THE_FIRST),
     Harmless("handlers/cow/overlay.py", _BORDER, "0 -> 1", _BEHIND_THE_FIRST),
     Harmless(

@@ -17,6 +17,7 @@ from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror import state as mirror_state
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.state import IdleRegions, MirrorState, create_state
+from vscsihba.handlers.shared import sectors
 from vscsihba.handlers.shared.sectors import PER_SECTOR
 from vscsihba.handlers.shared.superblock import Superblock
 from vscsihba.handlers.shared.vectored import write_bytes
@@ -154,6 +155,16 @@ def test_a_damaged_sector_counts_as_dirty_and_no_other_one(state: MirrorState) -
     Path(state.path).write_bytes(damaged)
     with opened(Path(state.path)) as found:
         assert set(found.dirty()) == {3, *range(PER_SECTOR, 2 * PER_SECTOR)}
+
+
+@pytest.mark.parametrize("value", [2, 255])
+def test_a_sector_with_an_unknown_state_counts_as_dirty(state: MirrorState, value: int) -> None:
+    state.close()
+    with Path(state.path).open("r+b") as file:
+        file.seek(8192 + 512)
+        file.write(sectors.encode(1, bytes([0, value]) + bytes(PER_SECTOR - 2), "m"))
+    with opened(Path(state.path)) as found:
+        assert found.dirty() == list(range(PER_SECTOR, 2 * PER_SECTOR))
 
 
 def test_a_closed_state_file_is_free_and_closing_it_again_is_nothing(state: MirrorState) -> None:
@@ -379,6 +390,22 @@ def test_a_change_waits_for_another_one(state: MirrorState, lock: str, verb: str
         assert state.dirty() == [300]
     thread.join(30)
     assert ended.is_set()
+
+
+def test_a_write_to_a_dirty_region_does_not_begin_during_another_change(state: MirrorState) -> None:
+    write(state, 5, 6)
+    begun = threading.Event()
+
+    def run() -> None:
+        with state.writing(5, 6):
+            begun.set()
+
+    thread = threading.Thread(target=run)
+    with state._lock:
+        thread.start()
+        assert not begun.wait(0.1)
+    thread.join(30)
+    assert begun.is_set()
 
 
 def test_a_region_that_is_being_written_is_known_until_all_writes_of_it_have_ended(
