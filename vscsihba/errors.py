@@ -2,6 +2,7 @@
 
     VscsihbaError               carries the message, an optional cure, and the exit code
     +-- UsageError              the user's input is wrong (exit code 2)
+    |   +-- NoSuchFileError     the storage of a disk does not exist
     |   +-- ConfigError         ... at a place inside a document
     +-- HostError               this machine lacks something, or refuses it (exit code 1)
     |   +-- InUseError          another process or program uses it
@@ -42,6 +43,10 @@ class UsageError(VscsihbaError):
     """The input of the user is invalid."""
 
     exit_code = 2
+
+
+class NoSuchFileError(UsageError):
+    """A file that should have the content of a disk does not exist."""
 
 
 class ConfigError(UsageError):

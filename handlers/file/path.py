@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vscsihba.block import Geometry
-from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
+from vscsihba.errors import HostError, InUseError, NoSuchFileError, UsageError, VscsihbaError
 from vscsihba.handlers.file.image_formats import image_format
 from vscsihba.handlers.shared import linux
 
@@ -204,7 +204,7 @@ def check_room(path: str) -> None:
 
 def missing(path: str) -> UsageError:
     """Return the error for a path that names nothing."""
-    return UsageError(f"{path}: no such file", cure='create it, or set its "size"')
+    return NoSuchFileError(f"{path}: no such file", cure='create it, or set its "size"')
 
 
 def lost(path: str, what: str = "file") -> UsageError:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vscsihba.block import Capabilities, Geometry, Views
-from vscsihba.errors import VscsihbaError
+from vscsihba.errors import NoSuchFileError, VscsihbaError
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Leg
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict
@@ -146,6 +146,8 @@ class MirrorLeg:
         def open_stack() -> str:
             try:
                 opened.append(self._stack.open())
+            except NoSuchFileError as error:
+                return error.message  # a leg that is gone comes back; it need not be created
             except VscsihbaError as error:
                 return str(error)
             return ""

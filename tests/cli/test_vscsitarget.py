@@ -66,7 +66,7 @@ def test_an_id_out_of_range_is_refused(word: str) -> None:
         ("a.img,./a.img", "./a.img is given twice, also as a.img"),
         ("readonly|nosuch:x|a.img", "there is no handler 'nosuch'"),
         ("memory:1MiB;sise=2", 'did you mean "size"?'),
-        ("mine:1MiB", "mine:1MiB: no such file"),
+        ("mine:1MiB", "mine:1MiB: no such file; create it, or use --create SIZE"),
     ],
 )
 def test_words_that_cannot_be_meant_are_one_line_and_exit_code_2(files: str, complaint: str) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from vscsihba.cli.printer import Printer
 from vscsihba.cli.program import HelpFormatter, Parser, run
-from vscsihba.errors import UsageError
+from vscsihba.errors import NoSuchFileError, UsageError
 from vscsihba.stop_signal import StopSignal
 from vscsihba.units import parse_size
 
@@ -127,7 +127,10 @@ def _serve(arguments: Sequence[str]) -> int:
 
         trace = printer.trace if options.verbose else None
         listeners = Listeners(trace=trace, failed=failed, notice=printer.notice)
-        target = stack.enter_context(Target(options.id, specs, listeners=listeners))
+        try:
+            target = stack.enter_context(Target(options.id, specs, listeners=listeners))
+        except NoSuchFileError as error:
+            raise UsageError(error.message, cure="create it, or use --create SIZE") from error
         for disk in target.disks:
             named = wanted[disk.lun]
             printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)

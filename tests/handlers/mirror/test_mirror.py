@@ -375,6 +375,15 @@ def test_the_last_leg_with_the_data_stays(images: Path) -> None:
         assert standings(disk) == "w"
 
 
+def test_leg_whose_file_is_missing_is_gone_without_advice_to_create_it(images: Path) -> None:
+    with build(mirror(images)) as disk:
+        wait_until(lambda: whole(disk))
+    (images / "b.img").rename(images / "away.img")
+    with build(mirror(images)) as disk:
+        assert standings(disk) == "wg"
+        assert handler_of(disk).status()[1].error == f"{images}/b.img: no such file"
+
+
 def test_a_leg_that_cannot_be_used_is_not_added(images: Path) -> None:
     with build(mirror(images)) as disk:
         with pytest.raises(UsageError, match=r"cannot be used: .*no such file"):
