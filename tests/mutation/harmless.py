@@ -150,6 +150,12 @@ HARMLESS: Final = (
     Harmless(
         _RING,
         "return self._positions.end if head < start else head + 1",
+        "Add -> Sub",
+        "One more command gets the closer look, which finds nothing wrong with it.",
+    ),
+    Harmless(
+        _RING,
+        "return self._positions.end if head < start else head + 1",
         "Lt -> LtE",
         "Where head and start are the same, no entry is held against the limit.",
     ),

@@ -1,9 +1,11 @@
 """Fetching commands: order, CDB, data buffer, fast path (rules 5, 7, 8)."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.tcmu.conftest import MakeServer
-from tests.tcmu.server import READ_10, Server, always
+from tests.tcmu.server import READ_10, Server, always, never
 from vscsihba.tcmu.kernel import BLOCK
 
 
@@ -61,6 +63,18 @@ def test_scattered_buffer_is_in_order(server: Server, pieces: int) -> None:
 def test_command_without_data_has_no_views(server: Server) -> None:
     tag = server.one()
     assert server.fetched[tag].views == []
+
+
+@pytest.mark.parametrize("cut", [always, never])
+def test_no_more_commands_are_fetched_than_are_asked_for(
+    server: Server, cut: Callable[[int, list[memoryview], int], bool]
+) -> None:
+    for _ in range(5):
+        server.loopback.submit(READ_10)
+    for most, fetched in ((2, 2), (0, 0), (1, 1), (3, 2), (1, 0)):
+        assert server.ring.drain(cut, server.park, most) == fetched
+    server.answer_all()
+    assert len(server.loopback.answers) == 5
 
 
 def test_cut_sees_cdb_and_buffer_in_place(server: Server) -> None:

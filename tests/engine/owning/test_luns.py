@@ -779,6 +779,23 @@ def test_what_is_known_of_a_lun_follows_its_changes(
     assert rescanned()
 
 
+def test_unit_and_backstore_follow_a_size_that_the_storage_has_already(
+    make: Make, kernel: FakeConfigfs, rings: list[Loopback], image: Path
+) -> None:
+    engine = make()
+    engine.add(wanted(image, size="1MiB"), known_by_others=False)
+    owned = engine.ownership.owned[0]
+    assert owned.stack is not None
+    owned.stack.layers[0].resize(2 * MiB)
+    owned.reshape()
+    assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={2 * MiB}\n"
+    capacity = bytes([0x25, *bytes(9)])
+    answers = [rings[0].wait(rings[0].submit(capacity, data_in=8)) for _ in range(5)]
+    assert answers[-1].data[:4] == (2 * MiB // 512 - 1).to_bytes(4, "big")
+    owned.close()
+    owned.reshape()
+
+
 @pytest.mark.parametrize("existing", [None, SimpleNamespace(address=None)])
 def test_a_lun_that_linux_does_not_see_grows_all_the_same(
     make: Make, image: Path, existing: object, monkeypatch: pytest.MonkeyPatch
