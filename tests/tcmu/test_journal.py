@@ -253,6 +253,17 @@ def test_a_damaged_record_is_noticed(at: int, form: str, value: int, words: str)
         journal.load()
 
 
+@pytest.mark.parametrize("unit", [UNITS, UNITS + 1, 0xFFFFFFFF])
+def test_a_record_that_leads_out_of_the_table_is_damaged(unit: int) -> None:
+    """The first link of a record of three units is checked before the second one is looked up."""
+    memory = bytearray(SIZE)
+    journal = Journal(memoryview(memory))
+    journal.accept(1, 128, entry(1, 1000))
+    struct.pack_into("=I", memory, LINK_0, unit)
+    with pytest.raises(JournalDamagedError, match="record 0 of the journal is damaged"):
+        journal.load()
+
+
 def refused(server: Server) -> str:
     """Check that a successor refuses the journal, changes nothing, and can begin anew; return the message."""
     loopback = server.loopback

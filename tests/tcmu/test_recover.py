@@ -139,6 +139,19 @@ def test_in_place_completions_count_once_another_command_is_recorded(server: Ser
     assert server.fetch() == 0
 
 
+def test_published_in_place_completions_count(server: Server) -> None:
+    for count in (1, 3):
+        for _ in range(count):
+            server.loopback.submit(READ_10)
+        assert server.fetch(always) == count
+        server.ring.publish()
+        waiting = server.loopback.submit(READ_10)
+        assert die(server) == []
+        assert server.fetch() == 1
+        assert list(server.fetched) == [waiting]
+        server.answer_all()
+
+
 def test_successor_learns_that_a_command_had_begun(server: Server) -> None:
     tags = [server.one() for _ in range(3)]
     server.ring.begun(tags[1])
