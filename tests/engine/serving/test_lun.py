@@ -176,3 +176,14 @@ def test_counters_count_each_command_once() -> None:
         name: after[name] - before[name] for name in ("reads", "read_bytes", "writes", "others", "errors")
     }
     assert counted == {"reads": 1, "read_bytes": 1024, "writes": 1, "others": 1, "errors": 1}
+
+
+def test_an_operation_that_goes_to_a_thread_is_counted() -> None:
+    with slow_rig() as (rig, handler):
+        handler.gate.set()
+        before = rig.stats.waits
+        assert rig.run(bytes(6)).status == GOOD
+        assert rig.stats.waits == before
+        for count in (1, 2):
+            assert rig.run(FLUSH).status == GOOD
+            assert rig.stats.waits == before + count
