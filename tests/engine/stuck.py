@@ -15,10 +15,11 @@ class Stuck(Handler):
     name = "stuck"
     gate = threading.Event()
     writing = threading.Event()
+    size = 1 << 20
 
     @property
     def geometry(self):
-        return Geometry(1 << 20)
+        return Geometry(self.size)
 
     def read(self, offset, views):
         for view in views:
@@ -27,6 +28,9 @@ class Stuck(Handler):
     def write(self, offset, views, *, fua=False):
         Stuck.writing.set()
         assert Stuck.gate.wait(60)
+
+    def resize(self, size):
+        self.size = size
 """
 
 

@@ -172,6 +172,44 @@ def test_a_lun_whose_storage_hangs_is_given_up_when_that_answers(
         wait_until(lambda: threading.active_count() < threads)
 
 
+def test_a_resize_that_has_waited_too_long_is_not_done_later(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RESIZE_PATIENCE", 0.05)
+    with kernel.engine(stuck_document(tmp_path)) as engine:
+        with pytest.raises(HostError, match="LUN 0 is not served here"):
+            engine.resize(2 << 20)
+        assert engine.open()
+        assert engine.served is not None
+        gate, writing = gate_of(engine)
+        for _ in range(5):  # unit attentions
+            kernel.loopback.wait(kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512))
+        write = kernel.loopback.submit(rw10(0x2A, 0, 1), data_out=b"x" * 512)
+        assert writing.wait(60)
+        with pytest.raises(HostError, match="the storage has not answered within 0.05 s; try again"):
+            engine.resize(2 << 20)
+        gate.set()
+        assert kernel.loopback.wait(write).status == GOOD
+        kernel.loopback.wait(kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512))  # comes after the resize
+        assert engine.served.handler.geometry.size == 1 << 20
+        engine.close()
+
+
+def test_a_resize_whose_storage_reports_a_time_out_fails_with_that(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_size: int) -> None:
+        raise OSError(errno.ETIMEDOUT, "the server of the storage is silent")
+
+    with kernel.engine(stuck_document(tmp_path)) as engine:
+        assert engine.open()
+        assert engine.stack is not None
+        monkeypatch.setattr(engine.stack.layers[0], "resize", fail)
+        with pytest.raises(TimeoutError, match="the server of the storage is silent"):
+            engine.resize(2 << 20)
+        engine.close()
+
+
 def test_what_a_unit_keeps_is_found_by_the_serial_number_that_is_wanted(
     kernel: Kernel, disk: Document, tmp_path: Path
 ) -> None:

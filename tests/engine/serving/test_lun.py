@@ -122,6 +122,18 @@ def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
         assert rig.read(0, 1).data == bytes(512)
 
 
+def test_a_fault_of_a_medium_that_never_blocks_becomes_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "as the test wants")
+
+    with Rig({"handler": "memory", "size": 1 << 20}) as rig:
+        assert rig.stack is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(type(rig.stack.layers[0]), "read", fail)
+            assert triple(rig.run(bytes([0x2F, *bytes(7), 1, 0]))) == (3, 0x11, 0)
+        assert rig.read(0, 1).data == bytes(512)
+
+
 def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
