@@ -186,7 +186,7 @@ def test_a_resize_that_has_waited_too_long_is_not_done_later(
             kernel.loopback.wait(kernel.loopback.submit(rw10(0x28, 0, 1), data_in=512))
         write = kernel.loopback.submit(rw10(0x2A, 0, 1), data_out=b"x" * 512)
         assert writing.wait(60)
-        with pytest.raises(HostError, match="the storage has not answered within 0.05 s; try again"):
+        with pytest.raises(HostError, match=r"the storage has not answered within 0\.05 s; try again"):
             engine.resize(2 << 20)
         gate.set()
         assert kernel.loopback.wait(write).status == GOOD
