@@ -357,6 +357,8 @@ def test_an_abort_ends_what_has_not_begun() -> None:
         handler.gate.set()
         assert rig.loopback.wait(flush).status == GOOD
         assert not any(handler.data)
+        assert rig.read(0, 1).status == GOOD, "the aborted one is not begun later"
+        assert rig.failures == []
 
 
 @pytest.mark.usefixtures("impatient")

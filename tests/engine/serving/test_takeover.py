@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
-from tests.engine.slow import FLUSH, Slow
+from tests.engine.slow import FLUSH, Held, Slow
 from vscsihba.block import Views
 from vscsihba.loopback import Loopback
 
@@ -76,6 +76,19 @@ def test_one_that_had_changed_nothing_yet_is_run(loopback: Loopback) -> None:
     successor.gate.set()
     with Rig(handler=successor, loopback=loopback):
         assert loopback.wait(flush).status == GOOD
+        assert loopback.wait(swap).status == GOOD
+    stuck.gate.set()
+    assert successor.written == 1
+
+
+def test_one_that_was_only_reading_is_run(loopback: Loopback) -> None:
+    stuck = Held("read")
+    with Rig(handler=stuck, loopback=loopback) as first:
+        swap = loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + b"n" * 512)
+        assert stuck.flushing.wait(10)
+        first.die()
+    successor = Slow()
+    with Rig(handler=successor, loopback=loopback):
         assert loopback.wait(swap).status == GOOD
     stuck.gate.set()
     assert successor.written == 1
