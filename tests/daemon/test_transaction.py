@@ -307,6 +307,15 @@ def test_storage_that_was_shown_is_not_made_but_enlarged(size: str, calls: int) 
         assert refusing.state == machine_of(running)
 
 
+def test_storage_whose_size_is_no_longer_said_is_not_enlarged() -> None:
+    running = one_lun({"a": FILE})
+    wanted = one_lun({"a": {"handler": "file", "path": "/x"}}, lun=1)
+    machine = Model(running)
+    Transaction(running, machine, said).carry_out(changes(running, wanted, prune="all").steps, said)
+    assert (machine.made, machine.calls) == ([False], 2)
+    assert machine.state == machine_of(wanted)
+
+
 def documents_of(count: int) -> Document:
     stacks = {f"a{number}": {"handler": "memory", "size": "1MiB"} for number in range(count)}
     luns = [{"lun": number, "backstore": f"a{number}"} for number in range(count)]
