@@ -221,6 +221,7 @@ OTHER = {"handler": "memory", "size": "2MiB"}
     [
         (Resize, one_lun({"a": FILE}), one_lun({"a": {**FILE, "size": "2MiB"}})),
         (ChangeBackstore, one_lun({"a": FILE}), one_lun({"a": {**FILE, "create": True}})),
+        (ChangeBackstore, one_lun({"a": FILE}, lun=1), one_lun({"a": {**FILE, "create": True}}, lun=1)),
         (
             ChangeBackstore,
             one_lun({"b": OTHER, "a": FILE}),
@@ -277,6 +278,17 @@ def test_undoing_a_replacement_removes_a_disk_that_is_in_use_now() -> None:
         Transaction(running, machine, note).carry_out(changes(running, wanted, prune="all").steps, said)
     assert machine.forced == [False, True]
     assert machine.state == machine_of(running)
+
+
+def test_a_disk_whose_replacement_cannot_be_added_comes_back() -> None:
+    running, wanted = replacing()
+    machine = Model(running, refuse=1)
+    transaction = Transaction(running, machine, said)
+    with pytest.raises(HostError, match="refused"):
+        transaction.carry_out(changes(running, wanted, prune="all").steps, said)
+    assert machine.forced == [False]
+    assert machine.state == machine_of(running)
+    assert transaction.document == running
 
 
 @pytest.mark.parametrize(("made", "expected"), [((), True), (("b",), False), (("a",), True)])
