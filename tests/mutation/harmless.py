@@ -40,6 +40,7 @@ _WINDOW: Final = "It limits how long a search keeps other threads waiting, not t
 _AT_ONCE: Final = "Dirty blocks are the same below, whether one write takes 1 MiB of them or 2 MiB."
 
 _STATE: Final = "handlers/mirror/state.py"
+_UNCHANGED: Final = "Nothing assigns to a field of one, and each is made with the names of its fields."
 
 _BORDER: Final = "border = border if found < 0 else found"
 _BEHIND_THE_FIRST: Final = "The search begins behind the first cluster, so that nothing is found at 0."
@@ -64,6 +65,10 @@ HARMLESS: Final = (
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
     Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
     Harmless(_STATE, "period: int = 0", "0 -> 1", "Where there are no regions, no period matters."),
+    Harmless(_STATE, "class _LegOf1(msgspec.Struct, frozen=True):", "True -> False", _UNCHANGED),
+    Harmless(
+        _STATE, "class _HeaderOf1(msgspec.Struct, frozen=True, kw_only=True):", "True -> False", _UNCHANGED
+    ),
     Harmless(_STATE, "if want < have:", "Lt -> LtE", "Where the size stays, nothing is cut off."),
     Harmless(
         "handlers/mirror/sync.py",

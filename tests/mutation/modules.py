@@ -90,6 +90,12 @@ TARGETS: Final = (
             f"{_MIRROR}/test_mirror_marks.py",
         ),
     ),
+    Target("handlers/mirror/assembly.py", (f"{_MIRROR}/test_mirror_assembly.py",)),
+    Target(
+        "handlers/mirror/record.py",
+        (f"{_MIRROR}/test_mirror_record.py", f"{_MIRROR}/test_mirror_members.py"),
+    ),
+    Target("handlers/mirror/mark.py", (f"{_MIRROR}/test_mirror_marks.py",)),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),
     Target("vscsihba/tcmu/ring.py", (*_RING, f"{_TCMU}/test_corrupt.py", f"{_TCMU}/test_device.py")),

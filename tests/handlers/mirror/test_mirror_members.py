@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,10 +20,11 @@ from tests.handlers.mirror.test_mirror_marks import (
     why,
     without_growing,
 )
+from vscsihba.errors import UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
-from vscsihba.handlers.mirror.mark import write_mark
+from vscsihba.handlers.mirror.mark import length_with_mark, write_mark
 from vscsihba.handlers.mirror.members import Members
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import read, write
@@ -182,6 +184,47 @@ def test_a_leg_comes_back_only_when_that_can_be_recorded(made: Checked) -> None:
     members.keep()
     assert members.admit(leg), why(made, 1)
     assert states(made) == ["in", "behind"]
+
+
+def test_a_new_leg_needs_room_for_a_mark(made: Checked, tmp_path: Path) -> None:
+    (tmp_path / "c.img").write_bytes(bytes(SIZE))
+    message = f"it has {SIZE} bytes, and {length_with_mark(SIZE)} are needed: {SIZE} of the disk"
+    with without_growing(), pytest.raises(UsageError, match=message):
+        handler_of(made).add_leg(build(str(tmp_path / "c.img")))
+    assert standings(made) == "ww"
+    assert (tmp_path / "c.img").read_bytes() == bytes(SIZE)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        Members.keep,
+        lambda members: members.shrink(SIZE - 4096),
+        lambda members: members.enlarge(SIZE, SIZE + 4096),
+        lambda members: members.promote(members.legs),
+        lambda members: members.judge(members.legs, {members.legs[1]: error()}),
+        lambda members: members.remove(members.legs[1]),
+    ],
+)
+def test_marks_are_written_and_legs_change_one_after_the_other(
+    made: Checked, verb: Callable[[Members], None]
+) -> None:
+    members, ended = members_of(made), threading.Event()
+
+    def run() -> None:
+        verb(members)
+        ended.set()
+
+    thread = threading.Thread(target=run)
+    sizes = [leg.submit(lambda disk: disk.geometry.size).result(None) for leg in members.legs]
+    with members._lock, mock.patch.object(members.record, "write", return_value={}) as writes:
+        thread.start()
+        assert not ended.wait(0.1)
+        assert standings(made) == "ww"
+        assert writes.call_count == 0
+        assert [leg.submit(lambda disk: disk.geometry.size).result(None) for leg in members.legs] == sizes
+    thread.join(30)
+    assert ended.is_set()
 
 
 def test_a_leg_without_room_for_a_mark_is_removed_and_keeps_its_data(tmp_path: Path) -> None:
