@@ -69,6 +69,12 @@ HARMLESS: Final = (
     Harmless(
         _STATE, "class _HeaderOf1(msgspec.Struct, frozen=True, kw_only=True):", "True -> False", _UNCHANGED
     ),
+    Harmless(
+        "handlers/mirror/assembly.py",
+        "if copy.leg and (entry := newest.entry(copy.leg)) is not None and copy.event >= entry.event",
+        "drop 'copy.leg'",
+        "The state file, which has no such name, has no entry.",
+    ),
     Harmless(_STATE, "if want < have:", "Lt -> LtE", "Where the size stays, nothing is cut off."),
     Harmless(
         "handlers/mirror/sync.py",

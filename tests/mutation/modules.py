@@ -95,7 +95,6 @@ TARGETS: Final = (
         "handlers/mirror/record.py",
         (f"{_MIRROR}/test_mirror_record.py", f"{_MIRROR}/test_mirror_members.py"),
     ),
-    Target("handlers/mirror/mark.py", (f"{_MIRROR}/test_mirror_marks.py",)),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),
     Target("vscsihba/tcmu/ring.py", (*_RING, f"{_TCMU}/test_corrupt.py", f"{_TCMU}/test_device.py")),

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from vscsihba.errors import HostError
-from vscsihba.handlers.mirror.assembly import Candidate, Verdict, choose, copies_of, judge, token
+from vscsihba.handlers.mirror.assembly import Candidate, Verdict, choose, copies_of, describe, judge, token
 from vscsihba.handlers.mirror.mark import FoundMark
 from vscsihba.handlers.mirror.metadata import (
     MOST_ENTRIES,
@@ -129,7 +129,7 @@ def test_a_copy_from_which_a_leg_has_moved_on_contradicts_nothing() -> None:
 
 def test_a_leg_that_was_left_behind_contradicts_nothing_though_the_others_of_its_time_were_removed() -> None:
     only_c: dict[str, State] = {"b": "out", "c": "in"}
-    state, left = copy("", 18, only_c, known=10), copy("b", 10, BOTH)
+    state, left = copy("", 18, only_c, known=10), copy("b", 10, BOTH, session="earlier")
     newest = copy("c", 18, only_c, known=10)
     assert decided(state, left, newest) == (18, {"c"}, True)
     used_alone = copy("b", 11, ONLY_B, session="t")  # later than the mark that it was left with
@@ -194,7 +194,8 @@ def test_legs_with_a_mark(mark: Metadata, whole: bool, everything: bool) -> None
 
 
 def test_a_leg_that_comes_back_is_never_whole() -> None:
-    assert not judge(leg(copy("a", 7, BOTH)), NOW, opening=False).whole
+    mark = copy("a", 7, BOTH)
+    assert judge(leg(mark), NOW, opening=False) == Verdict("a", event=7, size=mark.size)
     assert "newer than the mirror" in judge(leg(copy("a", 8, BOTH)), NOW, opening=False).problem
 
 
@@ -233,8 +234,22 @@ def test_a_leg_without_a_mark_is_known_by_its_medium_while_it_never_had_one() ->
     assert "no mark" in judge(leg(None), marked, opening=True).problem
     device = replace(leg(None, "block:wwn-1"), is_known_as=lambda name: name == "file:/leg 0")
     assert judge(device, old, opening=True) == Verdict("a", whole=True)
+    behind = msgspec.structs.replace(old, legs=(msgspec.structs.replace(entry, state="behind"),))
+    assert "no mark" in judge(leg(None), behind, opening=True).problem
+    version_1 = msgspec.structs.replace(behind, event=0)  # when no leg had a mark
+    assert judge(leg(None), version_1, opening=True) == Verdict("a", whole=False)
     twice = msgspec.structs.replace(NOW, legs=(entry, msgspec.structs.replace(entry, uuid="b")))
     assert "no mark" in judge(leg(None), twice, opening=True).problem
+
+
+def test_copies_are_described_by_the_first_letters_of_their_names() -> None:
+    mark = copy("0123456789", 7, {"0123456789": "in", "b": "out"}, mirror="abcdefghij")
+    damaged = replace(leg(None, "leg 2"), mark=FoundMark(damage="its mark is damaged"))
+    assert describe(None, [leg(mark), leg(None, "leg 1"), damaged]) == (
+        "state file: missing; leg 0: leg 01234567 of mirror abcdefgh, event 7, in: 01234567 (); "
+        "leg 1: no mark; leg 2: its mark is damaged"
+    )
+    assert describe(copy("", 3, {}), []) == "state file: event 3, in: "
 
 
 def test_of_a_leg_and_its_copy_the_newer_one_is_used() -> None:

@@ -22,6 +22,7 @@ class Copy:
         self.metadata = metadata
         self.fails = False
         self.marks = 0
+        self.timeouts: list[float] = []
 
     def entry(self, state: Any = None) -> LegEntry:
         states: dict[Standing, Any] = {Standing.WHOLE: "in", Standing.BEHIND: "behind", Standing.GONE: "out"}
@@ -38,7 +39,8 @@ class Copy:
     def give_up(self, _outcome: "Copy") -> None:
         pass
 
-    def result(self, _timeout: float | None) -> None:
+    def result(self, timeout: float | None) -> None:
+        self.timeouts.append(timeout or 0.0)
         self.save(cast("Metadata", self.metadata))
 
 
@@ -88,3 +90,26 @@ def test_no_leg_is_written_where_it_could_not_make_the_change_count() -> None:
     assert record.write(legs) == {}
     record.check_majority()  # both legs are enough without the state file
     assert (one.marks, other.marks) == (1, 1)
+
+
+def test_a_record_of_two_legs_that_both_fail_does_not_count() -> None:
+    one, other = Copy("a", Standing.WHOLE), Copy("b", Standing.WHOLE)
+    legs: Any = [one, other]
+    metadata = Metadata(
+        uuid="m", event=1, session="", size=1 << 20, region_size=65536, legs=(one.entry(), other.entry())
+    )
+    state = Copy("", Standing.WHOLE, metadata)
+    record = Record(cast("Any", state), metadata, 7.0)
+    assert not record.is_due
+    one.fails = other.fails = True
+    assert set(record.write(legs)) == set(legs)
+    with pytest.raises(OSError, match="by a majority: the other legs cannot be written") as caught:
+        record.check_majority()
+    assert caught.value.errno == errno.EIO
+    assert record.metadata is metadata
+    one.fails = other.fails = False
+    assert record.write(legs) == {}
+    record.check_majority()
+    assert record.metadata.event > metadata.event
+    assert all(each.event == record.metadata.event for each in (one, other))
+    assert all(0 < timeout <= 7 for each in (one, other) for timeout in each.timeouts)

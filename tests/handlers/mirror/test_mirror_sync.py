@@ -221,9 +221,13 @@ def test_copying_ends_after_the_region_during_which_that_was_asked() -> None:
     def stop_in_1() -> None:
         sync._stopping = members.held == 1
 
-    with mock.patch.object(members, "check_answers", stop_in_1):
+    with (
+        mock.patch.object(members, "check_answers", stop_in_1),
+        mock.patch.object(sync._wake, "wait") as wait,
+    ):
         sync.start()
         sync._thread.join(SOON)
+    assert wait.call_count == 0  # nothing would end that
     assert members.log == ["a read 0", "b zeroes 0", "a read 1", "b write 1"]
     assert members.legs[1].standing is Standing.BEHIND
 
