@@ -15,6 +15,7 @@ class Copy:
 
     has_room = True
     event = marked_size = 0
+    error = OSError(errno.EIO, "broken")
 
     def __init__(self, uuid: str, standing: Standing, metadata: Metadata | None = None) -> None:
         self.uuid = uuid
@@ -30,9 +31,10 @@ class Copy:
 
     def save(self, _metadata: Metadata) -> None:
         if self.fails:
-            raise OSError(errno.EIO, "broken")
+            raise self.error
 
-    def begin_mark(self, _metadata: Metadata) -> "Copy":
+    def begin_mark(self, metadata: Metadata) -> "Copy":
+        self.metadata = metadata
         self.marks += 1
         return self
 
@@ -113,3 +115,58 @@ def test_a_record_of_two_legs_that_both_fail_does_not_count() -> None:
     assert record.metadata.event > metadata.event
     assert all(each.event == record.metadata.event for each in (one, other))
     assert all(0 < timeout <= 7 for each in (one, other) for timeout in each.timeouts)
+
+
+@pytest.mark.parametrize(
+    ("error", "number", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), errno.ENOSPC, "No space left"),
+        (OSError("in words only"), errno.EIO, "in words only"),
+    ],
+)
+def test_a_record_that_does_not_count_tells_the_error_of_the_state_file(
+    error: OSError, number: int, text: str
+) -> None:
+    leg = Copy("a", Standing.WHOLE)
+    metadata = Metadata(uuid="m", event=1, session="", size=1 << 20, region_size=65536, legs=(leg.entry(),))
+    state = Copy("", Standing.WHOLE, metadata)
+    record = Record(cast("Any", state), metadata, None)
+    leg.fails = state.fails = True
+    state.error = error
+    record.write(cast("Any", [leg]))
+    with pytest.raises(OSError, match=f"by a majority: {text}") as caught:
+        record.check_majority()
+    assert caught.value.errno == number
+    with pytest.raises(OSError, match=text):
+        record.check_state()
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_leg_is_introduced_by_its_mark_if_it_has_room_for_one(has_room: bool) -> None:
+    old, new = Copy("a", Standing.WHOLE), Copy("b", Standing.GONE)
+    new.has_room = has_room
+    metadata = Metadata(uuid="m", event=5, session="", size=1 << 20, region_size=65536, legs=(old.entry(),))
+    record = Record(cast("Any", Copy("", Standing.WHOLE, metadata)), metadata, None)
+    record.introduce(cast("Any", new))
+    assert (old.marks, new.marks) == (0, int(has_room))
+    assert (new.event, new.marked_size) == ((6, 1 << 20) if has_room else (0, 0))
+    assert [leg.state for leg in new.metadata.legs] == ["in", "behind"] if new.metadata else not has_room
+    assert record.metadata is metadata
+
+
+def test_legs_that_are_not_there_are_remembered_until_every_leg_has_all_the_data() -> None:
+    here, unknown = Copy("a", Standing.WHOLE), Copy("", Standing.GONE)
+    absent = LegEntry(uuid="b", state="in", event=4, until=4)
+    dropped = LegEntry(uuid="c", state="out", event=2, until=3)
+    metadata = Metadata(
+        uuid="m", event=9, session="", size=1 << 20, region_size=65536, legs=(here.entry(), absent, dropped)
+    )
+    record = Record(cast("Any", Copy("", Standing.WHOLE, metadata)), metadata, None)
+    for _ in range(2):
+        assert record.write(cast("Any", [here, unknown])) == {}
+        record.check_majority()
+        states = {leg.uuid: (leg.state, leg.until) for leg in record.metadata.legs}
+        assert states == {"a": ("in", 0), "b": ("out", 9), "c": ("out", 3)}
+    assert record.write(cast("Any", [here])) == {}
+    record.check_majority()
+    assert [leg.uuid for leg in record.metadata.legs] == ["a"]
