@@ -120,6 +120,10 @@ def test_copies_that_have_gone_different_ways_need_a_majority() -> None:
     refused(None, one, other)
     assert decided(copy("", 9, ONLY_B, session="t"), one, other) == (9, {"b"}, True)
     assert decided(copy("", 12, ONLY_A), one, other) == (12, {"a"}, True)
+    without_c: dict[str, State] = {"a": "in", "b": "in", "c": "out"}
+    only_c: dict[str, State] = {"a": "out", "b": "out", "c": "in"}
+    one, other = copy("a", 12, without_c), copy("c", 9, only_c, session="t")
+    refused(copy("", 9, only_c, session="t"), one, other)  # three votes of seven
 
 
 def test_a_copy_from_which_a_leg_has_moved_on_contradicts_nothing() -> None:
@@ -234,6 +238,7 @@ def test_a_leg_without_a_mark_is_known_by_its_medium_while_it_never_had_one() ->
     assert "no mark" in judge(leg(None), marked, opening=True).problem
     device = replace(leg(None, "block:wwn-1"), is_known_as=lambda name: name == "file:/leg 0")
     assert judge(device, old, opening=True) == Verdict("a", whole=True)
+    assert "no mark" in judge(leg(None, "leg 1"), old, opening=True).problem
     behind = msgspec.structs.replace(old, legs=(msgspec.structs.replace(entry, state="behind"),))
     assert "no mark" in judge(leg(None), behind, opening=True).problem
     version_1 = msgspec.structs.replace(behind, event=0)  # when no leg had a mark

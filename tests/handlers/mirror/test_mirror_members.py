@@ -204,12 +204,14 @@ def test_a_new_leg_needs_room_for_a_mark(made: Checked, tmp_path: Path) -> None:
         lambda members: members.promote(members.legs),
         lambda members: members.judge(members.legs, {members.legs[1]: error()}),
         lambda members: members.remove(members.legs[1]),
+        lambda members: members.add(mock.Mock(standing=Standing.BEHIND)),
     ],
 )
 def test_marks_are_written_and_legs_change_one_after_the_other(
-    made: Checked, verb: Callable[[Members], None]
+    made: Checked, verb: Callable[[Members], object]
 ) -> None:
     members, ended = members_of(made), threading.Event()
+    legs = list(members.legs)
 
     def run() -> None:
         verb(members)
@@ -222,9 +224,11 @@ def test_marks_are_written_and_legs_change_one_after_the_other(
         assert not ended.wait(0.1)
         assert standings(made) == "ww"
         assert writes.call_count == 0
+        assert members.legs == legs
         assert [leg.submit(lambda disk: disk.geometry.size).result(None) for leg in members.legs] == sizes
     thread.join(30)
     assert ended.is_set()
+    members.legs = legs
 
 
 def test_a_leg_without_room_for_a_mark_is_removed_and_keeps_its_data(tmp_path: Path) -> None:
