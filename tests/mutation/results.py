@@ -118,8 +118,7 @@ def page(found: Sequence[tuple[Target, Summary]]) -> str:
 
 def _row(name: str, numbers: Sequence[int]) -> str:
     total, tried, noticed, harmless = numbers
-    first = f"{100 * noticed / tried:.0f} %" if tried else ""
-    second = f"{100 * noticed / (tried - harmless):.0f} %" if tried > harmless else ""
+    first, second = _percent(noticed, tried), _percent(noticed, tried - harmless)
     return f"| {name} | {total} | {tried} | {noticed} | {harmless} | {first} | {second} |"
 
 
@@ -145,3 +144,10 @@ def _verdicts(told: Iterable[dict[str, object]]) -> list[Verdict]:
 def _write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _percent(part: int, whole: int) -> str:
+    """Return a percentage, 100 only where nothing is left out; empty if there is no whole."""
+    if not whole:
+        return ""
+    return f"{min(round(100 * part / whole), 100 if part == whole else 99)} %"
