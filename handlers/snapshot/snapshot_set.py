@@ -118,17 +118,26 @@ class SnapshotSet:
 
     def take(self, name: str) -> None:
         """Make a snapshot; see `vscsihba.handlers.snapshot.handler.SnapshotHandler.take`."""
-        with self._changing, ExitStack() as failing:
-            layer = manifest_.new_name()
+        with self._changing:
+            while not self._take(name):
+                pass
+
+    def _take(self, name: str) -> bool:
+        """Make a snapshot; return False if the disk was resized while a layer of its former size was made."""
+        with ExitStack() as failing:
+            layer, size = manifest_.new_name(), self.disk.size
             changed = self.manifest.taken(name, layer)
             failing.callback(self._remove_layer, layer)
-            new = open_overlay(self._make_layer(layer, self.disk.size), read_only=False)
+            new = open_overlay(self._make_layer(layer, size), read_only=False)
             failing.callback(new.abandon)
             with self.gate.alone():
+                if self.disk.size != size:
+                    return False
                 self._end_active(changed)
                 self.layers.put_on_top(layer, CowDisk(new, self.disk))
                 self.switch(self.layers)
             failing.pop_all()
+        return True
 
     def roll_back(self, name: str, *, progress: ReportProgress = quiet) -> None:
         """Go back to a snapshot; see `vscsihba.handlers.snapshot.handler.SnapshotHandler.roll_back`."""

@@ -176,6 +176,31 @@ def test_a_snapshot_keeps_its_size(base: Path) -> None:
         assert read(disk, 1 << 19, 6) == b"behind"
 
 
+@pytest.mark.parametrize("size", [1 << 20, 64 * KIB])
+def test_a_resize_while_a_snapshot_is_taken_lasts(
+    base: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = SnapshotSet._make_layer
+    sizes = [size]
+
+    def make_slowly(snapshots: SnapshotSet, name: str, size: int) -> str:
+        made = make(snapshots, name, size)
+        if sizes:  # the layer has the size from before
+            disk.resize(sizes.pop())
+            write(disk, disk.geometry.size - 6, b"behind")
+        return made
+
+    with build(snapshot(base)) as disk:
+        monkeypatch.setattr(SnapshotSet, "_make_layer", make_slowly)
+        handler_of(disk).take("one")
+        assert disk.geometry.size == size
+        assert read(disk, size - 6, 6) == b"behind"
+        assert seen(base, "one")[size - 6 :] == b"behind"
+        assert layers(base) == 2
+    with build(snapshot(base)) as disk:
+        assert disk.geometry.size == size
+
+
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "x" * 65, "a b"])
 def test_names_that_are_none(base: Path, name: str) -> None:
     with build(snapshot(base)) as disk:
