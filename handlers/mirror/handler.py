@@ -348,7 +348,10 @@ class MirrorHandler(Fan):
             members.keep(size=size)
             self._geometry = shape
             if size < before:
-                members.shrink(size)
+                try:
+                    members.shrink(size)
+                except OSError as error:  # the disk has its size; storage that is not given back is no harm
+                    log.warning("mirror %s: the legs keep their size: %s", members.metadata.uuid, error)
 
     def _enlarge(self, before: int, size: int) -> None:
         """Enlarge every leg; where they may differ then, they are made equal."""

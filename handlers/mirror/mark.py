@@ -129,8 +129,8 @@ def enlarge(disk: Handler, before: int, size: int) -> None:
                 raise
         if mark is not None:
             write_mark(disk, mark)
-    # A leg that was larger may have anything there.
-    disk.write_zeroes(before, size - before, may_unmap=True)
+    # A leg that was larger may have anything there; a crash must not bring it back once the disk is larger.
+    disk.write_zeroes(before, size - before, may_unmap=True, fua=True)
 
 
 def shrink(disk: Handler, size: int) -> None:

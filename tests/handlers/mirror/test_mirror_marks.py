@@ -794,6 +794,38 @@ def test_no_mark_is_written_into_the_new_part_of_a_disk_that_is_enlarged(disk: P
         assert not any((disk / f"{name}.img").read_bytes()[SIZE : SIZE + 65536])
 
 
+def test_the_new_part_of_a_leg_is_zeroes_on_stable_storage_before_the_disk_is_larger(disk: Path) -> None:
+    with without_copying(), build(plain_mirror(disk)) as made:
+        members = handler_of(made)._members
+        forced: list[tuple[int, int]] = []
+        zero = FileHandler.write_zeroes
+
+        def note(leg: FileHandler, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
+            zero(leg, offset, length, may_unmap=may_unmap, fua=fua)
+            assert members.metadata.size == SIZE
+            if fua:
+                forced.append((offset, length))
+
+        with mock.patch.object(FileHandler, "write_zeroes", note):
+            made.resize(SIZE + 65536)
+        assert forced == [(SIZE, 65536)] * 2
+
+
+def test_a_disk_is_smaller_though_its_legs_stay_large(disk: Path) -> None:
+    def refuse(_leg: Handler, _size: int) -> None:
+        raise OSError(errno.EIO, "the mark cannot be moved")
+
+    with without_copying(), build(plain_mirror(disk)) as made:
+        with mock.patch("vscsihba.handlers.mirror.members.shrink", refuse):
+            made.resize(SIZE - 65536)
+        assert made.geometry.size == SIZE - 65536
+        made.resize(SIZE)
+        assert read(made, 0, SIZE) == A[: SIZE - 65536] + bytes(65536)
+    with build(plain_mirror(disk)) as made:
+        wait_until(lambda: whole(made))
+        assert read(made, 0, SIZE) == A[: SIZE - 65536] + bytes(65536)
+
+
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
     (disk / "c.img").write_bytes(bytes(SIZE))
     with build(plain_mirror(disk)) as made:
