@@ -201,6 +201,12 @@ HARMLESS: Final = (
     ),
     Harmless(
         _TASKS,
+        "elif task.follows and not isinstance(op, Keep | Execute):",
+        "drop 'not isinstance(op, Keep | Execute)'",
+        "In background work only the state of the unit is stored: as a visit, after an exclusive command.",
+    ),
+    Harmless(
+        _TASKS,
         "self.start_waiting()",
         "leave out 'self.start_waiting()'",
         "The next operation of the erasure begins what waits, too.",

@@ -13,7 +13,9 @@ from tests.engine.serving.test_aborts import time_for_the_pump
 from tests.engine.slow import FLUSH, Held, slow_rig
 from tests.polling import wait_until
 from vscsihba import scsi
+from vscsihba.block import Views
 from vscsihba.errors import RingCorruptError
+from vscsihba.handlers.base import Handler
 from vscsihba.loopback import Loopback
 
 COMPARE_AND_WRITE = bytes((0x89, *bytes(12), 1, 0, 0))
@@ -120,6 +122,33 @@ def test_a_medium_that_never_blocks_is_formatted_and_read() -> None:
         assert rig.write(0, b"x" * 512, flags=0x08).status == GOOD
         assert rig.run(bytes([0x04, 0, 0, 0, 0, 0])).status == GOOD
         assert rig.read(0, 1).data == bytes(512)
+
+
+def test_commands_come_before_background_work_of_a_medium_that_never_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SANITIZE with IMMED writes 1 MiB at a time; a command that arrives meanwhile does not wait for all."""
+    one_pass = bytes([0x01, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])
+    ready: list[int] = []
+    answered: list[bool] = []
+    with Rig({"handler": "memory", "size": 8 << 20}) as rig:
+        assert rig.stack is not None
+        memory = type(rig.stack.layers[0])
+        real = memory.write
+
+        def write(self: Handler, offset: int, views: Views, *, fua: bool = False) -> None:
+            real(self, offset, views, fua=fua)
+            if not ready:
+                ready.append(rig.loopback.submit(bytes(6)))
+            answered.append(ready[0] in rig.loopback.answers)
+
+        monkeypatch.setattr(memory, "write", write)
+        overwrite = bytes.fromhex("48 81 0000000000 0008 00")
+        assert rig.run(overwrite, data_out=one_pass).status == GOOD
+        wait_until(lambda: len(answered) == 8)
+        assert answered[-1]
+        assert triple(rig.loopback.answers[ready[0]]) == (2, 0x04, 0x1B), "SANITIZE in progress"
+        wait_until(lambda: rig.read(0, 1).data == b"\xaa" * 512)
 
 
 def test_a_fault_of_a_medium_that_never_blocks_becomes_sense(monkeypatch: pytest.MonkeyPatch) -> None:
