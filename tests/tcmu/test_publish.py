@@ -114,6 +114,14 @@ def test_a_completion_is_these_bytes_of_its_slot(
     assert slot == (128 | abi.TCMU_OP_CMD, tag, 0, uflags, scsi_status, read_len)
 
 
+def test_a_refusal_gives_the_initiator_no_byte_of_the_buffer(make_server: MakeServer) -> None:
+    server = make_server(flags=0xF, blocks=64)
+    tag = server.one(data_in=512)
+    server.ring.refuse(tag)
+    slot = struct.unpack_from("=IHBBB3xI", server.loopback.memory, 128)
+    assert slot == (128 | abi.TCMU_OP_CMD, tag, 0, abi.TCMU_UFLAG_UNKNOWN_OP, 2, 0)
+
+
 def test_kick_that_fails_tells_that_the_device_is_gone(server: Server) -> None:
     server.one()
     server.loopback.remove()
