@@ -220,7 +220,9 @@ class FileHandler(Handler):
     def _set_size(self, size: int) -> None:
         """Set the size of the file on stable storage, since others record it then."""
         with ExitStack() as failing, self._beside_direct_writes():
-            if size > self._geometry.size:
+            if size < self._geometry.size:
+                self.flush()  # a failure from before is told while nothing is cut off yet
+            elif size > self._geometry.size:
                 failing.callback(os.ftruncate, self._fd, self._geometry.size)
             os.ftruncate(self._fd, size)
             self.flush()

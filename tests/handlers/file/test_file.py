@@ -496,10 +496,13 @@ def test_a_new_size_is_on_stable_storage(image: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(os, "fdatasync", synced)
         disk.resize(2 << 20)
         disk.resize(1 << 20)
-        assert done == [2 << 20, "synced", 1 << 20, "synced"]
+        assert done == [2 << 20, "synced", "synced", 1 << 20, "synced"]
         monkeypatch.setattr(os, "fdatasync", broken)
         with pytest.raises(OSError, match="Input/output error"):
             disk.resize(4 << 20)
+        assert disk.geometry.size == image.stat().st_size == 1 << 20
+        with pytest.raises(FlushError):  # it tells of the failure before, and cuts nothing off
+            disk.resize(512 * KIB)
         assert disk.geometry.size == image.stat().st_size == 1 << 20
 
 
