@@ -10,6 +10,7 @@ from tests.tcmu.server import READ_10, Server, always, never
 from vscsihba.errors import RingCorruptError
 from vscsihba.loopback import Loopback
 from vscsihba.tcmu import abi
+from vscsihba.tcmu.journal import make_journal
 from vscsihba.tcmu.kernel import BLOCK
 from vscsihba.tcmu.ring import Ring
 
@@ -131,6 +132,27 @@ def test_length_that_runs_beyond_the_head_after_a_wrap(server: Server) -> None:
     with pytest.raises(RingCorruptError):
         server.fetch()
     assert list(server.fetched) == tags[:1]
+
+
+def test_length_that_runs_beyond_the_end_of_the_ring_while_the_head_has_wrapped(server: Server) -> None:
+    for _ in range(30):
+        server.loopback.submit(READ_10)
+        server.fetch(always)
+    server.ring.publish()
+    for _ in range(2):
+        server.loopback.submit(READ_10)
+    poke(server, FIRST + 30 * ENTRY, "I", 2 * ENTRY | abi.TCMU_OP_CMD)
+    refused(server, "an entry of 256 bytes")
+
+
+def test_a_released_ring_keeps_no_view(server: Server) -> None:
+    journal = make_journal()
+    ring = Ring(server.loopback.memory[:], lambda: None, journal)
+    ring.release()
+    with pytest.raises(ValueError, match="released"):
+        ring.memory[0]
+    with pytest.raises(ValueError, match="released"):
+        journal.move_to(FIRST)
 
 
 @pytest.mark.parametrize("length", [0, 2 * ENTRY, RING + 8])

@@ -77,6 +77,15 @@ def test_no_more_commands_are_fetched_than_are_asked_for(
     assert len(server.loopback.answers) == 5
 
 
+def test_entries_are_pending_until_they_were_fetched(server: Server) -> None:
+    assert not server.ring.pending()
+    for _ in range(3):
+        server.loopback.submit(READ_10)
+        assert server.ring.pending()
+        server.fetch()
+        assert not server.ring.pending()
+
+
 def test_cut_sees_cdb_and_buffer_in_place(server: Server) -> None:
     seen = []
 
