@@ -225,7 +225,11 @@ class FileHandler(Handler):
             elif size > self._geometry.size:
                 failing.callback(os.ftruncate, self._fd, self._geometry.size)
             os.ftruncate(self._fd, size)
-            self.flush()
+            try:
+                self.flush()
+            except OSError:
+                if size >= self._geometry.size:
+                    raise  # else nothing brings the bytes back, and the next flush tells of the failure
             failing.pop_all()
 
     def share(self, *, shared: bool) -> None:

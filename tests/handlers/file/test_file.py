@@ -953,6 +953,25 @@ def test_nobody_traces_this_test() -> None:
     assert linux.is_traced() == (tracer != "0")
 
 
+def test_a_file_that_was_cut_is_smaller_though_the_sync_after_it_fails(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, left = os.fdatasync, [True]
+
+    def second_fails(fd: int) -> None:
+        if not left:
+            raise OSError(errno.EIO, "Input/output error")
+        left.pop()
+        sync(fd)
+
+    with build(document(image)) as disk:
+        monkeypatch.setattr(os, "fdatasync", second_fails)
+        disk.resize(512 * KIB)
+        assert disk.geometry.size == image.stat().st_size == 512 * KIB
+        with pytest.raises(FlushError):
+            disk.flush()
+
+
 def test_resize_moves_the_end_for_inline_writes_too(image: Path) -> None:
     with build(str(image)) as disk:
         inline = disk.inline
