@@ -150,9 +150,11 @@ class MirrorState:
         under_way = range(first, last)
         if not self._begin(under_way):
             with self._saving:
-                wanted = bytearray(self._dirty)
-                wanted[first:last] = b"\1" * len(under_way)
                 with self._storing():
+                    if last > len(self._dirty):  # a smaller disk was recorded here, and by no majority
+                        self._grow(len(self._dirty), last)
+                    wanted = bytearray(self._dirty)
+                    wanted[first:last] = b"\1" * len(under_way)
                     self._save(first, last, wanted)
                     self._store.flush()
                 with self._lock:

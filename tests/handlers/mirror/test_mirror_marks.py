@@ -826,6 +826,21 @@ def test_a_disk_is_smaller_though_its_legs_stay_large(disk: Path) -> None:
         assert read(made, 0, SIZE) == A[: SIZE - 65536] + bytes(65536)
 
 
+def test_a_disk_that_could_not_shrink_is_written_to_its_end(disk: Path) -> None:
+    with without_copying(), build(plain_mirror(disk)) as made:
+        failing = mock.patch(
+            "vscsihba.handlers.mirror.leg.write_mark", side_effect=OSError(errno.EIO, "gone")
+        )
+        with failing, pytest.raises(OSError, match="gone"):
+            made.resize(SIZE - 2 * 65536)
+        assert made.geometry.size == SIZE
+        write(made, SIZE - 65536, b"behind")
+        assert read(made, SIZE - 65536, 6) == b"behind"
+    with build(plain_mirror(disk)) as made:
+        wait_until(lambda: whole(made))
+        assert read(made, SIZE - 65536, 6) == b"behind"
+
+
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
     (disk / "c.img").write_bytes(bytes(SIZE))
     with build(plain_mirror(disk)) as made:
