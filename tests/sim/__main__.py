@@ -23,7 +23,9 @@ from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
+from tests.sim.resized import RESIZED
 
+ALL: Final = {**LAYERS, **RESIZED}
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 _CHUNK: Final = 50
 """Histories in a row on the same process."""
@@ -66,7 +68,7 @@ def exhaustive(name: str, part: int, parts: int) -> Tally:
     """Strike every `parts`-th fault point of a layer, beginning with number `part`."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
-        lane = Exhaustive(LAYERS[name], Path(root))
+        lane = Exhaustive(ALL[name], Path(root))
         for point in islice(lane.points(), part, None, parts):
             tally.points += 1
             tally.kinds[point.fault.how] += 1
@@ -80,7 +82,7 @@ def histories(name: str, first: int, count: int, *, shrink: bool = True) -> Tall
     """Play some histories of a layer."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
-        lane = Histories(LAYERS[name], Path(root))
+        lane = Histories(ALL[name], Path(root))
         for seed in range(first, first + count):
             outcome = lane.play(seed)
             tally.histories += 1
@@ -128,7 +130,8 @@ def jobs(names: list[str], processes: int, wanted: argparse.Namespace) -> Iterat
     while wanted.lane in lanes:
         for name in names:
             for lane in lanes[wanted.lane]:
-                yield lane, name, seed, _CHUNK
+                if lane is histories or name in LAYERS:
+                    yield lane, name, seed, _CHUNK
         seed += _CHUNK
 
 
@@ -156,10 +159,10 @@ def again(name: str, wanted: argparse.Namespace) -> Tally:
     trace: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
         if wanted.point:
-            finding = Exhaustive(LAYERS[name], Path(root)).strike(parse_point(wanted.point), trace)
+            finding = Exhaustive(ALL[name], Path(root)).strike(parse_point(wanted.point), trace)
             tally.points = 1
         else:
-            lane = Histories(LAYERS[name], Path(root))
+            lane = Histories(ALL[name], Path(root))
             outcome = lane.play(wanted.seed, trace=True)
             trace, tally.histories, tally.requests = outcome.trace, 1, outcome.requests
             found = f"faults: {', '.join(map(str, outcome.faults))}"
@@ -195,7 +198,10 @@ def main() -> int:
         prog="./dev sim", description="deterministic simulation: every fault, one seed"
     )
     parser.add_argument(
-        "layers", nargs="*", metavar="LAYER", help=f"one of {', '.join(LAYERS)}; all by default"
+        "layers",
+        nargs="*",
+        metavar="LAYER",
+        help=f"one of {', '.join(ALL)}; all but the resized ones by default",
     )
     parser.add_argument("--seed", type=int, help="begin with this seed; with one LAYER: only this history")
     parser.add_argument("--point", help="only this fault point of the exhaustive lane, such as EIO@12:power")
@@ -210,8 +216,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     wanted = parser.parse_args()
     names = wanted.layers or list(LAYERS)
-    if unknown := sorted(set(names) - set(LAYERS)):
-        parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(LAYERS)}")
+    if unknown := sorted(set(names) - set(ALL)):
+        parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(ALL)}")
+    if wanted.lane == "engines" and set(names) & set(RESIZED):
+        parser.error("engines do not resize their disks: leave out --lane engines")
     if wanted.point and len(names) != 1:
         parser.error("--point needs one LAYER")
     single = wanted.point or (wanted.seed is not None and len(names) == 1 and wanted.trace)

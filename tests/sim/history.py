@@ -78,6 +78,7 @@ class History:
     Attributes:
         snapshots: Contents that each sector of a snapshot may have, for every snapshot that may exist.
         told: How many losses of unflushed data initiators were told of.
+        sectors: How many the disk has.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -88,14 +89,35 @@ class History:
         sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
         first = Request(0, 0, [frozenset((each,)) for each in sectors], 0, 0, acknowledged=True, durable=True)
         self._sectors = [[first] for _ in sectors]
+        self.sectors = len(sectors)
+        self._other_sizes: set[int] = set()
         self._open: list[Request] = []
         self._reads: list[int] = []
         self._taking: list[frozenset[bytes]] = []
 
-    @property
-    def sectors(self) -> int:
-        """How many the disk has."""
-        return len(self._sectors)
+    def begin_resize(self, sectors: int) -> None:
+        """Note that a resize begins, with no other request under way; `resized` follows if it succeeds."""
+        self._other_sizes.add(sectors)
+
+    def resized(self, sectors: int) -> None:
+        """Note the size that the disk has got; new sectors are zeroes."""
+        for sector in range(self.sectors, sectors):
+            zeroes = Request(0, sector, [frozenset((ZEROES,))], 0, 0, acknowledged=True, durable=True)
+            self._sectors[sector:] = [[zeroes], *self._sectors[sector + 1 :]]
+        self.sectors, self._other_sizes = sectors, set()
+
+    def opened(self, sectors: int) -> None:
+        """Judge the size of the disk when it is opened: a resize without an answer may have happened.
+
+        Raises:
+            HistoryError: It has another size.
+        """
+        if sectors not in {self.sectors, *self._other_sizes}:
+            raise HistoryError(
+                f"the disk has {sectors} sectors, not {self.sectors} or one of {self._other_sizes}"
+            )
+        if sectors != self.sectors:
+            self.resized(sectors)
 
     def _tick(self) -> int:
         self._clock += 1
@@ -128,6 +150,8 @@ class History:
         """
         self._taking = self.contents()
         before = self.snapshots.get(name, self._taking)
+        if len(before) != len(self._taking):
+            before = self._taking
         self.snapshots[name] = [one | other for one, other in zip(before, self._taking, strict=True)]
 
     def took(self, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,15 @@ from tests.sim.world import World
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers import actions
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.shared.rwlock import RWLock
 from vscsihba.handlers.stack import Stack
 
 FAILURES = (OSError, MemoryError, RuntimeError, VscsihbaError)
 """What a verb may fail with; RuntimeError comes from a thread that cannot start. Anything else is a bug."""
+
+_ON_SECTORS = ("read", "write", "write_fua", "write_zeroes", "unmap")
+SIZES = (512, 256, 384, 511, 513, 640, 773, 900, 129, 500)
+"""Sectors that a disk may get: at borders of regions and clusters, and near them."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Step:
 
     Attributes:
         verb: ``read``, ``write``, ``write_fua``, ``write_zeroes``, ``unmap``, ``flush``, ``wait`` (`count`
-            seconds), or the name of an action.
+            seconds), ``resize`` (to `count` sectors), or the name of an action.
         first: The first sector.
         count: Sectors.
         argument: Of an action.
@@ -94,7 +99,9 @@ class Initiator:
         sent: How many were answered at all.
     """
 
-    def __init__(self, world: World, stack: Stack, disk: Handler, history: History) -> None:
+    def __init__(
+        self, world: World, stack: Stack, disk: Handler, history: History, gate: RWLock | None = None
+    ) -> None:
         self.world = world
         self.stack = stack
         self.disk = disk
@@ -102,11 +109,24 @@ class Initiator:
         self.stable = True
         self.legs: Legs | None = None
         self.sent = self.failed = 0
+        self.gate = gate or RWLock()
 
     def send(self, steps: Sequence[Step]) -> None:
         """Send requests, each when the one before was answered."""
         for step in steps:
-            self.perform(step)
+            if step.verb == "resize":
+                with self.gate.alone():
+                    self.perform(step)
+            elif step.verb in _ON_SECTORS:
+                with self.gate.together():
+                    count = min(step.count, self.history.sectors - step.first)
+                    if count > 0:
+                        self.perform(replace(step, count=count))
+            elif step.verb == "flush":
+                with self.gate.together():
+                    self.perform(step)
+            else:
+                self.perform(step)
 
     def perform(self, step: Step) -> bool:
         """Send a request; return whether it succeeded."""
@@ -132,6 +152,8 @@ class Initiator:
 
     def _do(self, step: Step) -> None:
         match step.verb:
+            case "resize":
+                self._resize(step.count)
             case "read":
                 self._read(step)
             case "write" | "write_fua" | "write_zeroes" | "unmap":
@@ -171,6 +193,21 @@ class Initiator:
         finally:
             if not self.world.scheduler.current.process.dead:  # else the death has ended it
                 self.history.end(request, acknowledged=acknowledged, durable=fua)
+
+    def _resize(self, sectors: int) -> None:
+        history = self.history
+        history.begin_resize(sectors)
+        try:
+            self.disk.resize(sectors * SECTOR)
+            acknowledged = True
+        except FAILURES:
+            acknowledged = False
+        found = self.disk.geometry.size // SECTOR
+        if found != (sectors if acknowledged else history.sectors):
+            raise HistoryError(f"a resize to {sectors} sectors: {acknowledged=}, and the disk has {found}")
+        if not acknowledged:
+            raise OSError("the resize has failed")
+        history.resized(sectors)
 
     def _act(self, step: Step) -> None:
         request, history = None, self.history
@@ -240,6 +277,8 @@ def random_steps(luck: random.Random, sectors: int, count: int, verbs: Sequence[
             found.append(Step(verb, luck.randrange(2)))
         elif verb in ("take", "roll_back", "delete"):
             found.append(Step(verb, argument=luck.choice(("one", "two", "three"))))
+        elif verb == "resize":
+            found.append(Step(verb, count=luck.choice(SIZES)))
         elif verb in ("add_leg", "remove_leg"):
             found.append(Step(verb, argument=luck.choice("abcc")))
         else:

@@ -83,7 +83,7 @@ class Layer:
     document: Callable[[Path], Document]
     script: tuple[Step, ...]
     verbs: tuple[str, ...]
-    audit: Callable[[Document], None] = lambda _document: None
+    audit: Callable[[Document, int], None] = lambda _document, _size: None
     stable: bool = True
     settle: float = 0.0
     every_end: bool = True
@@ -266,12 +266,12 @@ def _are_legs_whole(stack: Stack) -> bool:
     return {leg.standing for leg in mirror.status()} == {"whole"}
 
 
-def _audit_mirror(document: Document) -> None:
+def _audit_mirror(document: Document, size: int) -> None:
     assert isinstance(document, dict)
-    first, *others = [Path(leg["path"]).read_bytes()[:SIZE] for leg in document["legs"]]
+    first, *others = [Path(leg["path"]).read_bytes()[:size] for leg in document["legs"]]
     differing = [
         at // SECTOR
-        for at in range(0, SIZE, SECTOR)
+        for at in range(0, size, SECTOR)
         if any(leg[at : at + SECTOR] != first[at : at + SECTOR] for leg in others)
     ]
     assert not differing, f"the legs of the mirror differ for good in sectors {differing[:8]}..."

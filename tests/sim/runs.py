@@ -158,6 +158,7 @@ class Run:
         losses = self.world.storage.losses
         initiator = Initiator(self.world, stack, disk, self.history)
         initiator.stable = self.layer.stable
+        self.history.opened(disk.geometry.size // SECTOR)
         if self.layer.legs:
             initiator.legs = Legs(self.document, self.legs_asked_for)
         work(initiator)
@@ -184,7 +185,7 @@ class Run:
             initiator.check_all("after the faults")
             for step in (
                 Step("write", 0, 9),
-                Step("write", SECTORS - 3, 3),
+                Step("write", initiator.history.sectors - 3, 3),
                 Step("flush"),
                 Step("read", 0, 16),
             ):
@@ -200,7 +201,7 @@ class Run:
             raise RefusedError(f"the disk does not open any more: {self.notes[-1]}")
         if at_rest or not (self.exchanged or self.legs_asked_for):
             with self.world.untouched():
-                self.layer.audit(self.document)
+                self.layer.audit(self.document, self.history.sectors * SECTOR)
 
 
 @contextmanager
