@@ -7,7 +7,7 @@ it is honest, and only what lies between two flushes gets faster.
 The cache is never needed: what its storage cannot hold, because it is full or fails, is read
 and written below.
 
-This module decides what is fetched and written back when; `cache_slots` holds the blocks.
+This module decides what is fetched and written back when; `slots` holds the blocks.
 The layer below is slow, so nothing waits for it under the lock: a fetch whose blocks were
 written meanwhile is stale, and not kept.
 """

@@ -7,7 +7,7 @@ survives the machine, and nothing has to: a flush has put everything below.
 A slot is published when its content is in it, and no failure of the two files leaves one
 that has another content than the layer below and is not dirty.
 
-Nothing here locks; `cache` sees to that, and to the layer below.
+Nothing here takes a lock; `handler` does, and it calls the layer below.
 """
 
 import logging

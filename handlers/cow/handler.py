@@ -1,10 +1,10 @@
 """cow: a disk whose changes go to an overlay, while the base below stays as it is.
 
 Any number of disks can share a base, each with an overlay of its own. The overlay is a
-sparse file of its own format (`cow_format`), is locked while it is in use, and survives a
+sparse file of its own format (`format`), is locked while it is in use, and survives a
 crash (`overlay`). It remembers which base it belongs to and refuses another one.
 
-This module knows which base and which overlay belong together; `cow_disk` knows how they make
+This module knows which base and which overlay belong together; `disk` knows how they make
 one disk.
 """
 

@@ -1,6 +1,6 @@
 """Inline verbs of a disk made of overlays on a base: a request that is all in one of them goes there.
 
-What is spread, zero, or not in the topmost overlay yet, goes to a thread and `cow_disk`.
+What is spread, zero, or not in the topmost overlay yet, goes to a thread and `disk`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def inline_verbs(overlays: Sequence[Overlay], base: Handler) -> InlineVerbs:
             state = _state_of(overlay, offset, end)
             if state == DATA and inline.read is not None:
                 done = inline.read(views, overlay.place(offset), inline.read_flags)
-                if overlay.broken:  # a flush has failed since, perhaps: `cow_disk` knows what is lost
+                if overlay.broken:  # a flush has failed since, perhaps: `disk` knows what is lost
                     raise BlockingIOError
                 return done
             if state != BASE:

@@ -1,7 +1,7 @@
 """encrypt: a disk that is encrypted below, in a container that cryptsetup opens too.
 
 LUKS2 and LUKS1, AES-XTS. This module knows how the sectors of the payload are read and
-written; `luks` knows the header, `luks_crypto` the cryptography, `passphrase` where a
+written; `luks` knows the header, `crypto` the cryptography, `passphrase` where a
 secret comes from.
 """
 

@@ -2,8 +2,8 @@
 
 Sparse files stay sparse: what is discarded becomes a hole, and holes show as
 deallocated. A flush is fdatasync(2), FUA is ``RWF_DSYNC``. This module knows what the
-verbs are made of; `file_options` what can be asked of a file, `file_path` what a path may be,
-`file_inline` what may block.
+verbs are made of; `options` what can be asked of a file, `path` what a path may be,
+`inline` what may block.
 """
 
 import errno

@@ -3,11 +3,11 @@
 A write goes to every leg, a read to one of them. A leg that fails, or does not answer in
 time, is dropped, reported, and recorded as out before the write that it missed is answered.
 When it is back, it is made equal where that is needed, while the disk is in use
-(`mirror_sync`). Which leg has all the data is recorded in a mark behind the data of each
-leg (`mirror_mark`) and in the state file, which also has the dirty region log (`mirror_state`).
+(`sync`). Which leg has all the data is recorded in a mark behind the data of each
+leg (`mark`) and in the state file, which also has the dirty region log (`state`).
 
-This module knows the verbs; `mirror_members` knows which leg is asked and which is dropped,
-`mirror_start` how a mirror is opened.
+This module knows the verbs; `members` knows which leg is asked and which is dropped,
+`start` how a mirror is opened.
 """
 
 import logging

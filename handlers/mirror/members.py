@@ -2,7 +2,7 @@
 
 A leg is dropped only while another one that has all the data did what it could not. When
 all of them fail, the request fails, and the legs stay: then it is not the legs. The drop is recorded by a
-majority of the copies of the metadata (`mirror_record`) before anything that the leg has missed
+majority of the copies of the metadata (`record`) before anything that the leg has missed
 is acknowledged.
 
 This module knows membership, not which verb does what.

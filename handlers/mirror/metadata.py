@@ -1,6 +1,6 @@
 """The metadata of a mirror: which legs it has, and which of them have all the data.
 
-Every leg carries a copy (`mirror_mark`), and the state file another one (`mirror_state`). Each change
+Every leg carries a copy (`mark`), and the state file another one (`state`). Each change
 has a higher event count than the one before. Copies are counted as votes: two for each leg that is in,
 one for the state file. A change counts once more than half of the votes of the metadata before it
 have it on stable storage, so any two such majorities have a copy in common.

@@ -1,6 +1,6 @@
 """Opening a mirror: reads the copies of its metadata, decides by them, and begins a session.
 
-`mirror_assembly` decides; this module opens what there is, and makes a mirror where there is none yet.
+`assembly` decides; this module opens what there is, and makes a mirror where there is none yet.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 The device answers for itself: its name, its serial number, its capacity and its sense data
 are those that initiators see. `device` knows how such a device is opened and locked, `sg_io` how a
-command is sent, `sg_cdb` what a CDB does not say of itself, `sg_timeouts` how long it may take.
+command is sent, `cdb` what a CDB does not say of itself, `timeouts` how long it may take.
 """
 
 import errno

@@ -4,7 +4,7 @@ Taking one costs a flush and an empty layer, and so does rolling back; deleting 
 what no other needs. With the option `snapshot` the disk is one of them, read-only; put `cow`
 on top of that to write to a copy.
 
-This module knows the verbs; `snapshot_set` knows the set of snapshots, `cow_disk` how a layer
+This module knows the verbs; `snapshot_set` knows the set of snapshots, `cow.disk` how a layer
 works.
 """
 

@@ -4,8 +4,8 @@ Whatever changes the set writes new files first, then the manifest, then removes
 needed any more; so a crash leaves the set before or the set after, and at most a file that
 nothing knows, which the next one to open the set removes.
 
-This module knows what is done to the set; `snapshot_manifest` what it consists of,
-`snapshot_merge` how layers become one.
+This module knows what is done to the set; `manifest` what it consists of,
+`merge` how layers become one.
 """
 
 import logging
