@@ -12,7 +12,8 @@ export VSCSIHBA_SCRATCH="${VSCSIHBA_SCRATCH:-/var/tmp}"
 
 python=.venv/bin/python
 if [ ! -e $python ]; then python=/opt/vscsihba/bin/python; fi
-options=(-p no:cacheprovider -o timeout=900 --durations=12)
+# A test that waits for long shows where, before the time limit ends it.
+options=(-p no:cacheprovider -o timeout=900 -o faulthandler_timeout=300 --durations=12)
 if [ -n "${VSCSIHBA_RESULTS:-}" ]; then
     options+=("--junitxml=$VSCSIHBA_RESULTS/vm-tests-$(uname -r).xml")
 fi

@@ -96,6 +96,15 @@ def test_the_time_limit(user: OrdinaryUser) -> None:
     assert "the time limit of 20 s was reached" in done.stderr.decode()
 
 
+def test_the_time_limit_shows_what_waits_in_the_kernel(user: OrdinaryUser) -> None:
+    done = user.run("--verbose", "--timeout", "20", "--", "sleep", "600")
+    assert done.returncode == 124
+    tail = done.stderr.decode().partition("the time limit of 20 s was reached")[2]
+    assert "s of processor time within a second" in tail
+    assert "processes that wait in it: sysrq: Show Blocked State" in tail, "the kernel has answered"
+    assert "its last messages:" in tail
+
+
 def test_signals_are_passed_to_the_command(user: OrdinaryUser) -> None:
     script = "trap 'echo stopped; exit 5' TERM; echo up; while :; do sleep 0.1; done"
     with user.start("--", "sh", "-c", script, stdout=subprocess.PIPE) as process:

@@ -33,12 +33,14 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         memory=parse_size(options.memory),
         scratch=parse_size(options.scratch),
         timeout=options.timeout,
+        diagnose=True,
     )
     if not options.quiet:
         say(f"Linux {release}, sandbox, 1 CPU, {options.memory}")
     report = run_plan(plan)
     if report.exit_code == TIMED_OUT and report.timed_out:
         say(f"the time limit of {options.timeout:g} s was reached, and the sandbox ended")
+        say(report.diagnosis)
     elif not options.quiet:
         boot = f"{report.boot_seconds:.1f} s of them to boot"
         say(f"exit code {report.exit_code} after {report.seconds:.1f} s, {boot}")

@@ -41,6 +41,7 @@ class Plan:
         scratch: Bytes of an ext4 at ``/run/scratch``; 0 for none.
         timeout: Seconds after which the run is ended; None for no limit.
         verbose: Show the kernel's messages.
+        diagnose: At the time limit, collect what shows why the command has not ended (`Report.diagnosis`).
     """
 
     command: Sequence[str]
@@ -54,6 +55,7 @@ class Plan:
     scratch: int = 0
     timeout: float | None = None
     verbose: bool = False
+    diagnose: bool = False
 
 
 FOLDER = "/run/.sandbox"

@@ -42,6 +42,7 @@ class Report:
         boot_seconds: Time from the start to the command.
         seconds: Time from the start to the end.
         timed_out: Whether the time limit was reached.
+        diagnosis: After the time limit, if the plan asks for it: state of the kernel, and what it has said.
     """
 
     exit_code: int
@@ -49,6 +50,7 @@ class Report:
     boot_seconds: float
     seconds: float
     timed_out: bool = False
+    diagnosis: str = ""
 
 
 class NotStartedError(SandboxError):
@@ -81,6 +83,7 @@ def run_plan(plan: Plan, on_ready: Callable[[], None] = lambda: None) -> Report:
         boot_seconds=round(session.ready_at - started, 3) if session.ready_at else 0.0,
         seconds=round(time.monotonic() - started, 3),
         timed_out=session.timed_out,
+        diagnosis=session.diagnosis,
     )
 
 
@@ -93,6 +96,7 @@ class _Session:
         self._deadline = None if plan.timeout is None else started + plan.timeout
         self.ready_at: float | None = None
         self.timed_out = False
+        self.diagnosis = ""
         self._credit = 0
         self._code: int | None = None
         self._console: deque[bytes] = deque(maxlen=_LAST_LINES)
@@ -157,6 +161,8 @@ class _Session:
             return 128 + self._stopping
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.timed_out = True
+            if self._plan.diagnose:
+                self.diagnosis = self._uml.diagnose(line.decode(errors="replace") for line in self._console)
             return TIMED_OUT
         raise SandboxError(
             f"the command was not started within {BOOT_LIMIT:.0f} s",

@@ -9,12 +9,14 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from vscsihba.errors import SandboxError
-from vscsihba.sandbox import folders, janitor, ptrace_library
+from vscsihba.sandbox import folders, janitor, mconsole, ptrace_library
 from vscsihba.sandbox.kernels import Kernel, choose
 from vscsihba.sandbox.plan import FOLDER, HIDDEN, Plan
 from vscsihba.sandbox.programs import check_programs
@@ -72,6 +74,27 @@ class UmlProcess:
         janitor.remove([str(folder) for folder in self._folders])
         self.line.close()
         os.close(self.console)
+
+    def diagnose(self, messages: Iterable[str]) -> str:
+        """Return lines about a kernel whose command does not end: its load, and the processes that wait.
+
+        Args:
+            messages: The kernel's last messages.
+        """
+        folder = self._folders[0]
+        pid = janitor.kernel_pid(str(folder))
+        before = _processor_seconds(pid)
+        blocked = mconsole.ask(folder / "uml/mconsole", "sysrq w")
+        time.sleep(1.0)
+        used = _processor_seconds(pid) - before
+        return "\n".join(
+            [
+                f"the kernel used {used:.2f} s of processor time within a second",
+                "it does not answer requests" if blocked is None else f"processes that wait in it: {blocked}",
+                "its last messages:",
+                *messages,
+            ]
+        )
 
     def _make_scratch(self, folder: Path) -> Path:
         """Create a sparse image with an ext4."""
@@ -175,6 +198,15 @@ def command_line(kernel: Kernel, plan: Plan, folder: Path, scratch: Path | None,
         f"loglevel={7 if plan.verbose else 5}",
         *("init=/bin/sh", "--", str(HERE / "guest/init.sh"), str(folder)),
     ]
+
+
+def _processor_seconds(pid: int | None) -> float:
+    """Return the processor time that a process has used, 0 if there is no such process (proc_pid_stat(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _check_visible(path: Path, name: str) -> None:

@@ -103,6 +103,8 @@ def run(arguments: Sequence[str]) -> int:
             f"{PROGRAM}: the time limit of {options.timeout:g} s was reached, and the sandbox ended",
             file=sys.stderr,
         )
+        if report.diagnosis:
+            print(report.diagnosis, file=sys.stderr)
     return report.exit_code
 
 
@@ -126,6 +128,7 @@ def _plan(options: Any, command: Sequence[str]) -> Plan:
         scratch=options.scratch,
         timeout=options.timeout,
         verbose=options.verbose,
+        diagnose=options.verbose,
     )
 
 
