@@ -305,8 +305,15 @@ class Members:
             self.everywhere(lambda disk: enlarge(disk, before, size))
 
     def shrink(self, size: int) -> None:
-        """Shrink the legs to a smaller disk, as far as they can; no mark is written meanwhile."""
+        """Shrink the legs to a smaller disk, as far as they can; no mark is written meanwhile.
+
+        A mark is only looked for behind the size that the state file has, so that size has to be there first.
+
+        Raises:
+            OSError: As `everywhere`, or the state file does not have the size of the disk.
+        """
         with self._lock:
+            self.record.check_state()
             self.everywhere(lambda disk: shrink(disk, size))
 
     def check_place(self, verdict: Verdict) -> None:

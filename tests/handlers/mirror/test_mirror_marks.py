@@ -826,6 +826,19 @@ def test_a_disk_is_smaller_though_its_legs_stay_large(disk: Path) -> None:
         assert read(made, 0, SIZE) == A[: SIZE - 65536] + bytes(65536)
 
 
+def test_legs_do_not_shrink_before_the_state_file_has_the_size_of_the_disk(disk: Path) -> None:
+    (disk / "crashed").mkdir()
+    with without_copying(), build(plain_mirror(disk)) as made:
+        with mock.patch.object(mirror_state.MirrorState, "save", side_effect=OSError(errno.EIO, "gone")):
+            made.resize(SIZE - 65536)
+        assert made.geometry.size == SIZE - 65536
+        for name in ("a.img", "b.img", "mirror.state"):
+            shutil.copy(disk / name, disk / "crashed" / name)
+    with build(plain_mirror(disk / "crashed")) as made:
+        assert made.geometry.size == SIZE - 65536
+        assert read(made, 0, SIZE - 65536) == A[: SIZE - 65536]
+
+
 def test_a_disk_that_could_not_shrink_is_written_to_its_end(disk: Path) -> None:
     with without_copying(), build(plain_mirror(disk)) as made:
         failing = mock.patch(
