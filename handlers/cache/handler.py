@@ -28,7 +28,7 @@ from msgspec import Meta
 from vscsihba.block import Buffer, Capabilities, Geometry, Views
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.cache.slots import check_waiting, clean_slots, dirty_slots, no_slots
+from vscsihba.handlers.cache.slots import FAILURES, check_waiting, clean_slots, dirty_slots, no_slots
 from vscsihba.handlers.filter import Filter, Transform
 from vscsihba.handlers.options import Size
 
@@ -276,14 +276,14 @@ class CacheHandler(Transform):
         """Read a part of a cached block; return False if it has to be read from the layer below.
 
         Raises:
-            OSError: It is only here, and cannot be read.
+            OSError, MemoryError: It is only here, and cannot be read.
         """
         slot = self._slots.find(block)
         if slot is None:
             return False
         try:
             self._slots.read(slot, within, views)
-        except OSError:
+        except FAILURES:
             if self._slots.is_dirty(block, block + 1):
                 raise
             self._slots.drop_clean(block, block + 1)
@@ -342,7 +342,7 @@ class CacheHandler(Transform):
         if slot is not None:
             try:
                 self._slots.change(slot, block, within, data)
-            except OSError:
+            except FAILURES:
                 return False
             return True
         if not whole or self._slots.all_dirty:

@@ -22,6 +22,8 @@ from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, recall
 
 log = logging.getLogger(__name__)
 
+FAILURES = (OSError, MemoryError)
+"""Failures of the storage of a cache; each lets the request go past it."""
 _ENTRY = struct.Struct("<Q")
 """Of the list: the block size first, then for each slot its block plus one if it is dirty, or 0."""
 
@@ -106,7 +108,7 @@ class Slots:
         """Copy a part of a slot out.
 
         Raises:
-            OSError: It cannot be read.
+            OSError, MemoryError: It cannot be read.
         """
         assert self._data is not None  # noqa: S101  # there is a slot, so there is room for it
         self._data.get(slot.number * self._block_size + within, views)
@@ -134,7 +136,7 @@ class Slots:
             return False
         try:
             self._note(self._clean[block], block + 1)
-        except OSError as error:
+        except FAILURES as error:
             self._tell(error)
             self.drop_clean(block, block + 1)
             return False
@@ -145,8 +147,8 @@ class Slots:
         """Change a part of a cached block, which is dirty then.
 
         Raises:
-            OSError: It cannot be changed. One that was clean is not held any more; one that is dirty may be
-                changed in part.
+            OSError, MemoryError: It cannot be changed. One that was clean is not held any more; one that is
+                dirty may be changed in part.
         """
         assert self._data is not None  # noqa: S101  # there is a slot, so there is room for it
         slot.version += 1
@@ -155,7 +157,7 @@ class Slots:
             if block not in self._dirty:
                 self._note(slot, block + 1)
                 self._dirty[block] = self._clean.pop(block)
-        except OSError as error:
+        except FAILURES as error:
             self._tell(error)
             self.drop_clean(block, block + 1)
             raise
@@ -171,7 +173,7 @@ class Slots:
             return True
         try:
             self._note(slot, 0)
-        except OSError as error:
+        except FAILURES as error:
             self._tell(error)
             return False
         self._clean[block] = self._dirty.pop(block)
@@ -186,7 +188,7 @@ class Slots:
         """Drop the blocks from `first` to before `last`, dirty or not.
 
         Raises:
-            OSError: One that is dirty cannot be forgotten; it is still there, and so may be others.
+            OSError, MemoryError: A dirty one cannot be forgotten; it is still there, and so may be others.
         """
         self.drop_clean(first, last)
         for block in self._within(self._dirty, first, last):
@@ -211,7 +213,7 @@ class Slots:
         try:
             assert self._data is not None  # noqa: S101  # there is a slot, so there is room for it
             self._data.put(number * self._block_size, data)
-        except OSError as error:
+        except FAILURES as error:
             self._tell(error)
             self._free.appendleft(number)
             return False
@@ -221,7 +223,7 @@ class Slots:
         assert self._notes is not None  # noqa: S101  # without it no slot is made dirty
         self._notes.put((slot.number + 1) * _ENTRY.size, _ENTRY.pack(value))
 
-    def _tell(self, error: OSError) -> None:
+    def _tell(self, error: OSError | MemoryError) -> None:
         """Say once that the cache holds less than it was asked to."""
         if not self._told:
             self._told = True

@@ -512,20 +512,55 @@ def test_writes_go_past_a_cache_that_is_full(
     )
 
 
+FAILURES = [OSError(errno.EIO, "broken"), MemoryError("broken")]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
 def test_a_dirty_block_that_cannot_be_changed_is_written_below_first(
-    behind: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+    behind: Checked, below: Below, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     write(behind, 0, b"a" * 4096)
     real = TmpfsStore.put
 
     def put(file: TmpfsStore, at: int, data: bytes | memoryview) -> None:
         if file.path.suffix == ".data":
-            raise OSError(errno.EIO, "broken")
+            raise failure
         real(file, at, data)
 
     monkeypatch.setattr(TmpfsStore, "put", put)
     write(behind, 512, b"b" * 512)
     assert content_of(below, 0, 4096) == b"a" * 512 + b"b" * 512 + b"a" * 3072
+    assert read(behind, 0, 4096) == content_of(below, 0, 4096)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+@pytest.mark.parametrize("length", [512, 4096])
+@pytest.mark.parametrize("held", [False, True], ids=["other", "held"])
+def test_a_write_that_cannot_be_listed_is_below_or_nowhere(
+    behind: Checked,
+    below: Below,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    length: int,
+    *,
+    held: bool,
+) -> None:
+    """A read of data that is nowhere else would return the former data later, when the block is evicted."""
+    MemoryHandler.write(below, 0, [memoryview(b"a" * 4096)])
+    if held:
+        read(behind, 0, 4096)
+    real = TmpfsStore.put
+
+    def put(file: TmpfsStore, at: int, data: bytes | memoryview) -> None:
+        if file.path.suffix == ".dirty":
+            raise failure
+        real(file, at, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "put", put)
+        write(behind, 0, b"b" * length)
+        assert read(behind, 0, 4096) == content_of(below, 0, 4096) == b"b" * length + b"a" * (4096 - length)
+    behind.flush()
     assert read(behind, 0, 4096) == content_of(below, 0, 4096)
 
 
@@ -581,11 +616,12 @@ def test_a_cache_that_fails_to_open_leaves_nothing(
     assert not any(path.stat().st_size > 4096 + 8 for path in own_tmpfs_directory.iterdir())
 
 
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
 def test_a_block_that_cannot_be_read_is_read_below(
-    through: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
+    through: Checked, below: Below, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def broken(*_: object) -> None:
-        raise OSError(errno.EIO, "broken")
+        raise failure
 
     read(through, 0, 4096)
     MemoryHandler.write(below, 0, [memoryview(b"below")])
@@ -709,11 +745,12 @@ def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_pat
 # Slots
 
 
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
 def test_a_slot_that_could_not_be_filled_is_tried_again_and_told_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise failure
 
     slots, content = clean_slots("one", 4096, 1), memoryview(b"held" * 1024)
     with monkeypatch.context() as patch:
@@ -721,7 +758,7 @@ def test_a_slot_that_could_not_be_filled_is_tried_again_and_told_once(
         for _ in range(2):
             assert not slots.hold(7, content)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "No space left on device" in caplog.text
+    assert "broken" in caplog.text
     assert slots.hold(7, content)
     slots.close()
 
@@ -778,15 +815,16 @@ def test_a_list_may_be_of_an_earlier_release_or_end_within_an_entry() -> None:
     slots.close()
 
 
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
 @pytest.mark.parametrize("failing", [".data", ".dirty"])
 def test_a_block_that_cannot_be_changed_is_forgotten_alone(
-    failing: str, monkeypatch: pytest.MonkeyPatch
+    failing: str, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     real = TmpfsStore.put
 
     def put(file: TmpfsStore, at: int, data: bytes | memoryview) -> None:
         if file.path.suffix == failing:
-            raise OSError(errno.EIO, "broken")
+            raise failure
         real(file, at, data)
 
     slots = dirty_slots("one", 4096, 4, about=b"one")
@@ -795,7 +833,7 @@ def test_a_block_that_cannot_be_changed_is_forgotten_alone(
     monkeypatch.setattr(TmpfsStore, "put", put)
     slot = slots.find(7)
     assert slot is not None
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(type(failure), match="broken"):
         slots.change(slot, 7, 0, memoryview(b"new"))
     assert [slots.find(block) is None for block in (6, 7, 8)] == [False, True, False]
     assert slots.dirty == []
