@@ -13,7 +13,8 @@ verbs and their callers and holds both sides to the following.
   are never made up as zeroes. After a failed write the bytes of its range are
   undefined, and no others.
 * What was written and acknowledged may sit in a volatile cache until `flush` returns.
-* A view may be used until the verb returns and no longer.
+* A view may be used until the verb returns and no longer; an asynchronous verb (`AsyncVerbs`) until it
+  calls `done`.
 
 This module knows no SCSI, no engine and no particular handler.
 """
@@ -26,7 +27,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Space, Views
@@ -86,6 +87,57 @@ class InlineVerbs:
     write: Mover | None = None
     write_flags: int = 0
     write_limit: int = 0
+
+
+Done = Callable[[OSError | None], None]
+"""Takes the result of an asynchronous verb: its error, None if there is none."""
+
+
+class Pollable(Protocol):
+    """A descriptor that the thread that serves the ring waits on for a handler.
+
+    It is used between `attach` and `detach`, by that thread only. At all other times the handler finishes its
+    verbs by itself.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor; it stays the same while the handler is open. Readable: `serve` has work."""
+
+    def attach(self) -> None:
+        """Leave it to the caller from now on to call `serve` whenever the descriptor is readable."""
+
+    def serve(self) -> None:
+        """Do the work that is due, without blocking; this may call `done` of several verbs."""
+
+    def detach(self) -> None:
+        """Do without calls of `serve` from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncVerbs:
+    """Verbs that return at once and are finished later, out of order, without a thread for each.
+
+    A verb calls its `done` exactly once: on any thread, maybe before the verb returns, maybe while it holds
+    locks of the handler. So `done` must only hand the result on. Views may be used until then. A verb that
+    raises has begun nothing, and does not call `done`; after a ``BlockingIOError`` its caller uses the
+    synchronous verb on another thread instead, as it does where there is no asynchronous one. The
+    synchronous verbs may be used at the same time.
+
+    Attributes:
+        read: As `Handler.read`: ``(offset, views, done)``.
+        write: As `Handler.write`: ``(offset, views, fua, done)``.
+        flush: As `Handler.flush`: ``(done)``.
+        unmap: As `Handler.unmap`: ``(offset, length, done)``.
+        write_zeroes: As `Handler.write_zeroes`: ``(offset, length, may_unmap, fua, done)``.
+        pollable: Finishes the verbs on the thread that serves the ring, if that can be done.
+    """
+
+    read: Callable[[int, Views, Done], None] | None = None
+    write: Callable[[int, Views, bool, Done], None] | None = None
+    flush: Callable[[Done], None] | None = None
+    unmap: Callable[[int, int, Done], None] | None = None
+    write_zeroes: Callable[[int, int, bool, bool, Done], None] | None = None
+    pollable: Pollable | None = None
 
 
 def note_batched(write: Mover, parts: BatchedWrite) -> Mover:
@@ -218,6 +270,11 @@ class Handler(ABC):
         return InlineVerbs(
             read=read, write=write if self._defines("write") else None, write_limit=sys.maxsize
         )
+
+    @property
+    def asynchronous(self) -> AsyncVerbs | None:
+        """The verbs that are finished later, if there are any; asked for once, after `open`."""
+        return None
 
     @abstractmethod
     def read(self, offset: int, views: Views) -> None:

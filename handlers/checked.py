@@ -8,10 +8,13 @@ through untouched, so that the fast path costs nothing for it.
 import errno
 import os
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from vscsihba.block import Executed, ExtentStatus, Views
-from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.asynchronous import ASYNC_VERBS
+from vscsihba.handlers.base import AsyncVerbs, Handler, InlineVerbs
 from vscsihba.handlers.cdb_handler import execute
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.units import format_size
@@ -52,6 +55,39 @@ class Checked(PassThrough):
         """The inline verbs of the layer below, as they are."""
         self._check_open()
         return self.next.inline
+
+    @property
+    def asynchronous(self) -> AsyncVerbs | None:
+        """The asynchronous verbs of the layer below, with the checks of the others."""
+        self._check_open()
+        below = self.next.asynchronous
+        if below is None:
+            return None
+        ranged: dict[str, Any] = {
+            name: partial(self._begin, name, verb)
+            for name in ASYNC_VERBS - {"flush"}
+            if (verb := getattr(below, name)) is not None
+        }
+        return replace(below, **ranged)
+
+    def _begin(
+        self, name: str, verb: Callable[..., None], offset: int, what: Views | int, *rest: Any
+    ) -> None:
+        """Check, and begin an asynchronous verb that has a range.
+
+        Args:
+            name: The verb.
+            verb: That of the layer below.
+            offset: First byte.
+            what: Views, or the length in bytes.
+            rest: The other arguments; the last is `done`.
+        """
+        if name != "read":
+            self._check_writable()
+        if self._check_range(offset, what if isinstance(what, int) else _length(what)):
+            verb(offset, what, *rest)
+        else:
+            rest[-1](None)
 
     def read(self, offset: int, views: Views) -> None:
         """Check, and pass down."""

@@ -27,6 +27,7 @@ class ErrorHandler(Interceptor):
 
     name = "error"
     example = 'error:ENOSPC;verbs=["write"];trigger=/tmp/full|/srv/disk.img'
+    only_observes = True
 
     class Options(Handler.Options, kw_only=True):
         """Options of the error filter."""

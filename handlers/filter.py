@@ -12,7 +12,8 @@ from abc import abstractmethod
 from dataclasses import replace
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Space, Views
-from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.asynchronous import ASYNC_VERBS, without
+from vscsihba.handlers.base import AsyncVerbs, Handler, InlineVerbs
 
 
 class Filter(Handler):
@@ -73,6 +74,16 @@ class PassThrough(Filter):
                 inline, write=own.write, write_flags=own.write_flags, write_limit=own.write_limit
             )
         return inline
+
+    @property
+    def asynchronous(self) -> AsyncVerbs | None:
+        """The asynchronous verbs of the layer below, except those that this class defines."""
+        below, own = self.next.asynchronous, type(self)
+        if below is None:
+            return None
+        return without(
+            below, {verb for verb in ASYNC_VERBS if getattr(own, verb) is not getattr(PassThrough, verb)}
+        )
 
     def read(self, offset: int, views: Views) -> None:
         """Pass down."""

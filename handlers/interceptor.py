@@ -9,12 +9,13 @@ from abc import abstractmethod
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from msgspec import Meta
 
 from vscsihba.block import ExtentStatus, Views
-from vscsihba.handlers.base import InlineVerbs
+from vscsihba.handlers.asynchronous import ASYNC_VERBS, surrounded, without
+from vscsihba.handlers.base import AsyncVerbs, InlineVerbs
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.options import FilePath
 
@@ -56,9 +57,15 @@ class Request:
 
 
 class Interceptor(PassThrough):
-    """A filter with one method, `around`, that runs around every verb of the layer below."""
+    """A filter with one method, `around`, that runs around every verb of the layer below.
+
+    Attributes:
+        only_observes: `around` never waits, and may be left on another thread than it was entered on, so it
+            can be put around asynchronous verbs too.
+    """
 
     workers = 64
+    only_observes: ClassVar[bool] = False
 
     @property
     def watched(self) -> Collection[Verb]:
@@ -76,6 +83,31 @@ class Interceptor(PassThrough):
                 inline, write=below.write, write_flags=below.write_flags, write_limit=below.write_limit
             )
         return inline
+
+    @property
+    def asynchronous(self) -> AsyncVerbs | None:
+        """The asynchronous verbs of the layer below; of those that are watched, only if it can be done."""
+        below = self.next.asynchronous
+        if below is None:
+            return None
+        watched = ASYNC_VERBS.intersection(self.watched)
+        if self.only_observes:
+            return surrounded(below, watched, self._around_async)
+        return without(below, watched)
+
+    def _around_async(self, verb: str, *args: Any) -> AbstractContextManager[None]:
+        """Return `around` of a request that is given as the arguments of an asynchronous verb."""
+        match verb, args:
+            case "read", (offset, views):
+                return self.around(Request("read", offset, sum(map(len, views))))
+            case "write", (offset, views, fua):
+                return self.around(Request("write", offset, sum(map(len, views)), fua))
+            case "unmap", (offset, length):
+                return self.around(Request("unmap", offset, length))
+            case "write_zeroes", (offset, length, _, fua):
+                return self.around(Request("write_zeroes", offset, length, fua))
+            case _:
+                return self.around(Request("flush"))
 
     @abstractmethod
     def around(self, request: Request) -> AbstractContextManager[None]:

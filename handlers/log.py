@@ -23,6 +23,7 @@ class LogHandler(Interceptor):
 
     name = "log"
     example = 'log:verbs=["flush","unmap"]|/srv/disk.img'
+    only_observes = True
 
     class Options(Handler.Options, kw_only=True):
         """Options of the log filter."""

@@ -10,7 +10,8 @@ from msgspec import Meta
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
 from vscsihba.errors import UsageError
-from vscsihba.handlers.base import Handler, InlineVerbs, Mover
+from vscsihba.handlers.asynchronous import moved
+from vscsihba.handlers.base import AsyncVerbs, Handler, InlineVerbs, Mover
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import Ordinal, Size
 from vscsihba.handlers.shared.medium_errors import shift_medium_errors
@@ -93,6 +94,12 @@ class OffsetHandler(Transform):
         """The inline verbs of the layer below, at the offset of the window."""
         below = self.next.inline
         return replace(below, read=self._moved(below.read), write=self._moved(below.write))
+
+    @property
+    def asynchronous(self) -> AsyncVerbs | None:
+        """The asynchronous verbs of the layer below, at the offset of the window."""
+        below = self.next.asynchronous
+        return moved(below, self._start) if below is not None and self._start else below
 
     def read(self, offset: int, views: Views) -> None:
         """Read from the window."""

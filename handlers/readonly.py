@@ -9,7 +9,8 @@ import os
 from dataclasses import replace
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
-from vscsihba.handlers.base import InlineVerbs
+from vscsihba.handlers.asynchronous import ASYNC_VERBS, without
+from vscsihba.handlers.base import AsyncVerbs, InlineVerbs
 from vscsihba.handlers.filter import Transform
 
 
@@ -50,6 +51,12 @@ class ReadonlyHandler(Transform):
     def inline(self) -> InlineVerbs:
         """The inline read of the layer below."""
         return replace(self.next.inline, write=None)
+
+    @property
+    def asynchronous(self) -> AsyncVerbs | None:
+        """The asynchronous read of the layer below."""
+        below = self.next.asynchronous
+        return below and without(below, ASYNC_VERBS - {"read"})
 
     def read(self, offset: int, views: Views) -> None:
         """Pass down."""

@@ -68,6 +68,7 @@ class StatsHandler(Interceptor):
 
     name = "stats"
     example = "stats:/run/disk.json|/srv/disk.img"
+    only_observes = True
 
     class Options(Handler.Options, kw_only=True):
         """Options of the stats filter."""

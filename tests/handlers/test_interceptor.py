@@ -12,7 +12,7 @@ from vscsihba.handlers.interceptor import VERBS, Interceptor, Request
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.stack import build
 
-FACTS = {"geometry", "capabilities", "identity", "is_known_as", "inline", "space", "place"}
+FACTS = {"geometry", "capabilities", "identity", "is_known_as", "inline", "asynchronous", "space", "place"}
 
 
 class Recorder(Interceptor):

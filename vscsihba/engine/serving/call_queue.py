@@ -99,6 +99,29 @@ class CallQueue:
         """
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
+        self._run()
+
+    def run_after(self, step: Callable[[], None], failed: Failed) -> None:
+        """Call `step`, which posts calls, then `run`: the wake-up for these calls is saved.
+
+        For the serving thread.
+
+        Args:
+            step: The function.
+            failed: Called with its exception.
+        """
+        written = self._marked
+        self._marked = True
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - the barrier between LUNs
+            _report(error, failed)
+        if written:
+            self.run()
+        else:
+            self._run()
+
+    def _run(self) -> None:
         self._marked = False
         for _ in range(len(self._calls)):
             call, failed = self._calls.popleft()

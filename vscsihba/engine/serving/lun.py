@@ -14,6 +14,7 @@ from functools import partial
 from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, MediumOp, Resize
 from vscsihba.engine.serving.aborts import Aborts
+from vscsihba.engine.serving.async_operations import AsyncOperations
 from vscsihba.engine.serving.call_queue import CallQueue, GuardedCalls
 from vscsihba.engine.serving.fast_path import FastPathState, make_fast_path
 from vscsihba.engine.serving.listeners import Listeners
@@ -87,10 +88,19 @@ class ServedLun:
         self._trace = listeners.trace
         self._units = units or UnitsOfHba()
         self._workers: Workers[BlockResult] = Workers(f"lun{lun}", handler.workers, self._calls)
+        verbs = handler.asynchronous if not handler.never_blocks else None
+        self._pollable = verbs.pollable if verbs is not None else None
+        self._asynchronous = AsyncOperations(self.name, verbs, self._calls) if verbs is not None else None
         self.perform = partial(perform, handler, keep=keep)
         self.visit_other, self.before_change = self._units.visit, transport.begun
         self._tasks = TaskSet(
-            lun, self, inline=handler.never_blocks, workers=self._workers, calls=self._calls, stats=stats
+            lun,
+            self,
+            inline=handler.never_blocks,
+            asynchronous=self._asynchronous,
+            workers=self._workers,
+            calls=self._calls,
+            stats=stats,
         )
         self._aborts = Aborts(
             lun,
@@ -118,6 +128,8 @@ class ServedLun:
 
     def _begin(self, pump: Pump, recovered: Sequence[Recovered]) -> None:
         self._units.enter(self.lun, self.unit, self.visit)
+        if self._pollable is not None:
+            pump.watch(self._pollable, self._fail)
         for command in recovered:
             if command.begun:
                 self.transport.complete(command.tag, scsi.Status.CHECK_CONDITION, _MAY_HAVE_RUN)
@@ -302,6 +314,8 @@ class ServedLun:
             self.failed(error)
         if self._idle is not None and self._ended_all:
             self._closed = True
+            if self._pump is not None and self._pollable is not None:
+                self._pump.unwatch(self._pollable)
             self._aborts.close()
             self._workers.close()
             self.transport.close()
@@ -309,8 +323,9 @@ class ServedLun:
 
     @property
     def _ended_all(self) -> bool:
-        """Whether nothing is under way; after a failure tasks may never end, and only busy threads count."""
-        return self._tasks.idle or (self.failure is not None and not self._workers.busy)
+        """Whether nothing is under way; after a failure tasks may never end, and only busy storage counts."""
+        busy = self._workers.busy or (self._asynchronous is not None and self._asynchronous.busy)
+        return self._tasks.idle or (self.failure is not None and not busy)
 
     def _update_fast_path(self) -> None:
         """Update the conditions of the fast path."""

@@ -2,7 +2,8 @@
 
 It waits on all of them at once and serves each ring that has commands. Rings that had commands just now are
 *active*: the thread polls them before it sleeps, for as long as that is quicker (`polling`). The pump knows
-which ring has commands; `lun` knows how to execute them.
+which ring has commands; `lun` knows how to execute them. It also waits on the descriptors of handlers that
+finish their verbs on this thread (`vscsihba.handlers.base.Pollable`).
 
 An exception in the code of one ring fails that ring alone. An exception of the pump itself ends the process,
 so that another engine takes over: with a dead pump the process would serve no LUN and still own all of them.
@@ -13,12 +14,14 @@ import logging
 import select
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
-from vscsihba.engine.serving.call_queue import CallQueue
+from vscsihba.engine.serving.call_queue import CallQueue, Failed
 from vscsihba.engine.serving.completion_affinity import CompletionAffinity, fixed_affinity
 from vscsihba.engine.serving.polling import Polling, longest_spin
 from vscsihba.errors import EngineFaultError, TransportError
+from vscsihba.handlers.base import Pollable
 from vscsihba.threads import Died, VitalThread, end_process, start
 
 log = logging.getLogger(__name__)
@@ -90,6 +93,7 @@ class Pump:
         self._epoll = select.epoll()
         self._epoll.register(self.calls, select.EPOLLIN)
         self._served: dict[int, Served] = {}
+        self._watched: dict[int, tuple[Pollable, Failed]] = {}
         self._active: dict[int, Served] = {}
         self._rings: tuple[Served, ...] = ()  # the active ones again, as a tuple
         self._round_began = 0.0
@@ -136,6 +140,25 @@ class Pump:
             with contextlib.suppress(OSError):  # `add` has failed, so it is not registered
                 self._epoll.unregister(fd)
 
+    def watch(self, pollable: Pollable, failed: Failed) -> None:
+        """Finish the asynchronous verbs of a handler on this thread. For the pump's thread only.
+
+        Args:
+            pollable: Has the descriptor to wait on.
+            failed: Called with an exception of `Pollable.serve`, when it is not watched any more.
+        """
+        fd = pollable.fileno()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._watched[fd] = pollable, failed
+        pollable.attach()
+
+    def unwatch(self, pollable: Pollable) -> None:
+        """Leave the handler to itself; without effect if it is not watched. For the pump's thread only."""
+        fd = pollable.fileno()
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+            pollable.detach()
+
     def adapt_completions(self, tell: Callable[[bool], None] | None) -> None:
         """Adapt the CPU on which the kernel completes commands, or leave that to another engine.
 
@@ -156,13 +179,20 @@ class Pump:
             for fd, _events in self._epoll.poll(self._serve_active()):
                 if fd == calls:
                     self.calls.run()
-                else:
+                elif fd in self._served:
                     self._wake(fd)
+                elif (watched := self._watched.get(fd)) is not None:
+                    pollable, failed = watched
+                    self.calls.run_after(pollable.serve, partial(self._fail_watched, pollable, failed))
+
+    def _fail_watched(self, pollable: Pollable, failed: Failed, error: Exception) -> None:
+        self.unwatch(pollable)
+        failed(error)
 
     def _wake(self, fd: int) -> None:
         """Serve a ring that has sent a notification."""
-        served = self._served.get(fd)
-        if served is not None and self._acknowledge(served):
+        served = self._served[fd]
+        if self._acknowledge(served):
             self._active[fd] = served
             self._rings = tuple(self._active.values())
             self._serve(served)

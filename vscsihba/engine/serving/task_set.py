@@ -9,7 +9,8 @@ A *visit* is a block operation of another unit's command, or of background work.
 command and does not begin while a command is abandoned. It overtakes commands that only wait, since they may
 wait for the very command that the visit belongs to, here or on the other unit.
 
-All of it runs on the pump's thread; only verbs of the handler run on other threads.
+All of it runs on the pump's thread; only verbs of the handler run on other threads, and asynchronous verbs
+end there.
 """
 
 import logging
@@ -20,6 +21,7 @@ from typing import Protocol
 
 from vscsihba import scsi
 from vscsihba.block import CHANGES, BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
+from vscsihba.engine.serving.async_operations import AsyncOperations
 from vscsihba.engine.serving.call_queue import Calls
 from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.units_of_hba import Done
@@ -67,9 +69,10 @@ class TaskSet:
         lun: For log lines.
         unit: The unit that executes the commands.
         inline: No operation blocks: all are performed on the pump's thread.
+        asynchronous: Begins operations that the handler finishes later; None if it has no such verbs.
         workers: Threads for operations that may block.
         calls: The LUN's calls into the pump.
-        stats: Counts the operations that go to threads.
+        stats: Counts the operations that the pump's thread does not perform.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class TaskSet:
         unit: Unit,
         *,
         inline: bool,
+        asynchronous: AsyncOperations | None,
         workers: Workers[BlockResult],
         calls: Calls,
         stats: LunStats,
@@ -87,6 +91,7 @@ class TaskSet:
         self._unit = unit
         self._perform = unit.perform
         self._inline = inline
+        self._asynchronous = asynchronous
         self._workers = workers
         self._calls = calls
         self._stats = stats
@@ -197,7 +202,7 @@ class TaskSet:
         self._abandoned += task not in self._waiting
 
     def _advance(self, task: Task, value: BlockResult, error: Exception | None) -> None:
-        """Run a task until it ends, or waits for a thread or another unit."""
+        """Run a task until it ends, or waits for its storage, a thread or another unit."""
         if task.follows and self.closing:  # background work ends here
             task.command.close()
             self._end(task, None)
@@ -219,13 +224,13 @@ class TaskSet:
             self._end(task, FAILED)
 
     def _submit(self, task: Task, op: BlockOp) -> None:
-        """Have a block operation done on a worker thread, by another unit, or as a visit of this unit."""
+        """Have a block operation done by another unit, as a visit, asynchronously, or on a worker thread."""
         self._stats.waits += 1
         if isinstance(op, OnUnit):
             self._unit.visit_other(op.lun, op.operation, partial(self._post_back, task))
         elif task.follows and not isinstance(op, Keep | Execute):
             self._unit.visit_self(op, partial(self._post_back, task))
-        else:
+        elif self._asynchronous is None or not self._asynchronous.begin(op, partial(self._back, task)):
             self._workers.submit(partial(self._perform, op), partial(self._back, task))
 
     def _post_back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
