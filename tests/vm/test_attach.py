@@ -1,5 +1,6 @@
 """The main job: a file becomes a disk, and nothing is left of it afterwards."""
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -29,3 +30,19 @@ def test_a_file_is_a_disk_until_the_signal(
     assert path.read_bytes()[:19] == b"written to the disk"
     assert not lun.node.exists()
     assert target_objects() == before
+
+
+def test_what_linux_has_not_written_yet_is_written_before_the_disk_goes(
+    serve: "Serve", image: "MakeImage"
+) -> None:
+    path = image(size=8 << 20)
+    target = serve([path])
+    (lun,) = target.luns
+    held = os.open(lun.node, os.O_RDONLY)  # as udev has it open for a while: the last close writes
+    try:
+        lun.node.write_bytes(b"written and closed")
+        assert path.read_bytes()[:18] == bytes(18), "Linux keeps it for now"
+        assert target.stop() == 0
+    finally:
+        os.close(held)
+    assert path.read_bytes()[:18] == b"written and closed"
