@@ -8,24 +8,41 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LIMIT = 300
+KILLED = 20
+"""Seconds for a program to end after SIGKILL."""
 SOAK = bool(os.environ.get("VSCSIHBA_SOAK"))
 """Do what is done many times as often as was promised; takes hours under software emulation."""
 
 
 def run(*words: str | Path, check: bool = True, data: bytes | None = None, limit: float = LIMIT) -> str:
-    """Run a program and return its output (both streams); fail with it if the exit code is not 0."""
-    done = subprocess.run(
+    """Run a program and return its output (both streams); fail with it if the exit code is not 0.
+
+    A program that does not end in time is killed. If it waits in the kernel even then, it is left there, so
+    that the test fails with the place where it waits.
+    """
+    line = " ".join(map(str, words))
+    process = subprocess.Popen(
         [str(word) for word in words],
-        input=data,
-        stdin=subprocess.DEVNULL if data is None else None,
+        stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=limit,
-        check=False,
     )
-    output = done.stdout.decode(errors="replace")
-    assert not check or done.returncode == 0, f"{' '.join(map(str, words))}: exit {done.returncode}\n{output}"
+    try:
+        output = process.communicate(data, limit)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        process.kill()
+        try:
+            output = process.communicate(timeout=KILLED)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            output = f"it waits in the kernel, also after SIGKILL:\n{_kernel_stack(process.pid)}"
+        raise AssertionError(f"{line}: did not end within {limit:g} s\n{output}") from None
+    assert not check or process.returncode == 0, f"{line}: exit {process.returncode}\n{output}"
     return output
+
+
+def _kernel_stack(pid: int) -> str:
+    tasks = sorted(Path(f"/proc/{pid}/task").glob("*/stack"))
+    return "\n".join(f"{task.parent.name}:\n{task.read_text()}" for task in tasks)
 
 
 def settle() -> None:
