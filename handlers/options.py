@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -58,7 +59,7 @@ def convert(kind: type[O], document: Mapping[str, object], *, place: str, handle
     Raises:
         ConfigError: A key is unknown or missing, or a value cannot be meant.
     """
-    fields = msgspec.structs.fields(kind)
+    fields = fields_of(kind)
     known = [field.encode_name for field in fields]
     for key in document:
         if key not in known:
@@ -143,6 +144,7 @@ def _is_text(type_: msgspec.inspect.Type) -> bool:
     return isinstance(type_, msgspec.inspect.StrType)
 
 
+@cache
 def fields_of(kind: type[Options]) -> tuple[msgspec.inspect.Field, ...]:
     """Return the options of `kind` as they were declared, in order."""
     struct = msgspec.inspect.type_info(kind)

@@ -16,6 +16,7 @@ named: stale, foreign, torn or lost.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 SECTOR = 512
@@ -89,6 +90,8 @@ class History:
         sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
         first = Request(0, 0, [frozenset((each,)) for each in sectors], 0, 0, acknowledged=True, durable=True)
         self._sectors = [[first] for _ in sectors]
+        self._settled = bytearray(content)
+        self._in_doubt: set[int] = set()
         self.sectors = len(sectors)
         self._other_sizes: set[int] = set()
         self._open: list[Request] = []
@@ -104,6 +107,7 @@ class History:
         for sector in range(self.sectors, sectors):
             zeroes = Request(0, sector, [frozenset((ZEROES,))], 0, 0, acknowledged=True, durable=True)
             self._sectors[sector:] = [[zeroes], *self._sectors[sector + 1 :]]
+            self._settle(sector, ZEROES)
         self.sectors, self._other_sizes = sectors, set()
 
     def opened(self, sectors: int) -> None:
@@ -118,6 +122,15 @@ class History:
             )
         if sectors != self.sectors:
             self.resized(sectors)
+
+    def _settle(self, sector: int, content: bytes) -> None:
+        """Note that a sector has one content only, whatever happens to requests until now."""
+        self._settled[sector * SECTOR : (sector + 1) * SECTOR] = content
+        self._in_doubt.discard(sector)
+
+    def _doubtful(self) -> Iterator[list[Request]]:
+        """Yield the requests of each sector that may have more than one content, now or after a power cut."""
+        return (self._sectors[sector] for sector in self._in_doubt)
 
     def _tick(self) -> int:
         self._clock += 1
@@ -162,6 +175,7 @@ class History:
         request = Request(number, first, contents, self._tick())
         for sector in range(first, first + len(contents)):
             self._sectors[sector].append(request)
+        self._in_doubt.update(range(first, first + len(contents)))
         self._open.append(request)
         return request
 
@@ -187,7 +201,7 @@ class History:
 
     def flushed(self, began: int) -> None:
         """Note that a flush that began at some time was acknowledged."""
-        for requests in self._sectors:
+        for requests in self._doubtful():
             for request in requests:
                 if request.acknowledged and not request.doubted and (request.ended or began) < began:
                     request.durable = True
@@ -195,7 +209,7 @@ class History:
 
     def doubt(self) -> None:
         """Note that the initiator was told that unflushed data may be lost."""
-        for requests in self._sectors:
+        for requests in self._doubtful():
             for request in requests:
                 if not request.durable:
                     request.doubted = True
@@ -215,7 +229,7 @@ class History:
     def cut_power(self) -> None:
         """Note that the power was cut: requests count only if they were durable."""
         self.stop()
-        for requests in self._sectors:
+        for requests in self._doubtful():
             for request in requests:
                 if not request.durable:
                     request.doubted = True
@@ -226,25 +240,24 @@ class History:
         requests = self._sectors[sector]
         if len(requests) == 1:
             return requests[0].contents[sector - requests[0].first]
-        counting = [
-            each.began
+        newest = -1.0
+        for each in requests:
+            if each.acknowledged and not each.doubted and each.ended is not None and each.ended <= now:
+                newest = max(newest, each.began)
+        found = [
+            each.contents[sector - each.first]
             for each in requests
-            if each.acknowledged and not each.doubted and each.ended is not None and each.ended <= now
+            if each.ended is None or each.ended >= newest
         ]
-        newest = max(counting, default=-1)
-        found: set[bytes] = set()
-        for request in requests:
-            if request.ended is None or request.ended >= newest:
-                found |= request.contents[sector - request.first]
-        return frozenset(found)
+        return found[0] if len(found) == 1 else frozenset().union(*found)
 
     def pin(self, first: int, content: bytes, *, began: int) -> None:
         """Note the data of a read: where nothing was under way since it began, every later read has the same.
 
         That holds after ``kill -9`` too, but not after a power cut.
         """
-        for at in range(0, len(content), SECTOR):
-            sector = first + at // SECTOR
+        for sector in self._in_doubt_between(first, first + len(content) // SECTOR):
+            at = (sector - first) * SECTOR
             quiet = all(
                 request.ended is not None and request.ended < began for request in self._sectors[sector]
             )
@@ -262,25 +275,41 @@ class History:
         Raises:
             HistoryError: A sector has a content that it must not have.
         """
-        for at in range(0, len(content), SECTOR):
-            sector, found = first + at // SECTOR, content[at : at + SECTOR]
-            allowed = self.allowed(sector, began=began)
+        for sector in self._suspects(first, content):
+            at = (sector - first) * SECTOR
+            found, allowed = content[at : at + SECTOR], self.allowed(sector, began=began)
             if found not in allowed:
                 raise HistoryError(
                     f"{where}: sector {sector} has {explain(found)}; "
                     f"allowed are {', '.join(sorted(map(explain, allowed)))}"
                 )
 
+    def _in_doubt_between(self, first: int, end: int) -> list[int]:
+        """Return the sectors from `first` to before `end` that may have more than one content."""
+        return sorted(sector for sector in self._in_doubt if first <= sector < end)
+
+    def _suspects(self, first: int, content: bytes) -> Iterator[int]:
+        """Yield the sectors that may have more than one content, or not their only one in some data."""
+        at, end = first, first + len(content) // SECTOR
+        for sector in (*self._in_doubt_between(first, end), end):
+            settled = self._settled[at * SECTOR : sector * SECTOR]
+            if content[(at - first) * SECTOR : (sector - first) * SECTOR] != settled:
+                yield from range(at, sector)
+            if sector < end:
+                yield sector
+            at = sector + 1
+
     def _forget(self) -> None:
         """Forget requests that no crash can bring back, and no read under way may return."""
         oldest = min(self._reads, default=self._clock)
-        for sector, requests in enumerate(self._sectors):
-            if len(requests) == 1:
-                continue
+        for sector in list(self._in_doubt):
+            requests = self._sectors[sector]
             counting = (
                 each.began for each in requests if each.durable and each.ended and each.ended <= oldest
             )
             newest = max(counting, default=-1)
             kept = [each for each in requests if each.ended is None or each.ended >= newest]
-            if len(kept) < len(requests):
-                self._sectors[sector] = kept
+            self._sectors[sector] = kept
+            contents = kept[0].contents[sector - kept[0].first]
+            if len(kept) == len(contents) == 1 and kept[0].durable:
+                self._settle(sector, *contents)

@@ -271,8 +271,10 @@ def _audit_mirror(document: Document, size: int) -> None:
     first, *others = [Path(leg["path"]).read_bytes()[:size] for leg in document["legs"]]
     differing = [
         at // SECTOR
+        for leg in others
+        if leg != first
         for at in range(0, size, SECTOR)
-        if any(leg[at : at + SECTOR] != first[at : at + SECTOR] for leg in others)
+        if leg[at : at + SECTOR] != first[at : at + SECTOR]
     ]
     assert not differing, f"the legs of the mirror differ for good in sectors {differing[:8]}..."
 

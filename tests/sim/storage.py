@@ -13,8 +13,12 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_PAGE: Final = 4096
+_ZEROES: Final = bytes(_PAGE)
 
 
 class Change(NamedTuple):
@@ -275,10 +279,13 @@ def write_file(path: str, content: bytes, *, real_open: Callable[..., int] = os.
     fd = real_open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.ftruncate(fd, len(content))
-        for at in range(0, len(content), 4096):
-            piece = content[at : at + 4096]
-            if piece.count(0) != len(piece):
-                os.pwrite(fd, piece, at)
+        pieces = (content[at : at + _PAGE] for at in range(0, len(content), _PAGE))
+        at = 0
+        for is_data, run in groupby(pieces, key=lambda piece: piece != _ZEROES[: len(piece)]):
+            found = b"".join(run)
+            if is_data:
+                os.pwrite(fd, found, at)
+            at += len(found)
     finally:
         os.close(fd)
 

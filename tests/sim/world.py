@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.sim import cryptography
 from tests.sim import scheduler as sim
 from tests.sim.calls import Calls, patched
 from tests.sim.faults import NoFaults, Plan
@@ -164,6 +165,7 @@ class World:
 
     def _patches(self) -> Iterator[tuple[Any, str, Any]]:
         yield from self.calls.patches()
+        yield from cryptography.patches()
         scheduler = self.scheduler
         for name in ("Lock", "RLock", "Condition", "Event"):
             yield threading, name, partial(getattr(sim, name), scheduler)
