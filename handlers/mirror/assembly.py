@@ -1,10 +1,11 @@
 """Assembly: the decision which legs have all the data, from the copies of a mirror's metadata.
 
-The copy with the highest event count is believed where more than half of its votes can be seen, so that
-no later change can be hidden in the copies that are missing. Two copies of which each says that the
-other's leg is out contradict each other, whatever their event counts; then a majority of the
-legs in both of them and the state file is needed. Where that does not decide, a person can, for
-one leg at one event count, so the same words decide nothing a second time.
+The copy with the highest event count is believed where more than half of its votes can be seen, and of the
+votes of the last change that is known to have counted, so that no later change can be hidden in the copies
+that are missing. Two copies of which each says that the other's leg is out contradict each other, whatever
+their event counts, and so do two sessions of which neither has seen the copies of the other one; then a
+majority of the legs in both of them and the state file is needed. Where that does not decide, a person can,
+for one leg at one event count, so the same words decide nothing a second time.
 
 All of this is pure computation. How copies are read and written is not this module's business.
 """
@@ -17,7 +18,7 @@ import msgspec
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.mirror.mark import FoundMark
-from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, identity_text
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, identity_text, is_majority
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +188,93 @@ def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
         for copy in copies
         if _contradict(copy, newest) and not (_is_superseded(copy, copies) or _is_left_by(copy, newest))
     ]
-    if not rivals:
+    forks = [
+        copy
+        for copy in copies
+        if _is_fork(copy, newest) and not (_is_superseded(copy, copies) or _is_unfinished(copy, copies))
+    ]
+    if not (rivals or forks):
         return newest
-    legs = newest.members.union(*(rival.members for rival in rivals))
-    for choice in (newest, *rivals):
-        supporters = [copy for copy in copies if copy.members == choice.members]
-        if 2 * sum(2 if copy.leg else 1 for copy in supporters) > 2 * len(legs) + 1:
+    forgotten = [copy for copy in rivals if _is_forgotten(copy, newest, copies)]
+    contenders = [copy for copy in (newest, *rivals, *forks) if copy not in forgotten]
+    # The legs that a forgotten one knows were all removed, as far as is known: they are not asked for.
+    voters = frozenset(copy.leg for copy in forgotten).union(*(copy.members for copy in contenders))
+    for choice in contenders:
+        if forks and _is_unfinished(choice, copies):
+            continue
+        supporters = _supporters(choice, contenders, copies) if forks else _of_one_mind(choice, copies)
+        if 2 * sum(2 if copy.leg else 1 for copy in supporters) > 2 * len(voters) + 1:
             return max(supporters, key=lambda copy: copy.event)
     return None
+
+
+def _of_one_mind(choice: Metadata, copies: Sequence[Metadata]) -> list[Metadata]:
+    """Return the copies by which the same legs are in."""
+    return [copy for copy in copies if copy.members == choice.members]
+
+
+def _supporters(
+    choice: Metadata, contenders: Sequence[Metadata], copies: Sequence[Metadata]
+) -> list[Metadata]:
+    """Return the copies of a fork's session, and those that no other fork knows as they are."""
+    sessions = {contender.session for contender in contenders}
+    others = [other for other in contenders if other.session != choice.session]
+    return [
+        copy
+        for copy in copies
+        if not _is_put_back(copy, copies)
+        and (
+            copy.session == choice.session
+            if copy.session in sessions
+            else _is_known_to(choice, copy) and not any(_is_known_to(other, copy) for other in others)
+        )
+    ]
+
+
+def _is_known_to(other: Metadata, copy: Metadata) -> bool:
+    """Return whether a copy is as another one knows it, or as it was when its leg was dropped."""
+    if not copy.leg:
+        return copy.event == other.state_event
+    entry = other.entry(copy.leg)
+    return entry is not None and _has_followed(copy, entry, other)
+
+
+def _is_fork(copy: Metadata, newest: Metadata) -> bool:
+    """Return whether another session has written a copy since the newest one saw it.
+
+    Sessions come one after the other, so this one is later, though its event counts are lower: it has not
+    seen the newest copy, which perhaps has not counted.
+    """
+    if copy.session == newest.session:
+        return False
+    entry = newest.entry(copy.leg)
+    if entry is None:
+        return not copy.leg and copy.event > newest.state_event
+    return copy.event > max(entry.event, entry.until)
+
+
+def _is_unfinished(copy: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Return whether a leg that is in by a copy does not have it: a change counts once all of them do."""
+    return any(
+        other.leg in copy.members and other.event < copy.event and not _is_put_back(other, copies)
+        for other in copies
+    )
+
+
+def _is_put_back(copy: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Return whether some copy knows that another one was newer than it is now."""
+    if not copy.leg:
+        return any(other.state_event > copy.event for other in copies)
+    entries = [entry for other in copies if (entry := other.entry(copy.leg)) is not None]
+    return any(entry.event > copy.event for entry in entries)
+
+
+def _is_forgotten(copy: Metadata, newest: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Return whether a leg is part of the mirror no more by the newest copy, and its own cannot be believed.
+
+    Its medium is not written, so nothing is lost where it is passed over.
+    """
+    return bool(copy.leg) and newest.entry(copy.leg) is None and not _is_seen(copy, copies)
 
 
 def _is_superseded(copy: Metadata, copies: Sequence[Metadata]) -> bool:
@@ -227,14 +307,27 @@ def _differ(one: Metadata, other: Metadata) -> bool:
 
 
 def _is_seen(newest: Metadata, copies: Sequence[Metadata]) -> bool:
-    """Return whether copies that are as new as `newest` knows them to be have more than half of its votes."""
+    """Return whether copies that are as new as `newest` knows them to be have more than half of its votes.
+
+    If the last change that is known to have counted has other voters, more than half of its votes have to be
+    seen as well. A copy that another session has written since has no vote.
+    """
     seen = {
         copy.leg
         for copy in copies
-        if copy.leg and (entry := newest.entry(copy.leg)) is not None and copy.event >= entry.event
+        if copy.leg
+        and (entry := newest.entry(copy.leg)) is not None
+        and _is_as_known(copy, entry.event, newest)
     }
-    state_file = any(not copy.leg and copy.event >= newest.state_event for copy in copies)
-    return newest.is_majority(seen, state_file=state_file)
+    state_file = any(not copy.leg and _is_as_known(copy, newest.state_event, newest) for copy in copies)
+    return all(
+        is_majority(voters, seen, state_file=state_file) for voters in (newest.voters, newest.counted_voters)
+    )
+
+
+def _is_as_known(copy: Metadata, event: int, newest: Metadata) -> bool:
+    """Return whether a copy has an event count that is known of it, or a later one of the same session."""
+    return copy.event == event or (copy.event > event and copy.session == newest.session)
 
 
 def _has_followed(mark: Metadata, entry: LegEntry, metadata: Metadata) -> bool:
@@ -242,8 +335,9 @@ def _has_followed(mark: Metadata, entry: LegEntry, metadata: Metadata) -> bool:
 
     Else it is on an older copy of the medium, or the leg was used without the others.
     """
-    until = entry.until if entry.state == "out" else metadata.event
-    return entry.event <= mark.event <= until
+    if entry.state == "out":
+        return entry.event <= mark.event <= entry.until
+    return mark.event <= metadata.event and _is_as_known(mark, entry.event, metadata)
 
 
 def _unmarked(leg: Candidate, metadata: Metadata) -> LegEntry | None:
@@ -270,4 +364,4 @@ def _alone(mark: Metadata) -> Metadata:
         else msgspec.structs.replace(leg, state="out", event=mark.event + 1, until=0)
         for leg in mark.legs
     )
-    return msgspec.structs.replace(mark, legs=legs)
+    return msgspec.structs.replace(mark, legs=legs, electors=None)

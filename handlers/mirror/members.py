@@ -185,16 +185,31 @@ class Members:
         """
         with self._lock:
             kept = [leg for leg in self.legs if leg is not without]
-            while failures := self.record.write(kept, size=size):
-                whole = [leg for leg in kept if leg.standing is Standing.WHOLE and leg not in failures]
-                dropped = {
-                    leg: error for leg, error in failures.items() if whole or leg.standing is Standing.BEHIND
-                }
-                if not dropped:
-                    raise next(iter(failures.values()))
-                for leg, error in dropped.items():
-                    self._drop(leg, error)
-            self.record.check_majority()
+            self._write(kept, size=size)
+            self._confirm(kept)
+
+    def _write(self, kept: list[MirrorLeg], *, size: int | None = None) -> None:
+        while failures := self.record.write(kept, size=size):
+            whole = [leg for leg in kept if leg.standing is Standing.WHOLE and leg not in failures]
+            dropped = {
+                leg: error for leg, error in failures.items() if whole or leg.standing is Standing.BEHIND
+            }
+            if not dropped:
+                raise next(iter(failures.values()))
+            for leg, error in dropped.items():
+                self._drop(leg, error)
+        self.record.check_majority()
+
+    def _confirm(self, kept: list[MirrorLeg]) -> None:
+        """Let every copy say that a change of the voters has counted.
+
+        Until then it is believed only where those who voted before agree. A failure takes nothing back.
+        """
+        try:
+            while self.record.metadata.electors is not None:
+                self._write(kept)
+        except OSError as error:
+            log.warning("mirror %s: a change of the legs is not confirmed: %s", self.metadata.uuid, error)
 
     def _drop(self, leg: MirrorLeg, error: Exception) -> None:
         if leg.standing is not Standing.GONE:
@@ -224,6 +239,7 @@ class Members:
             for leg in ready:
                 leg.standing = Standing.WHOLE
                 log.info("mirror %s: %s has all the data", self.metadata.uuid, leg)
+            self._confirm(self.legs)
 
     def admit(self, leg: MirrorLeg) -> bool:
         """Try to open a leg that is gone, and let it be behind; return whether that is so.

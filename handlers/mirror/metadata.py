@@ -3,13 +3,15 @@
 Every leg carries a copy (`mark`), and the state file another one (`state`). Each change
 has a higher event count than the one before. Copies are counted as votes: two for each leg that is in,
 one for the state file. A change counts once more than half of the votes of the metadata before it
-have it on stable storage, so any two such majorities have a copy in common.
+have it on stable storage, so any two such majorities have a copy in common. A copy names the voters of the
+last change that is known to have counted, if they are others than its own: a change that has not counted
+must not be believed by its own voters alone.
 
 This module knows the text of a copy, not where it is stored. docs/formats/mirror.md describes it.
 """
 
 import hashlib
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import Literal
 
 import msgspec
@@ -18,7 +20,7 @@ from vscsihba.errors import HostError
 
 VERSION = 2
 MOST_LEGS = 8
-MOST_ENTRIES = 14
+MOST_ENTRIES = 13
 """Entries of legs, and of legs that are known no more, that are sure to fit into one copy."""
 _LONGEST_NAME = 60
 _LONGEST_IDENTITY = 90
@@ -62,6 +64,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         size: Capacity in bytes.
         region_size: Bytes of a region of the dirty region log.
         legs: All legs, in use or not.
+        electors: UUIDs of the voters of the last change that is known to have counted; None if they are
+            those of this copy.
     """
 
     version: int = VERSION
@@ -73,16 +77,12 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     region_size: int
     legs: tuple[LegEntry, ...]
+    electors: tuple[str, ...] | None = None
 
     @property
     def regions(self) -> int:
         """Regions of the disk."""
         return -(-self.size // self.region_size)
-
-    @property
-    def votes(self) -> int:
-        """Votes of all copies."""
-        return 1 + 2 * len(self.voters)
 
     @property
     def voters(self) -> frozenset[str]:
@@ -103,9 +103,25 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         """Return the entry of a leg, None if the mirror has no such leg."""
         return next((leg for leg in self.legs if leg.uuid == uuid), None)
 
+    @property
+    def counted_voters(self) -> frozenset[str]:
+        """UUIDs of the voters of the last change that is known to have counted."""
+        return self.voters if self.electors is None else frozenset(self.electors)
+
     def is_majority(self, legs: Container[str], *, state_file: bool) -> bool:
         """Return whether some legs, with or without the state file, have more than half of the votes."""
-        return 2 * (2 * sum(leg in legs for leg in self.voters) + state_file) > self.votes
+        return is_majority(self.voters, legs, state_file=state_file)
+
+
+def is_majority(voters: Collection[str], legs: Container[str], *, state_file: bool) -> bool:
+    """Return whether some legs, with or without the state file, have more than half of the votes.
+
+    Args:
+        voters: UUIDs of all legs with votes: two each, and one vote is the state file's.
+        legs: UUIDs of the legs that agree.
+        state_file: The state file agrees.
+    """
+    return 2 * (2 * sum(leg in legs for leg in voters) + state_file) > 1 + 2 * len(voters)
 
 
 def encode(metadata: Metadata) -> bytes:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
-from vscsihba.handlers.mirror.metadata import MOST_ENTRIES, LegEntry, Metadata
+from vscsihba.handlers.mirror.metadata import MOST_ENTRIES, LegEntry, Metadata, is_majority
 from vscsihba.handlers.mirror.state import MirrorState
 from vscsihba.handlers.shared.abandonable_pool import Future, attempt
 
@@ -38,6 +38,7 @@ class Record:
         self._highest = max(metadata.event, state.metadata.event)
         self._state_event = state.metadata.event
         self._proposal = metadata
+        self._counted = metadata.counted_voters
         self._uncounted: list[Metadata] = []
         self._written: set[str] = set()
         self._state_error: OSError | None = None
@@ -115,7 +116,8 @@ class Record:
         """Let the metadata that were written last count, if more than half of the present votes have them.
 
         More than half of the votes of each proposal that was written since have to have it as well: it may be
-        what the copies say that are found after a crash.
+        what the copies say that are found after a crash. So do those of the last change that is known to have
+        counted: legs that were not there when the mirror was opened may have another one.
 
         Raises:
             OSError: They have not; what counts now counts still.
@@ -127,12 +129,13 @@ class Record:
                 f"which legs have all the data cannot be recorded by a majority: {error.strerror or error}",
             )
         self.metadata, self.is_due, self._uncounted = self._proposal, False, []
+        self._counted = self.metadata.voters
 
     def _is_enough(self, legs: Collection[str]) -> bool:
         """Return whether some legs, and the state file if it was written, let what was written last count."""
-        electors = (self.metadata, *self._uncounted)
+        electorates = (self._counted, self.metadata.voters, *(each.voters for each in self._uncounted))
         has_state = self._state_error is None
-        return all(each.is_majority(legs, state_file=has_state) for each in electors)
+        return all(is_majority(voters, legs, state_file=has_state) for voters in electorates)
 
     def introduce(self, leg: MirrorLeg) -> None:
         """Write the first mark of a leg that is to be behind, before anything else is written to it.
@@ -145,22 +148,30 @@ class Record:
         self._highest += 1
         mine = leg.entry("behind")
         entries = tuple(entry for entry in self.metadata.legs if entry.uuid != leg.uuid)
-        metadata = msgspec.structs.replace(self.metadata, event=self._highest, legs=(*entries, mine))
+        metadata = self._with_electors(
+            msgspec.structs.replace(self.metadata, event=self._highest, legs=(*entries, mine))
+        )
         leg.begin_mark(metadata).result(self._timeout)
         leg.event, leg.marked_size = metadata.event, metadata.size
 
     def _propose(self, legs: list[MirrorLeg], joining: Collection[MirrorLeg], size: int | None) -> Metadata:
         self._highest += 1
         entries = [leg.entry("in" if leg in joining else None) for leg in legs if leg.uuid]
-        return msgspec.structs.replace(
-            self.metadata,
-            leg="",
-            event=self._highest,
-            state_event=self._state_event,
-            session=self._session,
-            size=size or self.metadata.size,
-            legs=(*entries, *self._others(legs, entries)),
+        return self._with_electors(
+            msgspec.structs.replace(
+                self.metadata,
+                leg="",
+                event=self._highest,
+                state_event=self._state_event,
+                session=self._session,
+                size=size or self.metadata.size,
+                legs=(*entries, *self._others(legs, entries)),
+            )
         )
+
+    def _with_electors(self, proposal: Metadata) -> Metadata:
+        electors = None if proposal.voters == self._counted else tuple(sorted(self._counted))
+        return msgspec.structs.replace(proposal, electors=electors)
 
     def _others(self, legs: list[MirrorLeg], entries: list[LegEntry]) -> list[LegEntry]:
         """Return the entries of legs that are not known here, while some leg is not known yet.

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+import msgspec
+
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict, choose, copies_of, judge, same_mirror
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
@@ -67,7 +69,7 @@ def open_members(legs: Sequence[MirrorLeg], options: StartOptions) -> Members:
         metadata, log_counts = choose(options.path, copy, candidates, options.decide)
         if state is None:
             _check_create(options)
-            create_state(options.path, metadata)
+            create_state(options.path, msgspec.structs.replace(metadata, leg=""))
             state = MirrorState(options.path)
         if not log_counts:
             state.mark_all()

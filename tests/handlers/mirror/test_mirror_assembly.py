@@ -141,6 +141,90 @@ def test_a_leg_that_was_left_behind_contradicts_nothing_though_the_others_of_its
     refused(None, used_alone, newest)
 
 
+def test_a_leg_that_the_mirror_does_not_know_any_more_contradicts_it_with_its_own_votes_only() -> None:
+    """All legs of its time were removed: those can neither support it nor be missed."""
+    state, newest = copy("", 32, {"c": "in"}), copy("c", 32, {"c": "in"})
+    left = copy("b", 10, BOTH, session="earlier")
+    assert decided(state, left, newest) == (32, {"c"}, True)
+    refused(None, left, newest)
+    refused(state, left)
+    # Those that can be believed by themselves are a part of a mirror that was torn apart, and a majority.
+    torn = [copy(name, 10, BOTH, session="earlier") for name in "ab"]
+    assert decided(state, *torn, newest) == (10, {"a", "b"}, False)
+
+
+def known(
+    mark: Metadata, *, state_event: int, electors: tuple[str, ...] | None = None, **events: int
+) -> Metadata:
+    """A copy that knows these event counts of the state file and of legs."""
+    legs = tuple(
+        msgspec.structs.replace(entry, event=events[entry.uuid], until=events[entry.uuid])
+        for entry in mark.legs
+    )
+    return msgspec.structs.replace(mark, state_event=state_event, electors=electors, legs=legs)
+
+
+ALL: dict[str, State] = {"a": "in", "b": "in", "c": "in"}
+FAILED = known(copy("a", 30, ALL), state_event=10, a=29, b=10, c=10)
+"""The mark of leg a after openings that have failed, for no other copy could be written."""
+LATER: dict[str, State] = {"a": "out", "b": "in", "c": "in"}
+
+
+def later(of: str, event: int, legs: Mapping[str, State] = LATER) -> Metadata:
+    """A copy of the session in which legs b and c were used without leg a."""
+    return known(copy(of, event, legs, session="t"), state_event=event - 1, a=10, b=event - 1, c=event - 1)
+
+
+def test_a_high_event_count_of_openings_that_failed_is_no_later_change() -> None:
+    before = copy("b", 10, ALL, session="r"), copy("c", 10, ALL, session="r")
+    assert decided(copy("", 10, ALL, session="r"), FAILED, *before) == (30, set("abc"), False)
+    assert decided(None, FAILED, later("b", 13), later("c", 13)) == (13, {"b", "c"}, False)
+    assert decided(later("", 13), FAILED, later("b", 13), later("c", 13)) == (13, {"b", "c"}, True)
+    refused(later("", 13), FAILED, later("c", 13))  # three votes of seven
+    refused(None, FAILED, later("c", 13))
+    refused(later("", 13), FAILED)
+
+
+def test_a_leg_that_is_alone_at_last_is_believed_against_openings_that_failed() -> None:
+    only_b: dict[str, State] = {"a": "out", "b": "in", "c": "out"}
+    dropped = known(copy("", 14, only_b, session="t"), state_event=13, a=10, b=13, c=12)
+    alone = msgspec.structs.replace(dropped, leg="b")
+    assert decided(dropped, FAILED, alone, later("c", 12)) == (14, {"b"}, True)
+    assert decided(None, FAILED, alone, later("c", 12)) == (14, {"b"}, False)  # leg c has seen that session
+    refused(None, FAILED, alone)
+
+
+def test_an_older_copy_that_is_put_back_supports_no_fork() -> None:
+    both = known(copy("a", 30, BOTH), state_event=10, a=29, b=10)
+    used = known(copy("b", 13, ONLY_B, session="t"), state_event=12, a=10, b=12)
+    put_back = copy("", 10, BOTH, session="r")
+    refused(put_back, both, used)
+    state = msgspec.structs.replace(used, leg="")
+    assert decided(state, both, used) == (13, {"b"}, True)
+
+
+def test_a_session_that_wrote_one_of_several_legs_is_no_fork() -> None:
+    """Two openings have failed, each with other legs; no write was acknowledged in either."""
+    begun = known(copy("b", 12, LATER, session="t"), state_event=10, a=10, b=10, c=10)
+    untouched = copy("c", 10, ALL, session="r")
+    assert decided(copy("", 10, ALL, session="r"), FAILED, begun, untouched) == (30, set("abc"), False)
+    mark = leg(begun)
+    assert judge(mark, FAILED, opening=True) == Verdict("b", everything=True, event=12, size=1 << 20)
+
+
+def test_a_change_of_the_voters_is_believed_where_the_former_voters_agree() -> None:
+    four: dict[str, State] = {**ALL, "d": "in"}
+    three = {
+        name: known(copy(name, 11, ALL), state_event=10, electors=tuple("abcd"), a=10, b=10, c=10)
+        for name in "ab"
+    }
+    refused(None, *three.values())
+    refused(copy("", 9, four, session="r"), *three.values())
+    assert decided(copy("", 10, four, session="r"), *three.values()) == (11, set("abc"), False)
+    counted = [msgspec.structs.replace(mark, electors=None) for mark in three.values()]
+    assert decided(None, *counted) == (11, set("abc"), False)
+
+
 def test_copies_of_one_session_do_not_contradict_each_other() -> None:
     """The removal of leg a failed after leg b had it in its mark; then leg b was dropped."""
     before, removed = copy("a", 28, BOTH, known=27), copy("b", 29, ONLY_B, known=28)
