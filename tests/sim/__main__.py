@@ -162,8 +162,8 @@ def again(name: str, wanted: argparse.Namespace) -> Tally:
             finding = Exhaustive(ALL[name], Path(root)).strike(parse_point(wanted.point), trace)
             tally.points = 1
         else:
-            lane = Histories(ALL[name], Path(root))
-            outcome = lane.play(wanted.seed, trace=True)
+            lane = Handovers if wanted.lane == "engines" else Histories
+            outcome = lane(ALL[name], Path(root)).play(wanted.seed, trace=True)
             trace, tally.histories, tally.requests = outcome.trace, 1, outcome.requests
             found = f"faults: {', '.join(map(str, outcome.faults))}"
             finding = (
@@ -181,7 +181,7 @@ def show(tally: Tally) -> None:
         print(f"\n{finding.layer}: {finding.point}: {finding.struck}\n    {finding.message}")
         *lane, seed = finding.point.split("seed ")
         again = f"--seed {seed} --trace" if lane == [""] else f"--point {finding.point} --trace"
-        option = f"--lane engines --seed {seed}" if lane == ["engines, "] else again
+        option = f"--lane engines --seed {seed} --trace" if lane == ["engines, "] else again
         print(f"    again: ./dev sim {option} {finding.layer}")
     print(
         f"\n{tally.points:,} fault points; {tally.histories:,} histories with {tally.requests:,} requests "
@@ -203,7 +203,9 @@ def main() -> int:
         metavar="LAYER",
         help=f"one of {', '.join(ALL)}; all but the resized ones by default",
     )
-    parser.add_argument("--seed", type=int, help="begin with this seed; with one LAYER: only this history")
+    parser.add_argument(
+        "--seed", type=int, help="begin with this seed; with one LAYER and --trace: only this history"
+    )
     parser.add_argument("--point", help="only this fault point of the exhaustive lane, such as EIO@12:power")
     parser.add_argument("--minutes", type=float, default=1.0, help="for random histories; 1 by default")
     parser.add_argument("--lane", choices=("all", "exhaustive", "histories", "engines"), default="all")
@@ -211,7 +213,9 @@ def main() -> int:
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes; all processors by default"
     )
     parser.add_argument(
-        "--trace", action="store_true", help="with --seed or --point: print every system call"
+        "--trace",
+        action="store_true",
+        help="with --seed or --point: play only that, and print every system call",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     wanted = parser.parse_args()

@@ -24,7 +24,7 @@ from tests.sim import scheduler as sim
 from tests.sim.calls import Calls, patched
 from tests.sim.faults import Plan, RandomFaults
 from tests.sim.histories import Outcome
-from tests.sim.history import SECTOR, HistoryError, stamped
+from tests.sim.history import SECTOR, HistoryError, explain, stamped
 from tests.sim.initiator import FAILURES, Step, random_steps
 from tests.sim.layers import SECTORS
 from tests.sim.runs import BrokenPromiseError, Lane, Run, broken_promise, run
@@ -235,8 +235,10 @@ class Engines:
         for _ in range(20):
             try:
                 number = self.loopback.submit(cdb, data_out=data_out, data_in=data_in)
+                self._note(f"command {number}: {cdb.hex()}", data_out)
                 self._under_way.add(number)
                 answer = self.loopback.wait(number, _LONGEST)
+                self._note(f"answer {number}: {answer.status:#x} {answer.sense.hex()}", answer.data)
                 self._under_way.discard(number)
             except TransportError as error:
                 raise BrokenPromiseError(f"a command hangs: {error}") from error
@@ -247,6 +249,13 @@ class Engines:
                     self._be_told()
             return answer
         raise BrokenPromiseError("unit attentions without end")
+
+    def _note(self, line: str, data: bytes) -> None:
+        """Add a command or an answer to the trace, with its first sectors."""
+        if (trace := self.world.calls.trace) is not None:
+            whole = range(0, min(len(data) // SECTOR, 3) * SECTOR, SECTOR)
+            contents = ", ".join(explain(data[at : at + SECTOR]) for at in whole)
+            trace.append(f"{self.world.scheduler.now:.6f}       {line} {contents}".rstrip())
 
     def _be_told(self) -> None:
         """Note that the initiator was told of a failure: what was lost until now may be lost."""
@@ -264,8 +273,14 @@ def _sense_key(answer: Answer) -> int:
 class Handovers(Lane):
     """Random histories of engines that die and hand over."""
 
-    def play(self, seed: int, plan: Plan | None = None) -> Outcome:
-        """Run the history of a seed; `plan` says which calls fail, by default the seed does."""
+    def play(self, seed: int, plan: Plan | None = None, *, trace: bool = False) -> Outcome:
+        """Run the history of a seed.
+
+        Args:
+            seed: Says everything.
+            plan: Says which calls fail; by default the seed does.
+            trace: Keep a line for each system call, command and answer.
+        """
         luck = random.Random(seed)
         outcome = Outcome(self.layer.name, seed)
         chosen = plan or RandomFaults(random.Random(luck.random()), luck.choice((0.0, 0.001, 0.005)))
@@ -274,6 +289,7 @@ class Handovers(Lane):
             patched(_patches(machine.world)),
         ):
             engines = Engines(machine)
+            machine.world.calls.trace = outcome.trace if trace else None
             with (
                 mock.patch.object(owned_lun_module, "TcmuTransport", engines.attach),
                 mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),

@@ -1,5 +1,8 @@
 """Engines die and hand a LUN over while initiators send: nothing acknowledged is lost, nothing hangs."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,6 +54,30 @@ def test_handovers_keep_every_promise(root: Path, name: str) -> None:
     for seed in SEEDS:
         outcome = lane.play(seed)
         assert not outcome.message, f"seed {seed}: {outcome.message}"
+
+
+_ALONE = """
+import sys, time
+skew = float(sys.argv[1]) - time.monotonic()
+monotonic, now = time.monotonic, time.time
+time.monotonic = lambda: monotonic() + skew
+time.monotonic_ns = lambda: int(time.monotonic() * 1e9)
+time.time = lambda: now() + skew
+time.time_ns = lambda: int(time.time() * 1e9)
+from tests.sim.__main__ import main
+sys.argv[1:] = ["--lane", "engines", "--seed", "136565310465", "--trace", "write-back"]
+main()
+"""
+
+
+def test_a_history_is_the_same_whatever_the_clocks_say() -> None:
+    told = set()
+    for clock in ("10", "1000000"):  # the clock of a simulated machine says 1000 at first
+        run = subprocess.run(
+            [sys.executable, "-c", _ALONE, clock], capture_output=True, check=True, text=True
+        )
+        told.add(re.sub(r"sim-\w+|(?<=[./-])[0-9a-f]{16,}", "", run.stdout))
+    assert len(told) == 1
 
 
 class NoMemoryForReads:

@@ -30,11 +30,22 @@ def test_one_history_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert json.loads(told[told.index("\n{") :])["histories"] == 1
 
 
+def test_one_history_of_engines_with_their_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--lane", "engines", "--seed", "1", "--trace", "file") == 0
+    told = capsys.readouterr().out
+    assert "engine0: open disk.img" in told
+    assert "       command 1: " in told
+    assert "       answer 1: 0x0" in told
+    assert "1 histories" in told
+
+
 @pytest.mark.parametrize(
     ("point", "again"),
     [
         ("seed 7", "--seed 7 --trace cow"),
-        ("engines, seed 7", "--lane engines --seed 7 cow"),
+        ("engines, seed 7", "--lane engines --seed 7 --trace cow"),
         ("EIO@3:kill", "--point EIO@3:kill --trace cow"),
     ],
 )

@@ -175,6 +175,9 @@ class World:
         yield sim.Thread, "refuse", staticmethod(self._refuse_thread)
         yield abandonable_pool, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
         yield time, "monotonic", partial(sim.monotonic, scheduler)
+        yield time, "time", partial(sim.monotonic, scheduler)
+        for name in ("monotonic_ns", "time_ns"):
+            yield time, name, lambda: int(scheduler.now * 1e9)
         yield time, "sleep", partial(sim.sleep, scheduler)
         yield os, "urandom", self.luck.randbytes
         yield tmpfs_store, "DIRECTORY", self.run

@@ -44,7 +44,7 @@ class Task:
     aborted_by: str | None = None
     abandoned: bool = False
     stopped: bool = False
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - as it is then
 
     @classmethod
     def of(cls, unit: scsi.LogicalUnit, tag: int, cdb: bytes, views: list[memoryview]) -> "Task":
