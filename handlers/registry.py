@@ -31,6 +31,7 @@ _BUILT_IN = {
     "encrypt": "vscsihba.handlers.encrypt.handler:EncryptHandler",
     "error": "vscsihba.handlers.error:ErrorHandler",
     "file": "vscsihba.handlers.file.handler:FileHandler",
+    "http": "vscsihba.handlers.http.handler:HttpHandler",
     "log": "vscsihba.handlers.log:LogHandler",
     "memory": "vscsihba.handlers.memory:MemoryHandler",
     "mirror": "vscsihba.handlers.mirror.handler:MirrorHandler",

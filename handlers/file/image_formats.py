@@ -49,19 +49,30 @@ _CURES: Final = {
     "cow": 'use it with "handler": "cow", above its base',
     "mirror": "it is the state of a mirror, whose legs have the data",
 }
-_HEAD: Final = 8192
+HEAD: Final = 8192
 """Bytes from the beginning in which a format is looked for."""
+TAIL: Final = 512
+"""Bytes at the end in which a format is looked for."""
 
 
 def image_format(fd: int, size: int) -> str:
     """Return the format of an open file or device of `size` bytes, empty if it seems to be raw."""
     try:
-        ends = {False: os.pread(fd, _HEAD, 0), True: os.pread(fd, 512, max(0, size - 512))}
+        return format_of(os.pread(fd, HEAD, 0), os.pread(fd, TAIL, max(0, size - TAIL)))
     except OSError:  # a disk may have a bad sector there
         return ""
+
+
+def format_of(head: bytes, tail: bytes) -> str:
+    """Return the format of an image, empty if it seems to be raw.
+
+    Args:
+        head: Its first `HEAD` bytes.
+        tail: Its last `TAIL` bytes.
+    """
     for each in _MAGICS:
-        end = ends[each.offset < 0]
-        if end.startswith(each.magic, each.offset % 512 if each.offset < 0 else each.offset):
+        end = tail if each.offset < 0 else head
+        if end.startswith(each.magic, each.offset % TAIL if each.offset < 0 else each.offset):
             return each.name
     return ""
 

@@ -199,6 +199,7 @@ def test_a_package_that_is_missing_is_a_problem_or_a_note(
     monkeypatch.setattr(machine, "version", version)
     found = findings()
     assert (found["rich"].state, found["cryptography"].state) == ("problem", "note")
+    assert "python3-pycurl" in str(found["pycurl"].cure)
 
 
 DOCUMENT = {"version": 1, "backstores": {}, "hbas": [{"id": 3}]}

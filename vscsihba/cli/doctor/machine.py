@@ -21,6 +21,7 @@ _PACKAGES: Final = ("rtslib-fb", "configshell-fb", "pyudev", "msgspec", "rich")
 _OPTIONAL: Final = {
     "cryptography": "the handler encrypt needs it: install python3-cryptography, or vscsihba[encrypt]",
     "argon2-cffi": "the handler encrypt needs it for LUKS2: install python3-argon2, or vscsihba[encrypt]",
+    "pycurl": "the handler http needs it: install python3-pycurl, or vscsihba[http]",
 }
 """Packages that only some handlers need."""
 
