@@ -9,7 +9,7 @@ is unlinked:
     link_lun(id, lun, backstore.name)       blocks while the kernel scans the LUN
     device = wait_for_lun(id, lun)
     ...
-    unlink_lun(id, lun)                     blocks while the kernel flushes
+    unlink_lun(id, lun)                     blocks while dirty pages are written
     delete_hba(id)                          stop serving, close backstore.uio
     delete_backstore(backstore.name)
 
@@ -37,6 +37,7 @@ from vscsihba.configfs.devices import (
     wait_for_lun,
     wait_for_uio,
 )
+from vscsihba.configfs.dirty_pages import write_back
 from vscsihba.configfs.foreign import ForeignObject, foreign_objects
 from vscsihba.configfs.hbas import (
     create_hba,
@@ -101,5 +102,6 @@ __all__ = [
     "wait_for_generic",
     "wait_for_lun",
     "wait_for_uio",
+    "write_back",
     "wwn_of",
 ]

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from vscsihba.configfs import paths
+from vscsihba.errors import HostError
 
 _GONE = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM)
 
@@ -23,7 +24,7 @@ def write_back(disk: Path) -> None:
         disk: Its node, ``/dev/sdX``.
 
     Raises:
-        OSError: The disk has refused some of them; the rest is written all the same.
+        HostError: The disk has refused some of them; the rest is written all the same.
     """
     device = paths.SYSFS / "class" / "block" / disk.name
     partitions = [entry.name for entry in paths.entries(device) if (entry / "partition").exists()]
@@ -35,7 +36,10 @@ def write_back(disk: Path) -> None:
             if error.errno not in _GONE:
                 failure = failure or error
     if failure is not None:
-        raise failure
+        raise HostError(
+            f"{disk}: Linux could not write all data to it: {failure.strerror}",
+            cure="see dmesg for the kernel's reason",
+        )
 
 
 def _sync(node: Path) -> None:

@@ -8,11 +8,11 @@ unlinked: both wait for completions on the ring, which another thread or process
 import errno
 import fcntl
 import logging
-import os
 from pathlib import Path
 from typing import Final, NoReturn
 
-from vscsihba.configfs import backstores, dirty_pages, lio, observer, paths
+from vscsihba.configfs import backstores, lio, observer, paths
+from vscsihba.configfs.dirty_pages import write_back
 from vscsihba.configfs.names import backstore_name, check_lun, wwn_of
 from vscsihba.configfs.objects import Hba, Lun
 from vscsihba.errors import HostError, InUseError
@@ -127,21 +127,15 @@ def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
             refuse_foreign(hba_id)
         disk = observer.lun(lun, behind, observer.host_of(target_of(hba_id))).disk
         if disk is not None:
-            _write_back(disk)
+            try:
+                write_back(disk)
+            except HostError as error:
+                log.warning("LUN %d of HBA %d is removed, but %s", lun, hba_id, error)
         lio.unlink(wwn_of(hba_id), lun)
     else:
         hba = _ours(hba_id)
         if hba is not None and lun in hba.luns:
             abandon_lun(hba_id, hba.luns[lun])
-
-
-def _write_back(disk: Path) -> None:
-    """Write the dirty pages of a disk that is about to be removed; warn if some of them are lost."""
-    try:
-        dirty_pages.write_back(disk)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        log.warning("%s is removed, with data that Linux could not write to it: %s", disk, reason)
 
 
 def abandon_lun(hba_id: int, lun: Lun) -> None:

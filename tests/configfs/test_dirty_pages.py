@@ -72,7 +72,8 @@ def test_a_disk_that_refuses_is_removed_with_a_warning(
         unlink_lun(0, 3)
     assert [name for name, _linked in syncs.seen] == ["sdd1", "sdd"], "the rest is written all the same"
     assert not any(kernel.loopback.glob("*/tpgt_1/lun/lun_3"))
-    assert f"{disk} is removed, with data that Linux could not write to it: Input/output error" in caplog.text
+    assert "LUN 3 of HBA 0 is removed, but" in caplog.text
+    assert f"{disk}: Linux could not write all data to it: Input/output error" in caplog.text
 
 
 def test_a_node_that_is_gone_has_nothing_to_write(

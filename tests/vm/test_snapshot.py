@@ -1,6 +1,7 @@
 """Snapshots of a disk with a mounted file system and a program that writes to it all the time."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -134,6 +135,34 @@ def test_a_disk_in_use_is_not_rolled_back(image: MakeImage, serve: Serve, scratc
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
         assert f"the disk is in use: {disk.lun.node} is mounted on {scratch}/mnt" in refused.stderr
     snapshot("roll-back", "hba0/lun0", "clean")
+
+
+def test_data_that_linux_has_not_written_yet_does_not_come_over_a_roll_back(
+    image: MakeImage, serve: Serve, scratch: Path
+) -> None:
+    disk = Disk(image("base.img", SIZE), scratch, serve)
+    disk.lun.node.write_bytes(b"before" * 1000)
+    snapshot("take", "hba0/lun0", "before")
+    run("udevadm", "settle")
+    with without_udev():
+        held = os.open(disk.lun.node, os.O_RDONLY)  # the last close writes
+        try:
+            disk.lun.node.write_bytes(b"after!" * 1000)
+            snapshot("roll-back", "hba0/lun0", "before")
+            assert os.pread(held, 6000, 0) == b"before" * 1000
+        finally:
+            os.close(held)
+    assert disk.lun.node.read_bytes()[:6000] == b"before" * 1000
+
+
+@contextmanager
+def without_udev() -> Iterator[None]:
+    """Stop udevd, which has the kernel write a disk when a program has closed it."""
+    run("pkill", "-STOP", "systemd-udevd")
+    try:
+        yield
+    finally:
+        run("pkill", "-CONT", "systemd-udevd")
 
 
 def test_refusals_are_one_line(image: MakeImage, serve: Serve, scratch: Path) -> None:

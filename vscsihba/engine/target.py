@@ -395,6 +395,8 @@ class Target:
             raise InUseError(
                 f"the disk is in use: {'; '.join(users)}", cure="release it first, or use --force"
             )
+        if disturbs:
+            _write_back(disk)
         done = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))
         if done.document is not None:
             owned.take_note(done.document)
@@ -402,6 +404,14 @@ class Target:
             self._ownership.reshaped(owned)
         reread = _reread(disk) if disturbs else None
         return {"owner": True, "result": done.result, "document": done.document, "reread": reread}
+
+
+def _write_back(disk: LinuxDisk) -> None:
+    """Write the pages that Linux has not yet written, which would come over the new content afterwards."""
+    try:
+        configfs.write_back(disk.device)
+    except HostError as error:
+        log.warning("lun %d: %s", disk.lun, error)
 
 
 def _reread(disk: LinuxDisk) -> str | None:
