@@ -35,6 +35,7 @@ _BUILT_IN = {
     "log": "vscsihba.handlers.log:LogHandler",
     "memory": "vscsihba.handlers.memory:MemoryHandler",
     "mirror": "vscsihba.handlers.mirror.handler:MirrorHandler",
+    "nbd": "vscsihba.handlers.nbd.handler:NbdHandler",
     "null": "vscsihba.handlers.null:NullHandler",
     "offset": "vscsihba.handlers.offset:OffsetHandler",
     "pattern": "vscsihba.handlers.pattern:PatternHandler",

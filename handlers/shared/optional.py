@@ -6,14 +6,14 @@ from types import ModuleType
 from vscsihba.errors import HostError
 
 
-def need(module: str, *, package: str, debian: str, extra: str, user: str) -> ModuleType:
+def need(module: str, *, package: str, debian: str, extra: str | None, user: str) -> ModuleType:
     """Import a module of a package that not everybody has.
 
     Args:
         module: Name of the module to import.
         package: Where it comes from on PyPI.
         debian: Where it comes from on Debian and Ubuntu.
-        extra: The extra of this project that brings it.
+        extra: The extra of this project that brings it; None if it is not on PyPI.
         user: The feature that needs it, for the message.
 
     Raises:
@@ -24,5 +24,5 @@ def need(module: str, *, package: str, debian: str, extra: str, user: str) -> Mo
     except ImportError as error:
         raise HostError(
             f"{user} needs the Python package {package}",
-            cure=f"install {debian}, or pip install 'vscsihba[{extra}]'",
+            cure=f"install {debian}" + (f", or pip install 'vscsihba[{extra}]'" if extra else ""),
         ) from error

@@ -1,8 +1,9 @@
 """A lock on byte ranges: changes that overlap happen one after the other, in the order in which they came."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 
 class RangeLock:
@@ -26,10 +27,23 @@ class RangeLock:
         try:
             yield
         finally:
-            with self._changed:
+            self._release(mine)
+
+    def try_hold(self, offset: int, length: int) -> Callable[[], None] | None:
+        """Hold a range at once; return a function that releases it, on any thread, None if one must wait."""
+        mine = (offset, offset + length, object())
+        with self._changed:
+            self._queue.append(mine)
+            if self._must_wait(mine):
                 self._queue.remove(mine)
-                if self._waiting:
-                    self._changed.notify_all()
+                return None
+        return partial(self._release, mine)
+
+    def _release(self, mine: tuple[int, int, object]) -> None:
+        with self._changed:
+            self._queue.remove(mine)
+            if self._waiting:
+                self._changed.notify_all()
 
     def _must_wait(self, mine: tuple[int, int, object]) -> bool:
         first, end, _ = mine

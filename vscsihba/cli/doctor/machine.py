@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,9 @@ _OPTIONAL: Final = {
     "pycurl": "the handler http needs it: install python3-pycurl, or vscsihba[http]",
 }
 """Packages that only some handlers need."""
+
+_OPTIONAL_MODULES: Final = {"nbd": ("libnbd", "the handler nbd needs it: install python3-libnbd")}
+"""Modules that only some handlers need and whose packages have no metadata: their package, and the cure."""
 
 _FEW: Final = 1000
 """LUNs of one engine that a machine should allow."""
@@ -63,6 +67,11 @@ def check_packages() -> Iterator[Finding]:
     for package, cure in _OPTIONAL.items():
         finding = finding_of(package, partial(_version, package))
         yield finding if finding.state == "ok" else Finding(package, "note", "not installed", cure)
+    for module, (package, cure) in _OPTIONAL_MODULES.items():
+        if find_spec(module) is not None:
+            yield Finding(package, "ok", "installed")
+        else:
+            yield Finding(package, "note", "not installed", cure)
 
 
 def _open_files() -> Finding:

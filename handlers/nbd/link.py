@@ -1,0 +1,517 @@
+"""The link to an export: connections that are replaced when the server is lost, and the requests on them.
+
+A request that is under way when a connection is lost is sent again on the next one. Writes that were
+acknowledged and not flushed are sent again first, from copies (`unflushed`): a server that has died may have
+lost them. If they are not all there, the next flush fails.
+
+A request fails after the time limit. A server that does not answer is disconnected before that, so that
+libnbd uses no view any more. A thread of the link watches the limits, and another one connects; while nobody
+else does (`attach`), the former also finishes requests.
+"""
+
+import errno
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from vscsihba import threads
+from vscsihba.errors import FlushError, HostError, VscsihbaError
+from vscsihba.handlers.nbd.address import Address, libnbd
+from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request
+from vscsihba.handlers.nbd.unflushed import Kept, UnflushedWrites
+
+log = logging.getLogger(__name__)
+
+_LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
+"""Errors of requests whose connection has ended, or whose server says that it ends."""
+_TICK: Final = 1.0
+"""Seconds between two looks at the time limits, at most."""
+_PAUSES: Final = (0.05, 1.0)
+"""Seconds between two attempts to connect: at first, at most."""
+_ATTEMPT: Final = 5.0
+"""Seconds for one attempt to connect, at most."""
+_REPLAYED_AT_ONCE: Final = 16
+
+Lost = Callable[[str], None]
+"""Told, on any thread, why the connections were lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Settings of a link.
+
+    Attributes:
+        timeout: Seconds after which a request fails.
+        connections: Connections at most; more than one only if the server has the same data on all of them.
+        unflushed: Bytes of acknowledged writes that are kept until a flush; 0 for none.
+    """
+
+    timeout: float = 25.0
+    connections: int = 4
+    unflushed: int = 64 << 20
+
+
+class Link:
+    """Connections to one export. All methods may be called on any thread, unless they say otherwise.
+
+    Args:
+        address: The export.
+        options: Settings.
+        lost: Told of lost connections, for instance to start the server again.
+    """
+
+    def __init__(self, address: Address, options: LinkOptions, lost: Lost | None = None) -> None:
+        self._error = libnbd().Error
+        self._address = address
+        self._options = options
+        self._told = lost
+        self._unflushed = UnflushedWrites(options.unflushed)
+        self._lock = threading.Lock()
+        self._completed: Completed = deque()
+        self._connections: list[Connection] = []
+        self._by_fd: dict[int, Connection] = {}
+        self._dying: list[Connection] = []
+        self._under_way: dict[Request, Connection] = {}
+        self._waiting: deque[Request] = deque()
+        self._turn = 0
+        self._down_since: float | None = None
+        self._reason = ""
+        self._doubt = ""
+        self._flushing = self._ticking = self._attached = self._reconnecting = False
+        self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.export: Export
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises:
+            UnknownExportError: The server has no such export.
+            OSError: The server cannot be reached.
+        """
+        self._connections, self.export = self._connect()
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        for connection in self._connections:
+            self._watch(connection)
+        keeper = threads.VitalThread(self._keep, "nbd")
+        try:
+            threads.start(keeper)
+        except OSError:
+            self._epoll.close()
+            os.close(self._wake)
+            raise
+        self._threads.append(keeper)
+
+    def close(self) -> None:
+        """Take leave of the server; no request may be under way."""
+        with self._lock:
+            self._closed.set()
+            connections, self._connections = [*self._connections, *self._dying], []
+        os.eventfd_write(self._wake, 1)
+        for thread in self._threads:
+            thread.join(_ATTEMPT)
+        for connection in connections:
+            self._unwatch(connection)
+            connection.leave()
+        self._epoll.close()
+        os.close(self._wake)
+
+    def adopt(self, size: int) -> None:
+        """Take over the size that the export has now.
+
+        Raises:
+            OSError: EOPNOTSUPP: the export has another size; or the server cannot be reached.
+        """
+        connections, export = self._connect(most=1)
+        for connection in connections:
+            connection.leave()
+        if export.size != size:
+            raise OSError(
+                errno.EOPNOTSUPP,
+                f"{self._address.name} has {export.size} bytes; its size can be changed on the server only",
+            )
+        with self._lock:
+            self.export = export
+            old = self._connections[:1]
+        for connection in old:
+            self._lose(connection, "the size has changed")
+
+    # Requests.
+
+    def begin(self, request: Request) -> None:
+        """Begin a request; `Request.done` gets its result.
+
+        Raises:
+            OSError: ENOTCONN: the server has been away for longer than the time limit.
+        """
+        now = time.monotonic()
+        down = self._down_since
+        if down is not None and now - down > self._options.timeout:
+            raise OSError(errno.ENOTCONN, f"{self._address.name}: no connection: {self._reason}")
+        request.expires = now + self._options.timeout
+        self._send(request)
+
+    def _send(self, request: Request) -> None:
+        """Send a request on a connection, or let it wait for one."""
+        while True:
+            with self._lock:
+                connection = self._choose()
+                if connection is None:
+                    self._waiting.append(request)
+                else:
+                    self._under_way[request] = connection
+                    request.position = self._unflushed.position
+                idle, self._ticking = not self._ticking, True
+            if idle:
+                os.eventfd_write(self._wake, 1)
+            if connection is None:
+                return
+            try:
+                connection.begin(request)
+            except self._error as error:
+                with self._lock:
+                    del self._under_way[request]
+                if not connection.over:  # libnbd does not take the request
+                    request.done(OSError(errno.EIO, f"{self._address.name}: {error}"))
+                    return
+                self._lose(connection, str(error))
+            else:
+                self._update(connection)
+                return
+
+    def _choose(self) -> Connection | None:
+        """Return the connection whose turn it is; None if there is none."""
+        if not self._connections:
+            return None
+        self._turn += 1
+        return self._connections[self._turn % len(self._connections)]
+
+    def _update(self, connection: Connection) -> None:
+        """Wait for the events that a connection wants."""
+        events = connection.events()
+        if events & select.POLLOUT or connection.wants_output:
+            connection.wants_output = bool(events & select.POLLOUT)
+            try:
+                self._epoll.modify(connection.fileno(), events)
+            except (OSError, self._error):  # it was lost in the meantime
+                return
+
+    def _drain(self) -> None:
+        """Hand on the results of requests that have ended."""
+        while self._completed:
+            try:
+                request, number, connection = self._completed.popleft()
+            except IndexError:
+                return
+            with self._lock:
+                self._under_way.pop(request, None)
+            if number in _LOST:
+                self._lose(connection, os.strerror(number))
+                self._send_again(request)
+            else:
+                self._finish(request, number)
+
+    def _send_again(self, request: Request) -> None:
+        if time.monotonic() >= request.expires or self._closed.is_set():
+            request.done(self._expired())
+        else:
+            self._send(request)
+
+    def _expired(self) -> OSError:
+        text = f"{self._address.name}: not answered within {self._options.timeout:g} s"
+        return TimeoutError(errno.ETIMEDOUT, f"{text}: {self._reason}" if self._reason else text)
+
+    def _finish(self, request: Request, number: int) -> None:
+        """Hand on the result of a request that the server has answered."""
+        if number:
+            kind = FlushError if request.kind is Kind.FLUSH else OSError
+            text = f"{self._address.name}: {request.kind.name.lower()}: {os.strerror(number)}"
+            request.done(kind(number, text))
+            return
+        if request.kind is Kind.FLUSH:
+            self._unflushed.drop(request.position)
+            if request.reports and self._doubt:
+                doubt, self._doubt = self._doubt, ""
+                request.done(FlushError(errno.EIO, f"{self._address.name}: {doubt}"))
+                return
+        elif self.export.flush and request.kind in (Kind.WRITE, Kind.ZERO, Kind.TRIM):
+            data = request.view if request.kind is Kind.WRITE else None
+            durable = request.fua and self.export.fua
+            self._unflushed.add(request.offset, request.length, data, durable=durable)
+            if request.fua and not self.export.fua:
+                self._flush_after(request)
+                return
+            if self._unflushed.flush_due and not self._flushing:
+                self._flushing = True
+                self._begin_own_flush()
+        request.done(None)
+
+    def _flush_after(self, write: Request) -> None:
+        """Flush after a write that has to be on stable storage, for a server without FUA."""
+        flush = Request(Kind.FLUSH, write.done)
+        try:
+            self.begin(flush)
+        except OSError as error:
+            write.done(error)
+
+    def _begin_own_flush(self) -> None:
+        """Flush so that less has to be kept; a failure is told by the next flush of somebody else."""
+
+        def flushed(error: OSError | None) -> None:
+            self._flushing = False
+            if error is not None:
+                self._doubt = f"a flush has failed: {error.strerror}"
+
+        try:
+            self.begin(Request(Kind.FLUSH, flushed))
+        except OSError:  # the server is away: there is another one when it is back
+            self._flushing = False
+
+    # Pollable.
+
+    def fileno(self) -> int:
+        """Return the descriptor; see `vscsihba.handlers.base.Pollable`."""
+        return self._epoll.fileno()
+
+    def attach(self) -> None:
+        """Leave it to the caller to call `serve`."""
+        self._attached = True
+        os.eventfd_write(self._wake, 1)
+
+    def detach(self) -> None:
+        """Do without calls of `serve`."""
+        self._attached = False
+        os.eventfd_write(self._wake, 1)
+
+    def serve(self) -> None:
+        """Do the work that is due, without blocking."""
+        for fd, events in self._epoll.poll(0):
+            connection = self._by_fd.get(fd)
+            if connection is None:
+                continue
+            try:
+                connection.notify(events)
+                closed = events & ~(select.EPOLLIN | select.EPOLLOUT) or not self._completed
+                if closed and connection.over:
+                    self._lose(connection, "the server has closed the connection")
+                elif connection.wants_output:
+                    self._update(connection)
+            except self._error as error:
+                self._lose(connection, str(error))
+        self._drain()
+
+    # The thread of the link.
+
+    def _keep(self) -> None:
+        threads.repeat(self._keep_step, "nbd")
+
+    def _keep_step(self) -> bool:
+        """Wait for work or for the next look at the time limits; False at the end of the link."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if not self._attached:
+            poll.register(self._epoll.fileno(), select.POLLIN)
+        tick = min(_TICK, self._options.timeout / 4) if self._ticking else None
+        for fd, _ in poll.poll(None if tick is None else tick * 1000):
+            if fd == self._wake:
+                os.eventfd_read(self._wake)
+        if self._closed.is_set():
+            return False
+        if not self._attached:
+            self.serve()
+        self._bury()
+        if self._ticking:
+            self._expire()
+        return True
+
+    def _lose(self, connection: Connection, reason: str) -> None:
+        """Note that the server is lost: all connections end, and new ones are made."""
+        with self._lock:
+            if connection not in self._connections:
+                return
+            self._dying += self._connections
+            self._connections = []
+            self._down_since = time.monotonic()
+            self._reason = " ".join(reason.split())
+        log.warning("%s: connection lost: %s", self._address.name, self._reason)
+        if self._told is not None:
+            self._told(self._reason)
+        os.eventfd_write(self._wake, 1)
+
+    def _bury(self) -> None:
+        """End lost connections, so that their requests end, and have new ones made."""
+        with self._lock:
+            dying, self._dying = self._dying, []
+            down = self._down_since is not None and not self._reconnecting
+        for connection in dying:
+            self._unwatch(connection)
+            connection.kill()
+        self._drain()
+        if down and not self._dying:
+            self._reconnecting = True
+            thread = threading.Thread(target=self._reconnect, name="nbd-connect", daemon=True)
+            try:
+                threads.start(thread)
+            except OSError:
+                self._reconnecting = False
+                raise
+            self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+
+    def _expire(self) -> None:
+        """End the requests whose time is over; a server that has not answered them is disconnected first."""
+        now = time.monotonic()
+        with self._lock:
+            expired = [request for request in self._waiting if now >= request.expires]
+            for request in expired:
+                self._waiting.remove(request)
+            hanging = [self._under_way[each] for each in self._under_way if now >= each.expires]
+            self._ticking = bool(self._waiting or self._under_way)
+        for request in expired:
+            request.done(self._expired())
+        for connection in hanging:
+            self._lose(connection, f"no answer within {self._options.timeout:g} s")
+        if hanging:
+            self._bury()
+
+    def _watch(self, connection: Connection) -> None:
+        self._by_fd[connection.fileno()] = connection
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+
+    def _unwatch(self, connection: Connection) -> None:
+        try:
+            fd = connection.fileno()
+            self._epoll.unregister(fd)
+        except (OSError, self._error):  # libnbd has closed it
+            fd = next((fd for fd, each in self._by_fd.items() if each is connection), -1)
+        self._by_fd.pop(fd, None)
+
+    # Connecting.
+
+    def _connect(self, most: int | None = None) -> tuple[list[Connection], Export]:
+        """Connect, as often as the options and the server allow."""
+        until = time.monotonic() + min(_ATTEMPT, self._options.timeout)
+        first = Connection(self._address, self._completed)
+        connections = [first]
+        try:
+            export = first.connect(until, self._wanted)
+            for _ in range(1, min(most or self._options.connections, self._options.connections)):
+                if not export.shared:
+                    break
+                connections.append(more := Connection(self._address, self._completed))
+                more.connect(until, self._wanted)
+        except BaseException:
+            for connection in connections:
+                connection.leave()
+            raise
+        return connections, export
+
+    def _wanted(self) -> bool:
+        return not self._closed.is_set()
+
+    def _reconnect(self) -> None:
+        """Connect until it succeeds or the link is closed."""
+        pause, most = _PAUSES
+        try:
+            while not self._closed.is_set():
+                try:
+                    self._reconnect_once()
+                except (OSError, VscsihbaError, self._error) as error:
+                    self._reason = " ".join(str(error).split())
+                else:
+                    break
+                self._closed.wait(pause)
+                pause = min(most, 2 * pause)
+        finally:
+            self._reconnecting = False
+            if not self._closed.is_set():
+                os.eventfd_write(self._wake, 1)
+
+    def _reconnect_once(self) -> None:
+        connections, export = self._connect()
+        try:
+            self._check_same(export)
+            self._replay(connections[0])
+        except BaseException:
+            for connection in connections:
+                connection.leave()
+            raise
+        for connection in connections:
+            self._watch(connection)
+        with self._lock:
+            if self._closed.is_set():
+                for connection in connections:
+                    connection.leave()
+                return
+            away = time.monotonic() - (self._down_since or 0)
+            self._down_since, self._reason = None, ""
+            self._connections = connections
+            waiting, self._waiting = self._waiting, deque()
+        log.warning("%s: connected again after %.1f s", self._address.name, away)
+        for request in waiting:
+            self._send_again(request)
+
+    def _check_same(self, export: Export) -> None:
+        """Check that a server has the export that was there before.
+
+        Raises:
+            HostError: It is another one.
+        """
+        if export.size != self.export.size:
+            raise HostError(
+                f"the export has {export.size} bytes, and had {self.export.size}",
+                cure="if that is right, resize the disk",
+            )
+        if export != self.export:
+            raise HostError("the export has other properties than before", cure="remove the disk, and add it")
+
+    def _replay(self, connection: Connection) -> None:
+        """Send the acknowledged writes that were not flushed again.
+
+        Raises:
+            OSError: The connection was lost once more.
+        """
+        if self._unflushed.incomplete and not self._doubt:
+            self._doubt = "the server was lost with acknowledged writes that were not flushed"
+        completed: Completed = deque()
+        connection.completed = completed
+        under_way = 0
+        until = time.monotonic() + self._options.timeout
+        parts = [piece for kept in self._unflushed.latest() for piece in self._pieces(kept)]
+        while parts or under_way:
+            while parts and under_way < _REPLAYED_AT_ONCE:
+                connection.begin(parts.pop())
+                under_way += 1
+            while not completed:
+                if time.monotonic() > until or self._closed.is_set():
+                    raise TimeoutError(errno.ETIMEDOUT, "the server does not answer")
+                connection.wait(0.25)
+            _, number, _ = completed.popleft()
+            under_way -= 1
+            if number in _LOST:
+                raise OSError(number, os.strerror(number))
+            if number:
+                self._doubt = f"an acknowledged write could not be repeated: {os.strerror(number)}"
+        connection.completed = self._completed
+
+    def _pieces(self, kept: Kept) -> list[Request]:
+        """Return the requests that write a part again."""
+        most = self.export.maximum
+        kind = Kind.ZERO if kept.data is None and self.export.zero else Kind.WRITE
+        if kind is Kind.ZERO:
+            return [Request(kind, _ignore, kept.offset, kept.length)]
+        data = memoryview(kept.data or bytes(kept.length))
+        return [
+            Request(kind, _ignore, kept.offset + at, min(most, kept.length - at), data[at : at + most])
+            for at in range(0, kept.length, most)
+        ]
+
+
+def _ignore(_error: OSError | None) -> None:
+    """Take the result of a request that `Link._replay` sees by itself."""
