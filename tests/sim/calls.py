@@ -92,10 +92,19 @@ class Calls:
         number, self.count = self.count, self.count + 1
         how = self.plan.strike(number, kind, path)
         if self.trace is not None:
-            shown = path.removeprefix(self._root)
-            who = self._scheduler.current.name
-            self.trace.append(f"{self._scheduler.now:.6f} {number:5} {who}: {kind} {shown} {how}".rstrip())
+            self.tell(f"{kind} {path.removeprefix(self._root)} {how}".rstrip(), number)
         return self._strike(kind, path, how) if how else ""
+
+    def tell(self, what: str, number: int | None = None) -> None:
+        """Add a line to the trace, if there is one.
+
+        Args:
+            what: The event.
+            number: Of the call, if it is one.
+        """
+        if self.trace is not None:
+            column = "" if number is None else number
+            self.trace.append(f"{self._scheduler.now:.6f} {column:5} {self._scheduler.current.name}: {what}")
 
     def _strike(self, kind: str, path: str, how: str) -> str:
         """Let a call fail as the plan says; see `enter`."""
@@ -212,10 +221,11 @@ class Calls:
         if self.enter("write", file.path) == SHORT:
             unit = self._storage.unit(file.path, sum(map(len, views)))
             views = _shortened(views, self._scheduler.luck.random(), unit)
+        before = _real("fstat")(file.fd).st_size
         done = int(_real("pwritev")(file.fd, views, offset, flags & ~_NOT_ON_TMPFS))
         if file.inode is not None:
-            data = b"".join(views)[:done]
-            file.inode.pending.append(Change(offset, data, sure=bool(flags & (os.RWF_DSYNC | os.RWF_SYNC))))
+            sure = bool(flags & (os.RWF_DSYNC | os.RWF_SYNC))
+            file.inode.write(offset, b"".join(views)[:done], before=before, sure=sure)
         return done
 
     def pwrite(self, fd: int, data: Any, offset: int) -> int:

@@ -94,24 +94,38 @@ class History:
         self._in_doubt: set[int] = set()
         self.sectors = len(sectors)
         self._other_sizes: set[int] = set()
+        self._former_sizes: set[int] = set()
         self._open: list[Request] = []
         self._reads: list[int] = []
         self._taking: list[frozenset[bytes]] = []
 
-    def begin_resize(self, sectors: int) -> None:
-        """Note that a resize begins, with no other request under way; `resized` follows if it succeeds."""
-        self._other_sizes.add(sectors)
+    def begin_resize(self, sectors: int) -> Request:
+        """Note that a resize begins, with no other request under way; pass what is returned to `end_resize`.
 
-    def resized(self, sectors: int) -> None:
-        """Note the size that the disk has got; new sectors are zeroes."""
-        for sector in range(self.sectors, sectors):
-            zeroes = Request(0, sector, [frozenset((ZEROES,))], 0, 0, acknowledged=True, durable=True)
-            self._sectors[sector:] = [[zeroes], *self._sectors[sector + 1 :]]
-            self._settle(sector, ZEROES)
-        self.sectors, self._other_sizes = sectors, set()
+        It makes the sectors between both ends of the disk zeroes: they are new, or cut off. If it fails, they
+        may be what they were, or zeroes.
+        """
+        self._other_sizes.add(sectors)
+        smaller, larger = sorted((self.sectors, sectors))
+        while len(self._sectors) < larger:
+            at = len(self._sectors)
+            never = Request(0, at, [frozenset((ZEROES,))], 0, 0, acknowledged=True, durable=True)
+            self._sectors.append([never])
+            self._settled += ZEROES
+        self._count += 1
+        return self._add(self._count, smaller, [frozenset((ZEROES,))] * (larger - smaller))
+
+    def end_resize(self, request: Request, sectors: int, *, acknowledged: bool) -> None:
+        """Note the answer to a resize: if it succeeded, no power cut takes it back."""
+        self.end(request, acknowledged=acknowledged, durable=True)
+        if acknowledged:
+            self.sectors, self._other_sizes, self._former_sizes = sectors, set(), set()
+            self._forget()
 
     def opened(self, sectors: int) -> None:
         """Judge the size of the disk when it is opened: a resize without an answer may have happened.
+
+        After a power cut it may be undone again, unless a flush was acknowledged since.
 
         Raises:
             HistoryError: It has another size.
@@ -120,8 +134,8 @@ class History:
             raise HistoryError(
                 f"the disk has {sectors} sectors, not {self.sectors} or one of {self._other_sizes}"
             )
-        if sectors != self.sectors:
-            self.resized(sectors)
+        self._former_sizes |= {self.sectors, *self._other_sizes}
+        self.sectors, self._other_sizes = sectors, set()
 
     def _settle(self, sector: int, content: bytes) -> None:
         """Note that a sector has one content only, whatever happens to requests until now."""
@@ -205,6 +219,7 @@ class History:
             for request in requests:
                 if request.acknowledged and not request.doubted and (request.ended or began) < began:
                     request.durable = True
+        self._former_sizes = set()
         self._forget()
 
     def doubt(self) -> None:
@@ -229,6 +244,8 @@ class History:
     def cut_power(self) -> None:
         """Note that the power was cut: requests count only if they were durable."""
         self.stop()
+        self._other_sizes |= self._former_sizes
+        self._former_sizes = set()
         for requests in self._doubtful():
             for request in requests:
                 if not request.durable:

@@ -131,12 +131,17 @@ class Initiator:
     def perform(self, step: Step) -> bool:
         """Send a request; return whether it succeeded."""
         losses = self.world.storage.losses
+        self.world.calls.tell(f"{step} ...")
         try:
             self._do(step)
-        except FAILURES:
+            self.world.calls.tell(f"{step} done")
+        except FAILURES as error:
+            self.world.calls.tell(f"{step} failed: {error!r}")
             self.failed += 1
-            # A sync of a thread's own may have failed before; a flush tells of that.
-            self.doubt_since(self.history.told if step.verb == "flush" else losses)
+            # A sync of a thread's own may have failed before; a flush tells of that. A resize or another
+            # action is asked for by somebody else, so its failure tells no initiator.
+            if step.verb in (*_ON_SECTORS, "flush"):
+                self.doubt_since(self.history.told if step.verb == "flush" else losses)
             return False
         finally:
             self.sent += 1
@@ -195,19 +200,19 @@ class Initiator:
                 self.history.end(request, acknowledged=acknowledged, durable=fua)
 
     def _resize(self, sectors: int) -> None:
-        history = self.history
-        history.begin_resize(sectors)
+        history, acknowledged = self.history, False
+        request = history.begin_resize(sectors)
         try:
             self.disk.resize(sectors * SECTOR)
             acknowledged = True
-        except FAILURES:
-            acknowledged = False
-        found = self.disk.geometry.size // SECTOR
-        if found != (sectors if acknowledged else history.sectors):
-            raise HistoryError(f"a resize to {sectors} sectors: {acknowledged=}, and the disk has {found}")
-        if not acknowledged:
-            raise OSError("the resize has failed")
-        history.resized(sectors)
+        finally:
+            if not self.world.scheduler.current.process.dead:  # else the death has ended it
+                history.end_resize(request, sectors, acknowledged=acknowledged)
+                found = self.disk.geometry.size // SECTOR
+                if found != history.sectors:
+                    raise HistoryError(
+                        f"a resize to {sectors} sectors: {acknowledged=}, and the disk has {found}"
+                    )
 
     def _act(self, step: Step) -> None:
         request, history = None, self.history

@@ -165,6 +165,9 @@ class Run:
         self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
         if leave_open:
             self.world.scheduler.current.process.dead = True
+        if self.history.told < self.world.storage.losses:
+            # No initiator was told of a loss, such as a resize's; the last flush of an engine does it.
+            initiator.perform(Step("flush"))
         try:
             stack.close()
         except FAILURES as error:

@@ -61,6 +61,24 @@ class Inode:
     lost: bool = False
     is_directory: bool = False
 
+    def write(self, offset: int, data: bytes, *, before: int, sure: bool = False) -> None:
+        """Note that bytes were written.
+
+        Bytes behind the end make the file longer, and that length is a change of its own: the medium may have
+        it without the bytes. Bytes on stable storage have a length there that includes them.
+
+        Args:
+            offset: Where.
+            data: The bytes.
+            before: The length of the file before.
+            sure: They are on stable storage already.
+        """
+        if offset + len(data) > before:
+            self.pending.append(Change(0, b"", offset + len(data)))
+        if sure:
+            self.pending = [each._replace(sure=True) if each.size >= 0 else each for each in self.pending]
+        self.pending.append(Change(offset, data, sure=sure))
+
     def sync(self) -> None:
         """Put everything on stable storage."""
         for change in self.pending:
@@ -68,8 +86,11 @@ class Inode:
         self.pending.clear()
 
     def lose(self) -> bytes:
-        """Forget all pending changes, as after a failed write-back; return the content of the medium."""
-        self.pending = [change for change in self.pending if change.sure]
+        """Forget the pending bytes, as after a failed write-back; return the content of the medium.
+
+        A change of the length is metadata, which a file system keeps for later, or fails as a whole.
+        """
+        self.pending = [change for change in self.pending if change.sure or change.size >= 0]
         self.lost = True
         return self.cached()
 
@@ -299,5 +320,7 @@ def _rename(names: dict[str, Inode], changes: list[tuple[str, Inode | None]]) ->
 
 
 def _put(content: bytearray, offset: int, data: bytes) -> None:
-    content.extend(bytes(max(0, offset + len(data) - len(content))))
-    content[offset : offset + len(data)] = data
+    """Put bytes into a content, as far as it has a place for them."""
+    end = min(offset + len(data), len(content))
+    if offset < end:
+        content[offset:end] = data[: end - offset]

@@ -88,14 +88,64 @@ def test_a_rename_is_whole_or_not_there(root: Path) -> None:
     assert left_after(root, body, look) == {(b"old", True), (b"new", False)}
 
 
-def test_what_is_renamed_before_it_is_synced_may_be_empty(root: Path) -> None:
+def test_a_file_that_is_renamed_before_it_is_synced_may_be_empty_or_zeroes(root: Path) -> None:
     def body() -> None:
         write(root / "file.new", b"new")
         (root / "file.new").replace(root / "file")
         sync_directory(root)
 
     found = left_after(root, body, (root / "file").read_bytes)
-    assert found == {b"new", b""}
+    assert found == {b"new", b"", bytes(3)}
+
+
+def test_a_length_that_is_set_stays_or_not_as_a_whole(root: Path) -> None:
+    file = root / "file"
+
+    def body() -> None:
+        fd = os.open(file, os.O_RDWR)
+        os.ftruncate(fd, 512)
+        os.ftruncate(fd, 6000)
+        os.pwrite(fd, b"n" * 512, 5120)  # makes the file no longer, after a power cut neither
+        os.close(fd)
+
+    found = left_after(root, body, file.read_bytes)
+    assert {len(content) for content in found if isinstance(content, bytes)} == {512, 3000, 6000}
+
+
+def test_a_write_that_syncs_itself_has_its_length_on_the_medium(root: Path) -> None:
+    def body() -> None:
+        fd = os.open(root / "file", os.O_RDWR)
+        os.ftruncate(fd, 6000)
+        os.pwritev(fd, [b"n" * 512], 5120, os.RWF_DSYNC)
+        os.close(fd)
+
+    found = left_after(root, body, lambda: (root / "file").read_bytes()[5000:])
+    assert found == {bytes(120) + b"n" * 512 + bytes(368)}
+
+
+def test_a_failed_sync_loses_bytes_and_no_length(root: Path) -> None:
+    file = root / "file"
+    found = set()
+    for seed in SEEDS:
+        world = World(root, seed)
+        world.storage.put({str(file): b"old"})
+        with world:
+
+            def body() -> None:
+                fd = os.open(file, os.O_RDWR)
+                os.pwritev(fd, [b"new"], 0)
+                os.ftruncate(fd, 2)
+                with pytest.raises(OSError, match="output error"):
+                    os.fsync(fd)
+                os.fsync(fd)
+                os.close(fd)
+
+            with world.faults(OneFault(Fault(3, "EIO"))):
+                assert world.live(body).error is None
+            assert file.stat().st_size == 2
+            world.cut_power()
+            found.add(file.read_bytes())
+    assert found == {b"ol"}
 
 
 def test_volatile_files_are_gone_after_a_power_cut_only(root: Path) -> None:
