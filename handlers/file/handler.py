@@ -27,6 +27,7 @@ from vscsihba.handlers.file.options import FileOptions
 from vscsihba.handlers.file.sync import Syncs
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.shared.block_identity import block_identity, lasting_path
+from vscsihba.handlers.shared.undo import Undo
 from vscsihba.handlers.shared.vectored import store, transfer
 
 log = logging.getLogger(__name__)
@@ -209,27 +210,36 @@ class FileHandler(Handler):
         if self._is_device:
             if os.lseek(self._fd, 0, os.SEEK_END) != size:
                 raise OSError(errno.EOPNOTSUPP, f"{self.options.path} has another size")
-        else:
-            self.options.alignment(file_path.Medium(size))
-            self._check_whole(0, self._geometry.size)
+            self._geometry = shape
+            return
+        self.options.alignment(file_path.Medium(size))
+        self._check_whole(0, self._geometry.size)
+        try:
             self._expected.size = min(size, self._geometry.size)
             self._set_size(size)
-            self._expected.size = size
-        self._geometry = shape
+            self._geometry = shape
+        finally:
+            self._expected.size = self._geometry.size
 
     def _set_size(self, size: int) -> None:
-        """Set the size of the file on stable storage, since others record it then."""
-        with ExitStack() as failing, self._beside_direct_writes():
-            if size < self._geometry.size:
+        """Set the size of the file on stable storage, since others record it then.
+
+        Raises:
+            OSError: That failed, and the file has its former size; bytes to be cut off may be zeroes.
+        """
+        former = self._geometry.size
+        with Undo() as failing, self._beside_direct_writes():
+            if size < former:
                 self.flush()  # a failure from before is told while nothing is cut off yet
-            elif size > self._geometry.size:
-                failing.callback(os.ftruncate, self._fd, self._geometry.size)
+            failing.callback(os.ftruncate, self._fd, former)
             os.ftruncate(self._fd, size)
             try:
                 self.flush()
-            except OSError:
-                if size >= self._geometry.size:
-                    raise  # else nothing brings the bytes back, and the next flush tells of the failure
+            except OSError as error:
+                if size > former:
+                    raise
+                text = f"{error.strerror}; the bytes from {size} on may be zeroes now"
+                raise type(error)(error.errno, text) from error
             failing.pop_all()
 
     def share(self, *, shared: bool) -> None:

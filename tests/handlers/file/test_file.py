@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -56,6 +57,7 @@ if MEMORY_DIRECTORY:
     TestFileTmpfs = as_tests(TmpfsModel)
 
 
+MIB = 1024 * KIB
 CONTENT = b"abcd" * (256 * KIB)
 
 
@@ -953,23 +955,57 @@ def test_nobody_traces_this_test() -> None:
     assert linux.is_traced() == (tracer != "0")
 
 
-def test_a_file_that_was_cut_is_smaller_though_the_sync_after_it_fails(
-    image: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_shrink_that_is_not_on_stable_storage_fails_and_leaves_the_size(
+    image: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     sync, left = os.fdatasync, [True]
 
     def second_fails(fd: int) -> None:
         if not left:
-            raise OSError(errno.EIO, "Input/output error")
+            raise OSError(number, os.strerror(number))
         left.pop()
         sync(fd)
 
     with build(document(image)) as disk:
+        write(disk, 0, b"\x01" * MIB)
         monkeypatch.setattr(os, "fdatasync", second_fails)
-        disk.resize(512 * KIB)
-        assert disk.geometry.size == image.stat().st_size == 512 * KIB
-        with pytest.raises(FlushError):
-            disk.flush()
+        with pytest.raises(
+            OSError, match=f"{os.strerror(number)}; the bytes from 524288 on may be zeroes now"
+        ):
+            disk.resize(512 * KIB)
+        assert disk.geometry.size == image.stat().st_size == MIB
+        assert read(disk, 512 * KIB - 1, 2) == b"\x01\0"
+        assert disk.inline.write is not None
+        assert disk.inline.write([memoryview(b"x" * 512)], MIB - 512, 0) == 512
+
+
+def test_a_shrink_that_cannot_be_undone_fails_as_the_sync_did(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truncate = os.ftruncate
+
+    def only_shrinks(fd: int, size: int) -> None:
+        if size == MIB:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        truncate(fd, size)
+        monkeypatch.setattr(os, "fdatasync", broken)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with build(document(image)) as disk:
+        monkeypatch.setattr(os, "ftruncate", only_shrinks)
+        with pytest.raises(FlushError, match="Input/output error"):
+            disk.resize(512 * KIB)
+        assert disk.geometry.size == MIB
+        for verb in (partial(disk.read, MIB - 512), partial(disk.write, MIB - 512)):
+            with pytest.raises(MediumError):
+                verb([memoryview(bytearray(512))])
+        assert disk.inline.write is not None
+        with pytest.raises(BlockingIOError):
+            disk.inline.write([memoryview(b"x" * 512)], MIB - 512, 0)
+        assert image.stat().st_size == 512 * KIB
 
 
 def test_resize_moves_the_end_for_inline_writes_too(image: Path) -> None:
