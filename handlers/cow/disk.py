@@ -5,17 +5,19 @@ makes room in it does, so that two writes to one cluster do not each bring their
 the rest. This module knows neither files nor options.
 """
 
+import logging
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
 from vscsihba.block import Buffer, Extent, ExtentStatus, Views
-from vscsihba.errors import MediumError
+from vscsihba.errors import MediumError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow.format import BASE, DATA, LOST, ZERO
 from vscsihba.handlers.cow.overlay import FLUSH_FAILED, Overlay
+
+log = logging.getLogger(__name__)
 
 _EXTENTS_AT_ONCE = 1024
 
@@ -111,8 +113,14 @@ class CowDisk:
                 self._zero_part(before, min(size, -(-before // cluster) * cluster))
             self.overlay.resize(size)
             if size < before:
-                with suppress(OSError):  # the disk has its size; storage that is not given back is no harm
+                try:
                     self.overlay.free(-(-size // cluster), -(-before // cluster))
+                except (
+                    OSError,
+                    MemoryError,
+                    VscsihbaError,
+                ) as error:  # the disk has its size: that is no harm
+                    log.warning("%s: storage behind the end is kept: %r", self.overlay.header.uuid, error)
 
     def pull(self, below: Overlay, number: int) -> None:
         """Copy a cluster of the overlay directly below, unless this one has its own.

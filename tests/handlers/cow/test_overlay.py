@@ -495,15 +495,20 @@ def test_bytes_behind_the_end_of_a_layer_are_merged_as_zeroes(base: Path) -> Non
         assert read(above, 64 * KIB, 64 * KIB) == b"x" * 512 + bytes(64 * KIB - 512)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "broken"), MemoryError(), HostError("not private", cure="remove it")]
+)
 def test_a_disk_is_smaller_even_if_its_storage_is_not_given_back(
-    base: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     with build(cow(base)) as disk:
         write(disk, 128 * KIB, b"x" * 64 * KIB)
         with monkeypatch.context() as patch:
-            patch.setattr(Overlay, "free", broken)
+            patch.setattr(Overlay, "free", mock.Mock(side_effect=error))
             disk.resize(64 * KIB)
         assert disk.geometry.size == 64 * KIB
+        disk.resize(192 * KIB)
+        assert not any(read(disk, 64 * KIB, 128 * KIB))
 
 
 def test_a_lost_cluster_is_not_merged(base: Path) -> None:
