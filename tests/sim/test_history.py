@@ -57,8 +57,43 @@ def test_a_power_cut_leaves_what_was_flushed_and_doubts_the_rest() -> None:
 def test_new_sectors_of_a_larger_disk_are_zeroes_again_after_it_was_smaller() -> None:
     told = history()
     told.end(told.begin(COUNT - 1, 1), acknowledged=True, durable=True)
-    told.resized(COUNT - 1)
-    told.resized(COUNT)
+    for sectors in (COUNT - 1, COUNT):
+        told.end_resize(told.begin_resize(sectors), sectors, acknowledged=True)
     told.check(COUNT - 1, ZEROES)
     with pytest.raises(HistoryError, match=f"sector {COUNT - 1}"):
         told.check(COUNT - 1, stamped(1, COUNT - 1))
+
+
+def test_a_failed_shrink_may_have_made_zeroes_of_the_sectors_to_be_cut_off() -> None:
+    for found in (ZEROES, first(COUNT - 1)):
+        told = history()
+        told.end_resize(told.begin_resize(COUNT - 1), COUNT - 1, acknowledged=False)
+        told.check(COUNT - 2, first(COUNT - 2) + found)
+        with pytest.raises(HistoryError, match=f"sector {COUNT - 2}"):
+            told.check(COUNT - 2, ZEROES + found)
+
+
+@pytest.mark.parametrize("sectors", [COUNT - 1, COUNT + 1])
+def test_a_resize_that_was_acknowledged_is_not_undone_by_a_power_cut(sectors: int) -> None:
+    told = history()
+    told.end_resize(told.begin_resize(sectors), sectors, acknowledged=True)
+    told.cut_power()
+    with pytest.raises(HistoryError, match=f"the disk has {COUNT} sectors, not {sectors}"):
+        told.opened(COUNT)
+    told.opened(sectors)
+
+
+def test_a_resize_without_an_answer_may_be_undone_until_something_is_flushed() -> None:
+    told = history()
+    told.begin_resize(COUNT - 1)
+    told.stop()
+    told.opened(COUNT - 1)  # after kill -9
+    told.stop()
+    with pytest.raises(HistoryError, match=f"the disk has {COUNT} sectors"):
+        told.opened(COUNT)
+    told.cut_power()
+    told.opened(COUNT)
+    told.flushed(told.begin_flush())
+    told.cut_power()
+    with pytest.raises(HistoryError, match=f"the disk has {COUNT - 1} sectors"):
+        told.opened(COUNT - 1)
