@@ -124,9 +124,10 @@ def judge(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
     mark = leg.mark.metadata
     if mark is not None and mark.uuid != metadata.uuid:
         return Verdict(problem=f"it carries the mark of another mirror, {mark.uuid}, and is never written")
-    if mark is not None and (entry := metadata.entry(mark.leg)) is not None:
-        if mark.event > metadata.event and not opening:
-            return Verdict(problem=f"its mark is newer than the mirror: event {mark.event}")
+    entry = None if mark is None else metadata.entry(mark.leg)
+    if mark is not None and mark.event > metadata.event and not opening:
+        return _judge_newer(mark, metadata)
+    if mark is not None and entry is not None:
         followed = _has_followed(mark, entry, metadata)
         whole = opening and entry.state == "in" and followed
         return Verdict(entry.uuid, whole, everything=not followed, event=mark.event, size=mark.size)
@@ -136,6 +137,18 @@ def judge(leg: Candidate, metadata: Metadata, *, opening: bool) -> Verdict:
         return Verdict(str(uuid4()), everything=True)
     why = leg.mark.damage or ("it has no mark" if mark is None else "it is part of the mirror no more")
     return Verdict(problem=f"{why}, and is not empty; it is only written with overwrite")
+
+
+def _judge_newer(mark: Metadata, metadata: Metadata) -> Verdict:
+    """Return the standing of a leg that comes back with a mark that is newer than the mirror.
+
+    One of this very session was written when the leg came back before, and that could not be recorded: the
+    regions that it lacks are dirty since.
+    """
+    if mark.session != metadata.session:
+        return Verdict(problem=f"its mark is newer than the mirror: event {mark.event}")
+    is_new = metadata.entry(mark.leg) is None
+    return Verdict(mark.leg, everything=is_new, event=mark.event, size=mark.size)
 
 
 def copies_of(legs: Sequence[Candidate]) -> dict[int, str]:

@@ -48,6 +48,7 @@ class Members:
         record: The copies of the metadata.
         unsettled: Regions in which legs that have all the data may differ; they are read from
             the first such leg until they are made equal.
+        on_drop: Called after a leg was dropped.
         fitting: Held while a leg is fitted to the size of the disk, and while that changes.
     """
 
@@ -59,6 +60,7 @@ class Members:
         self.timeout = timeout
         self.record = Record(state, metadata, timeout)
         self.unsettled = set(state.dirty())
+        self.on_drop: Callable[[], object] = lambda: None
         self.fitting = threading.Lock()
         self._lock = threading.RLock()
         self._admitting = threading.Lock()
@@ -217,6 +219,7 @@ class Members:
             # In this order: who does not see the leg any more finds that there is something to record.
             self.record.is_due = True
             leg.drop(error)
+            self.on_drop()
 
     def promote(self, legs: Iterable[MirrorLeg]) -> None:
         """Let legs that are behind, and were not dropped meanwhile, count as having all the data.

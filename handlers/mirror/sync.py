@@ -54,6 +54,7 @@ class Synchroniser:
         self._pause = retry or _PAUSE
         self._wake = threading.Condition()
         self._asked = self._stopping = False
+        members.on_drop = self._notice
         self._thread = threading.Thread(target=self._run, name="mirror-sync", daemon=True)
 
     def start(self) -> None:
@@ -74,15 +75,25 @@ class Synchroniser:
             self._pause = self._retry or _PAUSE
             self._wake.notify()
 
+    def _notice(self) -> None:
+        """Let the thread see that a leg was dropped."""
+        with self._wake:
+            self._wake.notify()
+
     def _run(self) -> None:
         while True:
             # Whatever goes wrong, the thread goes on: without it no leg would ever come back.
             self._guarded(self._copy_all)
             with self._wake:
                 if not (self._stopping or self._asked):
-                    waits = self._has_work() or (self._retry and self._members.standing(Standing.GONE))
-                    self._wake.wait(self._pause if waits else None)
-                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                    if self._has_reason():
+                        self._wake.wait(self._pause)
+                        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                    else:
+                        self._pause = self._retry or _PAUSE
+                        self._wake.wait()
+                        if not (self._stopping or self._asked):
+                            continue  # a leg was dropped: it is tried again after a pause
                 self._asked = False
                 if self._stopping:
                     return
@@ -97,6 +108,10 @@ class Synchroniser:
     def _copy_all(self) -> None:
         while not self._stopping and self._has_work() and self._copy():
             pass
+
+    def _has_reason(self) -> bool:
+        """Return whether something has to be done after a pause, without being asked for."""
+        return self._has_work() or bool(self._retry and self._members.standing(Standing.GONE))
 
     def _has_work(self) -> bool:
         return bool(self._members.unsettled or self._members.standing(Standing.BEHIND))

@@ -284,7 +284,19 @@ def test_legs_with_a_mark(mark: Metadata, whole: bool, everything: bool) -> None
 def test_a_leg_that_comes_back_is_never_whole() -> None:
     mark = copy("a", 7, BOTH)
     assert judge(leg(mark), NOW, opening=False) == Verdict("a", event=7, size=mark.size)
-    assert "newer than the mirror" in judge(leg(copy("a", 8, BOTH)), NOW, opening=False).problem
+    newer = copy("a", 8, BOTH, session="t")
+    assert "newer than the mirror" in judge(leg(newer), NOW, opening=False).problem
+    unknown = copy("z", 8, BOTH, session="t")
+    assert "newer than the mirror" in judge(leg(unknown), NOW, opening=False).problem
+
+
+def test_a_leg_whose_return_could_not_be_recorded_comes_back() -> None:
+    """Its mark is newer than what counts, and of this very session."""
+    mark, new = copy("b", 9, BOTH), copy("z", 9, BOTH)
+    assert judge(leg(mark), NOW, opening=False) == Verdict("b", event=9, size=mark.size)
+    assert judge(leg(new), NOW, opening=False) == Verdict("z", everything=True, event=9, size=new.size)
+    removed = copy("z", 7, BOTH)
+    assert "part of the mirror no more" in judge(leg(removed), NOW, opening=False).problem
 
 
 def test_an_empty_medium_is_a_new_leg() -> None:

@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
-from tests.handlers.mirror.test_mirror import CONTENT, SIZE, whole
+from tests.handlers.mirror.test_mirror import CONTENT, SIZE, handler_of, whole
 from tests.polling import wait_until
 from vscsihba.errors import HostError
 from vscsihba.handlers.base import Handler
@@ -23,7 +24,7 @@ STATE = "mirror.state"
 BROKEN = OSError(errno.EIO, "broken")
 
 
-def mirror_of(directory: Path, legs: str) -> Document:
+def mirror_of(directory: Path, legs: str) -> dict[str, Any]:
     return {
         "handler": "mirror",
         "path": str(directory / STATE),
@@ -34,7 +35,7 @@ def mirror_of(directory: Path, legs: str) -> Document:
     }
 
 
-def made(directory: Path, legs: str) -> Document:
+def made(directory: Path, legs: str) -> dict[str, Any]:
     """Make a mirror whose legs are equal, and close it."""
     for name in legs:
         (directory / f"{name}.img").write_bytes(CONTENT[:SIZE] if name == "a" else bytes(SIZE))
@@ -102,6 +103,25 @@ def test_a_leg_that_alone_has_marks_of_openings_that_failed_is_not_believed(tmp_
         assert read(disk, 0, 3) == b"new"
     first, second = images(tmp_path, "ab")
     assert first[:3] == second[:3] == b"new"
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_leg_whose_return_could_not_be_recorded_comes_back(tmp_path: Path, is_new: bool) -> None:
+    document = made(tmp_path, "ab")
+    with build({**document, "retry": 0.05}) as disk:
+        members = handler_of(disk)._members
+        if is_new:
+            (tmp_path / "b.img").write_bytes(bytes(SIZE))
+        members.judge(members.legs, {members.legs[1]: OSError(errno.EIO, "gone")})
+        members.keep()
+        with unwritable("a"):
+            write(disk, 65536, b"missed")
+            wait_until(lambda: members.legs[1].error == "broken")
+        wait_until(lambda: whole(disk))
+        write(disk, 0, b"new")
+    first, second = images(tmp_path, "ab")
+    assert first[:SIZE] == second[:SIZE]
+    assert (first[:3], first[65536:65542]) == (b"new", b"missed")
 
 
 def test_of_two_legs_that_have_gone_on_without_each_other_none_is_believed_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -70,6 +71,7 @@ class Members:
         self.state = mock.Mock(dirty=lambda: self.dirty)
         self.record = mock.Mock(is_due=False)
         self.held: int | None = None
+        self.on_drop: Callable[[], object] = lambda: None
 
     def standing(self, *wanted: Standing) -> list[Leg]:
         return [leg for leg in self.legs if leg.standing in wanted]
@@ -297,6 +299,29 @@ def test_the_thread_looks_again_when_it_is_asked() -> None:
     sync.stop()
     assert not sync._thread.is_alive()
     assert members.log[0] == "admit b"
+
+
+def test_a_leg_that_is_dropped_while_nothing_was_to_do_is_tried_after_a_pause() -> None:
+    members = Members(a=(Standing.WHOLE, NEW), b=(Standing.WHOLE, NEW))
+    sync, began = synchroniser(members, 0.2), []
+    real = members.admit
+
+    def admit(leg: Leg) -> bool:
+        began.append(time.monotonic())
+        return len(began) == 3 and real(leg)
+
+    with mock.patch.object(members, "admit", admit):
+        sync.start()
+        wait_until(lambda: sync._wake._waiters, limit=SOON)  # type: ignore[attr-defined]
+        members.legs[1].standing = Standing.GONE
+        dropped = time.monotonic()
+        members.on_drop()
+        wait_until(lambda: members.legs[1].standing is Standing.WHOLE, limit=SOON)
+    sync.stop()
+    assert began[0] - dropped >= 0.2
+    assert [
+        later - earlier >= pause for earlier, later, pause in zip(began, began[1:], (0.4, 0.8), strict=False)
+    ] == [True, True]
 
 
 def test_the_thread_looks_again_when_it_was_asked_while_it_was_copying() -> None:
