@@ -115,7 +115,8 @@ def erase_mark(disk: Handler) -> None:
 def enlarge(disk: Handler, before: int, size: int) -> None:
     """Make a leg large enough for a larger disk; the new bytes become zeroes.
 
-    The mark is at the new end before the old one is overwritten.
+    The mark is at the new end, on stable storage, before the old one is overwritten: an attempt that failed
+    may have left a leg that is larger, and has its mark at the old end only.
 
     Raises:
         OSError: The leg is too small, and cannot grow.
@@ -127,8 +128,8 @@ def enlarge(disk: Handler, before: int, size: int) -> None:
         except OSError:
             if mark is not None or disk.geometry.size < size:
                 raise
-        if mark is not None:
-            write_mark(disk, mark)
+    if mark is not None:
+        write_mark(disk, mark)
     # A leg that was larger may have anything there; a crash must not bring it back once the disk is larger.
     disk.write_zeroes(before, size - before, may_unmap=True, fua=True)
 

@@ -36,7 +36,7 @@ from vscsihba.handlers.filter import PassThrough
 from vscsihba.handlers.mirror import metadata as mirror_metadata
 from vscsihba.handlers.mirror import state as mirror_state
 from vscsihba.handlers.mirror.leg import Standing
-from vscsihba.handlers.mirror.mark import MARK, is_empty, length_with_mark, read_mark, write_mark
+from vscsihba.handlers.mirror.mark import MARK, enlarge, is_empty, length_with_mark, read_mark, write_mark
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.shared import sectors, superblock
@@ -809,6 +809,23 @@ def test_the_new_part_of_a_leg_is_zeroes_on_stable_storage_before_the_disk_is_la
         with mock.patch.object(FileHandler, "write_zeroes", note):
             made.resize(SIZE + 65536)
         assert forced == [(SIZE, 65536)] * 2
+
+
+def test_a_leg_that_could_not_be_enlarged_once_keeps_its_mark(disk: Path) -> None:
+    before = mark_of(disk / "b.img")
+    with build(str(disk / "b.img")) as leg:
+        failing = mock.patch(
+            "vscsihba.handlers.mirror.mark.write_mark", side_effect=OSError(errno.EIO, "gone")
+        )
+        with failing, pytest.raises(OSError, match="gone"):
+            enlarge(leg, SIZE, SIZE + 65536)
+        assert read_mark(leg, [SIZE]).metadata == before
+        with failing, pytest.raises(OSError, match="gone"):
+            enlarge(leg, SIZE, SIZE + 65536)
+        assert read_mark(leg, [SIZE]).metadata == before
+        enlarge(leg, SIZE, SIZE + 65536)
+        assert read_mark(leg).metadata == before
+        assert not any(read(leg, SIZE, 65536))
 
 
 def test_a_disk_is_smaller_though_its_legs_stay_large(disk: Path) -> None:
