@@ -169,11 +169,15 @@ class Connection:
         handle, answers = self._handle, list[int]()
         handle.aio_opt_go(partial(_note_end, answers))
         self._drive(lambda: answers or handle.aio_is_dead() or handle.aio_is_closed(), until, wanted)
-        if answers and answers[0]:
+        if answers and answers[0] == errno.ENOENT:
             raise UnknownExportError(
                 f"{self._address.name}: the server refuses the export {self._address.export!r}",
                 cure=self._names(until, wanted),
             )
+        if answers and answers[0]:
+            plain = "" if self._address.encrypted else "; it may want an encrypted connection (nbds)"
+            text = f"the server refuses the export: {os.strerror(answers[0])}{plain}"
+            raise OSError(answers[0], f"{self._address.name}: {text}")
         self._drive(lambda: not (handle.aio_is_connecting() or handle.aio_is_negotiating()), until, wanted)
 
     def _names(self, until: float, wanted: Callable[[], bool]) -> str:

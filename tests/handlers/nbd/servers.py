@@ -43,10 +43,11 @@ class Server:
         """Start it, and wait until it listens."""
         self.socket.unlink(missing_ok=True)
         process = self._process = subprocess.Popen(self._command)
-        wait_until(lambda: self._listens() or process.poll() is not None)
+        wait_until(lambda: self.listens() or process.poll() is not None)
         assert process.poll() is None
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Return whether the server accepts connections."""
         with socket.socket(socket.AF_UNIX) as client:
             return not client.connect_ex(str(self.socket))
 
@@ -60,6 +61,12 @@ class Server:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def is_stopped(self) -> bool:
+        """Return whether SIGSTOP has stopped all of its threads."""
+        assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks)
 
     def __enter__(self) -> Self:
         self.start()

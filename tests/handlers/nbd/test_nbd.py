@@ -1,0 +1,495 @@
+"""NBD disks on real servers that are lost, hang, change or lie."""
+
+import errno
+import logging
+import mmap
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.rig import CHECK_CONDITION, GOOD, Rig, rw10, triple
+from tests.engine.slow import FLUSH
+from tests.handlers.nbd.servers import Server, nbdkit, needs_nbdkit, needs_qemu_nbd, qemu_nbd
+from tests.handlers.places import open_files
+from tests.polling import wait_until
+from vscsihba.errors import FlushError, HostError, UsageError
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.nbd import address as addresses
+from vscsihba.handlers.nbd.connection import Connection, Export
+from vscsihba.handlers.nbd.handler import NbdHandler
+from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import read, write
+
+pytestmark = needs_nbdkit
+
+MIB = 1 << 20
+VOLATILE = ("--filter=cache", "file", "cache=writeback")
+
+
+@contextmanager
+def disk(server: Server, **options: Any) -> Iterator[Checked]:
+    """Open a disk on a server that runs; nothing is left of it afterwards."""
+    before = open_files()
+    with build(server.document(**{"timeout": 20, **options})) as top:
+        yield top
+    wait_until(lambda: open_files() == before)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(MIB))
+    return path
+
+
+@pytest.fixture
+def volatile(tmp_path: Path, image: Path) -> Iterator[Server]:
+    """A server that loses everything since the last flush when it is killed."""
+    with nbdkit(tmp_path, *VOLATILE, str(image)) as server:
+        yield server
+
+
+def test_a_killed_server_is_waited_for(tmp_path: Path, image: Path) -> None:
+    with nbdkit(tmp_path, "file", str(image)) as server, disk(server) as top:
+        write(top, 512, b"before")
+        server.kill()
+        restart = threading.Event()
+        results: list[bytes] = []
+
+        def reading() -> None:
+            restart.set()
+            results.append(read(top, 512, 6))
+
+        thread = threading.Thread(target=reading)
+        thread.start()
+        assert restart.wait(10)
+        thread.join(0.3)
+        assert thread.is_alive()
+        server.start()
+        thread.join(20)
+        assert results == [b"before"]
+
+
+def test_writes_that_a_lost_server_has_lost_are_sent_again(volatile: Server, image: Path) -> None:
+    with disk(volatile) as top:
+        write(top, 0, b"a" * 8192)
+        top.flush()
+        write(top, 4096, b"b" * 8192)
+        write(top, 6000, b"c" * 100)
+        top.write_zeroes(4096, 512, may_unmap=True)
+        volatile.kill()
+        assert image.read_bytes()[:8192] == b"a" * 8192
+        assert not any(image.read_bytes()[8192:])
+        volatile.start()
+        expected = b"a" * 4096 + bytes(512) + b"b" * (6000 - 4608) + b"c" * 100 + b"b" * (12288 - 6100)
+        assert read(top, 0, 12288) == expected
+        top.flush()
+        assert image.read_bytes()[:12288] == expected
+
+
+def test_without_copies_the_next_flush_fails_once(volatile: Server, image: Path) -> None:
+    with disk(volatile, unflushed=0) as top:
+        write(top, 0, b"a" * 4096)
+        top.flush()
+        write(top, 0, b"b" * 4096)
+        volatile.kill()
+        volatile.start()
+        with pytest.raises(FlushError, match="acknowledged writes that were not flushed"):
+            top.flush()
+        top.flush()
+        assert read(top, 0, 4096) == b"a" * 4096
+
+
+def test_a_loss_after_a_flush_loses_nothing(volatile: Server) -> None:
+    with disk(volatile, unflushed=0) as top:
+        write(top, 0, b"a" * 4096)
+        top.flush()
+        volatile.kill()
+        volatile.start()
+        top.flush()
+        assert read(top, 0, 4096) == b"a" * 4096
+
+
+def test_more_writes_than_are_kept_are_flushed(volatile: Server, image: Path) -> None:
+    with disk(volatile, unflushed="64KiB") as top:
+        for number in range(64):
+            write(top, number * 8192, bytes([number + 1]) * 8192)
+        wait_until(lambda: image.read_bytes()[:8192] == bytes([1]) * 8192)
+
+
+def test_a_fua_write_without_fua_of_the_server_is_flushed(
+    volatile: Server, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Connection._export
+    monkeypatch.setattr(Connection, "_export", lambda self: replace(whole(self), fua=False))
+    with disk(volatile) as top:
+        write(top, 0, b"a" * 512)
+        write(top, 512, b"b" * 512, fua=True)
+        assert image.read_bytes()[:1024] == b"a" * 512 + b"b" * 512
+
+
+def test_without_a_server_requests_fail_after_the_time_limit_and_then_at_once(
+    tmp_path: Path, image: Path
+) -> None:
+    with nbdkit(tmp_path, "file", str(image)) as server, disk(server, timeout=1.0) as top:
+        server.kill()
+        began = time.monotonic()
+        with pytest.raises(OSError, match="not answered within 1 s") as failed:
+            read(top, 0, 512)
+        assert 0.9 < time.monotonic() - began < 8
+        assert failed.value.errno == errno.ETIMEDOUT
+        time.sleep(0.3)
+        began = time.monotonic()
+        with pytest.raises(OSError, match="no connection"):
+            top.flush()
+        assert time.monotonic() - began < 0.5
+        server.start()
+        wait_until(lambda: _works(top))
+
+
+def _works(top: Checked) -> bool:
+    try:
+        read(top, 0, 512)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_server_that_hangs_is_given_up_and_its_buffer_is_not_used_any_more(
+    tmp_path: Path, image: Path
+) -> None:
+    image.write_bytes(b"x" * MIB)
+    with nbdkit(tmp_path, "file", str(image)) as server, disk(server, timeout=1.0) as top:
+        server.signal(signal.SIGSTOP)
+        wait_until(server.is_stopped)
+        room = bytearray(4096)
+        with pytest.raises(TimeoutError):
+            top.read(0, [memoryview(room)])
+        server.signal(signal.SIGCONT)
+        wait_until(lambda: _works(top))
+        assert not any(room)
+
+
+def test_requests_of_initiators_survive_a_restart(tmp_path: Path, image: Path) -> None:
+    with nbdkit(tmp_path, *VOLATILE, str(image)) as server, Rig(server.document(timeout=20)) as rig:
+        rig.run(bytes(6))
+        done = 0
+        for life in range(3):
+            tags = [
+                rig.loopback.submit(rw10(0x2A, 8 * number, 8), data_out=bytes([life + 1]) * 4096)
+                for number in range(32)
+            ]
+            server.kill()
+            server.start()
+            flush = rig.loopback.submit(FLUSH)
+            assert {rig.loopback.wait(tag).status for tag in (*tags, flush)} == {GOOD}
+            answer = rig.read(0, 8)
+            assert answer.data == bytes([life + 1]) * 4096
+            done += 1
+        assert done == 3
+        server.kill()
+        server.start()
+        assert rig.read(8 * 31, 8).data == bytes([3]) * 4096
+
+
+def test_initiators_learn_that_the_server_is_away(tmp_path: Path, image: Path) -> None:
+    with nbdkit(tmp_path, "file", str(image)) as server, Rig(server.document(timeout=0.5)) as rig:
+        rig.run(bytes(6))
+        server.kill()
+        answer = rig.read(0, 1)
+        assert (answer.status, triple(answer)) == (CHECK_CONDITION, (2, 4, 1))
+        assert triple(rig.run(FLUSH))[0] == 4
+        server.start()
+        wait_until(lambda: rig.read(0, 1).status == GOOD)
+
+
+def test_the_pump_finishes_requests_without_other_threads(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    whole = Connection.notify
+
+    def notify(self: Connection, events: int) -> None:
+        seen.add(threading.current_thread().name)
+        whole(self, events)
+
+    with nbdkit(tmp_path, "file", str(image)) as server, Rig(server.document()) as rig:
+        rig.run(bytes(6))
+        monkeypatch.setattr(Connection, "notify", notify)
+        for _ in range(20):
+            assert rig.read(0, 8).status == GOOD
+    assert "pump" in seen
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lun0")]
+
+
+def test_an_export_that_is_another_one_is_not_used(
+    tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with nbdkit(tmp_path, "file", str(image)) as server, disk(server, timeout=1.0) as top:
+        server.kill()
+        image.write_bytes(bytes(2 * MIB))
+        server.start()
+        with pytest.raises(OSError, match="the export has 2097152 bytes, and had 1048576"):
+            read(top, 0, 512)
+        with pytest.raises(OSError, match="can be changed on the server only"):
+            top.resize(4 * MIB)
+        top.resize(2 * MIB)
+        assert top.geometry.size == 2 * MIB
+        wait_until(lambda: _works(top))
+        assert read(top, MIB, 512) == bytes(512)
+    assert "connection lost" in caplog.text
+
+
+def test_a_server_that_allows_no_writing(tmp_path: Path, image: Path) -> None:
+    with nbdkit(tmp_path, "--readonly", "file", str(image)) as server:
+        with pytest.raises(UsageError, match="does not allow writing; use read_only"), disk(server):
+            pass
+        with disk(server, read_only=True) as top:
+            assert top.capabilities.read_only
+            assert read(top, 0, 512) == bytes(512)
+
+
+@needs_qemu_nbd
+def test_a_wrong_export_is_refused_with_the_names_of_the_others(tmp_path: Path, image: Path) -> None:
+    with qemu_nbd(tmp_path, image, "--format=raw", "--export-name=disk one") as server:
+        with (
+            pytest.raises(UsageError, match="refuses the export 'other'; it has: 'disk one'"),
+            build({**server.document(), "uri": server.uri("other")}),
+        ):
+            pass
+        with build({**server.document(), "uri": server.uri("disk%20one")}) as top:
+            assert top.geometry.size == MIB
+
+
+def test_a_size_that_no_disk_has(tmp_path: Path) -> None:
+    with (
+        nbdkit(tmp_path, "memory", "1000000") as server,
+        pytest.raises(
+            UsageError, match="1000000 is not a multiple of the block size 512; enlarge the export"
+        ),
+        disk(server),
+    ):
+        pass
+
+
+def test_blocks_that_are_smaller_than_the_servers(tmp_path: Path) -> None:
+    policy = ("--filter=blocksize-policy", "memory", "1M", "blocksize-minimum=4096")
+    with nbdkit(tmp_path, *policy, "blocksize-preferred=4096") as server:
+        with disk(server) as top:
+            assert top.geometry.block_size == 4096
+        with pytest.raises(UsageError, match="wants blocks of 4096 bytes"), disk(server, block_size=512):
+            pass
+
+
+def test_no_server(tmp_path: Path) -> None:
+    server = nbdkit(tmp_path, "memory", "1M")
+    with pytest.raises(HostError, match="the server cannot be used"), disk(server):
+        pass
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n" * 100, b"NBDMAGIC" + bytes(200)])
+def test_a_server_that_speaks_something_else(tmp_path: Path, greeting: bytes) -> None:
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(greeting)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(HostError, match="the server cannot be used"), disk(Server(path), timeout=5):
+            pass
+        thread.join()
+
+
+def test_a_server_that_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(HostError, match="does not answer"), disk(Server(path), timeout=0.5):
+            pass
+
+
+def test_an_error_of_the_server_is_that_of_its_request(tmp_path: Path) -> None:
+    trigger = tmp_path / "fail"
+    faulty = (
+        "--filter=error",
+        "memory",
+        "1M",
+        "error=ENOSPC",
+        "error-pwrite-rate=100%",
+        f"error-file={trigger}",
+    )
+    with nbdkit(tmp_path, *faulty) as server, disk(server) as top:
+        write(top, 0, b"good")
+        trigger.touch()
+        with pytest.raises(OSError, match="write: No space") as failed:
+            write(top, 0, b"bad!")
+        assert failed.value.errno == errno.ENOSPC
+        assert read(top, 0, 4) == b"good"
+
+
+def test_several_connections_only_where_the_server_allows_them(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Export] = []
+    whole = Connection._export
+
+    def count(self: Connection) -> Export:
+        made.append(whole(self))
+        return made[-1]
+
+    monkeypatch.setattr(Connection, "_export", count)
+    with nbdkit(tmp_path, "file", str(image)) as server:
+        with disk(server, connections=3):
+            assert len(made) == 3
+        made.clear()
+        with disk(server, connections=1):
+            assert len(made) == 1
+    made.clear()
+    alone = ("--filter=multi-conn", "file", str(image), "multi-conn-mode=disable")
+    with nbdkit(tmp_path, *alone) as server, disk(server, connections=3):
+        assert len(made) == 1
+
+
+def test_the_binding_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nbd", None)
+    with pytest.raises(
+        HostError, match="handler nbd needs the Python package libnbd; install python3-libnbd"
+    ):
+        build({"handler": "nbd", "uri": "nbd://server/"}).check()
+
+
+def test_a_memoryview_is_filled_in_place(tmp_path: Path, image: Path) -> None:
+    """No copy: libnbd writes into the memory of the caller."""
+    image.write_bytes(b"y" * MIB)
+    with nbdkit(tmp_path, "file", str(image)) as server, disk(server) as top, mmap.mmap(-1, 8192) as memory:
+        with memoryview(memory) as whole, whole[4096:] as view:
+            top.read(0, [view])
+        assert memory[4090:4100] == bytes(6) + b"yyyy"
+
+
+def certificates(folder: Path) -> None:
+    """Make an authority, a server's and a client's certificate with gnutls's certtool."""
+    for name, template in {
+        "ca": "cn = Authority\nca\ncert_signing_key\n",
+        "server": "cn = localhost\ndns_name = localhost\ntls_www_server\nsigning_key\nencryption_key\n",
+        "client": "cn = client\ntls_www_client\nsigning_key\nencryption_key\n",
+    }.items():
+        key, cert, info = folder / f"{name}-key.pem", folder / f"{name}-cert.pem", folder / f"{name}.info"
+        info.write_text(template)
+        _certtool("--generate-privkey", "--ecc", f"--outfile={key}")
+        key.chmod(0o600)
+        signing = (
+            ["--generate-self-signed"]
+            if name == "ca"
+            else [
+                "--generate-certificate",
+                f"--load-ca-certificate={folder / 'ca-cert.pem'}",
+                f"--load-ca-privkey={folder / 'ca-key.pem'}",
+            ]
+        )
+        _certtool(*signing, f"--load-privkey={key}", f"--template={info}", f"--outfile={cert}")
+
+
+def _certtool(*arguments: str) -> None:
+    subprocess.run(["certtool", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    try:
+        certificates(folder)
+    except FileNotFoundError:
+        pytest.skip("certtool is not installed (gnutls-bin, vagrant/packages/tests.txt)")
+    return folder
+
+
+def test_an_encrypted_connection(tmp_path: Path, image: Path, keys: Path) -> None:
+    tls = ("--tls=require", f"--tls-certificates={keys}", "--tls-verify-peer")
+    with nbdkit(tmp_path, *tls, "file", str(image)) as server:
+        options = {"uri": server.uri(scheme="nbds+unix"), "tls_certificates": str(keys)}
+        name = server.uri(scheme="nbds+unix")
+        with pytest.raises(HostError, match="the server cannot be used"), disk(server):
+            pass
+        with (
+            pytest.raises(HostError, match="the server cannot be used"),
+            build({"handler": "nbd", "uri": name}),
+        ):
+            pass
+        with build({"handler": "nbd", **options}) as top:
+            write(top, 0, b"secret")
+            server.kill()
+            server.start()
+            assert read(top, 0, 6) == b"secret"
+
+
+def test_a_certificate_of_another_authority_or_host_is_refused(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, image: Path, keys: Path
+) -> None:
+    certificates(others := tmp_path_factory.mktemp("others"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(
+        tmp_path / "none", "nbdkit", "-f", "-i", "127.0.0.1", "-p", str(port), "--tls=require",
+        f"--tls-certificates={keys}", "file", str(image),
+    )  # fmt: skip
+    server.listens = lambda: _answers(port)  # type: ignore[method-assign]
+    with server:
+        document = {"handler": "nbd", "tls_certificates": str(keys), "timeout": 10}
+        with build({**document, "uri": f"nbds://localhost:{port}/"}) as top:
+            assert top.geometry.size == MIB
+        for changed in (
+            {"uri": f"nbds://127.0.0.1:{port}/"},
+            {"uri": f"nbds://localhost:{port}/", "tls_certificates": str(others)},
+        ):
+            with pytest.raises(HostError, match="the server cannot be used"), build({**document, **changed}):
+                pass
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return not client.connect_ex(("127.0.0.1", port))
+
+
+def test_a_pre_shared_key(tmp_path: Path, image: Path) -> None:
+    psk = tmp_path / "keys.psk"
+    psk.write_text("disk:" + "0123456789abcdef" * 2 + "\n")
+    psk.chmod(0o600)
+    other = tmp_path / "other.psk"
+    other.write_text("disk:" + "fedcba9876543210" * 2 + "\n")
+    other.chmod(0o600)
+    with nbdkit(tmp_path, "--tls=require", f"--tls-psk={psk}", "file", str(image)) as server:
+        document = {"handler": "nbd", "uri": server.uri(scheme="nbds+unix"), "tls_username": "disk"}
+        with build({**document, "tls_psk_file": str(psk)}) as top:
+            write(top, 0, b"secret")
+            assert read(top, 0, 6) == b"secret"
+        with (
+            pytest.raises(HostError, match="the server cannot be used"),
+            build({**document, "tls_psk_file": str(other), "timeout": 5}),
+        ):
+            pass
+
+
+def test_identity_and_names(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        options = NbdHandler.Options(uri="nbd://me@server/disk", timeout=3)
+        assert NbdHandler(options).identity == "nbd:nbd://server/disk"
+    assert addresses.libnbd().NBD
