@@ -40,6 +40,7 @@ _BUILT_IN = {
     "offset": "vscsihba.handlers.offset:OffsetHandler",
     "pattern": "vscsihba.handlers.pattern:PatternHandler",
     "rate": "vscsihba.handlers.rate:RateHandler",
+    "rbd": "vscsihba.handlers.rbd.handler:RbdHandler",
     "readonly": "vscsihba.handlers.readonly:ReadonlyHandler",
     "sg": "vscsihba.handlers.sg.handler:SgHandler",
     "snapshot": "vscsihba.handlers.snapshot.handler:SnapshotHandler",

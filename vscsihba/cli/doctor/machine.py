@@ -21,6 +21,8 @@ _PACKAGES: Final = ("rtslib-fb", "configshell-fb", "pyudev", "msgspec", "rich")
 
 _OPTIONAL: Final = {
     "cryptography": "the handler encrypt needs it: install python3-cryptography, or vscsihba[encrypt]",
+    "rbd": "the handler rbd needs it: install python3-rbd",
+    "rados": "the handler rbd needs it: install python3-rados",
     "argon2-cffi": "the handler encrypt needs it for LUKS2: install python3-argon2, or vscsihba[encrypt]",
     "pycurl": "the handler http needs it: install python3-pycurl, or vscsihba[http]",
 }

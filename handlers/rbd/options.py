@@ -1,0 +1,106 @@
+"""Options of the rbd handler, and the checks that need no cluster."""
+
+import stat
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from vscsihba.errors import UsageError
+from vscsihba.handlers.base import Handler
+from vscsihba.handlers.options import BlockSize, FilePath, Positive, Seconds, SecretPath, Size
+
+
+class RbdOptions(Handler.Options, kw_only=True):
+    """Options of the rbd handler."""
+
+    pool: Annotated[str, Meta(description="Pool of the image.", min_length=1)]
+    image: Annotated[str, Meta(description="Name of the image.", min_length=1)]
+    namespace: Annotated[str, Meta(description="RBD namespace in the pool.")] = ""
+    snapshot: Annotated[str, Meta(description="Snapshot of the image; the disk is read-only.")] = ""
+    user: Annotated[str, Meta(description="Ceph user without `client.`.", min_length=1)] = "admin"
+    conf: Annotated[FilePath, Meta(description="Configuration file of the cluster.", min_length=1)] = (
+        "/etc/ceph/ceph.conf"
+    )
+    keyring: Annotated[
+        SecretPath, Meta(description="File with the key of the user; default: as the configuration says.")
+    ] = ""
+    size: Annotated[
+        Size | None,
+        Meta(
+            description="Size of the image, such as 10GiB. When the LUN is added, a missing image is created "
+            "and a smaller one is enlarged; a larger one keeps its size."
+        ),
+    ] = None
+    create: Annotated[bool, Meta(description="Use size only to create the image; never enlarge it.")] = False
+    data_pool: Annotated[str, Meta(description="Pool for the data of a new image.")] = ""
+    features: Annotated[
+        list[str] | None, Meta(description="Features of a new image; default: those of the cluster.")
+    ] = None
+    lock: Annotated[
+        Literal["exclusive", "none"],
+        Meta(description="exclusive: no other client can write; none: others may write at the same time."),
+    ] = "exclusive"
+    lock_wait: Annotated[
+        Seconds,
+        Meta(description="Seconds to wait at opening for the lock of a client that does not answer."),
+    ] = 45
+    timeout: Annotated[
+        Positive, Meta(description="Seconds after which a request fails that the cluster does not answer.")
+    ] = 25
+    block_size: Annotated[BlockSize, Meta(description="Logical block in bytes.")] = 512
+    read_only: Annotated[bool, Meta(description="Open the image read-only, without its lock.")] = False
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.create and self.size is None:
+            raise ValueError('"create" needs a "size"')
+        if self.writes_nothing and self.size is not None:
+            raise ValueError('an image cannot be given a "size" with "read_only" or "snapshot"')
+        if self.size is None and (self.data_pool or self.features is not None):
+            raise ValueError(
+                '"data_pool" and "features" are for an image that is created, so they need a "size"'
+            )
+        if self.timeout < 1:
+            raise ValueError('"timeout" must be 1 or more: librados counts whole seconds')
+        if self.features is not None and self.lock == "exclusive" and "exclusive-lock" not in self.features:
+            raise ValueError('"features" must have "exclusive-lock", unless "lock" is "none"')
+
+    @property
+    def writes_nothing(self) -> bool:
+        """Whether the image is opened for reading only."""
+        return self.read_only or bool(self.snapshot)
+
+    @property
+    def spec(self) -> str:
+        """The image as the program `rbd` writes it: ``pool/namespace/image@snapshot``."""
+        parts = [self.pool, self.namespace, self.image] if self.namespace else [self.pool, self.image]
+        return "/".join(parts) + (f"@{self.snapshot}" if self.snapshot else "")
+
+    def check_files(self) -> None:
+        """Check that the configuration exists, and that nobody else can read the keyring of the options.
+
+        Raises:
+            UsageError: It is not so.
+        """
+        if not Path(self.conf).is_file():
+            raise UsageError(
+                f"{self.conf}: no such Ceph configuration",
+                cure='copy it from the cluster, or name it in "conf"',
+            )
+        if self.keyring:
+            check_private(self.keyring)
+
+
+def check_private(path: str) -> None:
+    """Refuse a file with a key that other users can read.
+
+    Raises:
+        UsageError: They can, or there is no such file.
+    """
+    try:
+        mode = stat.S_IMODE(Path(path).stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", cure="name an existing keyring") from error
+    if mode & 0o077:
+        raise UsageError(f"others can read the keyring {path} (mode {mode:04o})", cure=f"chmod 600 {path}")

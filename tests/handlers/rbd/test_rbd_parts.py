@@ -1,0 +1,129 @@
+"""Parts of the handler that need no cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.polling import wait_until
+from vscsihba.errors import ConfigError, InUseError, UsageError
+from vscsihba.handlers.rbd.connection import no_such
+from vscsihba.handlers.rbd.extents import without_gaps
+from vscsihba.handlers.rbd.lock import LockNote
+from vscsihba.handlers.rbd.ticker import Ticker
+from vscsihba.handlers.stack import build
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"create": True}, '"create" needs a "size"'),
+        ({"read_only": True, "size": "1MiB"}, 'cannot be given a "size"'),
+        ({"snapshot": "s", "size": "1MiB"}, 'cannot be given a "size"'),
+        ({"data_pool": "fast"}, "so they need a"),
+        ({"features": ["layering"], "size": "1MiB"}, 'must have "exclusive-lock"'),
+        ({"timeout": 0.5}, "counts whole seconds"),
+        ({"lock": "shared"}, "cannot be"),
+        ({"pool": ""}, "cannot be empty"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build({"handler": "rbd", "pool": "rbd", "image": "vm1", **options})
+
+
+def test_a_wrong_name_lists_the_names_that_exist() -> None:
+    assert str(no_such("pool", "a", [])) == "there is no pool a; there is no pool at all"
+    assert str(no_such("pool", "xyz", ["b", "a"])) == "there is no pool xyz; known are: a, b"
+    assert str(no_such("image", "p/disk1", ["disk2"], word="disk1")).endswith('did you mean "disk2"?')
+    many = str(no_such("image", "p/xyz", [f"{number:02}" for number in range(100)], word="xyz"))
+    assert many.endswith("10, 11, and 88 more")
+
+
+def test_extents_are_gapless_and_join_neighbours() -> None:
+    def shown(*runs: tuple[int, int]) -> list[tuple[int, int, bool]]:
+        extents = without_gaps(list(runs), 10, 100)
+        assert all(each.zero is not each.allocated for each in extents)
+        return [(each.extent.offset, each.extent.end, each.allocated) for each in extents]
+
+    assert shown() == [(10, 100, False)]
+    assert shown((10, 100)) == [(10, 100, True)]
+    assert shown((10, 20), (20, 30), (25, 40), (30, 35)) == [(10, 40, True), (40, 100, False)]
+    assert shown((20, 30), (90, 100)) == [
+        (10, 20, False), (20, 30, True), (30, 90, False), (90, 100, True)
+    ]  # fmt: skip
+
+
+def test_a_note_names_the_clients_that_were_killed() -> None:
+    first = LockNote("image", "rbd/vm1")
+    assert first.dead == []
+    first.begin("1.2.3.4:0/1")
+    with pytest.raises(InUseError, match="rbd/vm1 is in use by another disk of this machine"):
+        LockNote("image", "rbd/vm1")
+    first.close(released=False)
+
+    second = LockNote("image", "rbd/vm1")
+    assert second.dead == ["1.2.3.4:0/1"]
+    second.begin("1.2.3.4:0/2")
+    second.close(released=False)
+
+    third = LockNote("image", "rbd/vm1")
+    assert third.dead == ["1.2.3.4:0/1", "1.2.3.4:0/2"]
+    third.begin("1.2.3.4:0/3")
+    third.close(released=True)  # it was refused: the dead ones may still have the lock
+
+    fourth = LockNote("image", "rbd/vm1")
+    assert fourth.dead == ["1.2.3.4:0/1", "1.2.3.4:0/2"]
+    fourth.begin("1.2.3.4:0/4")
+    fourth.acquired()
+    fourth.close(released=False)
+    fifth = LockNote("image", "rbd/vm1")
+    assert fifth.dead == ["1.2.3.4:0/4"]
+    fifth.close(released=True)
+    assert LockNote("other", "rbd/vm2").dead == []
+
+
+def test_a_note_that_is_full_keeps_the_latest_clients() -> None:
+    for number in range(100):
+        note = LockNote("image", "rbd/vm1")
+        note.begin(f"1.2.3.4:0/{number}")
+        note.close(released=False)
+    dead = LockNote("image", "rbd/vm1").dead
+    assert dead[-1] == "1.2.3.4:0/99"
+    assert 10 < len(dead) < 100
+
+
+def test_a_cut_note_names_nobody(own_tmpfs_directory: Path) -> None:
+    note = LockNote("image", "rbd/vm1")
+    note.begin("1.2.3.4:0/1")
+    note.close(released=False)
+    (path,) = own_tmpfs_directory.glob("*rbd-*")
+    with path.open("r+b") as file:
+        file.truncate(4096 + 5)
+    assert LockNote("image", "rbd/vm1").dead == []
+
+
+def test_a_ticker_runs_as_long_as_it_has_something_to_call() -> None:
+    ticker = Ticker("test-ticker", 0.001)
+    calls: list[str] = []
+    first, second = (lambda name=name: calls.append(name) for name in "ab")
+    ticker.add(first)
+    ticker.add(second)
+    wait_until(lambda: {"a", "b"} <= set(calls), "both are called")
+    thread: Any = ticker._thread
+    ticker.remove(first)
+    ticker.remove(second)
+    thread.join(10)
+    assert not thread.is_alive()
+    calls.clear()
+    ticker.add(first)
+    wait_until(lambda: calls, "it is called again")
+    ticker.remove(first)
+
+
+def test_a_keyring_must_exist(tmp_path: Path) -> None:
+    pytest.importorskip("rbd")
+    (tmp_path / "ceph.conf").touch()
+    document = {"handler": "rbd", "pool": "rbd", "image": "vm1", "conf": str(tmp_path / "ceph.conf")}
+    with pytest.raises(UsageError, match="No such file or directory; name an existing keyring"):
+        build({**document, "keyring": str(tmp_path / "none")}).check()
