@@ -14,6 +14,8 @@ PLACES: Final = frozenset((401, 403, 404, 410))
 """Statuses of a place that a redirect led to, which may have been for a while only (a signed URL)."""
 _LONGEST_TEXT: Final = 64 << 10
 """Bytes of an error's page that are read to keep the connection."""
+_LONGEST_HEADER: Final = 256 << 10
+"""Bytes of all header lines of a response."""
 _CURES: Final = {
     401: 'name a file with user:password in "credentials_file"',
     404: "check the URL",
@@ -87,7 +89,6 @@ class Attempt:
         own: It goes to the host that the secrets of the disk are for.
 
     Attributes:
-        lines: Lines of the header of the response, maybe after those of others (100 Continue).
         began: The first byte that it asks for.
     """
 
@@ -96,23 +97,33 @@ class Attempt:
         self.url = url
         self.handle = handle
         self.own = own
-        self.lines: list[bytes] = []
+        self._lines: list[bytes] = []
         self.began = fetch.at
         self._end = -1  # of the range in the body, once it is accepted
         self._fault: OSError | None = None
         self._dropped = 0
+        self._header = 0
         self._head: Head | None = None
+
+    def on_header(self, line: bytes) -> int:
+        """Take a line of the header; return its length, or -1 to end the transfer."""
+        self._header += len(line)
+        if self._header > _LONGEST_HEADER:
+            self._fault = RefusedError("the server sends a header without end")
+            return -1
+        self._lines.append(line)
+        return len(line)
 
     @property
     def head(self) -> Head:
         """The header of the response, for the first body byte or the end of the transfer."""
         if self._head is None:
-            self._head = Head.of(self.lines)
+            self._head = Head.of(self._lines)
         return self._head
 
     def forget_header(self) -> None:
         """Forget the header: it was not the server's."""
-        self.lines.clear()
+        self._lines.clear()
         self._head = None
 
     def on_body(self, data: bytes) -> int:

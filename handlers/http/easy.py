@@ -40,7 +40,7 @@ class EasyHandles:
         handle.setopt(self._curl.URL, url.encode())
         handle.setopt(self._curl.RANGE, f"{fetch.at}-{fetch.end - 1}")
         handle.setopt(self._curl.HTTPHEADER, [line.encode("latin-1") for line in headers])
-        handle.setopt(self._curl.HEADERFUNCTION, attempt.lines.append)
+        handle.setopt(self._curl.HEADERFUNCTION, attempt.on_header)
         handle.setopt(self._curl.WRITEFUNCTION, attempt.on_body)
         return attempt
 

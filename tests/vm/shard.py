@@ -21,6 +21,7 @@ SECONDS: Final = {
     "test_engines.py": 26,
     "test_faults.py": 15,
     "test_guest.py": 2,
+    "test_http.py": 40,
     "test_in_use.py": 30,
     "test_handlers.py": 24,
     "test_lun_options.py": 6,

@@ -81,16 +81,13 @@ class Nginx:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         program = shutil.which("nginx") or "/usr/sbin/nginx"
-        self.process = subprocess.Popen([program, "-c", self._conf, "-e", self._log])
+        self.process = subprocess.Popen([program, "-c", self._conf, "-e", self._log], start_new_session=True)
         wait_until(self._listens, "nginx")
 
     def kill(self) -> None:
         """Kill it, with its workers."""
         if self.process is not None:
-            workers = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            for pid in (self.process.pid, *map(int, workers)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
             wait_until(lambda: not self._listens(), "the end of nginx")

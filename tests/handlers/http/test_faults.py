@@ -80,6 +80,13 @@ def two_ranges(request: Request, reply: Reply) -> None:
     reply.fields["content-range"] = reply.fields["Content-Range"]
 
 
+def endless_header(request: Request, reply: Reply) -> None:
+    reply.raw = b"HTTP/1.1 206 Partial Content\r\n" + b"".join(
+        b"X-%d: %s\r\n" % (n, b"x" * 900) for n in range(2000)
+    )
+    reply.close = True
+
+
 def a_local_file(request: Request, reply: Reply) -> None:
     reply.status, reply.fields, reply.body = 302, {"Location": "file:///etc/passwd"}, b""
 
@@ -101,6 +108,7 @@ BROKEN: dict[str, tuple[Script, str]] = {
     "gone": (change(status=410, body=b"gone"), "410"),
     "teapot": (change(status=418, body=b""), "418"),
     "nowhere": (change(status=302, body=b""), "redirects to nowhere"),
+    "endless header": (endless_header, "header"),
     "a file": (a_local_file, "file:///etc/passwd"),
 }
 AT_OPEN: dict[str, tuple[Script, str]] = {
