@@ -169,7 +169,7 @@ class MirrorHandler(Fan):
 
     @property
     def geometry(self) -> Geometry:
-        """The recorded size, in blocks that suit every leg that was open at first."""
+        """The recorded size, in blocks of the recorded size, whichever legs are open."""
         return self._geometry
 
     @property
@@ -396,11 +396,10 @@ class MirrorHandler(Fan):
         return offset // size, -(-(offset + length) // size)
 
     def _shape(self, size: int) -> Geometry:
-        shapes = [leg.geometry for leg in self._members.standing(Standing.WHOLE, Standing.BEHIND)]
-        block = max(shape.block_size for shape in shapes)
-        return Geometry(
-            size, block_size=block, physical_block_size=max(shape.physical_block_size for shape in shapes)
-        )
+        members = self._members
+        block, used = members.block_size, members.standing(Standing.WHOLE, Standing.BEHIND)
+        physical = max(leg.geometry.physical_block_size for leg in used)
+        return Geometry(size, block_size=block, physical_block_size=max(physical, block))
 
     def _close_all(self) -> None:
         close_all(self._members.legs, self._members.state)

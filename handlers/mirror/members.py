@@ -76,6 +76,12 @@ class Members:
         return self.record.metadata
 
     @property
+    def block_size(self) -> int:
+        """Bytes of a logical block of the disk: as recorded, else those that suit every leg in use."""
+        used = self.standing(Standing.WHOLE, Standing.BEHIND)
+        return self.metadata.block_size or max(leg.geometry.block_size for leg in used)
+
+    @property
     def complete(self) -> bool:
         """Every leg has all the data, and that is recorded."""
         return all(leg.standing is Standing.WHOLE for leg in self.legs) and not self.record.is_due
@@ -373,10 +379,17 @@ class Members:
         if leg.capabilities.read_only:
             raise UsageError("it is read-only")
         size = self.metadata.size
-        whole = [other for other in self.standing(Standing.WHOLE) if other is not leg]
-        if whole and leg.geometry.block_size > whole[0].geometry.block_size:
+        block = self.metadata.block_size or max(
+            (other.geometry.block_size for other in self.standing(Standing.WHOLE) if other is not leg),
+            default=0,
+        )
+        if block and leg.geometry.block_size > block:
             raise UsageError(
                 f"its blocks of {leg.geometry.block_size} bytes are larger than those of the mirror"
+            )
+        if size % leg.geometry.block_size:
+            raise UsageError(
+                f"the disk has {size} bytes, no multiple of its blocks of {leg.geometry.block_size} bytes"
             )
         leg.has_room = leg.submit(lambda disk: make_room(disk, size)).result(self.timeout)
         leg.geometry = leg.submit(lambda disk: disk.geometry).result(self.timeout)

@@ -63,6 +63,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         session: UUID of the opening of the mirror that made the change.
         size: Capacity in bytes.
         region_size: Bytes of a region of the dirty region log.
+        block_size: Bytes of a logical block of the disk; 0 if that was never recorded.
         legs: All legs, in use or not.
         electors: UUIDs of the voters of the last change that is known to have counted; None if they are
             those of this copy.
@@ -77,6 +78,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     region_size: int
     legs: tuple[LegEntry, ...]
+    block_size: int = 0
     electors: tuple[str, ...] | None = None
 
     @property

@@ -67,6 +67,7 @@ def open_members(legs: Sequence[MirrorLeg], options: StartOptions) -> Members:
             return _begin(legs, opened, Members(list(legs), state, new, options.timeout), first=legs[0])
         copy = None if state is None else state.metadata
         metadata, log_counts = choose(options.path, copy, candidates, options.decide)
+        metadata = _with_block_size(metadata, legs, opened)
         if state is None:
             _check_create(options)
             create_state(options.path, msgspec.structs.replace(metadata, leg=""))
@@ -152,6 +153,24 @@ def _place(leg: MirrorLeg, candidate: Candidate, members: Members, *, is_first: 
         leg.drop(error)
 
 
+def _block_size(legs: Sequence[MirrorLeg]) -> int:
+    """Return the logical block in bytes that suits all of some legs."""
+    return max(leg.geometry.block_size for leg in legs)
+
+
+def _with_block_size(metadata: Metadata, legs: Sequence[MirrorLeg], opened: _Found) -> Metadata:
+    """Return the metadata with the block size of the disk; an earlier release has not recorded it.
+
+    It is recorded when all legs are open. Without it the disk has other blocks when a leg is missing.
+    """
+    marks = [candidate.mark.metadata for candidate in opened.values()]
+    ours = [mark for mark in marks if mark and mark.uuid == metadata.uuid and metadata.entry(mark.leg)]
+    block = _block_size(legs)
+    if metadata.block_size or len(ours) < len(legs) or metadata.size % block:
+        return metadata
+    return msgspec.structs.replace(metadata, block_size=block)
+
+
 def _check_create(options: StartOptions) -> None:
     if not options.create:
         raise UsageError(f"{options.path}: no such mirror", cure='make it with "create": true')
@@ -176,12 +195,19 @@ def _plan(legs: Sequence[MirrorLeg], opened: dict[MirrorLeg, Candidate], options
             )
         opened[leg] = replace(opened[leg], overwrite=True)
     entry = LegEntry(uuid=str(uuid4()), state="in", event=0, identity=identity_text(first.identity))
+    size, block = _size_of(first, options.timeout), _block_size(legs)
+    if size % block:
+        raise UsageError(
+            f"the {size} bytes of {first} are no multiple of {block}, the largest block of a leg",
+            cure="enlarge it",
+        )
     return Metadata(
         uuid=str(uuid4()),
         event=0,
         session="",
-        size=_size_of(first, options.timeout),
+        size=size,
         region_size=options.region_size,
+        block_size=block,
         legs=(entry,),
     )
 

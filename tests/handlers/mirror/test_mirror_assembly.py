@@ -11,6 +11,7 @@ from vscsihba.handlers.mirror.assembly import Candidate, Verdict, choose, copies
 from vscsihba.handlers.mirror.mark import FoundMark
 from vscsihba.handlers.mirror.metadata import (
     MOST_ENTRIES,
+    MOST_LEGS,
     LegEntry,
     Metadata,
     State,
@@ -387,8 +388,12 @@ def test_all_entries_fit() -> None:
         for number in range(MOST_ENTRIES)
     )
     ids = {"uuid": "u" * 36, "leg": "l" * 36, "session": "s" * 36}
-    numbers = {"event": 1 << 40, "state_event": 1 << 40, "size": 1 << 60}
-    assert len(encode(msgspec.structs.replace(NOW, legs=entries, **ids, **numbers))) <= 4096 - 24
+    numbers = {"event": 1 << 40, "state_event": 1 << 40, "size": 1 << 60, "block_size": 65536}
+    electors = ("e" * 36,) * MOST_LEGS
+    assert (
+        len(encode(msgspec.structs.replace(NOW, legs=entries, electors=electors, **ids, **numbers)))
+        <= 4096 - 24
+    )
 
 
 def test_a_copy_is_read_as_it_was_written() -> None:
