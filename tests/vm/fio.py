@@ -3,15 +3,23 @@
 import json
 import subprocess
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.vm.target import Lun
 
 
 class Fio:
-    """fio with verification, again and again, until it is told to finish."""
+    """fio with verification, again and again, until it is told to finish.
 
-    def __init__(self, luns: list[Lun], *, flushing: bool = False) -> None:
-        jobs = [word for lun in luns for word in (f"--name={lun.node.name}", f"--filename={lun.node}")]
+    Args:
+        luns: Disks to write to, or files.
+        flushing: Flush after every eighth write.
+    """
+
+    def __init__(self, luns: Sequence[Lun | Path], *, flushing: bool = False) -> None:
+        paths = [lun if isinstance(lun, Path) else lun.node for lun in luns]
+        jobs = [word for path in paths for word in (f"--name={path.name}", f"--filename={path}")]
         self._command = [
             "fio",
             "--rw=randwrite",

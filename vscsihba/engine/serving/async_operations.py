@@ -10,7 +10,7 @@ from functools import partial
 
 from vscsihba.block import BlockOp, BlockResult, Flush, Read, Unmap, Write, WriteZeroes
 from vscsihba.engine.serving.call_queue import Calls
-from vscsihba.handlers.base import AsyncVerbs
+from vscsihba.handlers.base import AsyncVerbs, Done
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,18 @@ class AsyncOperations:
             Exception: Any that a verb has raised other than ``OSError``; it has begun nothing.
         """
         start = self._start_of(op)
-        if start is None:
-            return False
+        return start is not None and self.start(start, ended)
+
+    def start(self, start: Callable[[Done], None], ended: Ended) -> bool:
+        """Call a verb; False if it would have blocked.
+
+        Args:
+            start: The verb with all of its arguments but `done`.
+            ended: Called with the result.
+
+        Raises:
+            Exception: Any that the verb has raised other than ``OSError``; it has begun nothing.
+        """
         operation = _Operation(self, ended)
         self.busy += 1
         try:
@@ -59,7 +69,7 @@ class AsyncOperations:
             raise
         return True
 
-    def _start_of(self, op: BlockOp) -> Callable[["_Operation"], None] | None:
+    def _start_of(self, op: BlockOp) -> Callable[[Done], None] | None:
         """Return the verb of an operation with all of its arguments but `done`."""
         verbs = self._verbs
         match op:

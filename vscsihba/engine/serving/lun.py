@@ -15,6 +15,7 @@ from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, MediumOp, Resize
 from vscsihba.engine.serving.aborts import Aborts
 from vscsihba.engine.serving.async_operations import AsyncOperations
+from vscsihba.engine.serving.async_path import AsyncPath
 from vscsihba.engine.serving.call_queue import CallQueue, GuardedCalls
 from vscsihba.engine.serving.fast_path import FastPathState, make_fast_path
 from vscsihba.engine.serving.listeners import Listeners
@@ -112,6 +113,18 @@ class ServedLun:
             free_kept=free_kept,
         )
         self._state = FastPathState()
+        self._async_path = (
+            AsyncPath(
+                unit,
+                verbs,
+                self._state,
+                operations=self._asynchronous,
+                tasks=self._tasks,
+                stats=stats,
+            )
+            if verbs is not None and self._asynchronous is not None
+            else None
+        )
         self.fast_path, self.end_batch = make_fast_path(
             transport.memory, self._state, unit, handler.inline, stats
         )
@@ -160,6 +173,8 @@ class ServedLun:
     def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
         """Take a command on the slow path; see `vscsihba.transport.Accept`."""
         try:
+            if self._async_path is not None and self._async_path.begin(tag, cdb, views):
+                return
             task = Task.of(self.unit, tag, cdb, views)
         except Exception:  # belongs to the barrier of `task_set`: only this command fails
             log.exception("lun %d: command %s failed before its start", self.lun, cdb[:1].hex())

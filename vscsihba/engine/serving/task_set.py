@@ -15,7 +15,7 @@ end there.
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -123,6 +123,46 @@ class TaskSet:
             self._commands[task.tag] = task
         self._waiting.append(task)
         self.start_waiting()
+
+    def begun(self, task: Task) -> None:
+        """Add a command that begins now, outside of this class (`async_path`); no other one may wait."""
+        assert task.tag is not None  # noqa: S101 - it is a command
+        self._commands[task.tag] = task
+        self._running += 1
+
+    def not_begun(self, task: Task) -> None:
+        """Take back `begun`."""
+        assert task.tag is not None  # noqa: S101 - it is a command
+        del self._commands[task.tag]
+        self._running -= 1
+
+    def end_begun(self, task: Task, response: scsi.Response) -> None:
+        """End a command of `begun`."""
+        self._end(task, response)
+
+    def go_on_with(
+        self,
+        task: Task,
+        steps: Callable[[], Generator[BlockOp, BlockResult, scsi.Response | None]],
+        error: Exception | None,
+    ) -> None:
+        """Continue a command of `begun` by its steps, the first block operation of which has been done.
+
+        Args:
+            task: The command.
+            steps: Makes the steps.
+            error: Error of that operation.
+        """
+        try:
+            task.command = steps()
+            next(task.command)
+        except StopIteration as stop:
+            self._end(task, stop.value)
+        except Exception:  # the barrier: no command ends an engine
+            log.exception("lun %d: %s failed with an internal error", self._lun, task.name)
+            self._end(task, FAILED)
+        else:
+            self._back(task, None, error)
 
     def visit(self, task: Task, done: Done) -> None:
         """Add a visit: a task without a tag that does one block operation and calls `done`."""
@@ -276,4 +316,5 @@ class TaskSet:
                 self._exclusive = self._exclusive and not task.exclusive
                 if task.tag is not None:
                     del self._commands[task.tag]
-        self.start_waiting()
+        if self._waiting or self._visits:
+            self.start_waiting()
