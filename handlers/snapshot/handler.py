@@ -131,32 +131,36 @@ class SnapshotHandler(Transform):
     def read(self, offset: int, views: Views) -> None:
         """Read from the topmost layer that has it."""
         with self._set.gate.together():
+            self._set.prepare_to_read()
             self._set.disk.read(offset, views)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write to the active layer."""
         with self._set.gate.together():
+            self._set.prepare_to_write()
             self._set.disk.write(offset, views)
             if fua:
-                self._set.disk.overlay.flush()
+                self._set.flush()
 
     def flush(self) -> None:
         """Flush the active layer."""
         if not self.options.snapshot:
             with self._set.gate.together():
-                self._set.disk.overlay.flush()
+                self._set.flush()
 
     def unmap(self, offset: int, length: int) -> None:
         """Make whole clusters zeroes, which take no storage; parts of them may stay what they were."""
         with self._set.gate.together():
+            self._set.prepare_to_write()
             self._set.disk.unmap(offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fua: bool = False) -> None:
         """Make it zeroes, which take no storage."""
         with self._set.gate.together():
+            self._set.prepare_to_write()
             self._set.disk.write_zeroes(offset, length)
             if fua:
-                self._set.disk.overlay.flush()
+                self._set.flush()
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Return the extents of the layers, and those of the base for the rest."""
@@ -167,6 +171,7 @@ class SnapshotHandler(Transform):
         """Give the disk a new size; its snapshots keep theirs."""
         replace(self.next.geometry, size=size)  # refuses what no disk can have
         with self._set.gate.together():
+            self._set.prepare_to_write()
             self._set.disk.resize(size)
 
     def actions(self) -> Mapping[str, Action[Any]]:
@@ -256,7 +261,7 @@ class SnapshotHandler(Transform):
             raise BlockingIOError
         try:
             verb = choose(self._set.inline)
-            if verb is None:
+            if verb is None or not self._set.may_move_inline:
                 raise BlockingIOError
             return verb(views, offset, flags)
         finally:

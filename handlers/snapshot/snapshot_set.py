@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from vscsihba.block import Geometry
-from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
+from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.actions import ReportProgress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow.disk import CowDisk
@@ -33,6 +33,7 @@ from vscsihba.handlers.shared.undo import Undo
 from vscsihba.handlers.snapshot import manifest as manifest_
 from vscsihba.handlers.snapshot.layers import Layers, layer_path
 from vscsihba.handlers.snapshot.manifest import Manifest
+from vscsihba.handlers.snapshot.manifest_file import ManifestFile
 from vscsihba.handlers.snapshot.merge import tidy
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,6 @@ class SnapshotSet:
         snapshot: The snapshot to open for reading; the disk itself if empty.
 
     Attributes:
-        manifest: Its layers and their order.
         layers: Those that are open.
         inline: Their inline verbs.
         gate: Passed by whoever uses the layers; closed while they are exchanged.
@@ -80,7 +80,7 @@ class SnapshotSet:
         self.directory = directory
         self.base = base
         self.gate = RWLock()
-        self.manifest = manifest_.load(_file(directory))
+        self._file = ManifestFile(_file(directory))
         self._changing = threading.Lock()
         self._check_base()
         layer = self.manifest.layer_of(snapshot) if snapshot else self.manifest.active
@@ -95,8 +95,14 @@ class SnapshotSet:
             if not snapshot:
                 if self.manifest.base != base.identity:  # an earlier version has recorded another name
                     self.save(msgspec.structs.replace(self.manifest, base=base.identity))
-                self._remove_strangers()
+                if self._try_to_settle():
+                    self._remove_strangers()
             self._opened = opened.pop_all()
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its layers and their order."""
+        return self._file.current
 
     @property
     def disk(self) -> CowDisk:
@@ -190,19 +196,38 @@ class SnapshotSet:
         Raises:
             OSError: That failed; the one before counts.
         """
-        with ExitStack() as failing:
-            failing.callback(self._put_back)
-            changed.save(_file(self.directory))
-            failing.pop_all()
-        self.manifest = changed
+        self._file.save(changed)
 
-    def _put_back(self) -> None:
-        """Restore the manifest in force in place of one that could not be saved."""
-        try:
-            if manifest_.load(_file(self.directory)) != self.manifest:
-                self.manifest.save(_file(self.directory))
-        except (OSError, VscsihbaError) as error:
-            log.warning("%s: which manifest a crash will leave is open: %s", self.directory, error)
+    @property
+    def may_move_inline(self) -> bool:
+        """Return whether inline verbs may be used: the file has the manifest in force."""
+        return self._file.is_in_place
+
+    def prepare_to_read(self) -> None:
+        """Make sure that the next process reads the same; to be called inside the gate.
+
+        Raises:
+            OSError, MemoryError: A roll-back that could not be saved may be in the manifest.
+        """
+        if not self._file.reads_alike:
+            self._file.put_back()
+
+    def prepare_to_write(self) -> None:
+        """Make sure that the next process writes to the same layer; to be called inside the gate.
+
+        Raises:
+            OSError, MemoryError: A manifest that could not be saved may be there.
+        """
+        self._file.put_back()
+
+    def flush(self) -> None:
+        """Flush the active layer, and the manifest that names it; to be called inside the gate.
+
+        Raises:
+            OSError, MemoryError: That failed.
+        """
+        self._file.settle()
+        self.disk.overlay.flush()
 
     def _end_active(self, changed: Manifest) -> None:
         """End writing to the active layer, and record the new active one on stable storage.
@@ -226,10 +251,19 @@ class SnapshotSet:
             log.warning("%s: the active layer can be read by others: %s", self.directory, error)
 
     def _remove_layer(self, name: str) -> None:
-        """Remove the file of a layer that was not put to use, unless a manifest may name it."""
-        with suppress(OSError, VscsihbaError):  # a file that stays is removed when the set is opened
-            if name not in manifest_.load(_file(self.directory)).layers:
+        """Remove the file of a layer that was not put to use, unless a crash may leave a manifest with it."""
+        if self._try_to_settle() and name not in self.manifest.layers:
+            with suppress(OSError):  # a file that stays is removed when the set is opened
                 layer_path(self.directory, name).unlink(missing_ok=True)
+
+    def _try_to_settle(self) -> bool:
+        """Put the manifest in force on stable storage; return False if that has to be tried again."""
+        try:
+            self._file.settle()
+        except (OSError, MemoryError) as error:
+            log.warning("%s: the names in it are not on stable storage yet: %s", self.directory, error)
+            return False
+        return True
 
     def _close_layers(self) -> None:
         self.layers.close()
@@ -302,7 +336,7 @@ def create_set(directory: Path, base: Handler, shape: Geometry, cluster_size: in
     Raises:
         OSError: There is no room.
     """
-    with ExitStack() as failing:
+    with Undo() as failing:
         if not directory.exists():
             directory.mkdir(mode=0o700)
             failing.callback(_remove_directory, directory)
@@ -321,8 +355,7 @@ def create_set(directory: Path, base: Handler, shape: Geometry, cluster_size: in
             active=layer,
         )
         create_overlay(str(layer_path(directory, layer)), _header(new, shape.size))
-        failing.callback(layer_path(directory, layer).unlink)
-        failing.callback(_file(directory).unlink, missing_ok=True)
+        failing.callback(_remove_set, directory, layer)
         new.save(_file(directory))
         failing.pop_all()
 
@@ -344,6 +377,17 @@ def renew_uuid(directory: Path) -> str:
     finally:
         active.close()
     return changed.uuid
+
+
+def _remove_set(directory: Path, layer: str) -> None:
+    """Remove the files of a set, so that no crash leaves the manifest alone.
+
+    Raises:
+        OSError: That failed; what is left is an empty set, or files that nothing needs.
+    """
+    _file(directory).unlink(missing_ok=True)
+    sync_directory(directory)
+    layer_path(directory, layer).unlink()
 
 
 def _remove_directory(directory: Path) -> None:

@@ -68,8 +68,7 @@ class Layer:
         alone: Requests that one chooses from besides while it is the only one.
         audit: Compares the media after a quiet end; raises AssertionError.
         stable: Data that was read once is read again, even if it was never acknowledged. A mirror whose legs
-            differ after a crash reads from one of them, and from another one if that is lost; a cache
-            may forget a write that has failed.
+            differ after a crash reads from one of them, and from another one if that is lost.
         settle: Virtual seconds after which everything is equal and at rest.
         media: Those that may be replaced while the disk is closed.
         legs: Legs are added and removed.
@@ -326,7 +325,6 @@ LAYERS: Final = {
             _cache("write-back"),
             _PLAIN,
             _VERBS,
-            stable=False,
             media=_DISK,
         ),
         Layer(

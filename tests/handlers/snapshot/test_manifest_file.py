@@ -1,0 +1,209 @@
+"""A manifest that could not be saved: a crash may leave it, and no acknowledged data is lost with it."""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.handlers.snapshot.test_snapshot import CONTENT, SIZE, handler_of, snapshot
+from vscsihba.errors import UsageError
+from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.snapshot import manifest as snapshot_manifest
+from vscsihba.handlers.snapshot.manifest_file import ManifestFile
+from vscsihba.handlers.stack import build
+from vscsihba.testing.disk_model import read, write
+
+NEW, OLD = b"new" * 512, b"old" * 512
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A base, and a set in which a snapshot is taken."""
+    (tmp_path / "base.img").write_bytes(CONTENT[:SIZE])
+    with build(snapshot(tmp_path)) as disk:
+        write(disk, 0, OLD)
+        handler_of(disk).take("old")
+    return tmp_path
+
+
+@contextmanager
+def unsynced(directory: Path, *, at_once: bool = False) -> Iterator[list[dict[str, bytes]]]:
+    """Let no sync of a directory succeed, at once or from the next change of the manifest on.
+
+    Yields:
+        The files at each of these syncs: a power cut may leave the names of any of them.
+    """
+    real, manifest, kept = os.fsync, (directory / "manifest").read_bytes(), list[dict[str, bytes]]()
+
+    def fsync(fd: int) -> None:
+        changed = kept or at_once or (directory / "manifest").read_bytes() != manifest
+        if changed and stat.S_ISDIR(os.fstat(fd).st_mode):
+            kept.append({path.name: path.read_bytes() for path in directory.iterdir()})
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield kept
+
+
+@contextmanager
+def unrenamed(*, after: int) -> Iterator[None]:
+    """Let no file be renamed after some that are."""
+    real, left = os.replace, [after]
+
+    def replace(source: Path, target: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        yield
+
+
+def change(disk: Checked, verb: str) -> None:
+    getattr(handler_of(disk), verb)("mon" if verb == "take" else "old")
+
+
+def active_manifest(base: Path) -> snapshot_manifest.Manifest:
+    return snapshot_manifest.load(base / "set" / "manifest")
+
+
+VERBS = ["take", "roll_back", "delete"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_manifest_that_a_power_cut_may_leave_finds_its_layers(base: Path, verb: str) -> None:
+    """The names of a directory reach stable storage one by one: a rename, or the removal of a file."""
+    with build(snapshot(base)) as disk:
+        write(disk, 0, NEW)
+        disk.flush()
+        with unsynced(base / "set") as kept:
+            with pytest.raises(OSError, match="error"):
+                change(disk, verb)
+            files = {path.name: path.read_bytes() for path in (base / "set").iterdir()}
+    manifests = [files["manifest"] for files in kept]
+    assert len(set(manifests)) == 2
+    for manifest in manifests:
+        shutil.rmtree(base / "set")
+        (base / "set").mkdir()
+        for name, content in {**files, "manifest": manifest}.items():
+            (base / "set" / name).write_bytes(content)
+        with build(snapshot(base)) as disk:
+            allowed = (OLD, NEW) if verb == "roll_back" else (NEW,)
+            assert read(disk, 0, len(NEW)) in allowed
+            assert len(list((base / "set").glob("*.layer"))) == len(active_manifest(base).layers)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("fua", [False, True], ids=["flush", "fua"])
+def test_nothing_is_flushed_while_a_power_cut_may_leave_another_manifest(
+    base: Path, verb: str, *, fua: bool
+) -> None:
+    with build(snapshot(base)) as disk:
+        before = active_manifest(base)
+        with unsynced(base / "set") as kept:
+            with pytest.raises(OSError, match="error"):
+                change(disk, verb)
+            assert active_manifest(base) == before
+            write(disk, 0, NEW)
+            count = len(kept)
+            with pytest.raises(OSError, match="error"):
+                disk.write(0, [memoryview(NEW)], fua=True) if fua else disk.flush()
+            assert len(kept) == count + 1
+        disk.flush()
+        with unsynced(base / "set", at_once=True):
+            disk.flush()  # the names are on stable storage now
+        assert read(disk, 0, len(NEW)) == NEW
+        change(disk, verb)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_nothing_is_written_while_a_killed_process_would_leave_another_manifest(
+    base: Path, verb: str
+) -> None:
+    """The next process would not write to the layer that is written to now, or not even read it."""
+    with build(snapshot(base)) as disk:
+        before = active_manifest(base)
+        write(disk, 0, NEW)  # from now on inline verbs have what they need
+        with unsynced(base / "set"), unrenamed(after=1), pytest.raises(OSError, match="error"):
+            change(disk, verb)
+        assert active_manifest(base) != before
+        with unrenamed(after=0):
+            refuses: tuple[Callable[[], object], ...] = (
+                lambda: write(disk, 0, OLD),
+                lambda: disk.write_zeroes(0, SIZE, may_unmap=True),
+                lambda: disk.unmap(0, SIZE),
+                lambda: disk.resize(2 * SIZE),
+                disk.flush,
+            )
+            for refused in refuses:
+                with pytest.raises(OSError, match="error"):
+                    refused()
+            for moved in (disk.inline.read, disk.inline.write):
+                assert moved is not None
+                with pytest.raises(BlockingIOError):
+                    moved([memoryview(bytearray(512))], 0, 0)
+            if verb == "roll_back":
+                with pytest.raises(OSError, match="error"):
+                    read(disk, 0, len(NEW))
+            else:
+                assert read(disk, 0, len(NEW)) == NEW
+        assert read(disk, 0, len(NEW)) == NEW
+        write(disk, 0, OLD)
+        assert active_manifest(base) == before
+        disk.flush()
+        change(disk, verb)
+
+
+def test_a_file_stays_until_the_directory_that_a_killed_process_has_left_is_synced(base: Path) -> None:
+    left_over = base / "set" / f"{'0' * 32}.layer"
+    left_over.touch()
+    with unsynced(base / "set", at_once=True), build(snapshot(base, create=False)) as disk:
+        assert left_over.exists()
+        with pytest.raises(OSError, match="error"):
+            disk.flush()
+    with build(snapshot(base)):
+        assert not left_over.exists()
+
+
+def test_a_set_that_could_not_be_made_is_not_left_without_its_layer(tmp_path: Path) -> None:
+    (tmp_path / "base.img").write_bytes(CONTENT[:SIZE])
+    real, calls = os.fsync, []
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode) and (tmp_path / "set" / "manifest").exists():
+            calls.append(fd)
+        if calls:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match="error"):
+            build(snapshot(tmp_path)).open()
+    assert [path.suffix for path in (tmp_path / "set").iterdir()] == [".layer"]
+    with build(snapshot(tmp_path)) as disk:
+        assert read(disk, 0, SIZE) == CONTENT[:SIZE]
+        assert len(list((tmp_path / "set").glob("*.layer"))) == 1
+
+
+def test_a_manifest_that_somebody_has_removed_is_put_back(base: Path) -> None:
+    path = base / "set" / "manifest"
+    file = ManifestFile(path)
+    with unsynced(base / "set"), unrenamed(after=1), pytest.raises(OSError, match="error"):
+        file.save(file.current.without("old"))
+    assert not file.is_in_place
+    path.unlink()
+    file.put_back()
+    assert file.is_in_place
+    assert snapshot_manifest.load(path) == file.current
+    with pytest.raises(UsageError):
+        ManifestFile(base / "manifest")
