@@ -99,7 +99,7 @@ def choose(
     for mark in marks:
         if decide == token(mark):
             return _alone(mark), False
-    copies = marks if state is None else [*marks, state]
+    copies = [copy for copy in (*marks, state) if copy is not None and copy.members]
     newest = _undisputed(copies)
     if newest is None or not _is_seen(newest, copies):
         words = [f'"decide": "{token(mark)}" for leg {mark.leg[:8]}' for mark in marks]

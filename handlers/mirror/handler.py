@@ -246,10 +246,6 @@ class MirrorHandler(Fan):
         """
         with self._changing:
             leg = self._leg(number)
-            if self._members.standing(Standing.WHOLE) == [leg]:
-                raise UsageError(
-                    f"{leg} is the only one that has all the data", cure="wait until another one has"
-                )
             place = self._members.legs.index(leg)
             self._members.remove(leg)
             self.legs = self.legs[:place] + self.legs[place + 1 :]

@@ -297,10 +297,16 @@ class Members:
         """Remove a leg, and its mark if it can be reached.
 
         Raises:
+            UsageError: No other one has all the data.
             OSError: That cannot be recorded; the leg takes part still.
         """
         with self._admitting:
             with self._lock:
+                # Under the lock: another leg may be dropped at any time, and no copy may say that none is in.
+                if self.standing(Standing.WHOLE) == [leg]:
+                    raise UsageError(
+                        f"{leg} is the only one that has all the data", cure="wait until another one has"
+                    )
                 was_due, gone = self.record.is_due, self.standing(Standing.GONE)
                 # Nothing is forgotten that the leg has missed before it is forgotten itself.
                 self.record.is_due = True

@@ -244,6 +244,13 @@ def test_one_event_count_that_means_two_things_needs_a_majority() -> None:
     assert decided(copy("", 9, ONLY_B, session="t"), one, other) == (9, {"b"}, True)
 
 
+def test_a_copy_by_which_no_leg_is_in_says_nothing() -> None:
+    """An earlier release wrote one when a leg was dropped while the only other one was being removed."""
+    nobody = copy("", 29, {"a": "out", "b": "out"})
+    assert decided(nobody, copy("b", 28, ONLY_B)) == (28, {"b"}, True)
+    refused(nobody)
+
+
 def test_a_person_decides_once() -> None:
     one, other = copy("a", 12, ONLY_A), copy("b", 9, ONLY_B, session="t")
     assert decided(None, one, other, decide=token(other)) == (9, {"b"}, False)

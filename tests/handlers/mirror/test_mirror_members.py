@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -174,6 +175,24 @@ def test_a_leg_with_a_mark_that_is_newer_than_the_mirror_does_not_come_back(
     assert not members_of(made).admit(leg)
     assert "its mark is newer than the mirror" in why(made, 1)
     assert standings(made) == "wg"
+
+
+def test_a_leg_that_is_the_only_one_at_last_is_not_removed(made: Checked) -> None:
+    """The other one is dropped after the removal was asked for, and before it begins."""
+    members, before = members_of(made), members_of(made).state.metadata
+
+    @contextmanager
+    def dropping() -> Iterator[None]:
+        members.judge(members.legs, {members.legs[0]: error()})
+        yield
+
+    with (
+        mock.patch.object(members, "_admitting", dropping()),
+        pytest.raises(UsageError, match=r"leg 1 .* is the only one that has all the data"),
+    ):
+        handler_of(made).remove_leg(1)
+    assert members.state.metadata == before
+    assert standings(made) == "gw"
 
 
 def test_a_leg_comes_back_only_when_that_can_be_recorded(made: Checked) -> None:
