@@ -15,6 +15,9 @@ from pathlib import Path
 
 from tests.polling import wait_until
 
+_UNPACKED = Path(__file__).resolve().parents[3] / "build/nginx/usr/sbin"
+"""Place of the nginx that `./dev setup` unpacks."""
+
 CONF = """
 daemon off;
 pid {folder}/pid;
@@ -80,7 +83,8 @@ class Nginx:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        program = shutil.which("nginx") or "/usr/sbin/nginx"
+        program = shutil.which("nginx", path=f"{_UNPACKED}:/usr/sbin:{os.environ['PATH']}")
+        assert program is not None, "there is no nginx: run ./dev setup"
         self.process = subprocess.Popen([program, "-c", self._conf, "-e", self._log], start_new_session=True)
         wait_until(self._listens, "nginx")
 
