@@ -91,6 +91,7 @@ TARGETS: Final = (
         ),
     ),
     Target("handlers/mirror/assembly.py", (f"{_MIRROR}/test_mirror_assembly.py",)),
+    Target("handlers/mirror/mark.py", (f"{_MIRROR}/test_mirror_mark.py", f"{_MIRROR}/test_mirror_marks.py")),
     Target(
         "handlers/mirror/record.py",
         (f"{_MIRROR}/test_mirror_record.py", f"{_MIRROR}/test_mirror_members.py"),

@@ -204,6 +204,14 @@ def test_an_older_copy_that_is_put_back_supports_no_fork() -> None:
     assert decided(state, both, used) == (13, {"b"}, True)
 
 
+def test_a_copy_that_no_fork_has_written_supports_the_one_that_alone_knows_it() -> None:
+    both = known(copy("a", 30, BOTH), state_event=10, a=29, b=10)
+    used = known(copy("b", 13, ONLY_B, session="t"), state_event=10, a=10, b=12)
+    refused(copy("", 10, BOTH, session="r"), both, used)  # both know it
+    earlier = msgspec.structs.replace(both, state_event=8)
+    assert decided(copy("", 10, BOTH, session="r"), earlier, used) == (13, {"b"}, False)
+
+
 def test_a_session_that_wrote_one_of_several_legs_is_no_fork() -> None:
     """Two openings have failed, each with other legs; no write was acknowledged in either."""
     begun = known(copy("b", 12, LATER, session="t"), state_event=10, a=10, b=10, c=10)
@@ -224,6 +232,33 @@ def test_a_change_of_the_voters_is_believed_where_the_former_voters_agree() -> N
     assert decided(copy("", 10, four, session="r"), *three.values()) == (11, set("abc"), False)
     counted = [msgspec.structs.replace(mark, electors=None) for mark in three.values()]
     assert decided(None, *counted) == (11, set("abc"), False)
+
+
+def test_a_leg_that_the_mirror_does_not_know_is_no_fork() -> None:
+    newest = known(copy("c", 32, {"c": "in"}), state_event=5, c=31)
+    assert decided(copy("", 5, {"c": "in"}), copy("b", 10, BOTH, session="r"), newest) == (32, {"c"}, True)
+
+
+def test_a_state_file_is_not_forgotten() -> None:
+    both: dict[str, State] = {"c": "in", "d": "in"}
+    refused(copy("", 10, BOTH, session="r"), copy("c", 32, both), copy("d", 32, both))
+
+
+def test_other_legs_that_are_in_are_no_contradiction_where_one_is_in_by_both() -> None:
+    """Leg c was replaced by leg a, and leg b has not got the last change."""
+    newest = known(copy("a", 12, BOTH), state_event=9, a=11, b=9)
+    assert decided(None, newest, copy("b", 9, {"b": "in", "c": "in"}, session="r")) == (12, {"a", "b"}, False)
+
+
+def test_a_state_file_that_a_leg_has_moved_on_from_is_no_contradiction() -> None:
+    newest = known(copy("b", 16, ONLY_B, session="t"), state_event=12, a=15, b=15)
+    assert decided(copy("", 12, ONLY_A), copy("a", 15, BOTH), newest) == (16, {"b"}, False)
+
+
+def test_a_change_that_has_not_reached_every_leg_wins_with_a_majority() -> None:
+    newest, other = copy("a", 12, {**BOTH, "c": "out"}), copy("c", 9, {"c": "in"}, session="t")
+    state = msgspec.structs.replace(newest, leg="")
+    assert decided(state, newest, copy("b", 11, {**BOTH, "c": "out"}), other) == (12, {"a", "b"}, True)
 
 
 def test_copies_of_one_session_do_not_contradict_each_other() -> None:
@@ -264,6 +299,9 @@ def test_legs_of_two_mirrors_need_a_state_file() -> None:
     with pytest.raises(HostError, match="the legs are of several mirrors"):
         choose("/m", None, [leg(mine), leg(foreign)], "")
     assert decided(copy("", 7, ONLY_A), mine, foreign) == (7, {"a"}, True)
+    later = copy("x", 9, {"x": "in"}, mirror="mirror-2")
+    assert decided(copy("", 7, ONLY_A), mine, later) == (7, {"a"}, True)
+    assert '"decide": "0123456789@7" for leg 01234567)' in refused(None, copy("0123456789", 7, BOTH)) + ")"
 
 
 # Legs
@@ -309,8 +347,10 @@ def test_a_leg_whose_return_could_not_be_recorded_comes_back() -> None:
 
 def test_an_empty_medium_is_a_new_leg() -> None:
     found = judge(leg(None, empty=True), NOW, opening=True)
-    assert (found.whole, found.everything, found.problem) == (False, True, "")
+    assert (found.whole, found.everything, found.event, found.problem) == (False, True, 0, "")
     assert NOW.entry(found.uuid) is None
+    removed = leg(copy("z", 7, BOTH), empty=True)  # it may have data where nobody has looked
+    assert "part of the mirror no more" in judge(removed, NOW, opening=True).problem
 
 
 @pytest.mark.parametrize(
@@ -340,6 +380,7 @@ def test_a_leg_without_a_mark_is_known_by_its_medium_while_it_never_had_one() ->
     assert judge(leg(None), old, opening=True) == Verdict("a", whole=True)
     marked = msgspec.structs.replace(NOW, legs=(msgspec.structs.replace(entry, event=3),))
     assert "no mark" in judge(leg(None), marked, opening=True).problem
+    assert "part of the mirror no more" in judge(leg(copy("z", 7, BOTH)), old, opening=True).problem
     device = replace(leg(None, "block:wwn-1"), is_known_as=lambda name: name == "file:/leg 0")
     assert judge(device, old, opening=True) == Verdict("a", whole=True)
     assert "no mark" in judge(leg(None, "leg 1"), old, opening=True).problem
@@ -367,6 +408,7 @@ def test_of_a_leg_and_its_copy_the_newer_one_is_used() -> None:
     assert list(copies_of([new, old])) == [1]
     assert "same mark as leg 1" in copies_of([old, new])[0]
     assert copies_of([new, leg(copy("b", 7, BOTH)), leg(None)]) == {}
+    assert list(copies_of([new, leg(copy("a", 7, BOTH), "leg 2")])) == [1]
 
 
 # The text
