@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.handlers.http.servers import Nginx
 from tests.vm.conftest import MakeImage, Serve
 from tests.vm.shell import checksum, mounted, run
+from tests.vm.target import Lun
 
 MiB = 1 << 20
 FILE = 24 * MiB
@@ -103,3 +105,38 @@ def test_a_file_that_is_replaced_is_an_error_and_the_lun_can_be_removed(
         with pytest.raises(OSError, match="Input/output"):
             disk.read(4096)
     assert target.stop() == 0
+
+
+def serial_of(lun: Lun) -> bytes:
+    """Return the serial number that a disk reports (VPD page 80h)."""
+    return (lun.sysfs / "device/vpd_pg80").read_bytes()[4:]
+
+
+def test_a_killed_engine_is_replaced_and_another_version_of_the_file_is_another_disk(
+    nginx: Nginx, serve: Serve, image: MakeImage
+) -> None:
+    path = image("plain.img", 16 * MiB)
+    path.write_bytes(os.urandom(16 * MiB))
+    wanted, moment = checksum(path), time.time() - 3600
+    served = nginx.root / "disk.img"
+    path.rename(served)
+    os.utime(served, (moment, moment))
+    words = [f"http:{nginx.url('disk.img')}"]
+    first = serve(words)
+    serial = serial_of(first.luns[0])
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait(60)
+    nginx.kill()
+    starter = threading.Timer(1.0, nginx.start)
+    starter.start()
+    second = serve(words)
+    starter.join()
+    assert checksum(second.luns[0].node) == wanted
+    assert serial_of(second.luns[0]) == serial
+    second.process.send_signal(signal.SIGKILL)
+    second.process.wait(60)
+    os.utime(served, (moment - 60, moment - 60))
+    third = serve(words)
+    assert checksum(third.luns[0].node) == wanted
+    assert serial_of(third.luns[0]) != serial
+    assert third.stop() == 0
