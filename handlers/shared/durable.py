@@ -5,6 +5,7 @@ import secrets
 from contextlib import ExitStack
 from pathlib import Path
 
+from vscsihba.handlers.shared.undo import Undo
 from vscsihba.handlers.shared.vectored import store
 
 
@@ -16,9 +17,46 @@ def replace_file(path: Path, content: bytes) -> None:
     the directory cannot direct the write to another file.
 
     Raises:
-        OSError: The system refused; the old content is still there.
+        OSError: The system refused; the file has the old content, unless it could not get that back, and a
+            power cut may leave it with the new one.
     """
     target = Path(os.path.realpath(path))
+    before = target.read_bytes() if target.exists() else None
+    _replace(target, content)
+    with Undo() as failing:
+        failing.callback(_put_back, target, before)
+        sync_directory(target.parent)
+        failing.pop_all()
+
+
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Make a directory, with its parents, if it is missing; it is there after a crash.
+
+    Raises:
+        OSError: The system refused.
+    """
+    if not path.is_dir():
+        make_directory(path.parent, mode)
+        path.mkdir(mode=mode, exist_ok=True)
+        with Undo() as failing:
+            failing.callback(
+                path.rmdir
+            )  # else the next call would take it for one that is there after a crash
+            sync_directory(path.parent)
+            failing.pop_all()
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on stable storage, as fsync(2) asks for after making a file."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Give a file a content that is on stable storage; its name need not be yet."""
     fd, private = _create_private(target)
     with ExitStack() as failing:
         failing.callback(private.unlink)
@@ -29,16 +67,14 @@ def replace_file(path: Path, content: bytes) -> None:
             os.close(fd)
         private.replace(target)
         failing.pop_all()
-    sync_directory(target.parent)
 
 
-def sync_directory(directory: Path) -> None:
-    """Put the names in a directory on stable storage, as fsync(2) asks for after making a file."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _put_back(target: Path, before: bytes | None) -> None:
+    """Give a file its former content, None if there was no file."""
+    if before is None:
+        target.unlink()
+    else:
+        _replace(target, before)
 
 
 def _create_private(target: Path) -> tuple[int, Path]:

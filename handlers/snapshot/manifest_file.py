@@ -93,7 +93,7 @@ class ManifestFile:
 
     def _fail(self, changed: Manifest) -> None:
         """Note that a manifest could not be saved, and put back the one in force."""
-        self._failed = changed
+        self._failed, self._is_stable = changed, False
         try:
             self._put_back()
         except (OSError, MemoryError) as error:
@@ -101,7 +101,6 @@ class ManifestFile:
 
     def _put_back(self) -> None:
         if self._failed is not None and not self._has_current():
-            self._is_stable = False
             try:
                 self.current.save(self._path)
             except OSError:

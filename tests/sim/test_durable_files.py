@@ -10,6 +10,7 @@ import pytest
 
 from tests.sim.faults import DEATHS, FAULTS, Fault, OneFault
 from tests.sim.world import World
+from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.handlers.cow import overlay_file
 from vscsihba.handlers.cow.format import Header
 from vscsihba.handlers.file import making as file_making
@@ -22,6 +23,10 @@ OLD, NEW = b"old" * 3000, b"new" * 3000
 
 def replaced(root: Path) -> None:
     replace_file(root / "file", NEW)
+
+
+def saved(root: Path) -> None:
+    UnitState("unit", root / "units").save(NEW)
 
 
 def made(root: Path) -> None:
@@ -55,11 +60,12 @@ def strike(
         with world.faults(plan):
             world.start(body).wait()
         world.cut_power()
-    found = (root / "file").read_bytes() if (root / "file").exists() else None
+    path = root / "units" / "unit.json" if act is saved else root / "file"
+    found = path.read_bytes() if path.exists() else None
     return found, bool(done), plan.struck
 
 
-@pytest.mark.parametrize("act", [replaced, made, overlaid, mirrored])
+@pytest.mark.parametrize("act", [replaced, saved, made, overlaid, mirrored])
 def test_done_is_done_whatever_the_power_cut_leaves(root: Path, act: Callable[[Path], None]) -> None:
     whole = set()
     for seed in range(30):
@@ -70,7 +76,7 @@ def test_done_is_done_whatever_the_power_cut_leaves(root: Path, act: Callable[[P
     assert whole.pop() not in (OLD, None, b"")
 
 
-@pytest.mark.parametrize("act", [replaced, made, overlaid, mirrored])
+@pytest.mark.parametrize("act", [replaced, saved, made, overlaid, mirrored])
 def test_a_fault_at_any_call_leaves_the_old_or_the_new(root: Path, act: Callable[[Path], None]) -> None:
     before = OLD if act is replaced else None
     (new,) = {strike(root, act, before, Fault(1_000_000, "EIO"))[0]}

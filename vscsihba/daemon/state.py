@@ -23,7 +23,7 @@ from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.config.salvage import Salvage, salvage
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
-from vscsihba.handlers.shared.durable import replace_file, sync_directory
+from vscsihba.handlers.shared.durable import make_directory, replace_file, sync_directory
 from vscsihba.units import counted
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ def _keep(path: Path) -> None:
     seconds, rest = divmod(time.time_ns(), 10**9)
     stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest:09}"
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_directory(folder, 0o700)
         (folder / f"{path.stem}-{stamp}{path.suffix}").hardlink_to(path)
         sync_directory(folder)
         kept = sorted(folder.glob(f"{glob.escape(path.stem)}-{_STAMP}{glob.escape(path.suffix)}"))
@@ -270,7 +270,7 @@ def _keep(path: Path) -> None:
 def _replace(path: Path, text: str) -> None:
     """Replace the content of a file, on stable storage."""
     try:
-        _make_folder(path.parent)
+        make_directory(path.parent)
         replace_file(path, text.encode())
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}") from error
@@ -283,11 +283,3 @@ def _remove_unfinished(file: Path) -> None:
             left.unlink(missing_ok=True)
         except OSError as error:
             log.warning("%s: %s", left, error.strerror)
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a directory with its parents, each on stable storage."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(mode=0o755, exist_ok=True)
-        sync_directory(folder.parent)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.handlers.places import open_files
-from vscsihba.handlers.shared.durable import replace_file, sync_directory
+from vscsihba.handlers.shared.durable import make_directory, replace_file, sync_directory
 
 
 def test_gives_a_new_content(tmp_path: Path) -> None:
@@ -35,6 +35,46 @@ def test_keeps_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest
     assert open_files() == before
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("before", [None, b"one"])
+def test_keeps_the_old_content_when_the_new_name_may_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    path, real = tmp_path / "state", os.fsync
+
+    def unsynced(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(fd)
+
+    if before:
+        path.write_bytes(before)
+    monkeypatch.setattr(os, "fsync", unsynced)
+    with pytest.raises(OSError, match="error"):
+        replace_file(path, b"two")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_a_directory_is_made_with_its_parents_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced, path = os.fsync, list[Path](), tmp_path / "one" / "two"
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        if len(synced) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="error"):
+        make_directory(path)
+    assert not path.exists()
+    make_directory(path)
+    make_directory(path)
+    assert synced == [tmp_path, tmp_path / "one", tmp_path / "one"]
+    assert path.stat().st_mode & 0o777 == 0o755
 
 
 def test_writes_through_a_symbolic_link(tmp_path: Path) -> None:

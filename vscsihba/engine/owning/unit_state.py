@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.errors import HostError
-from vscsihba.handlers.shared.durable import replace_file
+from vscsihba.handlers.shared.durable import make_directory, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class UnitState:
             OSError: It cannot be stored; the reason is logged, since sense data has no room for it.
         """
         try:
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             replace_file(self._path, state)
         except OSError as error:
             log.error("%s: the state of a unit cannot be saved: %s", self._path, error.strerror)  # noqa: TRY400
