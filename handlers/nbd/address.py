@@ -102,6 +102,10 @@ class Address:
             raise UsageError("a URI must not have a password", cure="use the option tls_psk_file")
         if unix and (not query.get("socket") or parts.hostname or port):
             raise UsageError(f"{self.name} names no socket", cure="write nbd+unix:///EXPORT?socket=PATH")
+        if unix and not query["socket"].startswith("/"):
+            raise UsageError(
+                f"{self.name}: the socket {query['socket']!r} is a relative path", cure="make it absolute"
+            )
         if not unix and not parts.hostname:
             raise UsageError(f"{self.name} names no host", cure="write nbd://HOST/EXPORT")
 

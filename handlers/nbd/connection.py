@@ -6,6 +6,7 @@ Knows one connection. A handle that has lost its server is dead for ever; `link`
 import contextlib
 import errno
 import os
+import re
 import select
 import socket
 import time
@@ -30,6 +31,7 @@ _AGREED: Final = 3
 """Kinds of block sizes that a server tells: minimum, preferred, maximum."""
 _ROUNDS: Final = 100
 """Steps of libnbd until it notices that its socket is shut down, at most; two or three are needed."""
+_FUNCTION: Final = re.compile(r"^nbd_\w+: ")
 _STEP: Final = 0.25
 """Seconds between two looks at whether connecting is still wanted."""
 
@@ -334,8 +336,13 @@ class Connection:
 
     def _os_error(self, error: Exception) -> OSError:
         number = getattr(errno, str(getattr(error, "errno", "")), errno.EIO)
-        text = str(getattr(error, "string", error)).removeprefix("nbd_aio_notify_read: ")
-        return OSError(number, f"{self._address.name}: {' '.join(text.split())}")
+        return OSError(number, f"{self._address.name}: {text_of(error)}")
+
+
+def text_of(error: Exception) -> str:
+    """Return the text of an error of libnbd in one line, without the name of a function."""
+    text = " ".join(str(getattr(error, "string", error)).split())
+    return _FUNCTION.sub("", text)
 
 
 def _note_end(ends: list[int], number: Any) -> int:

@@ -8,17 +8,19 @@ server takes, in multiples of its smallest block.
 import errno
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
-from vscsihba.errors import HostError
+from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.asynchronous import wait
 from vscsihba.handlers.base import AsyncVerbs, Done, Handler
 from vscsihba.handlers.nbd.address import libnbd
 from vscsihba.handlers.nbd.connection import Kind, Request
 from vscsihba.handlers.nbd.link import Link
 from vscsihba.handlers.nbd.options import NbdOptions
+from vscsihba.handlers.shared.claims import NameClaim
 from vscsihba.handlers.shared.range_lock import RangeLock
 
 _RANGE: Final = 1 << 30
@@ -58,24 +60,32 @@ class NbdHandler(Handler):
         Raises:
             UsageError: The server has no such export, or refuses writes, or no disk can have its shape.
             HostError: The server cannot be reached.
+            InUseError: Another disk of this machine has the export.
         """
-        link = Link(self.options.address, self.options.link)
-        try:
-            link.open()
-        except OSError as error:
-            raise HostError(f"the server cannot be used: {error.strerror}") from error
-        try:
+        with ExitStack() as failing:
+            failing.enter_context(self._claim())
+            link = Link(self.options.address, self.options.link)
+            try:
+                link.open()
+            except OSError as error:
+                raise HostError(f"the server cannot be used: {error.strerror}") from error
+            failing.callback(link.close)
             self._geometry = self.options.shape(link.export)
-        except BaseException:
-            link.close()
-            raise
+            self._opened = failing.pop_all()
         self._link = link
         export = link.export
         self._minimum, self._most = export.minimum, export.maximum // export.minimum * export.minimum
 
+    def _claim(self) -> NameClaim:
+        """Return the claim on the export: NBD has no locks, and two disks of a machine must not share it."""
+        taken = InUseError(
+            f"{self.options.address.name} is a disk of this machine already", cure="remove the other disk"
+        )
+        return NameClaim(self.identity, shared=self.options.read_only, taken=taken)
+
     def close(self) -> None:
         """Take leave of the server."""
-        self._link.close()
+        self._opened.close()
 
     @property
     def geometry(self) -> Geometry:

@@ -23,7 +23,7 @@ from typing import Final
 from vscsihba import threads
 from vscsihba.errors import FlushError, HostError, VscsihbaError
 from vscsihba.handlers.nbd.address import Address, libnbd
-from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request
+from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request, text_of
 from vscsihba.handlers.nbd.unflushed import Kept, UnflushedWrites
 
 log = logging.getLogger(__name__)
@@ -179,9 +179,9 @@ class Link:
                 with self._lock:
                     del self._under_way[request]
                 if not connection.over:  # libnbd does not take the request
-                    request.done(OSError(errno.EIO, f"{self._address.name}: {error}"))
+                    request.done(OSError(errno.EIO, f"{self._address.name}: {text_of(error)}"))
                     return
-                self._lose(connection, str(error))
+                self._lose(connection, text_of(error))
             else:
                 self._update(connection)
                 return
@@ -304,7 +304,7 @@ class Link:
                 elif connection.wants_output:
                     self._update(connection)
             except self._error as error:
-                self._lose(connection, str(error))
+                self._lose(connection, text_of(error))
         self._drain()
 
     # The thread of the link.
@@ -339,10 +339,10 @@ class Link:
             self._dying += self._connections
             self._connections = []
             self._down_since = time.monotonic()
-            self._reason = " ".join(reason.split())
-        log.warning("%s: connection lost: %s", self._address.name, self._reason)
+            self._reason = reason
+        log.warning("%s: connection lost: %s", self._address.name, reason)
         if self._told is not None:
-            self._told(self._reason)
+            self._told(reason)
         os.eventfd_write(self._wake, 1)
 
     def _bury(self) -> None:
@@ -423,7 +423,8 @@ class Link:
                 try:
                     self._reconnect_once()
                 except (OSError, VscsihbaError, self._error) as error:
-                    self._reason = " ".join(str(error).split())
+                    text = str(getattr(error, "strerror", None) or text_of(error))
+                    self._reason = text.removeprefix(f"{self._address.name}: ")
                 else:
                     break
                 self._closed.wait(pause)

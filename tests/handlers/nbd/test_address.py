@@ -36,6 +36,7 @@ def test_good_addresses(uri: str) -> None:
         ("nbd+unix:///disk", "names no socket"),
         ("nbd+unix:///?socket=", "names no socket"),
         ("nbd+unix://server/?socket=/run/x", "names no socket"),
+        ("nbd+unix:///?socket=run/x", "is a relative path"),
         ("nbd://server/?tls-psk-file=/etc/psk", "'tls-psk-file' is not part"),
         ("nbd://me:secret@server/", "must not have a password"),
     ],

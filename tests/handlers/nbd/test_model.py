@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from hypothesis.stateful import rule
+
 from tests.handlers.nbd.servers import Server, nbdkit, needs_nbdkit, needs_qemu_nbd, qemu_nbd
 from vscsihba.handlers.stack import Document
 from vscsihba.testing.disk_model import DiskModel, as_tests
@@ -83,6 +85,33 @@ class QemuQcow2(ServedModel):
         return qemu_nbd(directory, image, "--format=qcow2", "--discard=unmap")
 
 
+class Crashing(ServedModel):
+    """A server that is killed, and loses everything since the last flush each time."""
+
+    def server(self, directory: Path) -> Server:
+        image = str(directory / "disk.img")
+        return nbdkit(directory, "--filter=cache", "file", "cache=writeback", image)
+
+    @rule()
+    def crash(self) -> None:
+        """Kill the server and start it again."""
+        self.running.kill()
+        self.running.start()
+
+
+class CrashingBelowCow(Crashing):
+    """The same below a filter that uses the synchronous verbs."""
+
+    resizes = False
+    grows_with_zeroes = False
+
+    def document(self, directory: Path) -> Document:
+        overlay = str(directory / "disk.cow")
+        return {"handler": "cow", "path": overlay, "create": True, "next": super().document(directory)}
+
+
+TestCrashing = needs_nbdkit(as_tests(Crashing, examples=10))
+TestCrashingBelowCow = needs_nbdkit(as_tests(CrashingBelowCow, examples=5))
 TestNbdkitMemory = needs_nbdkit(as_tests(NbdkitMemory, examples=10))
 TestNbdkitFile = needs_nbdkit(as_tests(NbdkitFile, examples=10))
 TestSmallRequests = needs_nbdkit(as_tests(SmallRequests, examples=10))

@@ -22,7 +22,7 @@ from tests.engine.slow import FLUSH
 from tests.handlers.nbd.servers import Server, nbdkit, needs_nbdkit, needs_qemu_nbd, qemu_nbd
 from tests.handlers.places import open_files
 from tests.polling import wait_until
-from vscsihba.errors import FlushError, HostError, UsageError
+from vscsihba.errors import FlushError, HostError, InUseError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.nbd import address as addresses
 from vscsihba.handlers.nbd.connection import Connection, Export
@@ -39,10 +39,8 @@ VOLATILE = ("--filter=cache", "file", "cache=writeback")
 @contextmanager
 def disk(server: Server, **options: Any) -> Iterator[Checked]:
     """Open a disk on a server that runs; nothing is left of it afterwards."""
-    before = open_files()
     with build(server.document(**{"timeout": 20, **options})) as top:
         yield top
-    wait_until(lambda: open_files() == before)
 
 
 @pytest.fixture
@@ -57,6 +55,19 @@ def volatile(tmp_path: Path, image: Path) -> Iterator[Server]:
     """A server that loses everything since the last flush when it is killed."""
     with nbdkit(tmp_path, *VOLATILE, str(image)) as server:
         yield server
+
+
+def test_nothing_is_left_of_a_closed_disk(tmp_path: Path, image: Path) -> None:
+    with nbdkit(tmp_path, "file", str(image)) as server:
+        with disk(server):  # threads and modules that are there once
+            pass
+        before, threads = open_files(), threading.active_count()
+        with disk(server) as top:
+            write(top, 0, b"1234")
+            server.kill()
+            server.start()
+            assert read(top, 0, 4) == b"1234"
+        wait_until(lambda: (open_files(), threading.active_count()) == (before, threads))
 
 
 def test_a_killed_server_is_waited_for(tmp_path: Path, image: Path) -> None:
@@ -486,6 +497,30 @@ def test_a_pre_shared_key(tmp_path: Path, image: Path) -> None:
             build({**document, "tls_psk_file": str(other), "timeout": 5}),
         ):
             pass
+
+
+def test_an_export_is_one_disk_only(tmp_path: Path, image: Path) -> None:
+    with nbdkit(tmp_path, "file", str(image)) as server:
+        with disk(server):
+            with pytest.raises(InUseError, match="is a disk of this machine already"), disk(server):
+                pass
+            with pytest.raises(InUseError), disk(server, read_only=True):
+                pass
+        with disk(server, read_only=True) as one, build(server.document(read_only=True)) as other:
+            assert read(one, 0, 512) == read(other, 0, 512)
+
+
+def test_a_lun_of_a_hanging_server_is_closed_after_the_time_limit(tmp_path: Path, image: Path) -> None:
+    """Its buffers are in the memory of the ring, which must not be released before."""
+    with nbdkit(tmp_path, "file", str(image)) as server:
+        with Rig(server.document(timeout=1.0)) as rig:
+            rig.run(bytes(6))
+            server.signal(signal.SIGSTOP)
+            wait_until(server.is_stopped)
+            tag = rig.loopback.submit(rw10(0x28, 0, 8), data_in=4096)
+            wait_until(lambda: not rig.loopback.transport.pending())
+        assert triple(rig.loopback.answers[tag]) == (2, 4, 1)
+        server.signal(signal.SIGCONT)
 
 
 def test_identity_and_names(caplog: pytest.LogCaptureFixture) -> None:
