@@ -23,6 +23,7 @@ from vscsihba.handlers.cow.disk import BelowHandler, CowDisk
 from vscsihba.handlers.cow.format import Header
 from vscsihba.handlers.cow.inline import inline_verbs
 from vscsihba.handlers.cow.overlay_file import create_overlay, digest, open_overlay, place
+from vscsihba.handlers.file import making as file_making
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import MediumPath, Size
@@ -85,9 +86,12 @@ class CowHandler(Transform):
         """
         wanted = self.options
         with Undo() as failing, Undo() as opened:
-            if wanted.create and self.may_make and not Path(wanted.path).exists():
-                self._create()
-                failing.callback(os.unlink, os.path.realpath(wanted.path))
+            if wanted.create and self.may_make:
+                if Path(wanted.path).exists():
+                    file_making.keep(wanted.path)
+                else:
+                    self._create()
+                    failing.callback(os.unlink, os.path.realpath(wanted.path))
             self._overlay = open_overlay(wanted.path, read_only=wanted.read_only)
             opened.callback(self._overlay.close)
             self._name = self._claim()

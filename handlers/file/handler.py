@@ -73,7 +73,10 @@ class FileHandler(Handler):
         """Create the file if asked to, lock it, and probe its capabilities."""
         path, read_only = self.options.path, self.options.read_only
         # A link to a file that is missing counts as missing.
-        made = not os.path.exists(path) and self.options.make(make=self.may_make)  # noqa: PTH110
+        missing = not os.path.exists(path)  # noqa: PTH110
+        made = missing and self.options.make(make=self.may_make)
+        if not missing and self.may_make and (self.options.copy_of or self.options.size is not None):
+            file_making.keep(path)
         self._fd = file_path.claim(path, read_only=read_only, shared=self._shared)
         with ExitStack() as failing:
             failing.callback(self.close)

@@ -5,7 +5,7 @@ this module's business.
 """
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from vscsihba.handlers.file import path as file_path
@@ -45,6 +45,19 @@ def create(path: str, size: int, preallocation: str = "none") -> None:
         raise file_path.explain(path, error) from error
     finally:
         os.close(fd)
+
+
+def keep(path: str) -> None:
+    """Put the name of a file that was to be made on stable storage, as its maker may have been killed before.
+
+    Raises:
+        UsageError, HostError: The system refused.
+    """
+    try:
+        with suppress(PermissionError):  # whoever makes a file reads its directory, too
+            sync_directory(Path(os.path.realpath(path)).parent)
+    except OSError as error:
+        raise file_path.explain(path, error) from error
 
 
 def copy(template: str, path: str) -> None:

@@ -435,6 +435,24 @@ def test_readers_see_what_a_killed_process_had_not_flushed(base: Path) -> None:
         assert read(disk, 0, 12) == b"acknowledged"
 
 
+def test_an_overlay_is_not_used_before_its_name_is_on_stable_storage(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that made it may have been killed before."""
+    with build(cow(base)) as disk:
+        path = Path(handler_of(disk).options.path)
+    synced: list[Path] = []
+
+    def note(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+
+    monkeypatch.setattr(os, "fsync", note)
+    with build(cow(base), make=False):
+        assert path.parent not in synced
+    with build(cow(base)):
+        assert synced[0] == path.parent
+
+
 def test_what_a_killed_process_left_is_used_once(base: Path, own_tmpfs_directory: Path) -> None:
     disk = build(cow(base)).open()
     write(disk, 0, b"acknowledged")

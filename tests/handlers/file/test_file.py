@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -238,6 +239,25 @@ def test_the_name_of_a_new_file_is_on_stable_storage(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", note)
     with build(document(tmp_path / "new.img", size=1 << 20)):
         assert synced == [(tmp_path / "new.img").stat().st_ino, tmp_path.stat().st_ino]
+    synced.clear()
+    with build(document(tmp_path / "new.img", size=1 << 20)):
+        assert synced == [tmp_path.stat().st_ino], "whoever has made it may have been killed before"
+    synced.clear()
+    with build(document(tmp_path / "new.img", size=1 << 20), make=False):
+        assert synced == []
+
+
+@pytest.mark.parametrize(("error", "opens"), [(errno.EIO, False), (errno.EACCES, True)])
+def test_a_file_is_not_used_before_its_name_is_on_stable_storage(
+    image: Path, monkeypatch: pytest.MonkeyPatch, error: int, *, opens: bool
+) -> None:
+    def fsync(_fd: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stack = build(document(image, size=image.stat().st_size))
+    with nullcontext() if opens else pytest.raises(HostError, match="error"), stack:
+        pass
 
 
 # Images of other formats
