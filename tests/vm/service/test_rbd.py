@@ -1,0 +1,77 @@
+"""A file system on an image of a Ceph cluster, whose storage daemon and whose engine are killed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ceph import Cluster, cluster, missing
+from tests.polling import wait_until
+from tests.vm.daemon import Service, kill, seconds_until, shows, vscsihba
+from tests.vm.fio import Fio
+from tests.vm.shell import mounted, run
+
+
+@pytest.fixture
+def ceph(scratch: Path) -> Iterator[Cluster]:
+    if lacking := missing():
+        pytest.skip(lacking)
+    folder = scratch / "ceph"
+    folder.mkdir()
+    with cluster(folder) as running:
+        yield running
+
+
+def document(ceph: Cluster, **options: object) -> dict[str, Any]:
+    image = {"handler": "rbd", "pool": "rbd", "image": "vm1", "size": "128MiB", "conf": str(ceph.conf)}
+    return {"version": 1, "backstores": {"vm1": {**image, **options}}, "hbas": [shows(0, "vm1")]}
+
+
+def test_ext4_outlives_the_storage_daemon_and_the_engine(
+    ceph: Cluster, own_service: Service, scratch: Path
+) -> None:
+    service = own_service
+    service.ask("apply", document=document(ceph))
+    disk = service.disk(0, 0)
+    run("mkfs.ext4", "-q", disk.node)
+    with mounted(disk.node, scratch / "mnt") as folder:
+        fio = Fio([replace(disk, node=folder / "data")], flushing=True)
+        wait_until((folder / "data").exists, "fio has begun")
+        for _ in range(2):
+            ceph.kill_osd()
+            ceph.start_osd()
+        (engine,) = service.engines(0)
+        kill(engine)
+        away = seconds_until(lambda: service.engines(0) and service.all_run(), "another engine")
+        ceph.kill_osd()
+        (engine,) = service.engines(0)
+        kill(engine)
+        ceph.start_osd()
+        print(f"longest wait of an I/O {fio.finish():.2f} s; another engine served after {away:.2f} s")
+    run("e2fsck", "-fn", disk.node)
+    assert "blocking it and breaking its lock" in service.errors()
+    service.ask("clear")
+    assert ceph.command("osd blocklist ls")
+
+
+def test_a_disk_whose_storage_stays_away_fails_and_can_be_removed(
+    ceph: Cluster, own_service: Service
+) -> None:
+    service = own_service
+    service.ask("apply", document=document(ceph, timeout=1))
+    disk = service.disk(0, 0)
+    (disk.sysfs / "device/timeout").write_text("2")
+    run("dd", "if=/dev/zero", f"of={disk.node}", "bs=4k", "count=1", "oflag=direct")
+    ceph.kill_osd()
+    for words in (
+        (f"if={disk.node}", "of=/dev/null", "iflag=direct"),
+        ("if=/dev/zero", f"of={disk.node}", "oflag=direct"),
+    ):
+        assert "error" in run("dd", *words, "bs=4k", "count=1", check=False)
+    assert service.all_run()
+    vscsihba("clear", "0")
+    ceph.start_osd()
+    service.ask("apply", document=document(ceph))
+    run("dd", f"if={service.disk(0, 0).node}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct")
