@@ -235,6 +235,9 @@ class RbdHandler(Handler):
             failed = library.os_error(error, f"rbd {self.options.spec}: {verb}")
             if self._requests.take(request):
                 raise failed from error
+        except BaseException:
+            self._requests.take(request)
+            raise
 
     def _failure(self, verb: str, offset: int, length: int, result: int) -> OSError:
         """Return the error for a result of librbd: a negative errno, or too few bytes."""

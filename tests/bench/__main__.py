@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import command_path, document, remote, slow_flush, tables
+from tests.bench import command_path, document, rbd, remote, slow_flush, tables
 from tests.bench.vm import campaign, guest
 from tests.bench.vm.findings import Findings
 
@@ -76,7 +76,7 @@ def measure() -> tuple[list[command_path.Row], slow_flush.SlowFlush]:
     """Run the measurements that need no kernel."""
     rows = []
     with Console(stderr=True).status("measuring") as status:
-        for row in chain(command_path.rows(), remote.rows()):
+        for row in chain(command_path.rows(), remote.rows(), rbd.rows()):
             rows.append(row)
             status.update(f"measured {row.name}")
         status.update("measuring reads beside a slow flush")

@@ -33,6 +33,9 @@ NATIVE: Final = {
     "READ(10) 4 KiB, stats over file": 1.15,
     "READ(10) 4 KiB, nbd, depth 1": 1.43,
     "READ(10) 4 KiB, nbd, depth 32": 1.43,
+    "READ(10) 4 KiB, rbd, depth 1": 1.25,
+    "READ(10) 4 KiB, rbd, depth 32": 1.25,
+    "WRITE(10) 4 KiB, rbd, depth 32": 1.25,
 }
 """By row: how many times the time of what it is compared with, at most."""
 CALLS: Final = 1.5

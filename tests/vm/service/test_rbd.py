@@ -1,5 +1,9 @@
 """A file system on an image of a Ceph cluster, whose storage daemon and whose engine are killed."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +13,11 @@ import pytest
 
 from tests.ceph import Cluster, cluster, missing
 from tests.polling import wait_until
-from tests.vm.daemon import Service, kill, seconds_until, shows, vscsihba
+from tests.vm.daemon import SAVED, Service, kill, running_service, seconds_until, shows, vscsihba
 from tests.vm.fio import Fio
 from tests.vm.shell import mounted, run
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -56,6 +62,7 @@ def test_ext4_outlives_the_storage_daemon_and_the_engine(
     assert ceph.command("osd blocklist ls")
 
 
+@pytest.mark.long
 def test_a_disk_whose_storage_stays_away_fails_and_can_be_removed(
     ceph: Cluster, own_service: Service
 ) -> None:
@@ -75,3 +82,35 @@ def test_a_disk_whose_storage_stays_away_fails_and_can_be_removed(
     ceph.start_osd()
     service.ask("apply", document=document(ceph))
     run("dd", f"if={service.disk(0, 0).node}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct")
+
+
+def test_a_second_machine_takes_over_when_the_first_is_dead(ceph: Cluster, scratch: Path) -> None:
+    """The service is the second machine: its saved document has the disk that another client serves."""
+    entry = document(ceph)
+    image = entry["backstores"]["vm1"]
+    notes = scratch / "notes"  # of the other machine
+    notes.mkdir(mode=0o700)
+    command = [sys.executable, "-m", "tests.handlers.rbd.owner", str(notes), json.dumps(image), "65"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "written\n"
+        with running_service(scratch) as service:
+            service.kill(signal.SIGTERM)
+            SAVED.parent.mkdir(exist_ok=True)
+            SAVED.write_text(json.dumps(entry))
+            service.start()
+            wait_until(lambda: "is in use by the client" in service.errors(), "a refusal")
+            assert "is in use by the client" in vscsihba("status")
+            assert first.stdout.readline() == "written\n"
+            first.kill()
+            took = seconds_until(lambda: shown(service), "the disk on the second machine")
+            print(f"the disk was there {took:.1f} s after the death of the first machine")
+            node = service.disk(0, 0).node
+            assert set(run("head", "--bytes=4096", node)) == {"A"}
+            run("dd", "if=/dev/zero", f"of={node}", "bs=4k", "count=1", "oflag=direct")
+
+
+def shown(service: Service) -> bool:
+    """Return whether the service shows a LUN, which runs."""
+    hbas = service.ask("status")["hbas"]
+    return any(hba["luns"] for hba in hbas) and service.all_run()
