@@ -90,13 +90,14 @@ class RbdHandler(Handler):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Nothing is cached, and unmapped bytes read as zeroes."""
+        """Nothing is cached, unmapped bytes read as zeroes, and old bytes may survive below."""
         return Capabilities(
             read_only=self.options.writes_nothing,
             unmap=True,
             unmap_zeroes=True,
             extents=True,
             unmap_granularity=_DISCARD_UNIT,
+            in_place=False,  # snapshots keep old data, and bluestore writes to new places
         )
 
     @property

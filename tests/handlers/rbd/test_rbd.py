@@ -87,6 +87,16 @@ def test_the_capabilities_of_the_documentation_are_enough(ceph: Cluster, describ
         disk.resize(16 * MIB)
 
 
+def test_a_key_in_an_image_is_not_said_to_be_destroyed(describe: Describe, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    encrypted = {"handler": "encrypt", "key_file": str(tmp_path / "key"), "create": True}
+    stack = {**encrypted, "kdf_memory": "1MiB", "kdf_time": 1, "next": describe(size=32 * MIB)}
+    with build(stack) as disk:
+        assert not disk.capabilities.crypto_erase
+        write(disk, 5000, b"\1" * BLOCK)
+        assert read(disk, 5000, BLOCK) == b"\1" * BLOCK
+
+
 def test_an_image_is_created_once(ceph: Cluster, describe: Describe) -> None:
     document = describe()
     missing = build(document, make=False)
