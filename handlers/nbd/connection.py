@@ -141,12 +141,13 @@ class Connection:
         self.wants_output = False
         self._handle: Any = self._nbd.NBD()
 
-    def connect(self, until: float, wanted: Callable[[], bool]) -> Export:
+    def connect(self, until: float, wanted: Callable[[], bool], silence: float) -> Export:
         """Connect, and return the properties of the export.
 
         Args:
             until: Time (CLOCK_MONOTONIC) to give up.
             wanted: Returns whether to go on.
+            silence: Seconds after which a machine that does not answer, over TCP, counts as lost, at most.
 
         Raises:
             UnknownExportError: The server has no such export.
@@ -162,7 +163,7 @@ class Connection:
                 self._choose_export(until, wanted)
             if not handle.aio_is_ready():
                 raise ConnectionAbortedError(errno.ECONNABORTED, f"{self._address.name}: the server hung up")
-            self._watch_network(until - time.monotonic())
+            self._watch_network(silence)
             return self._export()
         except self._nbd.Error as error:
             raise self._os_error(error) from error
@@ -223,12 +224,12 @@ class Connection:
         for _, events in poll.poll(seconds * 1000):
             self.notify(events)
 
-    def _watch_network(self, limit: float) -> None:
-        """Have the kernel end a TCP connection whose other side is gone, so that it is replaced in time."""
+    def _watch_network(self, silence: float) -> None:
+        """Have the kernel end a TCP connection whose other machine is gone, early enough to replace it."""
         with socket.socket(fileno=os.dup(self.fileno())) as copy:
             if copy.family not in (socket.AF_INET, socket.AF_INET6):
                 return
-            seconds = max(1, int(limit / 3))
+            seconds = max(1, int(silence / 4))
             copy.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
             copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)

@@ -30,12 +30,14 @@ log = logging.getLogger(__name__)
 
 _LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
 """Errors of requests whose connection has ended, or whose server says that it ends."""
+_CHANGES: Final = (Kind.WRITE, Kind.ZERO, Kind.TRIM)
 _TICK: Final = 1.0
 """Seconds between two looks at the time limits, at most."""
 _PAUSES: Final = (0.05, 1.0)
 """Seconds between two attempts to connect: at first, at most."""
 _ATTEMPT: Final = 5.0
 """Seconds for one attempt to connect, at most."""
+_BRIEF: Final = 0.001
 _REPLAYED_AT_ONCE: Final = 16
 
 Lost = Callable[[str], None]
@@ -210,6 +212,8 @@ class Link:
                 request, number, connection = self._completed.popleft()
             except IndexError:
                 return
+            if not number:
+                self._note_stored(request)
             with self._lock:
                 self._under_way.pop(request, None)
             if number in _LOST:
@@ -228,6 +232,18 @@ class Link:
         text = f"{self._address.name}: not answered within {self._options.timeout:g} s"
         return TimeoutError(errno.ETIMEDOUT, f"{text}: {self._reason}" if self._reason else text)
 
+    def _note_stored(self, request: Request) -> None:
+        """Keep a write that has succeeded, or drop those that a flush has covered.
+
+        The request is still under way then: `_reconnect_once` waits for it, or it would repeat too little.
+        """
+        if request.kind is Kind.FLUSH:
+            self._unflushed.drop(request.position)
+        elif self.export.flush and request.kind in _CHANGES:
+            data = request.view if request.kind is Kind.WRITE else None
+            durable = request.fua and self.export.fua
+            self._unflushed.add(request.offset, request.length, data, durable=durable)
+
     def _finish(self, request: Request, number: int) -> None:
         """Hand on the result of a request that the server has answered."""
         if number:
@@ -235,16 +251,11 @@ class Link:
             text = f"{self._address.name}: {request.kind.name.lower()}: {os.strerror(number)}"
             request.done(kind(number, text))
             return
-        if request.kind is Kind.FLUSH:
-            self._unflushed.drop(request.position)
-            if request.reports and self._doubt:
-                doubt, self._doubt = self._doubt, ""
-                request.done(FlushError(errno.EIO, f"{self._address.name}: {doubt}"))
-                return
-        elif self.export.flush and request.kind in (Kind.WRITE, Kind.ZERO, Kind.TRIM):
-            data = request.view if request.kind is Kind.WRITE else None
-            durable = request.fua and self.export.fua
-            self._unflushed.add(request.offset, request.length, data, durable=durable)
+        if request.reports and self._doubt:
+            doubt, self._doubt = self._doubt, ""
+            request.done(FlushError(errno.EIO, f"{self._address.name}: {doubt}"))
+            return
+        if request.kind in _CHANGES and self.export.flush:
             if request.fua and not self.export.fua:
                 self._flush_after(request)
                 return
@@ -400,12 +411,12 @@ class Link:
         first = Connection(self._address, self._completed)
         connections = [first]
         try:
-            export = first.connect(until, self._wanted)
+            export = first.connect(until, self._wanted, self._options.timeout)
             for _ in range(1, min(most or self._options.connections, self._options.connections)):
                 if not export.shared:
                     break
                 connections.append(more := Connection(self._address, self._completed))
-                more.connect(until, self._wanted)
+                more.connect(until, self._wanted, self._options.timeout)
         except BaseException:
             for connection in connections:
                 connection.leave()
@@ -438,6 +449,8 @@ class Link:
         connections, export = self._connect()
         try:
             self._check_same(export)
+            while self._under_way and not self._closed.wait(_BRIEF):
+                pass  # results of lost connections are being handed on just now
             self._replay(connections[0])
         except BaseException:
             for connection in connections:

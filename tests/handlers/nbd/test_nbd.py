@@ -27,6 +27,8 @@ from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.nbd import address as addresses
 from vscsihba.handlers.nbd.connection import Connection, Export
 from vscsihba.handlers.nbd.handler import NbdHandler
+from vscsihba.handlers.nbd.link import Link
+from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import read, write
 
@@ -211,6 +213,35 @@ def test_requests_of_initiators_survive_a_restart(tmp_path: Path, image: Path) -
         server.kill()
         server.start()
         assert rig.read(8 * 31, 8).data == bytes([3]) * 4096
+
+
+def test_a_write_that_is_acknowledged_during_the_loss_is_repeated_too(
+    volatile: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result of the write is being handed on while another thread notices the loss and connects again."""
+    whole = UnflushedWrites.add
+    lost: list[bool] = []
+    links: list[Link] = []
+
+    def add(self: UnflushedWrites, *args: Any, **kwargs: Any) -> None:
+        if not lost:
+            lost.append(True)
+            volatile.kill()
+            volatile.start()
+            links[0]._lose(links[0]._connections[0], "the test says so")
+            time.sleep(0.5)
+        whole(self, *args, **kwargs)
+
+    with Rig(volatile.document(timeout=20)) as rig:
+        rig.run(bytes(6))
+        assert rig.stack is not None
+        layer = rig.stack.layers[0]
+        assert isinstance(layer, NbdHandler)
+        links.append(layer._link)
+        monkeypatch.setattr(UnflushedWrites, "add", add)
+        assert rig.write(0, b"a" * 4096).status == GOOD
+        assert rig.run(FLUSH).status == GOOD
+        assert rig.read(0, 8).data == b"a" * 4096
 
 
 def test_initiators_learn_that_the_server_is_away(tmp_path: Path, image: Path) -> None:
