@@ -137,7 +137,7 @@ class Attempt:
             self.fetch.store(self.fetch.received, data)
             self.fetch.received += len(data)
         except OSError as error:
-            self._fault = error
+            self._fault = _bare(error)
             return -1
         return len(data)
 
@@ -185,10 +185,15 @@ class Attempt:
         try:
             self._accept()
         except OSError as error:
-            return Failed(error)
+            return Failed(_bare(error))
         return (
             None if self.fetch.at >= self._end else Later("the server sends fewer bytes than it has promised")
         )
+
+
+def _bare(error: OSError) -> OSError:
+    """Return an error without its traceback, whose frames would keep views of the read."""
+    return error.with_traceback(None)
 
 
 def _refusal(head: Head) -> RefusedError:

@@ -1,6 +1,7 @@
 """Servers that misbehave: refused when the disk is opened, honest errors later, never wrong bytes."""
 
 import errno
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -613,3 +614,45 @@ def test_an_error_of_our_own_fails_reads_and_not_the_disk(
         assert "a bug" in caplog.text
         monkeypatch.setattr(Reader, method, right)
         assert read(disk, 0, 4096) == CONTENT[:4096]
+
+
+def refuse(request: Request, reply: Reply) -> None:
+    reply.status = 410
+
+
+def of_another_version(request: Request, reply: Reply) -> None:
+    reply.fields["ETag"] = '"two"'
+
+
+def right(request: Request, reply: Reply) -> None:
+    """A server without fault."""
+
+
+@pytest.mark.parametrize(
+    "script", [right, refuse, elsewhere, of_another_version, longer_body, hang, change(status=503, body=b"")]
+)
+def test_a_read_that_has_ended_keeps_no_view(server: Scripted, script: Script) -> None:
+    """The memory of a ring cannot be unmapped while there is a view of it."""
+    gc.collect()
+    gc.disable()
+    try:
+        with build(disk_of(server, timeout=SHORT)) as disk:
+            server.script = script
+            verbs = disk.asynchronous
+            assert verbs is not None
+            assert verbs.read is not None
+            room, errors = bytearray(4096), list[str]()
+            verbs.read(65536, [memoryview(room)], lambda error: errors.append(str(error)))
+            wait_until(lambda: errors)
+            wait_until(lambda: is_free(room), limit=5)
+    finally:
+        gc.enable()
+
+
+def is_free(room: bytearray) -> bool:
+    """Return whether there is no view of a bytearray, so that it can change its size."""
+    try:
+        room.append(0)
+    except BufferError:
+        return False
+    return True
