@@ -110,5 +110,9 @@ def wait(begin: Callable[[Done], None]) -> None:
 
     begin(done)
     ended.wait()
-    if errors[0] is not None:
-        raise errors[0]
+    error = errors.pop()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # or it and this frame, with the views of the verb, would keep each other

@@ -30,6 +30,7 @@ class Future(Generic[T]):
         except BaseException as error:  # noqa: BLE001  # its caller must not wait for ever
             self._error = error
         self._pending.release()
+        del self  # or the error and this frame, with the views of the request, would keep each other
 
     @property
     def is_done(self) -> bool:
@@ -51,10 +52,13 @@ class Future(Generic[T]):
         error = self._error
         if error is None:
             return self._result[0]
-        if isinstance(error, OSError) or not isinstance(error, Exception):
-            raise error
-        number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EIO
-        raise OSError(number, f"{type(error).__name__}: {error}") from error
+        try:
+            if isinstance(error, OSError) or not isinstance(error, Exception):
+                raise error
+            number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EIO
+            raise OSError(number, f"{type(error).__name__}: {error}") from error
+        finally:
+            del error, self  # as in `run`
 
 
 def attempt(job: Callable[[], T]) -> T:
@@ -65,7 +69,10 @@ def attempt(job: Callable[[], T]) -> T:
     """
     future = Future(job)
     future.run()
-    return future.result(None)
+    try:
+        return future.result(None)
+    finally:
+        del future  # as in `Future.run`
 
 
 class AbandonablePool:

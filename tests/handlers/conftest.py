@@ -1,3 +1,5 @@
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,3 +13,12 @@ def own_tmpfs_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
     directory = tmp_path_factory.mktemp("notes")
     monkeypatch.setattr(tmpfs_store, "DIRECTORY", directory)
     return directory
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Turn off the collection of reference cycles, so that an object in one is kept."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -3,15 +3,16 @@
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.engine.late import Late
-from vscsihba.block import Capabilities
+from vscsihba.block import Capabilities, Views
 from vscsihba.errors import MediumError
 from vscsihba.handlers.asynchronous import ASYNC_VERBS, wait
-from vscsihba.handlers.base import AsyncVerbs, Handler
+from vscsihba.handlers.base import AsyncVerbs, Done, Handler
 from vscsihba.handlers.checked import Checked, ContractError
 from vscsihba.handlers.corrupt import CorruptHandler
 from vscsihba.handlers.delay import DelayHandler
@@ -179,3 +180,16 @@ def test_waiting_for_an_asynchronous_verb() -> None:
     wait(lambda done: done(None))
     with pytest.raises(OSError, match="gone"):
         wait(lambda done: done(OSError(errno.EIO, "gone")))
+
+
+def test_a_verb_that_has_failed_keeps_no_view(no_collection: None) -> None:
+    room = bytearray(1)
+
+    def fail(views: Views, done: Done) -> None:
+        done(OSError(errno.EIO, "gone"))
+
+    try:
+        wait(partial(fail, [memoryview(room)]))
+    except OSError as error:
+        assert error.errno == errno.EIO  # noqa: PT017 - pytest.raises would keep the traceback
+    room.append(0)  # raises BufferError as long as there is a view

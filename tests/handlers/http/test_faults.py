@@ -1,7 +1,6 @@
 """Servers that misbehave: refused when the disk is opened, honest errors later, never wrong bytes."""
 
 import errno
-import gc
 import threading
 import time
 from collections.abc import Callable
@@ -631,22 +630,17 @@ def right(request: Request, reply: Reply) -> None:
 @pytest.mark.parametrize(
     "script", [right, refuse, elsewhere, of_another_version, longer_body, hang, change(status=503, body=b"")]
 )
-def test_a_read_that_has_ended_keeps_no_view(server: Scripted, script: Script) -> None:
+def test_a_read_that_has_ended_keeps_no_view(server: Scripted, script: Script, no_collection: None) -> None:
     """The memory of a ring cannot be unmapped while there is a view of it."""
-    gc.collect()
-    gc.disable()
-    try:
-        with build(disk_of(server, timeout=SHORT)) as disk:
-            server.script = script
-            verbs = disk.asynchronous
-            assert verbs is not None
-            assert verbs.read is not None
-            room, errors = bytearray(4096), list[str]()
-            verbs.read(65536, [memoryview(room)], lambda error: errors.append(str(error)))
-            wait_until(lambda: errors)
-            wait_until(lambda: is_free(room), limit=5)
-    finally:
-        gc.enable()
+    with build(disk_of(server, timeout=SHORT)) as disk:
+        server.script = script
+        verbs = disk.asynchronous
+        assert verbs is not None
+        assert verbs.read is not None
+        room, errors = bytearray(4096), list[str]()
+        verbs.read(65536, [memoryview(room)], lambda error: errors.append(str(error)))
+        wait_until(lambda: errors)
+        wait_until(lambda: is_free(room), limit=5)
 
 
 def is_free(room: bytearray) -> bool:

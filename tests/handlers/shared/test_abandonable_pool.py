@@ -1,9 +1,12 @@
 import errno
 import threading
+from functools import partial
 
 import pytest
 
-from vscsihba.handlers.shared.abandonable_pool import AbandonablePool
+from tests.polling import wait_until
+from vscsihba.block import Views
+from vscsihba.handlers.shared.abandonable_pool import AbandonablePool, attempt
 
 PATIENCE = 10
 
@@ -15,6 +18,34 @@ def test_results_and_failures_come_back() -> None:
         pool.submit(lambda: 1 // 0).result(PATIENCE)
     pool.close()
     pool.join()
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError, SystemExit])
+def test_a_request_that_has_failed_keeps_no_view(kind: type[BaseException], no_collection: None) -> None:
+    room, failed = bytearray(1), 0
+
+    def fail(views: Views) -> None:
+        raise kind(errno.EIO, "gone")
+
+    pool = AbandonablePool("test", 1)
+    for run in (attempt, lambda job: pool.submit(job).result(PATIENCE)):
+        try:
+            run(partial(fail, [memoryview(room)]))
+        except BaseException:  # noqa: BLE001 - pytest.raises would keep the traceback
+            failed += 1
+        wait_until(lambda: not is_viewed(room), limit=PATIENCE)
+    assert failed == 2
+    pool.close()
+    pool.join()
+
+
+def is_viewed(room: bytearray) -> bool:
+    """Return whether there is a view of a bytearray, which then cannot change its size."""
+    try:
+        room.append(0)
+    except BufferError:
+        return True
+    return False
 
 
 def test_so_many_run_at_once_and_no_more() -> None:
