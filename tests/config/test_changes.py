@@ -321,3 +321,9 @@ def test_json_has_both_sides() -> None:
 @pytest.mark.parametrize("size", ["2GiB", 2 << 30])
 def test_a_size_is_shown_as_people_write_it(size: object) -> None:
     assert layers({"handler": "file", "path": "/a", "size": size}) == "file /a 2GiB"
+
+
+def test_a_remote_source_is_named_by_its_place() -> None:
+    image: StackDocument = {"handler": "rbd", "pool": "disks", "image": "vm1", "user": "x", "size": "1GiB"}
+    assert layers({"handler": "readonly", "next": image}) == "readonly, rbd disks vm1 1GiB"
+    assert layers({"handler": "nbd", "uri": "nbd://host/x", "timeout": 9}) == "nbd nbd://host/x"

@@ -146,12 +146,12 @@ class SetEngines(Change):
 
 
 def layers(stack: StackDocument) -> str:
-    """Return the handlers of a stack from the top down, with the source's path: ``encrypt, file /srv/a``."""
+    """Return the handlers of a stack from the top down, with the source's place: ``encrypt, file /srv/a``."""
     name = str(stack["handler"])
     if isinstance(below := stack.get("next"), dict):
         return f"{name}, {layers(below)}"
     if isinstance(legs := stack.get("legs"), list):
         return f"{name} of {len(legs)}"
-    values = [stack[key] for key in ("path", "size") if key in stack]
+    values = [stack[key] for key in ("path", "uri", "pool", "image", "size") if key in stack]
     # A number is a size in bytes, after a layer was resized.
     return " ".join([name, *(str(exact_size(each) if isinstance(each, int) else each) for each in values)])

@@ -13,7 +13,7 @@ import pytest
 
 from tests.ceph import Cluster, cluster, missing
 from tests.polling import wait_until
-from tests.vm.daemon import SAVED, Service, kill, running_service, seconds_until, shows, vscsihba
+from tests.vm.daemon import RUNNING, SAVED, Service, kill, running_service, seconds_until, shows, vscsihba
 from tests.vm.fio import Fio
 from tests.vm.shell import mounted, run
 
@@ -96,6 +96,7 @@ def test_a_second_machine_takes_over_when_the_first_is_dead(ceph: Cluster, scrat
         assert first.stdout.readline() == "written\n"
         with running_service(scratch) as service:
             service.kill(signal.SIGTERM)
+            RUNNING.unlink()  # as after a boot
             SAVED.parent.mkdir(exist_ok=True)
             SAVED.write_text(json.dumps(entry))
             service.start()
