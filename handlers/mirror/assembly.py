@@ -192,33 +192,53 @@ def _said(copy: Metadata) -> str:
 
 
 def _undisputed(copies: Sequence[Metadata]) -> Metadata | None:
-    """Return the copy with the highest event count, or the one that a majority has where it is disputed."""
-    if not copies:
+    """Return the newest copy, or the one that a majority has where that is disputed; None if none has one."""
+    live = [copy for copy in copies if not _is_overtaken(copy, copies)] or copies
+    if not live:
         return None
-    newest = max(copies, key=lambda copy: copy.event)
-    rivals = [
-        copy
-        for copy in copies
-        if _contradict(copy, newest) and not (_is_superseded(copy, copies) or _is_left_by(copy, newest))
-    ]
-    forks = [
-        copy
-        for copy in copies
-        if _is_fork(copy, newest) and not (_is_superseded(copy, copies) or _is_unfinished(copy, copies))
-    ]
-    if not (rivals or forks):
+    newest = max(live, key=lambda copy: copy.event)
+    others = [copy for copy in copies if not (_is_superseded(copy, copies) or _is_left_by(copy, newest))]
+    finished = [copy for copy in others if copy in live and not _is_unfinished(copy, copies)]
+    rivals = [copy for copy in finished if _contradict(copy, newest)]
+    forks = [copy for copy in finished if _is_fork(copy, newest)]
+    # A copy that not every leg has is believed only if another one agrees (`_is_seen`): that is enough.
+    overtaken = (
+        []
+        if _is_unfinished(newest, copies)
+        else [copy for copy in others if copy not in live and _is_lost(copy, newest)]
+    )
+    if not (rivals or forks or overtaken):
         return newest
     forgotten = [copy for copy in rivals if _is_forgotten(copy, newest, copies)]
     contenders = [copy for copy in (newest, *rivals, *forks) if copy not in forgotten]
     # The legs that a forgotten one knows were all removed, as far as is known: they are not asked for.
-    voters = frozenset(copy.leg for copy in forgotten).union(*(copy.members for copy in contenders))
+    voters = frozenset(copy.leg for copy in forgotten).union(
+        *(copy.members for copy in (*contenders, *overtaken))
+    )
     for choice in contenders:
         if forks and _is_unfinished(choice, copies):
             continue
-        supporters = _supporters(choice, contenders, copies) if forks else _of_one_mind(choice, copies)
-        if 2 * sum(2 if copy.leg else 1 for copy in supporters) > 2 * len(voters) + 1:
+        if forks or overtaken:
+            supporters = _supporters(choice, [*contenders, *overtaken], copies)
+            votes = sum(2 * (copy.leg in voters) if copy.leg else 1 for copy in supporters)
+        else:
+            supporters = _of_one_mind(choice, copies)
+            votes = sum(2 if copy.leg else 1 for copy in supporters)
+        if 2 * votes > 2 * len(voters) + 1:
             return max(supporters, key=lambda copy: copy.event)
     return None
+
+
+def _is_overtaken(copy: Metadata, copies: Sequence[Metadata]) -> bool:
+    """Return whether another session, which has not seen a copy, has written a leg that is in by it since."""
+    return any(other.leg in copy.members and _is_fork(other, copy) for other in copies)
+
+
+def _is_lost(copy: Metadata, newest: Metadata) -> bool:
+    """Return whether an overtaken copy says that other legs are in, and the newest one has not seen it."""
+    return (
+        copy.session != newest.session and copy.members != newest.members and not _is_known_to(newest, copy)
+    )
 
 
 def _of_one_mind(choice: Metadata, copies: Sequence[Metadata]) -> list[Metadata]:
@@ -328,9 +348,8 @@ def _is_seen(newest: Metadata, copies: Sequence[Metadata]) -> bool:
     seen = {
         copy.leg
         for copy in copies
-        if copy.leg
-        and (entry := newest.entry(copy.leg)) is not None
-        and _is_as_known(copy, entry.event, newest)
+        if (entry := newest.entry(copy.leg)) is not None
+        and (_is_as_known(copy, entry.event, newest) or entry.event <= copy.event <= entry.until)
     }
     state_file = any(not copy.leg and _is_as_known(copy, newest.state_event, newest) for copy in copies)
     return all(

@@ -212,11 +212,12 @@ def test_a_copy_that_no_fork_has_written_supports_the_one_that_alone_knows_it() 
     assert decided(copy("", 10, BOTH, session="r"), earlier, used) == (13, {"b"}, False)
 
 
-def test_a_session_that_wrote_one_of_several_legs_is_no_fork() -> None:
+def test_of_two_sessions_that_have_not_counted_the_later_one_is_believed() -> None:
     """Two openings have failed, each with other legs; no write was acknowledged in either."""
     begun = known(copy("b", 12, LATER, session="t"), state_event=10, a=10, b=10, c=10)
     untouched = copy("c", 10, ALL, session="r")
-    assert decided(copy("", 10, ALL, session="r"), FAILED, begun, untouched) == (30, set("abc"), False)
+    assert decided(copy("", 10, ALL, session="r"), FAILED, begun, untouched) == (12, {"b", "c"}, False)
+    assert judge(leg(FAILED), begun, opening=True) == Verdict("a", everything=True, event=30, size=1 << 20)
     mark = leg(begun)
     assert judge(mark, FAILED, opening=True) == Verdict("b", everything=True, event=12, size=1 << 20)
 
