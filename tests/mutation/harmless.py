@@ -39,6 +39,7 @@ _WINDOW: Final = "It limits how long a search keeps other threads waiting, not t
 
 _AT_ONCE: Final = "Dirty blocks are the same below, whether one write takes 1 MiB of them or 2 MiB."
 
+_MARK: Final = "handlers/mirror/mark.py"
 _STATE: Final = "handlers/mirror/state.py"
 _UNCHANGED: Final = "Nothing assigns to a field of one, and each is made with the names of its fields."
 
@@ -68,6 +69,18 @@ HARMLESS: Final = (
     Harmless(_STATE, "class _LegOf1(msgspec.Struct, frozen=True):", "True -> False", _UNCHANGED),
     Harmless(
         _STATE, "class _HeaderOf1(msgspec.Struct, frozen=True, kw_only=True):", "True -> False", _UNCHANGED
+    ),
+    Harmless(
+        _MARK,
+        "end, beginning = _at_end(disk), length_with_mark(min(sizes, default=0)) - MARK",
+        "0 -> 1",
+        "A mark at byte 0 would be that of a disk without a byte.",
+    ),
+    Harmless(
+        _MARK,
+        "readings = [_read(disk, at) for at in sorted(places, reverse=True) if beginning <= at <= end]",
+        "True -> False",
+        "The event count decides; the order says which of two damaged marks is spoken of.",
     ),
     Harmless(
         "handlers/mirror/assembly.py",

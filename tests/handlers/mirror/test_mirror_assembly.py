@@ -348,7 +348,8 @@ def test_a_leg_whose_return_could_not_be_recorded_comes_back() -> None:
 
 def test_an_empty_medium_is_a_new_leg() -> None:
     found = judge(leg(None, empty=True), NOW, opening=True)
-    assert (found.whole, found.everything, found.event, found.problem) == (False, True, 0, "")
+    assert (found.whole, found.everything, found.event, found.size) == (False, True, 0, 0)
+    assert found.problem == ""
     assert NOW.entry(found.uuid) is None
     removed = leg(copy("z", 7, BOTH), empty=True)  # it may have data where nobody has looked
     assert "part of the mirror no more" in judge(removed, NOW, opening=True).problem

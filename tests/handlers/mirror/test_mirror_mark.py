@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
+import msgspec
 import pytest
 
 from tests.handlers.mirror.test_mirror_marks import without_growing
@@ -22,9 +23,10 @@ from vscsihba.handlers.mirror.mark import (
     shrink,
     write_mark,
 )
-from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
+from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, encode
+from vscsihba.handlers.shared import superblock
 from vscsihba.handlers.stack import build
-from vscsihba.testing.disk_model import read
+from vscsihba.testing.disk_model import read, write
 
 SIZE = 256 << 10
 MIB = 1 << 20
@@ -60,6 +62,13 @@ def mark_at(path: Path, at: int) -> bool:
     return path.read_bytes()[at : at + 8] == b"VSCSILEG"
 
 
+def test_nothing_of_a_damaged_mark_stays(path: Path) -> None:
+    """After a power cut its second slot could be whole again, and newer than the first one."""
+    with build(str(path)) as leg:
+        write_mark(leg, METADATA)
+    assert path.read_bytes()[SIZE + 4096 :] == bytes(4096)
+
+
 # A leg that is enlarged
 
 
@@ -73,6 +82,9 @@ def test_the_marks_of_an_enlarged_leg_do_not_overlap(path: Path, leg: Handler) -
     assert len(found) == len(before) + SIZE + MARK
     assert found[SIZE : SIZE + MARK] == before
     assert mark_at(path, SIZE + MARK)
+    with mock.patch.object(FileHandler, "write_zeroes") as zeroes:
+        enlarge(leg, SIZE, SIZE + 4096)
+    assert zeroes.call_args == mock.call(SIZE, 4096, may_unmap=True, fua=True)
     enlarge(leg, SIZE, SIZE + 4096)
     assert read_mark(leg).metadata == METADATA
     assert not any(read(cast("Any", leg), SIZE, 4096))
@@ -105,6 +117,16 @@ def test_a_leg_is_made_smaller_with_its_mark(path: Path, leg: Handler) -> None:
     assert not mark_at(path, SIZE - MARK + 4096)  # the older slot does not count
     assert read_mark(leg).metadata is None  # it says a larger size than fits before it
     assert read(cast("Any", leg), 0, SIZE - MARK) == b"d" * (SIZE - MARK)
+
+
+def test_bytes_of_the_disk_do_not_become_a_part_of_the_mark(leg: Handler) -> None:
+    """A guest may have written there something that looks like a newer mark."""
+    smaller = msgspec.structs.replace(METADATA, size=SIZE - 65536)
+    write_mark(leg, smaller)
+    forged = encode(msgspec.structs.replace(smaller, event=99))
+    write(cast("Any", leg), SIZE - 65536 + 4096, superblock.encode(99, forged, b"VSCSILEG", "mark"))
+    shrink(leg, SIZE - 65536)
+    assert read_mark(leg).metadata == smaller
 
 
 def test_a_mark_never_overlaps_the_one_that_it_replaces(path: Path, leg: Handler) -> None:
