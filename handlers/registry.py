@@ -39,6 +39,7 @@ _BUILT_IN = {
     "null": "vscsihba.handlers.null:NullHandler",
     "offset": "vscsihba.handlers.offset:OffsetHandler",
     "pattern": "vscsihba.handlers.pattern:PatternHandler",
+    "qemu": "vscsihba.handlers.qemu.handler:QemuHandler",
     "rate": "vscsihba.handlers.rate:RateHandler",
     "rbd": "vscsihba.handlers.rbd.handler:RbdHandler",
     "readonly": "vscsihba.handlers.readonly:ReadonlyHandler",

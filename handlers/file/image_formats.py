@@ -79,5 +79,5 @@ def format_of(head: bytes, tail: bytes) -> str:
 
 def cure_for(format_: str) -> str:
     """Return the cure for an image of a format that is not raw."""
-    cure = _CURES.get(format_, "convert it (qemu-img convert -O raw)")
+    cure = _CURES.get(format_, 'use the handler "qemu" for it')
     return f'{cure}, or use "format": "raw" to serve it as it is'

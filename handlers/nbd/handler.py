@@ -31,7 +31,13 @@ _ZERO: Final = 2
 
 
 class NbdHandler(Handler):
-    """A disk of an NBD server: nbdkit, qemu-nbd, nbd-server."""
+    """A disk of an NBD server: nbdkit, qemu-nbd, nbd-server.
+
+    Args:
+        options: The export.
+        private: The server belongs to the caller alone, who sends lost writes again itself: the export is not
+            claimed, and no flush fails for want of such writes.
+    """
 
     name = "nbd"
     example = "nbd:nbd://server/disk"
@@ -39,8 +45,9 @@ class NbdHandler(Handler):
     Options = NbdOptions
     options: NbdOptions
 
-    def __init__(self, options: NbdOptions) -> None:
+    def __init__(self, options: NbdOptions, *, private: bool = False) -> None:
         super().__init__(options)
+        self._private = private
         self._alone = RangeLock()
         self._geometry: Geometry
 
@@ -63,7 +70,8 @@ class NbdHandler(Handler):
             InUseError: Another disk of this machine has the export.
         """
         with ExitStack() as failing:
-            failing.enter_context(self._claim())
+            if not self._private:
+                failing.enter_context(self._claim())
             link = Link(self.options.address, self.options.link)
             try:
                 link.open()
@@ -225,7 +233,7 @@ class NbdHandler(Handler):
 
     def _begin_flush(self, done: Done) -> None:
         if self._link.export.flush:
-            self._link.begin(Request(Kind.FLUSH, done, reports=True))
+            self._link.begin(Request(Kind.FLUSH, done, reports=not self._private))
         else:
             done(None)
 

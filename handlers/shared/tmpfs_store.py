@@ -13,6 +13,7 @@ neither what the bytes mean nor how a medium is told from another one.
 
 import errno
 import fcntl
+import glob
 import logging
 import os
 import stat
@@ -25,7 +26,7 @@ from pathlib import Path
 from vscsihba.block import Views
 from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.shared import linux
-from vscsihba.handlers.shared.vectored import transfer
+from vscsihba.handlers.shared.vectored import store, transfer
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,14 @@ class TmpfsStore:
             raise OSError(errno.EIO, f"{self.path} takes no more bytes")
         return done
 
+    def put_views(self, at: int, views: Views) -> None:
+        """Store the bytes of a scatter list, one view after the other.
+
+        Raises:
+            OSError: There is no room; some of the bytes may have been stored.
+        """
+        store(lambda part, offset: os.pwritev(self._fd, part, offset), self._start + at, views)
+
     def remove(self) -> None:
         """Remove the file, and keep it open; a failure is only logged."""
         _remove(self.path)
@@ -190,6 +199,18 @@ def forget(name: str) -> None:
             _remove(_path(name))
     except OSError as error:
         log.warning("notes of %s stay until the machine restarts: %s", name, error.strerror)
+
+
+def stored_names(pattern: str) -> list[str]:
+    """Return the names under which bytes are stored since the machine started, by a pattern of fnmatch.
+
+    Raises:
+        HostError: Another user can write to the directory.
+    """
+    if not _is_private():
+        return []
+    start = _path("").name
+    return sorted(path.name.removeprefix(start) for path in DIRECTORY.glob(f"{glob.escape(start)}{pattern}"))
 
 
 def private_directory() -> Path:

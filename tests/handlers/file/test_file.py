@@ -290,7 +290,7 @@ def test_an_image_of_another_format_is_refused(tmp_path: Path, format_: str, opt
     assert made.returncode == 0, made.stderr
     os.truncate(path, -(-path.stat().st_size // 512) * 512)
     before = path.read_bytes()
-    message = rf"image is an image of the format {name}, not raw; convert it .* use \"format\": \"raw\""
+    message = rf'is an image of the format {name}, not raw; use the handler "qemu" for it, .* "format": "raw"'
     for read_only in (False, True):
         with pytest.raises(UsageError, match=message):
             build(document(path, read_only=read_only)).check()

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -28,8 +29,15 @@ _OPTIONAL: Final = {
 }
 """Packages that only some handlers need."""
 
-_OPTIONAL_MODULES: Final = {"nbd": ("libnbd", "the handler nbd needs it: install python3-libnbd")}
+_OPTIONAL_MODULES: Final = {"nbd": ("libnbd", "the handlers nbd and qemu need it: install python3-libnbd")}
 """Modules that only some handlers need and whose packages have no metadata: their package, and the cure."""
+
+_PROGRAMS: Final = {
+    "qemu-storage-daemon": "the handler qemu needs it: install qemu-system-common",
+    "qemu-img": "the handler qemu needs it: install qemu-utils",
+    "qemu-nbd": "the handler qemu needs it for internal snapshots: install qemu-utils",
+}
+"""Programs that only some handlers need."""
 
 _FEW: Final = 1000
 """LUNs of one engine that a machine should allow."""
@@ -74,6 +82,9 @@ def check_packages() -> Iterator[Finding]:
             yield Finding(package, "ok", "installed")
         else:
             yield Finding(package, "note", "not installed", cure)
+    for program, cure in _PROGRAMS.items():
+        path = shutil.which(program)
+        yield Finding(program, "ok", path) if path else Finding(program, "note", "not installed", cure)
 
 
 def _open_files() -> Finding:

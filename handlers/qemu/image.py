@@ -1,0 +1,153 @@
+"""An image file as qemu-img sees it: its format, its size, and the files below it.
+
+Nothing is opened for writing here. The format of an image is recognised by its magic number; a file that has
+none is never taken for a raw one: an initiator that writes the header of another format into a raw
+image would otherwise have it opened as that format the next time, with any file as its backing file.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from vscsihba.errors import HostError, InUseError, NoSuchFileError, UsageError
+from vscsihba.handlers.file import path as file_path
+from vscsihba.handlers.file.image_formats import image_format
+from vscsihba.handlers.qemu import programs
+
+Format = Literal[
+    "qcow2", "vmdk", "vhdx", "vdi", "vpc", "luks", "qed", "qcow", "parallels", "bochs", "cloop", "dmg", "raw"
+]
+"""Formats that an option can name, as QEMU calls them."""
+
+_LUKS: Final = b"LUKS\xba\xbe"
+_PROTOCOL: Final = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*:")
+"""The beginning of a name that is not that of a local file, such as ``nbd:`` or ``json:``."""
+_LONGEST_CHAIN: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image.
+
+    Attributes:
+        path: Its file.
+        format: As QEMU calls it.
+        size: Capacity of the disk in bytes.
+        cluster: Unit of allocation in bytes, 0 if there is none.
+        zeroes: Clusters can become zeroes without storage.
+        in_place: A write overwrites the old bytes: there is no image or snapshot that keeps them.
+        encrypted: A key is needed to read it.
+    """
+
+    path: str
+    format: str
+    size: int
+    cluster: int = 0
+    zeroes: bool = False
+    in_place: bool = True
+    encrypted: bool = False
+
+
+def find_format(path: str) -> str:
+    """Return the format of an image by its magic number, empty if it has none.
+
+    Raises:
+        UsageError: There is no such file, or it holds something that is no image of QEMU.
+    """
+    try:
+        file_path.check_kind(os.stat(path).st_mode, path)  # noqa: PTH116 - the type comes before opening
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise file_path.explain(path, error) from error
+    try:
+        found = image_format(fd, os.lseek(fd, 0, os.SEEK_END)).partition(" ")[0]
+        if not found and os.pread(fd, len(_LUKS), 0) == _LUKS:
+            found = "luks"
+    finally:
+        os.close(fd)
+    if found and found not in get_args(Format):
+        raise UsageError(
+            f"{path} is {found}, which is no format of QEMU", cure=f'use the handler "{found}" for it'
+        )
+    return found
+
+
+def examine(path: str, format_: str | None) -> ImageInfo:
+    """Return the properties of an image, after a look at every file below it.
+
+    Args:
+        path: Its file.
+        format_: Its format; None to recognise it.
+
+    Raises:
+        UsageError: There is no such file, its format is not known, or a file below it is not usable.
+        HostError: qemu-img cannot read it.
+    """
+    format_ = format_ or find_format(path)
+    if not format_:
+        raise UsageError(
+            f"{path} has no image format that can be recognised",
+            cure='use the handler "file" for a raw image, or name the "format"',
+        )
+    top = below = _info(path, format_)
+    for _ in range(_LONGEST_CHAIN):
+        backing = _backing(below)
+        if backing is None:
+            break
+        below = _info(*backing)
+    else:
+        raise UsageError(f"{path}: its chain of backing files has more than {_LONGEST_CHAIN} files")
+    data = top.get("format-specific", {}).get("data", {})
+    encrypted = format_ == "luks" or bool(top.get("encrypted"))
+    return ImageInfo(
+        path=path,
+        format=format_,
+        size=int(top["virtual-size"]),
+        cluster=int(top.get("cluster-size", 0)),
+        zeroes=format_ == "raw" or (format_ == "qcow2" and data.get("compat") != "0.10"),
+        in_place=not (top.get("backing-filename") or top.get("snapshots")),
+        encrypted=encrypted,
+    )
+
+
+def _info(path: str, format_: str) -> dict[str, Any]:
+    """Return the answer of ``qemu-img info`` about one file, without those below it."""
+    done = programs.run("qemu-img", ["info", "-U", "--output=json", "-f", format_, "--", path])
+    if done.returncode:
+        raise failure(path, programs.in_one_line(done.stderr))
+    answer = json.loads(done.stdout)
+    return {"filename": path, **answer} if isinstance(answer, dict) else {}
+
+
+def _backing(info: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the path and the format of the backing file, None if there is none."""
+    name = info.get("backing-filename")
+    if not name:
+        return None
+    path, format_ = str(info.get("full-backing-filename", name)), info.get("backing-filename-format")
+    if _PROTOCOL.match(path):
+        raise UsageError(
+            f"{info['filename']}: its backing file {path} is not a local file",
+            cure="copy it here, and name it by qemu-img rebase -u",
+        )
+    path = path.removeprefix("file:")
+    if not format_ and not (format_ := find_format(path)):
+        raise UsageError(
+            f"{info['filename']} does not record the format of its backing file {path}",
+            cure=f"if it is raw, qemu-img rebase -u -F raw -b {path} {info['filename']}",
+        )
+    return path, str(format_)
+
+
+def failure(path: str, message: str) -> UsageError | HostError:
+    """Return the error for a message of QEMU about opening an image."""
+    text = message if path in message else f"{path}: {message}"
+    if "Failed to get" in message and "lock" in message:
+        return InUseError(f"{path} is in use: another program has it open", cure="end that program first")
+    if "No such file or directory" in message:
+        return NoSuchFileError(text)
+    if "Invalid password" in message:
+        return UsageError(f"{path}: the key does not open it")
+    return HostError(text)
