@@ -23,7 +23,7 @@ from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
-from tests.sim.resized import RESIZED
+from tests.sim.resized import PLAYED, RESIZED
 
 ALL: Final = {**LAYERS, **RESIZED}
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -201,7 +201,7 @@ def main() -> int:
         "layers",
         nargs="*",
         metavar="LAYER",
-        help=f"one of {', '.join(ALL)}; all but the resized ones by default",
+        help=f"one of {', '.join(ALL)}; all but mirror-resized by default",
     )
     parser.add_argument(
         "--seed", type=int, help="begin with this seed; with one LAYER and --trace: only this history"
@@ -219,10 +219,10 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     wanted = parser.parse_args()
-    names = wanted.layers or list(LAYERS)
+    names = wanted.layers or [*LAYERS, *PLAYED]
     if unknown := sorted(set(names) - set(ALL)):
         parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(ALL)}")
-    if wanted.lane == "engines" and set(names) & set(RESIZED):
+    if wanted.lane == "engines" and set(wanted.layers) & set(RESIZED):
         parser.error("engines do not resize their disks: leave out --lane engines")
     if wanted.point and len(names) != 1:
         parser.error("--point needs one LAYER")

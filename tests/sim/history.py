@@ -78,12 +78,14 @@ class History:
 
     Attributes:
         snapshots: Contents that each sector of a snapshot may have, for every snapshot that may exist.
+        unknown: Names of snapshots that may be of one of two sizes.
         told: How many losses of unflushed data initiators were told of.
         sectors: How many the disk has.
     """
 
     def __init__(self, content: bytes) -> None:
         self.snapshots: dict[str, list[frozenset[bytes]]] = {}
+        self.unknown: set[str] = set()
         self.told = 0
         self._count = 0
         self._clock = 0
@@ -98,6 +100,7 @@ class History:
         self._open: list[Request] = []
         self._reads: list[int] = []
         self._taking: list[frozenset[bytes]] = []
+        self._taken: list[frozenset[bytes]] = []
 
     def begin_resize(self, sectors: int) -> Request:
         """Note that a resize begins, with no other request under way; pass what is returned to `end_resize`.
@@ -105,15 +108,18 @@ class History:
         It makes the sectors between both ends of the disk zeroes: they are new, or cut off. If it fails, they
         may be what they were, or zeroes.
         """
-        self._other_sizes.add(sectors)
         smaller, larger = sorted((self.sectors, sectors))
-        while len(self._sectors) < larger:
+        return self._begin_resize(sectors, smaller, [frozenset((ZEROES,))] * (larger - smaller))
+
+    def _begin_resize(self, sectors: int, first: int, contents: list[frozenset[bytes]]) -> Request:
+        self._other_sizes.add(sectors)
+        while len(self._sectors) < sectors:
             at = len(self._sectors)
             never = Request(0, at, [frozenset((ZEROES,))], 0, 0, acknowledged=True, durable=True)
             self._sectors.append([never])
             self._settled += ZEROES
         self._count += 1
-        return self._add(self._count, smaller, [frozenset((ZEROES,))] * (larger - smaller))
+        return self._add(self._count, first, contents)
 
     def end_resize(self, request: Request, sectors: int, *, acknowledged: bool) -> None:
         """Note the answer to a resize: if it succeeded, no power cut takes it back."""
@@ -166,24 +172,38 @@ class History:
         return self._add(number, first, contents)
 
     def begin_restore(self, contents: list[frozenset[bytes]]) -> Request:
-        """Note that the disk is to become what `contents` has, such as a snapshot."""
-        self._count += 1
-        return self._add(self._count, 0, contents)
+        """Note that the disk is to become what `contents` has, such as a snapshot, and as large.
+
+        Pass what is returned to `end_resize`.
+        """
+        cut_off = [frozenset((ZEROES,))] * (self.sectors - len(contents))
+        return self._begin_resize(len(contents), 0, contents + cut_off)
 
     def begin_snapshot(self, name: str) -> None:
         """Note that a snapshot is asked for, with nothing else under way.
 
-        Unless `took` follows, one of that name that was there before may be there still.
+        Unless `took` or `refused` follows, one of that name that was there before may be there still.
         """
         self._taking = self.contents()
-        before = self.snapshots.get(name, self._taking)
-        if len(before) != len(self._taking):
-            before = self._taking
-        self.snapshots[name] = [one | other for one, other in zip(before, self._taking, strict=True)]
+        self._taken = self.snapshots.get(name, self._taking)
+        if len(self._taken) != len(self._taking):
+            self.unknown.add(name)
+            return
+        self.snapshots[name] = [one | other for one, other in zip(self._taken, self._taking, strict=True)]
 
     def took(self, name: str) -> None:
         """Note that the snapshot that was begun last was acknowledged: there was none of its name before."""
         self.snapshots[name] = self._taking
+        self.unknown.discard(name)
+
+    def refused(self, name: str) -> None:
+        """Note that the snapshot that was begun last was refused: there is one of its name."""
+        self.snapshots[name] = self._taken
+
+    def deleted(self, name: str) -> None:
+        """Note that there is no snapshot of a name any more."""
+        self.snapshots.pop(name, None)
+        self.unknown.discard(name)
 
     def _add(self, number: int, first: int, contents: list[frozenset[bytes]]) -> Request:
         request = Request(number, first, contents, self._tick())

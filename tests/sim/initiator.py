@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.sim.history import SECTOR, History, HistoryError
 from tests.sim.world import World
-from vscsihba.errors import VscsihbaError
+from vscsihba.errors import FlushError, UsageError, VscsihbaError
 from vscsihba.handlers import actions
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.shared.rwlock import RWLock
@@ -142,6 +142,8 @@ class Initiator:
             # action is asked for by somebody else, so its failure tells no initiator.
             if step.verb in (*_ON_SECTORS, "flush"):
                 self.doubt_since(self.history.told if step.verb == "flush" else losses)
+            if step.verb == "flush" and isinstance(error, FlushError):
+                self.history.doubt()
             return False
         finally:
             self.sent += 1
@@ -208,17 +210,21 @@ class Initiator:
         finally:
             if not self.world.scheduler.current.process.dead:  # else the death has ended it
                 history.end_resize(request, sectors, acknowledged=acknowledged)
-                found = self.disk.geometry.size // SECTOR
-                if found != history.sectors:
-                    raise HistoryError(
-                        f"a resize to {sectors} sectors: {acknowledged=}, and the disk has {found}"
-                    )
+                self._check_size(Step("resize", count=sectors), acknowledged=acknowledged)
+
+    def _check_size(self, step: Step, *, acknowledged: bool) -> None:
+        found = self.disk.geometry.size // SECTOR
+        if found != self.history.sectors:
+            raise HistoryError(f"{step}: {acknowledged=}, and the disk has {found} sectors")
 
     def _act(self, step: Step) -> None:
         request, history = None, self.history
+        if step.verb == "roll_back" and step.argument in history.unknown:
+            return
+        size = len(history.snapshots.get(step.argument, ()))
         if step.verb == "take":
             history.begin_snapshot(step.argument)
-        elif step.verb == "roll_back" and step.argument in history.snapshots:
+        elif step.verb == "roll_back" and size:
             request = history.begin_restore(history.snapshots[step.argument])
         acknowledged = False
         began = history.begin_flush()
@@ -226,14 +232,19 @@ class Initiator:
             arguments = {"name": step.argument} if step.argument else {}
             actions.ask(self._layer_with(step.verb), step.verb, arguments)
             acknowledged = True
+        except UsageError:
+            if step.verb == "take":
+                history.refused(step.argument)
+            raise
         finally:
             if request is not None and not self.world.scheduler.current.process.dead:
-                history.end(request, acknowledged=acknowledged, durable=True)
+                history.end_resize(request, size, acknowledged=acknowledged)
+                self._check_size(step, acknowledged=acknowledged)
         if step.verb == "take":
             history.flushed(began)
             history.took(step.argument)
         elif step.verb == "delete":
-            history.snapshots.pop(step.argument, None)
+            history.deleted(step.argument)
 
     def _change_legs(self, step: Step) -> None:
         assert self.legs is not None

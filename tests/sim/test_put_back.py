@@ -4,6 +4,7 @@ Each test patches the live code so that it makes the old mistake again, and play
 of them breaks a promise. A simulator that finds nothing proves nothing.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tests.sim.layers import LAYERS
 from tests.sim.runs import run, send
 from vscsihba.handlers.cache.slots import Slots
 from vscsihba.handlers.cow.overlay import Overlay
+from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror import members as mirror_members
 from vscsihba.handlers.mirror import start as mirror_start
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict, judge
@@ -115,6 +117,19 @@ def a_failed_mark_leaves_half_of_its_note() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def a_shrink_counts_though_its_sync_has_failed() -> Iterator[None]:
+    """A file that was made smaller is acknowledged before that is on stable storage."""
+
+    def set_size(self: FileHandler, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        with suppress(OSError):
+            self.flush()
+
+    with mock.patch.object(FileHandler, "_set_size", set_size):
+        yield
+
+
 def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
     """Return a history that breaks a promise with a fault put back, and none without it."""
     lane = Histories(LAYERS[name], root)
@@ -149,6 +164,18 @@ def test_a_half_written_note_is_found(root: Path) -> None:
     with a_failed_mark_leaves_half_of_its_note():
         findings = [finding for point in points if (finding := lane.strike(point))]
     assert any("sector" in finding.message for finding in findings)
+
+
+@pytest.mark.parametrize("name", ["file", "direct"])
+def test_a_shrink_that_a_power_cut_undoes_is_found(root: Path, name: str) -> None:
+    steps = (Step("resize", count=512), Step("write", 300, 8), Step("resize", count=256), Step("write", 3, 2))
+    lane = Exhaustive(replace(LAYERS[name], script=steps * 2), root)
+    points = [Point(point.fault, "power") for point in lane.points() if point.fault.how == "EIO"]
+    points = points[len(points) // 3 :]  # behind the opening
+    assert [lane.strike(point) for point in points] == [None] * len(points)
+    with a_shrink_counts_though_its_sync_has_failed():
+        findings = [finding for point in points if (finding := lane.strike(point))]
+    assert any("the disk has 512 sectors" in finding.message for finding in findings)
 
 
 class _SlowReads:
