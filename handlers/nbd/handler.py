@@ -92,8 +92,14 @@ class NbdHandler(Handler):
         return NameClaim(self.identity, shared=self.options.read_only, taken=taken)
 
     def close(self) -> None:
-        """Take leave of the server."""
-        self._opened.close()
+        """Flush acknowledged writes, if there are any without a flush, and take leave of the server.
+
+        Raises:
+            OSError: The flush has failed: these writes may be lost.
+        """
+        with self._opened:
+            if self._link.has_unflushed:
+                self.flush()
 
     @property
     def geometry(self) -> Geometry:

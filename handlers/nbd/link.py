@@ -9,6 +9,7 @@ libnbd uses no view any more. A thread of the link watches the limits, and anoth
 else does (`attach`), the former also finishes requests.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -75,6 +76,7 @@ class Link:
         self._told = lost
         self._unflushed = UnflushedWrites(options.unflushed)
         self._lock = threading.Lock()
+        self._events = threading.Lock()
         self._completed: Completed = deque()
         self._connections: list[Connection] = []
         self._by_fd: dict[int, Connection] = {}
@@ -110,6 +112,11 @@ class Link:
             os.close(self._wake)
             raise
         self._threads.append(keeper)
+
+    @property
+    def has_unflushed(self) -> bool:
+        """Whether acknowledged writes are kept, since no flush has covered them."""
+        return self._unflushed.pending
 
     def close(self) -> None:
         """Take leave of the server; no request may be under way."""
@@ -186,6 +193,8 @@ class Link:
                 self._lose(connection, text_of(error))
             else:
                 self._update(connection)
+                if self._completed:  # the connection has ended in `begin`, and its socket wakes nobody
+                    os.eventfd_write(self._wake, 1)
                 return
 
     def _choose(self) -> Connection | None:
@@ -197,13 +206,13 @@ class Link:
 
     def _update(self, connection: Connection) -> None:
         """Wait for the events that a connection wants."""
-        events = connection.events()
-        if events & select.POLLOUT or connection.wants_output:
+        if not (connection.wants_output or connection.events() & select.POLLOUT):
+            return
+        with self._events:  # two threads may have begun requests
+            events = connection.events()
             connection.wants_output = bool(events & select.POLLOUT)
-            try:
+            with contextlib.suppress(OSError, self._error):  # it was lost in the meantime
                 self._epoll.modify(connection.fileno(), events)
-            except (OSError, self._error):  # it was lost in the meantime
-                return
 
     def _drain(self) -> None:
         """Hand on the results of requests that have ended."""
@@ -337,6 +346,7 @@ class Link:
             return False
         if not self._attached:
             self.serve()
+        self._drain()
         self._bury()
         if self._ticking:
             self._expire()

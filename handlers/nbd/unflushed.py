@@ -56,6 +56,11 @@ class UnflushedWrites:
         return self._bytes > self._limit > 0
 
     @property
+    def pending(self) -> bool:
+        """Whether there are writes that no flush has covered."""
+        return bool(self._entries) or self.incomplete
+
+    @property
     def incomplete(self) -> bool:
         """Whether some write since the last flush is not kept."""
         return self._unkept > 0

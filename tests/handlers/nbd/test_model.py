@@ -88,13 +88,17 @@ class QemuQcow2(ServedModel):
 class Crashing(ServedModel):
     """A server that is killed, and loses everything since the last flush each time.
 
-    Without extents: its cache filter tells those of the file below (nbdkit 1.32).
+    Without extents and unmaps: its cache filter passes both on to the file below it (nbdkit 1.32).
     """
 
     def server(self, directory: Path) -> Server:
         image = str(directory / "disk.img")
         filters = ("--filter=noextents", "--filter=cache")
         return nbdkit(directory, *filters, "file", "cache=writeback", image)
+
+    @rule()
+    def unmap(self) -> None:
+        """Do nothing: the file loses the bytes at once, and the cache returns them until it is lost."""
 
     @rule()
     def crash(self) -> None:

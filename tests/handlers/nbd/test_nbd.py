@@ -25,7 +25,8 @@ from tests.polling import wait_until
 from vscsihba.errors import FlushError, HostError, InUseError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.nbd import address as addresses
-from vscsihba.handlers.nbd.connection import Connection, Export
+from vscsihba.handlers.nbd import link as links
+from vscsihba.handlers.nbd.connection import Connection, Export, Kind, Request
 from vscsihba.handlers.nbd.handler import NbdHandler
 from vscsihba.handlers.nbd.link import Link
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
@@ -93,6 +94,33 @@ def test_a_killed_server_is_waited_for(tmp_path: Path, image: Path) -> None:
         assert results == [b"before"]
 
 
+def test_a_loss_that_is_noticed_by_the_next_request_itself(
+    tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libnbd ends the request and closes the socket, which wakes nobody."""
+    monkeypatch.setattr(links, "_TICK", 60.0)
+    results: list[OSError | None] = []
+    with nbdkit(tmp_path, "file", str(image)) as server, disk(server, connections=1, timeout=240) as top:
+        link = link_of(top)
+        read(top, 0, 1)
+        for number in range(5):
+            link.attach()  # nobody serves the socket meanwhile
+            server.kill()
+            server.start()
+            link.begin(Request(Kind.WRITE, results.append, 0, 1, bytes([number])))
+            wait_until(lambda: caplog.text.count("connected again") == number + 1, limit=20)  # noqa: B023
+            link.detach()
+            wait_until(lambda: len(results) == number + 1)  # noqa: B023
+        assert results == [None] * 5
+        assert read(top, 0, 1) == bytes([4])
+
+
+def link_of(top: Checked) -> Link:
+    layer = top.next
+    assert isinstance(layer, NbdHandler)
+    return layer._link
+
+
 def test_writes_that_a_lost_server_has_lost_are_sent_again(volatile: Server, image: Path) -> None:
     with disk(volatile) as top:
         write(top, 0, b"a" * 8192)
@@ -108,6 +136,19 @@ def test_writes_that_a_lost_server_has_lost_are_sent_again(volatile: Server, ima
         assert read(top, 0, 12288) == expected
         top.flush()
         assert image.read_bytes()[:12288] == expected
+
+
+def test_a_disk_is_not_closed_with_writes_that_only_it_has(volatile: Server, image: Path) -> None:
+    with disk(volatile) as top:
+        write(top, 0, b"a" * 4096)
+        volatile.kill()
+        volatile.start()
+    assert image.read_bytes()[:4096] == b"a" * 4096
+    stack = build(volatile.document(timeout=0.5))
+    write(stack.open(), 0, b"b" * 4096)
+    volatile.kill()
+    with pytest.raises(OSError, match="not answered"):
+        stack.close()
 
 
 def test_without_copies_the_next_flush_fails_once(volatile: Server, image: Path) -> None:
@@ -221,14 +262,14 @@ def test_a_write_that_is_acknowledged_during_the_loss_is_repeated_too(
     """The result of the write is being handed on while another thread notices the loss and connects again."""
     whole = UnflushedWrites.add
     lost: list[bool] = []
-    links: list[Link] = []
+    known: list[Link] = []
 
     def add(self: UnflushedWrites, *args: Any, **kwargs: Any) -> None:
         if not lost:
             lost.append(True)
             volatile.kill()
             volatile.start()
-            links[0]._lose(links[0]._connections[0], "the test says so")
+            known[0]._lose(known[0]._connections[0], "the test says so")
             time.sleep(0.5)
         whole(self, *args, **kwargs)
 
@@ -237,7 +278,7 @@ def test_a_write_that_is_acknowledged_during_the_loss_is_repeated_too(
         assert rig.stack is not None
         layer = rig.stack.layers[0]
         assert isinstance(layer, NbdHandler)
-        links.append(layer._link)
+        known.append(layer._link)
         monkeypatch.setattr(UnflushedWrites, "add", add)
         assert rig.write(0, b"a" * 4096).status == GOOD
         assert rig.run(FLUSH).status == GOOD
