@@ -204,6 +204,16 @@ def test_an_older_copy_that_is_put_back_supports_no_fork() -> None:
     assert decided(state, both, used) == (13, {"b"}, True)
 
 
+def test_a_leg_that_was_decided_for_wins_with_its_state_file() -> None:
+    """Leg a was used alone, then leg b, for which a person has decided, with a new state file."""
+    alone = known(copy("a", 13, ONLY_A), state_event=12, a=12, b=10)
+    chosen = known(copy("b", 12, ONLY_B, session="t"), state_event=11, a=11, b=11)
+    state = msgspec.structs.replace(chosen, leg="")
+    assert decided(state, alone, chosen) == (12, {"b"}, True)
+    refused(None, alone, chosen)
+    assert decided(msgspec.structs.replace(alone, leg=""), alone, chosen) == (13, {"a"}, True)
+
+
 def test_a_copy_that_no_fork_has_written_supports_the_one_that_alone_knows_it() -> None:
     both = known(copy("a", 30, BOTH), state_event=10, a=29, b=10)
     used = known(copy("b", 13, ONLY_B, session="t"), state_event=10, a=10, b=12)
@@ -449,6 +459,10 @@ def test_all_entries_fit() -> None:
 
 def test_a_copy_is_read_as_it_was_written() -> None:
     assert decode(encode(NOW)) == NOW
+    said = {**msgspec.json.decode(encode(NOW)), "of a later release": 1}
+    for key in ("electors", "block_size"):  # which an earlier release does not write
+        del said[key]
+    assert decode(msgspec.json.encode(said)) == NOW
 
 
 @pytest.mark.parametrize(
