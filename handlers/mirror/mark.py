@@ -59,6 +59,9 @@ def make_room(disk: Handler, size: int) -> bool:
     """Make a leg large enough for a disk and its mark, if it can grow; return whether it is."""
     if not has_room(disk, size):
         try:
+            mark = _read(disk, _at_end(disk)).metadata if _at_end(disk) >= 0 else None
+            if mark is not None:
+                _store_behind(disk, mark, mark.size)
             disk.resize(length_with_mark(size))
         except (OSError, UsageError):
             return False
@@ -123,6 +126,8 @@ def enlarge(disk: Handler, before: int, size: int) -> None:
     """
     mark = read_mark(disk, [before]).metadata
     if not has_room(disk, size):
+        if mark is not None:
+            _store_behind(disk, mark, before)
         try:
             disk.resize(max(length_with_mark(size), _at_end(disk) + 2 * MARK))
         except OSError:
@@ -172,6 +177,25 @@ def is_empty(disk: Handler, size: int) -> bool:
 def _at_end(disk: Handler) -> int:
     """Return where the mark of a leg begins; negative if the leg is too small for one."""
     return disk.geometry.size // SLOT * SLOT - MARK
+
+
+def _store_behind(disk: Handler, mark: Metadata, size: int) -> None:
+    """Put a copy of the mark right behind a disk of `size` bytes, on stable storage.
+
+    There it is looked for, although the leg has grown and its new end has no mark yet.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    at, end = length_with_mark(size) - MARK, _at_end(disk)
+    if end - at >= MARK:
+        window = _window(disk, at)
+        write_bytes(window, SLOT, bytes(SLOT))
+        superblock.create(window, encode(mark), _MAGIC, _KIND)
+    elif end > at:  # the second slot there is the first one of the mark at the end, which stays
+        sequence, _ = superblock.decode(read_bytes(disk, end, SLOT), _MAGIC) or (0, b"")
+        write_bytes(disk, at, superblock.encode(sequence + 1, encode(mark), _MAGIC, _KIND))
+        disk.flush()
 
 
 def _window(disk: Handler, at: int) -> Handler:

@@ -1,7 +1,8 @@
 """The mark of one leg, without a mirror: its place when the leg changes its size, and empty media."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -19,6 +20,7 @@ from vscsihba.handlers.mirror.mark import (
     erase_mark,
     is_empty,
     length_with_mark,
+    make_room,
     read_mark,
     shrink,
     write_mark,
@@ -88,6 +90,32 @@ def test_the_marks_of_an_enlarged_leg_do_not_overlap(path: Path, leg: Handler) -
     enlarge(leg, SIZE, SIZE + 4096)
     assert read_mark(leg).metadata == METADATA
     assert not any(read(cast("Any", leg), SIZE, 4096))
+
+
+@pytest.mark.parametrize("longer", [0, 4096, 8192, 12288, 65536])
+@pytest.mark.parametrize("grow", [enlarge, lambda leg, _before, size: make_room(leg, size)])
+def test_a_mark_is_found_although_the_leg_has_a_new_end_without_one(
+    path: Path, longer: int, grow: Callable[[Handler, int, int], object]
+) -> None:
+    """The leg may be longer than it needs to be, for instance after an attempt that was not recorded."""
+    with path.open("r+b") as file:
+        file.truncate(length_with_mark(SIZE) + longer)
+    with build(str(path)) as leg:
+        for event in (5, 6):  # the newest one is in either slot
+            newest = msgspec.structs.replace(METADATA, event=event)
+            write_mark(leg, newest)
+        failing = mock.patch(
+            "vscsihba.handlers.mirror.mark.write_mark", side_effect=OSError(errno.EIO, "gone")
+        )
+        for size in (SIZE + 2 * 65536, SIZE + 4 * 65536):
+            with failing, suppress(OSError):
+                grow(leg, SIZE, size)
+            assert leg.geometry.size >= length_with_mark(size)
+            assert read_mark(leg, [SIZE]).metadata == newest
+        grow(leg, SIZE, SIZE + 4 * 65536)
+        write_mark(leg, newest)
+        assert read_mark(leg).metadata == newest
+        assert read(leg, 0, SIZE) == b"d" * SIZE
 
 
 @pytest.mark.parametrize("size", [SIZE + 65536, SIZE + 65536 - 4096])
