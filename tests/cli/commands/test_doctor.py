@@ -202,6 +202,16 @@ def test_a_package_that_is_missing_is_a_problem_or_a_note(
     assert "python3-pycurl" in str(found["pycurl"].cure)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_module_without_package_metadata(
+    kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    monkeypatch.setattr(machine, "find_spec", lambda _module: None if missing else object())
+    found = findings()["libnbd"]
+    assert found.state == ("note" if missing else "ok")
+    assert not missing or "install python3-libnbd" in str(found.cure)
+
+
 DOCUMENT = {"version": 1, "backstores": {}, "hbas": [{"id": 3}]}
 
 

@@ -118,6 +118,16 @@ class CrashingBelowCow(Crashing):
         return {"handler": "cow", "path": overlay, "create": True, "next": super().document(directory)}
 
 
+class CrashingQcow2(QemuQcow2):
+    """A server that loses the tables of its image since the last flush."""
+
+    @rule()
+    def crash(self) -> None:
+        """Kill the server and start it again."""
+        self.running.kill()
+        self.running.start()
+
+
 TestCrashing = needs_nbdkit(as_tests(Crashing, examples=10))
 TestCrashingBelowCow = needs_nbdkit(as_tests(CrashingBelowCow, examples=5))
 TestNbdkitMemory = needs_nbdkit(as_tests(NbdkitMemory, examples=10))
@@ -126,3 +136,4 @@ TestSmallRequests = needs_nbdkit(as_tests(SmallRequests, examples=10))
 TestNoFeatures = needs_nbdkit(as_tests(NoFeatures, examples=10))
 TestQemuRaw = needs_qemu_nbd(as_tests(QemuRaw, examples=10))
 TestQemuQcow2 = needs_qemu_nbd(as_tests(QemuQcow2, examples=10))
+TestCrashingQcow2 = needs_qemu_nbd(as_tests(CrashingQcow2, examples=10))
