@@ -293,6 +293,7 @@ class Overlay:
         with self._flushing:
             if self.broken:
                 raise FlushError(errno.EIO, FLUSH_FAILED)
+            self._superblock.settle()  # a header that could not be replaced must not come to count
             with self._changing:
                 dirty, self._dirty = self._dirty, set()
                 fresh, self._fresh = self._fresh, set()

@@ -10,10 +10,10 @@ that and the text, so that a slot that was torn is known for one, and the other 
 import struct
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.shared.undo import Undo
 
 SLOT = 4096
 SLOTS = 2
@@ -42,6 +42,7 @@ class Superblock:
 
     def __init__(self, store: Handler, magic: bytes, kind: str) -> None:
         self._store, self._magic, self._kind = store, magic, kind
+        self._is_settled = True
         slots = [_read(store, number * SLOT) for number in range(SLOTS)]
         whole = [found for slot in slots if (found := decode(slot, magic)) is not None]
         if whole:
@@ -55,7 +56,7 @@ class Superblock:
         """Put a new text on stable storage; everything written before it is there then, too.
 
         One that fails is taken back, and the next one goes to the same slot: the other slot holds
-        the text that counts.
+        the text that counts. If that fails as well, `settle` has to be called before the store is flushed.
 
         Args:
             text: The new one.
@@ -65,21 +66,31 @@ class Superblock:
             OSError: As the store's; the old one counts then. After a power cut the new one may count,
                 if the store failed after it had taken it.
         """
+        self.settle()
         sequence = self._sequence + 1
         slot = encode(sequence, text, self._magic, self._kind)
         flush = flush or self._store.flush
         flush()
-        with ExitStack() as failing:
-            failing.callback(self._take_back, sequence)
+        with Undo() as failing:
+            failing.callback(self.settle)
+            self._is_settled = False
             self._store.write(sequence % SLOTS * SLOT, [memoryview(slot)])
             flush()
+            self._is_settled = True
             failing.pop_all()
         self._sequence, self.text = sequence, text
 
-    def _take_back(self, sequence: int) -> None:
-        """Invalidate a slot that may have been written."""
-        with suppress(OSError):
-            self._store.write(sequence % SLOTS * SLOT, [memoryview(bytes(SLOT))])
+    def settle(self) -> None:
+        """Take back a text that could not be put on stable storage; nothing is done if there is none.
+
+        A flush of the store would put it there.
+
+        Raises:
+            OSError: As the store's; it may count when the store is opened again.
+        """
+        if not self._is_settled:
+            self._store.write((self._sequence + 1) % SLOTS * SLOT, [memoryview(bytes(SLOT))])
+            self._is_settled = True
 
 
 def create(store: Handler, text: bytes, magic: bytes, kind: str) -> None:

@@ -585,6 +585,39 @@ def test_a_resize_that_fails_changes_nothing(base: Path, monkeypatch: pytest.Mon
         assert not any(read(disk, SIZE, (1 << 20) - SIZE))
 
 
+def test_a_failed_resize_that_could_not_be_taken_back_does_not_come_to_count(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    with monkeypatch.context() as patch:
+        store, pwritev = overlay_of(disk).store, os.pwritev
+        began: list[int] = []
+
+        def no_room_after_the_header(fd: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
+            if began:
+                full()
+            began.append(offset)
+            patch.setattr(store, "flush", full)
+            return pwritev(fd, views, offset, flags)
+
+        patch.setattr(os, "pwritev", no_room_after_the_header)
+        with pytest.raises(OSError, match="No space"):
+            disk.resize(64 * KIB)
+        assert len(began) == 1
+        assert began[0] < superblock.END
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", full)
+        with pytest.raises(OSError, match="No space"):
+            disk.flush()
+    assert disk.geometry.size == SIZE
+    write(disk, SIZE - 512, b"acknowledged")
+    disk.flush()
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert disk.geometry.size == SIZE
+        assert read(disk, SIZE - 512, 12) == b"acknowledged"
+
+
 def test_what_was_cut_off_reads_as_zeroes_when_it_is_back(base: Path) -> None:
     for size in (SIZE - 512, 65 * KIB, 64 * KIB):
         with build(cow(base, path=str(base / f"{size}.cow"))) as disk:

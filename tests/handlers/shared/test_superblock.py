@@ -100,6 +100,37 @@ def test_one_that_could_not_be_flushed_is_taken_back() -> None:
     assert Superblock(store, MAGIC, "thing").text == b"third"
 
 
+@pytest.mark.parametrize("error", [OSError(28, "no room"), MemoryError()])
+def test_one_that_could_not_be_taken_back_is_taken_back_later(error: Exception) -> None:
+    store = Failing()
+    superblock.create(store, b"first", MAGIC, "thing")
+    block = Superblock(store, MAGIC, "thing")
+    write_, errors = store.write, iter([None, error, error])
+
+    def write_once(offset: int, views: Views, *, fua: bool = False) -> None:
+        failure = next(errors, None)
+        if failure is not None:
+            raise failure
+        write_(offset, views, fua=fua)
+
+    outcomes = iter([False, True])
+
+    def flush() -> None:
+        if next(outcomes):
+            raise OSError(5, "broken")
+
+    store.write = write_once  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="broken"):
+        block.replace(b"second", flush=flush)
+    assert Superblock(store, MAGIC, "thing").text == b"second"
+    with pytest.raises(type(error)):
+        block.settle()
+    block.settle()
+    assert Superblock(store, MAGIC, "thing").text == block.text == b"first"
+    block.replace(b"third")
+    assert Superblock(store, MAGIC, "thing").text == b"third"
+
+
 class Recording(Failing):
     """A store that knows in which order it was written and flushed."""
 
