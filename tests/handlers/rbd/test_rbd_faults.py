@@ -1,13 +1,16 @@
 import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import pytest
 
-from tests.ceph import Cluster
+from tests.ceph import WATCH_TIMEOUT, Cluster
 from tests.handlers.rbd.conftest import Describe
+from tests.handlers.rbd.test_rbd_lock import other_client
 from tests.polling import wait_until
 from vscsihba.errors import HostError
+from vscsihba.handlers.rbd.library import rbd
 from vscsihba.handlers.shared import tmpfs_store
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import read, write
@@ -78,6 +81,24 @@ def _writes(disk: object) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def test_an_owner_that_was_given_up_goes_on_if_nobody_else_came(ceph: Cluster, describe: Describe) -> None:
+    """The cluster drops the watch of a silent client; librbd registers it and the lock again."""
+    document = describe(timeout=60)
+    with build(document) as disk, other_client(ceph, document) as other, ThreadPoolExecutor() as threads:
+        write(disk, 0, b"\1" * BLOCK)
+        with ceph.stalled_osd():
+            late = threads.submit(write, disk, 0, b"\2" * BLOCK)
+            with pytest.raises(FutureTimeout):
+                late.result(timeout=WATCH_TIMEOUT + 3)
+        late.result()
+        for at in range(20):
+            write(disk, at * BLOCK, b"\3" * BLOCK)
+            time.sleep(0.1)
+        assert read(disk, 0, 20 * BLOCK) == b"\3" * 20 * BLOCK
+        with pytest.raises(rbd().ReadOnlyImage):
+            other.write(b"\4" * BLOCK, 0)
 
 
 def test_a_disk_cannot_be_opened_while_the_storage_is_away(ceph: Cluster, describe: Describe) -> None:

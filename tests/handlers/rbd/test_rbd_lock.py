@@ -16,6 +16,7 @@ from tests.ceph import WATCH_TIMEOUT, Cluster
 from tests.handlers.rbd.conftest import Describe
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.rbd.library import rbd
+from vscsihba.handlers.rbd.session import Session
 from vscsihba.handlers.shared import tmpfs_store
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import read, write
@@ -86,6 +87,8 @@ def test_a_second_kill_leaves_the_disk_to_the_third_owner(describe: Describe) ->
             process.wait()
     with build(document) as disk:
         assert read(disk, 0, BLOCK) == b"\2" * BLOCK
+        (note,) = tmpfs_store.DIRECTORY.glob("*rbd-*")
+        assert len(json.loads(note.read_bytes()[tmpfs_store.HEAD :])) == 1, "the dead ones are forgotten"
 
 
 def test_an_owner_killed_between_its_note_and_its_lock_is_no_hindrance(describe: Describe) -> None:
@@ -111,6 +114,27 @@ def test_a_clean_close_blocks_nobody_and_leaves_no_note(ceph: Cluster, describe:
             assert list(tmpfs_store.DIRECTORY.glob("*rbd-*"))
         assert not list(tmpfs_store.DIRECTORY.glob("*rbd-*"))
     assert blocklist(ceph) == before
+
+
+def test_a_client_that_could_not_close_the_image_is_blocked_by_the_next_one(
+    ceph: Cluster, describe: Describe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_session: Session) -> None:
+        raise OSError(errno.EIO, "the image cannot be closed")
+
+    document, before = describe(), blocklist(ceph)
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "_close_image", fail)
+        stack = build(document)
+        write(stack.open(), 0, b"\1" * BLOCK)
+        with pytest.raises(OSError, match="cannot be closed"):
+            stack.close()
+    assert list(tmpfs_store.DIRECTORY.glob("*rbd-*"))
+    began = time.monotonic()
+    with build(document) as disk:
+        assert time.monotonic() - began < WATCH_TIMEOUT / 2
+        assert read(disk, 0, BLOCK) == b"\1" * BLOCK
+    assert blocklist(ceph) != before
 
 
 def test_late_writes_of_a_stalled_owner_are_refused(describe: Describe, tmp_path: Path) -> None:

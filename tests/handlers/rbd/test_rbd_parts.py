@@ -1,15 +1,20 @@
 """Parts of the handler that need no cluster."""
 
+import errno
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.polling import wait_until
-from vscsihba.errors import ConfigError, InUseError, UsageError
+from vscsihba.errors import ConfigError, InUseError, MediumError, UsageError
 from vscsihba.handlers.rbd.connection import no_such
 from vscsihba.handlers.rbd.extents import without_gaps
+from vscsihba.handlers.rbd.handler import RbdHandler
 from vscsihba.handlers.rbd.lock import LockNote
+from vscsihba.handlers.rbd.requests import Requests
 from vscsihba.handlers.rbd.ticker import Ticker
 from vscsihba.handlers.stack import build
 
@@ -127,3 +132,83 @@ def test_a_keyring_must_exist(tmp_path: Path) -> None:
     document = {"handler": "rbd", "pool": "rbd", "image": "vm1", "conf": str(tmp_path / "ceph.conf")}
     with pytest.raises(UsageError, match="No such file or directory; name an existing keyring"):
         build({**document, "keyring": str(tmp_path / "none")}).check()
+
+
+class Completion:
+    """The result of a request, as librbd tells it."""
+
+    def __init__(self, result: int) -> None:
+        self._result = result
+
+    def get_return_value(self) -> int:
+        return self._result
+
+
+class Image:
+    """An image with requests that the test ends."""
+
+    def __init__(self) -> None:
+        self.ends: list[Callable[..., None]] = []
+
+    def aio_read(self, _offset: int, _length: int, ended: Callable[..., None]) -> None:
+        self.ends.append(ended)
+
+    def aio_write(self, _data: bytes, _offset: int, ended: Callable[..., None]) -> None:
+        self.ends.append(ended)
+
+
+@pytest.fixture
+def served() -> tuple[RbdHandler, Image]:
+    handler, image = RbdHandler(RbdHandler.Options(pool="rbd", image="vm1", timeout=1)), Image()
+    handler._image = image
+    handler._session.size = 1 << 20
+    handler._requests = Requests("rbd/vm1", 0)
+    return handler, image
+
+
+@pytest.mark.parametrize(
+    ("result", "data"), [(4096, b"\1" * 4096), (-errno.ETIMEDOUT, None), (100, b"\1" * 100)]
+)
+def test_a_read_that_ends_too_late_touches_nothing(
+    served: tuple[RbdHandler, Image], result: int, data: bytes | None
+) -> None:
+    handler, image = served
+    room = bytearray(4096)
+    results: list[OSError | None] = []
+    verbs = handler.asynchronous
+    assert verbs.read is not None
+    verbs.read(0, [memoryview(room)], results.append)
+    handler._requests.expire()
+    (error,) = results
+    assert isinstance(error, TimeoutError)
+    image.ends[0](Completion(result), data)
+    assert len(results) == 1
+    assert not any(room)
+
+
+def test_a_write_that_ends_too_late_holds_up_writes_until_then(served: tuple[RbdHandler, Image]) -> None:
+    handler, image = served
+    results: list[OSError | None] = []
+    verbs = handler.asynchronous
+    assert verbs.write is not None
+    write = partial(verbs.write, 0, [memoryview(bytes(4096))], False, results.append)
+    write()
+    handler._requests.expire()
+    with pytest.raises(TimeoutError):
+        write()
+    image.ends[0](Completion(0))
+    write()
+    assert len(image.ends) == 2
+    assert len(results) == 1
+
+
+def test_a_read_that_is_cut_short_is_a_medium_error(served: tuple[RbdHandler, Image]) -> None:
+    handler, image = served
+    results: list[OSError | None] = []
+    verbs = handler.asynchronous
+    assert verbs.read is not None
+    verbs.read(8192, [memoryview(bytearray(4096))], results.append)
+    image.ends[0](Completion(512), b"\1" * 512)
+    (error,) = results
+    assert isinstance(error, MediumError)
+    assert error.offset == 8192 + 512
