@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.fake_engines import LIMIT, Hba
+from tests.daemon.fake_engines import LIMIT, FakeEngine, Hba
 from tests.polling import wait_until
 from vscsihba.daemon import engine_pool
 from vscsihba.daemon.hba_engines import HbaEngines
@@ -188,6 +188,59 @@ def test_a_first_start_that_fails_is_an_error_and_leaves_nothing(hba: Hba) -> No
     hba.cannot_start = ["no memory"]
     with pytest.raises(HostError, match="no memory"):
         engines.begin()
+    assert hba.living == []
+
+
+def test_a_lun_that_one_engine_refused_is_added_to_it_later_although_another_one_serves_it(hba: Hba) -> None:
+    first = hba.start(3)
+    engines = HbaEngines(3, 2, hba.start, [first])
+    refusals = [True]
+
+    def refuse_once(lun: int, arguments: Mapping[str, Any]) -> None:
+        if refusals:
+            raise HostError(f"not now: {refusals.pop()}")
+        FakeEngine._add_lun(first, lun, arguments)
+
+    first._add_lun = refuse_once  # type: ignore[method-assign]
+    engines.resume({0: request(0)})
+    wait_until(lambda: all(engine.known == {0} for engine in hba.living) and not engines.failures)
+    assert len(hba.living) == 2
+    engines.close()
+
+
+def test_a_leftover_whose_engine_does_not_answer_is_removed_later(hba: Hba) -> None:
+    first = hba.start(3)
+    HbaEngines(3, 1, hba.start, [first]).add(request(5))
+    silences = [True]
+
+    def silent_once(lun: int, arguments: object) -> Any:
+        if silences:
+            raise HostError(f"no answer: {silences.pop()}")
+        return FakeEngine._status(first, lun, arguments)
+
+    first._status = silent_once  # type: ignore[method-assign, assignment]
+    engines = HbaEngines(3, 1, hba.start, [first])
+    engines.resume({})
+    wait_until(lambda: not hba.linked)
+    assert not silences
+    engines.close()
+
+
+def test_a_leftover_that_only_the_kernel_knows_is_removed(hba: Hba) -> None:
+    hba.linked = {0, 5}
+    engines = HbaEngines(3, 1, hba.start, linked=lambda: hba.linked)
+    engines.resume({0: request(0)})
+    assert hba.linked == {0}
+    engines.close()
+
+
+def test_without_a_watching_thread_no_engine_is_left(hba: Hba, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise OSError(errno.EAGAIN, "no thread")
+
+    monkeypatch.setattr(engine_pool, "start", refuse)
+    with pytest.raises(OSError, match="no thread"):
+        HbaEngines(3, 2, hba.start).begin()
     assert hba.living == []
 
 

@@ -45,7 +45,7 @@ class World:
             lambda hba_id: self.hbas.setdefault(hba_id, Hba()).start(hba_id),
             lambda hba_id: self.hbas[hba_id].living if hba_id in self.hbas else [],
             self.folder / "run",
-            lambda request: check_devices(state.devices(), request.document),
+            lambda request: check_devices(state.devices_to_check(), request.document),
         )
         supervisor.users = (  # type: ignore[method-assign]
             lambda hba_id, lun: [self.used[hba_id, lun]] if (hba_id, lun) in self.used else []
@@ -603,3 +603,25 @@ def test_an_hba_whose_engines_cannot_be_found_affects_no_other(world: World) -> 
     world.supervisor._find = failing
     service.resume()
     assert world.linked == {0: {0}, 1: {0}}
+
+
+def test_an_hba_that_is_not_wanted_and_stays_is_removed_later(world: World) -> None:
+    world.service.apply(document("a", hba=7), said)
+    world.supervisor.close()
+    (world.folder / "run/hba7").mkdir()
+    (world.folder / "run/running.json").write_text('{"version": 1}')
+    refusals = [True]
+
+    found = world.supervisor._find
+
+    def find(hba_id: int) -> Any:
+        if refusals:
+            raise HostError(f"no answer: {refusals.pop()}")
+        return found(hba_id)
+
+    service = world.born()
+    world.supervisor._find = find
+    service.resume()
+    assert world.supervisor.is_unfinished
+    service.retry()
+    assert not world.supervisor.is_unfinished

@@ -1,5 +1,6 @@
 """The documents on disk: replaced as a whole, kept in versions, never replaced by an empty one."""
 
+import errno
 import json
 import os
 import stat
@@ -17,7 +18,7 @@ from vscsihba.config.dump import dump
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
 from vscsihba.config.salvage import Salvage, Unread
-from vscsihba.daemon.state import State
+from vscsihba.daemon.state import RecordError, State
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 
 
@@ -317,3 +318,30 @@ def test_every_new_name_is_synced_with_its_directory(state: State, monkeypatch: 
     done.clear()
     state.note(document("2MiB"))
     assert done[-1] == "sync run"
+
+
+@pytest.mark.parametrize("name", ["running.json", "changing.json", "awaited.json"])
+def test_a_record_that_cannot_be_read_now_is_not_taken_for_a_missing_one(state: State, name: str) -> None:
+    (state._run / name).mkdir(parents=True)  # reading a directory fails
+    read = {"running.json": state.running, "changing.json": state.unfinished, "awaited.json": state.awaited}
+    with pytest.raises(RecordError, match=name):
+        read[name]()
+
+
+def test_devices_that_cannot_be_read_now_are_not_forgotten(state: State) -> None:
+    state._devices.mkdir(parents=True)
+    assert state.devices_to_check() == {}
+    with pytest.raises(RecordError, match=r"devices\.json"):
+        state.note_devices({})
+
+
+def test_a_saved_document_that_cannot_be_looked_up_is_awaited(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    state.save(document())
+    monkeypatch.setattr(os, "lstat", fail)
+    monkeypatch.setattr(Path, "open", fail)
+    assert not state.to_restore().readable

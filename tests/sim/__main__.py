@@ -24,8 +24,11 @@ from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
 from tests.sim.resized import PLAYED, RESIZED
+from tests.sim.service import ServiceLane
+from tests.sim.service_scripts import SCRIPTS
 
-ALL: Final = {**LAYERS, **RESIZED}
+DISKS: Final = {**LAYERS, **RESIZED}
+ALL: Final = (*DISKS, *SCRIPTS)
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 _CHUNK: Final = 50
 """Histories in a row on the same process."""
@@ -64,11 +67,16 @@ class Tally:
         self.findings += other.findings
 
 
+def exhaustive_lane(name: str, root: Path) -> Exhaustive | ServiceLane:
+    """Return the exhaustive lane of a disk, or of a script of the service."""
+    return ServiceLane(SCRIPTS[name], root) if name in SCRIPTS else Exhaustive(DISKS[name], root)
+
+
 def exhaustive(name: str, part: int, parts: int) -> Tally:
-    """Strike every `parts`-th fault point of a layer, beginning with number `part`."""
+    """Strike every `parts`-th fault point of a layer or script, beginning with number `part`."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
-        lane = Exhaustive(ALL[name], Path(root))
+        lane = exhaustive_lane(name, Path(root))
         for point in islice(lane.points(), part, None, parts):
             tally.points += 1
             tally.kinds[point.fault.how] += 1
@@ -82,7 +90,7 @@ def histories(name: str, first: int, count: int, *, shrink: bool = True) -> Tall
     """Play some histories of a layer."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
-        lane = Histories(ALL[name], Path(root))
+        lane = Histories(DISKS[name], Path(root))
         for seed in range(first, first + count):
             outcome = lane.play(seed)
             tally.histories += 1
@@ -127,8 +135,9 @@ def jobs(names: list[str], processes: int, wanted: argparse.Namespace) -> Iterat
                 yield exhaustive, name, part, processes
     lanes = {"all": (histories, handovers), "histories": (histories,), "engines": (handovers,)}
     seed = random.SystemRandom().randrange(1 << 40) if wanted.seed is None else wanted.seed
-    while wanted.lane in lanes:
-        for name in names:
+    disks = [name for name in names if name in DISKS]
+    while disks and wanted.lane in lanes:
+        for name in disks:
             for lane in lanes[wanted.lane]:
                 if lane is histories or name in LAYERS:
                     yield lane, name, seed, _CHUNK
@@ -159,11 +168,11 @@ def again(name: str, wanted: argparse.Namespace) -> Tally:
     trace: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
         if wanted.point:
-            finding = Exhaustive(ALL[name], Path(root)).strike(parse_point(wanted.point), trace)
+            finding = exhaustive_lane(name, Path(root)).strike(parse_point(wanted.point), trace)
             tally.points = 1
         else:
             lane = Handovers if wanted.lane == "engines" else Histories
-            outcome = lane(ALL[name], Path(root)).play(wanted.seed, trace=True)
+            outcome = lane(DISKS[name], Path(root)).play(wanted.seed, trace=True)
             trace, tally.histories, tally.requests = outcome.trace, 1, outcome.requests
             found = f"faults: {', '.join(map(str, outcome.faults))}"
             finding = (
@@ -201,7 +210,8 @@ def main() -> int:
         "layers",
         nargs="*",
         metavar="LAYER",
-        help=f"one of {', '.join(ALL)}; all but mirror-resized by default",
+        help=f"one of {', '.join(ALL)}; all but mirror-resized by default; those of the service have "
+        "no random histories",
     )
     parser.add_argument(
         "--seed", type=int, help="begin with this seed; with one LAYER and --trace: only this history"
@@ -219,13 +229,15 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     wanted = parser.parse_args()
-    names = wanted.layers or [*LAYERS, *PLAYED]
+    names = wanted.layers or [*LAYERS, *PLAYED, *SCRIPTS]
     if unknown := sorted(set(names) - set(ALL)):
         parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(ALL)}")
     if wanted.lane == "engines" and set(wanted.layers) & set(RESIZED):
         parser.error("engines do not resize their disks: leave out --lane engines")
     if wanted.point and len(names) != 1:
         parser.error("--point needs one LAYER")
+    if wanted.seed is not None and len(names) == 1 and names[0] in SCRIPTS:
+        parser.error(f"{names[0]} has no random histories: use --point")
     single = wanted.point or (wanted.seed is not None and len(names) == 1 and wanted.trace)
     tally = again(names[0], wanted) if single else run_all(names, wanted)
     if wanted.json:

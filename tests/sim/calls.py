@@ -19,7 +19,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
-from tests.sim.faults import KILL, MEMORY, POWER, SHORT, SLOW, NoFaults, Plan
+from tests.sim.faults import DIES, KILL, LOST, MEMORY, POWER, REFUSED, SHORT, SLOW, NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Change, Inode, Storage
 from vscsihba.handlers.shared import linux
@@ -84,6 +84,8 @@ class Calls:
     def enter(self, kind: str, path: str) -> str:
         """Count a call; return ``short`` if it is to move less than it was asked to, else nothing.
 
+        A request to another process returns how it is to fail, since its caller knows the error.
+
         Raises:
             OSError, MemoryError, RuntimeError: It fails.
             Killed: The process dies before the call has an effect.
@@ -116,7 +118,7 @@ class Calls:
         if how == SLOW:
             self._scheduler.wait(lambda: False, self._scheduler.luck.choice(_SLOW))
             return ""
-        if how == SHORT:
+        if how in (SHORT, REFUSED, LOST, DIES):
             return how
         if how == MEMORY:
             raise MemoryError("simulated")

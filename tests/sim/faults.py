@@ -17,6 +17,12 @@ TORN: Final = "torn"
 """The call writes less than it was asked to, and the next one on the same file finds no room."""
 SLOW: Final = "slow"
 """The call succeeds, after many seconds of virtual time."""
+REFUSED: Final = "refused"
+"""Another process refuses a request."""
+LOST: Final = "lost"
+"""Another process carries out a request, and its answer does not arrive."""
+DIES: Final = "dies"
+"""Another process dies instead of carrying out a request."""
 
 _ANY: Final = ("EIO", "ESTALE")
 _ROOM: Final = ("ENOSPC", "EDQUOT")

@@ -234,6 +234,12 @@ class Storage:
         self._names |= {path: Inode(is_directory=True) for path in self._volatile}
         self._safe_names, self._pending = dict(self._names), []
 
+    def durable(self, path: str) -> bytes | None:
+        """Return the content of a file that every power cut leaves as it is, None if there is none."""
+        inode = self._safe_names.get(path)
+        is_pending = any(path == name for _, changes in self._pending for name, _ in changes)
+        return None if inode is None or inode.pending or is_pending else bytes(inode.safe)
+
     def tree(self) -> dict[str, bytes | None]:
         """Return every file as it is now, for `put`."""
         return {

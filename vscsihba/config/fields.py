@@ -6,6 +6,7 @@ no rule between two fields.
 
 import json
 from collections.abc import Mapping
+from functools import cache
 
 import msgspec
 from msgspec import inspect
@@ -26,7 +27,7 @@ def read_fields(kind: type[msgspec.Struct], value: object, place: str) -> dict[s
         ConfigError: A key is not valid.
     """
     keys = read_object(value, place)
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     for key in keys:
         if key not in fields:
             raise ConfigError(f"{place}.{key}", "unknown key", cure=did_you_mean(key, fields))
@@ -58,7 +59,7 @@ def check_key(annotation: object, key: str, place: str) -> None:
     Raises:
         ConfigError: The key is not valid.
     """
-    check(annotation, inspect.type_info(annotation), key, f"{place}.{key}")
+    check(annotation, _type(annotation), key, f"{place}.{key}")
 
 
 def read_object(value: object, place: str) -> Mapping[str, object]:
@@ -89,6 +90,15 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(kind)}
+
+
+_type = cache(inspect.type_info)
+
+
+@cache
 def _types(kind: type[msgspec.Struct]) -> dict[str, inspect.Type]:
     struct = inspect.type_info(kind)
     assert isinstance(struct, inspect.StructType)  # noqa: S101  # for the type checker

@@ -8,7 +8,7 @@ Knows the requests that engines take. The order in which LUNs are added and remo
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
@@ -17,6 +17,7 @@ import msgspec
 
 from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon.engine_pool import EngineHandle, EnginePool
+from vscsihba.daemon.leftovers import Leftovers
 from vscsihba.engine.owning.appearance import Appearance, Tuning
 from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import HostError, UsageError, VscsihbaError
@@ -39,6 +40,7 @@ class HbaEngines:
         start: Starts an engine.
         running: The engines that run already, the oldest first.
         check: Refuses a LUN with HostError when it is served again, such as after a restart.
+        linked: Returns the LUNs of the HBA that the kernel has.
 
     Attributes:
         specs: The LUNs to serve, by number.
@@ -52,11 +54,14 @@ class HbaEngines:
         start: Callable[[int], EngineHandle],
         running: Sequence[EngineHandle] = (),
         check: Callable[[LunSpec], None] = lambda _request: None,
+        *,
+        linked: Callable[[], Collection[int]] = lambda: (),
     ) -> None:
         self.specs: dict[int, LunSpec] = {}
         self.failures: dict[int, str] = {}
         self._id = hba_id
         self._check = check
+        self._leftovers = Leftovers(hba_id, linked)
         self._changed: int | None = None
         self._pool = EnginePool(
             hba_id,
@@ -84,16 +89,17 @@ class HbaEngines:
         """Start the configured number of engines and watch them.
 
         Raises:
-            UsageError, HostError: An engine cannot be started; none is left running.
+            UsageError, HostError, OSError: An engine or the watching thread cannot be started; no engine is
+                left running.
         """
         try:
             self._pool.ensure()
-        except VscsihbaError:
+            self._pool.watch()
+        except (VscsihbaError, OSError):
             with suppress(VscsihbaError):
                 self._pool.shrink(0)
             self._pool.close()
             raise
-        self._pool.watch()
 
     def resume(self, specs: Mapping[int, LunSpec], *, remove_others: bool = True) -> None:
         """Serve these LUNs after a restart of the service or of the machine; failures are retried.
@@ -104,17 +110,19 @@ class HbaEngines:
         """
         with self._pool.lock:
             self.specs = dict(specs)
-            for engine in self._pool.engines if remove_others else ():
-                self._remove_unwanted(engine)
+            if remove_others:
+                self._leftovers.expect()
+            self._remove_leftovers()
             for engine in self._pool.engines:
                 self._on_start(engine)
             try:
                 self._pool.shrink(self.size)
                 self._pool.ensure()
+                self._remove_leftovers()
             except (VscsihbaError, OSError) as error:
                 log.error("no engine for HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
                 self._pool.retry_later()
-            if self.failures:
+            if self.failures or not self._leftovers.removed:
                 self._pool.retry_later()
         self._pool.watch()
 
@@ -134,6 +142,8 @@ class HbaEngines:
                 self._pool.size = before
                 self._pool.retry_later()
                 raise
+            if self.failures:  # of a new engine
+                self._pool.retry_later()
 
     def end(self) -> None:
         """End all engines; the last one removes the HBA. Remove its LUNs before.
@@ -369,7 +379,10 @@ class HbaEngines:
             self._serve(engine, spec)
 
     def _serve(self, engine: EngineHandle, spec: LunSpec) -> bool:
-        """Add a LUN to an engine and return whether that worked; a failure is recorded in `failures`."""
+        """Add a LUN to an engine and return whether that worked; a failure is recorded in `failures`.
+
+        It stays there until all engines have been asked again, since another one may have failed.
+        """
         try:
             self._check(spec)
             self._ask(engine, "add_lun", {"request": asdict(spec)})
@@ -378,30 +391,19 @@ class HbaEngines:
                 log.error("LUN %d of HBA %d: %s", spec.lun, self._id, error)  # noqa: TRY400 - it says all
             self.failures[spec.lun] = str(error)
             return False
-        self.failures.pop(spec.lun, None)
         return True
 
     def _retry(self) -> bool:
-        """Try again to serve the LUNs that failed; return whether all are served now."""
+        """Try again what failed; return whether every engine knows the wanted LUNs, and no others."""
+        self._remove_leftovers()
+        engines = self._pool.engines
         for lun in list(self.failures):
-            for engine in self._pool.engines:
-                if lun in self.specs and not self._serve(engine, self.specs[lun]):
-                    break
-        return not self.failures
+            if engines and all(self._serve(engine, self.specs[lun]) for engine in engines):
+                self.failures.pop(lun, None)
+        return not self.failures and self._leftovers.removed
 
-    def _remove_unwanted(self, engine: EngineHandle) -> None:
-        """Remove the LUNs of an engine that are not wanted: leftovers of a change that was cut off."""
-        try:
-            unwanted = [lun["lun"] for lun in engine.ask("status", {})["luns"] if not self._is_wanted(lun)]
-        except VscsihbaError as error:
-            log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
-            return
-        for lun in unwanted:
-            log.warning("LUN %d of HBA %d is removed: a change was interrupted", lun, self._id)
-            try:
-                self._remove_from(engine, lun)
-            except VscsihbaError as error:
-                log.error("HBA %d: %s", self._id, error)  # noqa: TRY400 - it says all
+    def _remove_leftovers(self) -> None:
+        self._leftovers.remove(self._pool.engines, self.specs.keys(), self._is_wanted)
 
     def _is_wanted(self, known: Mapping[str, Any]) -> bool:
         """Return whether a LUN that an engine knows is wanted, and is the same disk.
@@ -421,10 +423,3 @@ class HbaEngines:
                 msgspec.convert(appearance, Appearance),
             )
         )
-
-    def _remove_from(self, engine: EngineHandle, lun: int) -> None:
-        """Remove a LUN from an engine, and from the kernel if no other engine knows it."""
-        try:
-            engine.ask("remove_lun", {"lun": lun, "leave": True})
-        except UsageError:
-            engine.ask("remove_lun", {"lun": lun})

@@ -59,7 +59,9 @@ def serve(state: State | None = None) -> None:
     notifier = Notifier()
     with state.held():
         configfs.prepare()
-        supervisor = Supervisor(check=lambda request: check_devices(state.devices(), request.document))
+        supervisor = Supervisor(
+            check=lambda request: check_devices(state.devices_to_check(), request.document)
+        )
         service = Service(supervisor, state)
         try:
             service.resume()

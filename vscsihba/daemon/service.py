@@ -25,7 +25,7 @@ from vscsihba.control import ProgressCallback
 from vscsihba.daemon.known_devices import accepted
 from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
-from vscsihba.daemon.state import State
+from vscsihba.daemon.state import RecordError, State
 from vscsihba.daemon.status import add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.daemon.transaction import Transaction
@@ -65,6 +65,9 @@ class Service:
 
         A disk that cannot be served and a saved entry that cannot be read are shown as failing and retried;
         the others do not wait for them.
+
+        Raises:
+            RecordError: A record of the earlier service cannot be read now; its engines go on.
         """
         with self._changing:
             running, known = self._running()
@@ -83,6 +86,8 @@ class Service:
         """Return the document that ran, and whether that is certain; None if nothing ran or it is lost."""
         try:
             return self._state.running(), True
+        except RecordError:
+            raise
         except VscsihbaError as error:
             log.error("the record of the running document cannot be read, so no disk is removed: %s", error)  # noqa: TRY400
             return None, False
@@ -94,6 +99,8 @@ class Service:
         """
         try:
             unfinished = self._state.unfinished()
+        except RecordError:
+            raise
         except VscsihbaError as error:
             log.error("the record of an unfinished change cannot be read: %s", error)  # noqa: TRY400 - it says all
             return running, Document()
@@ -105,6 +112,8 @@ class Service:
     def _earlier_awaited(self) -> Awaited:
         try:
             return self._state.awaited()
+        except RecordError:
+            raise
         except VscsihbaError as error:
             log.error("the record of entries that were not restored cannot be read: %s", error)  # noqa: TRY400
             return Awaited()
@@ -112,11 +121,13 @@ class Service:
     def retry(self) -> None:
         """Restore saved entries that can be read now, and record the running document if that has failed.
 
-        Does nothing during a change.
+        Also remove what an interrupted change has left. Does nothing during a change.
         """
-        if not (self.awaited.unread or self._unrecorded) or not self._changing.acquire(blocking=False):
+        due = self.awaited.unread or self._unrecorded or self._supervisor.is_unfinished
+        if not due or not self._changing.acquire(blocking=False):
             return
         try:
+            self._supervisor.retry()
             before = self.document
             document, awaited = self.awaited.joined(before, self._state.to_restore())
             if document != before:

@@ -19,7 +19,7 @@ import msgspec
 
 from vscsihba.config.awaited import Awaited
 from vscsihba.config.dump import builtins, dump
-from vscsihba.config.load import load, read
+from vscsihba.config.load import load, parse, read
 from vscsihba.config.model import Document
 from vscsihba.config.salvage import Salvage, salvage
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
@@ -37,6 +37,10 @@ KEPT: Final = 10
 
 _STAMP: Final = f"{'[0-9]' * 8}T{'[0-9]' * 6}.{'[0-9]' * 9}"
 """Pattern of the time in the name of a version, since another document's name may have the same beginning."""
+
+
+class RecordError(HostError):
+    """A record cannot be read now, so its content is not known: nothing may be done as if there were none."""
 
 
 class State:
@@ -90,9 +94,11 @@ class State:
         """Return the recorded running document, None if there is none since the machine started.
 
         Raises:
-            VscsihbaError: The record cannot be read.
+            RecordError: The record cannot be read now.
+            VscsihbaError: It is not a document that this version can read.
         """
-        return load(self._running) if self._running.exists() else None
+        data = _content(self._running)
+        return None if data is None else parse(data, self._running.parent)
 
     def note(self, document: Document) -> None:
         """Record the running document.
@@ -130,32 +136,40 @@ class State:
         """Return the documents before and after a change that was cut off; None if none was.
 
         Raises:
-            VscsihbaError: The record cannot be read.
+            RecordError: The record cannot be read now.
+            VscsihbaError: It is not a record that this version can read.
         """
-        try:
-            record = msgspec.json.decode(self._changing.read_bytes(), type=dict[str, Any])
-        except FileNotFoundError:
+        if (data := _content(self._changing)) is None:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        try:
+            record = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.DecodeError as error:
             raise HostError(f"{self._changing}: {error}") from error
         before, target = (read(record.get(name), Path("/")) for name in ("before", "target"))
         return before, target
 
     def to_restore(self) -> Salvage:
         """Return the saved document as far as it can be read, an empty one if there is no file."""
-        return salvage(self.saved) if os.path.lexists(self.saved) else Salvage(Document())
+        try:
+            self.saved.lstat()
+        except FileNotFoundError:
+            return Salvage(Document())
+        except OSError:  # `salvage` says why
+            pass
+        return salvage(self.saved)
 
     def awaited(self) -> Awaited:
         """Return the saved entries that could not be restored when the machine started.
 
         Raises:
-            HostError: The record cannot be read.
+            RecordError: The record cannot be read now.
+            HostError: It is not a record that this version can read.
         """
-        try:
-            return msgspec.json.decode(self._awaited.read_bytes(), type=Awaited)
-        except FileNotFoundError:
+        if (data := _content(self._awaited)) is None:
             return Awaited()
-        except (OSError, msgspec.DecodeError) as error:
+        try:
+            return msgspec.json.decode(data, type=Awaited)
+        except msgspec.DecodeError as error:
             raise HostError(f"{self._awaited}: {error}") from error
 
     def note_awaited(self, awaited: Awaited) -> None:
@@ -173,20 +187,32 @@ class State:
             raise HostError(f"{self._awaited}: {error.strerror}") from error
 
     def devices(self) -> dict[str, str]:
-        """Return the recorded identities of block devices, by path; none if the record cannot be read."""
-        try:
-            return msgspec.json.decode(self._devices.read_bytes(), type=dict[str, str])
-        except FileNotFoundError:
+        """Return the recorded identities of block devices, by path; none if the record is not valid.
+
+        Raises:
+            RecordError: The record cannot be read now.
+        """
+        if (data := _content(self._devices)) is None:
             return {}
-        except (OSError, msgspec.DecodeError) as error:
+        try:
+            return msgspec.json.decode(data, type=dict[str, str])
+        except msgspec.DecodeError as error:
             log.error("%s: %s: no block device is checked", self._devices, error)  # noqa: TRY400 - it says all
+            return {}
+
+    def devices_to_check(self) -> dict[str, str]:
+        """Return the recorded identities of block devices; none if the record cannot be read."""
+        try:
+            return self.devices()
+        except RecordError as error:
+            log.error("%s: no block device is checked", error)  # noqa: TRY400 - it says all
             return {}
 
     def note_devices(self, devices: Mapping[str, str]) -> None:
         """Record the identities of block devices.
 
         Raises:
-            HostError: It cannot be written.
+            HostError: The record cannot be read or written.
         """
         if devices != self.devices():
             _replace(self._devices, msgspec.json.format(msgspec.json.encode(devices)).decode())
@@ -274,6 +300,22 @@ def _replace(path: Path, text: str) -> None:
         replace_file(path, text.encode())
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}") from error
+    except MemoryError as error:
+        raise HostError(f"{path}: no memory is free") from error
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the content of a file, None if there is no such file.
+
+    Raises:
+        RecordError: It cannot be read now.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except (OSError, MemoryError) as error:
+        raise RecordError(f"{path}: {getattr(error, 'strerror', None) or 'no memory is free'}") from error
 
 
 def _remove_unfinished(file: Path) -> None:

@@ -5,8 +5,9 @@ running without the service. The changes of an HBA's LUNs are `vscsihba.daemon.h
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ import msgspec
 
 from vscsihba import configfs
 from vscsihba.config.model import Document, Hba, StackDocument
+from vscsihba.daemon.adoption import Adoption
 from vscsihba.daemon.drift import drifted_stacks, served_stacks
 from vscsihba.daemon.engine import Engine
 from vscsihba.daemon.engine_pool import EngineHandle
@@ -31,6 +33,12 @@ _AT_ONCE: Final = 8
 _NOTHING: Final = Document()
 
 
+def _linked(hba_id: int) -> Collection[int]:
+    """Return the LUNs of an HBA that the kernel has."""
+    observed = configfs.observe().hbas.get(hba_id)
+    return set() if observed is None else set(observed.luns)
+
+
 class Supervisor:
     """All HBAs of the service.
 
@@ -39,6 +47,7 @@ class Supervisor:
         find: Returns the engines of an HBA that run.
         run: The run directory of the engines.
         check: Refuses a LUN with HostError when it is served again, such as after a restart.
+        linked: Returns the LUNs of an HBA that the kernel has.
     """
 
     def __init__(
@@ -47,12 +56,15 @@ class Supervisor:
         find: Callable[[int], Sequence[EngineHandle]] = Engine.find,
         run: Path = RUN,
         check: Callable[[LunSpec], None] = lambda _request: None,
+        linked: Callable[[int], Collection[int]] = _linked,
     ) -> None:
         self._hbas: dict[int, HbaEngines] = {}
+        self._unwanted: dict[int, str] = {}
         self._start = start
         self._find = find
         self._run = run
         self._check = check
+        self._linked = linked
 
     @property
     def hbas(self) -> Mapping[int, HbaEngines]:
@@ -78,9 +90,9 @@ class Supervisor:
             resume = partial(self._resume, document, remove_others=remove_others, cut_off=cut_off)
             for drifted in pool.map(resume, document.hbas):
                 stacks |= drifted
-        for hba_id in sorted(self._run_directories() - self._hbas.keys()) if remove_others else ():
-            if running := self._engines_of(hba_id):
-                self._remove_unwanted(hba_id, running)
+        if remove_others:
+            self._unwanted = dict.fromkeys(sorted(self._run_directories() - self._hbas.keys()), "")
+            self.retry()
         return msgspec.structs.replace(document, backstores=stacks)
 
     def restore(self, document: Document, before: Document) -> None:
@@ -102,36 +114,55 @@ class Supervisor:
     def _resume(
         self, document: Document, hba: Hba, *, remove_others: bool, cut_off: Document = _NOTHING
     ) -> dict[str, StackDocument]:
-        running = self._engines_of(hba.id)
+        start, running = self._start, list[EngineHandle]()
+        try:
+            running += self._find(hba.id)
+        except (VscsihbaError, OSError) as error:
+            log.error("the engines of HBA %d cannot be found: %s", hba.id, error)  # noqa: TRY400 - it says all
+            start = Adoption(self._find, self._start, hba.engines)
         drifted = drifted_stacks(document, hba, running, cut_off)
-        engines = HbaEngines(hba.id, hba.engines, self._start, running, self._check)
+        linked = partial(self._linked, hba.id)
+        engines = HbaEngines(hba.id, hba.engines, start, running, self._check, linked=linked)
         self._hbas[hba.id] = engines
         engines.resume(_specs(hba, {**document.backstores, **drifted}), remove_others=remove_others)
         return drifted
-
-    def _engines_of(self, hba_id: int) -> Sequence[EngineHandle]:
-        """Return the engines of an HBA that run; none where they cannot be looked up."""
-        try:
-            return self._find(hba_id)
-        except (VscsihbaError, OSError) as error:
-            log.error("the engines of HBA %d cannot be found: %s", hba_id, error)  # noqa: TRY400 - it says all
-            return []
 
     def _run_directories(self) -> set[int]:
         """Return the ids of HBAs that have a run directory."""
         names = (path.name.removeprefix("hba") for path in self._run.glob("hba*"))
         return {int(name) for name in names if name.isdecimal()}
 
-    def _remove_unwanted(self, hba_id: int, running: Sequence[EngineHandle]) -> None:
-        """End the engines of an HBA that is not wanted."""
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether engines of an HBA that is not wanted could not be ended yet."""
+        return bool(self._unwanted)
+
+    def retry(self) -> None:
+        """End the engines of HBAs that are not wanted; those that do not end are left for the next call."""
+        for hba_id, before in self._unwanted.items():
+            try:
+                running = self._find(hba_id)
+                if running:
+                    self._end_unwanted(hba_id, running)
+                self._unwanted = {other: why for other, why in self._unwanted.items() if other != hba_id}
+            except (VscsihbaError, OSError) as error:
+                if str(error) != before:
+                    log.error("HBA %d, which is not wanted, stays: %s", hba_id, error)  # noqa: TRY400
+                self._unwanted = {**self._unwanted, hba_id: str(error)}
+
+    def _end_unwanted(self, hba_id: int, running: Sequence[EngineHandle]) -> None:
+        """End the engines of an HBA that is not wanted.
+
+        Raises:
+            VscsihbaError, OSError: One of them does not end.
+        """
         log.warning("HBA %d is removed: a change was interrupted", hba_id)
         engines = HbaEngines(hba_id, len(running), self._start, running)
-        engines.resume({})
-        try:
+        with ExitStack() as failing:
+            failing.callback(engines.close)
+            engines.resume({})
             engines.end()
-        except VscsihbaError as error:
-            log.error("HBA %d stays: %s", hba_id, error)  # noqa: TRY400 - it says all
-            engines.close()
+            failing.pop_all()
 
     def close(self) -> None:
         """Release all engines; they keep running."""
@@ -149,6 +180,7 @@ class Supervisor:
         hba = HbaEngines(hba_id, engines, self._start, check=self._check)
         hba.begin()
         self._hbas[hba_id] = hba
+        self._unwanted.pop(hba_id, None)
 
     def check_id_free(self, hba_id: int) -> None:
         """Refuse an id that another program serves.
