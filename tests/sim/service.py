@@ -43,7 +43,7 @@ _UNFINISHED: Final = re.compile(r"\..*\.[0-9a-f]{16}")
 
 @dataclass
 class Ledger:
-    """What may be found, from what was acknowledged.
+    """The results that are right, given the requests that were acknowledged.
 
     Attributes:
         running: The documents that may be in force.
@@ -62,7 +62,7 @@ class Services:
     Args:
         world: The files, threads and clock.
         machine: The engines.
-        script: What the service is asked for.
+        script: The requests to the service.
         text: Of the saved document.
     """
 

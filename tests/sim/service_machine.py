@@ -1,4 +1,4 @@
-"""What surrounds the service of a simulated machine: engine processes, and what they have made in the kernel.
+"""Surroundings of the service on a simulated machine: engine processes, and their LUNs in the kernel.
 
 An engine outlives the service. It answers requests as the fakes of the service's own tests do; each request
 is a call that can fail: the engine refuses, its answer is lost, or it dies. The module knows neither

@@ -79,7 +79,7 @@ AFTER: dict[str, Any] = {
 
 def _mistyped() -> Words:
     """Return `BEFORE` with an entry that is not valid."""
-    return {**BEFORE, "backstores": {**BEFORE["backstores"], "b": memory(lable="b")}}
+    return {**BEFORE, "backstores": {**BEFORE["backstores"], "b": memory(siez=1)}}
 
 
 def _without_the_mistyped() -> Words:

@@ -394,7 +394,7 @@ class HbaEngines:
         return True
 
     def _retry(self) -> bool:
-        """Try again what failed; return whether every engine knows the wanted LUNs, and no others."""
+        """Retry LUNs that failed and leftovers; return whether every engine knows the wanted LUNs only."""
         self._remove_leftovers()
         engines = self._pool.engines
         for lun in list(self.failures):
