@@ -84,7 +84,7 @@ class ManifestFile:
         Raises:
             OSError, MemoryError: That failed.
         """
-        if self._failed is not None or not self._is_stable:
+        if not self._is_stable:  # nor is it while another one may be in place
             with self._changing:
                 self._put_back()
                 if not self._is_stable:

@@ -72,6 +72,7 @@ TARGETS: Final = (
     Target("handlers/cow/overlay_file.py", (_COW,)),
     Target("handlers/cow/disk.py", (_COW,)),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
+    Target("handlers/snapshot/manifest_file.py", (f"{_HANDLERS}/snapshot/test_manifest_file.py",)),
     Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),
     Target(

@@ -4,9 +4,11 @@ import errno
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -195,12 +197,102 @@ def test_a_set_that_could_not_be_made_is_not_left_without_its_layer(tmp_path: Pa
         assert len(list((tmp_path / "set").glob("*.layer"))) == 1
 
 
-def test_a_manifest_that_somebody_has_removed_is_put_back(base: Path) -> None:
-    path = base / "set" / "manifest"
-    file = ManifestFile(path)
-    with unsynced(base / "set"), unrenamed(after=1), pytest.raises(OSError, match="error"):
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the renames of files and the syncs of directories."""
+    fsync, replace, count = os.fsync, os.replace, Counter[str]()
+
+    def sync(fd: int) -> None:
+        count["sync"] += stat.S_ISDIR(os.fstat(fd).st_mode)
+        fsync(fd)
+
+    def rename(source: Path, target: Path) -> None:
+        count["rename"] += 1
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", sync)
+        patch.setattr(os, "replace", rename)
+        yield count
+
+
+def failed_save(base: Path, *, is_put_back: bool) -> ManifestFile:
+    """Return a file whose manifest could not be saved, and could be put back or not."""
+    file = ManifestFile(base / "set" / "manifest")
+    with (
+        unsynced(base / "set"),
+        unrenamed(after=9 if is_put_back else 1),
+        pytest.raises(OSError, match="error"),
+    ):
         file.save(file.current.without("old"))
-    assert not file.is_in_place
+    assert file.is_in_place == is_put_back
+    return file
+
+
+def test_a_manifest_is_on_stable_storage_once_it_is_saved_or_settled(base: Path) -> None:
+    file = ManifestFile(base / "set" / "manifest")
+    with counted() as count:
+        file.settle()
+        file.settle()
+        assert count == {"sync": 1}, "a former process may have been killed"
+        (base / "set" / "manifest").unlink()  # it is not looked at while nothing has failed
+        file.save(file.current.rolled_back("old", "a"))
+        assert count == {"sync": 2, "rename": 1}
+        file.settle()
+        assert count == {"sync": 2, "rename": 1}
+
+
+@pytest.mark.parametrize("verb", ["put_back", "settle"])
+def test_a_manifest_is_put_back_once(base: Path, verb: str) -> None:
+    file = failed_save(base, is_put_back=False)
+    with counted() as count:
+        getattr(file, verb)()
+        assert file.is_in_place
+        assert snapshot_manifest.load(base / "set" / "manifest") == file.current
+        file.put_back()
+        file.settle()
+        assert count == {"sync": 1, "rename": 1}
+
+
+def test_a_manifest_that_was_put_back_at_once_is_synced_later(base: Path) -> None:
+    file = failed_save(base, is_put_back=True)
+    with counted() as count, unsynced(base / "set"), pytest.raises(OSError, match="error"):
+        file.save(file.current.without("old"))
+    assert count["rename"] == 2, "the new one, and the former one again"
+    with counted() as count:
+        file.put_back()
+        assert count == {}
+        file.settle()
+        assert count == {"sync": 1}
+
+
+def test_the_manifest_in_force_is_put_back_before_another_one_is_saved(base: Path) -> None:
+    """At most one other manifest may be in place, so that it is known how the disk reads with it."""
+    file = failed_save(base, is_put_back=False)
+    with unrenamed(after=0), pytest.raises(OSError, match="error"):
+        file.save(file.current.rolled_back("old", "a"))
+    assert file.reads_alike
+    file.save(file.current.without("old"))
+    assert file.is_in_place
+    assert snapshot_manifest.load(base / "set" / "manifest") == file.current
+
+
+@pytest.mark.parametrize("verb", ["save", "put_back", "settle"])
+def test_one_thread_at_a_time_changes_the_file(base: Path, verb: str) -> None:
+    file = failed_save(base, is_put_back=False)
+    arguments = (file.current.without("old"),) if verb == "save" else ()
+    thread = Thread(target=getattr(file, verb), args=arguments)
+    with file._changing:
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert file.is_in_place
+
+
+def test_a_manifest_that_somebody_has_removed_is_put_back(base: Path) -> None:
+    path, file = base / "set" / "manifest", failed_save(base, is_put_back=False)
     path.unlink()
     file.put_back()
     assert file.is_in_place
