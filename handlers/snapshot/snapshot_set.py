@@ -8,6 +8,7 @@ This module knows what is done to the set; `manifest` what it consists of,
 `merge` how layers become one.
 """
 
+import errno
 import logging
 import re
 import threading
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from vscsihba.block import Geometry
-from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.actions import ReportProgress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow.disk import CowDisk
@@ -37,6 +38,9 @@ from vscsihba.handlers.snapshot.manifest_file import ManifestFile
 from vscsihba.handlers.snapshot.merge import tidy
 
 log = logging.getLogger(__name__)
+
+_LEFT = (OSError, MemoryError, VscsihbaError)
+"""Failures of removing a layer that nothing needs."""
 
 _LEFT_OVER = re.compile(
     r"(?P<layer>[0-9a-f]{32})\.layer(\.new)?|overlay-[0-9a-f]{32}\.part|\.manifest\.[0-9a-f]{16}"
@@ -164,10 +168,8 @@ class SnapshotSet:
             try:
                 before.abandon()
                 tidy(self, progress)
-            except (
-                OSError
-            ) as error:  # the disk is what it was; that something is left over is no failure of that
-                log.warning("%s: layers that nothing needs are kept: %s", self.directory, error)
+            except _LEFT as error:  # the disk is what it was, though something is left over
+                log.warning("%s: layers that nothing needs are kept: %r", self.directory, error)
 
     def delete(self, name: str, *, progress: ReportProgress = quiet) -> None:
         """Delete a snapshot; see `vscsihba.handlers.snapshot.handler.SnapshotHandler.delete`."""
@@ -175,10 +177,11 @@ class SnapshotSet:
             self.save(self.manifest.without(name))
             try:
                 tidy(self, progress)
-            except OSError as error:
-                raise OSError(
-                    error.errno, f"snapshot {name} is deleted, but its layer is kept: {error.strerror}"
-                ) from error
+            except _LEFT as error:
+                number = (error.errno if isinstance(error, OSError) else None) or errno.EIO
+                reason = getattr(error, "strerror", None) or str(error) or "no memory"
+                text = f"snapshot {name} is deleted, but its layer is kept: {reason}"
+                raise OSError(number, text) from error
 
     def tidy(self, *, progress: ReportProgress = quiet) -> None:
         """Merge and remove layers that no snapshot needs; see `SnapshotHandler.tidy`."""

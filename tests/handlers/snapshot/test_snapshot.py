@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
@@ -614,14 +615,20 @@ def test_what_is_written_after_a_take_that_failed_survives_the_process(
         assert read(disk, 0, 12) == b"acknowledged"
 
 
+LEFT = pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "broken"), MemoryError(), HostError("a layer is damaged", cure="restore it")]
+)
+
+
+@LEFT
 def test_a_roll_back_is_done_even_if_something_is_left_over(
-    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     with build(snapshot(base)) as disk:
         handler_of(disk).take("old")
         write(disk, 0, b"new")
         with monkeypatch.context() as patch:
-            patch.setattr("vscsihba.handlers.snapshot.snapshot_set.tidy", broken)
+            patch.setattr("vscsihba.handlers.snapshot.snapshot_set.tidy", mock.Mock(side_effect=error))
             handler_of(disk).roll_back("old")
         assert "layers that nothing needs are kept" in caplog.text
         assert read(disk, 0, 3) == CONTENT[:3]
@@ -629,14 +636,15 @@ def test_a_roll_back_is_done_even_if_something_is_left_over(
         assert layers(base) == 2
 
 
+@LEFT
 def test_a_delete_that_cannot_merge_says_that_the_snapshot_is_gone(
-    base: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     with build(snapshot(base)) as disk:
         handler_of(disk).take("old")
         with monkeypatch.context() as patch:
-            patch.setattr("vscsihba.handlers.snapshot.snapshot_set.tidy", broken)
-            with pytest.raises(OSError, match="snapshot old is deleted, but its layer is kept"):
+            patch.setattr("vscsihba.handlers.snapshot.snapshot_set.tidy", mock.Mock(side_effect=error))
+            with pytest.raises(OSError, match=r"snapshot old is deleted, but its layer is kept: [abn]"):
                 handler_of(disk).delete("old")
         assert handler_of(disk).snapshots() == []
         handler_of(disk).tidy()
