@@ -18,46 +18,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from vscsihba import threads
-from vscsihba.errors import FlushError, HostError, VscsihbaError
+from vscsihba.errors import FlushError, VscsihbaError
 from vscsihba.handlers.nbd.address import Address, libnbd
+from vscsihba.handlers.nbd.connecting import ATTEMPT, LOST, Connector, LinkOptions, check_same
 from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request, text_of
-from vscsihba.handlers.nbd.unflushed import Kept, UnflushedWrites
+from vscsihba.handlers.nbd.unflushed import UnflushedWrites
+
+__all__ = ["Link", "LinkOptions", "Lost"]
 
 log = logging.getLogger(__name__)
 
-_LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
-"""Errors of requests whose connection has ended, or whose server says that it ends."""
 _CHANGES: Final = (Kind.WRITE, Kind.ZERO, Kind.TRIM)
 _TICK: Final = 1.0
 """Seconds between two looks at the time limits, at most."""
 _PAUSES: Final = (0.05, 1.0)
 """Seconds between two attempts to connect: at first, at most."""
-_ATTEMPT: Final = 5.0
-"""Seconds for one attempt to connect, at most."""
 _BRIEF: Final = 0.001
-_REPLAYED_AT_ONCE: Final = 16
 
 Lost = Callable[[str], None]
 """Told, on any thread, why the connections were lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """Settings of a link.
-
-    Attributes:
-        timeout: Seconds after which a request fails.
-        connections: Connections at most; more than one only if the server has the same data on all of them.
-        unflushed: Bytes of acknowledged writes that are kept until a flush; 0 for none.
-    """
-
-    timeout: float = 25.0
-    connections: int = 4
-    unflushed: int = 64 << 20
 
 
 class Link:
@@ -89,6 +71,7 @@ class Link:
         self._doubt = ""
         self._flushing = self._ticking = self._attached = self._reconnecting = False
         self._closed = threading.Event()
+        self._connector = Connector(address, options, self._completed, self._closed)
         self._threads: list[threading.Thread] = []
         self.export: Export
 
@@ -99,7 +82,7 @@ class Link:
             UnknownExportError: The server has no such export.
             OSError: The server cannot be reached.
         """
-        self._connections, self.export = self._connect()
+        self._connections, self.export = self._connector.connect()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for connection in self._connections:
@@ -125,7 +108,7 @@ class Link:
             connections, self._connections = [*self._connections, *self._dying], []
         os.eventfd_write(self._wake, 1)
         for thread in self._threads:
-            thread.join(_ATTEMPT)
+            thread.join(ATTEMPT)
         for connection in connections:
             self._unwatch(connection)
             connection.leave()
@@ -138,7 +121,7 @@ class Link:
         Raises:
             OSError: EOPNOTSUPP: the export has another size; or the server cannot be reached.
         """
-        connections, export = self._connect(most=1)
+        connections, export = self._connector.connect(most=1)
         for connection in connections:
             connection.leave()
         if export.size != size:
@@ -225,7 +208,7 @@ class Link:
                 self._note_stored(request)
             with self._lock:
                 self._under_way.pop(request, None)
-            if number in _LOST:
+            if number in LOST:
                 self._lose(connection, os.strerror(number))
                 self._send_again(request)
             else:
@@ -415,27 +398,6 @@ class Link:
 
     # Connecting.
 
-    def _connect(self, most: int | None = None) -> tuple[list[Connection], Export]:
-        """Connect, as often as the options and the server allow."""
-        until = time.monotonic() + min(_ATTEMPT, self._options.timeout)
-        first = Connection(self._address, self._completed)
-        connections = [first]
-        try:
-            export = first.connect(until, self._wanted, self._options.timeout)
-            for _ in range(1, min(most or self._options.connections, self._options.connections)):
-                if not export.shared:
-                    break
-                connections.append(more := Connection(self._address, self._completed))
-                more.connect(until, self._wanted, self._options.timeout)
-        except BaseException:
-            for connection in connections:
-                connection.leave()
-            raise
-        return connections, export
-
-    def _wanted(self) -> bool:
-        return not self._closed.is_set()
-
     def _reconnect(self) -> None:
         """Connect until it succeeds or the link is closed."""
         pause, most = _PAUSES
@@ -456,12 +418,12 @@ class Link:
                 os.eventfd_write(self._wake, 1)
 
     def _reconnect_once(self) -> None:
-        connections, export = self._connect()
+        connections, export = self._connector.connect()
         try:
-            self._check_same(export)
+            check_same(self.export, export)
             while self._under_way and not self._closed.wait(_BRIEF):
                 pass  # results of lost connections are being handed on just now
-            self._replay(connections[0])
+            self._doubt = self._connector.repeat(connections[0], export, self._unflushed) or self._doubt
         except BaseException:
             for connection in connections:
                 connection.leave()
@@ -480,62 +442,3 @@ class Link:
         log.warning("%s: connected again after %.1f s", self._address.name, away)
         for request in waiting:
             self._send_again(request)
-
-    def _check_same(self, export: Export) -> None:
-        """Check that a server has the export that was there before.
-
-        Raises:
-            HostError: It is another one.
-        """
-        if export.size != self.export.size:
-            raise HostError(
-                f"the export has {export.size} bytes, and had {self.export.size}",
-                cure="if that is right, resize the disk",
-            )
-        if export != self.export:
-            raise HostError("the export has other properties than before", cure="remove the disk, and add it")
-
-    def _replay(self, connection: Connection) -> None:
-        """Send the acknowledged writes that were not flushed again.
-
-        Raises:
-            OSError: The connection was lost once more.
-        """
-        if self._unflushed.incomplete and not self._doubt:
-            self._doubt = "the server was lost with acknowledged writes that were not flushed"
-        completed: Completed = deque()
-        connection.completed = completed
-        under_way = 0
-        until = time.monotonic() + self._options.timeout
-        parts = [piece for kept in self._unflushed.latest() for piece in self._pieces(kept)]
-        while parts or under_way:
-            while parts and under_way < _REPLAYED_AT_ONCE:
-                connection.begin(parts.pop())
-                under_way += 1
-            while not completed:
-                if time.monotonic() > until or self._closed.is_set():
-                    raise TimeoutError(errno.ETIMEDOUT, "the server does not answer")
-                connection.wait(0.25)
-            _, number, _ = completed.popleft()
-            under_way -= 1
-            if number in _LOST:
-                raise OSError(number, os.strerror(number))
-            if number:
-                self._doubt = f"an acknowledged write could not be repeated: {os.strerror(number)}"
-        connection.completed = self._completed
-
-    def _pieces(self, kept: Kept) -> list[Request]:
-        """Return the requests that write a part again."""
-        most = self.export.maximum
-        kind = Kind.ZERO if kept.data is None and self.export.zero else Kind.WRITE
-        if kind is Kind.ZERO:
-            return [Request(kind, _ignore, kept.offset, kept.length)]
-        data = memoryview(kept.data or bytes(kept.length))
-        return [
-            Request(kind, _ignore, kept.offset + at, min(most, kept.length - at), data[at : at + most])
-            for at in range(0, kept.length, most)
-        ]
-
-
-def _ignore(_error: OSError | None) -> None:
-    """Take the result of a request that `Link._replay` sees by itself."""

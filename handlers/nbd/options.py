@@ -11,8 +11,8 @@ from vscsihba.block import Geometry
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.nbd.address import Address
+from vscsihba.handlers.nbd.connecting import LinkOptions
 from vscsihba.handlers.nbd.connection import Export
-from vscsihba.handlers.nbd.link import LinkOptions
 from vscsihba.handlers.options import BlockSize, FilePath, Ordinal, Positive, SecretPath, Size
 
 _PAGE = 4096

@@ -1,0 +1,166 @@
+"""Connecting to an export, at first and again: all connections, the same export, the writes that may be lost.
+
+Knows nothing of requests under way; `link` decides when to connect.
+"""
+
+import errno
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from vscsihba.errors import HostError
+from vscsihba.handlers.nbd.address import Address
+from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request
+from vscsihba.handlers.nbd.unflushed import Kept, UnflushedWrites
+
+LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
+"""Errors of requests whose connection has ended, or whose server says that it ends."""
+ATTEMPT: Final = 5.0
+"""Seconds for one attempt to connect, at most."""
+_AT_ONCE: Final = 16
+"""Writes that are repeated side by side."""
+_STEP: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Settings of a link.
+
+    Attributes:
+        timeout: Seconds after which a request fails.
+        connections: Connections at most; more than one only if the server has the same data on all of them.
+        unflushed: Bytes of acknowledged writes that are kept until a flush; 0 for none.
+    """
+
+    timeout: float = 25.0
+    connections: int = 4
+    unflushed: int = 64 << 20
+
+
+class Connector:
+    """Makes the connections of a link. All methods block, and may be called on any thread.
+
+    Args:
+        address: The export.
+        options: Settings of the link.
+        completed: Takes the requests that have ended on its connections.
+        closed: Set when the link is closed: connecting ends soon.
+    """
+
+    def __init__(
+        self, address: Address, options: LinkOptions, completed: Completed, closed: threading.Event
+    ) -> None:
+        self._address = address
+        self._options = options
+        self._completed = completed
+        self._closed = closed
+
+    def connect(self, most: int | None = None) -> tuple[list[Connection], Export]:
+        """Connect, as often as the options and the server allow.
+
+        Args:
+            most: Number of connections at most; by default that of the options.
+
+        Raises:
+            UnknownExportError: The server has no such export.
+            OSError: The server cannot be reached, or does not answer in time.
+        """
+        timeout = self._options.timeout
+        until = time.monotonic() + min(ATTEMPT, timeout)
+        first = Connection(self._address, self._completed)
+        connections = [first]
+        try:
+            export = first.connect(until, self._wanted, timeout)
+            for _ in range(1, most or self._options.connections):
+                if not export.shared:
+                    break
+                connections.append(more := Connection(self._address, self._completed))
+                more.connect(until, self._wanted, timeout)
+        except BaseException:
+            for connection in connections:
+                connection.leave()
+            raise
+        return connections, export
+
+    def _wanted(self) -> bool:
+        return not self._closed.is_set()
+
+    def repeat(self, connection: Connection, export: Export, unflushed: UnflushedWrites) -> str:
+        """Write everything again that was acknowledged and not flushed, as far as it is kept.
+
+        Args:
+            connection: A new connection, with no request under way.
+            export: Properties of the export.
+            unflushed: These writes.
+
+        Returns:
+            The reason why some of these writes may be lost; empty if none is.
+
+        Raises:
+            OSError: The connection was lost once more.
+            nbd.Error: Likewise.
+        """
+        doubt = ""
+        if unflushed.incomplete:
+            doubt = "the server was lost with acknowledged writes that were not flushed"
+        completed: Completed = deque()
+        connection.completed = completed
+        under_way = 0
+        until = time.monotonic() + self._options.timeout
+        parts = [request for kept in unflushed.latest() for request in _requests(kept, export)]
+        while parts or under_way:
+            while parts and under_way < _AT_ONCE:
+                connection.begin(parts.pop())
+                under_way += 1
+            while not completed:
+                if time.monotonic() > until or self._closed.is_set():
+                    raise TimeoutError(errno.ETIMEDOUT, "the server does not answer")
+                connection.wait(_STEP)
+            _, number, _ = completed.popleft()
+            under_way -= 1
+            if number in LOST:
+                raise OSError(number, os.strerror(number))
+            if number:
+                doubt = f"an acknowledged write could not be repeated: {os.strerror(number)}"
+        connection.completed = self._completed
+        return doubt
+
+
+def check_same(before: Export, now: Export) -> None:
+    """Check that a server has the export that was there before.
+
+    Raises:
+        HostError: It is another one.
+    """
+    if now.size != before.size:
+        raise HostError(
+            f"the export has {now.size} bytes, and had {before.size}",
+            cure="if that is right, resize the disk",
+        )
+    if now != before:
+        raise HostError("the export has other properties than before", cure="remove the disk, and add it")
+
+
+def _requests(kept: Kept, export: Export) -> list[Request]:
+    """Return the requests that write a part again."""
+    if kept.data is None and export.zero:
+        return [Request(Kind.ZERO, _ignore, kept.offset, kept.length)]
+    most, zeroes = export.maximum, memoryview(bytes(min(kept.length, export.maximum)))
+    whole = None if kept.data is None else memoryview(kept.data)
+    return [
+        Request(
+            Kind.WRITE,
+            _ignore,
+            kept.offset + at,
+            length := min(most, kept.length - at),
+            zeroes[:length] if whole is None else whole[at : at + length],
+        )
+        for at in range(0, kept.length, most)
+    ]
+
+
+def _ignore(_error: OSError | None) -> None:
+    """Take the result of a request that `Connector.repeat` sees by itself."""
