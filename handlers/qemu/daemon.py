@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ EXPORT: Final = "disk"
 
 _PATIENCE: Final = 60.0
 """Seconds for the start of a process, and for an answer from it; to open an encrypted image takes seconds."""
+_PARTING: Final = 1.0
+"""Seconds from the end of a connection to that of its process."""
 _PAUSE: Final = 0.01
 _GREETING: Final = b"NBDMAGIC"
 
@@ -133,7 +136,7 @@ class Daemon:
             except QmpError as error:
                 raise failure(plan.image.path, error.message) from error
             except HostError as error:
-                if self._process.poll() is None:
+                if not self._has_ended():
                     raise
                 raise failure(plan.image.path, self.last_words()) from error
             failing.pop_all()
@@ -299,6 +302,14 @@ class Daemon:
     def _event(self, name: str, data: dict[str, Any]) -> None:
         if name == "BLOCK_IMAGE_CORRUPTED":
             log.error("%s is damaged: %s", self._plan.image.path, data.get("msg", ""))
+
+    def _has_ended(self) -> bool:
+        """Return whether the process has ended, which may take a moment after its last sign of life."""
+        try:
+            self._process.wait(_PARTING)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def _kill_and_wait(self) -> None:
         self._process.kill()

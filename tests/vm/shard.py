@@ -26,6 +26,7 @@ SECONDS: Final = {
     "test_handlers.py": 24,
     "test_lun_options.py": 6,
     "test_preflight.py": 5,
+    "test_qemu.py": 330,
     "test_mirror.py": 1,
     "test_pytest_plugin.py": 10,
     "test_reflink.py": 14,
