@@ -23,7 +23,7 @@ from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
-from tests.sim.resized import PLAYED, RESIZED
+from tests.sim.resized import RESIZED
 from tests.sim.service import ServiceLane
 from tests.sim.service_scripts import SCRIPTS
 
@@ -210,8 +210,7 @@ def main() -> int:
         "layers",
         nargs="*",
         metavar="LAYER",
-        help=f"one of {', '.join(ALL)}; all but mirror-resized by default; those of the service have "
-        "no random histories",
+        help=f"one of {', '.join(ALL)}; all by default; those of the service have no random histories",
     )
     parser.add_argument(
         "--seed", type=int, help="begin with this seed; with one LAYER and --trace: only this history"
@@ -229,7 +228,7 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     wanted = parser.parse_args()
-    names = wanted.layers or [*LAYERS, *PLAYED, *SCRIPTS]
+    names = wanted.layers or list(ALL)
     if unknown := sorted(set(names) - set(ALL)):
         parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(ALL)}")
     if wanted.lane == "engines" and set(wanted.layers) & set(RESIZED):

@@ -82,6 +82,3 @@ RESIZED: Final = {
         ),
     )
 }
-
-PLAYED: Final = tuple(name for name in RESIZED if name != "mirror-resized")
-"""Those that the tests play: histories of the other one still break a promise (docs/trust.md, "Open")."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.sim.exhaustive import Exhaustive
 from tests.sim.histories import Histories
-from tests.sim.resized import PLAYED, RESIZED
+from tests.sim.resized import RESIZED
 
 LONG = pytest.mark.timeout(900)  # on a machine that is busy with other things
 
@@ -20,7 +20,7 @@ POINTS = 60
 
 
 @LONG
-@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("name", RESIZED)
 def test_random_histories_of_disks_that_are_resized(name: str, root: Path) -> None:
     lane = Histories(RESIZED[name], root)
     new = random.SystemRandom().randrange(1 << 40)
@@ -30,7 +30,7 @@ def test_random_histories_of_disks_that_are_resized(name: str, root: Path) -> No
 
 
 @LONG
-@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("name", RESIZED)
 def test_calls_fail_while_a_disk_is_resized(name: str, root: Path) -> None:
     lane = Exhaustive(replace(RESIZED[name], every_end=False), root)
     points = random.SystemRandom().sample(lane.points(), POINTS)

@@ -292,6 +292,7 @@ def test_the_thread_looks_again_when_it_is_asked() -> None:
     members.dirty = [1]
     sync = synchroniser(members)
     sync.start()
+    assert sync._thread.daemon  # a process that ends without closing the disk does not wait for it
     wait_until(lambda: sync._wake._waiters, limit=SOON)  # type: ignore[attr-defined]
     assert members.log == []
     sync.ask()
