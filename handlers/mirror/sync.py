@@ -86,14 +86,12 @@ class Synchroniser:
             self._guarded(self._copy_all)
             with self._wake:
                 if not (self._stopping or self._asked):
-                    if self._has_reason():
-                        self._wake.wait(self._pause)
-                        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-                    else:
+                    if not self._has_reason():
                         self._pause = self._retry or _PAUSE
                         self._wake.wait()
-                        if not (self._stopping or self._asked):
-                            continue  # a leg was dropped: it is tried again after a pause
+                        continue  # a leg that was dropped is tried again after a pause
+                    self._wake.wait(self._pause)
+                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 self._asked = False
                 if self._stopping:
                     return

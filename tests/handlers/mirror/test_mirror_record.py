@@ -24,6 +24,7 @@ class Copy:
         self.fails = False
         self.marks = 0
         self.timeouts: list[float] = []
+        self.given_up: list[Copy] = []
 
     def entry(self, state: Any = None) -> LegEntry:
         states: dict[Standing, Any] = {Standing.WHOLE: "in", Standing.BEHIND: "behind", Standing.GONE: "out"}
@@ -38,8 +39,8 @@ class Copy:
         self.marks += 1
         return self
 
-    def give_up(self, _outcome: "Copy") -> None:
-        pass
+    def give_up(self, outcome: "Copy") -> None:
+        self.given_up.append(outcome)
 
     def result(self, timeout: float | None) -> None:
         self.timeouts.append(timeout or 0.0)
@@ -105,14 +106,16 @@ def test_a_record_of_two_legs_that_both_fail_does_not_count() -> None:
     assert not record.is_due
     one.fails = other.fails = True
     assert set(record.write(legs)) == set(legs)
+    assert (one.given_up, other.given_up) == ([one], [other])  # their marks may be written late
     with pytest.raises(OSError, match="by a majority: the other legs cannot be written") as caught:
         record.check_majority()
     assert caught.value.errno == errno.EIO
     assert record.metadata is metadata
     one.fails = other.fails = False
-    assert record.write(legs) == {}
+    assert record.write(legs, size=512 << 10) == {}
     record.check_majority()
-    assert record.metadata.event > metadata.event
+    assert record.metadata.event == metadata.event + 2
+    assert record.metadata.size == 512 << 10
     assert all(each.event == record.metadata.event for each in (one, other))
     assert all(0 < timeout <= 7 for each in (one, other) for timeout in each.timeouts)
 
