@@ -374,6 +374,50 @@ def test_blocks_that_are_smaller_than_the_servers(tmp_path: Path) -> None:
             pass
 
 
+def test_parts_of_one_block_are_written_one_after_the_other(tmp_path: Path) -> None:
+    """Each is a read and a write of the whole block; none takes back another."""
+    policy = ("--filter=blocksize-policy", "--filter=delay", "memory", "1M", "delay-read=20ms")
+    server = nbdkit(
+        tmp_path,
+        *policy,
+        "blocksize-minimum=4096",
+        "blocksize-preferred=4096",
+        "blocksize-error-policy=error",
+    )
+    with server, disk(server) as top:
+        threads = [
+            threading.Thread(target=write, args=(top, part * 512, bytes([part + 1]) * 512))
+            for part in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert read(top, 0, 4096) == b"".join(bytes([part + 1]) * 512 for part in range(8))
+
+
+def test_an_asynchronous_write_does_not_overlap_a_write_of_a_part(tmp_path: Path) -> None:
+    policy = ("--filter=blocksize-policy", "memory", "1M", "blocksize-minimum=4096")
+    with nbdkit(tmp_path, *policy, "blocksize-preferred=4096") as server, disk(server) as top:
+        layer, verbs = top.next, top.asynchronous
+        assert isinstance(layer, NbdHandler)
+        assert verbs is not None
+        assert verbs.write is not None
+        results: list[OSError | None] = []
+        block = [memoryview(b"b" * 4096)]
+        with layer._alone.held(0, 4096):
+            with pytest.raises(BlockingIOError):
+                verbs.write(0, block, False, results.append)
+            verbs.write(4096, block, False, results.append)
+            wait_until(lambda: results == [None])
+        with pytest.raises(BlockingIOError):
+            verbs.write(512, block, False, results.append)
+        verbs.write(0, block, False, results.append)
+        wait_until(lambda: results == [None, None])
+        assert not layer._alone._queue
+        assert read(top, 0, 8192) == b"b" * 8192
+
+
 def test_no_server(tmp_path: Path) -> None:
     server = nbdkit(tmp_path, "memory", "1M")
     with pytest.raises(HostError, match="the server cannot be used"), disk(server):

@@ -40,3 +40,26 @@ def test_ranges_that_overlap_wait_in_their_order() -> None:
         thread.join(PATIENCE)
     assert order == ["beside", "large", "behind"]
     assert lock._queue == []
+
+
+def test_a_range_that_is_held_is_not_held_at_once() -> None:
+    lock = RangeLock()
+    release = lock.try_hold(0, 10)
+    assert release is not None
+    assert lock.try_hold(9, 1) is None
+    beside = lock.try_hold(10, 5)
+    assert beside is not None
+    entered = threading.Event()
+
+    def change() -> None:
+        with lock.held(5, 1):
+            entered.set()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    wait_until(lambda: lock._waiting == 1)
+    release()
+    assert entered.wait(PATIENCE)
+    thread.join(PATIENCE)
+    beside()
+    assert not lock._queue
