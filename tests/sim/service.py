@@ -144,7 +144,12 @@ class Services:
     # Requests.
 
     def send(self, service: Service) -> None:
-        """Send the requests of the script, and note the answers."""
+        """Send the requests of the script, and note the answers.
+
+        A saved document that could not be read at the start is restored before that.
+        """
+        if service.awaited.unread and self.script.unread is None:
+            service.retry()
         for verb, argument in self.script.requests:
             try:
                 getattr(self, f"_{verb}")(service, argument)

@@ -94,13 +94,14 @@ def _small(label: str) -> Words:
     return {"version": 1, "backstores": {label: memory(label=label)}, "hbas": [hba]}
 
 
-_CHANGE: Final = (("apply", AFTER), ("save", None), ("resize", ("a", 3 << 20)), ("clear", 7))
+_CHANGE: Final = (("apply", AFTER), ("save", None))
 
 SCRIPTS: Final = {
     script.name: script
     for script in (
         Script("service-first", None, (("apply", _small("x")), ("save", None), ("apply", _small("y")))),
         Script("service-change", BEFORE, _CHANGE),
+        Script("service-clear", AFTER, (("resize", ("a", 3 << 20)), ("clear", 7), ("save", None))),
         Script("service-mistyped", _mistyped(), restored=_without_the_mistyped(), unread=(0, 1)),
         Script("service-mistyped-again", _mistyped(), (), 1.0, _without_the_mistyped(), (0, 1)),
         *(Script(f"service-cut-{part}", BEFORE, _CHANGE[:1], cut_off=part / 8) for part in (1, 3, 5, 7, 8)),

@@ -6,7 +6,7 @@ of them breaks a promise. A simulator that finds nothing proves nothing.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -17,12 +17,16 @@ import pytest
 
 from tests.sim import calls
 from tests.sim.exhaustive import Exhaustive, Point
-from tests.sim.faults import SLOW, Fault, OneFault
+from tests.sim.faults import SLOW, Fault, NoFaults, OneFault
 from tests.sim.histories import Histories, Outcome
-from tests.sim.initiator import Initiator, Step
-from tests.sim.layers import LAYERS
-from tests.sim.runs import run, send
+from tests.sim.history import SECTOR
+from tests.sim.initiator import Initiator, Step, random_steps
+from tests.sim.layers import LAYERS, SECTORS
+from tests.sim.runs import broken_promise, run, send
+from vscsihba.errors import InUseError
 from vscsihba.handlers.cache.slots import Slots
+from vscsihba.handlers.cow import overlay as cow_overlay
+from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror import members as mirror_members
@@ -31,6 +35,10 @@ from vscsihba.handlers.mirror.assembly import Candidate, Verdict, judge
 from vscsihba.handlers.mirror.members import Members
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.state import MirrorState
+from vscsihba.handlers.shared.tmpfs_store import Recalled, recall
+from vscsihba.handlers.shared.vectored import read_bytes
+from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet
+from vscsihba.handlers.stack import build
 
 MOST = 400
 """Histories in which a fault has to be found."""
@@ -217,3 +225,72 @@ def test_dirty_marks_cleared_too_early_are_found(root: Path) -> None:
     assert [crash_twice(lane, seed) for seed in seeds] == [""] * len(seeds)
     with dirty_marks_cleared_before_copying():
         assert any("legs of the mirror differ" in crash_twice(lane, seed) for seed in seeds)
+
+
+@contextmanager
+def a_note_belongs_to_whoever_names_its_session() -> Iterator[None]:
+    """An overlay takes over the note of the session in its header, whichever file and process that is for."""
+
+    def believe(session: str, _place: object, **_: object) -> Recalled | None:
+        return recall(session) if session else None
+
+    with mock.patch.object(cow_overlay, "note_of", believe):
+        yield
+
+
+@contextmanager
+def a_copy_in_use_is_not_refused() -> Iterator[None]:
+    """The UUID of an overlay is not claimed, so a copy can be opened beside it."""
+    with (
+        mock.patch.object(CowHandler, "_claim", return_value=nullcontext()),
+        mock.patch.object(SnapshotSet, "_claim", return_value=nullcontext()),
+    ):
+        yield
+
+
+def open_copy_in_use(lane: Histories, seed: int) -> str:
+    """Copy an overlay while it is in use, open the copy, and kill the process that uses the original."""
+    luck, medium = Random(seed), lane.layer.media[0].name
+    with run(lane.layer, lane.template, lane.root, seed) as machine:
+        world, path = machine.world, str(lane.root / medium)
+        stack = build({**machine.document, "path": f"{path}-copy"})
+        copied: list[frozenset[bytes]] = []
+
+        def use_copy() -> None:
+            try:
+                disk = stack.open()
+            except InUseError:
+                return
+            content = read_bytes(disk, 0, SECTORS * SECTOR)
+            for sector, allowed in enumerate(copied):
+                assert content[sector * SECTOR : (sector + 1) * SECTOR] in allowed, f"sector {sector}"
+            disk.write(0, [memoryview(bytes(SECTOR))], fua=True)
+            stack.close()
+
+        def use(initiator: Initiator) -> None:
+            initiator.send([*random_steps(luck, SECTORS, 4, ("write", "unmap")), Step("flush")])
+            copied.extend(machine.history.contents())
+            with world.untouched():
+                world.storage.add(f"{path}-copy", world.storage.tree_below(path))
+            initiator.send(random_steps(luck, SECTORS, 4, ("write", "unmap")))
+            other = world.start(use_copy, "other")
+            world.scheduler.wait(lambda: other.ended)
+            if other.error is not None:
+                raise AssertionError(f"the copy: {other.error}") from other.error
+
+        def play() -> None:
+            machine.live(use, NoFaults(), leave_open=True)
+            machine.judge()
+
+        return broken_promise(play)
+
+
+@pytest.mark.parametrize("name", ["cow", "snapshot"])
+def test_a_note_that_a_copy_takes_over_is_found(root: Path, name: str) -> None:
+    lane = Histories(LAYERS[name], root)
+    seeds = range(10)
+    assert [open_copy_in_use(lane, seed) for seed in seeds] == [""] * len(seeds)
+    with a_copy_in_use_is_not_refused():
+        assert [open_copy_in_use(lane, seed) for seed in seeds] == [""] * len(seeds)
+        with a_note_belongs_to_whoever_names_its_session():
+            assert any("sector" in open_copy_in_use(lane, seed) for seed in seeds)
