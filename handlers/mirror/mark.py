@@ -182,12 +182,15 @@ def _at_end(disk: Handler) -> int:
 def _store_behind(disk: Handler, mark: Metadata, size: int) -> None:
     """Put a copy of the mark right behind a disk of `size` bytes, on stable storage.
 
-    There it is looked for, although the leg has grown and its new end has no mark yet.
+    There it is looked for, although the leg has grown and its new end has no mark yet. One that is there
+    already may be the only one, and is not touched.
 
     Raises:
         OSError: It cannot be written.
     """
     at, end = length_with_mark(size) - MARK, _at_end(disk)
+    if _read(disk, at).metadata == mark:
+        return
     if end - at >= MARK:
         window = _window(disk, at)
         write_bytes(window, SLOT, bytes(SLOT))

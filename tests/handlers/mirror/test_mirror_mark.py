@@ -101,21 +101,42 @@ def test_a_mark_is_found_although_the_leg_has_a_new_end_without_one(
     with path.open("r+b") as file:
         file.truncate(length_with_mark(SIZE) + longer)
     with build(str(path)) as leg:
-        for event in (5, 6):  # the newest one is in either slot
+        for event in range(5, 9):  # the first slot has the last one but one
             newest = msgspec.structs.replace(METADATA, event=event)
             write_mark(leg, newest)
         failing = mock.patch(
             "vscsihba.handlers.mirror.mark.write_mark", side_effect=OSError(errno.EIO, "gone")
         )
+        before = path.read_bytes()[SIZE + longer :]
         for size in (SIZE + 2 * 65536, SIZE + 4 * 65536):
             with failing, suppress(OSError):
                 grow(leg, SIZE, size)
             assert leg.geometry.size >= length_with_mark(size)
+            assert (
+                path.read_bytes()[SIZE + longer : SIZE + longer + MARK] == before
+            )  # a crash leaves it whole
             assert read_mark(leg, [SIZE]).metadata == newest
         grow(leg, SIZE, SIZE + 4 * 65536)
         write_mark(leg, newest)
         assert read_mark(leg).metadata == newest
         assert read(leg, 0, SIZE) == b"d" * SIZE
+
+
+def test_bytes_behind_the_disk_do_not_become_a_part_of_a_copied_mark(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(length_with_mark(SIZE) + 65536)
+    with build(str(path)) as leg:
+        write_mark(leg, METADATA)
+        forged = encode(msgspec.structs.replace(METADATA, event=99))
+        write(leg, SIZE + 4096, superblock.encode(99, forged, b"VSCSILEG", "mark"))
+        assert make_room(leg, SIZE + 2 * 65536)
+        assert read_mark(leg, [SIZE]).metadata == METADATA
+
+
+def test_a_leg_that_has_room_stays_as_it_is(path: Path, leg: Handler) -> None:
+    before = path.read_bytes()
+    assert make_room(leg, SIZE)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("size", [SIZE + 65536, SIZE + 65536 - 4096])
