@@ -323,9 +323,9 @@ def certified(tmp_path: Path) -> Path:
     return folder
 
 
-def start_tls(tmp_path: Path, certified: Path, more: str = "") -> Nginx:
+def start_tls(tmp_path: Path, certified: Path, more: str = "", folder: str = "nginx") -> Nginx:
     lines = f"ssl_certificate {certified}/server.pem; ssl_certificate_key {certified}/server.key; {more}"
-    nginx = Nginx(tmp_path / "nginx", more=lines, listen=" ssl")
+    nginx = Nginx(tmp_path / folder, more=lines, listen=" ssl")
     nginx.put("a.img", CONTENT)
     nginx.start()
     return nginx
@@ -361,6 +361,43 @@ def test_a_server_may_ask_for_a_certificate(tmp_path: Path, certified: Path) -> 
         (certified / "client.key").chmod(0o640)
         with pytest.raises(UsageError, match="others can read"):
             build(disk_of(url, ca_file=f"{certified}/ca.pem", **shown)).open()
+    finally:
+        nginx.kill()
+
+
+def test_a_certificate_is_shown_to_no_other_host(tmp_path: Path, certified: Path) -> None:
+    asks = f"ssl_verify_client optional; ssl_client_certificate {certified}/ca.pem;"
+    other = start_tls(
+        tmp_path, certified, f"{asks} if ($ssl_client_verify != NONE) {{ return 418; }}", "other"
+    )
+    more = f"{asks} if ($ssl_client_verify != SUCCESS) {{ return 418; }}"
+    target = other.url("a.img", "https")
+    nginx = start_tls(tmp_path, certified, f"{more} location = /b.img {{ return 302 {target}; }}")
+    shown: dict[str, object] = {
+        "client_certificate": f"{certified}/client.pem",
+        "client_key": f"{certified}/client.key",
+        "ca_file": f"{certified}/ca.pem",
+    }
+    try:
+        for name in ("a.img", "b.img"):
+            with build(disk_of(nginx.url(name, "https"), **shown)) as disk:
+                assert read(disk, 0, 4096) == CONTENT[:4096]
+        with pytest.raises(HostError, match="418"):
+            build(disk_of(target, **shown)).open()
+    finally:
+        nginx.kill()
+        other.kill()
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    shared_nginx: Nginx, tmp_path: Path, certified: Path
+) -> None:
+    shared_nginx.put("plain.img", CONTENT)
+    more = f"location = /b.img {{ return 302 {shared_nginx.url('plain.img')}; }}"
+    nginx = start_tls(tmp_path, certified, more)
+    try:
+        with pytest.raises(HostError, match="redirects from https"):
+            build(disk_of(nginx.url("b.img", "https"), ca_file=f"{certified}/ca.pem")).open()
     finally:
         nginx.kill()
 
