@@ -158,6 +158,14 @@ def test_a_changed_file_is_noticed_by_its_validator_alone(server: Scripted) -> N
         assert server.requests[-1].fields["if-match"] == '"one"'
 
 
+def test_a_changed_file_is_noticed_by_its_size_alone(server: Scripted) -> None:
+    with build(disk_of(server)) as disk:
+        server.content = CONTENT + bytes(512)
+        with pytest.raises(MediumError, match="bytes now") as lost:
+            read(disk, 4096, 4096)
+        assert lost.value.offset == 4096
+
+
 @pytest.mark.parametrize("etag", [None, 'W/"one"', '"One"', ""])
 def test_a_response_without_the_validator_is_no_response(server: Scripted, etag: str | None) -> None:
     with build(disk_of(server)) as disk:
