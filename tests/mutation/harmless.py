@@ -72,6 +72,12 @@ HARMLESS: Final = (
     ),
     Harmless(
         _MARK,
+        "mark = _read(disk, _at_end(disk)).metadata if _at_end(disk) >= 0 else None",
+        "GtE -> Gt",
+        "A mark at byte 0 would be that of a disk without a byte.",
+    ),
+    Harmless(
+        _MARK,
         "end, beginning = _at_end(disk), length_with_mark(min(sizes, default=0)) - MARK",
         "0 -> 1",
         "A mark at byte 0 would be that of a disk without a byte.",
@@ -83,10 +89,10 @@ HARMLESS: Final = (
         "The event count decides; the order says which of two damaged marks is spoken of.",
     ),
     Harmless(
-        "handlers/mirror/assembly.py",
-        "if copy.leg and (entry := newest.entry(copy.leg)) is not None and copy.event >= entry.event",
-        "drop 'copy.leg'",
-        "The state file, which has no such name, has no entry.",
+        _MARK,
+        "write_bytes(disk, at, superblock.encode(sequence + 1, encode(mark), _MAGIC, _KIND))",
+        "1 -> 2",
+        "Any higher sequence counts.",
     ),
     Harmless(_STATE, "if want < have:", "Lt -> LtE", "Where the size stays, nothing is cut off."),
     Harmless(

@@ -122,6 +122,17 @@ def test_a_mark_is_found_although_the_leg_has_a_new_end_without_one(
         assert read(leg, 0, SIZE) == b"d" * SIZE
 
 
+def test_a_mark_with_a_torn_slot_is_copied(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(length_with_mark(SIZE) + 4096)
+    with build(str(path)) as leg:
+        for _ in range(2):
+            write_mark(leg, METADATA)
+        write(leg, SIZE + 4096 + 100, b"torn")
+        assert make_room(leg, SIZE + 65536)
+        assert read_mark(leg, [SIZE]).metadata == METADATA
+
+
 def test_bytes_behind_the_disk_do_not_become_a_part_of_a_copied_mark(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(length_with_mark(SIZE) + 65536)

@@ -153,6 +153,15 @@ def test_legs_count_when_that_is_recorded_and_not_before(made: Checked, tmp_path
         assert len(mark.members) == 2
 
 
+def test_each_drop_of_a_leg_in_use_is_told_once(made: Checked) -> None:
+    members = members_of(made)
+    with mock.patch.object(members, "on_drop") as told:
+        drop(made, 1)
+        assert told.call_count == 1
+        members.judge(members.legs, {members.legs[1]: error()})  # it is gone already
+    assert told.call_count == 1
+
+
 def test_nothing_is_written_when_no_leg_is_ready(made: Checked) -> None:
     members = members_of(made)
     with mock.patch.object(members.record, "write", return_value={}) as writes:
