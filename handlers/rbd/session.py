@@ -4,6 +4,7 @@ A cluster that does not answer can hold up the library for longer than a caller 
 thread that then goes on by itself, and releases everything when it can.
 """
 
+import ctypes
 import logging
 import threading
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Session:
         self._opened = ExitStack()
         self._guard = threading.Lock()
         self._is_open = self._abandoned = self._made = False
-        self._image_closed = self._released = False
+        self._image_closed = self._released = self._is_kept = False
         self._note: lock.LockNote | None = None
         self._using_image = threading.Lock()
         self.image: Any = None
@@ -116,7 +117,7 @@ class Session:
         cluster = connection.connect(options)
         opened.callback(self._shut_down, cluster)
         pool = connection.open_pool(cluster, options)
-        opened.callback(pool.close)
+        opened.callback(self._close_pool, pool)
         opened.callback(self._remove_made, pool)
         self.image = image.open_image(pool, options)
         if self.image is None:
@@ -166,13 +167,32 @@ class Session:
         note.acquired()
 
     def _close_image(self) -> None:
-        """Close the image, which ends its requests and releases its lock."""
-        self.image.close()
+        """Close the image, which ends its requests and releases its lock.
+
+        If that fails, its connection stays for as long as the process lives. librbd crashes when an image
+        is closed again, or after the end of its connection, and python3-rbd closes it when the object is
+        freed.
+        """
+        try:
+            self.image.close()
+        except BaseException:
+            self._is_kept = True
+            _keep_for_ever(self.image)
+            raise
         self._image_closed = True
 
+    def _close_pool(self, pool: Any) -> None:
+        if self._is_kept:
+            _keep_for_ever(pool)
+        else:
+            pool.close()
+
     def _shut_down(self, cluster: Any) -> None:
-        cluster.shutdown()
-        self._released = self._image_closed
+        if self._is_kept:
+            _keep_for_ever(cluster)
+        else:
+            cluster.shutdown()
+            self._released = self._image_closed
 
     def _end_note(self) -> None:
         if self._note is not None:
@@ -197,6 +217,11 @@ class Session:
             is_open = self._is_open
         if is_open:
             self.close()
+
+
+def _keep_for_ever(thing: object) -> None:
+    """Keep an object from being freed, also at the end of the interpreter."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _within(seconds: float, name: str, job: Callable[[], T]) -> T:

@@ -1,4 +1,5 @@
 import errno
+import gc
 import json
 import signal
 import subprocess
@@ -15,8 +16,8 @@ import pytest
 from tests.ceph import WATCH_TIMEOUT, Cluster
 from tests.handlers.rbd.conftest import Describe
 from vscsihba.errors import HostError, InUseError, UsageError
+from vscsihba.handlers.rbd.handler import RbdHandler
 from vscsihba.handlers.rbd.library import rbd
-from vscsihba.handlers.rbd.session import Session
 from vscsihba.handlers.shared import tmpfs_store
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import read, write
@@ -117,18 +118,25 @@ def test_a_clean_close_blocks_nobody_and_leaves_no_note(ceph: Cluster, describe:
 
 
 def test_a_client_that_could_not_close_the_image_is_blocked_by_the_next_one(
-    ceph: Cluster, describe: Describe, monkeypatch: pytest.MonkeyPatch
+    ceph: Cluster, describe: Describe
 ) -> None:
-    def fail(_session: Session) -> None:
-        raise OSError(errno.EIO, "the image cannot be closed")
+    class Unclosable:
+        def __init__(self, image: Any) -> None:
+            self.image = image
+
+        def close(self) -> None:
+            raise OSError(errno.EIO, "the image cannot be closed")
 
     document, before = describe(), blocklist(ceph)
-    with monkeypatch.context() as patched:
-        patched.setattr(Session, "_close_image", fail)
-        stack = build(document)
-        write(stack.open(), 0, b"\1" * BLOCK)
-        with pytest.raises(OSError, match="cannot be closed"):
-            stack.close()
+    stack = build(document)
+    write(stack.open(), 0, b"\1" * BLOCK)
+    (source,) = stack.layers
+    assert isinstance(source, RbdHandler)
+    source._session.image = Unclosable(source._session.image)
+    with pytest.raises(OSError, match="cannot be closed"):
+        stack.close()
+    del stack, source
+    gc.collect()
     assert list(tmpfs_store.DIRECTORY.glob("*rbd-*"))
     began = time.monotonic()
     with build(document) as disk:
