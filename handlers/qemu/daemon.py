@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ class Daemon:
         self._plan = plan
         self.socket = plan.folder / "new"
         self._qmp: Qmp | None = None
+        self._releasing = threading.Lock()
         with ExitStack() as failing:
             self._errors = os.memfd_create("errors")
             failing.callback(os.close, self._errors)
@@ -180,15 +182,16 @@ class Daemon:
             self._while_busy("block-export-add", **self._export())
 
     def kill(self) -> None:
-        """Kill the process, if it still runs."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        """Kill the process, if it still runs; this never waits."""
+        with self._releasing, suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def ask_to_end(self) -> None:
         """Ask the process to close the image and end."""
         try:
             if self._qmp is not None:
-                self._qmp.call("quit")
+                self._qmp.tell("quit")
             else:
                 self._process.terminate()
         except HostError as error:
@@ -203,7 +206,9 @@ class Daemon:
         """Release descriptors of a process that has ended."""
         if self._qmp is not None:
             self._qmp.close()
-        os.close(self._pidfd)
+        with self._releasing:
+            pidfd, self._pidfd = self._pidfd, -1
+        os.close(pidfd)
         os.close(self._errors)
 
     def last_words(self) -> str:

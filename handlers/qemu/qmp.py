@@ -16,6 +16,9 @@ from vscsihba.errors import HostError
 _MOST: Final = 4 << 20
 """Bytes of the longest line; a list of the nodes of a long backing chain has some 100 KiB."""
 
+_TELLING: Final = 1.0
+"""Seconds that `tell` waits for the end of another command."""
+
 OnEvent = Callable[[str, dict[str, Any]], None]
 """Takes the name of an event and its data."""
 
@@ -76,6 +79,21 @@ class Qmp:
                 if "error" in answer:
                     raise QmpError(" ".join(str(answer["error"].get("desc", "refused")).split()))
                 self._take(answer)
+
+    def tell(self, command: str) -> None:
+        """Send a command without waiting for its answer; for a process that may hang.
+
+        Raises:
+            HostError: The process has ended, or does not answer another command.
+        """
+        if not self._lock.acquire(timeout=_TELLING):
+            raise HostError(f"{command}: another command has no answer")
+        try:
+            self._socket.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        except OSError as error:
+            raise HostError(f"{command}: {error.strerror or error}") from error
+        finally:
+            self._lock.release()
 
     def drain(self) -> bool:
         """Take the events that have arrived, without waiting; return False once the process has ended."""

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,10 +63,12 @@ class RunFolder:
             time.sleep(_PAUSE)
 
     def close(self) -> None:
-        """Remove the folder; its daemon has ended."""
-        with _alone():
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, unless its daemon still lives: the next disk then waits for that."""
+        with _alone(), suppress(BlockingIOError):
             os.close(self.lock)
+            lock = _lock(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(lock)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers.qemu.daemon import Daemon
@@ -64,9 +63,9 @@ class Supervisor:
     def close(self) -> bool:
         """End the daemon, if need be by force; return whether it has closed the image itself."""
         self._closing.set()
-        with self._changing:
-            if self._daemon is not None:
-                self._daemon.ask_to_end()
+        daemon = self._daemon
+        if daemon is not None:
+            daemon.ask_to_end()
         self._thread.join(_GRACE)
         if self._thread.is_alive():
             log.warning("%s: the daemon does not end, and is killed", self._name)
@@ -75,10 +74,13 @@ class Supervisor:
         return self._properly
 
     def kill(self) -> None:
-        """Kill the daemon: what it has not answered, it must not do any more. Another one is started."""
-        with self._changing:
-            if self._daemon is not None:
-                self._daemon.kill()
+        """Kill the daemon, so that it carries out no request that is under way; another one is started.
+
+        This never waits: requests time out on the thread that serves all disks.
+        """
+        daemon = self._daemon
+        if daemon is not None:
+            daemon.kill()
 
     @property
     def pid(self) -> int | None:
@@ -139,6 +141,5 @@ class Supervisor:
     def _take(self, daemon: Daemon | None) -> None:
         with self._changing:
             self._daemon = daemon
-            if daemon is not None and self._closing.is_set():
-                with suppress(OSError):
-                    daemon.ask_to_end()
+        if daemon is not None and self._closing.is_set():  # `close` may have found none to ask
+            daemon.ask_to_end()

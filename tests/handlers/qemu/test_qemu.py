@@ -16,13 +16,13 @@ import pytest
 
 from tests.handlers.places import open_files
 from tests.handlers.qemu import engine
-from tests.handlers.qemu.images import NEEDS, fill, make, run
+from tests.handlers.qemu.images import NEEDS, check_tables, fill, make, run
 from tests.polling import wait_until
 from vscsihba.errors import ConfigError, FlushError, HostError, InUseError, NoSuchFileError, UsageError
 from vscsihba.handlers import actions
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.qemu import handler as qemu_handler
-from vscsihba.handlers.qemu import programs
+from vscsihba.handlers.qemu import programs, supervisor
 from vscsihba.handlers.qemu.handler import QemuHandler
 from vscsihba.handlers.shared import tmpfs_store
 from vscsihba.handlers.stack import Document, Stack, build
@@ -131,7 +131,7 @@ def test_a_written_qcow2_passes_the_check_of_qemu(tmp_path: Path, opened: Opened
         write(disk.top, number * 250_000, bytes([number]) * 3000)
     disk.top.unmap(0, 32 * MIB)
     disk.close()
-    run("qemu-img", "check", "-f", "qcow2", path)
+    check_tables(path)
     content = raw_content(path)
     assert not any(content[: 32 * MIB])
     for number in range(135, 200):
@@ -447,7 +447,7 @@ def test_nothing_acknowledged_is_lost_when_the_daemon_dies(tmp_path: Path, opene
     disk.top.flush()
     kill(disk)
     disk.close()
-    run("qemu-img", "check", "-f", "qcow2", path)
+    check_tables(path, killed=True)
     content = raw_content(path)
     assert content[:1536] == b"b" * 512 + bytes(512) + b"a" * 512
     assert content[10 * MIB : 10 * MIB + 100_000] == b"c" * 100_000
@@ -488,7 +488,7 @@ def test_the_daemon_dies_under_load(tmp_path: Path, opened: Opened) -> None:
     for number, state in enumerate(states):
         assert read(disk.top, number * 9 * MIB, MIB) == state
     disk.close()
-    run("qemu-img", "check", "-f", "qcow2", path)
+    check_tables(path, killed=True)
     content = raw_content(path)
     for number, state in enumerate(states):
         assert content[number * 9 * MIB :][:MIB] == state
@@ -538,6 +538,22 @@ def test_a_daemon_that_hangs_is_replaced(tmp_path: Path, opened: Opened) -> None
         write(disk.top, 0, b"y" * 512)
     wait_until(lambda: not is_running(pid), "the daemon is killed, so that it writes nothing later", limit=20)
     assert _retried(lambda: read(disk.top, 0, 512)) in (b"x" * 512, b"y" * 512)
+
+
+def test_a_disk_whose_daemon_hangs_can_be_closed(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "disk"
+    disk = opened(new(path, timeout=1.0))
+    write(disk.top, 0, b"x" * 512)
+    pid = daemon_of(disk)
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(supervisor, "_GRACE", 1.0)
+    began = time.monotonic()
+    disk.close()
+    assert time.monotonic() - began < 20
+    assert not is_running(pid)
+    assert read(opened(qemu(path)).top, 0, 512) == b"x" * 512
 
 
 def test_a_flush_that_fails_is_told_from_then_on(tmp_path: Path, opened: Opened) -> None:
@@ -624,7 +640,7 @@ def test_the_next_engine_has_everything_that_a_killed_one_acknowledged(
     check_pages(disk.top)
     assert actions.ask(disk.handler, "status", {})["logged"] == 0  # type: ignore[index]
     disk.close()
-    run("qemu-img", "check", "-f", "qcow2", path)
+    check_tables(path, killed=True)
 
 
 def test_a_killed_engine_takes_its_daemon_along(tmp_path: Path) -> None:

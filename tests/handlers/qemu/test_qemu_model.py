@@ -9,7 +9,7 @@ from typing import ClassVar
 from hypothesis.stateful import rule
 
 from tests.handlers.places import MEMORY_DIRECTORY
-from tests.handlers.qemu.images import NEEDS, run
+from tests.handlers.qemu.images import NEEDS, check_tables, run
 from vscsihba.handlers.qemu.handler import QemuHandler
 from vscsihba.handlers.stack import Document
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests
@@ -23,6 +23,7 @@ class ImageModel(DiskModel):
     scratch = MEMORY_DIRECTORY
     format = ""
     more: ClassVar[dict[str, object]] = {}
+    killed = False
 
     @property
     def path(self) -> Path:
@@ -39,7 +40,7 @@ class ImageModel(DiskModel):
         if self.stack is not None:
             self.stack.close()
             self.stack = None
-            run("qemu-img", "check", "-q", "-f", self.format, self.path)
+            check_tables(self.path, self.format, killed=self.killed)
             raw = self.directory / "raw"
             run("qemu-img", "convert", "-f", self.format, "-O", "raw", self.path, raw)
             assert raw.read_bytes() == self.expected
@@ -77,6 +78,7 @@ class KilledDaemon(ImageModel):
     """An image with a daemon that dies again and again: nothing acknowledged is lost, flushed or not."""
 
     format = "qcow2"
+    killed = True
 
     @rule()
     def kill(self) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.polling import wait_until
 from vscsihba.errors import HostError
+from vscsihba.handlers.qemu import qmp as qmp_module
 from vscsihba.handlers.qemu.qmp import Qmp, QmpError
 
 GREETING: dict[str, Any] = {"QMP": {"version": {}, "capabilities": []}}
@@ -38,6 +40,10 @@ class Monitor:
                     self._theirs.shutdown(socket.SHUT_RDWR)
                 else:
                     self.send(*answer)
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        self._theirs.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End."""
@@ -129,3 +135,33 @@ def test_silence_ends() -> None:
     ours, theirs = socket.socketpair()
     with theirs, ours, pytest.raises(HostError, match="no answer"):
         Qmp(ours, timeout=0.05, event=lambda _name, _data: None)
+
+
+def test_a_process_that_hangs_can_be_told_something(monitors: list[Monitor]) -> None:
+    monitors.append(monitor := Monitor([], [{"return": {}}]))
+    qmp = connect(monitor)
+    qmp.tell("quit")
+    assert qmp.call("x") == {}
+    assert [command["execute"] for command in monitor.commands] == ["qmp_capabilities", "quit", "x"]
+
+
+def test_a_process_that_does_not_answer_is_not_waited_for(
+    monitors: list[Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitors.append(monitor := Monitor([], None))
+    qmp = connect(monitor)
+    waiting = threading.Thread(target=_call, args=(qmp,))
+    waiting.start()
+    wait_until(lambda: len(monitor.commands) == 2, "the command", limit=10)
+    monkeypatch.setattr(qmp_module, "_TELLING", 0.01)
+    with pytest.raises(HostError, match="another command has no answer"):
+        qmp.tell("quit")
+    monitor.hang_up()
+    waiting.join(10)
+    with pytest.raises(HostError):
+        qmp.tell("quit")
+
+
+def _call(qmp: Qmp) -> None:
+    with pytest.raises(HostError):
+        qmp.call("x")

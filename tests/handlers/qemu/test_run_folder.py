@@ -58,3 +58,14 @@ def test_any_disk_removes_what_killed_processes_have_left(left: RunFolder, own_t
     other = folder(image="b")
     assert names(own_tmpfs_directory) == [other.path.name]
     other.close()
+
+
+def test_a_folder_stays_as_long_as_its_daemon_lives() -> None:
+    made = folder()
+    daemon = os.dup(made.lock)
+    made.close()
+    with pytest.raises(InUseError):
+        folder()
+    os.close(daemon)
+    folder().close()
+    assert not made.path.exists()
