@@ -274,3 +274,17 @@ def test_a_low_limit_of_open_files_is_a_warning_that_says_what_it_allows(
         "warning",
         "4,096 (hard limit), enough for about 504 LUNs in each engine",
     )
+
+
+@pytest.mark.parametrize("program", ["qemu-storage-daemon", "qemu-img", "qemu-nbd"])
+def test_a_program_that_one_handler_needs_is_a_note(
+    kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = findings()[program]
+    assert missing.state == "note"
+    assert "the handler qemu needs it" in str(missing.cure)
+    (tmp_path / program).write_text("#!/bin/sh\n")
+    (tmp_path / program).chmod(0o755)
+    there = findings()[program]
+    assert (there.state, there.text) == ("ok", str(tmp_path / program))
