@@ -88,6 +88,24 @@ def test_the_engine_and_the_server_die_together(serve: Serve, plain: Server, scr
     assert target.stop() == 0
 
 
+def test_an_engine_takes_over_while_the_server_is_away(serve: Serve, plain: Server, scratch: Path) -> None:
+    owner = serve([stack(plain)])
+    successor = serve([stack(plain)])
+    node = owner.luns[0].node
+    run("mkfs.ext4", "-q", node)
+    with mounted(node, scratch / "mnt") as where:
+        fio = Fio([where / "data"], flushing=True)
+        time.sleep(1)
+        plain.kill()
+        owner.process.kill()
+        owner.process.wait()
+        time.sleep(3)
+        plain.start()
+        print(f"longest wait of an I/O {fio.finish():.2f} s")
+    run("e2fsck", "-fn", node)
+    assert successor.stop() == 0
+
+
 def test_without_its_server_a_disk_has_errors_and_can_be_removed(serve: Serve, plain: Server) -> None:
     target = serve([stack(plain, timeout=1)])
     lun = target.luns[0]
