@@ -24,6 +24,7 @@ from vscsihba.handlers.options import option_types
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import Document
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _BEGINNING = re.compile(r"([a-z][a-z0-9_-]*|[^|:]*\.py)[:|]")
 _OPTION = re.compile(r"([a-z][a-z0-9_]*)=(.*)", re.DOTALL)
 
@@ -42,7 +43,7 @@ def parse(text: str, registry: Registry | None = None) -> Document:
     if text.startswith("{"):
         return _document(text)
     if not _is_stack(text, registry):
-        return text
+        return _path(text, text)
     document: Document | None = None
     for layer in reversed(text.split("|")):
         document = _layer(layer, document, registry, text)
@@ -104,11 +105,21 @@ def _end_of_json(text: str, start: int) -> int:
         return start
 
 
+def _path(text: str, whole: str) -> str:
+    """Return a path as it is; refuse a URL that lacks its handler."""
+    if _URL.match(text):
+        raise UsageError(
+            f"{whole!r}: {text} is a URL, not a path",
+            cure="write its handler before it, as in http:https://...",
+        )
+    return text
+
+
 def _layer(text: str, below: Document | None, registry: Registry, whole: str) -> Document:
     """Return the document of one layer on what is below it."""
     name, colon, rest = text.partition(":")
     if below is None and not (colon and _is_handler(name, registry)):
-        return text
+        return _path(text, whole)
     kind = registry.get(name)
     if issubclass(kind, Fan):
         raise UsageError(f"{whole!r}: {name} sits on several legs", cure="describe it in a document")

@@ -115,7 +115,8 @@ def check_url(url: str) -> None:
         raise ValueError("the URL has a space or a control character: write it as %20, ...")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
-        raise ValueError("the URL must begin with http:// or https://")
+        hint = "; on a command line, write http:http://..." if url.startswith("//") else ""
+        raise ValueError(f"the URL must begin with http:// or https://{hint}")
     if not parts.hostname:
         raise ValueError("the URL names no host")
     if parts.username is not None or parts.password is not None:

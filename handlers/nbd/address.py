@@ -90,7 +90,9 @@ class Address:
         if parts.scheme not in _SCHEMES:
             raise UsageError(
                 f"{self.uri!r} is not the URI of an NBD export",
-                cure="write nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+                cure="on a command line, write nbd:nbd://HOST/EXPORT"
+                if self.uri.startswith("//")
+                else "write nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH",
             )
         unix = parts.scheme.endswith("+unix")
         if unknown := set(query) - ({"socket"} if unix else set()):

@@ -91,7 +91,7 @@ def examine(path: str, format_: str | None) -> ImageInfo:
             f"{path} has no image format that can be recognised",
             cure='use the handler "file" for a raw image, or name the "format"',
         )
-    top = below = _info(path, format_)
+    top = below = _named(path, format_)
     for _ in range(_LONGEST_CHAIN):
         backing = _backing(below)
         if backing is None:
@@ -110,6 +110,19 @@ def examine(path: str, format_: str | None) -> ImageInfo:
         in_place=not (top.get("backing-filename") or top.get("snapshots")),
         encrypted=encrypted,
     )
+
+
+def _named(path: str, format_: str) -> dict[str, Any]:
+    """Return the answer of ``qemu-img info`` about the image itself; name its format if that is another."""
+    try:
+        return _info(path, format_)
+    except HostError as error:
+        found = find_format(path)
+        if not found or found == format_:
+            raise
+        raise UsageError(
+            f"{path} is an image of the format {found}, not {format_}", cure='correct its "format"'
+        ) from error
 
 
 def _info(path: str, format_: str) -> dict[str, Any]:
@@ -133,6 +146,11 @@ def _backing(info: dict[str, Any]) -> tuple[str, str] | None:
             cure="copy it here, and name it by qemu-img rebase -u",
         )
     path = path.removeprefix("file:")
+    if not os.path.lexists(path):
+        raise UsageError(
+            f"{info['filename']}: its backing file {path} does not exist",
+            cure=f"restore it, or name the new one: qemu-img rebase -u -F FORMAT -b PATH {info['filename']}",
+        )
     if not format_ and not (format_ := find_format(path)):
         raise UsageError(
             f"{info['filename']} does not record the format of its backing file {path}",
@@ -150,4 +168,10 @@ def failure(path: str, message: str) -> UsageError | HostError:
         return NoSuchFileError(text)
     if "Invalid password" in message:
         return UsageError(f"{path}: the key does not open it")
+    if "Can't find snapshot" in message:
+        return HostError(
+            f"{path} has no such snapshot", cure=f"qemu-img snapshot -l {path} lists those it has"
+        )
+    if "does not support temporarily loading internal snapshots" in message:
+        return HostError(f"{path} has no internal snapshots", cure='only qcow2 has them; omit "snapshot"')
     return HostError(text)

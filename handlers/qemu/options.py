@@ -78,7 +78,7 @@ class QemuOptions(Handler.Options, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse options that contradict each other."""
         if (self.size is not None or self.backing) and self.format is None:
-            raise ValueError('an image that is to be created needs a "format"')
+            raise ValueError('"size" and "backing" need a "format", as they may create the image')
         if (self.size is not None or self.backing) and self.format not in _CREATED:
             raise ValueError(f'an image of the format "{self.format}" is not created here')
         if (self.size is not None or self.backing) and (self.read_only or self.snapshot):
@@ -88,7 +88,7 @@ class QemuOptions(Handler.Options, kw_only=True):
         if self.snapshot and self.format not in (None, "qcow2"):
             raise ValueError('only a qcow2 image has a "snapshot"')
         if sum(map(bool, (self.passphrase_file, self.key_file, self.credential))) > 1:
-            raise ValueError('say one of "passphrase_file", "key_file" and "credential"')
+            raise ValueError('use only one of "passphrase_file", "key_file" and "credential"')
         if "/" in self.credential:
             raise ValueError("a credential has a name and no path")
 

@@ -62,6 +62,8 @@ def test_layers(text: str, document: object) -> None:
         ("mirror:/s|/a.img", "mirror sits on several legs; describe it in a document"),
         ("file:/a.img;read_only", "'read_only' is not of the form option=value"),
         ("readonly:x|/a.img", "'x' is not of the form option=value"),
+        ("https://server/a.img", "is a URL, not a path; write its handler before it"),
+        ("readonly|nbd+unix:///?socket=/s", "socket=/s is a URL, not a path; write its handler before it"),
     ],
 )
 def test_what_cannot_be_meant(text: str, message: str) -> None:

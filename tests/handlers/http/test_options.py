@@ -13,6 +13,7 @@ URL = "https://cloud.example/a.img"
     ("options", "said"),
     [
         ({"url": "ftp://cloud.example/a.img"}, "http:// or https://"),
+        ({"url": "//cloud.example/a.img"}, "or https://; on a command line, write http:http://"),
         ({"url": "a.img"}, "http:// or https://"),
         ({"url": "https:///a.img"}, "names no host"),
         ({"url": "https://anna:secret@cloud.example/a.img"}, "credentials_file"),

@@ -28,6 +28,7 @@ def test_good_addresses(uri: str) -> None:
     [
         ("", "is not the URI"),
         ("/srv/disk.img", "is not the URI"),
+        ("//server/disk", "is not the URI of an NBD export; on a command line, write nbd:nbd://HOST/EXPORT"),
         ("http://server/disk", "is not the URI"),
         ("nbd://", "names no host"),
         ("nbd:///disk", "names no host"),

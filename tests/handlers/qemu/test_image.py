@@ -86,8 +86,17 @@ def test_a_chain_with_a_missing_file_names_it(tmp_path: Path) -> None:
     top = make(tmp_path / "top", "1M", "-b", middle, "-F", "qcow2")
     assert examine(str(top), None).size == 1 << 20
     base.unlink()
-    with pytest.raises(NoSuchFileError, match=str(base)):
+    with pytest.raises(UsageError, match=f"{middle}: its backing file {base} does not exist; restore it"):
         examine(str(top), None)
+
+
+def test_an_image_of_another_format_is_named(tmp_path: Path) -> None:
+    path = make(tmp_path / "image")
+    with pytest.raises(UsageError, match='is an image of the format qcow2, not vmdk; correct its "format"'):
+        examine(str(path), "vmdk")
+    path.write_bytes(bytes(4096))
+    with pytest.raises(HostError, match="Could not open"):
+        examine(str(path), "vmdk")
 
 
 def test_a_chain_that_is_a_ring_is_refused(tmp_path: Path) -> None:

@@ -176,8 +176,11 @@ def test_an_internal_snapshot_is_read_only(tmp_path: Path, opened: Opened) -> No
     pid = daemon_of(disk)
     disk.close()
     assert not is_running(pid)
-    with pytest.raises(HostError, match=r"(?i)snapshot"):
+    with pytest.raises(HostError, match=f"{path} has no such snapshot; qemu-img snapshot -l {path} lists"):
         opened(qemu(path, snapshot="after"))
+    vmdk = make(tmp_path / "disk.vmdk", "1M", format="vmdk")
+    with pytest.raises(HostError, match="has no internal snapshots; only qcow2 has them"):
+        opened(qemu(vmdk, snapshot="before"))
 
 
 def test_a_raw_image_has_to_be_named(tmp_path: Path, opened: Opened) -> None:
@@ -241,12 +244,12 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, opened: Opened) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": "1MiB"}, 'needs a "format"'),
+        ({"size": "1MiB"}, 'need a "format", as they may create'),
         ({"size": "1MiB", "format": "raw"}, "is not created here"),
         ({"size": "1MiB", "format": "qcow2", "read_only": True}, "do not go with"),
         ({"backing_format": "raw"}, 'needs a "backing"'),
         ({"snapshot": "x", "format": "vmdk"}, "only a qcow2 image"),
-        ({"key_file": "/a", "passphrase_file": "/b"}, "say one of"),
+        ({"key_file": "/a", "passphrase_file": "/b"}, "use only one of"),
         ({"credential": "a/b"}, "has a name and no path"),
         ({"format": "zip"}, "it cannot be"),
     ],
