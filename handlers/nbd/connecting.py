@@ -91,6 +91,8 @@ class Connector:
     def repeat(self, connection: Connection, export: Export, unflushed: UnflushedWrites) -> str:
         """Write everything again that was acknowledged and not flushed, as far as it is kept.
 
+        It takes as long as the server needs, as long as that answers one request after the other.
+
         Args:
             connection: A new connection, with no request under way.
             export: Properties of the export.
@@ -121,6 +123,7 @@ class Connector:
                 connection.wait(_STEP)
             _, number, _ = completed.popleft()
             under_way -= 1
+            until = time.monotonic() + self._options.timeout
             if number in LOST:
                 raise OSError(number, os.strerror(number))
             if number:
@@ -146,6 +149,8 @@ def check_same(before: Export, now: Export) -> None:
 
 def _requests(kept: Kept, export: Export) -> list[Request]:
     """Return the requests that write a part again."""
+    if kept.discarded:
+        return [Request(Kind.TRIM, _ignore, kept.offset, kept.length)]
     if kept.data is None and export.zero:
         return [Request(Kind.ZERO, _ignore, kept.offset, kept.length)]
     most, zeroes = export.maximum, memoryview(bytes(min(kept.length, export.maximum)))

@@ -29,8 +29,8 @@ _FUA: Final = 1
 _ALLOCATION: Final = "base:allocation"
 _AGREED: Final = 3
 """Kinds of block sizes that a server tells: minimum, preferred, maximum."""
-_ROUNDS: Final = 100
-"""Steps of libnbd until it notices that its socket is shut down, at most; two or three are needed."""
+_ROUNDS: Final = 1 << 16
+"""Steps of libnbd until it notices that its socket is shut down, at most; before, each reads one answer."""
 _FUNCTION: Final = re.compile(r"^nbd_\w+: ")
 _STEP: Final = 0.25
 """Seconds between two looks at whether connecting is still wanted."""

@@ -234,7 +234,8 @@ class Link:
         elif self.export.flush and request.kind in _CHANGES:
             data = request.view if request.kind is Kind.WRITE else None
             durable = request.fua and self.export.fua
-            self._unflushed.add(request.offset, request.length, data, durable=durable)
+            discarded = request.kind is Kind.TRIM
+            self._unflushed.add(request.offset, request.length, data, durable=durable, discarded=discarded)
 
     def _finish(self, request: Request, number: int) -> None:
         """Hand on the result of a request that the server has answered."""

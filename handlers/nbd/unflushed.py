@@ -22,12 +22,14 @@ class Kept:
         length: Bytes.
         data: The bytes; None for zeroes.
         known: The bytes are kept; False: there was no room for them.
+        discarded: The range was deallocated, and has no particular content.
     """
 
     offset: int
     length: int
     data: bytes | memoryview | None
     known: bool = True
+    discarded: bool = False
 
 
 class UnflushedWrites:
@@ -66,15 +68,22 @@ class UnflushedWrites:
         return self._unkept > 0
 
     def add(
-        self, offset: int, length: int, data: bytes | memoryview | bytearray | None, *, durable: bool
+        self,
+        offset: int,
+        length: int,
+        data: bytes | memoryview | bytearray | None,
+        *,
+        durable: bool,
+        discarded: bool = False,
     ) -> None:
         """Add a write when it has ended, before it is acknowledged.
 
         Args:
             offset: First byte.
             length: Bytes.
-            data: The bytes, which are copied; None for zeroes.
+            data: The bytes, which are copied; None for zeroes, and for a discard.
             durable: It is on stable storage. It is kept only where older writes would overwrite it.
+            discarded: It has deallocated the range.
         """
         with self._lock:
             if durable and not self._entries:
@@ -88,7 +97,7 @@ class UnflushedWrites:
                     self._unkept = self._position
                 kept = Kept(offset, length, None, known=False)  # older data must not be written over it
             else:
-                kept = Kept(offset, length, None if data is None else bytes(data))
+                kept = Kept(offset, length, None if data is None else bytes(data), discarded=discarded)
             self._entries.append((self._position, kept))
             self._bytes += _size(kept)
 
@@ -117,7 +126,7 @@ class UnflushedWrites:
                 if data is not None and end - start < kept.length:
                     data = memoryview(data)[start - kept.offset : end - kept.offset]
                 if kept.known:
-                    parts.append(Kept(start, end - start, data))
+                    parts.append(Kept(start, end - start, data, discarded=kept.discarded))
         return parts
 
 

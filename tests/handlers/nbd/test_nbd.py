@@ -29,6 +29,7 @@ from vscsihba.handlers.nbd import link as links
 from vscsihba.handlers.nbd.connection import Connection, Export, Kind, Request
 from vscsihba.handlers.nbd.handler import NbdHandler
 from vscsihba.handlers.nbd.link import Link
+from vscsihba.handlers.nbd.options import NbdOptions
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import read, write
@@ -162,6 +163,45 @@ def test_without_copies_the_next_flush_fails_once(volatile: Server, image: Path)
             top.flush()
         top.flush()
         assert read(top, 0, 4096) == b"a" * 4096
+
+
+def test_a_server_that_takes_the_writes_slowly_again_is_waited_for(tmp_path: Path, image: Path) -> None:
+    slow = ("--filter=noparallel", "--filter=delay", "file", str(image), "wdelay=150ms", "serialize=requests")
+    with nbdkit(tmp_path, *slow) as server, disk(server, timeout=1.0) as top:
+        for block in range(12):
+            write(top, block * 4096, b"%04d" % block * 1024)
+        server.kill()
+        image.write_bytes(bytes(MIB))
+        server.start()
+        wait_until(lambda: _works(top))
+        data = b"".join(b"%04d" % block * 1024 for block in range(12))
+        assert read(top, 0, len(data)) == data
+
+
+def test_a_discard_is_not_repeated_as_zeroes_that_take_storage(tmp_path: Path, image: Path) -> None:
+    no_zeroes = ("--filter=nozero", "file", str(image), "zeromode=emulate")
+    with nbdkit(tmp_path, *no_zeroes) as server, disk(server) as top:
+        top.unmap(0, MIB)
+        assert image.stat().st_blocks == 0
+        server.kill()
+        server.start()
+        read(top, 0, 512)
+        top.flush()
+        assert image.stat().st_blocks == 0
+
+
+def test_answers_that_came_while_nobody_served_end_their_requests(tmp_path: Path, image: Path) -> None:
+    """An engine that was stopped for longer than the time limit, with a long queue."""
+    with nbdkit(tmp_path, "file", str(image)) as server:
+        options = NbdOptions(uri=server.uri(), timeout=1.0, connections=1)
+        link = Link(options.address, options.link)
+        link.open()
+        link.attach()  # to a pump that does nothing
+        ends: list[OSError | None] = []
+        for _ in range(200):
+            link.begin(Request(Kind.FLUSH, ends.append))
+        wait_until(lambda: len(ends) == 200)
+        link.close()
 
 
 def test_a_loss_after_a_flush_loses_nothing(volatile: Server) -> None:
