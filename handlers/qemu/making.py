@@ -21,10 +21,15 @@ def create(options: QemuOptions, secret: bytes | None) -> None:
         secret: Its key, None for an image that is not encrypted.
 
     Raises:
-        UsageError: Its folder or its backing image is not usable.
+        UsageError: Its folder or its backing image is not usable, or its size is no multiple of its block.
         HostError: It cannot be created; nothing is left of it then.
     """
     path = Path(options.real_path)
+    if options.size is not None and (over := options.size % options.block_size):
+        raise UsageError(
+            f"{path}: the size {options.size} is not a multiple of the block size {options.block_size}",
+            cure=f'use "size": {options.size - over + options.block_size}',
+        )
     file_path.check_room(str(path))
     try:
         # In a folder of its own under its own name, which some formats record.

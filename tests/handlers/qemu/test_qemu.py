@@ -241,6 +241,13 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, opened: Opened) -
     assert not (tmp_path / "disk").exists()
 
 
+def test_a_size_with_a_part_of_a_block_creates_nothing(tmp_path: Path, opened: Opened) -> None:
+    document = new(tmp_path / "disk", size=MIB + 512, block_size=4096)
+    with pytest.raises(UsageError, match=r'not a multiple of the block size 4096; use "size": 1052672'):
+        opened(document)
+    assert not (tmp_path / "disk").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
