@@ -65,6 +65,7 @@ class Link:
         self._dying: list[Connection] = []
         self._under_way: dict[Request, Connection] = {}
         self._waiting: deque[Request] = deque()
+        self._held: list[Request] = []
         self._turn = 0
         self._down_since: float | None = None
         self._reason = ""
@@ -244,9 +245,12 @@ class Link:
             text = f"{self._address.name}: {request.kind.name.lower()}: {os.strerror(number)}"
             request.done(kind(number, text))
             return
-        if request.reports and self._doubt:
-            doubt, self._doubt = self._doubt, ""
-            request.done(FlushError(errno.EIO, f"{self._address.name}: {doubt}"))
+        if request.reports:
+            with self._lock:
+                if self._flushing:  # a failure of that flush is told by this one, and by no other
+                    self._held.append(request)
+                    return
+            self._end_flush(request)
             return
         if request.kind in _CHANGES and self.export.flush:
             if request.fua and not self.export.fua:
@@ -256,6 +260,11 @@ class Link:
                 self._flushing = True
                 self._begin_own_flush()
         request.done(None)
+
+    def _end_flush(self, request: Request) -> None:
+        """Hand on the result of a flush that the server has done: an error if writes were lost before."""
+        doubt, self._doubt = self._doubt, ""
+        request.done(FlushError(errno.EIO, f"{self._address.name}: {doubt}") if doubt else None)
 
     def _flush_after(self, write: Request) -> None:
         """Flush after a write that has to be on stable storage, for a server without FUA."""
@@ -269,14 +278,21 @@ class Link:
         """Flush so that less has to be kept; a failure is told by the next flush of somebody else."""
 
         def flushed(error: OSError | None) -> None:
-            self._flushing = False
             if error is not None:
                 self._doubt = f"a flush has failed: {error.strerror}"
+            self._end_own_flush()
 
         try:
             self.begin(Request(Kind.FLUSH, flushed))
         except OSError:  # the server is away: there is another one when it is back
+            self._end_own_flush()
+
+    def _end_own_flush(self) -> None:
+        with self._lock:
             self._flushing = False
+            held, self._held = self._held, []
+        for request in held:
+            self._end_flush(request)
 
     # Pollable.
 

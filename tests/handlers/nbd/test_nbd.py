@@ -190,6 +190,21 @@ def test_a_discard_is_not_repeated_as_zeroes_that_take_storage(tmp_path: Path, i
         assert image.stat().st_blocks == 0
 
 
+def test_a_flush_beside_one_of_the_disk_itself_tells_of_its_failure(tmp_path: Path) -> None:
+    """The server reports lost writes once, to the flush that nobody but the disk has asked for."""
+    first = f"if mkdir {tmp_path}/first 2>/dev/null; then sleep 0.5; echo EIO >&2; exit 1; fi"
+    script = (
+        *("get_size=echo 65536", "pread=head -c $3 /dev/zero", "pwrite=cat >/dev/null"),
+        *("can_write=exit 0", "can_flush=exit 0", "thread_model=echo parallel", f"flush={first}"),
+    )
+    with nbdkit(tmp_path, "eval", *script) as server, disk(server, unflushed=4096) as top:
+        write(top, 0, bytes(8192))
+        wait_until((tmp_path / "first").exists)
+        with pytest.raises(FlushError, match="a flush has failed"):
+            top.flush()
+        top.flush()
+
+
 def test_answers_that_came_while_nobody_served_end_their_requests(tmp_path: Path, image: Path) -> None:
     """An engine that was stopped for longer than the time limit, with a long queue."""
     with nbdkit(tmp_path, "file", str(image)) as server:
