@@ -25,6 +25,7 @@ from vscsihba.errors import FlushError, VscsihbaError
 from vscsihba.handlers.nbd.address import Address, libnbd
 from vscsihba.handlers.nbd.connecting import ATTEMPT, LOST, Connector, LinkOptions, check_same
 from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request, text_of
+from vscsihba.handlers.nbd.flush_results import FlushResults
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 
 __all__ = ["Link", "LinkOptions", "Lost"]
@@ -65,12 +66,11 @@ class Link:
         self._dying: list[Connection] = []
         self._under_way: dict[Request, Connection] = {}
         self._waiting: deque[Request] = deque()
-        self._held: list[Request] = []
         self._turn = 0
         self._down_since: float | None = None
         self._reason = ""
-        self._doubt = ""
-        self._flushing = self._ticking = self._attached = self._reconnecting = False
+        self._flushes = FlushResults(address.name, self.begin)
+        self._ticking = self._attached = self._reconnecting = False
         self._closed = threading.Event()
         self._connector = Connector(address, options, self._completed, self._closed)
         self._threads: list[threading.Thread] = []
@@ -246,25 +246,15 @@ class Link:
             request.done(kind(number, text))
             return
         if request.reports:
-            with self._lock:
-                if self._flushing:  # a failure of that flush is told by this one, and by no other
-                    self._held.append(request)
-                    return
-            self._end_flush(request)
+            self._flushes.hand_on(request)
             return
         if request.kind in _CHANGES and self.export.flush:
             if request.fua and not self.export.fua:
                 self._flush_after(request)
                 return
-            if self._unflushed.flush_due and not self._flushing:
-                self._flushing = True
-                self._begin_own_flush()
+            if self._unflushed.flush_due:
+                self._flushes.begin_own()
         request.done(None)
-
-    def _end_flush(self, request: Request) -> None:
-        """Hand on the result of a flush that the server has done: an error if writes were lost before."""
-        doubt, self._doubt = self._doubt, ""
-        request.done(FlushError(errno.EIO, f"{self._address.name}: {doubt}") if doubt else None)
 
     def _flush_after(self, write: Request) -> None:
         """Flush after a write that has to be on stable storage, for a server without FUA."""
@@ -273,26 +263,6 @@ class Link:
             self.begin(flush)
         except OSError as error:
             write.done(error)
-
-    def _begin_own_flush(self) -> None:
-        """Flush so that less has to be kept; a failure is told by the next flush of somebody else."""
-
-        def flushed(error: OSError | None) -> None:
-            if error is not None:
-                self._doubt = f"a flush has failed: {error.strerror}"
-            self._end_own_flush()
-
-        try:
-            self.begin(Request(Kind.FLUSH, flushed))
-        except OSError:  # the server is away: there is another one when it is back
-            self._end_own_flush()
-
-    def _end_own_flush(self) -> None:
-        with self._lock:
-            self._flushing = False
-            held, self._held = self._held, []
-        for request in held:
-            self._end_flush(request)
 
     # Pollable.
 
@@ -440,7 +410,7 @@ class Link:
             check_same(self.export, export)
             while self._under_way and not self._closed.wait(_BRIEF):
                 pass  # results of lost connections are being handed on just now
-            self._doubt = self._connector.repeat(connections[0], export, self._unflushed) or self._doubt
+            self._flushes.note(self._connector.repeat(connections[0], export, self._unflushed))
         except BaseException:
             for connection in connections:
                 connection.leave()

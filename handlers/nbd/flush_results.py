@@ -1,0 +1,67 @@
+"""Results of flushes: what was lost before is told by the next flush of an initiator.
+
+A server reports lost writes to one flush. If that is one that the disk sends by itself, to keep fewer writes,
+another flush that the server has done meanwhile waits for its result.
+"""
+
+import errno
+import threading
+from collections.abc import Callable
+
+from vscsihba.errors import FlushError
+from vscsihba.handlers.nbd.connection import Kind, Request
+
+
+class FlushResults:
+    """The flushes of one link. All methods may be called on any thread.
+
+    Args:
+        name: The export, for messages.
+        begin: Begins a request; an ``OSError`` says that the server is away.
+    """
+
+    def __init__(self, name: str, begin: Callable[[Request], None]) -> None:
+        self._name = name
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._doubt = ""
+        self._own = False
+        self._held: list[Request] = []
+
+    def note(self, doubt: str) -> None:
+        """Have the next flush fail, for this reason; empty: without effect."""
+        with self._lock:
+            self._doubt = doubt or self._doubt
+
+    def begin_own(self) -> None:
+        """Flush by itself, unless that is under way."""
+        with self._lock:
+            if self._own:
+                return
+            self._own = True
+        try:
+            self._begin(Request(Kind.FLUSH, self._end_own))
+        except OSError:  # the server is away: there is another flush when it is back
+            self._end_own(None)
+
+    def hand_on(self, request: Request) -> None:
+        """Hand on the result of a flush that the server has done: an error if writes were lost before."""
+        with self._lock:
+            if self._own:
+                self._held.append(request)
+                return
+        self._end(request)
+
+    def _end_own(self, error: OSError | None) -> None:
+        if error is not None:
+            self.note(f"a flush has failed: {error.strerror}")
+        with self._lock:
+            self._own = False
+            held, self._held = self._held, []
+        for request in held:
+            self._end(request)
+
+    def _end(self, request: Request) -> None:
+        with self._lock:
+            doubt, self._doubt = self._doubt, ""
+        request.done(FlushError(errno.EIO, f"{self._name}: {doubt}") if doubt else None)
