@@ -53,7 +53,7 @@ class FlushResults:
         self._end(request)
 
     def _end_own(self, error: OSError | None) -> None:
-        if error is not None:
+        if isinstance(error, FlushError):  # else the server is lost, and the writes will be sent again
             self.note(f"a flush has failed: {error.strerror}")
         with self._lock:
             self._own = False

@@ -219,6 +219,20 @@ def test_answers_that_came_while_nobody_served_end_their_requests(tmp_path: Path
         link.close()
 
 
+def test_a_flush_of_the_disk_itself_that_is_not_answered_is_no_loss(tmp_path: Path) -> None:
+    """The connection is replaced, and the writes are sent again."""
+    wait = f"if mkdir {tmp_path}/first 2>/dev/null; then sleep 3; fi; exit 0"
+    script = (
+        *("get_size=echo 1048576", "pread=head -c $3 /dev/zero", "pwrite=cat >/dev/null"),
+        *("can_write=exit 0", "can_flush=exit 0", "thread_model=echo parallel", f"flush={wait}"),
+    )
+    with nbdkit(tmp_path, "eval", *script) as server, disk(server, unflushed=4096, timeout=1.0) as top:
+        top.write(0, [memoryview(bytes(8192))])
+        wait_until((tmp_path / "first").exists, "the flush of the disk itself")
+        time.sleep(1.5)
+        top.flush()
+
+
 def test_a_loss_after_a_flush_loses_nothing(volatile: Server) -> None:
     with disk(volatile, unflushed=0) as top:
         write(top, 0, b"a" * 4096)
