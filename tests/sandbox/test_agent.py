@@ -39,6 +39,12 @@ class Caller(threading.Thread):
                     self.told[kind] += payload
 
 
+@pytest.fixture(autouse=True)
+def same_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return to this process's folder: the agent changes it for its command."""
+    monkeypatch.chdir(Path.cwd())
+
+
 @pytest.fixture
 def lines() -> Iterator[tuple[agent.Line, socket.socket]]:
     ours, theirs = socket.socketpair()

@@ -56,6 +56,7 @@ def test_handovers_keep_every_promise(root: Path, name: str) -> None:
         assert not outcome.message, f"seed {seed}: {outcome.message}"
 
 
+_TREE = Path(__file__).resolve().parents[2]
 _ALONE = """
 import sys, time
 skew = float(sys.argv[1]) - time.monotonic()
@@ -74,7 +75,7 @@ def test_a_history_is_the_same_whatever_the_clocks_say() -> None:
     told = set()
     for clock in ("10", "1000000"):  # the clock of a simulated machine says 1000 at first
         run = subprocess.run(
-            [sys.executable, "-c", _ALONE, clock], capture_output=True, check=True, text=True
+            [sys.executable, "-c", _ALONE, clock], capture_output=True, check=True, text=True, cwd=_TREE
         )
         told.add(re.sub(r"sim-\w+|(?<=[./-])[0-9a-f]{16,}", "", run.stdout))
     assert len(told) == 1
