@@ -61,6 +61,10 @@ class SnapshotInfo:
     created: float
 
 
+def _kept(name: str) -> str:
+    return f"snapshot {name} is deleted, but its layer is kept"
+
+
 class SnapshotSet:
     """An open set.
 
@@ -177,11 +181,12 @@ class SnapshotSet:
             self.save(self.manifest.without(name))
             try:
                 tidy(self, progress)
-            except _LEFT as error:
-                number = (error.errno if isinstance(error, OSError) else None) or errno.EIO
-                reason = getattr(error, "strerror", None) or str(error) or "no memory"
-                text = f"snapshot {name} is deleted, but its layer is kept: {reason}"
-                raise OSError(number, text) from error
+            except VscsihbaError as error:
+                raise HostError(f"{_kept(name)}: {error.message}", cure=error.cure) from error
+            except MemoryError as error:
+                raise OSError(errno.ENOMEM, f"{_kept(name)}: no memory") from error
+            except OSError as error:
+                raise OSError(error.errno or errno.EIO, f"{_kept(name)}: {error.strerror}") from error
 
     def tidy(self, *, progress: ReportProgress = quiet) -> None:
         """Merge and remove layers that no snapshot needs; see `SnapshotHandler.tidy`."""
