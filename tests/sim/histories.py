@@ -106,7 +106,7 @@ def _lead(machine: Run, luck: random.Random, outcome: Outcome, only: Iterable[Fa
     for _ in range(luck.randrange(1, 5)):
         if _live(shelf, luck, outcome, only):
             shelf.copy()
-        _change_media(shelf, luck)
+        change_media(shelf, luck)
     judge(shelf)
 
 
@@ -122,7 +122,7 @@ def _live(shelf: Shelf, luck: random.Random, outcome: Outcome, only: Iterable[Fa
 
     def exchange() -> None:
         machine.world.scheduler.wait(lambda: False, later.choice(_AFTER))
-        _change_media(shelf, later, is_open=True)
+        change_media(shelf, later, is_open=True)
 
     def work(initiator: Initiator) -> None:
         has_legs = any(medium.is_a_leg for medium in layer.media)
@@ -144,11 +144,12 @@ def _live(shelf: Shelf, luck: random.Random, outcome: Outcome, only: Iterable[Fa
     return life.ended and len(machine.notes) == noted
 
 
-def _change_media(shelf: Shelf, luck: random.Random, *, is_open: bool = False) -> None:
+def change_media(shelf: Shelf, luck: random.Random, *, is_open: bool = False) -> None:
     """Replace a medium at times, or put it back.
 
     One that the disk can do without stays away for some time. It is the same for all of a history: the
-    disk may need the substitute later, as that has become a part of it.
+    disk may need the substitute later, as that has become a part of it. None is replaced while another one
+    is behind its copies.
 
     Args:
         shelf: The media.
@@ -161,6 +162,8 @@ def _change_media(shelf: Shelf, luck: random.Random, *, is_open: bool = False) -
         return
     if shelf.medium is not None:
         shelf.change_places()
+        return
+    if shelf.is_behind:
         return
     medium = luck.choice(chosen)
     kind = luck.choice(medium.kinds)

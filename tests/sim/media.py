@@ -53,6 +53,16 @@ class Shelf:
     medium: Medium | None = None
     kind: str = ""
     is_back: bool = False
+    _openings: int | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """A medium is behind its copies: the disk has used its substitute, and was not opened since.
+
+        It is an older copy of itself until then. Together with an older copy of another medium it would be a
+        majority that agrees on an older disk, and nobody can tell that from a newer one.
+        """
+        return self._openings == self.machine.openings
 
     def copy(self) -> None:
         """Copy every medium of a disk that is closed; one that has a substitute is left out."""
@@ -109,6 +119,8 @@ class Shelf:
         assert self.medium is not None
         with self.machine.world.untouched():
             self.machine.world.storage.discard(self._path(self.medium) + _ASIDE)
+        if self.medium.has_copies:
+            self._openings = self.machine.openings
         self.medium, self.kind = None, ""
 
     def look(self, copy: Copy | None = None) -> None:

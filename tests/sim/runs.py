@@ -84,6 +84,7 @@ class Run:
         document: Describes the disk; adding a leg to a mirror, or removing one, changes it.
         failed: How many requests were answered with an error.
         opened: The disk was open in the last life.
+        openings: How often it was opened.
         exchanged: A medium was replaced, so some may not be in use in the end.
         legs_asked_for: Files of the legs that were added to a mirror or removed from it, or perhaps were.
         notes: Failures to open or close the disk.
@@ -95,6 +96,7 @@ class Run:
     sent: int = 0
     failed: int = 0
     opened: bool = False
+    openings: int = 0
     exchanged: bool = False
     legs_asked_for: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -155,6 +157,7 @@ class Run:
                 self.history.doubt()
             return
         self.opened = True
+        self.openings += 1
         losses = self.world.storage.losses
         initiator = Initiator(self.world, stack, disk, self.history)
         initiator.stable = self.layer.stable

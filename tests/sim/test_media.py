@@ -1,11 +1,12 @@
 """A medium is replaced while the disk is closed or killed: it is refused or made equal, and never read."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from tests.sim.faults import NoFaults
-from tests.sim.histories import judge
+from tests.sim.histories import change_media, judge
 from tests.sim.layers import LAYERS, OLDER, Medium
 from tests.sim.media import Shelf
 from tests.sim.runs import Run, make_template, run, send
@@ -41,6 +42,32 @@ def test_a_medium_is_replaced_and_put_back(
         shelf.look(copy)
         shelf.change_places()
         judge(shelf)
+
+
+class Restless(Random):
+    """Luck by which media never stay as they are."""
+
+    def random(self) -> float:
+        return 0.99
+
+
+def test_no_other_medium_is_replaced_until_one_that_was_put_back_has_caught_up(root: Path) -> None:
+    layer = LAYERS["mirror"]
+    state = next(medium for medium in layer.media if not medium.is_a_leg)
+    with run(layer, make_template(layer, root), root, 1) as machine:
+        shelf = Shelf(machine)
+        shelf.copy()
+        live(machine)
+        copy = shelf.copies[state.name][0]
+        shelf.exchange(state, OLDER, copy)
+        shelf.look(copy)  # the legs are newer from now on than the state file that is put back
+        shelf.change_places()
+        shelf.throw_away()
+        change_media(shelf, Restless())
+        assert shelf.medium is None
+        live(machine)
+        change_media(shelf, Restless())
+        assert shelf.medium is not None
 
 
 def test_moved_files_are_what_a_power_cut_leaves(root: Path) -> None:
