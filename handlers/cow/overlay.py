@@ -359,15 +359,15 @@ class Overlay:
         Raises:
             OSError: The store cannot grow; the disk has the size that it had.
         """
-        before, header = self.header, msgspec.structs.replace(self.header, size=size)
-        if header.clusters > before.clusters:
-            wanted = file_size(header.clusters, self.cluster_size)
+        before, clusters = self.header.clusters, msgspec.structs.replace(self.header, size=size).clusters
+        if clusters > before:
+            wanted = file_size(clusters, self.cluster_size)
             if self.store.geometry.size < wanted:
                 self.store.resize(wanted)
             with self._changing:
-                self.states.extend(bytes(max(0, header.clusters - len(self.states))))
-            self.mark(before.clusters, header.clusters, ZERO)
-        self.replace_header(header)
+                self.states.extend(bytes(max(0, clusters - len(self.states))))
+            self.mark(before, clusters, ZERO)
+        self.replace_header(msgspec.structs.replace(self.header, size=size))  # `mark` may have begun anew
 
     def replace_header(self, header: Header) -> None:
         """Put a new header on stable storage, with everything written before.

@@ -298,6 +298,19 @@ def test_an_overlay_whose_writing_has_ended_begins_anew_with_the_next_cluster(ba
     overlay.close()
 
 
+def test_an_overlay_that_begins_anew_in_a_resize_keeps_what_a_killed_process_has_acknowledged(
+    base: Path,
+) -> None:
+    disk = build(cow(base)).open()
+    overlay_of(disk).end()
+    disk.resize(1 << 20)
+    write(disk, 128 * KIB, b"acknowledged")
+    abandon(disk)
+    with build(cow(base, create=False)) as disk:
+        assert disk.geometry.size == 1 << 20
+        assert read(disk, 128 * KIB, 12) == b"acknowledged"
+
+
 def test_an_overlay_that_is_cleared_for_a_larger_disk_has_room_for_its_clusters(base: Path) -> None:
     path = base / "over.cow"
     with build(cow(base)) as disk:
