@@ -168,11 +168,14 @@ class SnapshotHandler(Transform):
             return self._set.disk.extents(offset, length)
 
     def resize(self, size: int) -> None:
-        """Give the disk a new size; its snapshots keep theirs."""
+        """Give the disk a new size; its snapshots keep theirs.
+
+        Raises:
+            OSError: A power cut may leave another active layer, or as the layer's; the size is what it was.
+        """
         replace(self.next.geometry, size=size)  # refuses what no disk can have
         with self._set.gate.together():
-            self._set.prepare_to_write()
-            self._set.disk.resize(size)
+            self._set.resize(size)
 
     def actions(self) -> Mapping[str, Action[Any]]:
         """Actions on snapshots; none where this disk is one."""

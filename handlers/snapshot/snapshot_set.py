@@ -237,6 +237,15 @@ class SnapshotSet:
         self._file.settle()
         self.disk.overlay.flush()
 
+    def resize(self, size: int) -> None:
+        """Give the active layer a new size, which no power cut takes back; to be called inside the gate.
+
+        Raises:
+            OSError, MemoryError: That failed.
+        """
+        self._file.settle()
+        self.disk.resize(size)
+
     def _end_active(self, changed: Manifest) -> None:
         """End writing to the active layer, and record the new active one on stable storage.
 

@@ -128,6 +128,25 @@ def test_nothing_is_flushed_while_a_power_cut_may_leave_another_manifest(
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_no_resize_is_acknowledged_while_a_power_cut_may_leave_another_manifest(
+    base: Path, verb: str
+) -> None:
+    """A power cut would leave another active layer, and the disk would have the size of that one."""
+    with build(snapshot(base)) as disk:
+        with unsynced(base / "set"):
+            with pytest.raises(OSError, match="error"):
+                change(disk, verb)
+            for size in (SIZE // 2, 2 * SIZE):
+                with pytest.raises(OSError, match="error"):
+                    disk.resize(size)
+                assert disk.geometry.size == SIZE
+        disk.resize(2 * SIZE)
+        assert disk.geometry.size == 2 * SIZE
+        with unsynced(base / "set", at_once=True):
+            disk.flush()  # the names are on stable storage since the resize
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_nothing_is_written_while_a_killed_process_would_leave_another_manifest(
     base: Path, verb: str
 ) -> None:
