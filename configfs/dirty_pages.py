@@ -5,6 +5,7 @@ another program may have it open. Once a LUN is being unlinked it is too late: t
 a device that is going (drivers/scsi/scsi_lib.c, scsi_prep_state_check, SDEV_CANCEL), and the pages are lost.
 """
 
+import ctypes
 import errno
 import os
 from pathlib import Path
@@ -12,13 +13,18 @@ from pathlib import Path
 from vscsihba.configfs import paths
 from vscsihba.errors import HostError
 
+_WAIT_WRITE_WAIT = 7
+"""SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER (linux/fs.h)."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
 _GONE = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM)
 
 
 def write_back(disk: Path) -> None:
-    """Write the dirty pages of a disk and of its partitions, and flush the disk's cache; blocks meanwhile.
+    """Write the dirty pages of a disk and of its partitions; blocks meanwhile.
 
-    A node that is gone has none.
+    A node that is gone has none. The cache of the disk is not flushed, for a disk that is being sanitized or
+    formatted refuses that until the end.
 
     Args:
         disk: Its node, ``/dev/sdX``.
@@ -46,6 +52,14 @@ def _sync(node: Path) -> None:
     # Read-only: udev acts on a close after an open for writing.
     fd = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        if sync_file_range(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(node))
     finally:
         os.close(fd)
+
+
+def sync_file_range(fd: int) -> int:
+    """Write the dirty pages of a whole file and wait for them (sync_file_range(2)); -1 sets errno."""
+    all_of_it = (ctypes.c_int64(0), ctypes.c_int64(0))
+    return int(_libc.sync_file_range(fd, *all_of_it, ctypes.c_uint(_WAIT_WRITE_WAIT)))

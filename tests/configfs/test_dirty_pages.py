@@ -1,8 +1,8 @@
 """Dirty pages of a disk are written before its LUN is unlinked."""
 
+import ctypes
 import errno
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from vscsihba.configfs import (
     backstore_name,
     create_backstore,
     create_hba,
+    dirty_pages,
     link_lun,
     unlink_lun,
 )
@@ -34,7 +35,7 @@ def disk(kernel: FakeConfigfs) -> Path:
 
 
 class Syncs:
-    """Stands for fsync(2): notes the nodes, and whether the LUN was still linked.
+    """Stands for sync_file_range(2): notes the nodes, and whether the LUN was still linked.
 
     Attributes:
         seen: Names of the nodes.
@@ -45,13 +46,15 @@ class Syncs:
         self.seen: list[tuple[str, bool]] = []
         self.failing = ""
         self._kernel = kernel
-        monkeypatch.setattr(os, "fsync", self._fsync)
+        monkeypatch.setattr(dirty_pages, "sync_file_range", self._sync)
 
-    def _fsync(self, fd: int) -> None:
+    def _sync(self, fd: int) -> int:
         name = Path(f"/proc/self/fd/{fd}").readlink().name
         self.seen.append((name, any(self._kernel.loopback.glob("*/tpgt_1/lun/lun_3"))))
         if name == self.failing:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            ctypes.set_errno(errno.EIO)
+            return -1
+        return 0
 
 
 @pytest.fixture
