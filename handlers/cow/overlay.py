@@ -149,7 +149,9 @@ class Overlay:
 
     def _leave_note(self) -> None:
         if self._note is not None:
-            self._note.close(forget=not self._is_noted)
+            if not self._is_noted:
+                self._note.discard()
+            self._note.close(forget=False)
 
     @property
     def cluster_size(self) -> int:
@@ -346,7 +348,7 @@ class Overlay:
                     self._note.put(cluster, b"\0")
             except (OSError, MemoryError):  # without a note the overlay is as of the last flush
                 self._is_noted = False
-                self._note.remove()
+                self._note.discard()
 
     def _mark_again(self, dirty: set[int]) -> None:
         """Keep states for the next flush that this one may not have stored."""

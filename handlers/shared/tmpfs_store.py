@@ -135,6 +135,14 @@ class TmpfsStore:
         """Remove the file, and keep it open; a failure is only logged."""
         _remove(self.path)
 
+    def discard(self) -> None:
+        """Remove the file, or at least every byte that was put there, and keep it open.
+
+        A later process must not find these bytes. If neither succeeds, that is only logged.
+        """
+        if not _remove(self.path):
+            _empty(self.path, self._fd, self._start)
+
     def close(self, *, forget: bool) -> None:
         """Close the file, and remove it if nothing in it is needed any more."""
         if forget:
@@ -187,16 +195,22 @@ def recall(name: str) -> Recalled | None:
 
 
 def forget(name: str) -> None:
-    """Remove the bytes stored under a name, if there are any; a file that stays is never found again.
+    """Remove the bytes stored under a name, if there are any: the file, or at least what is in it.
 
-    A failure is only logged: nobody needs the file any more.
+    A failure of both is only logged.
 
     Raises:
         HostError: Another user can write to the directory.
     """
     try:
-        if _is_private():
-            _remove(_path(name))
+        path = _path(name)
+        if not _is_private() or _remove(path):
+            return
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _empty(path, fd, _head(fd)[0])
+        finally:
+            os.close(fd)
     except OSError as error:
         log.warning("notes of %s stay until the machine restarts: %s", name, error.strerror)
 
@@ -326,11 +340,22 @@ def _is_locked(fd: int) -> bool:
     return bool(struct.unpack(_LOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path) -> bool:
+    """Remove a file; return whether it is gone."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s stays until the machine restarts: %s", path, error.strerror)
+        return False
+    return True
+
+
+def _empty(path: Path, fd: int, start: int) -> None:
+    """Cut off the content of a file that could not be removed."""
+    try:
+        os.ftruncate(fd, start)
+    except OSError as error:
+        log.warning("%s keeps what is out of date: %s", path, error.strerror)
 
 
 def _path(name: str) -> Path:

@@ -483,6 +483,24 @@ def test_a_flush_at_the_beginning_that_fails_loses_clusters_of_a_killed_process(
         assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
 
 
+def test_a_killed_process_s_note_of_lost_clusters_that_cannot_be_removed_is_emptied(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    place = overlay_of(disk).place(CLUSTER)
+    abandon(disk)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        patch.setattr(Path, "unlink", broken)
+        with pytest.raises(FlushError):
+            build(cow(base)).open()
+    with (base / "over.cow").open("r+b") as file:
+        linux.punch_hole(file.fileno(), place, 64 * KIB)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
 def test_a_map_that_cannot_be_flushed_at_the_beginning_loses_nothing(base: Path) -> None:
     disk = build(cow(base)).open()
     write(disk, CLUSTER, b"acknowledged")
@@ -563,6 +581,20 @@ def test_a_note_that_cannot_tell_of_lost_clusters_is_removed(
     with pytest.raises(OSError, match="a flush has failed"):
         write(disk, 0, b"a cluster that no note could speak of")
     abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
+def test_a_note_of_lost_clusters_that_cannot_be_changed_or_removed_is_emptied(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "put", broken)
+        patch.setattr(Path, "unlink", broken)
+        fail_flush(disk)
+        abandon(disk)
     with build(cow(base)) as disk:
         assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
 
