@@ -79,6 +79,7 @@ class History:
     Attributes:
         snapshots: Contents that each sector of a snapshot may have, for every snapshot that may exist.
         unknown: Names of snapshots that may be of one of two sizes.
+        untold: When a flush failed that no initiator had sent, such as a resize's; None once one was told.
         told: How many losses of unflushed data initiators were told of.
         sectors: How many the disk has.
     """
@@ -87,6 +88,7 @@ class History:
         self.snapshots: dict[str, list[frozenset[bytes]]] = {}
         self.unknown: set[str] = set()
         self.told = 0
+        self.untold: int | None = None
         self._count = 0
         self._clock = 0
         sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
@@ -239,11 +241,18 @@ class History:
             for request in requests:
                 if request.acknowledged and not request.doubted and (request.ended or began) < began:
                     request.durable = True
+        if self.untold is not None and self.untold < began:
+            self.untold = None
         self._former_sizes = set()
         self._forget()
 
+    def flush_of_others_failed(self) -> None:
+        """Note that a flush has failed, and that it was no initiator's: the next flush has to tell of it."""
+        self.untold = self._tick()
+
     def doubt(self) -> None:
         """Note that the initiator was told that unflushed data may be lost."""
+        self.untold = None
         for requests in self._doubtful():
             for request in requests:
                 if not request.durable:

@@ -142,8 +142,11 @@ class Initiator:
             # action is asked for by somebody else, so its failure tells no initiator.
             if step.verb in (*_ON_SECTORS, "flush"):
                 self.doubt_since(self.history.told if step.verb == "flush" else losses)
-            if step.verb == "flush" and isinstance(error, FlushError):
-                self.history.doubt()
+            if isinstance(error, FlushError):
+                if step.verb == "flush":
+                    self.history.doubt()
+                elif step.verb not in _ON_SECTORS:
+                    self.history.flush_of_others_failed()
             return False
         finally:
             self.sent += 1

@@ -131,6 +131,8 @@ class Run:
         life.end()
         if life.died:  # it cannot tell any more of a sync that has failed
             self.history.doubt_since(self.history.told, self.world.storage.losses)
+            if self.history.untold is not None:
+                self.history.doubt()
         if power:
             self.history.cut_power()
             self.world.cut_power()
@@ -168,7 +170,7 @@ class Run:
         self.sent, self.failed = self.sent + initiator.sent, self.failed + initiator.failed
         if leave_open:
             self.world.scheduler.current.process.dead = True
-        if self.history.told < self.world.storage.losses:
+        if self.history.told < self.world.storage.losses or self.history.untold is not None:
             # No initiator was told of a loss, such as a resize's; the last flush of an engine does it.
             initiator.perform(Step("flush"))
         try:

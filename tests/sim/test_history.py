@@ -97,3 +97,12 @@ def test_a_resize_without_an_answer_may_be_undone_until_something_is_flushed() -
     told.cut_power()
     with pytest.raises(HistoryError, match=f"the disk has {COUNT - 1} sectors"):
         told.opened(COUNT - 1)
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_failed_flush_of_a_resize_is_no_loss_once_a_later_flush_has_succeeded(flushed: bool) -> None:
+    seen = history()
+    seen.flush_of_others_failed()
+    if flushed:
+        seen.flushed(seen.begin_flush())
+    assert (seen.untold is None) == flushed
