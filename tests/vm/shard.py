@@ -25,10 +25,12 @@ SECONDS: Final = {
     "test_in_use.py": 30,
     "test_handlers.py": 24,
     "test_lun_options.py": 6,
+    "test_nbd.py": 45,
     "test_preflight.py": 5,
-    "test_qemu.py": 330,
     "test_mirror.py": 1,
     "test_pytest_plugin.py": 10,
+    "test_qemu.py": 115,
+    "test_rbd.py": 1,
     "test_reflink.py": 14,
     "test_resources.py": 16,
     "test_sg.py": 21,
@@ -43,7 +45,7 @@ SECONDS: Final = {
     "test_vscsitarget.py": 31,
 }
 """How long files take in a sandbox, less their tests that are marked `long` or `qemu`, with another sandbox
-beside it; of files that are not named their length tells."""
+beside it, and without Ceph; of files that are not named their length tells."""
 
 _SECONDS_A_BYTE: Final = 0.012
 
