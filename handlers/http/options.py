@@ -1,6 +1,5 @@
 """Options of the http handler, and the checks of the files that they name."""
 
-import stat
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from msgspec import Meta
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.options import BlockSize, FilePath, SecretPath, Size
+from vscsihba.handlers.shared.private_file import check_private, mode_of
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _PROXIES: Final = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -79,10 +79,9 @@ class HttpOptions(Handler.Options, kw_only=True):
             UsageError: One is missing, or other users can read a secret.
         """
         for path in filter(None, (self.ca_file, self.client_certificate)):
-            _mode(path)
+            mode_of(path)
         for path in filter(None, (self.client_key, self.credentials_file)):
-            if (mode := _mode(path)) & 0o077:
-                raise UsageError(f"others can read {path} (mode {mode:04o})", cure=f"chmod 600 {path}")
+            check_private(path)
         self.credentials()
 
     def credentials(self) -> str:
@@ -134,11 +133,3 @@ def _check_proxy(proxy: str) -> None:
         raise ValueError(
             '"proxy" must not have a user or password: set them in the environment (https_proxy)'
         )
-
-
-def _mode(path: str) -> int:
-    """Return the permissions of a file."""
-    try:
-        return stat.S_IMODE(Path(path).stat().st_mode)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", cure="name an existing file") from error

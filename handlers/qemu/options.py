@@ -1,17 +1,16 @@
 """Options of a disk image of QEMU."""
 
 import os
-import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.encrypt.passphrase import PassphraseOptions
 from vscsihba.handlers.options import BlockSize, FilePath, MediumPath, Positive, SecretPath, Size
 from vscsihba.handlers.qemu.image import Format
+from vscsihba.handlers.shared.private_file import check_private
 
 _CREATED = ("qcow2", "vmdk", "vhdx", "vdi", "vpc", "luks", "qed", "qcow", "parallels")
 
@@ -122,11 +121,8 @@ class QemuOptions(Handler.Options, kw_only=True):
         if secret is None:
             return
         secret.check_secret()
-        mode = Path(path).stat().st_mode if path else 0
-        if stat.S_ISREG(mode) and stat.S_IMODE(mode) & 0o077:
-            raise UsageError(
-                f"others can read {path} (mode {stat.S_IMODE(mode):04o})", cure=f"chmod 600 {path}"
-            )
+        if path and Path(path).is_file():  # and no pipe
+            check_private(path)
 
     @property
     def real_path(self) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 from vscsihba.errors import HostError, UsageError, VscsihbaError
 from vscsihba.handlers.options import did_you_mean
 from vscsihba.handlers.rbd import library
-from vscsihba.handlers.rbd.options import RbdOptions, check_private
+from vscsihba.handlers.rbd.options import RbdOptions
+from vscsihba.handlers.shared.private_file import check_private
 
 _MOST_NAMES = 12
 """Names that an error message lists at most."""
@@ -115,7 +116,7 @@ def _check_default_keyring(cluster: Any) -> None:
     """Refuse the keyring that the configuration leads to if other users can read it."""
     for path in str(cluster.conf_get("keyring") or "").replace(";", ",").split(","):
         if Path(path.strip()).is_file():
-            check_private(path.strip())
+            check_private(path.strip(), "keyring")
             return
 
 

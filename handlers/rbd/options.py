@@ -1,6 +1,5 @@
 """Options of the rbd handler, and the checks that need no cluster."""
 
-import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ from msgspec import Meta
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.options import BlockSize, FilePath, Positive, Seconds, SecretPath, Size
+from vscsihba.handlers.shared.private_file import check_private
 
 
 class RbdOptions(Handler.Options, kw_only=True):
@@ -89,18 +89,4 @@ class RbdOptions(Handler.Options, kw_only=True):
                 cure='copy it from the cluster, or name it in "conf"',
             )
         if self.keyring:
-            check_private(self.keyring)
-
-
-def check_private(path: str) -> None:
-    """Refuse a file with a key that other users can read.
-
-    Raises:
-        UsageError: They can, or there is no such file.
-    """
-    try:
-        mode = stat.S_IMODE(Path(path).stat().st_mode)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", cure="name an existing keyring") from error
-    if mode & 0o077:
-        raise UsageError(f"others can read the keyring {path} (mode {mode:04o})", cure=f"chmod 600 {path}")
+            check_private(self.keyring, "keyring")

@@ -5,7 +5,6 @@ others, two names of one file, sizes that a file cannot have. They change nothin
 writing.
 """
 
-import stat
 from pathlib import Path
 
 from vscsihba.config.model import Document, StackDocument
@@ -16,6 +15,7 @@ from vscsihba.daemon.holders import Holders, Key, find_holders, holders_of, our_
 from vscsihba.errors import ConfigError, HostError, UsageError
 from vscsihba.handlers.options import secret_options
 from vscsihba.handlers.registry import Registry
+from vscsihba.handlers.shared.private_file import check_private
 from vscsihba.handlers.stack import build
 
 
@@ -64,18 +64,10 @@ def _check_secrets(layers: list[Layer]) -> None:
     """Refuse a file with a key that other users than its owner can read."""
     for layer in layers:
         for option in sorted(secret_options(layer.kind.Options) & layer.document.keys()):
-            path = Path(str(layer.document[option]))
             try:
-                mode = stat.S_IMODE(path.stat().st_mode)
-            except OSError as error:
-                where, why = f"{layer.place}.{option}", f"{path}: {error.strerror}"
-                raise ConfigError(where, why, cure="name an existing file") from error
-            if mode & 0o077:
-                raise ConfigError(
-                    f"{layer.place}.{option}",
-                    f"others can read {path} (mode {mode:04o})",
-                    cure=f"chmod 600 {path}",
-                )
+                check_private(Path(str(layer.document[option])))
+            except UsageError as error:
+                raise ConfigError(f"{layer.place}.{option}", error.message, cure=error.cure) from error
 
 
 def _check_free(file: BackingFile, ours: set[Key], holders: Holders) -> None:
