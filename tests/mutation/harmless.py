@@ -45,7 +45,7 @@ _UNCHANGED: Final = "Nothing assigns to a field of one, and each is made with th
 
 _BORDER: Final = "border = border if found < 0 else found"
 _BEHIND_THE_FIRST: Final = "The search begins behind the first cluster, so that nothing is found at 0."
-_EXTEND: Final = "self.states.extend(bytes(max(0, header.clusters - len(self.states))))"
+_EXTEND: Final = "self.states.extend(bytes(max(0, clusters - len(self.states))))"
 
 HARMLESS: Final = (
     Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
@@ -108,7 +108,7 @@ HARMLESS: Final = (
         "handlers/cow/overlay.py",
         _EXTEND,
         f"leave out '{_EXTEND[:57]}...'",
-        "The call of `mark` two lines below appends the states of the new clusters as well.",
+        "The call of `mark` on the next line appends the states of the new clusters as well.",
     ),
     Harmless(
         "handlers/encrypt/luks2.py",

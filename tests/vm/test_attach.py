@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.vm.target import target_objects
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.vm.conftest import MakeImage, Serve
 
 
@@ -32,17 +35,28 @@ def test_a_file_is_a_disk_until_the_signal(
     assert target_objects() == before
 
 
+@pytest.fixture
+def no_periodic_writeback() -> "Iterator[None]":
+    """Let Linux keep dirty pages for as long as nobody asks for them to be written."""
+    interval = Path("/proc/sys/vm/dirty_writeback_centisecs")
+    before = interval.read_text()
+    interval.write_text("0")
+    yield
+    interval.write_text(before)
+
+
+@pytest.mark.usefixtures("no_periodic_writeback")
 def test_what_linux_has_not_written_yet_is_written_before_the_disk_goes(
     serve: "Serve", image: "MakeImage"
 ) -> None:
     path = image(size=8 << 20)
     target = serve([path])
     (lun,) = target.luns
-    held = os.open(lun.node, os.O_RDONLY)  # as udev has it open for a while: the last close writes
+    held = os.open(lun.node, os.O_RDWR)  # open until the end: a close makes udev read the disk anew
     try:
-        lun.node.write_bytes(b"written and closed")
-        assert path.read_bytes()[:18] == bytes(18), "Linux keeps it for now"
+        os.write(held, b"written, not flushed")
+        assert path.read_bytes()[:20] == bytes(20), "Linux keeps it for now"
         assert target.stop() == 0
     finally:
         os.close(held)
-    assert path.read_bytes()[:18] == b"written and closed"
+    assert path.read_bytes()[:20] == b"written, not flushed"
