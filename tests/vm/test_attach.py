@@ -36,16 +36,16 @@ def test_a_file_is_a_disk_until_the_signal(
 
 
 @pytest.fixture
-def no_periodic_writeback() -> "Iterator[None]":
-    """Let Linux keep dirty pages for as long as nobody asks for them to be written."""
+def late_writeback() -> "Iterator[None]":
+    """Let Linux keep dirty pages for an hour (with 0 it writes them at once, by wb_wakeup_delayed)."""
     interval = Path("/proc/sys/vm/dirty_writeback_centisecs")
     before = interval.read_text()
-    interval.write_text("0")
+    interval.write_text("360000")
     yield
     interval.write_text(before)
 
 
-@pytest.mark.usefixtures("no_periodic_writeback")
+@pytest.mark.usefixtures("late_writeback")
 def test_what_linux_has_not_written_yet_is_written_before_the_disk_goes(
     serve: "Serve", image: "MakeImage"
 ) -> None:
