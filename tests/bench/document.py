@@ -1,12 +1,11 @@
 """docs/bench: the page, the plots and the findings, all of one run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.bench import tables
-from tests.bench.command_path import Row
-from tests.bench.slow_flush import SlowFlush
+from tests.bench.native import Native
+from tests.bench.stacks.measure import STACKS
 from tests.bench.vm.findings import Findings
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs/bench"
@@ -43,30 +42,37 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
 - *Natively:* a ring in this process, the command there and back, against the bare system call on the same
   blocks and memory, both by turns in one process. Median of 60 batches of 32; the spread is the
   interquartile range.
+- *Stacks natively* (`./dev bench --part stacks`, `--stack WORDS`, `--depth N`): likewise, against the sum of
+  the system calls and ciphers that the stack cannot do without, on files of the same kind in the same
+  directory; the processor time is that of all threads. The bare calls are:
+{stacks}
 
 ## In the VM
 """
 _PLOTS: Final = (("peers.png", "Commands a second"), ("cpu.png", "CPU time"), ("scaling.png", "Scaling"))
 
 
-def write(findings: Findings, rows: Sequence[Row], flush: SlowFlush) -> Path:
+def write(findings: Findings, native: Native) -> Path:
     """Write the page and what it shows; return the folder."""
     from tests.bench.vm import plots  # noqa: PLC0415 - matplotlib is needed for nothing else
 
     FOLDER.mkdir(exist_ok=True)
     plots.draw(findings, FOLDER)
     (FOLDER / "findings.json").write_text(findings.dump())
-    (FOLDER / "README.md").write_text(text(findings, rows, flush))
+    (FOLDER / "README.md").write_text(text(findings, native))
     return FOLDER
 
 
-def text(findings: Findings, rows: Sequence[Row], flush: SlowFlush) -> str:
+def text(findings: Findings, native: Native) -> str:
     """Return the page."""
-    parts = [_HEAD.format(rounds=findings.rounds, **{"seconds": 2, **findings.machine})]
+    bare = "\n".join(f"  - {stack.name}: {stack.against}" for stack in STACKS)
+    parts = [_HEAD.format(rounds=findings.rounds, stacks=bare, **{"seconds": 2, **findings.machine})]
     parts += [f"**{table.title}**\n\n{table.markdown()}" for table in tables.of(findings)]
     parts += [f"{line}\n" for line in tables.rest(findings)]
     parts += [f"![{title}]({name})\n" for name, title in _PLOTS if (FOLDER / name).exists()]
-    native = tables.native(rows)
-    parts += [f"## Natively\n\n{native.markdown()}", f"{tables.slow_flush(flush)}.\n"]
-    parts += [f"## Aims\n\n{tables.aims_reached(findings, rows).markdown()}", LIMITS.read_text()]
+    parts += ["## Natively\n"]
+    parts += [f"**{table.title}**\n\n{table.markdown()}" for table in tables.native(native)]
+    if native.slow_flush is not None:
+        parts.append(f"{tables.slow_flush(native.slow_flush)}.\n")
+    parts += [f"## Aims\n\n{tables.aims_reached(findings, native.rows).markdown()}", LIMITS.read_text()]
     return "\n".join(parts)

@@ -7,7 +7,9 @@ from rich.table import Table as RichTable
 
 from tests.bench import aims
 from tests.bench.command_path import Row
+from tests.bench.native import Native
 from tests.bench.slow_flush import FLUSH_SECONDS, SlowFlush
+from tests.bench.stacks.measure import StackRow
 from tests.bench.vm.findings import OURS, Findings
 
 
@@ -23,7 +25,7 @@ class Table:
         """Return it for a terminal."""
         made = RichTable(title=self.title)
         for number, heading in enumerate(self.headings):
-            made.add_column(heading, justify="right" if number else "left")
+            made.add_column(heading, justify="right" if number else "left", no_wrap=not number)
         for row in self.rows:
             made.add_row(*row)
         return made
@@ -34,7 +36,33 @@ class Table:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def native(rows: Sequence[Row]) -> Table:
+def native(measured: Native) -> list[Table]:
+    """Return the tables of all native parts that were run."""
+    made = [commands(measured.rows)] if measured.rows else []
+    return made + ([stacks(measured.stacks)] if measured.stacks else [])
+
+
+def stacks(rows: Sequence[StackRow]) -> Table:
+    """Return the table of the cost of a command on stacks of handlers."""
+    return Table(
+        "One command on a stack, natively",
+        ("stack: command", "time, µs", "spread, µs", "bare, µs", "ratio", "CPU time, µs", "CPU ratio"),
+        [
+            (
+                f"{row.stack}: {row.command}",
+                f"{row.microseconds:.2f}",
+                f"{row.spread:.2f}",
+                f"{row.bare:.2f}",
+                f"{row.ratio:.2f}",
+                f"{row.processor:.2f}",
+                f"{row.processor_ratio:.2f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def commands(rows: Sequence[Row]) -> Table:
     """Return the table of the cost of a command without a kernel."""
     return Table(
         "One command through ring, decode, checks, handler and answer, natively",

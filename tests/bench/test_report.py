@@ -6,7 +6,10 @@ import pytest
 
 from tests.bench import document, tables
 from tests.bench.command_path import Row
+from tests.bench.native import Native
 from tests.bench.slow_flush import SlowFlush
+from tests.bench.stacks.measure import STACKS, StackRow, Time
+from tests.bench.stacks.stack import CASES
 from tests.bench.vm.findings import OURS, Findings
 
 READ = "4 KiB random read, depth 32"
@@ -53,7 +56,8 @@ def findings() -> Findings:
 
 
 ROWS = [Row.of("READ(10) 4 KiB, file", [2.0, 4.0, 6.0], [1.0, 2.0, 6.0], "the bare system call")]
-FLUSH = SlowFlush(100.0, 110.0, 3)
+STACK = StackRow.of(STACKS[0], CASES[0], [Time(2.0, 3.0), Time(4.0, 5.0)], [Time(1.0, 1.0), Time(2.0, 1.0)])
+NATIVE = Native(ROWS, [STACK], SlowFlush(100.0, 110.0, 3))
 
 
 def test_ratios_are_those_of_rounds(findings: Findings) -> None:
@@ -61,6 +65,7 @@ def test_ratios_are_those_of_rounds(findings: Findings) -> None:
     assert findings.median(READ, OURS) == 100.0
     assert findings.ratio(READ, "nobody") == 0
     assert ROWS[0].ratio == 2.0
+    assert (STACK.ratio, STACK.processor_ratio) == (2.0, 4.0)
 
 
 def test_findings_are_kept_whole(findings: Findings) -> None:
@@ -75,8 +80,15 @@ def test_aims_are_judged(findings: Findings) -> None:
 
 
 def test_the_page_has_everything(findings: Findings) -> None:
-    page = document.text(findings, ROWS, FLUSH)
-    for words in ("Linux 6.1", "3 times", "| 2.00 |", "1.2 ms of a processor in 60 s", "`vscsihba --help`"):
+    page = document.text(findings, NATIVE)
+    for words in (
+        "Linux 6.1",
+        "3 times",
+        "| 2.00 |",
+        "1.2 ms of a processor in 60 s",
+        "| file: READ 4 KiB | 3.00 |",
+        "`vscsihba --help`",
+    ):
         assert words in page
     for line in page.splitlines():
         if line.startswith("|"):

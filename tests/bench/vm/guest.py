@@ -11,7 +11,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ _MEMORY: Final = Path("/dev/shm")
 def parser() -> argparse.ArgumentParser:
     """Return the parser of what can be chosen, in the guest and outside."""
     made = argparse.ArgumentParser(add_help=False)
-    made.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
+    made.add_argument("--part", action="append", metavar="PART", help="only this part; may be repeated")
     made.add_argument(
         "--peer", action="append", choices=peers.PEERS, help="only this contestant; may be repeated"
     )
@@ -38,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=1.5, help="length of one run (1.5)")
     made.add_argument("--quick", action="store_true", help="the shortest form: shows that all of it works")
     return made
+
+
+def check_parts(made: argparse.ArgumentParser, options: argparse.Namespace, parts: Sequence[str]) -> None:
+    """End the program if a part is named that is not one of `parts`."""
+    if unknown := set(options.part or ()) - set(parts):
+        made.error(f"no part {' '.join(sorted(unknown))} here: the parts are {', '.join(parts)}")
 
 
 def chosen(options: argparse.Namespace) -> list[Workload]:
@@ -118,7 +124,9 @@ def say(kind: str, finding: dict[str, Any]) -> None:
 
 def main() -> int:
     """Run the measurements that were asked for."""
-    options = argparse.ArgumentParser(description=__doc__, parents=[parser()]).parse_args()
+    made = argparse.ArgumentParser(description=__doc__, parents=[parser()])
+    options = made.parse_args()
+    check_parts(made, options, PARTS)
     parts = options.part or PARTS
     missing = peers.missing(options.peer or peers.PEERS) if "peers" in parts else []
     missing += ["strace"] if "calls" in parts and shutil.which("strace") is None else []

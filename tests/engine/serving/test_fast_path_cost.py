@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.bench.command_path import cdb_10, serving
+from tests.bench.command_path import UnreapedLoopback, cdb_10, serving
 from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import BATCH, ServedLun
 from vscsihba.handlers.shared import linux
-from vscsihba.loopback import Loopback
 
 DEPTH = 32
 BLOCK = 4096
@@ -32,7 +31,7 @@ def image(tmp_path: Path) -> Path:
 @contextmanager
 def counted(
     image: Path, monkeypatch: pytest.MonkeyPatch, *, in_memory: bool = True
-) -> Iterator[tuple[Loopback, ServedLun, CallQueue, Counter[str]]]:
+) -> Iterator[tuple[UnreapedLoopback, ServedLun, CallQueue, Counter[str]]]:
     """Serve a file, and count the system calls for it."""
     calls: Counter[str] = Counter()
 
@@ -55,12 +54,13 @@ def counted(
         yield loopback, served, queue, calls
 
 
-def serve(loopback: Loopback, served: ServedLun) -> int:
+def serve(loopback: UnreapedLoopback, served: ServedLun) -> int:
     """Serve all waiting commands; return the number of batches."""
     batches = 0
     while served.pending():
         served.serve()
         batches += 1
+    loopback.reap()
     assert all(not answer.status for answer in loopback.answers.values())
     loopback.answers.clear()
     return batches
@@ -99,5 +99,6 @@ def test_each_batch_asks_anew_for_the_end_of_the_file(image: Path, monkeypatch: 
         served.serve()
         while served.busy:
             queue.run()
+        loopback.reap()
         assert loopback.wait(tag).status
     assert image.stat().st_size == BLOCK
