@@ -1,7 +1,9 @@
 """Flushes of a disk, one at a time: what arrives meanwhile shares the next one.
 
-A flush that has succeeded clears the write log up to the place where it began. After one that has
-failed none succeeds any more, until the disk is opened anew (fsync(2): the kernel reports lost pages once).
+A flush that has succeeded clears the write log up to the place where it began. If the log cannot be cleared,
+the flush fails, and the next one tries again: a log with older changes would be repeated over newer ones
+that it does not have. After a flush that has lost data none succeeds any more, until the disk is opened
+anew (fsync(2): the kernel reports lost pages once).
 """
 
 import errno
@@ -104,11 +106,17 @@ class Flushes:
 
     def _end(self, batch: list[Flushed], number: int, end: int, error: OSError | None) -> None:
         """Take the result of a flush."""
-        if error is None and not self._clear(number, end):
-            self._waiting = batch + self._waiting
-            self._start()
-            return
         error = self._judged(error)
+        if error is None:
+            try:
+                cleared = self._clear(number, end)
+            except OSError as failed:
+                error = failed
+            else:
+                if not cleared:
+                    self._waiting = batch + self._waiting
+                    self._start()
+                    return
         for done in batch:
             done(error, number)
         self._running = False
@@ -116,15 +124,22 @@ class Flushes:
             self._start()
 
     def _clear(self, number: int, end: int) -> bool:
-        """Clear the log up to the beginning of a flush; return False if its daemon has died meanwhile."""
+        """Clear the log up to the beginning of a flush; return False if its daemon has died meanwhile.
+
+        Raises:
+            OSError: It cannot be cleared.
+        """
         with self._generation.lock:
             if number != self._generation.number:
                 return False
-            if self._log is not None and not self._lost:
+            if self._log is not None:
                 try:
                     self._log.drop(end)
-                except OSError as error:  # they are written again after a death, which does no harm
-                    log.error("%s: the write log cannot be cleared: %s", self._name, error)  # noqa: TRY400
+                except OSError as error:
+                    reason = error.strerror or error
+                    text = f"{self._name}: the write log {self._log.path} cannot be cleared: {reason}"
+                    log.error("%s", text)  # noqa: TRY400 - the trace says nothing
+                    raise OSError(errno.EIO, text) from error
             return True
 
     def _judged(self, error: OSError | None) -> OSError | None:

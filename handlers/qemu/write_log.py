@@ -145,16 +145,18 @@ class WriteLog:
         """Forget the changes with numbers below `end`: they are on stable storage.
 
         Raises:
-            OSError: That cannot be recorded; a later process repeats them.
+            OSError: That cannot be recorded. All changes are kept, since a later process repeats them: it must
+                neither find newer data in their places, nor meet newer changes that are not in the log.
         """
+        first = max(self._first, end)
+        raw = struct.pack("<Q", first)
+        self._store.put_some(0, raw + struct.pack("<I", zlib.crc32(raw)))
+        self._first = first
         while self._entries and self._entries[0].number < end:
             self._used -= _stored(self._entries.popleft().change)
         if not self._entries:
             self._at = 0  # memory that was used before is used first
             self._from_before = False
-        self._first = max(self._first, end)
-        raw = struct.pack("<Q", self._first)
-        self._store.put_some(0, raw + struct.pack("<I", zlib.crc32(raw)))
 
     def changes(self) -> Iterator[tuple[Change, memoryview]]:
         """Yield the changes in order with their data, a long one in parts.

@@ -348,6 +348,38 @@ def test_a_log_that_cannot_be_written_is_done_without(make: Make, monkeypatch: p
     assert disk.result() is None
 
 
+def test_a_write_beside_a_log_that_cannot_be_cleared_is_not_acknowledged(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a death, the older write of the log would be repeated over it."""
+    disk = make(4)
+    disk.write(b"old.")
+    disk.link.take("write").done(None)
+    assert disk.result() is None
+    disk.link.take("flush").done(OSError(errno.ENOSPC, "full"))  # the log is half full
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteLog, "drop", _broken_drop)
+        disk.write(b"new.")
+        disk.link.take("write").done(None)
+        disk.link.take("flush").done(None)
+        result = disk.result()
+        assert result is not None
+        assert not isinstance(result, FlushError)
+        assert "cannot be cleared" in str(result)
+        disk.verbs.flush(disk.results.append)
+        disk.link.take("flush").done(None)
+        assert disk.result() is not None
+    assert disk.logged() == [b"old."]
+    disk.verbs.flush(disk.results.append)
+    disk.link.take("flush").done(None)
+    assert disk.result() is None
+    assert disk.logged() == []
+
+
+def _broken_drop(_log: WriteLog, _end: int) -> None:
+    raise OSError(errno.EIO, "broken")
+
+
 def test_without_a_log_an_answer_is_enough(make: Make) -> None:
     disk = make(None)
     disk.write(fua=True)

@@ -143,6 +143,27 @@ def test_another_error_of_the_store_is_reported(log: WriteLog, monkeypatch: pyte
     assert not len(log)
 
 
+def test_changes_whose_drop_cannot_be_recorded_are_kept_as_they_were(
+    log: WriteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_store: TmpfsStore, _at: int, _data: bytes) -> int:
+        raise OSError(errno.EIO, "broken")
+
+    append(log, 0, b"one")
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "put_some", broken)
+        with pytest.raises(OSError, match="broken"):
+            log.drop(log.end)
+    append(log, 8, b"two")  # must not take the place of the data of "one", which the next process finds
+    expected = [(Change(0, 3), b"one"), (Change(8, 3), b"two")]
+    assert content(log) == expected
+    again = reopened(log)
+    assert content(again) == expected
+    again.drop(again.end)
+    again.close()
+    log.__init__("log", about=b"", size=KIB)  # type: ignore[misc]  # for the fixture
+
+
 def test_an_entry_that_is_not_whole_does_not_count(log: WriteLog) -> None:
     append(log, 0, b"one")
     append(log, 8, b"two")
