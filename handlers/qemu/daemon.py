@@ -72,7 +72,6 @@ class Plan:
         """
         image = self.image
         cache = {"direct": self.direct, "no-flush": False}
-        driver = "host_device" if Path(image.path).is_block_device() else "file"
         node = {
             "driver": image.format,
             "node-name": EXPORT,
@@ -80,20 +79,13 @@ class Plan:
             "discard": "unmap",
             "cache": cache,
             "file": {
-                "driver": driver,
-                "filename": image.path,
+                **image.file_node(),
                 "read-only": self.read_only,
                 "discard": "unmap",
                 "cache": cache,
             },
         }
-        if encrypted:
-            node |= (
-                {"key-secret": "key"}
-                if image.format == "luks"
-                else {"encrypt": {"format": "luks", "key-secret": "key"}}
-            )
-        return node
+        return node | (image.key_options() if encrypted else {})
 
 
 class Daemon:

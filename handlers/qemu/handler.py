@@ -5,7 +5,6 @@ acknowledged writes survive the death of the daemon and of this process (`logged
 """
 
 import errno
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -54,6 +53,8 @@ class QemuHandler(Handler):
                 raise file_path.explain(options.path, OSError(errno.EACCES, ""))
             info = self._examine()
             self._shape(info)
+            if options.backing:
+                info.check_backing(options.backing)
             if info.encrypted and options.secret is None:
                 raise UsageError(f"{options.path} is encrypted", cure='name its "passphrase_file"')
         elif not options.is_created:
@@ -188,7 +189,7 @@ class QemuHandler(Handler):
             "status": Action("tell what is known of the image", NoArguments, lambda _, __: self._status()),
         }
 
-    def check_image(self) -> dict[str, object]:
+    def check_image(self) -> dict[str, Any]:
         """Check the tables of the image, as ``qemu-img check`` does; repair nothing.
 
         Returns:
@@ -198,24 +199,7 @@ class QemuHandler(Handler):
             OSError: The flush before it failed; EOPNOTSUPP: the format has no check.
             HostError: It cannot be checked, or takes too long.
         """
-        info = self._image.info
-        command = ["check", "-U", "--output=json", "-f", info.format, "--", info.path]
-        if self.options.is_read_only:
-            done = programs.run("qemu-img", command)
-        else:
-            with self._image.disk.paused():
-                try:
-                    done = programs.run("qemu-img", command, timeout=_CHECK)
-                except TimeoutError as error:
-                    raise HostError(str(error), cure="check the image while no disk uses it") from error
-        if done.returncode not in (0, 2, 3):
-            message = programs.in_one_line(done.stderr)
-            if "does not support checks" in message:
-                raise OSError(errno.EOPNOTSUPP, f"the format {info.format} has no check")
-            raise HostError(f"{info.path}: {message}")
-        result = json.loads(done.stdout)
-        names = ("corruptions", "leaks", "check-errors")
-        return {**dict.fromkeys(names, 0), **(result if isinstance(result, dict) else {})}
+        return self._image.check(timeout=_CHECK)
 
     def _status(self) -> dict[str, object]:
         opened = self._image

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from vscsihba.errors import HostError, InUseError, NoSuchFileError, UsageError
@@ -39,6 +40,7 @@ class ImageInfo:
         zeroes: Clusters can become zeroes without storage.
         in_place: A write overwrites the old bytes: there is no image or snapshot that keeps them.
         encrypted: A key is needed to read it.
+        backing: The image below it, empty if there is none.
     """
 
     path: str
@@ -48,6 +50,38 @@ class ImageInfo:
     zeroes: bool = False
     in_place: bool = True
     encrypted: bool = False
+    backing: str = ""
+
+    def check_backing(self, wanted: str) -> None:
+        """Check that the image is an overlay of another one.
+
+        Args:
+            wanted: The path of that.
+
+        Raises:
+            UsageError: It is none, or one of a third image.
+        """
+        if not self.backing:
+            raise UsageError(
+                f"{self.path} has no backing image, and should be an overlay of {wanted}",
+                cure='leave "backing" out, or choose another path',
+            )
+        if os.path.realpath(self.backing) != os.path.realpath(wanted):
+            raise UsageError(
+                f"{self.path} is an overlay of {self.backing}, not of {wanted}",
+                cure='correct its "backing", or choose another path',
+            )
+
+    def file_node(self) -> dict[str, Any]:
+        """Return the node of its file or block device, in the words of ``blockdev-add``."""
+        driver = "host_device" if Path(self.path).is_block_device() else "file"
+        return {"driver": driver, "filename": self.path}
+
+    def key_options(self) -> dict[str, Any]:
+        """Return the options of its node for the key that the object ``key`` has, in the same words."""
+        if self.format == "luks":
+            return {"key-secret": "key"}
+        return {"encrypt": {"format": "luks", "key-secret": "key"}}
 
 
 def find_format(path: str) -> str:
@@ -92,10 +126,13 @@ def examine(path: str, format_: str | None) -> ImageInfo:
             cure='use the handler "file" for a raw image, or name the "format"',
         )
     top = below = _named(path, format_)
+    base = ""
     for _ in range(_LONGEST_CHAIN):
         backing = _backing(below)
         if backing is None:
             break
+        if below is top:
+            base = backing[0]
         below = _info(*backing)
     else:
         raise UsageError(f"{path}: its chain of backing files has more than {_LONGEST_CHAIN} files")
@@ -109,6 +146,7 @@ def examine(path: str, format_: str | None) -> ImageInfo:
         zeroes=format_ == "raw" or (format_ == "qcow2" and data.get("compat") != "0.10"),
         in_place=not (top.get("backing-filename") or top.get("snapshots")),
         encrypted=encrypted,
+        backing=base,
     )
 
 

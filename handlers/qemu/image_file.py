@@ -66,11 +66,14 @@ class ImageFile:
         device = self._status.st_rdev if self.is_device else self._status.st_dev
         return f"qemu:{device}:{0 if self.is_device else self._status.st_ino}"
 
-    def open_log(self, size: int) -> WriteLog:
+    def open_log(self, size: int) -> tuple[WriteLog, bool]:
         """Open the write log of the image; no process has the image open.
 
         Args:
             size: Bytes of data that it holds at most.
+
+        Returns:
+            The log, and whether it was there: the last daemon or its engine was killed.
 
         Raises:
             HostError: There are writes for another file of this name, or the image was changed since then.
@@ -80,8 +83,9 @@ class ImageFile:
         for other in stored_names(f"{_LOG}.{_digest(self.path)}.*"):
             if other != name:
                 self._refuse_log(other)
+        was_there = False
         for other in stored_names(f"{_LOG}.*.{place}"):
-            name = other  # the file had another name then
+            name, was_there = other, True  # the file may have had another name then
         about = json.dumps({"path": file_path.in_utf8(self.path), "place": place}).encode()
         log = WriteLog(name, about=about[:4000], size=size)
         if len(log) and not self.is_device and self._status.st_mtime > log.last_change() + _SLACK:
@@ -90,7 +94,7 @@ class ImageFile:
                 f"{self.path} has been changed after the {len(log)} writes of a killed process in {log.path}",
                 cure="remove that file to use the image without these writes",
             )
-        return log
+        return log, was_there
 
     def refuse_log(self) -> None:
         """Refuse an image with logged writes, for a disk that cannot repeat them.
@@ -107,7 +111,7 @@ class ImageFile:
         except InUseError:
             return  # of a living disk, whose image had this name before
         count, path = len(log), log.path
-        log.close()
+        log.close(keep=True)
         if count:
             raise HostError(
                 f"{self.path} lacks {count} acknowledged writes of a killed process, which are in {path}",

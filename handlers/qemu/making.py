@@ -1,16 +1,18 @@
 """Creating an image: it is there as a whole, on stable storage, or not at all."""
 
 import os
+import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import HostError, NoSuchFileError, UsageError
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.file.reflink import publish
 from vscsihba.handlers.qemu import image, programs
-from vscsihba.handlers.qemu.options import QemuOptions
+from vscsihba.handlers.qemu.options import CREATED, QemuOptions
+
+_TRIES: Final = 20
 
 
 def create(options: QemuOptions, secret: bytes | None) -> None:
@@ -35,10 +37,9 @@ def create(options: QemuOptions, secret: bytes | None) -> None:
         # In a folder of its own under its own name, which some formats record.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             part = Path(folder) / path.name
-            with _key(secret) as (files, key):
-                done = programs.run(
-                    "qemu-img", [*_command(options, key), "--", str(part), *_size(options)], files=files
-                )
+            with programs.key_object(secret) as (files, key_options):
+                command = [*_command(options, key_options), "--", str(part), *_size(options)]
+                done = _run(command, files)
             if done.returncode:
                 raise HostError(f"{path} cannot be created: {programs.in_one_line(done.stderr)}")
             part.chmod(0o600)  # as for any new disk
@@ -48,38 +49,35 @@ def create(options: QemuOptions, secret: bytes | None) -> None:
         raise file_path.explain(str(path), error) from error
 
 
-def _command(options: QemuOptions, key: str) -> list[str]:
+def _run(command: list[str], files: list[int]) -> "subprocess.CompletedProcess[bytes]":
+    """Run qemu-img; try again where it has not measured how long the derivation of a key takes.
+
+    It measures by the processor time of its thread, which machines count in ticks of some milliseconds
+    (qcrypto_pbkdf2_count_iters of QEMU's crypto/pbkdf.c).
+    """
+    for _ in range(_TRIES):
+        done = programs.run("qemu-img", command, files=files)
+        if b"Unable to get accurate CPU usage" not in done.stderr:
+            break
+    return done
+
+
+def _command(options: QemuOptions, key_options: list[str]) -> list[str]:
     assert options.format is not None  # noqa: S101 - the options have been checked
     command = ["create", "-q", "-f", options.format]
     if options.backing:
         backing = image.examine(os.path.realpath(options.backing), options.backing_format)
         command += ["-b", backing.path, "-F", backing.format]
-    if key:
-        command += ["--object", f"secret,id=key,file={key}"]
+    if key_options:
         encryption = (
             "key-secret=key" if options.format == "luks" else "encrypt.format=luks,encrypt.key-secret=key"
         )
-        command += ["-o", encryption]
+        command += [*key_options, "-o", encryption]
     return command
 
 
 def _size(options: QemuOptions) -> list[str]:
     return [] if options.size is None else [str(options.size)]
-
-
-@contextmanager
-def _key(secret: bytes | None) -> Iterator[tuple[list[int], str]]:
-    """Yield descriptors that a program inherits, and the path of the key for it; empty without a key."""
-    if secret is None:
-        yield [], ""
-        return
-    fd = os.memfd_create("key", 0)
-    try:
-        os.write(fd, secret)
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield [fd], f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)
 
 
 def _sync(path: Path) -> None:
@@ -94,8 +92,15 @@ def check_creatable(options: QemuOptions) -> None:
     """Check that a missing image can be created.
 
     Raises:
-        UsageError: Its folder or its backing image is not usable, or it needs a size or a key.
+        UsageError: Its folder or its backing image is not usable, or it needs a format or a key.
     """
+    if options.format not in CREATED:
+        raise NoSuchFileError(
+            f"{options.path}: no such image",
+            cure=f'set "format" to that of a new one: {", ".join(CREATED)}'
+            if options.format is None
+            else f"create it: qemu-img create -f {options.format} {options.path} {options.size}",
+        )
     file_path.check_room(options.real_path)
     if options.format == "luks" and options.secret is None:
         raise UsageError(f"{options.path}: a new luks image needs a key", cure='name a "passphrase_file"')

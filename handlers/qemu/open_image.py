@@ -4,11 +4,13 @@ import logging
 import time
 from contextlib import ExitStack
 from functools import partial
+from typing import Any, Final
 
 from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers import asynchronous
 from vscsihba.handlers.base import AsyncVerbs
 from vscsihba.handlers.encrypt.passphrase import Secret
+from vscsihba.handlers.qemu import checking
 from vscsihba.handlers.qemu.daemon import Daemon, Plan
 from vscsihba.handlers.qemu.image import ImageInfo
 from vscsihba.handlers.qemu.image_file import ImageFile
@@ -19,6 +21,7 @@ from vscsihba.handlers.qemu.qmp import QmpError
 from vscsihba.handlers.qemu.replay import repeat_changes
 from vscsihba.handlers.qemu.run_folder import RunFolder
 from vscsihba.handlers.qemu.supervisor import Supervisor
+from vscsihba.handlers.qemu.write_log import WriteLog
 from vscsihba.handlers.shared.claims import NameClaim
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 _PATIENCE = 30.0
 """Seconds to wait for the end of a daemon whose engine was killed."""
 _PAUSE = 0.1
+_FREEING: Final = 5.0
+"""Seconds that freeing the leaks of an image may hold up its opening."""
 
 
 class OpenImage:
@@ -54,6 +59,7 @@ class OpenImage:
         self._options = options
         self._secret = secret
         self._disk: LoggedVerbs | None = None
+        self._may_leak = False
         read_only = options.is_read_only
         taken = InUseError(f"{options.path} is in use as a disk", cure="remove that disk first")
         with ExitStack() as opened:
@@ -73,10 +79,13 @@ class OpenImage:
                 self.file.refuse_log()
             self.log = None
             if not read_only:
-                self.log = self.file.open_log(options.log_size)
-                opened.callback(self.log.close)
+                self.log, self._may_leak = self.file.open_log(options.log_size)
+                opened.callback(self._close_log, self.log)
+                if self._may_leak:
+                    checking.free_leaks(info, self._key(), timeout=_FREEING)
+                    self._may_leak = False
             self.supervisor = Supervisor(options.path, self._start, self._died)
-            opened.callback(self.supervisor.close)
+            opened.callback(self._end_daemon)
             self.supervisor.open()
             if self.log is not None:
                 self.log.drop(self.log.end)  # repeated and flushed by the first daemon
@@ -106,6 +115,24 @@ class OpenImage:
                         "%s: %d writes stay in %s: %s", self.info.path, len(self.log), self.log.path, error
                     )
 
+    def check(self, *, timeout: float) -> dict[str, Any]:
+        """Check the tables of the image; its requests wait meanwhile, unless it is only read.
+
+        Args:
+            timeout: Seconds that they may wait.
+
+        Raises:
+            OSError: The flush before it failed; EOPNOTSUPP: the format has no check.
+            HostError: It cannot be checked, or takes too long.
+        """
+        if self._options.is_read_only:
+            return checking.check(self.info, self._key())
+        with self.disk.paused():
+            try:
+                return checking.check(self.info, self._key(), timeout=timeout)
+            except TimeoutError as error:
+                raise HostError(str(error), cure="check the image while no disk uses it") from error
+
     def resize(self, size: int) -> None:
         """Change the capacity to `size` bytes.
 
@@ -133,7 +160,7 @@ class OpenImage:
 
     def _start(self) -> Daemon:
         """Start a daemon, and repeat on it the writes that a dead one may have lost."""
-        daemon = Daemon(self._plan, self._secret.get() if self._secret is not None else None)
+        daemon = Daemon(self._plan, self._key())
         with ExitStack() as failing:
             failing.callback(daemon.abandon)
             if self.log is not None and len(self.log):
@@ -143,6 +170,19 @@ class OpenImage:
             failing.pop_all()
         return daemon
 
+    def _key(self) -> bytes | None:
+        return None if self._secret is None else self._secret.get()
+
+    def _end_daemon(self) -> None:
+        runs = self.supervisor.pid is not None
+        if not self.supervisor.close() and runs:
+            self._may_leak = True
+
+    def _close_log(self, log: WriteLog) -> None:
+        """Close the write log; it stays for the next opening if a killed daemon may have left leaks."""
+        log.close(keep=self._may_leak and self.info.format == "qcow2")
+
     def _died(self) -> None:
+        self._may_leak = True
         if self._disk is not None:
             self._disk.died()

@@ -12,7 +12,8 @@ from vscsihba.handlers.options import BlockSize, FilePath, MediumPath, Positive,
 from vscsihba.handlers.qemu.image import Format
 from vscsihba.handlers.shared.private_file import check_private
 
-_CREATED = ("qcow2", "vmdk", "vhdx", "vdi", "vpc", "luks", "qed", "qcow", "parallels")
+CREATED = ("qcow2", "vmdk", "vhdx", "vdi", "vpc", "luks", "qed", "qcow", "parallels")
+"""Formats of images that this handler creates."""
 
 
 class QemuOptions(Handler.Options, kw_only=True):
@@ -27,12 +28,15 @@ class QemuOptions(Handler.Options, kw_only=True):
         Size | None,
         Meta(
             description="Capacity of a new image, such as 10GiB; with backing, the default is its capacity. "
-            "A missing image is created when the LUN is added."
+            "A missing image is created when the LUN is added, if format is set."
         ),
     ] = None
     backing: Annotated[
         FilePath,
-        Meta(description="Create a missing image as an overlay of this image, which is never written."),
+        Meta(
+            description="Create a missing image as an overlay of this image, which is never written; an "
+            "image that exists must be one."
+        ),
     ] = ""
     backing_format: Annotated[
         Format | None, Meta(description="Format of the backing image; by default recognised, as for format.")
@@ -76,10 +80,8 @@ class QemuOptions(Handler.Options, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other."""
-        if (self.size is not None or self.backing) and self.format is None:
-            raise ValueError('"size" and "backing" need a "format", as they may create the image')
-        if (self.size is not None or self.backing) and self.format not in _CREATED:
-            raise ValueError(f'an image of the format "{self.format}" is not created here')
+        if self.backing and self.format is None:
+            raise ValueError('"backing" needs a "format", as it may create the image')
         if (self.size is not None or self.backing) and (self.read_only or self.snapshot):
             raise ValueError('"size" and "backing" do not go with "read_only" or "snapshot"')
         if self.backing_format is not None and not self.backing:

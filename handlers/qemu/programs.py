@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -112,6 +113,25 @@ def run(
             process.send_signal(signal.SIGKILL)
             process.communicate()
     return subprocess.CompletedProcess([program, *arguments], process.returncode, output, errors)
+
+
+@contextmanager
+def key_object(secret: bytes | None) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield descriptors that a program of QEMU inherits, and options that make the key the object ``key``.
+
+    Args:
+        secret: The key; with None, both are empty.
+    """
+    if secret is None:
+        yield [], []
+        return
+    fd = os.memfd_create("key", 0)
+    try:
+        os.write(fd, secret)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield [fd], ["--object", f"secret,id=key,file=/proc/self/fd/{fd}"]
+    finally:
+        os.close(fd)
 
 
 def in_one_line(text: bytes | str) -> str:

@@ -3,7 +3,8 @@
 The daemon keeps tables of the image in memory until a flush, so its death loses the place of newly written
 clusters, even where their data is in the page cache of this machine. Therefore a copy of every
 acknowledged change stays on a tmpfs until a flush has succeeded: a new daemon gets these changes again, in
-order, and so does the next engine after the death of this one.
+order, and so does the next engine after the death of this one. A log without changes that is there
+nevertheless tells that a daemon was killed.
 
 The file is a `TmpfsStore`. Its content is a page with the number of the oldest change that is needed, then
 a table of changes, then their data, used as a ring. A change is in the log once its entry of the
@@ -145,8 +146,8 @@ class WriteLog:
         """Forget the changes with numbers below `end`: they are on stable storage.
 
         Raises:
-            OSError: That cannot be recorded. All changes are kept, since a later process repeats them: it must
-                neither find newer data in their places, nor meet newer changes that are not in the log.
+            OSError: That cannot be recorded. All changes are kept: a later process repeats them, and must
+                neither find newer data in their places nor lack newer changes.
         """
         first = max(self._first, end)
         raw = struct.pack("<Q", first)
@@ -182,9 +183,11 @@ class WriteLog:
         """Return the time of the last change of the log, in seconds since the epoch."""
         return self._store.path.stat().st_mtime
 
-    def close(self) -> None:
-        """Close the log, and remove it if it is empty."""
-        self._store.close(forget=not self._entries)
+    def close(self, *, keep: bool = False) -> None:
+        """Close the log, and remove it if it is empty; with `keep` leave the empty file."""
+        if keep and not self._entries:
+            self._store.empty()
+        self._store.close(forget=not self._entries and not keep)
 
     def _place(self, length: int) -> int | None:
         """Return a position of free room for `length` bytes, None if there is none."""

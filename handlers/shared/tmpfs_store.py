@@ -143,6 +143,10 @@ class TmpfsStore:
         if not _remove(self.path):
             _empty(self.path, self._fd, self._start)
 
+    def empty(self) -> None:
+        """Remove every byte that was put there, and free its memory; a failure is only logged."""
+        _empty(self.path, self._fd, self._start)
+
     def close(self, *, forget: bool) -> None:
         """Close the file, and remove it if nothing in it is needed any more."""
         if forget:
@@ -351,7 +355,7 @@ def _remove(path: Path) -> bool:
 
 
 def _empty(path: Path, fd: int, start: int) -> None:
-    """Cut off the content of a file that could not be removed."""
+    """Cut off the content of a file."""
     try:
         os.ftruncate(fd, start)
     except OSError as error:

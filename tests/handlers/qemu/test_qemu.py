@@ -16,13 +16,14 @@ import pytest
 
 from tests.handlers.places import open_files
 from tests.handlers.qemu import engine
-from tests.handlers.qemu.images import NEEDS, check_tables, fill, make, run
+from tests.handlers.qemu.images import NEEDS, check_tables, fill, leak, make, run
 from tests.polling import wait_until
+from vscsihba.config.sizes import with_size
 from vscsihba.errors import ConfigError, FlushError, HostError, InUseError, NoSuchFileError, UsageError
 from vscsihba.handlers import actions
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.qemu import handler as qemu_handler
-from vscsihba.handlers.qemu import programs, supervisor
+from vscsihba.handlers.qemu import open_image, programs, supervisor
 from vscsihba.handlers.qemu.handler import QemuHandler
 from vscsihba.handlers.shared import tmpfs_store
 from vscsihba.handlers.stack import Document, Stack, build
@@ -251,8 +252,7 @@ def test_a_size_with_a_part_of_a_block_creates_nothing(tmp_path: Path, opened: O
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": "1MiB"}, 'need a "format", as they may create'),
-        ({"size": "1MiB", "format": "raw"}, "is not created here"),
+        ({"backing": "/a"}, 'needs a "format", as it may create'),
         ({"size": "1MiB", "format": "qcow2", "read_only": True}, "do not go with"),
         ({"backing_format": "raw"}, 'needs a "backing"'),
         ({"snapshot": "x", "format": "vmdk"}, "only a qcow2 image"),
@@ -276,6 +276,47 @@ def test_an_image_is_created_once(tmp_path: Path, opened: Opened) -> None:
     content = path.read_bytes()
     opened(new(path, size=2 * MIB)).close()
     assert path.read_bytes() == content
+
+
+def test_a_missing_image_without_a_format_to_create_is_refused(tmp_path: Path, opened: Opened) -> None:
+    path = tmp_path / "disk"
+    with pytest.raises(
+        NoSuchFileError, match=f'{path}: no such image; set "format" to that of a new one: qcow2'
+    ):
+        opened(qemu(path, size="1MiB"))
+    with pytest.raises(
+        NoSuchFileError, match=f"no such image; create it: qemu-img create -f raw {path} {MIB}"
+    ):
+        opened(qemu(path, size="1MiB", format="raw"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format_", ["qcow2", "raw"])
+def test_an_image_whose_format_is_recognised_can_be_resized(
+    tmp_path: Path, opened: Opened, format_: str
+) -> None:
+    path = make(tmp_path / "disk", format=format_)
+    format_option = {"format": "raw"} if format_ == "raw" else {}
+    disk = opened(qemu(path, **format_option))
+    disk.top.resize(2 * MIB)
+    disk.close()
+    resized = with_size(qemu(path, **format_option), 2 * MIB)  # as the service keeps it
+    assert opened(resized, make=False).top.geometry.size == 2 * MIB
+
+
+def test_an_overlay_of_another_image_is_refused(tmp_path: Path, opened: Opened) -> None:
+    base, other, top = (tmp_path / name for name in ("base", "other", "top"))
+    make(base)
+    make(other)
+    (tmp_path / "link").symlink_to(base)
+    opened(qemu(top, format="qcow2", backing=str(base))).close()
+    opened(qemu(top, format="qcow2", backing=str(tmp_path / "link"))).close()
+    with pytest.raises(UsageError, match=f"{top} is an overlay of {base}, not of {other}; correct its"):
+        opened(qemu(top, format="qcow2", backing=str(other)))
+    with pytest.raises(UsageError, match=f"{other} has no backing image, and should be an overlay of {base}"):
+        opened(qemu(other, format="qcow2", backing=str(base)))
+    make(tmp_path / "relative", "1M", "-b", "base", "-F", "qcow2")
+    opened(qemu(tmp_path / "relative", format="qcow2", backing=str(base))).close()
 
 
 def test_an_image_that_cannot_be_created_leaves_nothing(
@@ -416,16 +457,87 @@ def test_a_check_finds_what_qemu_finds(tmp_path: Path, opened: Opened) -> None:
     assert isinstance(clean, dict)
     assert (clean["corruptions"], clean["leaks"]) == (0, 0)
     disk.close()
-    leak = bytearray(path.read_bytes())
-    table = int.from_bytes(leak[48:56], "big")  # the header's refcount_table_offset
-    block = int.from_bytes(leak[table : table + 8], "big")
-    last = len(leak) // (64 * KIB) - 1
-    leak += bytes(64 * KIB)
-    leak[block + 2 * (last + 1) : block + 2 * (last + 2)] = b"\0\1"  # a cluster that nothing uses
-    path.write_bytes(leak)
+    leak(path)
     found = actions.ask(opened(qemu(path, read_only=True)).handler, "check", {})
     assert isinstance(found, dict)
     assert found["leaks"] == 1
+
+
+def test_an_encrypted_image_is_checked(tmp_path: Path, opened: Opened) -> None:
+    path, key = tmp_path / "disk", tmp_path / "key"
+    make(
+        *(path, "1M", "--object", "secret,id=key,data=secret", "-o"),
+        "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
+    )
+    key.write_text("secret")
+    key.chmod(0o600)
+    found = actions.ask(opened(qemu(path, key_file=str(key))).handler, "check", {})
+    assert isinstance(found, dict)
+    assert (found["corruptions"], found["leaks"]) == (0, 0)
+
+
+def test_leaks_of_a_killed_engine_are_freed_when_the_image_is_opened_again(
+    tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "disk"
+    Engine(new(path)).kill_after_writing()
+    leak(path)
+    disk = opened(qemu(path))
+    check_pages(disk.top)
+    disk.close()
+    assert "that nothing used are free again" in caplog.text
+    check_tables(path)
+    leak(path)  # by somebody else: not looked for after an orderly end
+    opened(qemu(path)).close()
+    with pytest.raises(AssertionError, match="leaked"):
+        check_tables(path)
+
+
+def test_leaks_of_a_killed_daemon_are_freed_when_the_image_is_opened_again(
+    tmp_path: Path, opened: Opened, own_tmpfs_directory: Path
+) -> None:
+    path = tmp_path / "disk"
+    disk = opened(new(path))
+    write(disk.top, 0, b"x" * 64 * KIB)
+    kill(disk)
+    disk.close()
+    leak(path)
+    opened(qemu(path, read_only=True)).close()  # which changes nothing, and leaves it to the next one
+    opened(qemu(path)).close()
+    check_tables(path)
+    assert [each.name for each in own_tmpfs_directory.iterdir() if "log" in each.name] == []
+
+
+def test_leaks_that_cannot_be_freed_in_time_are_told(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "disk"
+    disk = opened(new(path))
+    kill(disk)
+    disk.close()
+    monkeypatch.setattr(open_image, "_FREEING", 1e-6)
+    opened(qemu(path))
+    assert f"while no disk uses the image, qemu-img check -r leaks {path} frees them" in caplog.text
+
+
+def test_leaks_of_an_image_that_a_program_has_open_are_left_alone(tmp_path: Path, opened: Opened) -> None:
+    path = tmp_path / "disk"
+    disk = opened(new(path))
+    kill(disk)
+    disk.close()
+    leak(path)
+    before = path.read_bytes()
+    other = subprocess.Popen(["qemu-nbd", "-t", "-f", "qcow2", "-k", tmp_path / "socket", path])
+    try:
+        wait_until((tmp_path / "socket").exists, "qemu-nbd listens", limit=20)
+        with pytest.raises(InUseError, match="another program has it open"):
+            opened(qemu(path))
+        assert path.read_bytes() == before
+    finally:
+        other.terminate()
+        other.wait()
+    opened(qemu(path)).close()
+    check_tables(path)
 
 
 def test_a_check_that_takes_long_ends(
@@ -593,6 +705,7 @@ def test_no_process_folder_or_descriptor_is_left(
         kill(disk)
         disk.close()
         assert not is_running(pid)
+    opened(qemu(path)).close()  # frees what the last daemon may have left
     assert open_files() == before
     assert [each.name for each in own_tmpfs_directory.iterdir() if "log" in each.name] == []
     assert list(own_tmpfs_directory.glob("qemu.*/")) == []
