@@ -9,6 +9,7 @@ This module does no I/O and knows neither SCSI nor any handler.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vscsihba.errors import UsageError
 
@@ -16,8 +17,7 @@ Views = Sequence[memoryview]
 """A scatter list: writable or read-only byte views, in the order of the medium."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """A run of bytes on a medium.
 
     Attributes:
@@ -137,16 +137,14 @@ class Capabilities:
     atomic_write: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Fill `views` from the medium at `offset`. Result: None."""
 
     offset: int
     views: Views
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Store `views` at `offset`; with `fua`, on stable storage. Result: None."""
 
     offset: int
@@ -284,8 +282,8 @@ class Buffer:
     __slots__ = ("length", "views")
 
     def __init__(self, views: Iterable[memoryview] = ()) -> None:
-        self.views = list(views)
-        self.length = sum(map(len, self.views))
+        self.views = views = list(views)
+        self.length = len(views[0]) if len(views) == 1 else sum(map(len, views))
 
     def take(self, start: int, length: int) -> list[memoryview]:
         """Return the views of `length` bytes from byte `start` on.
@@ -319,7 +317,8 @@ class Buffer:
 
     def scatter(self, data: bytes | memoryview, start: int = 0) -> int:
         """Copy `data` in from byte `start` on, as far as there is room; return the number of bytes copied."""
-        count = max(0, min(len(data), self.length - start))
+        room = self.length - start
+        count = len(data) if len(data) <= room else max(0, room)
         if not start and len(self.views) == 1:
             self.views[0][:count] = data[:count]
             return count

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.scsi.disk import BLOCK, everything, invalid_field
 from vscsihba.block import Buffer
 from vscsihba.scsi import FAST_PATH_OPCODES, TABLE, Asc, Command, Data, MediumAccess, SenseKey, Status, lookup
-from vscsihba.scsi.command import NAMING_FIELDS, Cdb
+from vscsihba.scsi.cdb import Cdb
+from vscsihba.scsi.command import NAMING_FIELDS
 from vscsihba.scsi.commands.target_core import handled_by_target_core
 from vscsihba.scsi.copy.manager import CopyOperation
 from vscsihba.scsi.opcodes import SERVICE_ACTIONS

@@ -1,6 +1,6 @@
-"""Rows of the opcode table, and decoded CDBs.
+"""Rows of the opcode table.
 
-Knows how a command is described and decoded, not which commands exist.
+Knows how a command is described, not which commands exist.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.features import Feature
 from vscsihba.scsi.layout import Layout
-from vscsihba.scsi.sense import CheckCondition, FieldPointer, illegal_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vscsihba.block import Buffer
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
     from vscsihba.scsi.response import Response, Steps
 
-    Run = Callable[[LogicalUnit, "Cdb", Buffer], Response | Steps]
+    Run = Callable[[LogicalUnit, Cdb, Buffer], Response | Steps]
     """A command function: returns its response, or a generator that yields block operations first."""
 
 
@@ -123,47 +122,3 @@ def service_action_field(opcode: int) -> str:
     if opcode == VARIABLE_LENGTH:
         return "additional_cdb_length=7 service_action=8-9"
     return "service_action=1.4-1.0"
-
-
-class Cdb:
-    """A decoded CDB: its row of the table and the values of its fields.
-
-    Attributes:
-        command: Its row.
-        whole: The CDB as a number, its first byte the most significant.
-    """
-
-    __slots__ = ("_places", "command", "whole")
-
-    def __init__(self, command: Command, cdb: bytes) -> None:
-        self.command = command
-        self.whole = int.from_bytes(cdb[: command.length], "big")
-        self._places = command.layout.places
-
-    def __getitem__(self, name: str) -> int:
-        """Return the value of a field.
-
-        Raises:
-            KeyError: The layout has no such field.
-        """
-        shift, ones = self._places[name]
-        return self.whole >> shift & ones
-
-    def get(self, name: str) -> int:
-        """Return the value of a field, 0 if this CDB has no such field: READ(6) has no FUA."""
-        return self[name] if name in self._places else 0
-
-    def invalid(self, name: str) -> CheckCondition:
-        """Return INVALID FIELD IN CDB, pointing at the field."""
-        place = self.command.layout.fields[name]
-        return illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(place.byte, place.bit_pointer))
-
-    def check_reserved(self) -> None:
-        """Check that all fields and bits that must be zero are zero.
-
-        Raises:
-            CheckCondition: INVALID FIELD IN CDB, pointing at the first that is not.
-        """
-        place = self.command.layout.first_reserved(self.whole)
-        if place is not None:
-            raise illegal_request(Asc.INVALID_FIELD_IN_CDB, FieldPointer(*place))

@@ -11,6 +11,9 @@ from vscsihba.scsi.response import Response, Status
 from vscsihba.scsi.sense import Sense, SenseKey
 from vscsihba.stats import LunStats
 
+_CHECK_CONDITION, _READS, _WRITES = Status.CHECK_CONDITION, Tally.READS, Tally.WRITES
+"""Once for all commands: to look up a member of an enumeration takes longer than to count."""
+
 
 @dataclass(slots=True)
 class Events:
@@ -50,16 +53,15 @@ class Counters:
 
     def ended(self, command: Command | None, response: Response) -> None:
         """Count a command that has ended."""
-        if command is None or response.status is Status.CHECK_CONDITION:
-            self.stats.errors += 1
-            return
-        match command.tally:
-            case Tally.READS:
-                self.stats.reads += 1
-            case Tally.WRITES:
-                self.stats.writes += 1
-            case Tally.OTHERS:
-                self.stats.others += 1
+        stats = self.stats
+        if command is None or response.status is _CHECK_CONDITION:
+            stats.errors += 1
+        elif command.tally is _READS:
+            stats.reads += 1
+        elif command.tally is _WRITES:
+            stats.writes += 1
+        else:
+            stats.others += 1
 
     def failed(self, command: Command | None, sense: Sense) -> None:
         """Count the condition that ended a command."""

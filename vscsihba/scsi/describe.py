@@ -4,8 +4,8 @@ Accepts any bytes.
 """
 
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.cdb import lookup
-from vscsihba.scsi.command import NAMING_FIELDS, Cdb
+from vscsihba.scsi.cdb import Cdb, lookup
+from vscsihba.scsi.command import NAMING_FIELDS
 from vscsihba.scsi.layout import Field
 from vscsihba.scsi.response import Status
 from vscsihba.scsi.sense import SenseKey

@@ -7,7 +7,6 @@ a unit attention is reported once.
 
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
 from types import EllipsisType
 
 from vscsihba.block import (
@@ -24,6 +23,7 @@ from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import decode, lookup
 from vscsihba.scsi.command import Command, Data, MediumAccess, Tally
 from vscsihba.scsi.commands.buffers import Buffers
+from vscsihba.scsi.commands.inquiry import standard_data
 from vscsihba.scsi.commands.maintenance import Timestamp
 from vscsihba.scsi.copy.manager import CopyOperations
 from vscsihba.scsi.copy.tokens import Tokens
@@ -113,6 +113,7 @@ class LogicalUnit:
         self.counters = Counters(self.stats)
         self.removable = removable
         self.product = Product(vendor, product, revision)
+        self.inquiry_data = standard_data(self.product, removable=removable)
         self.timestamp = Timestamp(clock)
         self.failed_flush = failed_flush or FailedFlush(clock=clock)
         self.hba_units: Mapping[int, LogicalUnit] = {}
@@ -204,7 +205,7 @@ class LogicalUnit:
             response = self._check_condition(condition.sense, command)
         self.counters.ended(command, response)
         if response.background is not None:
-            return replace(response, background=self._translated(response.background))
+            return response._replace(background=self._translated(response.background))
         return response
 
     def _translated(self, work: Background) -> Background:

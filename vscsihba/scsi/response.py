@@ -4,8 +4,8 @@ Does not know any command.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from vscsihba.block import BlockOp, BlockResult, Buffer
 from vscsihba.scsi.sense import CheckCondition, Sense
@@ -32,8 +32,7 @@ class Status(IntEnum):
         return self.name.replace("_", " ")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """The response to one command.
 
     Attributes:
@@ -60,7 +59,7 @@ def data_in(buffer: Buffer, payload: bytes, allocation_length: int) -> Response:
 
     SPC-5 "Allocation length": truncation is not an error.
     """
-    return Response(data_in=buffer.scatter(memoryview(payload)[:allocation_length]))
+    return Response(data_in=buffer.scatter(payload[:allocation_length]))
 
 
 def answered(work: Background) -> Steps:

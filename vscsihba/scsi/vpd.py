@@ -15,7 +15,7 @@ from vscsihba.scsi.space import THRESHOLD_SET
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 

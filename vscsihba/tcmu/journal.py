@@ -22,16 +22,14 @@ from vscsihba.tcmu.completions import Completion
 from vscsihba.tcmu.record import (
     ACCEPTED,
     BEGUN,
-    COMPLETION,
     COMPLETION_AT,
     COMPLETION_END,
-    CRC,
     DONE,
     ENTRY_AT,
     FIRST,
     FREE,
     HEAD,
-    HEAD_END,
+    HEAD_AND_CRC,
     INLINE,
     LINKS,
     SIZE,
@@ -40,6 +38,7 @@ from vscsihba.tcmu.record import (
     UNITS,
     Record,
     Records,
+    pack_completion,
 )
 
 VOID, DISTRUSTED = 0, 1
@@ -103,16 +102,17 @@ class Journal:
         if len(free) <= more:
             return False
         units = (free.pop(),) if not more else tuple(free.pop() for _ in range(more + 1))
-        first, memory = units[0], self._memory
-        head = HEAD.pack(self._sequence, at, length)
+        first, sequence = units[0], self._sequence
+        crc = zlib.crc32(entry, zlib.crc32(HEAD.pack(sequence, at, length)))
         begin = FIRST + first * UNIT
-        memory[begin : begin + HEAD_END] = head + CRC.pack(zlib.crc32(entry, zlib.crc32(head)))
-        memory[begin + ENTRY_AT : begin + ENTRY_AT + min(length, INLINE)] = entry[:INLINE]
+        HEAD_AND_CRC.pack_into(self._memory, begin, sequence, at, length, crc)
+        inline = entry if not more else entry[:INLINE]
+        self._memory[begin + ENTRY_AT : begin + ENTRY_AT + len(inline)] = inline
         if more:
             self._store_rest(units, entry[INLINE:])
         self._states[first] = ACCEPTED
         self._units[cmd_id] = units
-        self._sequence += 1
+        self._sequence = sequence + 1
         return True
 
     def _store_rest(self, units: tuple[int, ...], rest: memoryview) -> None:
@@ -137,9 +137,8 @@ class Journal:
         units = self._units.get(cmd_id)
         if units is None:
             return
-        packed = COMPLETION.pack(*completion)
         begin = FIRST + units[0] * UNIT
-        self._memory[begin + COMPLETION_AT : begin + COMPLETION_END] = packed + CRC.pack(zlib.crc32(packed))
+        self._memory[begin + COMPLETION_AT : begin + COMPLETION_END] = pack_completion(completion)
         self._states[units[0]] = DONE
 
     def forget(self, cmd_id: int) -> None:

@@ -7,6 +7,7 @@ Nothing is trusted before its checksum is verified: the process that wrote it ma
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vscsihba.errors import JournalDamagedError
 from vscsihba.tcmu import abi
@@ -33,7 +34,7 @@ ACCEPTED, BEGUN, DONE = (int.from_bytes(word, "big") for word in (b"ACPT", b"BEG
 HEAD = struct.Struct("=QII")
 """First in a unit: sequence, position of the entry, its length; a CRC of these and the entry follows."""
 HEAD_CRC = HEAD.size
-HEAD_END = HEAD_CRC + 4
+HEAD_AND_CRC = struct.Struct(f"{HEAD.format}I")
 COMPLETION_AT = 32
 COMPLETION = struct.Struct(f"=BB2xI{abi.TCMU_SENSE_BUFFERSIZE}s")
 """uflags, scsi_status, valid, sense; a CRC of these follows."""
@@ -72,6 +73,13 @@ class Record:
         """The kernel's name for the command."""
         (cmd_id,) = _CMD_ID.unpack_from(self.entry, abi.tcmu_cmd_entry_hdr.cmd_id.offset)
         return int(cmd_id)
+
+
+@lru_cache
+def pack_completion(completion: Completion) -> bytes:
+    """Return the bytes of a completion in a record, with their CRC; most completions are alike."""
+    packed = COMPLETION.pack(*completion)
+    return packed + CRC.pack(zlib.crc32(packed))
 
 
 class Records:

@@ -192,7 +192,7 @@ class Ring:
         elif len(journal.free) < _RESERVE:
             self.complete(tag, _TASK_SET_FULL)
         else:
-            accept(tag, bytes(memory[cdb_off:end]), views)
+            accept(tag, memory[cdb_off:end].tobytes(), views)
         return commands.generation == generation
 
     def _skip(self, start: int, len_op: int, head: int) -> tuple[int, int]:

@@ -121,8 +121,11 @@ class TaskSet:
         """Add a command; it begins as soon as it may."""
         if task.tag is not None:
             self._commands[task.tag] = task
-        self._waiting.append(task)
-        self.start_waiting()
+        if self._waiting or self._must_wait(task):
+            self._waiting.append(task)
+            self.start_waiting()
+        else:
+            self._begin(task)
 
     def begun(self, task: Task) -> None:
         """Add a command that begins now, outside of this class (`async_path`); no other one may wait."""
@@ -195,25 +198,30 @@ class TaskSet:
         self._starting = True
         try:
             while (task := self._next()) is not None:
-                self._running += 1
-                self._abandoned += task.abandoned
-                self._exclusive = task.exclusive
-                self._advance(task, None, None)
+                self._begin(task)
         finally:
             self._starting = False
 
+    def _begin(self, task: Task) -> None:
+        """Begin a command or a visit."""
+        self._running += 1
+        self._abandoned += task.abandoned
+        self._exclusive = task.exclusive
+        self._advance(task, None, None)
+
     def _next(self) -> Task | None:
         """Remove and return the next task that may begin now, None if none may."""
-        if self._exclusive or self._abandoned:
-            return None
-        if self._visits:
+        if self._visits and not (self._exclusive or self._abandoned):
             return self._visits.popleft()[0]
-        if not self._waiting or self._unit.held():
-            return None
-        task = self._waiting[0]
-        if (task.exclusive or task.alone) and self._running:
+        if not self._waiting or self._must_wait(self._waiting[0]):
             return None
         return self._waiting.popleft()
+
+    def _must_wait(self, task: Task) -> bool:
+        """Return whether the oldest command that has not begun may not begin now."""
+        if self._exclusive or self._abandoned or self._visits:
+            return True
+        return bool(self._running and (task.exclusive or task.alone)) or self._unit.held()
 
     def drop(self, tags: Iterable[int]) -> list[int]:
         """Drop the named commands that have not begun; return their tags."""

@@ -12,7 +12,7 @@ from vscsihba.scsi.response import GOOD, Response, Steps, data_in
 from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request
 
 if TYPE_CHECKING:
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 

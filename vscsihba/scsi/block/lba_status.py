@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from vscsihba.block import BlockOp, BlockResult, Buffer, ExtentStatus
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 MAPPED, DEALLOCATED = 0, 1

@@ -11,7 +11,7 @@ from vscsihba.scsi.response import Background, Response, Steps, answered, deferr
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 _MOST = 16 << 20

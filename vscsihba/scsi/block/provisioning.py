@@ -15,7 +15,7 @@ from vscsihba.scsi.response import GOOD, Background, Steps
 from vscsihba.scsi.sense import illegal_request, invalid_parameter
 
 if TYPE_CHECKING:
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 _DESCRIPTOR = struct.Struct(">QI4x")

@@ -15,7 +15,7 @@ from vscsihba.scsi.block.verify import first_difference, miscompare
 from vscsihba.scsi.response import GOOD, Steps
 
 if TYPE_CHECKING:
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 

@@ -12,7 +12,7 @@ from vscsihba.scsi.block.ranges import check_data_out, check_range, rest_or_rang
 from vscsihba.scsi.response import GOOD, Background, Response, Steps, answered, deferring
 
 if TYPE_CHECKING:
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 

@@ -17,7 +17,7 @@ from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 _PIECE = 1 << 20

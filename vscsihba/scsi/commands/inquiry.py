@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vscsihba.scsi import vpd
@@ -11,7 +10,7 @@ from vscsihba.scsi.response import Response, data_in
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.identity import Product
     from vscsihba.scsi.logical_unit import LogicalUnit
 
@@ -35,14 +34,13 @@ def inquiry(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Response:
     elif cdb["page_code"]:
         raise cdb.invalid("page_code")
     else:
-        payload = standard_data(lu.product, removable=lu.removable)
+        payload = lu.inquiry_data
         # The transport does not tell when an initiator comes or goes. INQUIRY marks a new one, to which
         # results of earlier copies do not belong (SPC-4 allows to drop them at any time).
         lu.copies.forget()
     return data_in(buffer, payload, cdb["allocation_length"])
 
 
-@lru_cache
 def standard_data(product: Product, *, removable: bool) -> bytes:
     """Return the standard INQUIRY data: 96 bytes (SPC-5 "Standard INQUIRY data")."""
     data = bytearray(96)

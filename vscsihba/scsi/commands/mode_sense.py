@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import KeysView
 
     from vscsihba.block import Buffer
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 

@@ -9,7 +9,8 @@ from vscsihba.scsi.response import Response, data_in
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
-    from vscsihba.scsi.command import Cdb, Command
+    from vscsihba.scsi.cdb import Cdb
+    from vscsihba.scsi.command import Command
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 ALL, BY_OPCODE, BY_SERVICE_ACTION, BY_EITHER = range(4)

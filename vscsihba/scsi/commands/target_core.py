@@ -13,7 +13,7 @@ from vscsihba.scsi.sense import illegal_request
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
     from vscsihba.scsi.response import Response
 

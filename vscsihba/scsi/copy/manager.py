@@ -76,8 +76,9 @@ class CopyOperations:
 
     def forget(self) -> None:
         """Drop all finished operations."""
-        for identifier in [one for one, operation in self._operations.items() if not operation.running]:
-            del self._operations[identifier]
+        if self._operations:
+            running = [(one, operation) for one, operation in self._operations.items() if operation.running]
+            self._operations = OrderedDict(running)
 
 
 def find_unit(lu: LogicalUnit, naa: bytes) -> tuple[LogicalUnit, int | None]:

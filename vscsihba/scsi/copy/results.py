@@ -20,7 +20,7 @@ from vscsihba.scsi.response import Response, data_in
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
 
 

@@ -21,7 +21,7 @@ from vscsihba.scsi.sense import CheckCondition, SenseKey, illegal_request, inval
 
 if TYPE_CHECKING:
     from vscsihba.block import Buffer, Extent
-    from vscsihba.scsi.command import Cdb
+    from vscsihba.scsi.cdb import Cdb
     from vscsihba.scsi.logical_unit import LogicalUnit
     from vscsihba.scsi.response import Background, Steps
 
