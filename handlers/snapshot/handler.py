@@ -231,6 +231,7 @@ class SnapshotHandler(Transform):
         Raises:
             UsageError: There is no such snapshot.
             OSError: There is no room; nothing has changed then.
+            FlushError: The disk is rolled back, and a flush of what was written since then has failed.
         """
         self._set.roll_back(name, progress=progress)
         log.info("%s was rolled back to snapshot %s", self.identity, name)
@@ -243,6 +244,7 @@ class SnapshotHandler(Transform):
         Raises:
             UsageError: There is no such snapshot.
             OSError: There is no room to merge; the snapshot is deleted, its layers stay.
+            FlushError: Likewise, and data that was written to the disk may be lost.
         """
         self._set.delete(name, progress=progress)
         log.info("snapshot %s of %s was deleted", name, self.identity)

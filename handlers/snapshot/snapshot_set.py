@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from vscsihba.block import Geometry
-from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
+from vscsihba.errors import FlushError, HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.actions import ReportProgress, quiet
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow.disk import CowDisk
@@ -172,6 +172,8 @@ class SnapshotSet:
             try:
                 before.abandon()
                 tidy(self, progress)
+            except FlushError:  # later writes may be lost: initiators have to be told
+                raise
             except _LEFT as error:  # the disk is what it was, though something is left over
                 log.warning("%s: layers that nothing needs are kept: %r", self.directory, error)
 
@@ -186,7 +188,8 @@ class SnapshotSet:
             except MemoryError as error:
                 raise OSError(errno.ENOMEM, f"{_kept(name)}: no memory") from error
             except OSError as error:
-                raise OSError(error.errno or errno.EIO, f"{_kept(name)}: {error.strerror}") from error
+                kind = FlushError if isinstance(error, FlushError) else OSError
+                raise kind(error.errno or errno.EIO, f"{_kept(name)}: {error.strerror}") from error
 
     def tidy(self, *, progress: ReportProgress = quiet) -> None:
         """Merge and remove layers that no snapshot needs; see `SnapshotHandler.tidy`."""

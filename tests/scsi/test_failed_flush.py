@@ -5,8 +5,8 @@ import errno
 import pytest
 
 from tests.scsi.disk import Disk
-from vscsihba.block import Flush
-from vscsihba.errors import NotBegunError
+from vscsihba.block import Flush, Unmap, Write, WriteZeroes
+from vscsihba.errors import FlushError, NotBegunError
 from vscsihba.scsi import Asc, FailedFlush, SenseKey
 from vscsihba.scsi.failed_flush import WINDOW
 
@@ -103,6 +103,40 @@ def test_data_lost_under_an_earlier_engine_is_reported() -> None:
     assert disk.run("28 00 00000000 00 0001 00").good
     assert disk.run(SYNCHRONIZE).condition == LOST
     assert isinstance(disk.operations[-1], Flush), "the flush itself is done all the same"
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "out"),
+    [
+        (Write, "2a 08 00000000 00 0001 00", bytes(512)),
+        (WriteZeroes, "93 00 0000000000000000 00000008 00 00", bytes(512)),
+        (
+            Unmap,
+            "42 00 00000000 00 0018 00",
+            bytes([0, 22, 0, 16, *bytes(4), *bytes(8), 0, 0, 0, 1, *bytes(4)]),
+        ),
+    ],
+)
+def test_a_flush_within_another_operation_is_reported_to_the_next_flush(
+    kind: type, command: str, out: bytes
+) -> None:
+    """Linux sends such a command again: what else was lost is in none of its data."""
+    reasons: list[str] = []
+    disk = Disk(failed_flush=FailedFlush(record=reasons.append))
+    disk.faults[kind] = FlushError(errno.EIO, "pages are lost")
+    assert not disk.run(command, out).good
+    assert reasons == ["a flush failed: [Errno 5] pages are lost"]
+    works(disk)
+    assert disk.run(command, out).good
+    assert disk.run(SYNCHRONIZE).condition == LOST
+
+
+def test_an_operation_that_fails_without_a_flush_is_not_reported_to_the_next_one() -> None:
+    disk = Disk()
+    disk.faults[Write] = OSError(errno.EIO, "a bad sector")
+    assert not disk.run("2a 08 00000000 00 0001 00", bytes(512)).good
+    works(disk)
+    assert disk.run(SYNCHRONIZE).good
 
 
 def test_a_flush_that_fails_again_is_recorded_anew() -> None:

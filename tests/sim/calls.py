@@ -147,6 +147,7 @@ class Calls:
 
     def _lose(self, path: str) -> None:
         """Write-back of a file has failed: its pages are gone, at once or when memory gets short."""
+        self._storage.failed_syncs += 1
         inode = self._storage.inode(path)
         if inode is None or not inode.pending:
             return

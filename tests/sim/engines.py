@@ -41,7 +41,7 @@ from vscsihba.engine.serving import workers
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
-from vscsihba.errors import TransportError
+from vscsihba.errors import FlushError, TransportError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
 from vscsihba.transport import Transport
@@ -94,6 +94,7 @@ class Engines:
             sector: Cell(next(iter(machine.history.allowed(sector)))) for sector in range(_PLAIN, SECTORS)
         }
         self._leaving: dict[int, bool] = {}
+        self._sizes: list[int] = []
         self._under_way: set[int] = set()
         self._swaps = 0
 
@@ -130,8 +131,25 @@ class Engines:
             served = owned.served
             return self._leaving[number] or served is None or served.failure is not None
 
-        self.world.scheduler.wait(over)
+        while not over():
+            self.world.scheduler.wait(lambda: over() or bool(self._sizes))
+            if self._sizes and not over():
+                self._resize(owned, self._sizes.pop())
         owned.close()
+
+    def _resize(self, owned: OwnedLun, size: int) -> None:
+        try:
+            owned.resize(size)
+        except FlushError:
+            self.machine.history.flush_of_others_failed()
+        except FAILURES:
+            pass
+
+    def enlarge(self, luck: random.Random, times: int) -> None:
+        """Have the owner enlarge the disk, so many times; its initiators keep to the sectors that it had."""
+        for number in range(1, times + 1):
+            time.sleep(luck.choice((0.0002, 0.002, 0.02)))
+            self._sizes.append(SECTORS * SECTOR + 4096 * 9 * number)
 
     def attach(self, _device: object, _journal: Path) -> Transport:
         """Open the ring, as the engine that calls."""
@@ -204,7 +222,9 @@ class Engines:
         try:
             self.machine.history.check(first, data, began=began, where="the LUN")
         except HistoryError:
-            if self.world.storage.losses == self.machine.history.told or self._ask(_FLUSH).status == _GOOD:
+            history = self.machine.history
+            is_told = self.world.storage.losses == history.told and history.untold is None
+            if is_told or self._ask(_FLUSH).status == _GOOD:
                 raise
             self.machine.history.check(first, data, began=began, where="the LUN")
 
@@ -261,7 +281,7 @@ class Engines:
         """Note that the initiator was told of a failure: what was lost until now may be lost."""
         self.machine.failed += 1
         history = self.machine.history
-        if self.world.storage.losses > history.told:
+        if self.world.storage.losses > history.told or history.untold is not None:
             history.told = self.world.storage.losses
             history.doubt()
 
@@ -293,6 +313,7 @@ class Handovers(Lane):
             with (
                 mock.patch.object(owned_lun_module, "TcmuTransport", engines.attach),
                 mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),
+                mock.patch.object(configfs, "resize_backstore"),
             ):
                 outcome.message = broken_promise(partial(_lead, engines, luck, chosen))
             outcome.requests, outcome.failed = machine.sent, machine.failed
@@ -306,10 +327,12 @@ def _lead(engines: Engines, luck: random.Random, plan: Plan) -> None:
     world = engines.world
     scripts = [random_steps(luck, _PLAIN, luck.randrange(5, 30), _VERBS) for _ in range(luck.randrange(2, 5))]
     manage = partial(engines.manage, random.Random(luck.random()), luck.choice((0, 3, 30)))
+    enlarge = partial(engines.enlarge, random.Random(luck.random()), luck.choice((0, 2, 8)))
     with world.faults(plan):
         serving = [engines.start()]
         initiators = [world.start(partial(engines.send, script), "initiator") for script in scripts]
         manager = world.start(manage, "manager")
+        administrator = world.start(enlarge, "administrator")
         while not all(initiator.ended for initiator in initiators):
             world.scheduler.wait(lambda: False, luck.choice((0.0002, 0.001, 0.01, 0.1)))
             _bury(serving)
@@ -317,13 +340,14 @@ def _lead(engines: Engines, luck: random.Random, plan: Plan) -> None:
     world.calm()
     _bury(serving)
     # After a failed flush an engine refuses what may be lost; the next one knows what is there.
-    if serving[-1].process.dead or serving[-1].ended or world.storage.losses:
+    if serving[-1].process.dead or serving[-1].ended or world.storage.failed_syncs:
         serving.append(engines.start())
     for number, life in enumerate(serving[:-1]):
         engines.leave(number)
         life.wait(_LONGEST)
     manager.wait()
-    for life in (*initiators, manager, *serving):
+    administrator.wait()
+    for life in (*initiators, manager, administrator, *serving):
         if life.error is not None:
             raise BrokenPromiseError(f"{life.process.name}: {life.error!r}") from life.error
     judge = world.start(engines.check_all, "initiator")

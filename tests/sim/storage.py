@@ -129,11 +129,12 @@ class Storage:
 
     Attributes:
         losses: How often a sync has failed and left pages that will never be written.
+        failed_syncs: How often a sync has failed at all.
     """
 
     def __init__(self, root: Path, volatile: tuple[str, ...] = ()) -> None:
         self.root = str(root)
-        self.losses = 0
+        self.losses = self.failed_syncs = 0
         self._volatile = tuple(os.path.join(self.root, name) for name in volatile)  # noqa: PTH118
         self._names: dict[str, Inode] = {}
         self._scan()

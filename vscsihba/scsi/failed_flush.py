@@ -1,9 +1,9 @@
 """Failed flushes that no initiator knows of: later flushes report them.
 
 A medium reports the loss of cached data once, to the next caller of fsync(2). That may be an engine that
-gives the unit up, an aborted command, or a READ with FUA. The next SYNCHRONIZE CACHE would then succeed,
-and its sender would believe that acknowledged data is safe. Deferred errors (SPC-5) do not help: Linux
-sends the command that reports one again, and ignores the error (`scsi_check_sense`).
+gives the unit up, a resize, an aborted command, or a READ or WRITE with FUA. The next SYNCHRONIZE CACHE
+would then succeed, and its sender would believe that acknowledged data is safe. Deferred errors (SPC-5) do
+not help: Linux sends the command that reports one again, and ignores the error (`scsi_check_sense`).
 
 Knows neither where the record is stored nor which command a flush belongs to.
 """
@@ -11,6 +11,7 @@ Knows neither where the record is stored nor which command a flush belongs to.
 from collections.abc import Callable
 from typing import Final
 
+from vscsihba.errors import FlushError
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.sense import Sense, SenseKey
 
@@ -52,6 +53,16 @@ class FailedFlush:
         """Record that acknowledged data may be lost, and that no initiator knows."""
         self.pending, self._first_report = True, None
         self._record(reason)
+
+    def note_failure(self, operation: str, fault: BaseException | None) -> None:
+        """Record the failure of an operation that was no command to this unit, if a flush within it failed.
+
+        Args:
+            operation: For messages.
+            fault: The failure, if there is one.
+        """
+        if isinstance(fault, FlushError):
+            self.note(f"a flush of {operation} failed: {fault}")
 
     def report(self) -> Sense | None:
         """Return the sense data that a successful flush has to report all the same, None for GOOD."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from vscsihba.block import CHANGES, BlockOp, BlockResult, Extents, Flush, Keep, OnUnit, Read
-from vscsihba.errors import MediumError, NotBegunError
+from vscsihba.errors import FlushError, MediumError, NotBegunError
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.failed_flush import LOST, FailedFlush
 from vscsihba.scsi.sense import CheckCondition, Sense, SenseKey
@@ -80,6 +80,16 @@ def _of_flush(fault: OSError) -> Sense:
     return Sense(key, asc) if key is SenseKey.DATA_PROTECT else LOST
 
 
+def _may_have_lost_data(operation: BlockOp, fault: OSError) -> bool:
+    """Return whether data of earlier commands to this unit is in doubt, not only that of the operation.
+
+    Another unit records its own failures.
+    """
+    if isinstance(operation, Flush):
+        return not isinstance(fault, NotBegunError)
+    return isinstance(fault, FlushError) and not isinstance(operation, OnUnit)
+
+
 def translate(
     steps: Generator[BlockOp, BlockResult, Result],
     block_size: int,
@@ -109,8 +119,7 @@ def translate(
             try:
                 answer = yield operation
             except OSError as fault:
-                flush = isinstance(operation, Flush) and not isinstance(fault, NotBegunError)
-                if flush and not reports:
+                if not reports and _may_have_lost_data(operation, fault):
                     flushes.note(f"a flush failed: {fault}")
                 operation = steps.throw(CheckCondition(sense_of(fault, operation, block_size)))
             else:

@@ -6,7 +6,7 @@ A loopback plays the kernel's half of the ring.
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import FlushError, HostError, VscsihbaError
+from vscsihba.handlers.actions import quiet
 from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
@@ -246,11 +247,12 @@ def test_what_cannot_be_believed_is_begun_anew(
 
 CLOSING = """
 from vscsihba.block import Geometry
+from vscsihba.handlers.actions import Action, NoArguments
 from vscsihba.handlers.base import Handler
 
 class Closing(Handler):
     name = "closing"
-    error = None
+    error = verb_error = None
     at_close = None
 
     @property
@@ -266,6 +268,12 @@ class Closing(Handler):
 
     def flush(self):
         pass
+
+    def resize(self, size):
+        raise Closing.verb_error
+
+    def actions(self):
+        return {"fail": Action("fail", NoArguments, lambda _arguments, _progress: self.resize(0))}
 
     def close(self):
         if Closing.at_close is not None:
@@ -361,6 +369,48 @@ def test_a_flush_that_fails_while_the_medium_is_opened_is_reported_by_the_next_o
         assert third.open()
         assert triple(flush(kernel)) == LOST
         third.close()
+
+
+def of_a_resize(owned: OwnedLun) -> None:
+    owned.resize(2 << 20)
+
+
+def of_an_action(owned: OwnedLun) -> None:
+    assert owned.actions is not None
+    owned.actions.run("closing", "fail", {}, quiet)
+
+
+@pytest.mark.parametrize("fail", [of_a_resize, of_an_action])
+def test_a_failed_flush_of_a_resize_or_an_action_is_reported_by_the_next_owner_of_a_killed_one(
+    kernel: Kernel, closing: Document, tmp_path: Path, fail: Callable[[OwnedLun], None]
+) -> None:
+    with kernel.engine(closing) as first, kernel.engine(closing) as second:
+        assert first.open()
+        assert flush(kernel).status == GOOD
+        layer_of(first).verb_error = FlushError(errno.EIO, "pages are lost")
+        with pytest.raises(FlushError, match="pages are lost"):
+            fail(first)
+        left = (tmp_path / "lun0.unflushed").read_text()
+        assert "pages are lost" in left
+        first.close()
+        (tmp_path / "lun0.unflushed").write_text(left)  # as if it had been killed after the failure
+        assert second.open()
+        assert triple(flush(kernel)) == LOST
+        second.close()
+
+
+@pytest.mark.parametrize("fail", [of_a_resize, of_an_action])
+def test_a_resize_or_an_action_that_fails_without_a_flush_loses_nothing(
+    kernel: Kernel, closing: Document, tmp_path: Path, fail: Callable[[OwnedLun], None]
+) -> None:
+    with kernel.engine(closing) as engine:
+        assert engine.open()
+        layer_of(engine).verb_error = OSError(errno.ENOSPC, "no room")
+        with pytest.raises(OSError, match="no room"):
+            fail(engine)
+        assert not (tmp_path / "lun0.unflushed").exists()
+        assert flush(kernel).status == GOOD
+        engine.close()
 
 
 def test_a_medium_that_cannot_be_opened_is_no_failed_flush(

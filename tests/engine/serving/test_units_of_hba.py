@@ -1,5 +1,6 @@
 """Visits: a block operation on another unit waits in that unit's task set, and delays its release."""
 
+import errno
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -8,12 +9,13 @@ from functools import partial
 import pytest
 
 from tests.engine.rig import CHECK_CONDITION, GOOD, rw10, triple
-from tests.engine.slow import Held
+from tests.engine.slow import FLUSH, Held
 from vscsihba import scsi
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
+from vscsihba.errors import FlushError
 from vscsihba.loopback import Answer, Loopback
 from vscsihba.stats import LunStats
 
@@ -192,6 +194,14 @@ def test_a_copy_ends_with_the_failure_of_the_other_unit(pair: Pair) -> None:
     late = pair.copy(0, 1)
     assert triple(pair.here.wait(late)) == THIRD_PARTY
     assert swap not in pair.there.loopback.answers
+
+
+def test_a_flush_that_fails_in_a_copy_is_reported_by_the_unit_that_it_was_for(pair: Pair) -> None:
+    pair.there.handler.fault = FlushError(errno.EIO, "pages are lost")
+    assert triple(pair.here.wait(pair.copy(0, 1))) == THIRD_PARTY
+    pair.there.handler.fault = None
+    assert pair.here.wait(pair.here.send(FLUSH)).status == GOOD
+    assert triple(pair.there.wait(pair.there.send(FLUSH))) == (4, 0x0C, 0)
 
 
 def test_a_medium_that_is_ejected_or_protected_meanwhile_is_written_to_no_longer(pair: Pair) -> None:

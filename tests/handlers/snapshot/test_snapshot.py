@@ -15,7 +15,7 @@ from hypothesis.stateful import rule
 from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.cli.main import main
-from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
+from vscsihba.errors import ConfigError, FlushError, HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow.overlay_file import open_overlay
@@ -651,6 +651,18 @@ def test_a_delete_that_cannot_merge_says_that_the_snapshot_is_gone(
         assert handler_of(disk).snapshots() == []
         handler_of(disk).tidy()
         assert layers(base) == 1
+
+
+@pytest.mark.parametrize("verb", ["delete", "roll_back"])
+def test_a_merge_whose_flush_fails_says_so(base: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """The engine records it: data that initiators have written since then may be lost."""
+    with build(snapshot(base)) as disk:
+        handler_of(disk).take("old")
+        with monkeypatch.context() as patch:
+            lost = mock.Mock(side_effect=FlushError(errno.EIO, "pages are lost"))
+            patch.setattr("vscsihba.handlers.snapshot.snapshot_set.tidy", lost)
+            with pytest.raises(FlushError, match="pages are lost"):
+                getattr(handler_of(disk), verb)("old")
 
 
 def test_an_open_that_fails_leaves_nothing_open(

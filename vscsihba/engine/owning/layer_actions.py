@@ -6,7 +6,7 @@ the stack stays open until they have ended. Every action can be interrupted and 
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -39,10 +39,14 @@ class LayerActions:
 
     Args:
         stack: Open until `wait` has returned True after `stop`.
+        failed: Called with the name of an action and its OSError, before the action ends with that.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(
+        self, stack: Stack, failed: Callable[[str, OSError], None] = lambda _action, _error: None
+    ) -> None:
         self._stack = stack
+        self._failed = failed
         self._idle = threading.Condition()
         self._running = 0
         self._ended = False
@@ -90,6 +94,9 @@ class LayerActions:
                 None if self._size == size else self._size,
                 None if self._stack.document == document else self._stack.document,
             )
+        except OSError as error:
+            self._failed(action, error)
+            raise
         finally:
             with self._idle:
                 self._running -= 1

@@ -133,7 +133,7 @@ class OwnedLun:
             self.spec.note(self._run)
             self.served = self._serve(handler, identity, self._transport(device))
             self._record.serve()
-            self.actions = LayerActions(stack)
+            self.actions = LayerActions(stack, partial(self._note_failed_action, self.served))
             self.stack = stack
             self.ended = False
             unmake.pop_all()
@@ -310,6 +310,12 @@ class OwnedLun:
                 f"lun {served.lun}: the storage has not answered within {_RESIZE_PATIENCE:g} s",
                 cure="try again",
             ) from error
+
+    def _note_failed_action(self, served: ServedLun, action: str, error: OSError) -> None:
+        """Record an action that has lost acknowledged data, for the initiators and for the next owner."""
+        noted = threading.Event()
+        self._pump.calls.post(partial(served.note_failed_flush, action, error, noted.set))
+        noted.wait()
 
     def reshape(self) -> None:
         """Have unit and backstore follow a size that the storage has already.

@@ -221,11 +221,27 @@ class ServedLun:
         if self.failure is not None:
             done(None, OSError(errno.ENOTCONN, f"LUN {self.lun} has failed"))
         else:
-            self._calls.make(partial(self._take_visit, operation, self.unit.notice, done))
+            ended = partial(self._visit_ended, done)
+            self._calls.make(partial(self._take_visit, operation, self.unit.notice, ended))
+
+    def _visit_ended(self, done: Done, result: BlockResult, fault: Exception | None) -> None:
+        self.unit.failed_flush.note_failure("a copy from another LUN", fault)
+        done(result, fault)
 
     def visit_self(self, operation: MediumOp, done: Done) -> None:
         """Do a block operation of background work of this unit, whose tokens know of it already."""
         self._take_visit(operation, _unnoticed, done)
+
+    def note_failed_flush(self, operation: str, fault: Exception, done: Callable[[], None]) -> None:
+        """Have the next flush report the failure of an operation beside the commands, if it was a flush's.
+
+        Args:
+            operation: For messages.
+            fault: The failure.
+            done: Called once that is recorded.
+        """
+        self._calls.make(partial(self.unit.failed_flush.note_failure, operation, fault))
+        done()
 
     def _take_visit(self, operation: MediumOp, notice: Callable[[MediumOp], None], done: Done) -> None:
         task = Task(None, b"", Buffer(), visiting(operation, notice, done))
@@ -261,6 +277,7 @@ class ServedLun:
             yield Resize(size)
             self.unit.resize(self.handler.geometry)
         except (OSError, VscsihbaError) as error:
+            self.unit.failed_flush.note_failure("a resize", error)
             done.set_exception(error)
         else:
             done.set_result(None)
