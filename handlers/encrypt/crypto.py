@@ -1,12 +1,10 @@
-"""The cryptography that LUKS1 and LUKS2 share: sectors, key derivation, anti-forensic split of keys.
+"""The cryptography of keys that LUKS1 and LUKS2 share: key derivation, anti-forensic split of keys.
 
-Sectors are AES-XTS with the number of their first 512 bytes as tweak (dm-crypt's
-``aes-xts-plain64``). A key is *spread* over thousands of stripes before it is stored, so
-that destroying any part of them destroys it (the anti-forensic splitter of the LUKS1
-on-disk format, section 2.4). This module knows no header.
+A key is *spread* over thousands of stripes before it is stored, so that destroying any part of
+them destroys it (the anti-forensic splitter of the LUKS1 on-disk format, section 2.4). This module knows
+no header; `sectors` knows how the stripes and the payload are encrypted.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -14,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -26,68 +24,10 @@ from vscsihba.handlers.shared.tmpfs_store import private_directory
 from vscsihba.units import format_size
 
 STRIPES = 4000
-_SLACK = 15
-"""Bytes that ``update_into`` wants to have behind its output, and leaves alone."""
-_UNIT = 512
-"""Bytes that the tweak counts in, whatever the size of a sector."""
-KEY_SIZES = (32, 64)
-"""Bytes of the keys of AES-XTS that are known here: two of AES-128, two of AES-256."""
 _MOST_MEMORY = 4 << 30
 """Bytes that cryptsetup lets a key derivation take at most (``DEFAULT_LUKS2_MEMORY_KB``'s limit)."""
 _MOST_ITERATIONS = (1 << 31) - 1
 """Of PBKDF2 in OpenSSL."""
-
-
-class Sectors:
-    """Encrypts and decrypts sectors.
-
-    Args:
-        key: 32 or 64 bytes: two AES keys.
-        size: Bytes of a sector.
-
-    Raises:
-        HostError: The package is missing.
-    """
-
-    def __init__(self, key: bytes | bytearray, size: int) -> None:
-        ciphers: Any = need(
-            "cryptography.hazmat.primitives.ciphers",
-            package="cryptography",
-            debian="python3-cryptography",
-            extra="encrypt",
-            user="encryption",
-        )
-        self.size = size
-        self._key, self._wiped = key, False
-        self._aes = ciphers.algorithms.AES(key)
-        self._cipher, self._xts = ciphers.Cipher, ciphers.modes.XTS
-
-    def wipe(self) -> None:
-        """Overwrite the key, as far as Python lets us: if it came as a bytearray.
-
-        Nothing is encrypted or decrypted any more then.
-        """
-        self._wiped = True
-        if isinstance(self._key, bytearray):
-            self._key[:] = bytes(len(self._key))
-
-    def encrypt(self, data: memoryview | bytes | bytearray, offset: int) -> memoryview:
-        """Return the ciphertext of whole sectors that begin at `offset` bytes of the volume."""
-        return self._each("encryptor", memoryview(data), offset)
-
-    def decrypt(self, data: memoryview | bytes | bytearray, offset: int) -> memoryview:
-        """Return the plaintext of whole sectors that begin at `offset` bytes of the volume."""
-        return self._each("decryptor", memoryview(data), offset)
-
-    def _each(self, way: Literal["encryptor", "decryptor"], data: memoryview, offset: int) -> memoryview:
-        if self._wiped:
-            raise OSError(errno.EIO, "the key of this disk was destroyed")
-        out = memoryview(bytearray(len(data) + _SLACK))
-        for at in range(0, len(data), self.size):
-            tweak = ((offset + at) // _UNIT).to_bytes(16, "little")
-            context = getattr(self._cipher(self._aes, self._xts(tweak)), way)()
-            context.update_into(data[at : at + self.size], out[at:])
-        return out[: len(data)]
 
 
 class Pbkdf2(msgspec.Struct, frozen=True, tag="pbkdf2"):

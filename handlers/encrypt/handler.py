@@ -1,8 +1,7 @@
 """encrypt: a disk that is encrypted below, in a container that cryptsetup opens too.
 
-LUKS2 and LUKS1, AES-XTS. This module knows how the sectors of the payload are read and
-written; `luks` knows the header, `crypto` the cryptography, `passphrase` where a
-secret comes from.
+LUKS2 and LUKS1, AES-XTS. This module has the verbs, and completes requests to whole sectors;
+`payload` knows how these are read and written, `luks` the header, `passphrase` where a secret comes from.
 """
 
 import errno
@@ -13,11 +12,12 @@ from pathlib import Path
 
 from vscsihba.block import Buffer, Capabilities, Geometry, Views
 from vscsihba.errors import HostError, InUseError, UsageError, VscsihbaError
-from vscsihba.handlers.base import Handler
-from vscsihba.handlers.encrypt import luks
-from vscsihba.handlers.encrypt.crypto import Sectors
+from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.encrypt import luks, xts
 from vscsihba.handlers.encrypt.options import EncryptOptions
 from vscsihba.handlers.encrypt.passphrase import Secret
+from vscsihba.handlers.encrypt.payload import Payload
+from vscsihba.handlers.encrypt.sectors import Sectors
 from vscsihba.handlers.file import making as file_making
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.file.handler import FileHandler
@@ -46,7 +46,7 @@ class EncryptHandler(Transform):
         self._gate = RWLock()
         self._secret = Secret(options)
         self._container = below
-        self._sectors: Sectors
+        self._payload: Payload
         self._header: luks.Header
 
     def check(self) -> None:
@@ -82,8 +82,6 @@ class EncryptHandler(Transform):
             size = self.next.geometry.size - header.payload if header.size is None else header.size
             self._geometry = self._shape(size // header.sector_size * header.sector_size)
             self._opened = failing.pop_all()
-        # Then an encrypted sector that is all zeroes was never written, or was unmapped.
-        self._holes = self.options.discard and self.next.capabilities.unmap
 
     def close(self) -> None:
         """Wipe the key."""
@@ -113,24 +111,35 @@ class EncryptHandler(Transform):
         """The container's UUID."""
         return f"encrypt:{self._header.uuid}"
 
+    @property
+    def inline(self) -> InlineVerbs:
+        """Inline verbs for whole sectors, if the cipher is quick."""
+        return self._payload.inline(self._gate) if xts.is_quick() else InlineVerbs()
+
     def read(self, offset: int, views: Views) -> None:
         """Read whole sectors, decrypt them, and return the bytes of the range."""
-        buffer = Buffer(views)
-        start, end = self._whole(offset, buffer.length)
-        buffer.scatter(self._load(start, end)[offset - start : offset - start + buffer.length])
+        length = sum(map(len, views))
+        start, end = self._whole(offset, length)
+        if (start, end) == (offset, offset + length):
+            self._payload.read(offset, views)
+        else:
+            around = memoryview(bytearray(end - start))
+            self._payload.read(start, [around])
+            Buffer(views).scatter(around[offset - start :])
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Encrypt whole sectors and write them; partial sectors are read first."""
-        data = Buffer(views).gather()
-        start, end = self._whole(offset, len(data))
-        if (start, end) == (offset, offset + len(data)):
+        length = sum(map(len, views))
+        start, end = self._whole(offset, length)
+        if (start, end) == (offset, offset + length):
             with self._gate.together():
-                self._store(offset, data, fua=fua)
+                self._payload.write(offset, views, fua=fua)
             return
         with self._gate.alone():
-            around = bytearray(self._load(start, end))
-            around[offset - start : offset - start + len(data)] = data
-            self._store(start, around, fua=fua)
+            around = memoryview(bytearray(end - start))
+            self._payload.read(start, [around])
+            around[offset - start : offset - start + length] = Buffer(views).gather()
+            self._payload.write(start, [around], fua=fua)
 
     def flush(self) -> None:
         """Pass down: this layer has no cache."""
@@ -184,9 +193,9 @@ class EncryptHandler(Transform):
                 new = luks.new_key(self._header, self._secret.get(), kdf)
             except VscsihbaError as error:
                 raise OSError(errno.EIO, str(error)) from error
-            self._sectors.wipe()
+            self._payload.sectors.wipe()
             self._header = luks.replace_key(self._container, self._header, new)
-            self._sectors = Sectors(bytearray(new.key), self._header.sector_size)
+            self._payload.sectors = Sectors(bytearray(new.key), self._header.sector_size)
 
     def _claim(self, uuid: str) -> AbstractContextManager[None]:
         """Return a context in which no other disk has this container, or a copy of it."""
@@ -249,10 +258,12 @@ class EncryptHandler(Transform):
         if unlocked is None:
             raise UsageError(f"the secret opens no key of {self._container.identity}")
         self._header = header
-        self._sectors = Sectors(bytearray(unlocked[1]), header.sector_size)
+        sectors = Sectors(bytearray(unlocked[1]), header.sector_size)
+        holes = self.options.discard and self.next.capabilities.unmap
+        self._payload = Payload(self.next, header.payload, sectors, holes=holes)
 
     def _wipe(self) -> None:
-        self._sectors.wipe()
+        self._payload.sectors.wipe()
 
     def _shape(self, size: int) -> Geometry:
         below, sector = self.next.geometry, self._header.sector_size
@@ -267,21 +278,3 @@ class EncryptHandler(Transform):
         """Return first byte and end of the sectors that a range touches."""
         size = self._header.sector_size
         return offset // size * size, -(-(offset + length) // size) * size
-
-    def _load(self, start: int, end: int) -> memoryview:
-        """Return the plaintext of whole sectors."""
-        with shift_medium_errors(-self._header.payload):
-            sealed = read_bytes(self.next, self._header.payload + start, end - start)
-        plain = self._sectors.decrypt(sealed, start)
-        if self._holes:
-            size = self._header.sector_size
-            hole = bytes(size)
-            for at in range(0, len(sealed), size):
-                if sealed[at : at + size] == hole:
-                    plain[at : at + size] = hole
-        return plain
-
-    def _store(self, start: int, data: bytes | bytearray, *, fua: bool) -> None:
-        """Store whole sectors, encrypted."""
-        with shift_medium_errors(-self._header.payload):
-            self.next.write(self._header.payload + start, [self._sectors.encrypt(data, start)], fua=fua)

@@ -21,8 +21,9 @@ import msgspec
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.encrypt import luks2_json
-from vscsihba.handlers.encrypt.crypto import Kdf, Pbkdf2, SealedKey, Sectors, derive, gather, spread
+from vscsihba.handlers.encrypt.crypto import Kdf, Pbkdf2, SealedKey, derive, gather, spread
 from vscsihba.handlers.encrypt.luks2_json import Json
+from vscsihba.handlers.encrypt.sectors import Sectors
 from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
 
 MAGICS = (b"LUKS\xba\xbe\x00\x02", b"SKUL\xba\xbe\x00\x02")

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from vscsihba.errors import HostError
-from vscsihba.handlers.encrypt.crypto import KEY_SIZES, STRIPES, Argon2i, Kdf, Pbkdf2, derive
+from vscsihba.handlers.encrypt.crypto import STRIPES, Argon2i, Kdf, Pbkdf2, derive
+from vscsihba.handlers.encrypt.sectors import KEY_SIZES
 
 Json = dict[str, Any]
 

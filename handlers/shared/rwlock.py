@@ -12,7 +12,8 @@ class RWLock:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._alone = False
 
@@ -30,7 +31,7 @@ class RWLock:
 
     def try_enter(self) -> bool:
         """Take the lock together with others, if that needs no wait; return whether it is held."""
-        with self._changed:
+        with self._lock:
             if self._alone:
                 return False
             self._inside += 1
@@ -38,9 +39,9 @@ class RWLock:
 
     def leave(self) -> None:
         """Release the lock."""
-        with self._changed:
+        with self._lock:
             self._inside -= 1
-            if not self._inside:
+            if self._alone and not self._inside:
                 self._changed.notify_all()
 
     @contextmanager

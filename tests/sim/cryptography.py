@@ -6,25 +6,35 @@ changes its results.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from vscsihba.handlers.encrypt import crypto, luks1, luks2
-from vscsihba.handlers.encrypt.crypto import Sectors
+from vscsihba.block import Views
+from vscsihba.handlers.encrypt import crypto, luks1, luks2, xts
+from vscsihba.handlers.encrypt.libcrypto import UNIT
 
-_transform: Final = Sectors._each
-_Way = Literal["encryptor", "decryptor"]
+_new_cipher: Final = xts.new_cipher
 
 
 @lru_cache(64)
-def _transformed(key: bytes, size: int, way: _Way, data: bytes, offset: int) -> bytes:
-    return bytes(_transform(Sectors(key, size), way, memoryview(data), offset))
+def _transformed(key: bytes, data: bytes, number: int, size: int, *, encrypts: bool) -> bytes:
+    room = memoryview(bytearray(data))
+    _new_cipher(key, encrypts=encrypts).transform([room], [room], number, size, keep_lock=True)
+    return bytes(room)
 
 
-def _each(self: Sectors, way: _Way, data: memoryview, offset: int) -> memoryview:
-    """`Sectors._each`; a key that was wiped is left to the real one."""
-    if self._wiped:
-        return _transform(self, way, data, offset)
-    return memoryview(bytearray(_transformed(bytes(self._key), self.size, way, bytes(data), offset)))
+class _CachedXts:
+    """A cipher that remembers results."""
+
+    def __init__(self, key: bytes | bytearray, *, encrypts: bool) -> None:
+        self._key, self._encrypts = bytes(key), encrypts
+
+    def transform(self, sources: Views, targets: Views, number: int, size: int, *, keep_lock: bool) -> None:
+        for source, target in zip(sources, targets, strict=True):
+            target[:] = _transformed(self._key, bytes(source), number, size, encrypts=self._encrypts)
+            number += len(source) // UNIT
+
+    def close(self) -> None:
+        pass
 
 
 @lru_cache(64)
@@ -41,7 +51,7 @@ _derive: Final = lru_cache(64)(crypto.derive)
 
 def patches() -> Iterator[tuple[Any, str, Any]]:
     """Yield owner, name and replacement of each function."""
-    yield Sectors, "_each", _each
+    yield xts, "new_cipher", _CachedXts
     for module in (luks1, luks2):
         yield module, "gather", _gather
         yield module, "derive", _derive

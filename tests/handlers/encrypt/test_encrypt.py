@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.handlers.places import MEMORY_DIRECTORY, open_files
+from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.encrypt import luks
@@ -19,6 +20,7 @@ from vscsihba.handlers.encrypt.admin import add_key
 from vscsihba.handlers.encrypt.crypto import new_kdf
 from vscsihba.handlers.encrypt.handler import EncryptHandler
 from vscsihba.handlers.encrypt.luks2 import Luks2
+from vscsihba.handlers.encrypt.payload import Payload
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.shared import linux
 from vscsihba.handlers.stack import Document, build
@@ -224,7 +226,7 @@ def test_the_key_is_wiped_when_the_disk_is_closed_and_kept_out_of_core_dumps(
         assert isinstance(handler, EncryptHandler)
         handler._secret._kept = SECRET  # as one that can be read once only
     with pytest.raises(OSError, match="was destroyed"):
-        handler._sectors.encrypt(bytes(512), 0)
+        handler._payload.sectors.encrypt(bytes(512), 0)
     assert handler._secret._kept is None
 
 
@@ -848,7 +850,7 @@ def test_readers_share_a_container_and_not_a_copy(empty: Path) -> None:
 def test_a_write_of_less_than_a_sector_undoes_nothing_beside_it(
     empty: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    load, changed = EncryptHandler._load, Event()
+    load, changed = Payload.read, Event()
 
     def change(disk: Checked) -> None:
         if verb == "write":
@@ -861,14 +863,13 @@ def test_a_write_of_less_than_a_sector_undoes_nothing_beside_it(
         write(disk, 0, b"D" * 4096)
         beside = Thread(target=change, args=(disk,))
 
-        def slow_load(handler: EncryptHandler, start: int, end: int) -> memoryview:
-            found = load(handler, start, end)
+        def slow_load(payload: Payload, offset: int, views: Views) -> None:
+            load(payload, offset, views)
             if not beside.ident:
                 beside.start()
                 changed.wait(0.2)  # it has to wait for us; were it let in, it would be done long before
-            return found
 
-        monkeypatch.setattr(EncryptHandler, "_load", slow_load)
+        monkeypatch.setattr(Payload, "read", slow_load)
         write(disk, 512, b"N" * 512)
         beside.join()
         assert read(disk, 0, 512) == bytes(512)

@@ -6,7 +6,7 @@ from threading import Event, Thread
 import pytest
 
 from vscsihba.errors import HostError
-from vscsihba.handlers.encrypt.crypto import Argon2, Argon2i, Pbkdf2, Sectors, derive, gather, new_kdf, spread
+from vscsihba.handlers.encrypt.crypto import Argon2, Argon2i, Pbkdf2, derive, gather, new_kdf, spread
 from vscsihba.handlers.shared import linux
 
 pytest.importorskip("cryptography")
@@ -20,33 +20,6 @@ def test_a_key_that_is_spread_can_be_gathered(hash_: str, length: int) -> None:
     assert gather(stripes, length, hash_) == key
     damaged = stripes[:12345] + bytes([stripes[12345] ^ 1]) + stripes[12346:]
     assert gather(damaged, length, hash_) != key
-
-
-def test_xts_of_the_standard() -> None:
-    """IEEE 1619-2007, vector 10: AES-256, data unit 0xff, in one sector of 512 bytes."""
-    key = bytes.fromhex(
-        "2718281828459045235360287471352662497757247093699959574966967627"
-        "3141592653589793238462643383279502884197169399375105820974944592"
-    )
-    sealed = Sectors(key, 512).encrypt(bytes(range(256)) * 2, 0xFF * 512)
-    assert sealed[:16].hex() == "1c3b3a102f770386e4836c99e370cf9b"
-    assert Sectors(key, 512).decrypt(sealed, 0xFF * 512) == bytes(range(256)) * 2
-
-
-def test_the_tweak_counts_512_bytes_whatever_the_sector() -> None:
-    key, data = os.urandom(64), os.urandom(8192)
-    whole = Sectors(key, 4096).encrypt(data, 40960)
-    assert whole[4096:] == Sectors(key, 4096).encrypt(data[4096:], 45056)
-    assert whole[:512] == Sectors(key, 512).encrypt(data, 40960)[:512]
-
-
-def test_a_wiped_key_encrypts_nothing() -> None:
-    key = bytearray(os.urandom(64))
-    sectors = Sectors(key, 512)
-    sectors.wipe()
-    assert not any(key)
-    with pytest.raises(OSError, match="was destroyed"):
-        sectors.encrypt(bytes(512), 0)
 
 
 def test_derivations() -> None:
