@@ -52,6 +52,7 @@ class Library:
         name: Name of the shared library.
 
     Attributes:
+        name: Name of the shared library.
         keeping: Functions that keep the interpreter's lock.
         releasing: The same functions; they release it.
 
@@ -61,6 +62,7 @@ class Library:
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         keeping, releasing = ctypes.PyDLL(name), ctypes.CDLL(name)
         self.new_context = _function(keeping, "EVP_CIPHER_CTX_new", _POINTER)
         self.free_context = _function(keeping, "EVP_CIPHER_CTX_free", None, _POINTER)

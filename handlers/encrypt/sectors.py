@@ -23,8 +23,8 @@ _MOST_BUFFERS = 4
 """Buffers that are kept while no write uses them."""
 
 _TURN: Final = threading.Lock()
-"""Held while a cipher releases the interpreter's lock. A sector takes so little time that threads side by
-side gain nothing, and need up to twice the time, since they take that lock from each other for each sector."""
+"""Held while a cipher releases the interpreter's lock. Threads side by side gain nothing, for a sector takes
+a microsecond; several that take that lock from each other for each sector need up to twice the time."""
 
 _NO_TURN: Final = nullcontext()
 

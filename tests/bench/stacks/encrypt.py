@@ -1,27 +1,25 @@
 """encrypt: LUKS2 with sectors of 4 KiB and of 512 bytes.
 
-The bare cipher is AES-256-XTS of OpenSSL, as package cryptography calls it, over all bytes of a command in
-one call with one tweak. A container has a tweak for each sector, so nothing compatible can be as quick.
+The bare cipher is AES-256-XTS of libcrypto, called through ctypes as the handler does: for each sector one
+call that sets the tweak, and one that encrypts or decrypts.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, cast
-
-from cryptography.hazmat.primitives import ciphers
-from cryptography.hazmat.primitives.ciphers import algorithms, modes
+from typing import Final
 
 from tests.bench.stacks.stack import SIZE, Bare, Stack, image, opened
+from vscsihba.handlers.encrypt import libcrypto
+from vscsihba.handlers.encrypt.libcrypto import LibcryptoXts
 from vscsihba.handlers.stack import Document
 
 _HEADER: Final = 16 << 20
-_SLACK: Final = 15
-"""Bytes that ``update_into`` wants to have behind its output."""
 
-Cipher = Callable[[memoryview, memoryview], int]
-"""``cipher(data, out)``: write the result of `data` to `out`; return its bytes."""
+Cipher = Callable[[int, int, int], None]
+"""``cipher(source, target, length)``: transform whole sectors; source and target are addresses."""
 
 
 def _make(sector_size: int) -> Callable[[Path], Document]:
@@ -42,27 +40,52 @@ def _make(sector_size: int) -> Callable[[Path], Document]:
     return make
 
 
-@contextmanager
-def _bare(folder: Path) -> Iterator[Bare]:
-    cipher = ciphers.Cipher(algorithms.AES(os.urandom(64)), modes.XTS(bytes(16)))
-    encrypt = cast(Cipher, cipher.encryptor().update_into)  # its stubs name bytes only
-    decrypt = cast(Cipher, cipher.decryptor().update_into)
-    sealed = memoryview(bytearray((1 << 20) + _SLACK))
-    with opened(image(folder / "bare.img")) as fd:
+def _cipher(sector_size: int, *, encrypts: bool) -> Cipher:
+    """Return the calls of libcrypto, and nothing else."""
+    library = libcrypto.library()
+    if library is None:
+        raise RuntimeError("this machine has no libcrypto to compare with")
+    xts = LibcryptoXts(library, os.urandom(64), encrypts=encrypts)
+    calls = library.keeping
+    init, update = calls.encrypt_init if encrypts else calls.decrypt_init, calls.update
+    context, tweak, written = xts._context, ctypes.create_string_buffer(16), ctypes.c_int()
+    tweak_at, written_at = ctypes.addressof(tweak), ctypes.addressof(written)
 
-        def read(view: memoryview, offset: int) -> None:
-            length = os.preadv(fd, [view], offset)
-            decrypt(view, sealed[: length + _SLACK])
+    def cipher(source: int, target: int, length: int, _keep: object = (xts, tweak, written)) -> None:
+        for at in range(0, length, sector_size):
+            init(context, None, None, tweak_at)
+            update(context, target + at, written_at, source + at, sector_size)
 
-        def write(view: memoryview, offset: int) -> None:
-            length = encrypt(view, sealed[: len(view) + _SLACK])
-            os.pwritev(fd, [sealed[:length]], offset)
-
-        yield Bare(read, write)
+    return cipher
 
 
-_AGAINST: Final = "1 AES-XTS, 1 preadv or pwritev"
+def _bare(sector_size: int) -> Callable[[Path], AbstractContextManager[Bare]]:
+    @contextmanager
+    def bare(folder: Path) -> Iterator[Bare]:
+        encrypt, decrypt = (_cipher(sector_size, encrypts=encrypts) for encrypts in (True, False))
+        sealed = memoryview(bytearray(1 << 20))
+        sealed_at = _address(sealed)
+        with opened(image(folder / "bare.img")) as fd:
+
+            def read(view: memoryview, offset: int) -> None:
+                length = os.preadv(fd, [view], offset)
+                decrypt(_address(view), _address(view), length)
+
+            def write(view: memoryview, offset: int) -> None:
+                encrypt(_address(view), sealed_at, len(view))
+                os.pwritev(fd, [sealed[: len(view)]], offset)
+
+            yield Bare(read, write)
+
+    return bare
+
+
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+_AGAINST: Final = "2 calls of libcrypto for each sector, 1 preadv or pwritev"
 STACKS = (
-    Stack("encrypt, 4 KiB sectors", _make(4096), _bare, _AGAINST),
-    Stack("encrypt, 512-byte sectors", _make(512), _bare, _AGAINST),
+    Stack("encrypt, 4 KiB sectors", _make(4096), _bare(4096), _AGAINST),
+    Stack("encrypt, 512-byte sectors", _make(512), _bare(512), _AGAINST),
 )

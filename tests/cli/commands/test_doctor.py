@@ -6,6 +6,7 @@ import re
 import resource
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,7 @@ from vscsihba.config.load import read
 from vscsihba.configfs import paths, probe
 from vscsihba.daemon import calls, state
 from vscsihba.errors import HostError
+from vscsihba.handlers.encrypt import libcrypto
 
 
 @pytest.fixture
@@ -210,6 +212,13 @@ def test_a_module_without_package_metadata(
     found = findings()["libnbd"]
     assert found.state == ("note" if missing else "ok")
     assert not missing or "install python3-libnbd" in str(found.cure)
+
+
+def test_without_libcrypto_encryption_is_slow(kernel: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libcrypto, "library", lambda: None)
+    assert "install libssl3" in str(findings()["libcrypto"].cure)
+    monkeypatch.setattr(libcrypto, "library", lambda: SimpleNamespace(name="libcrypto.so.3"))
+    assert findings()["libcrypto"] == Finding("libcrypto", "ok", "libcrypto.so.3")
 
 
 DOCUMENT = {"version": 1, "backstores": {}, "hbas": [{"id": 3}]}

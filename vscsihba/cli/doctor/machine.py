@@ -15,13 +15,15 @@ from vscsihba.cli.doctor.finding import Finding, finding_of
 from vscsihba.configfs import paths, probe
 from vscsihba.engine.descriptors import luns_within
 from vscsihba.errors import HostError
+from vscsihba.handlers.encrypt import libcrypto
 
 _MODULES: Final = ("target_core_mod", "target_core_user", "tcm_loop", "sd_mod")
 
 _PACKAGES: Final = ("rtslib-fb", "configshell-fb", "pyudev", "msgspec", "rich")
 
 _OPTIONAL: Final = {
-    "cryptography": "the handler encrypt needs it: install python3-cryptography, or vscsihba[encrypt]",
+    "cryptography": "the handler encrypt needs it on a machine without libcrypto: install "
+    "python3-cryptography, or vscsihba[encrypt]",
     "rbd": "the handler rbd needs it: install python3-rbd",
     "rados": "the handler rbd needs it: install python3-rados",
     "argon2-cffi": "the handler encrypt needs it for LUKS2: install python3-argon2, or vscsihba[encrypt]",
@@ -82,9 +84,18 @@ def check_packages() -> Iterator[Finding]:
             yield Finding(package, "ok", "installed")
         else:
             yield Finding(package, "note", "not installed", cure)
+    yield _libcrypto()
     for program, cure in _PROGRAMS.items():
         path = shutil.which(program)
         yield Finding(program, "ok", path) if path else Finding(program, "note", "not installed", cure)
+
+
+def _libcrypto() -> Finding:
+    library = libcrypto.library()
+    if library is not None:
+        return Finding("libcrypto", "ok", library.name)
+    cure = "the handler encrypt is slow without it: install libssl3"
+    return Finding("libcrypto", "note", "not installed, or without AES-XTS", cure)
 
 
 def _open_files() -> Finding:
