@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from tests.sim.engine_faults import EngineLane
 from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
@@ -28,7 +29,8 @@ from tests.sim.service import ServiceLane
 from tests.sim.service_scripts import SCRIPTS
 
 DISKS: Final = {**LAYERS, **RESIZED}
-ALL: Final = (*DISKS, *SCRIPTS)
+ENGINE: Final = "engine"
+ALL: Final = (*DISKS, ENGINE, *SCRIPTS)
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 _CHUNK: Final = 50
 """Histories in a row on the same process."""
@@ -67,8 +69,10 @@ class Tally:
         self.findings += other.findings
 
 
-def exhaustive_lane(name: str, root: Path) -> Exhaustive | ServiceLane:
-    """Return the exhaustive lane of a disk, or of a script of the service."""
+def exhaustive_lane(name: str, root: Path) -> Exhaustive | EngineLane | ServiceLane:
+    """Return the exhaustive lane of a disk, of an engine, or of a script of the service."""
+    if name == ENGINE:
+        return EngineLane(LAYERS["file"], root)
     return ServiceLane(SCRIPTS[name], root) if name in SCRIPTS else Exhaustive(DISKS[name], root)
 
 
@@ -210,7 +214,7 @@ def main() -> int:
         "layers",
         nargs="*",
         metavar="LAYER",
-        help=f"one of {', '.join(ALL)}; all by default; those of the service have no random histories",
+        help=f"one of {', '.join(ALL)}; all by default; those of engine and service have no random histories",
     )
     parser.add_argument(
         "--seed", type=int, help="begin with this seed; with one LAYER and --trace: only this history"
@@ -235,7 +239,7 @@ def main() -> int:
         parser.error("engines do not resize their disks: leave out --lane engines")
     if wanted.point and len(names) != 1:
         parser.error("--point needs one LAYER")
-    if wanted.seed is not None and len(names) == 1 and names[0] in SCRIPTS:
+    if wanted.seed is not None and len(names) == 1 and names[0] not in DISKS:
         parser.error(f"{names[0]} has no random histories: use --point")
     single = wanted.point or (wanted.seed is not None and len(names) == 1 and wanted.trace)
     tally = again(names[0], wanted) if single else run_all(names, wanted)

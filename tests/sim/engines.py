@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ from vscsihba.loopback import Answer, Loopback
 from vscsihba.tcmu import abi
 from vscsihba.transport import Transport
 
-_LONGEST: Final = 600.0
+LONGEST: Final = 600.0
 """Virtual seconds in which every command is answered."""
 _FLUSH: Final = bytes([0x35]) + bytes(9)
 _GOOD: Final = 0
@@ -95,6 +95,7 @@ class Engines:
         }
         self._leaving: dict[int, bool] = {}
         self._sizes: list[int] = []
+        self._saved = {0}
         self._under_way: set[int] = set()
         self._swaps = 0
 
@@ -151,6 +152,33 @@ class Engines:
             time.sleep(luck.choice((0.0002, 0.002, 0.02)))
             self._sizes.append(SECTORS * SECTOR + 4096 * 9 * number)
 
+    @contextmanager
+    def in_kernel(self) -> Iterator[None]:
+        """Be the kernel of the engines while the context is entered."""
+        with (
+            mock.patch.object(owned_lun_module, "TcmuTransport", self.attach),
+            mock.patch.object(configfs, "free_kept_buf", self.free_kept_buf),
+            mock.patch.object(configfs, "reset_ring", self.reset_ring),
+            mock.patch.object(configfs, "resize_backstore"),
+        ):
+            yield
+
+    def forget_journal(self) -> None:
+        """Remove the journal that the ring has made without an engine: the first engine makes it."""
+        self.loopback.transport.close()
+        with self.world.untouched():
+            (self.world.run / "lun0.journal").unlink()
+
+    def cut_power(self) -> None:
+        """Cut the power, with every process dead already; the ring is a new one."""
+        self.machine.history.cut_power()
+        self.loopback.close()
+        self.world.cut_power()
+        self.loopback = Loopback(blocks=512, journal=self.world.run / "lun0.journal")
+        self.forget_journal()
+        self.cells.clear()  # a content that was not flushed may have gone
+        self._under_way.clear()
+
     def attach(self, _device: object, _journal: Path) -> Transport:
         """Open the ring, as the engine that calls."""
         self.loopback.transport.attach()
@@ -159,6 +187,10 @@ class Engines:
     def free_kept_buf(self, _name: str, number: int) -> None:
         """Free a buffer that an engine kept when it answered, as the kernel does."""
         self.loopback.free_kept_buf(number)
+
+    def reset_ring(self, _name: str) -> None:
+        """Answer every command with BUSY, and empty the ring, as the kernel does."""
+        self.loopback.reset_ring()
 
     # Initiators.
 
@@ -181,6 +213,9 @@ class Engines:
                 raise BrokenPromiseError(f"sector {sector} cannot be read: {answer}")
             if not self.world.storage.losses:  # else a content that was not flushed may have gone
                 cell.judge(answer.data)
+        answer = self._ask(bytes([0x1A, 8, 0x0A, 0, 16, 0]), data_in=16)
+        if answer.status != _GOOD or answer.data[6] >> 2 & 1 not in self._saved:
+            raise BrokenPromiseError(f"the Control mode page is {answer}; D_SENSE may be {self._saved}")
 
     def manage(self, luck: random.Random, times: int) -> None:
         """Abort a command that is under way, or reset the unit, which ends all of them, so many times."""
@@ -210,6 +245,10 @@ class Engines:
             history.end_read(began)
         elif step.verb == "swap":
             self._swap(_PLAIN + step.first)
+        elif step.verb == "select":
+            self._select(step.count)
+        elif step.verb == "resize":
+            self._sizes.append(step.count * SECTOR)
         else:
             self._write(step)
 
@@ -250,6 +289,13 @@ class Engines:
         is_miscompare = answer.status == _CHECK_CONDITION and _sense_key(answer) == _MISCOMPARE
         cell.end(swap, True if answer.status == _GOOD else False if is_miscompare else None)
 
+    def _select(self, descriptor_sense: int) -> None:
+        """Change D_SENSE of the Control mode page, and save it."""
+        page = bytes([0x0A, 10, descriptor_sense << 2, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0])
+        self._saved.add(descriptor_sense)
+        if self._ask(bytes([0x15, 0x11, 0, 0, 16, 0]), data_out=bytes(4) + page).status == _GOOD:
+            self._saved = {descriptor_sense}
+
     def _ask(self, cdb: bytes, *, data_out: bytes = b"", data_in: int = 0) -> Answer:
         """Send a command until it is not refused for an event of the unit; return the answer."""
         for _ in range(20):
@@ -257,7 +303,7 @@ class Engines:
                 number = self.loopback.submit(cdb, data_out=data_out, data_in=data_in)
                 self._note(f"command {number}: {cdb.hex()}", data_out)
                 self._under_way.add(number)
-                answer = self.loopback.wait(number, _LONGEST)
+                answer = self.loopback.wait(number, LONGEST)
                 self._note(f"answer {number}: {answer.status:#x} {answer.sense.hex()}", answer.data)
                 self._under_way.discard(number)
             except TransportError as error:
@@ -306,15 +352,11 @@ class Handovers(Lane):
         chosen = plan or RandomFaults(random.Random(luck.random()), luck.choice((0.0, 0.001, 0.005)))
         with (
             run(self.layer, self.template, self.root, seed, switch=luck.choice((0.02, 0.2))) as machine,
-            patched(_patches(machine.world)),
+            patched(patches(machine.world)),
         ):
             engines = Engines(machine)
             machine.world.calls.trace = outcome.trace if trace else None
-            with (
-                mock.patch.object(owned_lun_module, "TcmuTransport", engines.attach),
-                mock.patch.object(configfs, "free_kept_buf", engines.free_kept_buf),
-                mock.patch.object(configfs, "resize_backstore"),
-            ):
+            with engines.in_kernel():
                 outcome.message = broken_promise(partial(_lead, engines, luck, chosen))
             outcome.requests, outcome.failed = machine.sent, machine.failed
             if isinstance(chosen, RandomFaults):
@@ -335,16 +377,16 @@ def _lead(engines: Engines, luck: random.Random, plan: Plan) -> None:
         administrator = world.start(enlarge, "administrator")
         while not all(initiator.ended for initiator in initiators):
             world.scheduler.wait(lambda: False, luck.choice((0.0002, 0.001, 0.01, 0.1)))
-            _bury(serving)
+            bury(serving)
             _replace_engine(engines, serving, luck)
     world.calm()
-    _bury(serving)
+    bury(serving)
     # After a failed flush an engine refuses what may be lost; the next one knows what is there.
     if serving[-1].process.dead or serving[-1].ended or world.storage.failed_syncs:
         serving.append(engines.start())
     for number, life in enumerate(serving[:-1]):
         engines.leave(number)
-        life.wait(_LONGEST)
+        life.wait(LONGEST)
     manager.wait()
     administrator.wait()
     for life in (*initiators, manager, administrator, *serving):
@@ -368,14 +410,15 @@ def _replace_engine(engines: Engines, serving: list[Life], luck: random.Random) 
         serving.append(engines.start())
 
 
-def _bury(lives: list[Life]) -> None:
+def bury(lives: list[Life]) -> None:
     """End the remains of processes that have ended or died by themselves, as the kernel does."""
     for life in lives:
         if life.process.dead or life.ended:
             life.end()
 
 
-def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
+def patches(world: World) -> Iterator[tuple[Any, str, Any]]:
+    """Yield owner, name and replacement of what an engine has beside the handlers."""
     scheduler = world.scheduler
 
     def vital(run: Callable[[], object], name: str, *, died: Callable[..., object]) -> sim.Thread:
@@ -401,5 +444,4 @@ def _patches(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield mmap, "mmap", lambda fd, *rest, **more: _real_mmap(world.calls.real_fd(fd), *rest, **more)
     yield owned_lun_module, "UnitState", partial(UnitState, directory=world.root / "units")
     yield OwnedLun, "_device", lambda *_, **__: SimpleNamespace()
-    yield configfs, "reset_ring", lambda _name: None
     yield threading, "Timer", partial(sim.Timer, scheduler)

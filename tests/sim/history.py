@@ -16,8 +16,9 @@ named: stale, foreign, torn or lost.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 SECTOR = 512
 ZEROES = bytes(SECTOR)
@@ -45,6 +46,12 @@ def explain(content: bytes) -> str:
     return f"foreign bytes {content[:8].hex()}..."
 
 
+@lru_cache(8)
+def _contents(content: bytes) -> tuple[frozenset[bytes], ...]:
+    """Return the only content of each sector."""
+    return tuple(frozenset((content[at : at + SECTOR],)) for at in range(0, len(content), SECTOR))
+
+
 @dataclass(eq=False)
 class Request:
     """One request that changes sectors.
@@ -62,7 +69,7 @@ class Request:
 
     number: int
     first: int
-    contents: list[frozenset[bytes]]
+    contents: Sequence[frozenset[bytes]]
     began: float
     ended: float | None = None
     acknowledged: bool = False
@@ -91,8 +98,8 @@ class History:
         self.untold: int | None = None
         self._count = 0
         self._clock = 0
-        sectors = [content[at : at + SECTOR] for at in range(0, len(content), SECTOR)]
-        first = Request(0, 0, [frozenset((each,)) for each in sectors], 0, 0, acknowledged=True, durable=True)
+        sectors = _contents(content)
+        first = Request(0, 0, sectors, 0, 0, acknowledged=True, durable=True)
         self._sectors = [[first] for _ in sectors]
         self._settled = bytearray(content)
         self._in_doubt: set[int] = set()
@@ -113,7 +120,7 @@ class History:
         smaller, larger = sorted((self.sectors, sectors))
         return self._begin_resize(sectors, smaller, [frozenset((ZEROES,))] * (larger - smaller))
 
-    def _begin_resize(self, sectors: int, first: int, contents: list[frozenset[bytes]]) -> Request:
+    def _begin_resize(self, sectors: int, first: int, contents: Sequence[frozenset[bytes]]) -> Request:
         self._other_sizes.add(sectors)
         while len(self._sectors) < sectors:
             at = len(self._sectors)
@@ -153,6 +160,11 @@ class History:
     def _doubtful(self) -> Iterator[list[Request]]:
         """Yield the requests of each sector that may have more than one content, now or after a power cut."""
         return (self._sectors[sector] for sector in self._in_doubt)
+
+    @property
+    def time(self) -> int:
+        """The time: it goes on when a request begins or ends."""
+        return self._clock
 
     def _tick(self) -> int:
         self._clock += 1
@@ -207,7 +219,7 @@ class History:
         self.snapshots.pop(name, None)
         self.unknown.discard(name)
 
-    def _add(self, number: int, first: int, contents: list[frozenset[bytes]]) -> Request:
+    def _add(self, number: int, first: int, contents: Sequence[frozenset[bytes]]) -> Request:
         request = Request(number, first, contents, self._tick())
         for sector in range(first, first + len(contents)):
             self._sectors[sector].append(request)

@@ -215,9 +215,7 @@ class Run:
 @contextmanager
 def run(layer: Layer, template: Template, root: Path, seed: int, *, switch: float = 0.0) -> Iterator[Run]:
     """Start a machine whose files are those of the template."""
-    world = World(root, seed, switch=switch)
-    world.storage.put(template.tree)
-    with world:
+    with World(root, seed, template.tree, switch=switch) as world:
         yield Run(world, layer, History(template.content))
 
 

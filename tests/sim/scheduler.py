@@ -9,11 +9,13 @@ The module knows processes only as groups of fibers that die together; it knows 
 """
 
 import _thread
+import os
 import random
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 _real_lock: Final = threading.Lock
@@ -78,6 +80,39 @@ class Fiber:
             self.error = error
 
 
+class _Host:
+    """A thread of the interpreter, which one fiber after the other borrows: starting one takes long."""
+
+    def __init__(self) -> None:
+        self.go = _real_lock()
+        self.go.acquire()
+        self.body: Callable[[], None] = lambda: None
+        _thread.start_new_thread(self._run, ())  # threading's own class waits on simulated events
+
+    def _run(self) -> None:
+        while True:
+            self.go.acquire()
+            self.body()
+
+
+_idle: Final[list[_Host]] = []
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def _lend_thread(body: Callable[[], Callable[[], None]]) -> None:
+    """Call a function on a thread of its own; what it returns is called when that can be lent again."""
+    host = _idle.pop() if _idle else _Host()
+
+    def run() -> None:
+        go_on = body()
+        host.body = lambda: None
+        _idle.append(host)
+        go_on()
+
+    host.body = run
+    host.go.release()
+
+
 class Scheduler:
     """Decides which fiber runs, and what time it is.
 
@@ -107,7 +142,7 @@ class Scheduler:
         fiber = Fiber(name, process, body)
         process.fibers.append(fiber)
         self._fibers.append(fiber)
-        _thread.start_new_thread(self._host, (fiber,))  # threading's own class waits on simulated events
+        _lend_thread(partial(self._host, fiber))
         return fiber
 
     def pause(self) -> None:
@@ -160,7 +195,8 @@ class Scheduler:
                 assert fiber.ended, f"fiber {fiber.name} survived the death of its process"
         self._fibers = [fiber for fiber in self._fibers if not fiber.ended]
 
-    def _host(self, fiber: Fiber) -> None:
+    def _host(self, fiber: Fiber) -> Callable[[], None]:
+        """Run a fiber when it is chosen; return what lets the next one run."""
         fiber.go.acquire()
         fiber.ident = threading.get_ident()
         fiber.run()
@@ -169,10 +205,7 @@ class Scheduler:
             self.failures.append((fiber.name, fiber.error))
         if fiber in self._fibers:
             self._fibers.remove(fiber)
-        if fiber.process.dead:
-            self._pass_to(self.driver)
-        else:
-            self._pass_to(self._choose(fiber))
+        return partial(self._pass_to, self.driver if fiber.process.dead else self._choose(fiber))
 
     def _hand_on(self, me: Fiber) -> None:
         """Give the baton to the fiber that is to run next, and wait until it comes back."""

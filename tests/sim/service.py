@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.sim.calls import patched
-from tests.sim.exhaustive import ENDS, Finding, Point
-from tests.sim.faults import DEATHS, KILL, Fault, NoFaults, OneFault, Plan
+from tests.sim.exhaustive import Call, Counting, Finding, Point, all_points, sample
 from tests.sim.faults import FAULTS as FILE_FAULTS
+from tests.sim.faults import KILL, Fault, NoFaults, OneFault, Plan
 from tests.sim.initiator import FAILURES
 from tests.sim.runs import BrokenPromiseError, broken_promise
 from tests.sim.service_machine import FAULTS as ENGINE_FAULTS
@@ -54,6 +54,10 @@ class Ledger:
     running: list[Document]
     saved: dict[str | None, Document]
     failed: list[str] = field(default_factory=list)
+
+    def promised(self) -> object:
+        """Return the promises of this moment, to be compared with later ones."""
+        return list(self.running), dict(self.saved)
 
 
 class Services:
@@ -316,21 +320,6 @@ def _identity(path: str) -> str:
     return f"wwn of {path}"
 
 
-class Counting:
-    """A plan that fails nothing and notes the kind of every call."""
-
-    def __init__(self) -> None:
-        self.kinds: dict[int, str] = {}
-
-    def strike(self, number: int, kind: str, path: str) -> str:
-        self.kinds[number] = kind
-        return ""
-
-    def kinds_before(self, end: int) -> dict[int, str]:
-        """Return the kinds of the calls before a number."""
-        return {number: kind for number, kind in self.kinds.items() if number < end}
-
-
 class ServiceLane:
     """All single faults of one script.
 
@@ -339,23 +328,22 @@ class ServiceLane:
         root: An empty directory on a tmpfs.
 
     Attributes:
-        kinds: The kind of each call that faults strike, by number.
+        calls: The calls that faults strike.
     """
 
     def __init__(self, script: Script, root: Path) -> None:
         self.script = script
         self.root = root
         self._cut_at = 0
-        self.kinds = self._count()
+        self.calls = self._count()
 
     @contextmanager
     def _run(self, seed: int) -> Iterator[Services]:
         """Start a machine that has the saved document of the script."""
-        world = World(self.root, seed)
         tree: dict[str, bytes | None] = {str(self.root / "etc"): None}
         if (text := saved_text(self.script)) is not None:
             tree[str(self.root / "etc/config.json")] = text.encode()
-        world.storage.put(tree)
+        world = World(self.root, seed, tree)
         machine = Machine(world)
         with world, patched(self._patches(machine)):
             try:
@@ -370,29 +358,29 @@ class ServiceLane:
 
     def points(self) -> list[Point]:
         """Return every fault point of the script; the end of the run is one of three in turn."""
-        found = []
-        for number, kind in self.kinds.items():
-            found += [Point(Fault(number, how), how) for how in DEATHS]
-            for place, how in enumerate(FAULTS[kind]):
-                found.append(Point(Fault(number, how), ENDS[(number + place) % len(ENDS)]))
-        return found
+        return all_points(self.calls, FAULTS, every_end=False)
 
-    def _count(self) -> dict[int, str]:
-        """Return the kinds of the calls that faults strike, by number.
+    def sample(self) -> list[Point]:
+        """Return those that every run of the tests strikes."""
+        return sample(self.calls, FAULTS, 3 if self.script.cut_off else 2)
+
+    def _count(self) -> list[Call]:
+        """Return the calls that faults strike.
 
         Also choose the call at which the first service is killed, for a script that has one.
         """
-        first, second = Counting(), Counting()
         with self._run(0) as services:
+            first = Counting(services.ledger.promised)
             services.live(first, services.send)
         if self.script.cut_off is None:
-            return first.kinds_before(services.ended_at)
+            return [call for call in first.calls if call.number < services.ended_at]
         calls = services.ended_at - services.started_at
         self._cut_at = services.started_at + int(calls * self.script.cut_off)
         with self._run(0) as services:
             self._cut_off(services)
+            second = Counting(services.ledger.promised)
             services.live(second, lambda _service: None)
-        return second.kinds_before(services.ended_at)
+        return [call for call in second.calls if call.number < services.ended_at]
 
     def _cut_off(self, services: Services) -> None:
         services.live(OneFault(Fault(self._cut_at, KILL)), services.send)
@@ -419,8 +407,3 @@ class ServiceLane:
 
         message = broken_promise(body)
         return Finding(self.script.name, str(point), plan.struck, message) if message else None
-
-    def all(self) -> Iterator[tuple[Point, Finding | None]]:
-        """Strike every point."""
-        for point in self.points():
-            yield point, self.strike(point)

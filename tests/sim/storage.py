@@ -11,8 +11,10 @@ It knows inodes and paths, no descriptors and no system call.
 import os
 import random
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -126,20 +128,26 @@ class Storage:
     Args:
         root: The directory, on a tmpfs; what is there is on stable storage.
         volatile: Paths below it that a restart of the machine empties, such as ``/run``.
+        tree: The files to make, as by `put`; None to leave those that are there.
 
     Attributes:
         losses: How often a sync has failed and left pages that will never be written.
         failed_syncs: How often a sync has failed at all.
     """
 
-    def __init__(self, root: Path, volatile: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, root: Path, volatile: tuple[str, ...] = (), tree: Mapping[str, bytes | None] | None = None
+    ) -> None:
         self.root = str(root)
         self.losses = self.failed_syncs = 0
         self._volatile = tuple(os.path.join(self.root, name) for name in volatile)  # noqa: PTH118
         self._names: dict[str, Inode] = {}
-        self._scan()
-        self._safe_names = dict(self._names)
         self._pending: list[tuple[str, list[tuple[str, Inode | None]]]] = []
+        if tree is None:
+            self._scan()
+        else:
+            self.put(tree)
+        self._safe_names = dict(self._names)
 
     def is_volatile(self, path: str) -> bool:
         """Tell whether a restart of the machine empties a path."""
@@ -213,17 +221,23 @@ class Storage:
                 contents[id(inode)] = inode.after_power_cut(luck)
         self.put({path: None if inode.is_directory else contents[id(inode)] for path, inode in names.items()})
 
-    def put(self, tree: dict[str, bytes | None]) -> None:
+    def put(self, tree: Mapping[str, bytes | None]) -> None:
         """Make the files exactly these, all of them safe; a path with None is a directory."""
+        kept = set()
         for entry in os.scandir(self.root):
-            (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif (content := tree.get(entry.path)) is not None and _has(entry.path, content):
+                kept.add(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
         for path in sorted(tree):
             content = tree[path]
             if path.startswith(self._volatile) or not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120
                 continue
             if content is None:
                 os.mkdir(path, 0o700)  # noqa: PTH102
-            else:
+            elif path not in kept:
                 write_file(path, content)
         for path in self._volatile:
             os.makedirs(path, 0o700)  # noqa: PTH103
@@ -307,15 +321,34 @@ def write_file(path: str, content: bytes, *, real_open: Callable[..., int] = os.
     fd = real_open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.ftruncate(fd, len(content))
-        pieces = (content[at : at + _PAGE] for at in range(0, len(content), _PAGE))
-        at = 0
-        for is_data, run in groupby(pieces, key=lambda piece: piece != _ZEROES[: len(piece)]):
-            found = b"".join(run)
-            if is_data:
-                os.pwrite(fd, found, at)
-            at += len(found)
+        for at, end in _data(content):
+            os.pwrite(fd, memoryview(content)[at:end], at)
     finally:
         os.close(fd)
+
+
+@lru_cache(64)
+def _data(content: bytes) -> tuple[tuple[int, int], ...]:
+    """Return where the runs of pages begin and end that are not zeroes."""
+    pieces = (content[at : at + _PAGE] for at in range(0, len(content), _PAGE))
+    runs, at = [], 0
+    for is_data, run in groupby(pieces, key=lambda piece: piece != _ZEROES[: len(piece)]):
+        end = at + sum(map(len, run))
+        if is_data:
+            runs.append((at, end))
+        at = end
+    return tuple(runs)
+
+
+def _has(path: str, content: bytes) -> bool:
+    """Tell whether `write_file` would make the file what it is: its content, its holes and its only name."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_size != len(content):
+        return False
+    if status.st_blocks * 512 != sum(-(-(end - at) // _PAGE) * _PAGE for at, end in _data(content)):
+        return False
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read() == content
 
 
 def _rename(names: dict[str, Inode], changes: list[tuple[str, Inode | None]]) -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.exhaustive import Exhaustive, parse_point
+from tests.sim.exhaustive import ENDS, Call, Counting, Exhaustive, all_points, parse_point, sample
+from tests.sim.faults import FAULTS
 from tests.sim.histories import Histories
 from tests.sim.initiator import Step
 from tests.sim.layers import LAYERS, SECTORS
 
 LONG = pytest.mark.timeout(900)  # on a machine that is busy with other things
 
+SHARES = {"snapshot": 2}
+"""Of the faults of a call, how many parts there are of which one is struck: of a script with many calls."""
 FIXED_SEEDS = range(40)
 LEGS_SCRIPT = (
     Step("write", 3, 2),
@@ -31,7 +34,9 @@ NEW_SEEDS = 5
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_call_may_fail_once(name: str, root: Path) -> None:
     lane = Exhaustive(LAYERS[name], root)
-    findings = [finding for _, finding in lane.all() if finding is not None]
+    findings = [
+        finding for point in lane.sample(SHARES.get(name, 1)) if (finding := lane.strike(point)) is not None
+    ]
     shown = [
         f"./dev sim --point {each.point} --trace {name}: {each.struck}: {each.message}" for each in findings
     ]
@@ -41,8 +46,7 @@ def test_every_call_may_fail_once(name: str, root: Path) -> None:
 @LONG
 def test_every_call_may_fail_once_while_legs_come_and_go(root: Path) -> None:
     lane = Exhaustive(replace(LAYERS["mirror"], script=LEGS_SCRIPT, every_end=False), root)
-    points = lane.points()[::2]  # every call, and half of its faults
-    findings = [finding for point in points if (finding := lane.strike(point)) is not None]
+    findings = [finding for point in lane.sample(4) if (finding := lane.strike(point)) is not None]
     assert not findings, "\n".join(f"{each.point}: {each.struck}: {each.message}" for each in findings[:5])
 
 
@@ -55,6 +59,31 @@ def test_random_histories_keep_every_promise(name: str, root: Path) -> None:
     for seed in (*fixed, *range(new, new + NEW_SEEDS)):
         outcome = lane.play(seed)
         assert not outcome.message, f"./dev sim --seed {seed} --trace {name}: {outcome.message}"
+
+
+def test_a_sample_has_every_fault_of_each_kind_of_call_with_every_end() -> None:
+    calls = [Call(number, kind, is_new=False) for number, kind in enumerate(["write", "sync"] * 30)]
+    for share in (1, 2, 3):
+        points = sample(calls, FAULTS, share)
+        kinds = {(calls[point.fault.number].kind, point.fault.how, point.end) for point in points}
+        assert kinds == {
+            (kind, how, end) for kind in ("write", "sync") for how in FAULTS[kind] for end in ENDS
+        }
+        assert {point.fault.number for point in points} == set(range(60))
+        assert abs(len(points) - len(all_points(calls, FAULTS, every_end=False)) / share) <= 30
+
+
+def test_a_death_is_left_out_where_nothing_has_changed_since_the_call_before() -> None:
+    promised = iter([0, 0, 0, 1, 1, 1])
+    counting = Counting(lambda: next(promised))
+    for number, kind in enumerate(["read", "stat", "read", "read", "write", "read"]):
+        counting.strike(number, kind, "")
+    deaths = [
+        point.fault.number
+        for point in all_points(counting.calls, FAULTS, every_end=True)
+        if point.fault.how == "kill"
+    ]
+    assert deaths == [0, 3, 5], "the first one, one after a promise, and one after a write"
 
 
 def test_one_seed_is_one_history(root: Path) -> None:

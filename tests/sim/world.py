@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -83,16 +83,24 @@ class World:
     Args:
         root: An empty directory on a tmpfs; the machine's files.
         seed: Of everything that is left to luck.
+        tree: The files that it begins with, as `Storage.put` takes them; None for those that are there.
         switch: Probability that a fiber hands the baton on although it could go on.
     """
 
-    def __init__(self, root: Path, seed: int, *, switch: float = 0.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        tree: Mapping[str, bytes | None] | None = None,
+        *,
+        switch: float = 0.0,
+    ) -> None:
         self.root = root
         self.seed = seed
         self.luck = random.Random(seed)
         self.run = root / "run"
         self.scheduler = Scheduler(self.luck, switch)
-        self.storage = Storage(root, volatile=("run",))
+        self.storage = Storage(root, ("run",), tree)
         self.calls = Calls(self.scheduler, self.storage, self._note_power_cut)
         self.power_is_cut = False
         self._patched = patched(self._patches())
@@ -181,4 +189,5 @@ class World:
         yield time, "sleep", partial(sim.sleep, scheduler)
         yield os, "urandom", self.luck.randbytes
         yield tmpfs_store, "DIRECTORY", self.run
-        yield logging.root.manager, "disable", logging.CRITICAL  # a fault a millisecond is no news here
+        # A fault a millisecond is no news here. `manager.disable` would be kept by each logger's own cache.
+        yield logging.Logger, "isEnabledFor", lambda _logger, _level: False
