@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 from tests.sim.history import SECTOR
 from tests.sim.initiator import Step
+from vscsihba.handlers.encrypt import luks2_json
 from vscsihba.handlers.mirror.handler import MirrorHandler
 from vscsihba.handlers.stack import Document, Stack, build
 
@@ -205,12 +207,17 @@ def _cache(mode: str) -> Callable[[Path], Document]:
 # Encryption
 
 
+LUKS2_PAYLOAD: Final = 1 << 20
+"""Bytes before the data of a small LUKS2 container, which has room for three keys."""
+_NEW_CONTAINER: Final = {"create": True, "kdf": "pbkdf2", "kdf_time": 0, "sector_size": SECTOR}
+
+
 def _encrypt(version: str, *, create: bool = False) -> Callable[[Path], Document]:
     def document(root: Path) -> Document:
         return {
             "handler": "encrypt",
             "passphrase_file": str(root / "secret"),
-            **({"create": True, "luks": int(version[-1]), "kdf": "pbkdf2", "kdf_time": 0} if create else {}),
+            **(_NEW_CONTAINER | {"luks": int(version[-1])} if create else {}),
             "next": {"handler": "file", "path": str(root / "disk.img")},
         }
 
@@ -222,7 +229,10 @@ def _make_encrypted(version: str, header: int) -> Callable[[Path], None]:
         (root / "secret").write_bytes(b"correct horse\n")
         with (root / "disk.img").open("wb") as file:
             file.truncate(header + SIZE)
-        with build(_encrypt(version, create=True)(root)):
+        with (
+            mock.patch.object(luks2_json, "PAYLOAD", LUKS2_PAYLOAD),
+            build(_encrypt(version, create=True)(root)),
+        ):
             pass
 
     return make
@@ -327,14 +337,17 @@ LAYERS: Final = {
             _VERBS,
             media=_DISK,
         ),
-        Layer(
-            "luks1",
-            _make_encrypted("luks1", 2 << 20),
-            _encrypt("luks1"),
-            tuple(step for step in _PLAIN if step.verb != "unmap"),
-            tuple(verb for verb in _VERBS if verb != "unmap"),
-            every_end=False,
-            media=_CONTAINER,
+        *(
+            Layer(
+                version,
+                _make_encrypted(version, payload),
+                _encrypt(version),
+                tuple(step for step in _PLAIN if step.verb != "unmap"),
+                tuple(verb for verb in _VERBS if verb != "unmap"),
+                every_end=False,
+                media=_CONTAINER,
+            )
+            for version, payload in (("luks1", 2 << 20), ("luks2", LUKS2_PAYLOAD))
         ),
         Layer(
             "mirror",
