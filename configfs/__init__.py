@@ -51,25 +51,32 @@ from vscsihba.configfs.hbas import (
     set_queue_depth,
     unlink_lun,
 )
+from vscsihba.configfs.iscsi import change_target, find_target, sessions_of
+from vscsihba.configfs.iscsi_spec import Acl, Chap, IscsiTarget, Session
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import backstore_name, id_of, wwn_of
 from vscsihba.configfs.objects import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.observer import observe
-from vscsihba.configfs.probe import CHECKS, Check, prepare
+from vscsihba.configfs.probe import CHECKS, Check, prepare, prepare_iscsi
 from vscsihba.configfs.users import openers_of, users_of, users_of_lun
 
 __all__ = [
     "CHECKS",
+    "Acl",
     "Backstore",
     "BackstoreSpec",
+    "Chap",
     "Check",
     "ForeignObject",
     "Hba",
+    "IscsiTarget",
     "Lun",
     "LunDevice",
     "Observed",
+    "Session",
     "backstore_name",
+    "change_target",
     "clear_hba",
     "create_backstore",
     "create_hba",
@@ -78,6 +85,7 @@ __all__ = [
     "delete_hba",
     "find_backstore",
     "find_lun",
+    "find_target",
     "foreign_objects",
     "free_kept_buf",
     "id_of",
@@ -87,10 +95,12 @@ __all__ = [
     "observe",
     "openers_of",
     "prepare",
+    "prepare_iscsi",
     "reread_partitions",
     "rescan",
     "reset_ring",
     "resize_backstore",
+    "sessions_of",
     "set_attribute",
     "set_block",
     "set_command_timeout",

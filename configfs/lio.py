@@ -1,4 +1,4 @@
-"""A wrapper of rtslib, and the only module that imports it.
+"""A wrapper of rtslib; only this module and `lio_iscsi` import it.
 
 Creates and removes single objects, and turns every failure into an error of `vscsihba.errors`. Existing
 objects are read by `observer` without rtslib, because rtslib's look-ups have side effects: finding a TPG
@@ -20,7 +20,7 @@ from rtslib_fb.utils import RTSLibError
 from vscsihba.configfs import paths
 from vscsihba.errors import HostError, InUseError
 
-_TAG = 1
+TAG = 1
 """Tag of the one target portal group of a target: ``tpgt_1``."""
 
 
@@ -65,8 +65,13 @@ def create_backstore(name: str, index: int, *, dev_config: str, size: int, seria
     """
     if (paths.core() / f"user_{index}").exists():
         raise FileExistsError(EEXIST, "index is taken", f"user_{index}")
-    with _translated(f"create backstore {name}"):
+    with translated(f"create backstore {name}"):
         _UserBackstore(name, dev_config, size, serial, control=control, index=index)
+
+
+def existing_backstore(name: str, index: int) -> UserBackedStorageObject:
+    """Return rtslib's object of ``core/user_<index>/<name>``, which exists."""
+    return _UserBackstore(name, index=index)
 
 
 def delete_backstore(name: str, index: int) -> None:
@@ -76,7 +81,7 @@ def delete_backstore(name: str, index: int) -> None:
         InUseError: A LUN is still linked to it.
         HostError: The kernel refuses.
     """
-    with _translated(f"delete backstore {name}"):
+    with translated(f"delete backstore {name}"):
         _UserBackstore(name, index=index).delete()
 
 
@@ -86,8 +91,8 @@ def create_target(wwn: str) -> None:
     Raises:
         HostError: The kernel refuses.
     """
-    with _translated(f"create target {wwn}"):
-        TPG(Target(LoopbackFabricModule(), wwn), _TAG)
+    with translated(f"create target {wwn}"):
+        TPG(Target(LoopbackFabricModule(), wwn), TAG)
 
 
 def delete_target(wwn: str) -> None:
@@ -96,7 +101,7 @@ def delete_target(wwn: str) -> None:
     Raises:
         HostError: The kernel refuses.
     """
-    with _translated(f"delete target {wwn}"):
+    with translated(f"delete target {wwn}"):
         Target(LoopbackFabricModule(), wwn, "lookup").delete()
 
 
@@ -106,7 +111,7 @@ def link(wwn: str, lun: int, name: str, index: int) -> None:
     Raises:
         HostError: The LUN exists, the target or the backstore does not, or the kernel refuses.
     """
-    with _translated(f"link LUN {lun} of {wwn} to {name}"):
+    with translated(f"link LUN {lun} of {wwn} to {name}"):
         LUN(_portal_group(wwn), lun, _UserBackstore(name, index=index), alias=name)
 
 
@@ -116,16 +121,16 @@ def unlink(wwn: str, lun: int) -> None:
     Raises:
         HostError: It does not exist, or the kernel refuses.
     """
-    with _translated(f"unlink LUN {lun} of {wwn}"):
+    with translated(f"unlink LUN {lun} of {wwn}"):
         LUN(_portal_group(wwn), lun).delete()
 
 
 def _portal_group(wwn: str) -> TPG:
-    return TPG(Target(LoopbackFabricModule(), wwn, "lookup"), _TAG, "lookup")
+    return TPG(Target(LoopbackFabricModule(), wwn, "lookup"), TAG, "lookup")
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Iterator[None]:
     """Turn errors of rtslib and of the system into errors of `vscsihba.errors`.
 
     Raises:

@@ -75,6 +75,16 @@ def check_modules() -> str:
     return f"target_core_user and tcm_loop are loaded in kernel {os.uname().release}"
 
 
+def prepare_iscsi() -> None:
+    """Load the kernel's iSCSI target unless it is loaded.
+
+    Raises:
+        HostError: The running kernel lacks it.
+    """
+    load_module("iscsi_target_mod")
+    (paths.CONFIGFS / "target" / "iscsi").mkdir(exist_ok=True)
+
+
 def check_generic() -> str:
     """Load the sg driver, so that SCSI devices get a ``/dev/sgN``.
 

@@ -3,12 +3,16 @@
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from vscsihba.config.export import Export, ExportLun, Initiator
 from vscsihba.config.model import Document, Hba, Lun, StackDocument
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """Without a time limit, since a busy machine is no failure."""
 
 SIZES = ("1MiB", "2MiB", "3MiB")
+TARGETS = ("iqn.2026-11.example:a", "iqn.2026-11.example:b")
+INITIATORS = ("iqn.2026-11.example:h1", "iqn.2026-11.example:h2")
+PORTALS = ("127.0.0.1:3260", "127.0.0.1:3261")
 FILES = ("/a.img", "/b.img", "/c.img")
 
 
@@ -46,12 +50,42 @@ def documents(draw: st.DrawFn) -> Document:
     luns: dict[int, list[Lun]] = {hba_id: [] for hba_id in {*hbas, *(place[0] for place in places)}}
     for (hba_id, number), name in zip(places, names, strict=False):
         luns[hba_id].append(draw(_luns(number, name)))
+    shown = [lun.backstore for of_hba in luns.values() for lun in of_hba]
+    exports = draw(st.sets(st.sampled_from(TARGETS), max_size=2))
     return Document(
         backstores={name: backstores[name] for name in sorted(backstores)},
+        exports=tuple(draw(_exports(name, shown)) for name in sorted(exports)),
         hbas=tuple(
             Hba(key, engines=hbas.get(key, 1), luns=tuple(sorted(luns[key], key=lambda lun: lun.lun)))
             for key in sorted(luns)
         ),
+    )
+
+
+@st.composite
+def _exports(draw: st.DrawFn, name: str, shown: list[str]) -> Export:
+    """Return an export of some of the backstores that HBAs show."""
+    backstores = draw(st.lists(st.sampled_from(shown), unique=True, max_size=3)) if shown else []
+    numbers = draw(st.permutations([0, 1, 2]))
+    is_open, with_secret = draw(st.booleans()), draw(st.booleans())
+    read_only = draw(st.none() | st.booleans())
+    luns = [
+        ExportLun(number, backstore, read_only if is_open else draw(st.none() | st.booleans()))
+        for number, backstore in zip(numbers, backstores, strict=False)
+    ]
+    secret = {"user": "u", "password_file": "/u.chap"} if with_secret and not is_open else {}
+    initiators = draw(st.sets(st.sampled_from(INITIATORS)))
+    seen = st.none() | st.sets(st.sampled_from([lun.lun for lun in luns] or [0])).map(
+        lambda found: tuple(sorted(found & {lun.lun for lun in luns}))
+    )
+    return Export(
+        "iscsi",
+        name,
+        portals=tuple(sorted(draw(st.sets(st.sampled_from(PORTALS), min_size=1)))),
+        initiators=tuple(Initiator(each, luns=draw(seen), **secret) for each in sorted(initiators)),
+        open=is_open,
+        luns=tuple(sorted(luns, key=lambda lun: lun.lun)),
+        login_timeout=draw(st.sampled_from([None, 20])),
     )
 
 

@@ -1,5 +1,6 @@
 """Transactions on a machine that refuses at every single call: all changes are carried out, or none."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from hypothesis import assume, given
 from tests.config.documents import documents, unhurried
 from vscsihba.config.change import Change
 from vscsihba.config.changes import changes
+from vscsihba.config.dump import builtins
+from vscsihba.config.export import Export
 from vscsihba.config.frame_changes import ChangeBackstore, SetEngines
 from vscsihba.config.load import read
 from vscsihba.config.lun_changes import Resize, TuneLun
@@ -20,6 +23,7 @@ from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.errors import ConfigError, HostError
 
 Hbas = dict[int, tuple[int, dict[int, LunSpec]]]
+Targets = dict[str, tuple[Export, dict[int, tuple[int, int] | None]]]
 
 
 class Model:
@@ -27,10 +31,12 @@ class Model:
 
     Attributes:
         state: The number of engines and the LUNs of each HBA.
+        targets: The exports, and the place of the disk behind each LUN of them.
     """
 
     def __init__(self, document: Document, refuse: int | None = None) -> None:
         self.state = machine_of(document)
+        self.targets = targets_of(document)
         self.calls = 0
         self.forced: list[bool] = []
         self.made: list[bool] = []
@@ -58,7 +64,34 @@ class Model:
     def remove_lun(self, hba_id: int, lun: int, *, force: bool) -> None:
         self.count()
         self.forced.append(force)
+        places = [place for _, luns in self.targets.values() for place in luns.values()]
+        assert (hba_id, lun) not in places, "the kernel keeps a backstore that an export shows"
         del self.state[hba_id][1][lun]
+
+
+class ModelExports:
+    """Exports that are a dictionary: each has the place of the disk behind each of its LUNs."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def add(self, export: Export, document: Document) -> None:
+        assert export.name not in self._model.targets
+        self.change(export, document)
+
+    def change(self, export: Export, document: Document) -> None:
+        self._model.count()
+        self._model.targets[export.name] = targets_of(document)[export.name]
+        for place in self._model.targets[export.name][1].values():
+            assert place is not None
+            assert place[1] in self._model.state[place[0]][1], "its disk is served"
+
+    def remove(self, export: Export) -> None:
+        self._model.count()
+        del self._model.targets[export.name]
+
+    def restore(self, export: Export, document: Document) -> None:
+        self._model.targets[export.name] = targets_of(document)[export.name]
 
 
 class ModelHba:
@@ -111,6 +144,25 @@ def machine_of(document: Document) -> Hbas:
     }
 
 
+def targets_of(document: Document) -> Targets:
+    return {
+        export.name: (export, {lun.lun: document.place_of(lun.backstore) for lun in export.luns})
+        for export in document.exports
+    }
+
+
+def transaction_of(
+    running: Document, machine: Model, note: Callable[[Document], object], **options: Any
+) -> Transaction:
+    """Return a transaction that notes documents which a restarted service can read, as it must."""
+
+    def checked(document: Document) -> None:
+        assert read(builtins(document), Path("/")) == document
+        note(document)
+
+    return Transaction(running, machine, checked, exports=ModelExports(machine), **options)
+
+
 def said(_report: object) -> None:
     """Ignore progress."""
 
@@ -131,9 +183,10 @@ def test_a_transaction_leads_to_the_wanted_document(running: Document, wanted: D
         assume(False)
     machine, noted = Model(running), [running]
     heard: list[Any] = []
-    transaction = Transaction(running, machine, noted.append)
+    transaction = transaction_of(running, machine, noted.append)
     transaction.carry_out(found.steps, heard.append)
     assert machine.state == machine_of(wanted)
+    assert machine.targets == targets_of(wanted)
     assert transaction.document == noted[-1] == wanted
     assert [report["step"] for report in heard] == list(range(1, len(found) + 1))
 
@@ -146,13 +199,14 @@ def test_a_refusal_at_any_call_leaves_all_as_it_was(running: Document, wanted: D
     except ConfigError:
         assume(False)
     whole = Model(running)
-    Transaction(running, whole, said).carry_out(found.steps, said)
+    transaction_of(running, whole, said).carry_out(found.steps, said)
     for number in range(whole.calls):
         machine, noted = Model(running, refuse=number), [running]
-        transaction = Transaction(running, machine, noted.append)
+        transaction = transaction_of(running, machine, noted.append)
         with pytest.raises(HostError, match="refused"):
             transaction.carry_out(found.steps, said)
         assert machine.state == machine_of(running)
+        assert machine.targets == targets_of(running)
         assert transaction.document == noted[-1] == running
 
 
@@ -172,7 +226,7 @@ def test_a_failure_to_record_at_any_step_undoes_all(running: Document, wanted: D
             if len(notes) == number + 1:
                 raise HostError("the disk is full")
 
-        transaction = Transaction(running, machine, note)
+        transaction = transaction_of(running, machine, note)
         with pytest.raises(HostError, match="is full"):
             transaction.carry_out(found.steps, said)
         assert machine.state == machine_of(running)
@@ -183,7 +237,7 @@ def test_undoing_removes_a_disk_that_is_in_use_now() -> None:
     running, wanted = Document(), documents_of(2)
     machine = Model(running, refuse=2)
     with pytest.raises(HostError):
-        Transaction(running, machine, said).carry_out(changes(running, wanted).steps, said)
+        transaction_of(running, machine, said).carry_out(changes(running, wanted).steps, said)
     assert machine.forced == [True]
     assert machine.state == {}
 
@@ -198,7 +252,7 @@ def test_a_step_that_cannot_be_undone_stays_in_the_document(caplog: pytest.LogCa
 
     running, wanted = Document(), documents_of(2)
     machine = Stubborn(running, refuse=2)
-    transaction = Transaction(running, machine, said)
+    transaction = transaction_of(running, machine, said)
     with pytest.raises(HostError, match="refused"):
         transaction.carry_out(changes(running, wanted).steps, said)
     assert "cannot undo: add LUN 0 of HBA 0: a0: it is stuck" in caplog.text
@@ -237,7 +291,7 @@ def test_a_disk_that_stays_the_same_is_changed_in_place(
     steps = changes(running, wanted, prune="all").steps
     assert [type(step) for step in steps] == [kind]
     machine = Model(running)
-    Transaction(running, machine, said).carry_out(steps, said)
+    transaction_of(running, machine, said).carry_out(steps, said)
     assert machine.state == machine_of(wanted)
     assert (machine.made, machine.forced) == ([], [])
 
@@ -246,7 +300,7 @@ def test_a_disk_that_stays_the_same_is_changed_in_place(
             raise HostError("the disk is full")
 
     machine = Model(running)
-    transaction = Transaction(running, machine, refuse)
+    transaction = transaction_of(running, machine, refuse)
     with pytest.raises(HostError, match="is full"):
         transaction.carry_out(steps, said)
     assert machine.state == machine_of(running)
@@ -259,7 +313,7 @@ def test_only_by_force_disks_in_use_are_removed(*, force: bool) -> None:
     for running, wanted in (removing, replacing()):
         machine = Model(running)
         steps = changes(running, wanted, prune="all").steps
-        Transaction(running, machine, said, force=force).carry_out(steps, said)
+        transaction_of(running, machine, said, force=force).carry_out(steps, said)
         assert machine.forced == [force]
         assert machine.state == machine_of(wanted)
 
@@ -275,7 +329,7 @@ def test_undoing_a_replacement_removes_a_disk_that_is_in_use_now() -> None:
             raise HostError("the disk is full")
 
     with pytest.raises(HostError, match="is full"):
-        Transaction(running, machine, note).carry_out(changes(running, wanted, prune="all").steps, said)
+        transaction_of(running, machine, note).carry_out(changes(running, wanted, prune="all").steps, said)
     assert machine.forced == [False, True]
     assert machine.state == machine_of(running)
 
@@ -283,7 +337,7 @@ def test_undoing_a_replacement_removes_a_disk_that_is_in_use_now() -> None:
 def test_a_disk_whose_replacement_cannot_be_added_comes_back() -> None:
     running, wanted = replacing()
     machine = Model(running, refuse=1)
-    transaction = Transaction(running, machine, said)
+    transaction = transaction_of(running, machine, said)
     with pytest.raises(HostError, match="refused"):
         transaction.carry_out(changes(running, wanted, prune="all").steps, said)
     assert machine.forced == [False]
@@ -296,7 +350,7 @@ def test_storage_is_made_once(made: tuple[str, ...], *, expected: bool) -> None:
     for running, wanted in (replacing(), (Document(), replacing()[1])):
         machine = Model(running)
         steps = changes(running, wanted, prune="all").steps
-        Transaction(running, machine, said, made=made).carry_out(steps, said)
+        transaction_of(running, machine, said, made=made).carry_out(steps, said)
         assert machine.made == [expected]
 
 
@@ -307,14 +361,14 @@ def test_storage_that_was_shown_is_not_made_but_enlarged(size: str, calls: int) 
     wanted = one_lun({"a": {"handler": "memory", "size": size}}, lun=1)
     steps = changes(running, wanted, prune="all").steps
     machine = Model(running)
-    Transaction(running, machine, said).carry_out(steps, said)
+    transaction_of(running, machine, said).carry_out(steps, said)
     assert machine.made == [False]
     assert machine.calls == calls
     assert machine.state == machine_of(wanted)
     if calls == 3:
         refusing = Model(running, refuse=2)
         with pytest.raises(HostError, match="refused"):
-            Transaction(running, refusing, said).carry_out(steps, said)
+            transaction_of(running, refusing, said).carry_out(steps, said)
         assert refusing.forced == [False, True], "the LUN was in use for a moment"
         assert refusing.state == machine_of(running)
 
@@ -323,7 +377,7 @@ def test_storage_whose_size_is_no_longer_said_is_not_enlarged() -> None:
     running = one_lun({"a": FILE})
     wanted = one_lun({"a": {"handler": "file", "path": "/x"}}, lun=1)
     machine = Model(running)
-    Transaction(running, machine, said).carry_out(changes(running, wanted, prune="all").steps, said)
+    transaction_of(running, machine, said).carry_out(changes(running, wanted, prune="all").steps, said)
     assert (machine.made, machine.calls) == ([False], 2)
     assert machine.state == machine_of(wanted)
 

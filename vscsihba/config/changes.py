@@ -11,6 +11,7 @@ import msgspec
 
 from vscsihba.config.change import Change
 from vscsihba.config.conflicts import Place, conflicting
+from vscsihba.config.export_comparison import ExportComparison
 from vscsihba.config.frame_changes import (
     AddBackstore,
     AddHba,
@@ -100,9 +101,11 @@ class _Comparison:
         removed = {place: lun for place, lun in self.before.items() if place not in self.live}
         added = {place: lun for place, lun in self.after.items() if place not in self.live}
         self.early = conflicting(running, target, removed, added, registry)
+        self.exports = ExportComparison(running, target, self._keeps_working)
 
     def steps(self) -> Iterator[Change]:
         """Yield the changes in their order."""
+        yield from self.exports.early()
         yield from self._removals(early=True)
         for name, stack in self.target.backstores.items():
             if name not in self.running.backstores:
@@ -113,6 +116,8 @@ class _Comparison:
         yield from self._additions()
         yield from self._replacements()
         yield from self._resizes()
+        yield from self.exports.additions()
+        yield from self.exports.late()
         yield from self._removals(early=False)
         for hba in self.running.hbas:
             if self.target.hba(hba.id) is None:
@@ -130,6 +135,11 @@ class _Comparison:
         else:
             same = stacks[0] == stacks[1] and new.backstore not in self.running.backstores
         return same and _fixed(old) == _fixed(new)
+
+    def _keeps_working(self, backstore: str) -> bool:
+        """Return whether the disk of a backstore keeps working until the late removals."""
+        place = self.shown[backstore]
+        return place in self.live or not (place in self.early or place in self.after)
 
     def _removals(self, *, early: bool) -> Iterator[Change]:
         for place, lun in self.before.items():

@@ -13,10 +13,12 @@ _INDENT = "  "
 
 def builtins(document: Document) -> dict[str, object]:
     """Return a document as plain JSON values, without defaults and ordered by name."""
+    exports = msgspec.json.decode(msgspec.json.encode(document.exports))
     return {
         "version": document.version,
         "backstores": {name: document.backstores[name] for name in sorted(document.backstores)},
         "hbas": msgspec.json.decode(msgspec.json.encode(document.hbas)),
+        **({"exports": exports} if exports else {}),
     }
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from vscsihba.config.export import Export
 from vscsihba.config.fields import check_key, read_fields, read_list, read_object, shown
+from vscsihba.config.load_exports import read_exports
 from vscsihba.config.model import SCHEMA_KEY, VERSION, BackstoreName, Document, Hba, Lun, StackDocument
 from vscsihba.config.stacks import layers_of, read_stack
 from vscsihba.config.text import decode
@@ -71,7 +73,11 @@ def read(value: object, base: Path, registry: Registry | None = None) -> Documen
     _check_version(given)
     keys = read_fields(Document, given, "$")
     backstores = _backstores(keys.get("backstores", {}), base, registry or Registry())
-    return Document(backstores=backstores, hbas=_hbas(keys.get("hbas", []), backstores))
+    hbas = _hbas(keys.get("hbas", []), backstores)
+    document = Document(backstores=backstores, hbas=hbas)
+    exports = read_exports(keys.get("exports", []), base, backstores)
+    _check_shown(document, exports)
+    return msgspec.structs.replace(document, exports=exports)
 
 
 def warnings(document: Document) -> list[str]:
@@ -89,7 +95,12 @@ def warnings(document: Document) -> list[str]:
         for name in (lun.backstore for lun in hba.luns)
         if _is_volatile(document.backstores[name], registry)
     ]
-    return unseen + parted
+    closed = [
+        f"$.exports[{at}]: no initiator may log in; name initiators, or set open"
+        for at, export in enumerate(document.exports)
+        if not export.initiators and not export.open
+    ]
+    return unseen + parted + closed
 
 
 def _is_volatile(stack: StackDocument, registry: Registry) -> bool:
@@ -167,6 +178,18 @@ def _check_backstores(hbas: list[Hba], backstores: Iterable[str]) -> None:
                     cure="give each LUN a backstore of its own",
                 )
             by[lun.backstore] = f"LUN {lun.lun} of HBA {hba.id}"
+
+
+def _check_shown(document: Document, exports: tuple[Export, ...]) -> None:
+    """Refuse an export of a backstore that no HBA shows: its engines serve the backstore."""
+    for at, export in enumerate(exports):
+        for number, lun in enumerate(export.luns):
+            if document.place_of(lun.backstore) is None:
+                raise ConfigError(
+                    f"$.exports[{at}].luns[{number}].backstore",
+                    f"no HBA shows the backstore {lun.backstore}",
+                    cure="add a LUN of an HBA for it",
+                )
 
 
 def _check_names(hbas: list[Hba]) -> None:

@@ -1,4 +1,4 @@
-"""The model of a document: backstores, and the HBAs and LUNs that show them.
+"""The model of a document: backstores, and the HBAs, LUNs and exports that show them.
 
 Frozen values with the ranges of their fields. `vscsihba.config.load` creates them and checks the rules
 between fields; nothing here reads a file or knows a handler.
@@ -7,6 +7,9 @@ between fields; nothing here reads a file or knows a handler.
 from typing import Annotated, Final, Literal
 
 import msgspec
+
+from vscsihba.config.annotations import number, text
+from vscsihba.config.export import Export
 
 VERSION: Final = 1
 """Version of the documents that this program reads."""
@@ -18,19 +21,9 @@ StackDocument = dict[str, object]
 """The layers of a disk, as `vscsihba.handlers.stack.build` takes them: ``{"handler": "file", ...}``."""
 
 
-def _number(low: int, high: int, description: str) -> msgspec.Meta:
-    return msgspec.Meta(
-        ge=low, le=high, description=description, extra={"use": f"a whole number from {low} to {high}"}
-    )
-
-
-def _text(pattern: str, use: str, description: str) -> msgspec.Meta:
-    return msgspec.Meta(pattern=pattern, description=description, extra={"use": use})
-
-
 BackstoreName = Annotated[
     str,
-    _text(
+    text(
         r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$",
         'up to 64 letters, digits, ".", "_" and "-", with a letter or digit first',
         "Name of a backstore, which LUNs refer to.",
@@ -39,7 +32,7 @@ BackstoreName = Annotated[
 
 _Serial = Annotated[
     str,
-    _text(
+    text(
         r"^[!-.0-~]([ -.0-~]{0,198}[!-.0-~])?(?!\n)$",
         "1 to 200 printable ASCII characters without a slash, and no blank at either end",
         "Unit serial number; derived from the storage, if left out.",
@@ -47,7 +40,7 @@ _Serial = Annotated[
 ]
 _Wwn = Annotated[
     str,
-    _text(
+    text(
         r"^naa\.([235][0-9a-f]{15}|6[0-9a-f]{31})(?!\n)$",
         '"naa." and 16 hexadecimal digits that begin with 2, 3 or 5, or 32 that begin with 6',
         "World wide name; derived from the storage, if left out.",
@@ -55,7 +48,7 @@ _Wwn = Annotated[
 ]
 _Vendor = Annotated[
     str,
-    _text(
+    text(
         r"^[!-~]([ -~]{0,6}[!-~])?(?!\n)$",
         "1 to 8 printable ASCII characters",
         "Vendor of the disk; VSCSIHBA, if left out.",
@@ -63,7 +56,7 @@ _Vendor = Annotated[
 ]
 _Product = Annotated[
     str,
-    _text(
+    text(
         r"^[!-~]([ -~]{0,14}[!-~])?(?!\n)$",
         "1 to 16 printable ASCII characters",
         "Product name of the disk; VIRTUAL DISK, if left out.",
@@ -71,7 +64,7 @@ _Product = Annotated[
 ]
 _QueueDepth = Annotated[
     int,
-    _number(1, 1024, "Commands that Linux sends to the disk at once; the HBA's default, if left out."),
+    number(1, 1024, "Commands that Linux sends to the disk at once; the HBA's default, if left out."),
 ]
 _MaxSectors = Annotated[
     int,
@@ -83,16 +76,16 @@ _MaxSectors = Annotated[
         extra={"use": "a multiple of 8 from 8 to 2048"},
     ),
 ]
-_CommandTimeout = Annotated[int, _number(1, 86400, "Seconds until Linux aborts a command; default: 30.")]
+_CommandTimeout = Annotated[int, number(1, 86400, "Seconds until Linux aborts a command; default: 30.")]
 _QueueFullTimeout = Annotated[
-    int, _number(0, 86400, "Seconds that a command waits for space in a full ring; 30, if left out.")
+    int, number(0, 86400, "Seconds that a command waits for space in a full ring; 30, if left out.")
 ]
 
 
 class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One logical unit of an HBA; None means the default of the program or the kernel."""
 
-    lun: Annotated[int, _number(0, 16383, "Number of the LUN.")]
+    lun: Annotated[int, number(0, 16383, "Number of the LUN.")]
     backstore: Annotated[str, msgspec.Meta(description="Name of its backstore.")]
     read_only: Annotated[bool, msgspec.Meta(description="Write-protect the disk.")] = False
     removable: Annotated[
@@ -111,9 +104,9 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 class Hba(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One HBA; its LUNs are ordered by number."""
 
-    id: Annotated[int, _number(0, 255, "Number of the HBA.")]
+    id: Annotated[int, number(0, 255, "Number of the HBA.")]
     engines: Annotated[
-        int, _number(1, 16, "Processes that share its LUNs, and take over from each other.")
+        int, number(1, 16, "Processes that share its LUNs, and take over from each other.")
     ] = 1
     luns: Annotated[tuple[Lun, ...], msgspec.Meta(description="Its LUNs.")] = ()
 
@@ -123,13 +116,16 @@ class Hba(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The disks of a machine; HBAs are ordered by id."""
+    """The disks of a machine; HBAs are ordered by id, exports by name."""
 
     version: Literal[1] = 1
     backstores: Annotated[
         dict[BackstoreName, StackDocument], msgspec.Meta(description="The storage of disks, by name.")
     ] = {}
     hbas: Annotated[tuple[Hba, ...], msgspec.Meta(description="Virtual HBAs.")] = ()
+    exports: Annotated[
+        tuple[Export, ...], msgspec.Meta(description="Targets that show backstores to other computers.")
+    ] = ()
 
     def hba(self, hba_id: int) -> Hba | None:
         """Return the HBA of that id, None if it does not exist."""
@@ -141,7 +137,11 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ((hba.id, lun.lun) for hba in self.hbas for lun in hba.luns if lun.backstore == backstore), None
         )
 
+    def export(self, name: str) -> Export | None:
+        """Return the export of that name, None if it does not exist."""
+        return next((export for export in self.exports if export.name == name), None)
+
     @property
     def empty(self) -> bool:
-        """Whether it has no backstore and no HBA."""
-        return not (self.backstores or self.hbas)
+        """Whether it has no backstore, no HBA and no export."""
+        return not (self.backstores or self.hbas or self.exports)

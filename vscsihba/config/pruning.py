@@ -4,11 +4,12 @@ from typing import Literal
 
 import msgspec
 
+from vscsihba.config.export import joined
 from vscsihba.config.model import Document, Hba, Lun
 from vscsihba.errors import ConfigError
 
 Prune = Literal["named", "all", "none"]
-"""The entries to remove if the new document lacks them: LUNs of the HBAs that it names; all; none."""
+"""The entries to remove if the new document lacks them: in HBAs and exports that it names; all; none."""
 
 
 def merge(running: Document, wanted: Document, prune: Prune) -> Document:
@@ -22,8 +23,14 @@ def merge(running: Document, wanted: Document, prune: Prune) -> Document:
     hbas = {hba.id: hba for hba in running.hbas}
     for hba in wanted.hbas:
         hbas[hba.id] = _with_luns(hbas.get(hba.id), hba) if prune == "none" else hba
-    target = Document(hbas=tuple(hbas[key] for key in sorted(hbas)))
+    exports = {export.name: export for export in running.exports}
+    for export in wanted.exports:
+        exports[export.name] = joined(exports.get(export.name), export) if prune == "none" else export
+    target = Document(
+        hbas=tuple(hbas[key] for key in sorted(hbas)), exports=tuple(exports[key] for key in sorted(exports))
+    )
     _check_conflicts(target, wanted)
+    _check_exports(target)
     shown = _shown(target)
     lost = frozenset() if prune == "none" else _shown(running) - shown
     backstores = {
@@ -36,6 +43,18 @@ def _with_luns(running: Hba | None, wanted: Hba) -> Hba:
     """Return the wanted HBA with its LUNs and those that run already."""
     luns = {lun.lun: lun for hba in (running, wanted) if hba is not None for lun in hba.luns}
     return msgspec.structs.replace(wanted, luns=tuple(luns[number] for number in sorted(luns)))
+
+
+def _check_exports(target: Document) -> None:
+    """Refuse to remove the LUN of a backstore that an export still shows."""
+    for export in target.exports:
+        for lun in export.luns:
+            if target.place_of(lun.backstore) is None:
+                raise ConfigError(
+                    f"$.backstores.{lun.backstore}",
+                    f"LUN {lun.lun} of the export {export.name} shows it, and stays",
+                    cure="remove that LUN too, or prune all",
+                )
 
 
 def _shown(document: Document) -> frozenset[str]:

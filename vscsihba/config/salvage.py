@@ -17,7 +17,7 @@ from vscsihba.config.model import Document
 from vscsihba.errors import VscsihbaError
 from vscsihba.handlers.registry import Registry
 
-_ENTRY: Final = re.compile(r"^\$\.hbas\[(\d+)\](?:\.luns\[(\d+)\])?")
+_ENTRY: Final = re.compile(r"^\$\.(hbas|exports)\[(\d+)\](?:\.luns\[(\d+)\])?")
 _KEY: Final = re.compile(r"^\$\.(\w+)")
 _WHOLE: Final = ("version",)
 """Keys without which a document cannot be read at all."""
@@ -29,14 +29,16 @@ class Unread(msgspec.Struct, frozen=True):
     Attributes:
         why: The reason, with the place in the document.
         hba: Id of its HBA; None if it cannot be read.
-        lun: Number of the LUN; None for a whole HBA, or if it cannot be read.
+        lun: Number of the LUN; None for a whole HBA or export, or if it cannot be read.
         backstore: Name of the backstore; None if it cannot be read.
+        export: Name of its export, for a LUN of an export; None if it cannot be read.
     """
 
     why: str
     hba: int | None = None
     lun: int | None = None
     backstore: str | None = None
+    export: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,9 @@ class _Rest:
         if isinstance(stacks := value.get("backstores"), Mapping):
             self.value["backstores"] = dict(stacks)
         if isinstance(hbas := value.get("hbas"), list):
-            self.value["hbas"] = [_Placed.hba(each, at) for at, each in enumerate(hbas)]
+            self.value["hbas"] = [_Placed.entry(each, at) for at, each in enumerate(hbas)]
+        if isinstance(exports := value.get("exports"), list):
+            self.value["exports"] = [_Placed.entry(each, at) for at, each in enumerate(exports)]
 
     def leave_out(self, why: str) -> bool:
         """Leave out the entry that an error of the reader names; False if it names none."""
@@ -111,7 +115,8 @@ class _Rest:
                 self.unread.append(Unread(why, backstore=name))
             return True
         if (match := _ENTRY.match(why)) is not None:
-            return self._leave_out_of_hba(why, int(match[1]), match[2])
+            leave_out = self._leave_out_of_hba if match[1] == "hbas" else self._leave_out_of_export
+            return leave_out(why, int(match[2]), match[3])
         key = _KEY.match(why)
         if key is None or key[1] in _WHOLE or key[1] not in self.value:
             return False
@@ -127,7 +132,7 @@ class _Rest:
             luns = hba.get("luns") if isinstance(hba, Mapping) else None
             all_numbers = [_number(lun, "lun") for lun in luns] if isinstance(luns, list) else []
             numbers = [number for number in all_numbers if number is not None] if known is not None else []
-            why = _renumbered(why, hba)
+            why = _renumbered(why, "hbas", hba)
             self.unread += [Unread(why, known, number, _name(luns, number)) for number in numbers] or [
                 Unread(why, known)
             ]
@@ -135,8 +140,27 @@ class _Rest:
         lun = hba["luns"].pop(int(lun_at))
         name = lun.get("backstore") if isinstance(lun, Mapping) else None
         name = name if isinstance(name, str) else None
-        why = self._bad.get(name or "", _renumbered(why, hba, lun))
+        why = self._bad.get(name or "", _renumbered(why, "hbas", hba, lun))
         self.unread.append(Unread(why, _number(hba, "id"), _number(lun, "lun"), name))
+        return True
+
+    def _leave_out_of_export(self, why: str, at: int, lun_at: str | None) -> bool:
+        export = self.value["exports"][at]
+        name = export.get("name") if isinstance(export, Mapping) else None
+        name = name if isinstance(name, str) else None
+        if lun_at is None:
+            del self.value["exports"][at]
+            self.unread.append(Unread(_renumbered(why, "exports", export), export=name))
+            return True
+        lun = export["luns"].pop(int(lun_at))
+        backstore = lun.get("backstore") if isinstance(lun, Mapping) else None
+        backstore = backstore if isinstance(backstore, str) else None
+        why = self._bad.get(backstore or "", _renumbered(why, "exports", export, lun))
+        number = _number(lun, "lun")
+        for initiator in export.get("initiators", ()):  # which may name the LUN
+            if isinstance(initiator, dict) and isinstance(seen := initiator.get("luns"), list):
+                initiator["luns"] = [each for each in seen if each != number]
+        self.unread.append(Unread(why, None, number, backstore, name))
         return True
 
     def _backstore_in(self, why: str) -> str | None:
@@ -160,7 +184,7 @@ class _Rest:
 
 
 class _Placed(dict[str, object]):
-    """An HBA or a LUN with its index before others were left out.
+    """An HBA, an export or a LUN with its index before others were left out.
 
     Attributes:
         at: Its index in the original list.
@@ -169,15 +193,17 @@ class _Placed(dict[str, object]):
     at: int = 0
 
     @classmethod
-    def hba(cls, value: object, at: int) -> object:
-        """Return an HBA and its LUNs with their indices; a value that is no object is returned unchanged."""
+    def entry(cls, value: object, at: int) -> object:
+        """Return an HBA or export with the indices of its LUNs; a value that is no object is unchanged."""
         if not isinstance(value, Mapping):
             return value
-        hba = cls(value)
-        hba.at = at
+        entry = cls(value)
+        entry.at = at
         if isinstance(luns := value.get("luns"), list):
-            hba["luns"] = [cls._lun(each, number) for number, each in enumerate(luns)]
-        return hba
+            entry["luns"] = [cls._lun(each, number) for number, each in enumerate(luns)]
+        if isinstance(initiators := value.get("initiators"), list):
+            entry["initiators"] = [dict(each) if isinstance(each, Mapping) else each for each in initiators]
+        return entry
 
     @classmethod
     def _lun(cls, value: object, at: int) -> object:
@@ -188,12 +214,12 @@ class _Placed(dict[str, object]):
         return lun
 
 
-def _renumbered(why: str, hba: object, lun: object = None) -> str:
-    """Return a message with the indices of the original document."""
-    if isinstance(hba, _Placed):
-        why = re.sub(r"^\$\.hbas\[\d+\]", f"$.hbas[{hba.at}]", why)
+def _renumbered(why: str, key: str, entry: object, lun: object = None) -> str:
+    """Return a message with the indices of the original document; `key` is ``hbas`` or ``exports``."""
+    if isinstance(entry, _Placed):
+        why = re.sub(rf"^\$\.{key}\[\d+\]", f"$.{key}[{entry.at}]", why)
     if isinstance(lun, _Placed):
-        why = re.sub(r"^(\$\.hbas\[\d+\]\.luns)\[\d+\]", rf"\g<1>[{lun.at}]", why)
+        why = re.sub(rf"^(\$\.{key}\[\d+\]\.luns)\[\d+\]", rf"\g<1>[{lun.at}]", why)
     return why
 
 

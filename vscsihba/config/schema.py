@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from vscsihba.config.export import Export
 from vscsihba.config.model import SCHEMA_KEY, BackstoreName, Hba
 from vscsihba.errors import HostError
 from vscsihba.handlers.fan import Fan
@@ -42,7 +43,9 @@ def schema(names: Iterable[str] | None = None, registry: Registry | None = None)
     definitions: Schema = {"size": _size(), "stack": _any_stack(known), "in-a-file": _in_a_file()}
     for name in known:
         definitions |= _handler(name, registry)
-    (hba_schema,), parts = msgspec.json.schema_components([Hba], ref_template=f"{_REF}{{name}}")
+    (hba_schema, export_schema), parts = msgspec.json.schema_components(
+        [Hba, Export], ref_template=f"{_REF}{{name}}"
+    )
     names_schema = msgspec.json.schema(BackstoreName)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -60,6 +63,12 @@ def schema(names: Iterable[str] | None = None, registry: Registry | None = None)
                 "default": {},
             },
             "hbas": {"type": "array", "description": "The HBAs.", "items": hba_schema, "default": []},
+            "exports": {
+                "type": "array",
+                "description": "Targets that show backstores to other computers.",
+                "items": export_schema,
+                "default": [],
+            },
         },
         "required": ["version"],
         "additionalProperties": False,

@@ -77,6 +77,33 @@ class HbaStatus(TypedDict):
     luns: list[LunStatus]
 
 
+class ExportLunStatus(TypedDict):
+    """A logical unit of an export."""
+
+    lun: int
+    backstore: str
+    read_only: bool
+    state: str
+
+
+class SessionStatus(TypedDict):
+    """An initiator that is logged in, and the addresses of its connections."""
+
+    initiator: str
+    addresses: list[str]
+
+
+class ExportStatus(TypedDict):
+    """An export with its LUNs and the sessions of its initiators."""
+
+    name: str
+    transport: str
+    portals: list[str]
+    state: str
+    luns: list[ExportLunStatus]
+    sessions: list[SessionStatus]
+
+
 class DaemonStatus(TypedDict):
     """The service itself; `since` is its start, in seconds since 1970."""
 
@@ -90,6 +117,7 @@ class Status(TypedDict):
     problems: list[str]
     daemon: DaemonStatus | None
     hbas: list[HbaStatus]
+    exports: list[ExportStatus]
     others: list[dict[str, Any]]
 
 

@@ -44,6 +44,7 @@ def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
         "problems": [],
         "daemon": None,
         "hbas": [_hba(hba, run, rate) for _, hba in sorted(observed.hbas.items())],
+        "exports": [],
         "others": [
             {"kind": each.kind, "name": each.name, "text": each.text} for each in configfs.foreign_objects()
         ],

@@ -120,6 +120,7 @@ def _machine_goes_down() -> bool:
 def take_all_down(service: Service, units: Path = _UNITS) -> None:
     """Remove all disks, those in use as soon as they are free; the saved document is kept."""
     served = False
+    service.end_exports()
     for hba in service.document.hbas:
         try:
             service.clear(lambda _step: None, hba.id)

@@ -16,17 +16,19 @@ import msgspec
 from vscsihba.config.awaited import Awaited
 from vscsihba.config.changes import Changes, changes
 from vscsihba.config.dump import builtins
+from vscsihba.config.export_changes import ReduceExport, RemoveExport
 from vscsihba.config.load import read, warnings
 from vscsihba.config.lun_changes import RemoveLun, ReplaceLun
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.config.stacks import canonical, enlarged
 from vscsihba.control import ProgressCallback
+from vscsihba.daemon.exports import Exports
 from vscsihba.daemon.known_devices import accepted
 from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import RecordError, State
-from vscsihba.daemon.status import add_unread, status
+from vscsihba.daemon.status import add_exports, add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine import owner
@@ -43,6 +45,7 @@ class Service:
 
     Args:
         supervisor: The HBAs of this machine.
+        exports: The exports of this machine.
         state: The documents on disk.
 
     Attributes:
@@ -50,11 +53,12 @@ class Service:
         awaited: The saved entries that could not be restored.
     """
 
-    def __init__(self, supervisor: Supervisor, state: State) -> None:
+    def __init__(self, supervisor: Supervisor, state: State, exports: Exports | None = None) -> None:
         self.document = Document()
         self.awaited = Awaited()
         self._unrecorded: str | None = None
         self._supervisor = supervisor
+        self._exports = exports or Exports()
         self._state = state
         self._changing = threading.Lock()
         self._rates = Rates()
@@ -80,6 +84,7 @@ class Service:
             for entry in self.awaited.unread:
                 log.error("not restored: %s", entry.why)
             self.document = self._supervisor.resume(document, remove_others=known, cut_off=cut_off)
+            self._exports.resume(self.document, cut_off)
             self._record(unknown=running is None and not saved.readable)
 
     def _running(self) -> tuple[Document | None, bool]:
@@ -123,7 +128,12 @@ class Service:
 
         Also remove what an interrupted change has left. Does nothing during a change.
         """
-        due = self.awaited.unread or self._unrecorded or self._supervisor.is_unfinished
+        due = (
+            self.awaited.unread
+            or self._unrecorded
+            or self._supervisor.is_unfinished
+            or self._exports.failures
+        )
         if not due or not self._changing.acquire(blocking=False):
             return
         try:
@@ -134,6 +144,10 @@ class Service:
                 self._supervisor.restore(document, before)
             self._rates.begin(_places(document) - _places(before))
             self.document = document
+            self._exports.retry(document)
+            for export in document.exports:
+                if before.export(export.name) != export:
+                    self._exports.restore(export, document)
             if (document, awaited) != (before, self.awaited) or self._unrecorded:
                 self.awaited = awaited
                 self._record()
@@ -188,6 +202,7 @@ class Service:
         """Return the state of all disks, engines and problems."""
         now = status(self.document, self._supervisor.hbas, self._rates, self._since)
         add_unread(now, self.awaited.unread)
+        add_exports(now, self._exports.status(self.document))
         if self._unrecorded is not None:
             now["problems"].append(f"the running configuration cannot be recorded: {self._unrecorded}")
         return now
@@ -220,8 +235,13 @@ class Service:
                 )
             self._carry_out(planned, progress, force=force)
             self._accept_devices(wanted)
-            ids = {hba.id for hba in wanted.hbas} if prune == "named" else ()
-            self._await_only(Awaited() if prune == "all" else self.awaited.without(self.document, ids))
+            named = prune == "named"
+            awaited = self.awaited.without(
+                self.document,
+                {hba.id for hba in wanted.hbas} if named else (),
+                {export.name for export in wanted.exports} if named else (),
+            )
+            self._await_only(Awaited() if prune == "all" else awaited)
             return {**_report(planned, wanted), "done": True}
 
     def save(self, path: str | None = None, *, force: bool = False) -> object:
@@ -244,6 +264,14 @@ class Service:
             self._carry_out(planned, progress, force=force)
             self._await_only(Awaited() if hba is None else self.awaited.without(self.document, [hba]))
             return {**_report(planned, self.document), "removed": [step.text for step in planned]}
+
+    def end_exports(self) -> None:
+        """Remove all exports; their sessions end, and the running document keeps them."""
+        for export in self.document.exports:
+            try:
+                self._exports.remove(export)
+            except (VscsihbaError, OSError) as error:
+                log.warning("export %s: %s", export.name, error)
 
     def end_when_free(self, hba_id: int) -> None:
         """Tell the engines of an HBA to end as soon as none of its disks is in use."""
@@ -294,7 +322,9 @@ class Service:
         if not planned:
             return
         saved = [entry.backstore for entry in self.awaited.unread if entry.backstore is not None]
-        transaction = Transaction(self.document, self._supervisor, self._note, force=force, made=saved)
+        transaction = Transaction(
+            self.document, self._supervisor, self._note, exports=self._exports, force=force, made=saved
+        )
         self._note(self.document)  # if nothing can be recorded, change nothing
         try:
             self._state.begin(self.document, planned.target)
@@ -375,6 +405,11 @@ class Service:
                 lun = step.lun if isinstance(step, RemoveLun) else step.old
                 if users := self._supervisor.users(step.hba, lun.lun):
                     raise InUseError(f"{step.text}: {users[0]}", cure="release it first, or use --force")
+            if isinstance(step, RemoveExport | ReduceExport):
+                new = step.new if isinstance(step, ReduceExport) else None
+                old = step.old if isinstance(step, ReduceExport) else step.export
+                if users := self._exports.users(old, new):
+                    raise InUseError(f"{step.text}: {users[0]}", cure="log out there, or use --force")
 
 
 def _places(document: Document) -> set[tuple[int, int]]:
@@ -402,7 +437,12 @@ def _without(document: Document, hba_id: int | None) -> Document:
     rest = tuple(hba for hba in document.hbas if hba.id != hba_id)
     gone = {lun.backstore for hba in document.hbas if hba.id == hba_id for lun in hba.luns}
     stacks = {name: stack for name, stack in document.backstores.items() if name not in gone}
-    return Document(backstores=stacks, hbas=rest)
+    left = [
+        export.without({lun.lun for lun in export.luns if lun.backstore in gone})
+        for export in document.exports
+    ]
+    exports = tuple(export for export in left if export.luns or document.export(export.name) == export)
+    return Document(backstores=stacks, hbas=rest, exports=exports)
 
 
 def _absolute(path: str) -> Path:

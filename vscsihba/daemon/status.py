@@ -11,7 +11,7 @@ from vscsihba.config.frame_changes import layers
 from vscsihba.config.model import Document, Hba, Lun
 from vscsihba.config.salvage import Unread
 from vscsihba.config.sizes import size_of
-from vscsihba.daemon.calls import HbaStatus, LunStatus, Status
+from vscsihba.daemon.calls import ExportStatus, HbaStatus, LunStatus, Status
 from vscsihba.daemon.hba_engines import HbaEngines
 from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.daemon.rates import Rates
@@ -48,6 +48,13 @@ def add_unread(now: Status, unread: Iterable[Unread]) -> None:
         hba["luns"].append(_unserved(entry.lun, entry.backstore, state))
         hba["luns"].sort(key=lambda lun: lun["lun"])
     now["hbas"] = [hba for _, hba in sorted(hbas.items())]
+
+
+def add_exports(now: Status, exports: Iterable[ExportStatus]) -> None:
+    """Add the state of the exports, which are then no targets of other programs."""
+    now["exports"] = list(exports)
+    ours = {f"iscsi/{export['name']}" for export in now["exports"]}
+    now["others"] = [each for each in now["others"] if each["kind"] != "target" or each["name"] not in ours]
 
 
 def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[int, str]) -> None:

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from vscsihba.config.change import Change
+from vscsihba.config.export import Export
+from vscsihba.config.export_changes import AddExport, ChangeExport, ReduceExport, RemoveExport
 from vscsihba.config.frame_changes import AddHba, ChangeBackstore, RemoveHba, SetEngines
 from vscsihba.config.lun_changes import AddLun, RemoveLun, ReplaceLun, Resize, TuneLun
 from vscsihba.config.model import Document, Lun
@@ -60,6 +62,22 @@ class HbaManager(Protocol):
         """Remove an HBA that has no LUNs."""
 
 
+class ExportManager(Protocol):
+    """The exports that changes are carried out on; a method that raises has changed nothing."""
+
+    def add(self, export: Export, document: Document) -> None:
+        """Add an export of a document."""
+
+    def change(self, export: Export, document: Document) -> None:
+        """Make an export as the document describes it."""
+
+    def remove(self, export: Export) -> None:
+        """Remove an export."""
+
+    def restore(self, export: Export, document: Document) -> None:
+        """Make an export as the document describes it, as far as possible; the rest is retried later."""
+
+
 class Transaction:
     """Changes that lead a machine from one document to another.
 
@@ -67,6 +85,7 @@ class Transaction:
         document: The running document.
         machine: The HBAs.
         note: Called with the running document after each step.
+        exports: The exports.
         force: Also remove disks that are in use.
         made: Names of backstores whose storage exists already, though no LUN shows them now.
 
@@ -80,11 +99,13 @@ class Transaction:
         machine: HbaManager,
         note: Callable[[Document], None],
         *,
+        exports: ExportManager,
         force: bool = False,
         made: Collection[str] = (),
     ) -> None:
         self.document = document
         self._machine = machine
+        self._exports = exports
         self._note = note
         self._force = force
         self._made = made
@@ -154,6 +175,19 @@ class Transaction:
                 if (place := after.place_of(name)) is not None:
                     hbas[place[0]].describe(_request(after, _lun(after, *place)))
             case _:  # backstores that no LUN shows are in the document only
+                self._change_export(step, after, undoing=undoing)
+
+    def _change_export(self, step: Change, after: Document, *, undoing: bool) -> None:
+        match step:
+            case AddExport(export) | ChangeExport(new=export) | ReduceExport(new=export) if undoing:
+                self._exports.restore(export, after)
+            case AddExport(export):
+                self._exports.add(export, after)
+            case ChangeExport(new=export) | ReduceExport(new=export):
+                self._exports.change(export, after)
+            case RemoveExport(export):
+                self._exports.remove(export)
+            case _:
                 pass
 
     def _replace(self, hba: Hba, step: ReplaceLun, after: Document, *, undoing: bool) -> None:
@@ -185,8 +219,10 @@ class Transaction:
 
 
 def _consistent(document: Document) -> bool:
-    """Return whether every LUN has its backstore."""
-    return all(lun.backstore in document.backstores for hba in document.hbas for lun in hba.luns)
+    """Return whether every LUN has its backstore, and every LUN of an export a LUN of an HBA behind it."""
+    return all(lun.backstore in document.backstores for hba in document.hbas for lun in hba.luns) and all(
+        document.place_of(lun.backstore) is not None for export in document.exports for lun in export.luns
+    )
 
 
 def _request(document: Document, lun: Lun) -> LunSpec:

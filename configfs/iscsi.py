@@ -1,0 +1,268 @@
+"""iSCSI targets in the kernel: read, created, changed and removed as whole values.
+
+`change_target` leads from one value to another; when a step fails, those before it are undone. Removals come
+last, so that a change that fails on the way has ended no session. Knows nothing of documents.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from vscsihba.configfs import backstores, lio_iscsi, observer, paths
+from vscsihba.configfs.iscsi_spec import DEFAULTS, Acl, Chap, IscsiTarget, Session
+from vscsihba.errors import HostError, VscsihbaError
+
+_UNSET = "NULL"
+"""Clears a user or a secret (iscsi_target_configfs.c, __DEF_NACL_AUTH_STR)."""
+
+
+def find_target(name: str) -> IscsiTarget | None:
+    """Return a target as it is in the kernel, None if there is none of that name."""
+    group = _group(name)
+    if not group.parent.is_dir():
+        return None
+    luns = {
+        int(entry.name.removeprefix("lun_")): link.name
+        for entry in paths.entries(group / "lun")
+        if (link := observer.linked(entry)) is not None
+    }
+    attributes = {key: paths.read(group / key) or "" for key in DEFAULTS}
+    return IscsiTarget(
+        name,
+        frozenset(entry.name for entry in paths.entries(group / "np")),
+        luns,
+        {entry.name: _acl(entry) for entry in paths.entries(group / "acls")},
+        open=paths.read_int(group / "attrib/generate_node_acls") == 1,
+        write_protected=paths.read_int(group / "attrib/demo_mode_write_protect") != 0,
+        settings=attributes,
+    )
+
+
+def is_enabled(name: str) -> bool:
+    """Return whether initiators can log in to a target; False if its creation was cut short."""
+    return paths.read_int(_group(name) / "enable") == 1
+
+
+def sessions_of(name: str) -> list[Session]:
+    """Return the sessions of a target, by initiator."""
+    group = _group(name)
+    found = {entry.name: _session(entry) for entry in paths.entries(group / "acls")}
+    known = {initiator: session for initiator, session in found.items() if session is not None}
+    for initiator in (paths.read(group / "dynamic_sessions") or "").replace("\0", "\n").split():
+        known.setdefault(initiator, Session(initiator))
+    return [session for _, session in sorted(known.items())]
+
+
+def _session(acl: Path) -> Session | None:
+    """Return the session of an initiator (iscsi_target_configfs.c, lio_target_nacl_info_show)."""
+    info = paths.read(acl / "info") or "No active"
+    if info.startswith("No active"):
+        return None
+    connections = [words for line in info.splitlines() if (words := line.split())[:1] == ["Address"]]
+    return Session(acl.name, tuple(words[1] for words in connections if len(words) > 1))
+
+
+def _acl(directory: Path) -> Acl:
+    luns = {
+        int(entry.name.removeprefix("lun_")): paths.read_int(entry / "write_protect") == 1
+        for entry in paths.entries(directory)
+        if entry.name.startswith("lun_")
+    }
+    return Acl(luns, _chap(directory, ""), _chap(directory, "_mutual"))
+
+
+def _chap(acl: Path, suffix: str) -> Chap | None:
+    user, password = (paths.read(acl / "auth" / f"{key}{suffix}") for key in ("userid", "password"))
+    usable = user not in (None, "", _UNSET) and password not in (None, "", _UNSET)
+    return Chap(user or "", password or "") if usable else None
+
+
+def _group(name: str) -> Path:
+    return paths.CONFIGFS / "target" / "iscsi" / name / observer.PORTAL_GROUP
+
+
+def change_target(before: IscsiTarget | None, after: IscsiTarget | None) -> None:
+    """Make, change or remove a target.
+
+    Args:
+        before: The target as it is; None if there is none.
+        after: The target as it is to be; None to remove it. Its backstores exist and are served.
+
+    Raises:
+        HostError: The kernel refuses a step; the steps before it are undone.
+    """
+    if after is None:
+        if before is not None:
+            lio_iscsi.delete_target(before.name)
+        return
+    with ExitStack() as undo:
+        if before is None:
+            lio_iscsi.create_target(after.name)
+            undo.callback(lio_iscsi.delete_target, after.name)
+            _run(_Steps(IscsiTarget(after.name, settings={}), after), undo, undone=False)
+            _set_enabled(after.name)
+        else:
+            _run(_Steps(before, after), undo, undone=True)
+            _set_enabled(after.name)  # its creation may have been cut short
+        undo.pop_all()
+
+
+def _set_enabled(name: str) -> None:
+    if not is_enabled(name):
+        paths.write(_group(name) / "enable", "1")
+
+
+_Call = Callable[[], None]
+
+
+def _run(steps: "_Steps", undo: ExitStack, *, undone: bool) -> None:
+    """Take all steps; with `undone`, push the reverse of each onto `undo`."""
+    for do, reverse in steps:
+        do()
+        if undone:
+            undo.callback(_undo, reverse)
+
+
+def _undo(reverse: _Call) -> None:
+    """Take a step back as far as the kernel lets that happen: the first error is the one to report."""
+    with suppress(VscsihbaError):
+        reverse()
+
+
+class _Steps:
+    """The steps from one value of a target to another, each with its reverse; what is removed comes last."""
+
+    def __init__(self, before: IscsiTarget, after: IscsiTarget) -> None:
+        self._name = after.name
+        self._before, self._after = before, after
+
+    def __iter__(self) -> Iterator[tuple[_Call, _Call]]:
+        yield from self._moved_luns()
+        for number, backstore in self._after.luns.items():
+            if number not in self._before.luns:
+                yield self._lun(number, backstore)
+        yield from self._changed_files()
+        for initiator, acl in self._after.acls.items():
+            yield from self._changed_acl(initiator, acl)
+        for portal in sorted(self._after.portals - self._before.portals):
+            yield self._portal(portal)
+        yield from self._removals()
+
+    def _moved_luns(self) -> Iterator[tuple[_Call, _Call]]:
+        """Remove the LUNs that are to show another backstore, and go on as if they had not been there."""
+        luns = self._before.luns
+        moved = {number for number in luns if self._after.luns.get(number, luns[number]) != luns[number]}
+        if not moved:
+            return
+        for initiator, acl in self._before.acls.items():
+            for number in sorted(moved & acl.luns.keys()):
+                yield _reversed(self._mapped(initiator, number, write_protect=acl.luns[number]))
+        for number in sorted(moved):
+            yield _reversed(self._lun(number, luns[number]))
+        self._before = replace(
+            self._before,
+            luns={number: luns[number] for number in luns if number not in moved},
+            acls={
+                initiator: replace(
+                    acl, luns={key: value for key, value in acl.luns.items() if key not in moved}
+                )
+                for initiator, acl in self._before.acls.items()
+            },
+        )
+
+    def _changed_files(self) -> Iterator[tuple[_Call, _Call]]:
+        before = self._before.files if self._before.settings else {}
+        for file, value in self._after.files.items():
+            path = _group(self._name) / file
+            if before.get(file) != value:
+                old = before.get(file, value)
+                yield partial(paths.write, path, value), partial(paths.write, path, old)
+
+    def _changed_acl(self, initiator: str, acl: Acl) -> Iterator[tuple[_Call, _Call]]:
+        old = self._before.acls.get(initiator, Acl())
+        if initiator not in self._before.acls:
+            yield self._initiator(initiator)
+        for suffix, one, other in (("", old.chap, acl.chap), ("_mutual", old.mutual, acl.mutual)):
+            if one != other:
+                yield self._chap(initiator, suffix, one, other)
+        for number, write_protect in acl.luns.items():
+            if number in old.luns and old.luns[number] != write_protect:
+                file = _group(self._name) / "acls" / initiator / f"lun_{number}" / "write_protect"
+                values = str(int(write_protect)), str(int(not write_protect))
+                yield partial(paths.write, file, values[0]), partial(paths.write, file, values[1])
+            elif number not in old.luns:
+                yield self._mapped(initiator, number, write_protect=write_protect)
+
+    def _removals(self) -> Iterator[tuple[_Call, _Call]]:
+        for portal in sorted(self._before.portals - self._after.portals):
+            yield _reversed(self._portal(portal))
+        for initiator, old in self._before.acls.items():
+            acl = self._after.acls.get(initiator)
+            for number in old.luns:
+                if acl is None or number not in acl.luns:
+                    yield _reversed(self._mapped(initiator, number, write_protect=old.luns[number]))
+            if acl is None:
+                for suffix, chap in (("", old.chap), ("_mutual", old.mutual)):
+                    if chap is not None:
+                        yield self._chap(initiator, suffix, chap, None)
+                yield _reversed(self._initiator(initiator))
+        for number, backstore in self._before.luns.items():
+            if number not in self._after.luns:
+                yield _reversed(self._lun(number, backstore))
+
+    # Single objects: how each is made, and how it is removed.
+
+    def _lun(self, number: int, backstore: str) -> tuple[_Call, _Call]:
+        def make() -> None:
+            index = backstores.index_of(backstores.directory_of(backstore))
+            lio_iscsi.link(self._name, number, backstore, index)
+
+        return make, partial(lio_iscsi.unlink, self._name, number)
+
+    def _portal(self, portal: str) -> tuple[_Call, _Call]:
+        return (
+            partial(lio_iscsi.create_portal, self._name, portal),
+            partial(lio_iscsi.delete_portal, self._name, portal),
+        )
+
+    def _initiator(self, initiator: str) -> tuple[_Call, _Call]:
+        return (
+            partial(lio_iscsi.create_acl, self._name, initiator),
+            partial(lio_iscsi.delete_acl, self._name, initiator),
+        )
+
+    def _chap(self, initiator: str, suffix: str, old: Chap | None, new: Chap | None) -> tuple[_Call, _Call]:
+        directory = _group(self._name) / "acls" / initiator / "auth"
+        return partial(_set_chap, directory, suffix, new), partial(_set_chap, directory, suffix, old)
+
+    def _mapped(self, initiator: str, number: int, *, write_protect: bool) -> tuple[_Call, _Call]:
+        return (
+            partial(lio_iscsi.map_lun, self._name, initiator, number, write_protect=write_protect),
+            partial(lio_iscsi.unmap_lun, self._name, initiator, number),
+        )
+
+
+def _reversed(step: tuple[_Call, _Call]) -> tuple[_Call, _Call]:
+    return step[1], step[0]
+
+
+def _set_chap(directory: Path, suffix: str, chap: Chap | None) -> None:
+    """Set or clear a user and its secret, which no error shows.
+
+    Raises:
+        HostError: The kernel refuses.
+    """
+    values = (_UNSET, _UNSET) if chap is None else (chap.user, chap.password)
+    for key, value in zip(("userid", "password"), values, strict=True):
+        file = directory / f"{key}{suffix}"
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode())  # no newline: it would be part of the value
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise HostError(f"cannot write {file}: {error.strerror}") from None

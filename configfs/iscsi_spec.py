@@ -1,0 +1,84 @@
+"""An iSCSI target of the kernel as a value: what is to be, or what is there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+DEFAULTS: Final = {
+    "attrib/default_cmdsn_depth": "64",
+    "attrib/login_timeout": "15",
+    "param/HeaderDigest": "CRC32C,None",
+    "param/DataDigest": "CRC32C,None",
+}
+"""Settings of a portal group with the kernel's own values (iscsi_target_tpg.h, iscsi_target_parameters.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chap:
+    """A name and a secret for CHAP; the secret is never part of a text."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """An initiator that may log in.
+
+    Attributes:
+        luns: Number of each LUN that it sees, and whether writes to it are refused.
+        chap: The initiator proves this to the target.
+        mutual: The target proves this to the initiator.
+    """
+
+    luns: Mapping[int, bool] = field(default_factory=dict)
+    chap: Chap | None = None
+    mutual: Chap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IscsiTarget:
+    """A target with one portal group.
+
+    Attributes:
+        name: Its iSCSI name.
+        portals: ``ADDRESS:PORT`` of each portal; IPv6 addresses in brackets.
+        luns: The name of the backstore behind each LUN.
+        acls: The initiators that may log in, by iSCSI name.
+        open: Every other initiator may log in as well, and sees all LUNs.
+        write_protected: Writes of these other initiators are refused.
+        settings: Values by file, relative to the portal group, such as ``attrib/login_timeout``.
+    """
+
+    name: str
+    portals: frozenset[str] = frozenset()
+    luns: Mapping[int, str] = field(default_factory=dict)
+    acls: Mapping[str, Acl] = field(default_factory=dict)
+    open: bool = False
+    write_protected: bool = True
+    settings: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULTS))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """All values by file, relative to the portal group (iscsi_target_configfs.c)."""
+        return {
+            **self.settings,
+            "attrib/authentication": str(int(any(acl.chap for acl in self.acls.values()))),
+            "attrib/generate_node_acls": str(int(self.open)),
+            # Without this, an initiator keeps the access of its first login until the target is gone.
+            "attrib/cache_dynamic_acls": "0",
+            "attrib/demo_mode_write_protect": str(int(self.write_protected)),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An initiator that is logged in.
+
+    Attributes:
+        initiator: Its iSCSI name.
+        addresses: IP address of each connection; none if the kernel does not tell.
+    """
+
+    initiator: str
+    addresses: tuple[str, ...] = ()
