@@ -51,7 +51,7 @@ from vscsihba.configfs.hbas import (
     set_queue_depth,
     unlink_lun,
 )
-from vscsihba.configfs.iscsi import change_target, find_target, sessions_of
+from vscsihba.configfs.iscsi import change_target, find_target, portals_in_use, sessions_of
 from vscsihba.configfs.iscsi_spec import Acl, Chap, IscsiTarget, Session
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
@@ -94,6 +94,7 @@ __all__ = [
     "node_timeout",
     "observe",
     "openers_of",
+    "portals_in_use",
     "prepare",
     "prepare_iscsi",
     "reread_partitions",

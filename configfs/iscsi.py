@@ -41,6 +41,12 @@ def find_target(name: str) -> IscsiTarget | None:
     )
 
 
+def portals_in_use() -> frozenset[str]:
+    """Return ``ADDRESS:PORT`` of every portal of every iSCSI target, those of other programs included."""
+    fabric = paths.CONFIGFS / "target" / "iscsi"
+    return frozenset(portal.name for portal in fabric.glob("*/tpgt_*/np/*"))
+
+
 def is_enabled(name: str) -> bool:
     """Return whether initiators can log in to a target; False if its creation was cut short."""
     return paths.read_int(_group(name) / "enable") == 1
@@ -259,7 +265,7 @@ def _set_chap(directory: Path, suffix: str, chap: Chap | None) -> None:
     for key, value in zip(("userid", "password"), values, strict=True):
         file = directory / f"{key}{suffix}"
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             try:
                 os.write(descriptor, value.encode())  # no newline: it would be part of the value
             finally:

@@ -10,7 +10,7 @@ from vscsihba.configfs.lio import TAG, existing_backstore, translated
 
 
 def _fabric() -> ISCSIFabricModule:
-    """Return rtslib's fabric, for any name: its pattern of iSCSI names refuses ``iqn.2026-11.example:store``."""
+    """Return rtslib's fabric for any name: it refuses ``iqn.2026-11.example:store``, which is valid."""
     fabric = ISCSIFabricModule()
     fabric.wwn_types = ("free",)
     return fabric

@@ -68,7 +68,7 @@ def write(path: Path, value: str) -> None:
     """
     try:
         # One write(2), and no O_CREAT: Python's text files write refused data a second time on close.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(descriptor, f"{value}\n".encode())
         finally:

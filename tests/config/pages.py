@@ -11,10 +11,11 @@ import msgspec
 from msgspec import inspect
 
 from vscsihba.config.changes import LIVE
+from vscsihba.config.export import Export, ExportLun, Initiator
 from vscsihba.config.model import Document, Hba, Lun
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "config.md"
-STRUCTS: tuple[type[msgspec.Struct], ...] = (Document, Hba, Lun)
+STRUCTS: tuple[type[msgspec.Struct], ...] = (Document, Hba, Lun, Export, Initiator, ExportLun)
 
 
 def table(kind: type[msgspec.Struct]) -> str:
@@ -47,7 +48,9 @@ def words(type_: inspect.Type) -> tuple[str, str]:
         meaning = str((type_.extra_json_schema or {}).get("description", ""))
         return str((type_.extra or {}).get("use") or words(type_.type)[0]), meaning
     if isinstance(type_, inspect.LiteralType):
-        return "`1`", "Version of the document's format."
+        if type_.values == (1,):
+            return "`1`", "Version of the document's format."
+        return " or ".join(f'`"{value}"`' for value in type_.values), ""
     names = {
         inspect.BoolType: "true or false",
         inspect.StrType: "text",

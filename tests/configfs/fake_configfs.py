@@ -31,11 +31,21 @@ ATTRIBUTES = {
     "tmr_notification": "0",
 }
 
+ISCSI_ATTRIBUTES = {
+    "authentication": "1",
+    "cache_dynamic_acls": "0",
+    "default_cmdsn_depth": "64",
+    "demo_mode_write_protect": "1",
+    "generate_node_acls": "0",
+    "login_timeout": "15",
+}
+
 
 class FakeConfigfs:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.configfs, self.sysfs, self.dev = root / "config", root / "sys", root / "dev"
         self.core, self.loopback = self.configfs / "target/core", self.configfs / "target/loopback"
+        self.iscsi = self.configfs / "target/iscsi"
         self.proc = root / "proc"
         self.answered = True
         self.refused: str | None = None
@@ -81,7 +91,7 @@ class FakeConfigfs:
         if path.name == "control":
             self._control(path.parent, text)
             return
-        if path.name == "enable":
+        if path.name == "enable" and self.core in path.parents:
             self._enable(path.parent)
         path.write_text(
             f"T10 VPD Unit Serial Number: {text}\n" if path.name == "vpd_unit_serial" else f"{text}\n"
@@ -92,6 +102,8 @@ class FakeConfigfs:
         self._symlink(source, destination, target_is_directory)
         lun = Path(destination).parent
         if not lun.name.startswith("lun_"):
+            return
+        if self.iscsi in lun.parents:
             return
         group = lun.parent.parent
         members = Path(source) / "alua/default_tg_pt_gp/members"
@@ -149,12 +161,39 @@ class FakeConfigfs:
             self._mkdir(path.parent / "param")
             (path.parent / "param/cmd_completion_affinity").write_text("-1\n")
 
+        elif self.iscsi in path.parents:
+            self._fill_iscsi(path)
+
+    def _fill_iscsi(self, path: Path) -> None:
+        files: dict[str, str] = {}
+        if path.name == "tpgt_1":
+            for folder in ("acls", "attrib", "lun", "np", "param"):
+                self._mkdir(path / folder)
+            files = {f"attrib/{name}": value for name, value in ISCSI_ATTRIBUTES.items()}
+            files |= {"enable": "0", "dynamic_sessions": "", "param/HeaderDigest": "CRC32C,None"}
+            files |= {"param/DataDigest": "CRC32C,None"}
+        elif path.parent.name == "acls":
+            self._mkdir(path / "auth")
+            files = {
+                f"auth/{key}{suffix}": "" for key in ("userid", "password") for suffix in ("", "_mutual")
+            }
+            files["info"] = f"No active iSCSI Session for Initiator Endpoint: {path.name}"
+        elif path.parent.parent.name == "acls":
+            files = {"write_protect": "0"}
+        elif path.parent.name == "np":
+            files = {"iser": "0"}
+        for name, text in files.items():
+            (path / name).write_text(f"{text}\n")
+
     def _remove(self) -> Any:
         fake = self
 
         def rmdir(path: Path) -> None:
             if fake._is_busy(path):
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+            if fake.iscsi in path.parents:
+                shutil.rmtree(path)
+                return
             if path.name.startswith("lun_"):
                 fake._unscan(path)
             enabled = path / "enable"
@@ -169,8 +208,14 @@ class FakeConfigfs:
         if path.parent == self.core:
             return any(entry.is_dir() for entry in path.iterdir())
         if path.parent.parent == self.core:
-            return any(link.is_symlink() and link.resolve() == path for link in self.loopback.rglob("*"))
+            return self._is_linked(path)
+        if self.iscsi in path.parents:
+            return self._is_linked(path) or any(entry.is_symlink() for entry in path.iterdir())
         return path.name == "tpgt_1" and any((path / "lun").iterdir())
+
+    def _is_linked(self, path: Path) -> bool:
+        links = [*self.loopback.rglob("*"), *self.iscsi.rglob("*")]
+        return any(link.is_symlink() and link.resolve() == path for link in links)
 
     def _unscan(self, lun: Path) -> None:
         group = lun.parent.parent

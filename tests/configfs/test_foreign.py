@@ -40,7 +40,7 @@ def test_foreign_targets_of_every_fabric_are_listed(kernel: FakeConfigfs) -> Non
     kernel.put_behind("naa.5001405000000001", 0, theirs)
     folder: Path = kernel.configfs / "target/iscsi"
     (folder / "discovery_auth").mkdir(parents=True)
-    (folder / "iqn.2003-01.org:x/tpgt_1/lun").mkdir(parents=True)
+    (folder / "iqn.2003-01.org:x/tpgt_1").mkdir(parents=True)
     assert [entry for entry in foreign_objects() if entry.kind == "target"] == [
         ForeignObject("target", "iscsi/iqn.2003-01.org:x", "0 LUNs"),
         ForeignObject("target", "loopback/naa.5001405000000001", "1 LUN"),

@@ -11,12 +11,14 @@ from typing import Any, cast
 import pytest
 
 from tests.daemon.fake_engines import Hba
+from tests.daemon.fake_targets import Targets
 from tests.polling import wait_until
 from vscsihba.config.load import load
 from vscsihba.control import ControlServer, call
 from vscsihba.control.peer import Peer
 from vscsihba.daemon import engine_pool, known_devices
 from vscsihba.daemon import state as state_module
+from vscsihba.daemon.exports import Exports
 from vscsihba.daemon.known_devices import check_devices
 from vscsihba.daemon.run import take_all_down
 from vscsihba.daemon.service import Service
@@ -36,6 +38,7 @@ class World:
         self.folder = folder
         self.hbas: dict[int, Hba] = {}
         self.used: dict[tuple[int, int], str] = {}
+        self.targets = Targets()
         self.service = self.born()
 
     def born(self) -> Service:
@@ -51,7 +54,7 @@ class World:
             lambda hba_id, lun: [self.used[hba_id, lun]] if (hba_id, lun) in self.used else []
         )
         self.supervisor = supervisor
-        self.service = Service(supervisor, state)
+        self.service = Service(supervisor, state, Exports(self.targets, lambda: None))
         return self.service
 
     @property

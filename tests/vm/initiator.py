@@ -3,7 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.polling import wait_until
 from tests.vm.shell import run
@@ -25,7 +25,7 @@ class Initiator:
         self._log = folder / "iscsid.err"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "Initiator":
+    def __enter__(self) -> Self:
         run("modprobe", "iscsi_tcp")
         run("ip", "link", "set", "lo", "up")
         Path("/etc/iscsi").mkdir(exist_ok=True)

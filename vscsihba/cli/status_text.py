@@ -13,6 +13,7 @@ from typing import Final
 
 from rich.text import Text
 
+from vscsihba.cli.export_text import export_lines
 from vscsihba.cli.output import Cell, table_lines, wrapped
 from vscsihba.daemon.calls import HbaStatus, LunStatus, Status
 from vscsihba.units import format_size
@@ -99,6 +100,7 @@ def status_lines(status: Status, now: float, width: int | None) -> Iterator[Text
         yield from _hba_lines(status["hbas"], now, width)
     else:
         yield Text("no virtual HBA")
+    yield from export_lines(status.get("exports", []), width)
     if status["others"]:
         yield Text()
         yield Text("of other programs, never touched:")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from vscsihba.config.export import Export
 from vscsihba.config.fields import check_key, read_fields, read_list, read_object, shown
 from vscsihba.config.load_exports import read_exports
 from vscsihba.config.model import SCHEMA_KEY, VERSION, BackstoreName, Document, Hba, Lun, StackDocument
@@ -75,8 +74,7 @@ def read(value: object, base: Path, registry: Registry | None = None) -> Documen
     backstores = _backstores(keys.get("backstores", {}), base, registry or Registry())
     hbas = _hbas(keys.get("hbas", []), backstores)
     document = Document(backstores=backstores, hbas=hbas)
-    exports = read_exports(keys.get("exports", []), base, backstores)
-    _check_shown(document, exports)
+    exports = read_exports(keys.get("exports", []), base, document)
     return msgspec.structs.replace(document, exports=exports)
 
 
@@ -178,18 +176,6 @@ def _check_backstores(hbas: list[Hba], backstores: Iterable[str]) -> None:
                     cure="give each LUN a backstore of its own",
                 )
             by[lun.backstore] = f"LUN {lun.lun} of HBA {hba.id}"
-
-
-def _check_shown(document: Document, exports: tuple[Export, ...]) -> None:
-    """Refuse an export of a backstore that no HBA shows: its engines serve the backstore."""
-    for at, export in enumerate(exports):
-        for number, lun in enumerate(export.luns):
-            if document.place_of(lun.backstore) is None:
-                raise ConfigError(
-                    f"$.exports[{at}].luns[{number}].backstore",
-                    f"no HBA shows the backstore {lun.backstore}",
-                    cure="add a LUN of an HBA for it",
-                )
 
 
 def _check_names(hbas: list[Hba]) -> None:

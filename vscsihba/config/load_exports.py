@@ -1,7 +1,7 @@
 """Strict reading of the exports of a document, and the rules between their fields."""
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,19 +9,20 @@ import msgspec
 
 from vscsihba.config.export import Export, ExportLun, Initiator
 from vscsihba.config.fields import read_fields, read_list, shown
+from vscsihba.config.model import Document
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.options import did_you_mean
 
 _Item = TypeVar("_Item")
 
 
-def read_exports(value: object, base: Path, backstores: Iterable[str]) -> tuple[Export, ...]:
+def read_exports(value: object, base: Path, document: Document) -> tuple[Export, ...]:
     """Return the exports of a document, in canonical form.
 
     Args:
         value: The value of the key ``exports``.
         base: The folder at which relative paths begin; absolute.
-        backstores: The names of backstores that a LUN of an export may show.
+        document: Its backstores and HBAs.
 
     Raises:
         ConfigError: An export is not valid.
@@ -31,7 +32,7 @@ def read_exports(value: object, base: Path, backstores: Iterable[str]) -> tuple[
     ]
     _check_unique([each.name for each in exports], "$.exports[{}].name", "another export has this name too")
     _check_portals(exports)
-    _check_backstores(exports, list(backstores))
+    _check_backstores(exports, document)
     return tuple(sorted((_in_order(export) for export in exports), key=lambda export: export.name))
 
 
@@ -153,17 +154,21 @@ def _check_portals(exports: list[Export]) -> None:
             )
 
 
-def _check_backstores(exports: list[Export], backstores: list[str]) -> None:
-    """Refuse a LUN whose backstore does not exist, or is another LUN of the same export."""
+def _check_backstores(exports: list[Export], document: Document) -> None:
+    """Refuse a LUN whose backstore no HBA shows, so that no engine serves it, and one shown twice."""
     for at, export in enumerate(exports):
         seen: dict[str, int] = {}
         for number, lun in enumerate(export.luns):
             place = f"$.exports[{at}].luns[{number}].backstore"
-            if lun.backstore not in backstores:
+            if lun.backstore not in document.backstores:
                 raise ConfigError(
                     place,
                     f"there is no backstore {shown(lun.backstore)}",
-                    cure=did_you_mean(lun.backstore, backstores),
+                    cure=did_you_mean(lun.backstore, document.backstores),
+                )
+            if document.place_of(lun.backstore) is None:
+                raise ConfigError(
+                    place, f"no HBA shows the backstore {lun.backstore}", cure="add a LUN of an HBA for it"
                 )
             if (other := seen.setdefault(lun.backstore, lun.lun)) != lun.lun:
                 raise ConfigError(

@@ -46,9 +46,16 @@ def _with_luns(running: Hba | None, wanted: Hba) -> Hba:
 
 
 def _check_exports(target: Document) -> None:
-    """Refuse to remove the LUN of a backstore that an export still shows."""
+    """Refuse to remove the LUN of a backstore that an export still shows, and to show it twice."""
     for export in target.exports:
+        seen: dict[str, int] = {}
         for lun in export.luns:
+            if (other := seen.setdefault(lun.backstore, lun.lun)) != lun.lun:
+                raise ConfigError(
+                    f"$.backstores.{lun.backstore}",
+                    f"LUN {other} and LUN {lun.lun} of the export {export.name} would both show it",
+                    cure="prune the export, or use the number that it has there",
+                )
             if target.place_of(lun.backstore) is None:
                 raise ConfigError(
                     f"$.backstores.{lun.backstore}",

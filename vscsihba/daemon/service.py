@@ -23,6 +23,7 @@ from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.config.stacks import canonical, enlarged
 from vscsihba.control import ProgressCallback
+from vscsihba.daemon.export_checks import check_exports
 from vscsihba.daemon.exports import Exports
 from vscsihba.daemon.known_devices import accepted
 from vscsihba.daemon.preflight import check_machine
@@ -192,6 +193,7 @@ class Service:
         wanted, running = _read(document), self.document
         planned = _changes(running, wanted, prune)
         check_machine(planned.target, running)
+        check_exports(planned.target, running)
         return _report(planned, wanted)
 
     def show(self) -> object:
@@ -318,6 +320,7 @@ class Service:
     def _carry_out(self, planned: Changes, progress: ProgressCallback, *, force: bool) -> None:
         """Carry out changes, all of them or none."""
         check_machine(planned.target, self.document)
+        check_exports(planned.target, self.document)
         self._check_free(planned, force=force)
         if not planned:
             return

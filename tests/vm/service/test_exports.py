@@ -1,22 +1,22 @@
 """Exports on a real kernel: LIO's iSCSI target made from a document, and open-iscsi as its initiator."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.polling import wait_until
-from tests.vm.daemon import Service, files, kill, shows, size_of, vscsihba
+from tests.vm.daemon import Service, kill, size_of, vscsihba
+from tests.vm.exported import HOST, NAME, PORTAL, document, left
 from tests.vm.fio import Fio
 from tests.vm.initiator import Initiator
-from tests.vm.shell import mounted, run
+from tests.vm.shell import SOAK, mounted, run
 
-NAME = "iqn.2026-11.example:store"
-HOST = "iqn.2026-11.example:host1"
-PORTAL = "127.0.0.1:3260"
-ISCSI = Path("/sys/kernel/config/target/iscsi")
+SECOND = "127.0.0.1:3261"
+WRITE_10 = ("2a", "00", "00", "00", "00", "00", "00", "00", "01", "00")
+KILLS = 10 if SOAK else 3
 MiB = 1 << 20
 
 
@@ -25,18 +25,6 @@ def secret(folder: Path, name: str, password: str) -> str:
     path.write_text(f"{password}\n")
     path.chmod(0o600)
     return str(path)
-
-
-def document(folder: Path, *names: str, **export: Any) -> dict[str, Any]:
-    """Return a document whose export shows each of its disks."""
-    luns = [{"lun": number, "backstore": name} for number, name in enumerate(names)]
-    whole = {"transport": "iscsi", "name": NAME, "portals": [PORTAL], "luns": luns, **export}
-    return {
-        "version": 1,
-        "backstores": files(folder, *names, size=64),
-        "hbas": [shows(0, *names)],
-        "exports": [whole],
-    }
 
 
 @pytest.fixture
@@ -76,9 +64,81 @@ def test_an_initiator_with_chap_in_both_directions_has_a_disk_that_survives_its_
     assert shown["sessions"] == [{"initiator": HOST, "addresses": ["127.0.0.1"]}]
     disk = initiator.disk(NAME, PORTAL, 0)
     run("mkfs.ext4", "-q", disk)
+    refused = vscsihba("clear", "--all", code=1)
+    assert f"{HOST} is logged in from 127.0.0.1" in refused
     with mounted(disk, scratch / "mnt") as folder:
-        assert (folder / "lost+found").is_dir()
+        fio = Fio([folder / "fio"])
+        try:
+            for _ in range(KILLS):
+                kill(service.engines(0)[0])
+                wait_until(lambda: len(service.engines(0)) == 2, "another engine", limit=60)
+                wait_until(service.all_run, "a disk that is served again", limit=60)
+        finally:
+            fio.finish()
+    initiator.logout(NAME, PORTAL)
+    vscsihba("clear", "--all")
+    assert left() == []
 
-    refused = vscsihba("clear", code=1)
-    assert HOST in refused
-    assert "logged in" in refused
+
+def test_an_export_changes_while_it_is_used(service: Service, scratch: Path, initiator: Initiator) -> None:
+    vscsihba("apply", service.document(document(scratch, "a", "b", initiators=[{"name": HOST}])))
+    initiator.record(NAME, PORTAL)
+    initiator.login(NAME, PORTAL)
+    disk = initiator.disk(NAME, PORTAL, 0)
+    vscsihba("resize", "a", "96MiB")
+    initiator.rescan()
+    wait_until(lambda: size_of(disk) == 96 * MiB, "a disk of the new size", limit=60)
+
+    luns = [{"lun": 0, "backstore": "a"}, {"lun": 5, "backstore": "c", "read_only": True}]
+    initiators = [{"name": HOST}, {"name": "iqn.2026-11.example:host2", "luns": [0]}]
+    more = document(scratch, "a", "b", "c", initiators=initiators, luns=luns, portals=[PORTAL, SECOND])
+    more["backstores"]["a"]["size"] = "96MiB"
+    path = service.document(more)
+    refused = vscsihba("apply", path, code=1)
+    assert f"{HOST} is logged in" in refused
+    assert "- LUN 1" in refused
+    vscsihba("apply", path, "--force")
+    assert service.changes("plan", more) == []
+    initiator.rescan()
+    protected = initiator.disk(NAME, PORTAL, 5)
+    assert is_protected(protected)
+    (shown,) = service.ask("status")["exports"]
+    assert {lun["lun"]: lun["state"] for lun in shown["luns"]} == {0: "running", 5: "running"}
+    assert len(shown["sessions"]) == 1
+    assert json.loads(vscsihba("show"))["exports"] == [{**more["exports"][0], "portals": [PORTAL, SECOND]}]
+    initiator.logout(NAME, PORTAL)
+
+
+def test_a_foreign_initiator_is_refused(service: Service, scratch: Path, initiator: Initiator) -> None:
+    vscsihba("apply", service.document(document(scratch, "a", initiators=[{"name": f"{HOST}2"}])))
+    initiator.record(NAME, PORTAL)
+    assert "authorization failure" in initiator.login(NAME, PORTAL, check=False)
+
+
+def test_an_open_export_is_read_only(service: Service, scratch: Path, initiator: Initiator) -> None:
+    vscsihba("apply", service.document(document(scratch, "a", open=True)))
+    initiator.record(NAME, PORTAL)
+    initiator.login(NAME, PORTAL)
+    disk = initiator.disk(NAME, PORTAL, 0)
+    assert service.ask("status")["exports"][0]["sessions"] == [{"initiator": HOST, "addresses": []}]
+    run("sg_dd", f"if={disk}", "of=/dev/null", "bs=512", "count=8")
+    assert is_protected(disk)
+
+
+def test_a_portal_that_is_taken_or_elsewhere_changes_nothing(service: Service, scratch: Path) -> None:
+    with socket.create_server(("127.0.0.1", 3262)):
+        wanted = document(scratch, "a", portals=["127.0.0.1:3262"], initiators=[{"name": HOST}])
+        refused = vscsihba("apply", service.document(wanted), code=2)
+    assert "127.0.0.1:3262: another program listens there" in refused
+    wanted["exports"][0]["portals"] = ["192.0.2.9:3260"]
+    refused = vscsihba("apply", service.document(wanted), code=2)
+    assert "192.0.2.9:3260: this machine does not have that address" in refused
+    assert left() == []
+    assert json.loads(vscsihba("show"))["hbas"] == []
+
+
+def is_protected(disk: Path) -> bool:
+    """Return whether a WRITE is refused because the LUN is read-only."""
+    done = run("sg_raw", "-s", "512", "-i", "/dev/zero", disk, *WRITE_10, check=False)
+    assert "Data Protect" in done, done
+    return "Write protected" in done

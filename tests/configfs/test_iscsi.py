@@ -1,0 +1,176 @@
+"""iSCSI targets in a configfs of files: made, changed and removed; a step that fails changes nothing."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configfs.fake_configfs import FakeConfigfs
+from vscsihba.configfs import (
+    Acl,
+    BackstoreSpec,
+    Chap,
+    IscsiTarget,
+    Session,
+    backstore_name,
+    change_target,
+    create_backstore,
+    find_target,
+    iscsi,
+    lio_iscsi,
+    paths,
+    portals_in_use,
+    sessions_of,
+)
+from vscsihba.errors import HostError
+
+NAME = "iqn.2026-11.example:store"
+HOST, OTHER = "iqn.2026-11.example:host1", "iqn.2026-11.example:host2"
+SMALL = IscsiTarget(NAME, frozenset({"127.0.0.1:3260"}), {0: "vscsihba0-lun0"}, {HOST: Acl({0: False})})
+FULL = IscsiTarget(
+    NAME,
+    frozenset({"127.0.0.1:3260", "[::1]:3261"}),
+    {0: "vscsihba0-lun1", 5: "vscsihba0-lun0"},
+    {
+        HOST: Acl({0: True, 5: False}, Chap("u", "secret-of-u1"), Chap("m", "secret-of-m1")),
+        OTHER: Acl({5: True}, Chap("v", "secret-of-v1")),
+    },
+    settings={**SMALL.settings, "attrib/login_timeout": "20", "param/DataDigest": "None"},
+)
+OPEN = IscsiTarget(NAME, frozenset({"[::1]:3260"}), {1: "vscsihba0-lun1"}, open=True, write_protected=False)
+VALUES = (SMALL, FULL, OPEN)
+
+
+@pytest.fixture
+def lio(kernel: FakeConfigfs) -> FakeConfigfs:
+    for lun in (0, 1):
+        create_backstore(BackstoreSpec(backstore_name(0, lun), 1 << 20, f"serial-{lun}"))
+    kernel.iscsi.mkdir()
+    return kernel
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_target_is_found_as_it_was_made(lio: FakeConfigfs, value: IscsiTarget) -> None:
+    assert find_target(NAME) is None
+    change_target(None, value)
+    assert find_target(NAME) == value
+    assert (lio.iscsi / NAME / "tpgt_1/enable").read_text() == "1\n"
+    assert portals_in_use() == value.portals
+    change_target(value, None)
+    assert list(lio.iscsi.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", VALUES)
+@pytest.mark.parametrize("after", VALUES)
+def test_a_target_becomes_any_other(lio: FakeConfigfs, before: IscsiTarget, after: IscsiTarget) -> None:
+    change_target(None, before)
+    change_target(before, after)
+    assert find_target(NAME) == after
+
+
+def test_authentication_is_asked_for_where_there_are_secrets(lio: FakeConfigfs) -> None:
+    attribute = lio.iscsi / NAME / "tpgt_1/attrib/authentication"
+    change_target(None, SMALL)
+    assert attribute.read_text() == "0\n"
+    change_target(SMALL, FULL)
+    assert attribute.read_text() == "1\n"
+
+
+def test_a_secret_is_in_no_text(lio: FakeConfigfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "secret-of" not in repr(FULL)
+    real = os.open
+
+    def refuse(path: Any, *rest: Any, **options: Any) -> int:
+        if Path(path).name == "password":
+            raise OSError(22, "Invalid argument", str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(HostError, match="auth/password: Invalid argument") as failed:
+        change_target(None, FULL)
+    assert "secret-of" not in str(failed.value)
+    assert failed.value.__cause__ is None
+
+
+def calls() -> Iterator[tuple[object, str]]:
+    """Yield every function that changes something in the kernel, and the module in which it is looked up."""
+    for name in ("create_target", "create_portal", "delete_portal", "link", "unlink"):
+        yield lio_iscsi, name
+    for name in ("create_acl", "delete_acl", "map_lun", "unmap_lun"):
+        yield lio_iscsi, name
+    yield paths, "write"
+    yield iscsi, "_set_chap"
+
+
+class Refusing:
+    """Counts the changes, and refuses one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.refused: int | None = None
+        for module, name in calls():
+            monkeypatch.setattr(module, name, self._counting(getattr(module, name)))
+
+    def _counting(self, function: Callable[..., None]) -> Callable[..., None]:
+        def counted(*args: Any, **kwargs: Any) -> None:
+            self.count += 1
+            if self.count - 1 == self.refused:
+                raise HostError("refused")
+            function(*args, **kwargs)
+
+        return counted
+
+    def at(self, number: int | None) -> None:
+        self.count, self.refused = 0, number
+
+
+@pytest.mark.parametrize("after", VALUES)
+@pytest.mark.parametrize("before", [None, *VALUES])
+def test_a_fault_at_any_step_changes_nothing(
+    lio: FakeConfigfs, monkeypatch: pytest.MonkeyPatch, before: IscsiTarget | None, after: IscsiTarget
+) -> None:
+    refusing = Refusing(monkeypatch)
+    change_target(None, before)
+    refusing.at(None)
+    change_target(before, after)
+    steps = refusing.count
+    change_target(after, before)
+    assert steps > 0 or before == after
+    for number in range(steps):
+        refusing.at(number)
+        with pytest.raises(HostError, match="refused"):
+            change_target(before, after)
+        assert find_target(NAME) == before, f"step {number}"
+        refusing.at(None)
+
+
+def test_a_target_that_was_cut_short_is_completed(lio: FakeConfigfs) -> None:
+    change_target(None, replace(SMALL, luns={}, acls={}))
+    (lio.iscsi / NAME / "tpgt_1/enable").write_text("0\n")
+    found = find_target(NAME)
+    change_target(found, SMALL)
+    assert find_target(NAME) == SMALL
+    assert (lio.iscsi / NAME / "tpgt_1/enable").read_text() == "1\n"
+
+
+def test_sessions_are_read_with_their_addresses(lio: FakeConfigfs) -> None:
+    change_target(None, FULL)
+    assert sessions_of(NAME) == []
+    group = lio.iscsi / NAME / "tpgt_1"
+    (group / "acls" / HOST / "info").write_text(
+        f"InitiatorName: {HOST}\nInitiatorAlias: host\n"
+        "LIO Session ID: 3   ISID: 0x00 02 3d 00 00 01  TSIH: 3  SessionType: Normal\n"
+        "Session State: TARG_SESS_STATE_LOGGED_IN\n"
+        "-[CmdSN Values]-\n"
+        "----------------------[iSCSI Connections]-------------------------\n"
+        "CID: 0  Connection State: TARG_CONN_STATE_LOGGED_IN\n"
+        "   Address 192.0.2.4 TCP  StatSN: 0x0000002a\n"
+    )
+    (group / "dynamic_sessions").write_bytes(b"iqn.2026-11.example:any\0")
+    assert sessions_of(NAME) == [
+        Session("iqn.2026-11.example:any"),
+        Session(HOST, ("192.0.2.4",)),
+    ]
