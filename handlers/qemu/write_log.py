@@ -131,7 +131,7 @@ class WriteLog:
         try:
             if stored:
                 self._store.put_views(_DATA + position, views)
-            self._store.put_some(_TABLE + entry.number % _ENTRIES * _ENTRY_ROOM, entry.encode())
+            self._store.put(_TABLE + entry.number % _ENTRIES * _ENTRY_ROOM, entry.encode())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
@@ -151,7 +151,7 @@ class WriteLog:
         """
         first = max(self._first, end)
         raw = struct.pack("<Q", first)
-        self._store.put_some(0, raw + struct.pack("<I", zlib.crc32(raw)))
+        self._store.put(0, raw + struct.pack("<I", zlib.crc32(raw)))
         self._first = first
         while self._entries and self._entries[0].number < end:
             self._used -= _stored(self._entries.popleft().change)

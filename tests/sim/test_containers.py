@@ -6,11 +6,8 @@ from typing import Final
 
 import pytest
 
-from tests.sim.exhaustive import Counting, sample
-from tests.sim.faults import DEATHS, FAULTS, OneFault, Plan
-from tests.sim.initiator import FAILURES
+from tests.sim.acts import Tree, each_fault
 from tests.sim.layers import LUKS2_PAYLOAD
-from tests.sim.world import World
 from vscsihba.errors import HostError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.encrypt import admin, crypto, luks, luks1, luks2_json
@@ -19,7 +16,6 @@ from vscsihba.handlers.stack import build
 
 OLD, OTHER, NEW = b"old", b"other", b"new"
 KDF: Final = Pbkdf2(b"salt" * 8, "sha256", 1000)
-Tree = dict[str, bytes | None]
 
 
 def make(disk: Handler, version: int) -> None:
@@ -76,31 +72,6 @@ def prepared(root: Path, version: int, act: Callable[[Handler, int], None]) -> T
     return {str(path): path.read_bytes()}
 
 
-def run(
-    root: Path, tree: Tree, plan: Plan, act: Callable[[Handler], None], *, power: bool, seed: int = 0
-) -> bool:
-    """Do something with a disk, and end the process or the machine; return whether it was done."""
-    done: list[bool] = []
-
-    def body() -> None:
-        stack = build(document(root))
-        try:
-            act(stack.open())
-            done.append(True)
-        except FAILURES:
-            pass
-
-    world = World(root, seed, tree)
-    with world:
-        with world.faults(plan):
-            life = world.start(body)
-            life.wait()
-        if power or world.power_is_cut:
-            world.cut_power()
-    assert life.error is None, life.error
-    return bool(done)
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("act", ACTS)
@@ -112,24 +83,12 @@ def test_a_fault_at_any_call_leaves_the_data_to_be_unlocked(
         monkeypatch.setattr(module, "STRIPES", 64)  # 4000 of them take most of the time
     when_done, surely, perhaps = ACTS[act]
     tree = prepared(root, version, act)
-    counting = Counting(lambda: None)
-    assert run(root, tree, counting, lambda disk: act(disk, version), power=False)
-    assert opening(root) == when_done
-    points = sample(counting.calls, FAULTS, 1)
-    assert len(points) > 50
-    for point in points:
-        plan = OneFault(point.fault)
-        ends_by_power = point.end == "power"
-        done = run(
-            root,
-            tree,
-            plan,
-            lambda disk: act(disk, version),
-            power=ends_by_power,
-            seed=point.fault.number,
-        )
+    struck = []
+    for result in each_fault(root, tree, lambda: act(build(document(root)).open(), version)):
+        struck.append(result.struck)
         found = opening(root)
-        if done and point.fault.how not in DEATHS:
-            assert found == when_done, point
+        if result.is_done:
+            assert found == when_done, result
         else:
-            assert surely <= found <= perhaps, f"{point}: {plan.struck}: {found}"
+            assert surely <= found <= perhaps, f"{result}: {found}"
+    assert len(struck) > 50
