@@ -38,15 +38,18 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--vm", action="store_true", help="compare with other programs in a VM")
     made.add_argument(
+        "--runner",
+        choices=campaign.RUNNERS,
+        default="qemu",
+        help="the VM: QEMU, with KVM if it works, or the sandbox (qemu)",
+    )
+    made.add_argument(
         "--write-docs",
         action="store_true",
         help=f"both, and write {document.FOLDER.relative_to(campaign.ROOT)}",
     )
     made.add_argument(
         "--from", type=Path, metavar="FILE", dest="file", help="run no VM: read what was found before"
-    )
-    made.add_argument(
-        "--stack", action="append", metavar="WORDS", help="only stacks with these words; may be repeated"
     )
     made.add_argument("--depth", type=int, default=32, help="commands at once on a stack, natively (32)")
     made.add_argument("--json", action="store_true", help="print one JSON object")

@@ -10,11 +10,19 @@ from typing import Final
 
 from rich.console import Console
 
+from tests.bench.vm import host_clock
 from tests.bench.vm.findings import Finding, Findings
 from tests.bench.vm.guest import PARTS
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _LIMIT: Final = 7200
+RUNNERS: Final = {
+    "qemu": ("--cpus", "2"),
+    "sandbox": ("--runner", "sandbox"),
+    "kvm": ("--runner", "kvm"),
+    "tcg": ("--runner", "tcg"),
+}
+"""By name, the words for ``./dev vm``: with two processors it never chooses the sandbox."""
 
 
 def run(options: argparse.Namespace, console: Console) -> Findings:
@@ -23,15 +31,21 @@ def run(options: argparse.Namespace, console: Console) -> Findings:
     Raises:
         SystemExit: It did not come to its end.
     """
-    command = [str(ROOT / "dev"), "vm", "--timeout", str(_LIMIT), "--"]
-    command += [sys.executable, "-m", "tests.bench.vm.guest", *_words(options)]
-    guest = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    command = [str(ROOT / "dev"), "vm", "--timeout", str(_LIMIT), *RUNNERS[options.runner]]
+    command += ["--plain"] * options.plain + ["--"]
+    command += [sys.executable, "-m", "tests.bench.vm.guest", "--host-clock", *_words(options)]
+    guest = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert guest.stdin is not None
     assert guest.stdout is not None
     found: list[Finding] = []
     try:
         with console.status("starting the VM") as status:
             for line in guest.stdout:
-                found.append(json.loads(line))
+                finding = json.loads(line)
+                if finding["kind"] == host_clock.KIND:
+                    print(host_clock.process_tree_seconds(guest.pid), file=guest.stdin, flush=True)
+                    continue
+                found.append(finding)
                 status.update(f"{len(found)} findings; {_title(found[-1])}")
     finally:
         guest.terminate()
@@ -48,8 +62,10 @@ def _words(options: argparse.Namespace) -> Iterator[str]:
         yield f"--part={part}"
     yield from (f"--peer={peer}" for peer in options.peer or ())
     yield from (f"--workload={words}" for words in options.workload or ())
+    yield from (f"--stack={words}" for words in options.stack or ())
     rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
     yield from (f"--rounds={rounds}", f"--seconds={seconds}", *["--quick"] * options.quick)
+    yield from ["--plain"] * options.plain
 
 
 def _title(line: Finding) -> str:

@@ -1,6 +1,7 @@
 """CPU time, of processes and of the machine, as the kernel counts it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,12 @@ class Spent:
     Attributes:
         processes: Of the processes asked for, all their threads.
         machine: Of all CPUs, less the time in which they were idle.
+        host: Of the whole VM on its host; 0 if the host was not asked.
     """
 
     processes: float
     machine: float
+    host: float
 
 
 class Clock:
@@ -26,19 +29,22 @@ class Clock:
 
     Args:
         pids: Processes that live until `stop`.
+        host: Returns the processor time of the VM on its host.
     """
 
-    def __init__(self, pids: tuple[int, ...]) -> None:
+    def __init__(self, pids: tuple[int, ...], host: Callable[[], float]) -> None:
         self._pids = pids
+        self._host = host
         self._start = self._now()
 
     def stop(self) -> Spent:
         """Return the processor time spent meanwhile."""
         now = self._now()
-        return Spent(now.processes - self._start.processes, now.machine - self._start.machine)
+        start = self._start
+        return Spent(now.processes - start.processes, now.machine - start.machine, now.host - start.host)
 
     def _now(self) -> Spent:
-        return Spent(sum(map(process_seconds, self._pids)), machine_seconds())
+        return Spent(sum(map(process_seconds, self._pids)), machine_seconds(), self._host())
 
 
 def process_seconds(pid: int) -> float:

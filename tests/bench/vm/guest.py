@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.vm import peers, scaling, system_calls
-from tests.bench.vm.workload import WORKLOADS, Workload, measure
+from tests.bench.vm.host_clock import ask
+from tests.bench.vm.stack_peers import cipher
+from tests.bench.vm.stack_peers import compare as stack_peers
+from tests.bench.vm.workload import WORKLOADS, Workload, measure, no_host
 
-PARTS: Final = ("calls", "peers", "idle", "footprint", "scaling")
+PARTS: Final = ("calls", "peers", "stacks", "idle", "footprint", "scaling")
 _SIZE: Final = 64 << 20
 CLOCK: Final = Path("/sys/devices/system/clocksource/clocksource0")
 _MEMORY: Final = Path("/dev/shm")
@@ -34,8 +37,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workload", action="append", metavar="WORDS", help="only those with these words; may be repeated"
     )
+    made.add_argument(
+        "--stack", action="append", metavar="WORDS", help="only stacks with these words; may be repeated"
+    )
     made.add_argument("--rounds", type=int, default=3, help="times that everything is run (3)")
     made.add_argument("--seconds", type=float, default=1.5, help="length of one run (1.5)")
+    made.add_argument(
+        "--plain", action="store_true", help="a QEMU guest as it comes: no tuning by the runner"
+    )
     made.add_argument("--quick", action="store_true", help="the shortest form: shows that all of it works")
     return made
 
@@ -58,11 +67,13 @@ class Guest:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
         self.folder = folder
+        self.host = ask if options.host_clock else no_host
 
     def run(self, part: str) -> None:
         """Run one of `PARTS`."""
         runners: dict[str, Callable[[], None]] = {
             "peers": self.peers,
+            "stacks": self.stacks,
             "calls": self.calls,
             "scaling": self.scaling,
             "footprint": self.footprint,
@@ -77,7 +88,16 @@ class Guest:
             for _ in range(self.options.rounds):
                 for workload in chosen(self.options):
                     for contestant in contestants:
-                        say("sample", measure(contestant, workload, self.options.seconds).document())
+                        sample = measure(contestant, workload, self.options.seconds, self.host)
+                        say("sample", sample.document())
+
+    def stacks(self) -> None:
+        """Compare stacks with what does the same job."""
+        groups = stack_peers.chosen(self.options.stack or ())
+        if any(group.name.startswith("encrypt") for group in groups):
+            say("cipher", cipher.measure())
+        for group in groups:
+            stack_peers.compare(group, self.folder, self.options.rounds, self.options.seconds, say, self.host)
 
     def calls(self) -> None:
         """Count system calls at depth 32."""
@@ -125,6 +145,7 @@ def say(kind: str, finding: dict[str, Any]) -> None:
 def main() -> int:
     """Run the measurements that were asked for."""
     made = argparse.ArgumentParser(description=__doc__, parents=[parser()])
+    made.add_argument("--host-clock", action="store_true", help="ask for the CPU time of the VM on stdin")
     options = made.parse_args()
     check_parts(made, options, PARTS)
     parts = options.part or PARTS
@@ -133,7 +154,8 @@ def main() -> int:
     if missing:
         sys.stderr.write(f"bench: not installed: {' '.join(missing)}\n")
         return 1
-    use_a_quick_clock()
+    if not options.plain:
+        use_a_quick_clock()
     machine = {
         "kernel": os.uname().release,
         "cpus": os.cpu_count(),

@@ -96,7 +96,7 @@ def fileio(image: Path, number: int) -> Iterator[Contestant]:
 
 
 @contextmanager
-def _nbd(name: str, socket: Path, number: int, *server: str | Path) -> Iterator[Contestant]:
+def nbd(name: str, socket: Path, number: int, *server: str | Path) -> Iterator[Contestant]:
     """A server on a Unix socket, and the kernel's client."""
     device = Path(f"/dev/nbd{number}")
     with background(*server) as pid:
@@ -112,21 +112,21 @@ def _nbd(name: str, socket: Path, number: int, *server: str | Path) -> Iterator[
 def nbdkit_file(image: Path, number: int) -> AbstractContextManager[Contestant]:
     """nbdkit's file plugin, which is parallel (16 threads), and nbd-client."""
     socket = image.with_suffix(".sock")
-    return _nbd("nbdkit file", socket, number, "nbdkit", "-f", "-U", socket, "file", image)
+    return nbd("nbdkit file", socket, number, "nbdkit", "-f", "-U", socket, "file", image)
 
 
 def nbdkit_python(image: Path, number: int) -> AbstractContextManager[Contestant]:
     """nbdkit's Python plugin with a file plugin of few lines, parallel too, and nbd-client."""
     socket = image.with_suffix(".sock")
     server = ("nbdkit", "-f", "-U", socket, "python", NBD_PLUGIN, f"file={image}")
-    return _nbd("nbdkit Python", socket, number, *server)
+    return nbd("nbdkit Python", socket, number, *server)
 
 
 def qemu_nbd(image: Path, number: int) -> AbstractContextManager[Contestant]:
     """qemu-nbd with a writeback cache, and nbd-client."""
     socket = image.with_suffix(".sock")
     server = ("qemu-nbd", "-t", "-f", "raw", "--cache=writeback", "-k", socket, image)
-    return _nbd("qemu-nbd", socket, number, *server)
+    return nbd("qemu-nbd", socket, number, *server)
 
 
 @contextmanager
@@ -195,12 +195,17 @@ def contestants(folder: Path, names: list[str], size: int) -> Iterator[list[Cont
                     file.write(data)
             found.append(undo.enter_context(PEERS[name](image, number)))
         for contestant in found:
-            queue = Path("/sys/block", contestant.disk.name, "queue")
-            for key, value in (("scheduler", "none"), ("nomerges", "2"), ("add_random", "0")):
-                (queue / key).write_text(value)
+            without_scheduler(contestant.disk)
         yield found
     for image in folder.glob("*.img"):
         image.unlink()
+
+
+def without_scheduler(disk: Path) -> None:
+    """Make a queue like those of the others: no scheduler, no merging of requests, no entropy."""
+    queue = Path("/sys/block", disk.name, "queue")
+    for key, value in (("scheduler", "none"), ("nomerges", "2"), ("add_random", "0")):
+        (queue / key).write_text(value)
 
 
 def missing(names: Iterable[str]) -> list[str]:

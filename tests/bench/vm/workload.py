@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ class Workload:
     Attributes:
         name: As in the tables.
         options: fio's.
+        once: It ends when every block has been used once, not after a time.
     """
 
     name: str
     options: tuple[str, ...]
+    once: bool = False
 
 
 def _workload(name: str, rw: str, block: str, depth: int, *more: str) -> Workload:
@@ -57,6 +60,7 @@ class Sample:
         machine_us: CPU time that the whole machine took for each, in microseconds: fio's included, as far as
             it has begun.
         latency_us: Mean time from submission to completion in microseconds.
+        host_us: CPU time that the VM took on its host for each, in microseconds; 0 if the host was not asked.
     """
 
     workload: str
@@ -65,6 +69,7 @@ class Sample:
     engine_us: float
     machine_us: float
     latency_us: float
+    host_us: float = 0.0
 
     def document(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -79,8 +84,10 @@ def fio(disks: list[Path], workload: Workload, seconds: float) -> list[dict[str,
     """
     words = [
         *("fio", "--output-format=json", "--ioengine=libaio", "--direct=1", "--thread", "--norandommap"),
-        *("--time_based", f"--runtime={round(seconds * 1000)}ms", "--randrepeat=1", *workload.options),
+        *("--randrepeat=1", *workload.options),
     ]
+    if not workload.once:
+        words += ["--time_based", f"--runtime={round(seconds * 1000)}ms"]
     for disk in disks:
         words += [f"--name={disk.name}", f"--filename={disk}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -96,11 +103,18 @@ _WITHIN: Final = 0.7
 """Part of a run in which CPU time is counted."""
 
 
-def measure(contestant: Contestant, workload: Workload, seconds: float) -> Sample:
-    """Run a workload once."""
+def no_host() -> float:
+    """Stand in for the clock of a host that cannot be asked."""
+    return 0.0
+
+
+def measure(
+    contestant: Contestant, workload: Workload, seconds: float, host: Callable[[], float] = no_host
+) -> Sample:
+    """Run a workload once; `host` returns the processor time of the VM on its host."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(fio, [contestant.disk], workload, seconds)
-        spent, counted = _count(contestant, running, seconds * _WITHIN)
+        spent, counted = _count(contestant, running, 0.0 if workload.once else seconds * _WITHIN, host)
         (job,) = running.result()
     both = (job["read"], job["write"])
     total = sum(side["total_ios"] for side in both)
@@ -112,16 +126,25 @@ def measure(contestant: Contestant, workload: Workload, seconds: float) -> Sampl
         spent.processes / counted * 1e6,
         spent.machine / counted * 1e6,
         latency,
+        spent.host / counted * 1e6,
     )
 
 
-def _count(contestant: Contestant, running: Future[Any], seconds: float) -> tuple[Spent, int]:
-    """Return the CPU time of so many seconds in the middle of a run, and the commands done in them."""
+def _count(
+    contestant: Contestant, running: Future[Any], seconds: float, host: Callable[[], float]
+) -> tuple[Spent, int]:
+    """Return the CPU time of so many seconds in the middle of a run, and the commands done in them.
+
+    With 0 seconds, the run is counted from its beginning to its end.
+    """
     first = _completed(contestant.disk)
-    while _completed(contestant.disk) < first + _BEGUN and not running.done():
+    while seconds and _completed(contestant.disk) < first + _BEGUN and not running.done():
         time.sleep(0.05)
-    clock, before = Clock(contestant.pids), _completed(contestant.disk)
-    time.sleep(seconds)
+    clock, before = Clock(contestant.pids, host), _completed(contestant.disk)
+    if seconds:
+        time.sleep(seconds)
+    else:
+        running.exception()  # waits for the end
     return clock.stop(), max(1, _completed(contestant.disk) - before)
 
 
