@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import command_path, document, rbd, remote, slow_flush, tables
+from tests.bench import command_path, document, guests_page, rbd, remote, slow_flush, stacks_page, tables
 from tests.bench.native import NATIVE_PARTS, Native
 from tests.bench.stacks import measure as stacks
 from tests.bench.vm import campaign, guest
@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--write-docs",
         action="store_true",
-        help=f"both, and write {document.FOLDER.relative_to(campaign.ROOT)}",
+        help=f"natively and in a VM, and write {document.FOLDER.relative_to(campaign.ROOT)}; with --part "
+        "stacks or peers: only that, and its page",
     )
     made.add_argument(
         "--from", type=Path, metavar="FILE", dest="file", help="run no VM: read what was found before"
@@ -61,40 +62,48 @@ def main() -> int:
     options = checked_options()
     logging.basicConfig(level=logging.ERROR)
     console = Console(stderr=options.json, width=None if sys.stdout.isatty() else _PAGE)
-    results: dict[str, object] = {"python": platform.python_version()}
-    findings = None
-    if options.in_vm:
-        findings = _found(options)
-        results["findings"] = findings.lines
-        for table in tables.of(findings):
-            console.print(table.rich())
-        for line in tables.rest(findings):
-            console.print(line)
-    if findings is None or options.write_docs:
-        native = measure(options, NATIVE_PARTS if options.write_docs else options.part or NATIVE_PARTS)
-        results |= asdict(native)
-        for table in tables.native(native):
-            console.print(table.rich())
-        if native.slow_flush is not None:
-            console.print(tables.slow_flush(native.slow_flush))
-        if findings is not None:
-            console.print(f"written: {document.write(findings, native)}")
+    findings = _found(options) if options.in_vm else None
+    native = measure(options, options.native_parts)
+    for table in [*(tables.of(findings) if findings else ()), *tables.native(native)]:
+        console.print(table.rich())
+    for line in [*(tables.rest(findings) if findings else ()), *tables.slow_flush(native)]:
+        console.print(line)
+    if options.write_docs:
+        console.print(f"written: {write_docs(options, findings, native)}")
     if options.json:
-        print(json.dumps(results))
+        lines = {"findings": findings.lines} if findings else {}
+        print(json.dumps({"python": platform.python_version(), **lines, **asdict(native)}))
     return 0
 
 
 def checked_options() -> argparse.Namespace:
-    """Return the options; `in_vm` among them says that parts in the VM are wanted."""
+    """Return the options, with `in_vm` and `native_parts` for the measurements that are wanted."""
     made = parser()
     options = made.parse_args()
-    options.in_vm = options.vm or options.file is not None or options.write_docs
-    guest.check_parts(made, options, guest.PARTS if options.in_vm else NATIVE_PARTS)
+    everything = options.write_docs and not options.part
+    vm = options.vm or options.file is not None
+    options.in_vm = vm or everything
+    guest.check_parts(made, options, guest.PARTS if vm else NATIVE_PARTS)
+    options.native_parts = (options.part or NATIVE_PARTS) if not vm or everything else ()
     if not options.in_vm and (options.peer or options.workload or options.quick):
         made.error("--peer, --workload and --quick need --vm")
+    if options.write_docs and options.part not in (None, ["stacks"], ["peers"]):
+        made.error("--write-docs writes all, or --part stacks, or --part peers")
     if not 1 <= options.depth <= command_path.BATCH:
         made.error(f"--depth is 1 to {command_path.BATCH}")
     return options
+
+
+def write_docs(options: argparse.Namespace, findings: Findings | None, native: Native) -> Path:
+    """Write the page of what was measured; return it."""
+    machine = "plain" if options.plain else options.runner
+    if findings is None:
+        return stacks_page.write_native(native.stacks, campaign.load())
+    if options.part == ["stacks"]:
+        return stacks_page.write_machine(findings, machine)
+    if options.part == ["peers"]:
+        return guests_page.write_guest(findings, machine)
+    return document.write(findings, native)
 
 
 def _found(options: argparse.Namespace) -> Findings:

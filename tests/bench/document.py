@@ -5,7 +5,6 @@ from typing import Final
 
 from tests.bench import tables
 from tests.bench.native import Native
-from tests.bench.stacks.measure import STACKS
 from tests.bench.vm.findings import Findings
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs/bench"
@@ -42,10 +41,7 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
 - *Natively:* a ring in this process, the command there and back, against the bare system call on the same
   blocks and memory, both by turns in one process. Median of 60 batches of 32; the spread is the
   interquartile range.
-- *Stacks natively* (`./dev bench --part stacks`, `--stack WORDS`, `--depth N`): likewise, against the sum of
-  the system calls and ciphers that the stack cannot do without, on files of the same kind in the same
-  directory; the processor time is that of all threads. The bare calls are:
-{stacks}
+- Stacks of handlers are on [another page](stacks.md).
 
 ## In the VM
 """
@@ -65,14 +61,12 @@ def write(findings: Findings, native: Native) -> Path:
 
 def text(findings: Findings, native: Native) -> str:
     """Return the page."""
-    bare = "\n".join(f"  - {stack.name}: {stack.against}" for stack in STACKS)
-    parts = [_HEAD.format(rounds=findings.rounds, stacks=bare, **{"seconds": 2, **findings.machine})]
+    parts = [_HEAD.format(rounds=findings.rounds, **{"seconds": 2, **findings.machine})]
     parts += [f"**{table.title}**\n\n{table.markdown()}" for table in tables.of(findings)]
     parts += [f"{line}\n" for line in tables.rest(findings)]
     parts += [f"![{title}]({name})\n" for name, title in _PLOTS if (FOLDER / name).exists()]
     parts += ["## Natively\n"]
     parts += [f"**{table.title}**\n\n{table.markdown()}" for table in tables.native(native)]
-    if native.slow_flush is not None:
-        parts.append(f"{tables.slow_flush(native.slow_flush)}.\n")
+    parts += [f"{line}.\n" for line in tables.slow_flush(native)]
     parts += [f"## Aims\n\n{tables.aims_reached(findings, native.rows).markdown()}", LIMITS.read_text()]
     return "\n".join(parts)

@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from tests.bench import aims
 from tests.bench.command_path import Row
 from tests.bench.native import Native
-from tests.bench.slow_flush import FLUSH_SECONDS, SlowFlush
+from tests.bench.slow_flush import FLUSH_SECONDS
 from tests.bench.stacks.measure import StackRow
 from tests.bench.vm.findings import OURS, Findings
 
@@ -81,12 +81,14 @@ def commands(rows: Sequence[Row]) -> Table:
     )
 
 
-def slow_flush(found: SlowFlush) -> str:
-    """Return the line on the latency of reads beside a flush."""
-    return (
-        f"4 KiB reads of a slow stack, beside a flush of {FLUSH_SECONDS * 1e3:.0f} ms: "
-        f"{found.beside:.0f} µs; alone: {found.alone:.0f} µs; ratio {found.ratio:.2f}"
-    )
+def slow_flush(measured: Native) -> list[str]:
+    """Return the line on the latency of reads beside a flush, if that was measured."""
+    found = measured.slow_flush
+    if found is None:
+        return []
+    beside = f"beside a flush of {FLUSH_SECONDS * 1e3:.0f} ms: {found.beside:.0f} µs"
+    alone = f"alone: {found.alone:.0f} µs; ratio {found.ratio:.2f}"
+    return [f"4 KiB reads of a slow stack, {beside}; {alone}"]
 
 
 def throughput(findings: Findings) -> Table:
@@ -114,6 +116,33 @@ def ratios(findings: Findings) -> Table:
             for workload in findings.workloads
         ],
     )
+
+
+def compared(name: str, findings: Findings) -> Table:
+    """Return the table of one comparison: commands a second, and ours as a multiple of each peer's.
+
+    Args:
+        name: The title.
+        findings: Samples of that comparison only.
+    """
+    peers = [peer for peer in findings.contestants if peer != OURS]
+    rows = []
+    for workload in findings.workloads:
+        cells = [
+            f"{findings.median(workload, peer):.0f}: {findings.ratio(workload, peer):.2f}"
+            f" / {findings.cost_ratio(workload, peer):.2f}"
+            for peer in peers
+        ]
+        rows.append((workload, f"{findings.median(workload, OURS):.0f}", *cells))
+    return Table(name, ("workload", OURS, *peers), rows)
+
+
+def missing(findings: Findings) -> list[str]:
+    """Return a line for each peer that could not be measured."""
+    return [
+        f"Not measured: {line['contestant']} ({line['group']}): {line['reason']}."
+        for line in findings.of("missing")
+    ]
 
 
 def cpu(findings: Findings) -> Table:
@@ -185,7 +214,12 @@ def rest(findings: Findings) -> list[str]:
         f"a processor in {line['seconds']:.0f} s."
         for line in findings.of("idle")
     ]
-    return said
+    said += [
+        f"AES-256-XTS in this boot: {line['openssl']:.0f} MiB/s in OpenSSL, "
+        f"{line['kernel']:.0f} MiB/s in the kernel ({line['driver']})."
+        for line in findings.of("cipher")
+    ]
+    return said + missing(findings)
 
 
 def aims_reached(findings: Findings, rows: Sequence[Row]) -> Table:
@@ -203,4 +237,5 @@ def of(findings: Findings) -> list[Table]:
         (scaling, "scaling"),
         (footprint, "footprint"),
     ]
-    return [table(findings) for table, kind in made if findings.of(kind)]
+    there = [table(findings) for table, kind in made if findings.of(kind)]
+    return there + [compared(name, findings.group(name)) for name in findings.groups]

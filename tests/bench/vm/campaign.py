@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,15 @@ def run(options: argparse.Namespace, console: Console) -> Findings:
     if code:
         sys.stderr.write(f"bench: the run in the VM ended with exit code {code}\n")
         raise SystemExit(1)
-    return Findings(found)
+    findings = Findings(found)
+    findings.machine["load"] = load()
+    return findings
+
+
+def load() -> str:
+    """Return in words how busy this machine is: programs that wanted a processor in the last minutes."""
+    one, five, fifteen = os.getloadavg()
+    return f"load average of the host {one:.1f}, {five:.1f}, {fifteen:.1f} on {os.cpu_count()} processors"
 
 
 def _words(options: argparse.Namespace) -> Iterator[str]:

@@ -34,6 +34,15 @@ class Findings:
         return [line for line in self.lines if line["kind"] == kind]
 
     @property
+    def groups(self) -> list[str]:
+        """Names of the comparisons of stacks, in order."""
+        return list(dict.fromkeys(line["group"] for line in self.of("stack")))
+
+    def group(self, name: str) -> "Findings":
+        """Return the samples of one comparison of stacks."""
+        return Findings({**line, "kind": "sample"} for line in self.of("stack") if line["group"] == name)
+
+    @property
     def machine(self) -> Finding:
         """Where it was run."""
         return self.of("machine")[0]
@@ -70,6 +79,16 @@ class Findings:
         """Return how many times as quick ours is: the median of the ratios of each round; 0 without any."""
         pairs = zip(self.values(workload, OURS), self.values(workload, peer), strict=False)
         ratios = [ours / theirs for ours, theirs in pairs if theirs]
+        return statistics.median(ratios) if ratios else 0.0
+
+    def cost_ratio(self, workload: str, peer: str) -> float:
+        """Return how many commands of ours cost the host as much CPU time as one of a peer; 0 without any.
+
+        Like `ratio`, it is the median of the rounds, and above 1 where ours is better.
+        """
+        names = (OURS, peer)
+        pairs = zip(*(self.values(workload, name, "host_us") for name in names), strict=False)
+        ratios = [theirs / ours for ours, theirs in pairs if ours > 0]
         return statistics.median(ratios) if ratios else 0.0
 
     def scaling(self) -> dict[int, dict[int, float]]:
