@@ -125,3 +125,18 @@ def test_with_no_kernel_at_all_none_is_guessed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kernels, "installed", lambda *_folders: [])
     with pytest.raises(VmError, match="apt-get install linux-image"):
         cli.find_kernel(None)
+
+
+def test_a_plain_guest_has_no_settings_for_speed(tmp_path: Path) -> None:
+    with WorkDir(tmp_path) as work:
+        machine = virtme.Machine(KERNEL, "tcg", unpacked=tmp_path / "vmlinux", plain=True)
+        line = virtme.command_line(machine, work, tmp_path, interactive=False)
+    start = line.index("-machine")
+    assert line[start : start + 6] == ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]
+    assert not [word for word in line if "tsc" in word or "mitigations" in word or "qboot" in word]
+
+
+def test_plain_is_for_qemu_without_kvm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--plain", "--which"]) == 0
+    assert capsys.readouterr().out == "tcg\n"
+    assert cli.main(["--plain", "--runner", "sandbox", "--which"]) == NOT_RUN

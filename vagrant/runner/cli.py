@@ -54,6 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cpus", type=int, default=0, metavar="N", help="virtual CPUs (1 in the sandbox, 2 in QEMU)"
     )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="QEMU without KVM and without the settings that make such a guest quicker, for comparison",
+    )
     parser.add_argument("--memory", default="2G", metavar="SIZE", help="memory (2G)")
     parser.add_argument(
         "--scratch", default="8G", metavar="SIZE", help="size of the scratch disk, sparse (8G)"
@@ -143,7 +148,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose(options: argparse.Namespace) -> str:
-    """Return the runner for some options: ``kvm``, ``sandbox`` or ``tcg``."""
+    """Return the runner for some options: ``kvm``, ``sandbox`` or ``tcg``.
+
+    Raises:
+        VmError: The options contradict each other, or the runner does not work here.
+    """
+    if options.plain and options.runner not in ("auto", "tcg"):
+        raise VmError(f"--plain is a guest of QEMU without KVM, not of the runner {options.runner}")
+    if options.plain:
+        return "tcg"
     return choice.choose(options.runner, options.kernel, options.cpus, lambda: has_kvm(options.kernel))
 
 
@@ -166,14 +179,14 @@ def run_in_qemu(options: argparse.Namespace, chosen: str, *, interactive: bool) 
     chosen = accel.choose(chosen, kernel.release, lambda: kvm_boots(kernel))
     cpus = options.cpus or CPUS
     unpacked = unpack.unpacked(kernel, accel.cache_folder()) if chosen == "tcg" else None
-    machine = virtme.Machine(kernel, chosen, cpus, options.memory, unpacked)
+    machine = virtme.Machine(kernel, chosen, cpus, options.memory, unpacked, options.plain)
     with WorkDir() as work:
         work.make_scratch(options.scratch)
         work.write_command(options.command or SHELL, Path.cwd(), os.environ)
         results = None if options.results is None else options.results.resolve()
         line = virtme.command_line(machine, work, results, interactive=interactive)
         if not options.quiet:
-            say(f"Linux {kernel.release}, {chosen}, {cpus} CPUs, {options.memory}")
+            say(f"Linux {kernel.release}, {chosen}{', plain' * options.plain}, {cpus} CPUs, {options.memory}")
         started = time.time()
         try:
             run_machine = process.run_interactive if interactive else process.run_streaming

@@ -30,12 +30,16 @@ class Machine:
     memory: str = "2G"
     unpacked: Path | None = None
     """The uncompressed kernel, if there is one; virtme-ng still reads the image."""
+    plain: bool = False
+    """A guest as QEMU and the kernel make it, for comparison: none of the settings for speed."""
 
 
-def kernel_options(accel: str) -> list[str]:
+def kernel_options(machine: Machine) -> list[str]:
     """Return kernel parameters: our programs first in init's PATH, and less work under emulation."""
     path = f"{GUEST / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
-    clock = tsc.clock_options() if accel == "tcg" else []
+    if machine.plain:
+        return [f"PATH={path}"]
+    clock = tsc.clock_options() if machine.accel == "tcg" else []
     return [f"PATH={path}", "mitigations=off", "nowatchdog", "audit=0", *clock]
 
 
@@ -50,7 +54,9 @@ def qemu_options(machine: Machine, work: WorkDir) -> list[str]:
     ]
     if machine.unpacked is not None:
         options += ["-kernel", str(machine.unpacked)]
-    if machine.accel == "tcg":
+    if machine.plain:
+        options += ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]
+    elif machine.accel == "tcg":
         options += ["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU]
         options += ["-bios", str(QBOOT)] if QBOOT.exists() else []
     return options
@@ -69,7 +75,7 @@ def command_line(machine: Machine, work: WorkDir, results: Path | None, *, inter
     """Return the argument list that boots `machine`, runs guest/enter.sh in it and powers it off."""
     enter = str(GUEST / "enter.sh")
     virtme_run = str(Path(sys.executable).parent / "virtme-run")
-    kernel, qemu = kernel_options(machine.accel), qemu_options(machine, work)
+    kernel, qemu = kernel_options(machine), qemu_options(machine, work)
     if interactive:
         job = ["--shell", enter]
     else:
