@@ -23,19 +23,16 @@ from vscsihba.handlers.actions import Action, NoArguments
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Fan, Leg
 from vscsihba.handlers.file import path as file_path
+from vscsihba.handlers.mirror.inline import inline_verbs
 from vscsihba.handlers.mirror.leg import LegStatus, MirrorLeg, Standing
 from vscsihba.handlers.mirror.metadata import MOST_LEGS
 from vscsihba.handlers.mirror.start import StartOptions, close_all, open_members
 from vscsihba.handlers.mirror.sync import ResyncProgress, Synchroniser
 from vscsihba.handlers.options import MediumPath, Options, Seconds
-from vscsihba.handlers.shared.range_lock import RangeLock
 from vscsihba.handlers.shared.vectored import read_bytes
 from vscsihba.handlers.stack import build
 
 log = logging.getLogger(__name__)
-
-_SPREAD = 1 << 20
-"""Bytes that are read from one leg before the next one's turn, so that each can read ahead."""
 
 
 class NewLeg(Options):
@@ -104,7 +101,6 @@ class MirrorHandler(Fan):
         self._mirrored = [MirrorLeg(leg, number) for number, leg in enumerate(legs)]
         self._number = len(legs)
         self._changing = threading.Lock()
-        self._overlapping = RangeLock()
 
     def check(self) -> None:
         """Check that the state file is there; if it is to be created, that every leg can be opened."""
@@ -160,7 +156,7 @@ class MirrorHandler(Fan):
         """Record the end of the session; where that fails, more is copied later, and nothing is lost."""
         members = self._members
         try:
-            if members.complete and not members.unsettled:
+            if members.complete and not members.regions.unsettled:
                 members.state.clear()
             for _ in range(2):  # as at the beginning: a copy of a leg that was made meanwhile is older then
                 members.keep()
@@ -194,15 +190,8 @@ class MirrorHandler(Fan):
 
     @property
     def inline(self) -> InlineVerbs:
-        """Reads that a leg can answer without blocking."""
-
-        def read(views: Views, offset: int, _flags: int) -> int:
-            legs = self._readers(offset, sum(map(len, views)))
-            if not legs:
-                raise BlockingIOError
-            return legs[0].read_inline(views, offset)
-
-        return InlineVerbs(read=read)
+        """Reads that a leg can answer without blocking, and writes that every leg can take so."""
+        return inline_verbs(self._members)
 
     @property
     def progress(self) -> ResyncProgress | None:
@@ -300,7 +289,7 @@ class MirrorHandler(Fan):
     def read(self, offset: int, views: Views) -> None:
         """Read from a leg that has all the data, from another one if that fails."""
         buffer = Buffer(views)
-        legs = self._readers(offset, buffer.length)
+        legs = self._members.readers(offset, buffer.length)
         buffer.scatter(self._members.from_one(legs, lambda disk: read_bytes(disk, offset, buffer.length)))
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
@@ -330,14 +319,14 @@ class MirrorHandler(Fan):
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
         """Ask a leg that has all the data."""
         return self._members.from_one(
-            self._readers(offset, length), lambda disk: disk.extents(offset, length)
+            self._members.readers(offset, length), lambda disk: disk.extents(offset, length)
         )
 
     def resize(self, size: int) -> None:
         """Resize every leg; new regions are made equal."""
         shape = self._shape(size)
         members, before = self._members, self._geometry.size
-        with members.fitting, members.passing(*self._regions(0, max(size, before))):
+        with members.fitting, members.regions.held(0, max(size, before)):
             members.check_answers()
             if size > before:
                 self._enlarge(before, size)
@@ -352,44 +341,19 @@ class MirrorHandler(Fan):
     def _enlarge(self, before: int, size: int) -> None:
         """Enlarge every leg; where they may differ then, they are made equal."""
         members = self._members
-        first, last = self._regions(before, size - before)
+        new = members.regions.numbers(before, size - before)
         # The last region of the smaller disk may be clean, and is written to; those behind it will be dirty.
-        with members.state.writing(first, min(last, members.metadata.regions)):
+        with members.state.writing(new.start, min(new.stop, members.metadata.regions)):
             members.enlarge(before, size)
-        members.unsettled.update(range(first, last))
-        self._sync.ask()
+        members.regions.unsettle(new)
 
     def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
         """Change a range of every leg; if that fails, its regions stay dirty."""
-        first, last = self._regions(offset, length)
-        done = False
-        # What overlaps reaches all legs in one order, and a leg that joins finds the regions dirty.
-        with (
-            self._overlapping.held(offset, length),
-            self._members.state.writing(first, last),
-            self._members.passing(first, last),
-        ):
-            self._members.check_answers()  # also of those that held the locks until now
-            try:
-                self._members.everywhere(verb)
-                done = True
-            finally:
-                if not done:
-                    self._members.unsettled.update(range(first, last))
-                    self._sync.ask()
-
-    def _readers(self, offset: int, length: int) -> list[MirrorLeg]:
-        """Return the legs to read from, in the order to try them."""
-        legs = self._members.standing(Standing.WHOLE)
-        if len(legs) < 2 or not self._members.unsettled.isdisjoint(range(*self._regions(offset, length))):
-            return legs
-        turn = offset // _SPREAD % len(legs)
-        return legs[turn:] + legs[:turn]
-
-    def _regions(self, offset: int, length: int) -> tuple[int, int]:
-        """Return the first region that a range touches, and the one after the last."""
-        size = self._members.metadata.region_size
-        return offset // size, -(-(offset + length) // size)
+        members = self._members
+        with members.regions.changing(offset, length):
+            members.check_answers()  # also of those that held the range until now
+            with members.regions.unsettled_by_failure(offset, length):
+                members.everywhere(verb)
 
     def _shape(self, size: int) -> Geometry:
         members = self._members

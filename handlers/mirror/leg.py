@@ -12,7 +12,7 @@ import msgspec
 
 from vscsihba.block import Capabilities, Geometry, Views
 from vscsihba.errors import NoSuchFileError, VscsihbaError
-from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.base import BatchedWrite, Handler, InlineVerbs, Mover, batched
 from vscsihba.handlers.fan import Leg
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict
 from vscsihba.handlers.mirror.mark import FoundMark, is_empty, read_mark, write_mark
@@ -97,7 +97,10 @@ class MirrorLeg:
         self._stack = stack
         self._pool: AbandonablePool | None = None
         self._inline = InlineVerbs()
+        self._inline_write: BatchedWrite | None = None
         self._inline_use = threading.Lock()
+        self._changes = 0
+        self._counting = threading.Lock()
         self._given_up: list[Future[Any]] = []
 
     def __str__(self) -> str:
@@ -172,7 +175,8 @@ class MirrorLeg:
         disk = self._disk
         self.identity, self.error = disk.identity, ""
         self.geometry, self.capabilities = disk.geometry, disk.capabilities
-        self._inline = disk.inline
+        self._inline = inline = disk.inline
+        self._inline_write = batched(inline.write) if inline.write is not None else None
         return disk
 
     def candidate(self, metadata: Metadata | None, timeout: float | None) -> Candidate:
@@ -211,7 +215,7 @@ class MirrorLeg:
         """
         self.check_answers()
         own = msgspec.structs.replace(metadata, leg=self.uuid)
-        return self.submit(lambda disk: write_mark(disk, own))
+        return self.begin_change(lambda disk: write_mark(disk, own))
 
     def give_up(self, future: Future[Any]) -> None:
         """Note a change of the leg that is not waited for any more, and may still happen."""
@@ -237,6 +241,72 @@ class MirrorLeg:
         assert self._pool is not None  # noqa: S101  # a leg that was never open is not asked
         disk = self._disk
         return self._pool.submit(lambda: verb(disk))
+
+    def begin_change(self, verb: Callable[[Handler], T]) -> Future[T]:
+        """Run a call that changes or flushes the leg on a thread of the leg; see `check_inline_write`.
+
+        Raises:
+            OSError: It was dropped.
+        """
+
+        def change(disk: Handler) -> T:
+            try:
+                return verb(disk)
+            finally:
+                self._count_change(-1)
+
+        self._count_change(1)
+        try:
+            return self.submit(change)
+        except BaseException:
+            self._count_change(-1)
+            raise
+
+    def _count_change(self, difference: int) -> None:
+        with self._counting:
+            self._changes += difference
+
+    @property
+    def under_way(self) -> int:
+        """The number of calls on threads of the leg that have not ended."""
+        return 0 if self._pool is None else self._pool.under_way
+
+    @property
+    def write_limit(self) -> int:
+        """Bytes above which there is no inline write; 0 if there is none at all."""
+        return self._inline.write_limit if self._inline_write is not None else 0
+
+    def check_inline_write(self, length: int) -> BatchedWrite:
+        """Return the inline write of the leg, if nothing suggests that it would block.
+
+        A write in the page cache waits for changes and flushes that are under way, and as long as the storage takes
+        for these. So while there are any, also of those that nobody waits for any more, writes go to threads, where
+        a leg that does not answer is noticed.
+
+        Raises:
+            BlockingIOError: There is none for so many bytes, or it may block.
+        """
+        write = self._inline_write
+        if write is None or self._changes or length > self._inline.write_limit:
+            raise BlockingIOError
+        return write
+
+    def write_inline(self, write: Mover, views: Views, offset: int) -> int:
+        """Write without blocking, with one of the parts that `check_inline_write` has returned.
+
+        Raises:
+            BlockingIOError: It would block, or the leg was closed; nothing is written.
+            OSError: It failed, and some bytes may be written.
+        """
+        # The lock keeps a descriptor from being closed, and given to another file, under the write.
+        if not self._inline_use.acquire(blocking=False):
+            raise BlockingIOError
+        try:
+            if self._inline_write is None:
+                raise BlockingIOError
+            return write(views, offset, self._inline.write_flags)
+        finally:
+            self._inline_use.release()
 
     def read_inline(self, views: Views, offset: int) -> int:
         """Read without blocking; see `vscsihba.handlers.base.InlineVerbs`."""
@@ -294,4 +364,4 @@ class MirrorLeg:
 
     def _forget_inline(self) -> None:
         with self._inline_use:
-            self._inline = InlineVerbs()
+            self._inline, self._inline_write = InlineVerbs(), None

@@ -12,8 +12,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -24,15 +23,18 @@ from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.mark import enlarge, erase_mark, length_with_mark, make_room, shrink
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.record import Record
+from vscsihba.handlers.mirror.regions import Regions
 from vscsihba.handlers.mirror.state import IdleRegions, MirrorState
 from vscsihba.handlers.shared.abandonable_pool import attempt
-from vscsihba.handlers.shared.rwlock import RWLock
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_GATES = 64
+_SPREAD = 1 << 20
+"""Bytes that are read from one leg before the next one's turn, so that each can read ahead."""
+_FAR_MORE = 2
+"""Requests that the leg whose turn it is may have under way beyond the others before another one is read."""
 
 
 class Members:
@@ -46,8 +48,7 @@ class Members:
 
     Attributes:
         record: The copies of the metadata.
-        unsettled: Regions in which legs that have all the data may differ; they are read from
-            the first such leg until they are made equal.
+        regions: The regions of the disk: changes under way, and where legs may differ.
         on_drop: Called after a leg was dropped.
         fitting: Held while a leg is fitted to the size of the disk, and while that changes.
     """
@@ -59,12 +60,11 @@ class Members:
         self.state = state
         self.timeout = timeout
         self.record = Record(state, metadata, timeout)
-        self.unsettled = set(state.dirty())
+        self.regions = Regions(state, metadata.region_size)
         self.on_drop: Callable[[], object] = lambda: None
         self.fitting = threading.Lock()
         self._lock = threading.RLock()
         self._admitting = threading.Lock()
-        self._gates = [RWLock() for _ in range(_GATES)]
 
     def standing(self, *wanted: Standing) -> list[MirrorLeg]:
         """Return the legs of some standings, in their order."""
@@ -110,7 +110,7 @@ class Members:
         for leg in asked:
             try:
                 # Whatever goes wrong here, what was handed to other legs has to be waited for.
-                futures.append((leg, attempt(partial(leg.submit, verb))))
+                futures.append((leg, attempt(partial(leg.begin_change, verb))))
             except OSError as error:
                 failures[leg] = error
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -408,29 +408,35 @@ class Members:
                 cure="enlarge it",
             )
 
+    def readers(self, offset: int, length: int) -> list[MirrorLeg]:
+        """Return the legs to read a range from, in the order to try them.
+
+        A leg has its turn, unless it has more requests under way than another one.
+        """
+        legs = [leg for leg in self.legs if leg.standing is Standing.WHOLE]
+        count = len(legs)
+        if count < 2 or not self.regions.are_settled(offset, length):
+            return legs
+        turn = offset // _SPREAD % count
+        if legs[turn].under_way > _FAR_MORE:
+            least = min(range(count), key=lambda number: legs[number].under_way)
+            if legs[turn].under_way > legs[least].under_way + _FAR_MORE:
+                turn = least
+        return legs[turn:] + legs[:turn]
+
     def idle_regions(self) -> IdleRegions:
         """Return the regions that `forget` may forget after a flush of all legs; to be called before that."""
-        return self.state.idle(self.unsettled) if self.complete else IdleRegions()
+        return self.regions.idle() if self.complete else IdleRegions()
+
+    def until_idle(self) -> float | None:
+        """Return the seconds after which `idle_regions` may find some; None if it would not."""
+        return self.state.until_idle() if self.complete else None
 
     def forget(self, idle: IdleRegions) -> None:
         """Forget regions that are equal and flushed on all legs."""
         if not idle.numbers or not self.complete:
             return
         try:
-            self.state.forget(idle, self.unsettled)
+            self.regions.forget(idle)
         except OSError as error:
             log.warning("mirror %s: regions stay dirty: %s", self.metadata.uuid, error)
-
-    @contextmanager
-    def passing(self, first: int, last: int) -> Iterator[None]:
-        """Keep the regions from `first` to before `last` from being made equal while they are written."""
-        with ExitStack() as gates:
-            for number in sorted({region % _GATES for region in range(first, min(last, first + _GATES))}):
-                gates.enter_context(self._gates[number].together())
-            yield
-
-    @contextmanager
-    def alone_in(self, region: int) -> Iterator[None]:
-        """Keep writes out of a region."""
-        with self._gates[region % _GATES].alone():
-            yield

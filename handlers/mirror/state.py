@@ -4,6 +4,9 @@ A region of the disk is *dirty* from before any leg is written to until all legs
 there, on stable storage. So after a crash, or when a leg comes back, only the dirty regions
 have to be made equal. A part of the log that is damaged counts as dirty.
 
+Marking a region takes a sync, a write to a dirty region takes nothing. So one sync marks the regions of all
+writes that wait for one, and some ahead of a sequential writer; and regions are forgotten late.
+
 This module knows the file, not the legs. docs/formats/mirror.md describes it to the byte.
 """
 
@@ -12,7 +15,7 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +34,9 @@ from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
 _MAGIC = b"VSCSIMIR"
 _KIND = "mirror"
 _PERIOD = 5.0
-"""Seconds; a region that was not written for one or two of them is forgotten. Noting it anew takes a sync."""
+"""Seconds; a region that was not written for one or two of them is forgotten. Marking it anew takes a sync."""
+_AHEAD = 64
+"""Regions that are marked ahead of a sequential writer at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class MirrorState:
 
     Attributes:
         metadata: The copy that it has.
+        on_mark: Called after regions were marked dirty.
 
     Raises:
         UsageError, InUseError: The file cannot be opened.
@@ -78,6 +84,7 @@ class MirrorState:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.on_mark: Callable[[], object] = lambda: None
         self._store = FileHandler(FileHandler.Options(path=path, format="raw"))
         self._store.open()
         self._is_open, self._is_suspect = True, False
@@ -97,6 +104,7 @@ class MirrorState:
         self._last_written = array("Q", bytes(8 * len(self._dirty)))  # the period; 0 before any
         self._period_began = time.monotonic()
         self._writing: list[range] = []
+        self._unmarked: list[range] = []
         self._lock = threading.Lock()
         self._saving = threading.Lock()
 
@@ -148,25 +156,79 @@ class MirrorState:
             OSError: That cannot be noted; nothing must be written to them.
         """
         under_way = range(first, last)
-        if not self._begin(under_way):
-            with self._saving:
-                with self._storing():
-                    if last > len(self._dirty):  # a smaller disk was recorded here, and by no majority
-                        self._grow(len(self._dirty), last)
-                    wanted = bytearray(self._dirty)
-                    wanted[first:last] = b"\1" * len(under_way)
-                    self._save(first, last, wanted)
-                    self._store.flush()
-                with self._lock:
-                    self._dirty[first:last] = wanted[first:last]
-                self._begin(under_way)
+        if not self.try_begin(under_way):
+            self._mark_and_begin(under_way)
+            self.on_mark()
         try:
             yield
         finally:
+            self.end(under_way)
+
+    def try_begin(self, regions: range) -> bool:
+        """Note that regions are being written, if all are dirty already; `end` has to follow then."""
+        with self._lock:
+            if self._dirty.count(1, regions.start, regions.stop) < len(regions):
+                return False
+            self._writing.append(regions)
+            return True
+
+    def end(self, regions: range) -> None:
+        """Note that regions are not written any more."""
+        with self._lock:
+            self._writing.remove(regions)
+            self._touch(regions)
+
+    def _touch(self, regions: range) -> None:
+        """Count regions as written in this period, as far as they are in the disk."""
+        for region in range(regions.start, min(regions.stop, len(self._last_written))):
+            self._last_written[region] = self._period
+
+    def _mark_and_begin(self, regions: range) -> None:
+        """Mark regions dirty on stable storage, then note that they are being written.
+
+        Raises:
+            OSError: That cannot be noted.
+        """
+        with self._lock:
+            self._unmarked.append(regions)
+        try:
+            with self._saving:
+                if self.try_begin(regions):  # another thread has marked them meanwhile
+                    return
+                with self._lock:
+                    marks = [mark for wanted in self._unmarked for mark in (wanted, self._ahead_of(wanted))]
+                with self._storing():
+                    if regions.stop > len(self._dirty):  # a smaller disk was recorded here, and by no majority
+                        self._grow(len(self._dirty), regions.stop)
+                    end = len(self._dirty)
+                    self._store_marks(
+                        [range(mark.start, min(mark.stop, end)) for mark in marks if mark.start < end and mark]
+                    )
+                self.try_begin(regions)
+        finally:
             with self._lock:
-                self._writing.remove(under_way)
-                for region in range(first, min(last, len(self._last_written))):
-                    self._last_written[region] = self._period
+                self._unmarked.remove(regions)
+
+    def _store_marks(self, marks: list[range]) -> None:
+        """Mark regions dirty on stable storage with one flush."""
+        wanted = bytearray(self._dirty)
+        numbers: set[int] = set()
+        for mark in marks:
+            wanted[mark.start : mark.stop] = b"\1" * len(mark)
+            numbers.update(range(mark.start // PER_SECTOR, -(-mark.stop // PER_SECTOR)))
+        for number in sorted(numbers):
+            self._save(number * PER_SECTOR, number * PER_SECTOR + 1, wanted)
+        self._store.flush()
+        with self._lock:
+            for mark in marks:
+                self._dirty[mark.start : mark.stop] = b"\1" * len(mark)
+                self._touch(mark)
+
+    def _ahead_of(self, regions: range) -> range:
+        """Return the regions that are likely to be written next: as many as are dirty right before these."""
+        start = max(0, regions.start - _AHEAD)
+        clean = self._dirty.rfind(0, start, regions.start)
+        return range(regions.stop, regions.stop + regions.start - max(start, clean + 1))
 
     def mark_all(self) -> None:
         """Mark every region dirty, on stable storage.
@@ -197,6 +259,12 @@ class MirrorState:
             self._period += 1
             self._period_began = time.monotonic()
             return IdleRegions(tuple(idle), self._period)
+
+    def until_idle(self) -> float | None:
+        """Return the seconds until `idle` may find regions; None if no region is dirty."""
+        if self._dirty.find(1) < 0:
+            return None
+        return max(0.0, self._period_began + _PERIOD - time.monotonic())
 
     def forget(self, idle: IdleRegions, unequal: Container[int]) -> None:
         """Let regions that `idle` has returned be dirty no more, unless something has happened to them since.
@@ -259,14 +327,6 @@ class MirrorState:
             self._dirty.extend(b"\1" * (want - have))
             self._last_written.frombytes(bytes(8 * (want - have)))
         self._save(have, want, self._dirty)
-
-    def _begin(self, regions: range) -> bool:
-        """Note that regions are being written, if all are dirty already."""
-        with self._lock:
-            if self._dirty.count(1, regions.start, regions.stop) < len(regions):
-                return False
-            self._writing.append(regions)
-            return True
 
     def _is_idle(self, region: int, *, since: int) -> bool:
         """Return whether a region is not being written, and was not in or after a period."""

@@ -3,7 +3,8 @@
 One thread copies region after region from a leg that has all the data to the others,
 keeping writes out of that region meanwhile. When everything that may differ was copied
 and flushed, the legs that were behind have all the data. A leg that is gone is tried again
-from time to time, less often each time it fails.
+from time to time, less often each time it fails. When all legs are equal, the thread lets
+regions be dirty no more that were not written for a while.
 """
 
 import logging
@@ -54,7 +55,8 @@ class Synchroniser:
         self._pause = retry or _PAUSE
         self._wake = threading.Condition()
         self._asked = self._stopping = False
-        members.on_drop = self._notice
+        members.on_drop = members.state.on_mark = self._notice
+        members.regions.on_unsettled = self.ask
         self._thread = threading.Thread(target=self._run, name="mirror-sync", daemon=True)
 
     def start(self) -> None:
@@ -76,43 +78,55 @@ class Synchroniser:
             self._wake.notify()
 
     def _notice(self) -> None:
-        """Let the thread see that a leg was dropped."""
+        """Let the thread see that a leg was dropped, or regions became dirty."""
         with self._wake:
             self._wake.notify()
 
     def _run(self) -> None:
         while True:
             # Whatever goes wrong, the thread goes on: without it no leg would ever come back.
-            self._guarded(self._copy_all)
+            self._guarded("making the legs equal", self._copy_all)
+            self._guarded("flushing them to forget regions", self._forget)
             with self._wake:
                 if not (self._stopping or self._asked):
                     if not self._has_reason():
                         self._pause = self._retry or _PAUSE
-                        self._wake.wait()
+                        self._wake.wait(self._members.until_idle())
                         continue  # a leg that was dropped is tried again after a pause
                     self._wake.wait(self._pause)
                     self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 self._asked = False
                 if self._stopping:
                     return
-            self._guarded(self._bring_back)
+            self._guarded("making the legs equal", self._bring_back)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, name: str, work: Callable[[], None]) -> None:
         try:
             attempt(work)
         except OSError as error:
-            log.warning("mirror %s: making the legs equal failed: %s", self._members.metadata.uuid, error)
+            log.warning("mirror %s: %s failed: %s", self._members.metadata.uuid, name, error)
 
     def _copy_all(self) -> None:
         while not self._stopping and self._has_work() and self._copy():
             pass
+
+    def _forget(self) -> None:
+        """Flush the legs, and forget regions, if there are some that were not written for a while.
+
+        Raises:
+            OSError: The flush failed; it fails again when an initiator asks for one.
+        """
+        idle = self._members.idle_regions()
+        if idle.numbers:
+            self._members.everywhere(_flush)
+            self._members.forget(idle)
 
     def _has_reason(self) -> bool:
         """Return whether something has to be done after a pause, without being asked for."""
         return self._has_work() or bool(self._retry and self._members.standing(Standing.GONE))
 
     def _has_work(self) -> bool:
-        return bool(self._members.unsettled or self._members.standing(Standing.BEHIND))
+        return bool(self._members.regions.unsettled or self._members.standing(Standing.BEHIND))
 
     def _bring_back(self) -> None:
         """Try every leg that is gone, and record a drop that could not be recorded."""
@@ -130,17 +144,17 @@ class Synchroniser:
             OSError: It cannot be done.
         """
         members, behind = self._members, self._members.standing(Standing.BEHIND)
-        regions = members.state.dirty() if behind else sorted(members.unsettled)
+        regions = members.state.dirty() if behind else sorted(members.regions.unsettled)
         try:
             for done, region in enumerate(regions):
                 if self._stopping:
                     return False
                 self.progress = ResyncProgress(done, len(regions))
-                with members.alone_in(region):
+                with members.regions.alone_in(region):
                     members.check_answers()
                     if region < members.metadata.regions:  # else the disk was made smaller
                         self._copy_region(region)
-                    members.unsettled.discard(region)
+                    members.regions.unsettled.discard(region)
             members.everywhere(_flush)
             members.promote(behind)
         finally:

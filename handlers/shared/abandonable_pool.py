@@ -88,6 +88,11 @@ class AbandonablePool:
         self._ended = threading.Event()
         self._last: Callable[[], None] | None = None
 
+    @property
+    def under_way(self) -> int:
+        """The number of requests that have not ended."""
+        return self._busy
+
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Let a thread run `job`.
 

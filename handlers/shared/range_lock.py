@@ -10,7 +10,8 @@ class RangeLock:
     """Let changes of ranges in together if they do not overlap."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._queue: list[tuple[int, int, object]] = []
         self._waiting = 0
 
@@ -32,15 +33,18 @@ class RangeLock:
     def try_hold(self, offset: int, length: int) -> Callable[[], None] | None:
         """Hold a range at once; return a function that releases it, on any thread, None if one must wait."""
         mine = (offset, offset + length, object())
-        with self._changed:
-            self._queue.append(mine)
-            if self._must_wait(mine):
-                self._queue.remove(mine)
-                return None
+        with self._lock:
+            if self._queue:
+                self._queue.append(mine)
+                if self._must_wait(mine):
+                    self._queue.remove(mine)
+                    return None
+            else:
+                self._queue.append(mine)
         return partial(self._release, mine)
 
     def _release(self, mine: tuple[int, int, object]) -> None:
-        with self._changed:
+        with self._lock:
             self._queue.remove(mine)
             if self._waiting:
                 self._changed.notify_all()

@@ -38,6 +38,7 @@ from vscsihba.handlers.mirror import state as mirror_state
 from vscsihba.handlers.mirror.leg import Standing
 from vscsihba.handlers.mirror.mark import MARK, enlarge, is_empty, length_with_mark, read_mark, write_mark
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
+from vscsihba.handlers.mirror.sync import Synchroniser
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.shared import sectors, superblock
 from vscsihba.handlers.shared.superblock import Superblock
@@ -675,7 +676,7 @@ def test_writes_that_overlap_reach_all_legs_in_one_order(disk: Path) -> None:
         real(handler, offset, views, **more)
 
     with build(plain_mirror(disk)) as made, mock.patch.object(FileHandler, "write", slow):
-        queue = handler_of(made)._overlapping._queue
+        queue = handler_of(made)._members.regions._ranges._queue
         threads = [threading.Thread(target=write, args=(made, 0, data)) for data in (b"first", b"second")]
         for number, thread in enumerate(threads):
             thread.start()
@@ -887,22 +888,29 @@ def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
 # Regions are forgotten only after they are equal and flushed
 
 
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Let each flush begin a period, and let regions be forgotten by flushes only."""
+    with mock.patch.object(mirror_state, "_PERIOD", 0.0), mock.patch.object(Synchroniser, "_forget"):
+        yield
+
+
 def test_a_region_that_becomes_equal_during_a_flush_is_not_forgotten_by_it(disk: Path) -> None:
     with (
-        mock.patch.object(mirror_state, "_PERIOD", 0.0),
+        at_once(),
         without_copying(),
         build(plain_mirror(disk)) as made,
     ):
         members = handler_of(made)._members
         write(made, 0, b"x")
         write(made, 65536, b"x")
-        members.unsettled.add(1)
+        members.regions.unsettled.add(1)
         made.flush()
         made.flush()
         real = members.everywhere
 
         def copied_meanwhile(verb: Callable[[Any], object]) -> None:
-            members.unsettled.discard(1)
+            members.regions.unsettled.discard(1)
             real(verb)
 
         with mock.patch.object(members, "everywhere", copied_meanwhile):
@@ -913,7 +921,7 @@ def test_a_region_that_becomes_equal_during_a_flush_is_not_forgotten_by_it(disk:
 
 
 def test_a_region_that_is_written_during_a_flush_is_not_forgotten_by_it(disk: Path) -> None:
-    with mock.patch.object(mirror_state, "_PERIOD", 0.0), build(plain_mirror(disk)) as made:
+    with at_once(), build(plain_mirror(disk)) as made:
         members = handler_of(made)._members
         write(made, 0, b"x")
         for _ in range(2):
@@ -934,7 +942,7 @@ def test_a_region_that_is_written_during_a_flush_is_not_forgotten_by_it(disk: Pa
 def test_a_region_that_is_written_during_a_flush_of_several_periods_is_not_forgotten_by_it(
     disk: Path,
 ) -> None:
-    with mock.patch.object(mirror_state, "_PERIOD", 0.0), build(plain_mirror(disk)) as made:
+    with at_once(), build(plain_mirror(disk)) as made:
         members = handler_of(made)._members
         write(made, 0, b"x")
         for _ in range(2):
@@ -956,9 +964,9 @@ def test_a_region_that_is_written_during_a_flush_of_several_periods_is_not_forgo
 def test_nothing_is_forgotten_at_the_end_while_regions_may_differ(disk: Path) -> None:
     with without_copying(), build(plain_mirror(disk)) as made:
         write(made, 0, b"x")
-        handler_of(made)._members.unsettled.add(0)
+        handler_of(made)._members.regions.unsettled.add(0)
     with without_copying(), build(plain_mirror(disk)) as made:
-        assert handler_of(made)._members.unsettled == {0}
+        assert handler_of(made)._members.regions.unsettled == {0}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from unittest import mock
 import msgspec
 import pytest
 
+from tests.polling import wait_until
 from vscsihba.errors import HostError, InUseError
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror import state as mirror_state
@@ -119,7 +120,7 @@ def test_a_region_is_dirty_on_stable_storage_before_it_is_written(state: MirrorS
         synced.append(stored(state))
 
     expected: set[int] = set()
-    for first, last in ((5, 7), (PER_SECTOR - 1, PER_SECTOR + 1), (PER_SECTOR, 2 * PER_SECTOR), (99, 99)):
+    for first, last in ((5, 7), (PER_SECTOR - 1, PER_SECTOR + 1), (PER_SECTOR + 3, 2 * PER_SECTOR), (99, 99)):
         expected |= set(range(first, last))
         with mock.patch.object(FileHandler, "flush", flush), state.writing(first, last):
             assert stored(state) == set(state.dirty()) == expected
@@ -127,6 +128,124 @@ def test_a_region_is_dirty_on_stable_storage_before_it_is_written(state: MirrorS
     assert synced[-1] == expected
     with mock.patch.object(FileHandler, "flush", broken):
         write(state, 5, 7)  # dirty already: nothing has to be stored
+
+
+@pytest.mark.parametrize(
+    ("before", "written", "ahead"),
+    [
+        ([], (0, 1), 0),
+        ([(9, 10)], (11, 12), 0),  # not right before it
+        ([(9, 10)], (10, 11), 1),
+        ([(3, 10), (1, 2)], (10, 12), 7),
+        ([(0, 10)], (10, 11), 10),
+        ([(100, 300)], (300, 301), 64),
+        ([(PER_SECTOR - 8, PER_SECTOR - 2)], (PER_SECTOR - 2, PER_SECTOR - 1), 6),  # in two sectors
+        ([(REGIONS - 20, REGIONS - 5)], (REGIONS - 5, REGIONS - 3), 3),  # to the end of the disk
+        ([(REGIONS - 20, REGIONS - 1)], (REGIONS - 1, REGIONS), 0),
+    ],
+)
+def test_regions_ahead_of_a_sequential_writer_are_marked_with_its_own(
+    state: MirrorState, clock: Clock, before: list[tuple[int, int]], written: tuple[int, int], ahead: int
+) -> None:
+    with mock.patch.object(mirror_state, "_AHEAD", 0):
+        for each in before:
+            write(state, *each)
+    expected = set(state.dirty()) | set(range(written[0], written[1] + ahead))
+    with mock.patch.object(FileHandler, "flush", autospec=True, side_effect=FileHandler.flush) as flushes:
+        write(state, *written)
+    assert flushes.call_count == 1
+    assert set(state.dirty()) == stored(state) == expected
+    # They count as written when they are marked.
+    for _ in range(2):
+        clock.now += 6
+        assert not set(range(*written)) & set(state.idle(()).numbers)
+        assert not set(range(written[1], written[1] + ahead)) & set(state.idle(()).numbers)
+    clock.now += 6
+    assert set(range(written[0], written[1] + ahead)) <= set(state.idle(()).numbers)
+
+
+def test_one_flush_marks_the_regions_of_all_that_wait(state: MirrorState) -> None:
+    entered, free, flushes = threading.Event(), threading.Event(), []
+    real = FileHandler.flush
+
+    def slow(handler: FileHandler) -> None:
+        flushes.append(stored(state))
+        entered.set()
+        assert free.wait(30)
+        real(handler)
+
+    with mock.patch.object(FileHandler, "flush", slow):
+        threads = [threading.Thread(target=write, args=(state, region, region + 1)) for region in (5, 50, 500)]
+        threads[0].start()
+        assert entered.wait(30)
+        for number, thread in enumerate(threads[1:]):
+            thread.start()
+            wait_until(lambda: len(state._unmarked) == number + 2)  # noqa: B023
+        assert state.dirty() == []
+        free.set()
+        for thread in threads:
+            thread.join(30)
+    assert flushes == [{5}, {5, 50, 500}]
+    assert state.dirty() == [5, 50, 500]
+    assert state._unmarked == []
+
+
+def test_who_waited_for_a_flush_that_failed_marks_its_regions_itself(state: MirrorState) -> None:
+    entered, free = threading.Event(), threading.Event()
+    real, failed = FileHandler.flush, []
+
+    def once(handler: FileHandler) -> None:
+        if not failed:
+            failed.append(True)
+            entered.set()
+            assert free.wait(30)
+            broken()
+        real(handler)
+
+    def fail() -> None:
+        with pytest.raises(OSError, match="error"):
+            write(state, 5, 6)
+
+    with mock.patch.object(FileHandler, "flush", once):
+        first, second = threading.Thread(target=fail), threading.Thread(target=write, args=(state, 50, 51))
+        first.start()
+        assert entered.wait(30)
+        second.start()
+        wait_until(lambda: len(state._unmarked) == 2)
+        free.set()
+        first.join(30)
+        second.join(30)
+    assert state.dirty() == [50]
+    assert 50 in stored(state)
+
+
+def test_marks_are_told_of_once_they_are_there(state: MirrorState) -> None:
+    told: list[list[int]] = []
+    state.on_mark = lambda: told.append(state.dirty())
+    write(state, 5, 6)
+    write(state, 5, 6)
+    assert told == [[5]]
+
+
+def test_the_time_until_regions_may_be_idle(state: MirrorState, clock: Clock) -> None:
+    assert state.until_idle() is None
+    state.idle(())
+    write(state, 5, 6)
+    assert state.until_idle() == 5.0
+    clock.now += 4
+    assert state.until_idle() == 1.0
+    clock.now += 4
+    assert state.until_idle() == 0.0
+
+
+def test_a_change_begins_at_once_where_all_is_dirty(state: MirrorState, clock: Clock) -> None:
+    assert not state.try_begin(range(5, 6))
+    write(state, 5, 7)
+    assert not state.try_begin(range(5, 8))
+    assert state.try_begin(range(5, 7))
+    assert idle_later(state, clock).numbers == ()
+    state.end(range(5, 7))
+    assert idle_later(state, clock).numbers == (5, 6)
 
 
 def test_all_regions_can_be_marked(state: MirrorState) -> None:
@@ -327,14 +446,14 @@ def test_after_any_failure_all_of_the_log_is_written_anew(state: MirrorState, ve
 def test_a_file_is_opened_again_after_a_failure_only(state: MirrorState) -> None:
     with mock.patch.object(FileHandler, "open", autospec=True, side_effect=FileHandler.open) as opens:
         write(state, 1, 2)
-        write(state, 2, 3)
+        write(state, 3, 4)
         assert opens.call_count == 0
         with mock.patch.object(FileHandler, "flush", broken), pytest.raises(OSError, match="error"):
-            write(state, 3, 4)
-        write(state, 3, 4)
-        write(state, 4, 5)
+            write(state, 5, 6)
+        write(state, 5, 6)
+        write(state, 7, 8)
         assert opens.call_count == 1
-    assert stored(state) == {1, 2, 3, 4}
+    assert stored(state) == {1, 3, 5, 7}
 
 
 def test_another_file_in_the_place_of_one_that_has_failed_is_not_written(state: MirrorState) -> None:

@@ -15,6 +15,7 @@ from vscsihba.block import Views
 from vscsihba.handlers.mirror import sync as mirror_sync
 from vscsihba.handlers.mirror.leg import Standing
 from vscsihba.handlers.mirror.metadata import Metadata
+from vscsihba.handlers.mirror.state import IdleRegions
 from vscsihba.handlers.mirror.sync import ResyncProgress, Synchroniser
 
 REGION = 4096
@@ -66,12 +67,27 @@ class Members:
         self.log: list[str] = []
         for leg in self.legs:
             leg.log = self.log
+        self.regions = self
         self.unsettled: set[int] = set()
         self.dirty: list[int] = []
+        self.idle = IdleRegions()
+        self.forgotten: list[IdleRegions] = []
         self.state = mock.Mock(dirty=lambda: self.dirty)
         self.record = mock.Mock(is_due=False)
         self.held: int | None = None
         self.on_drop: Callable[[], object] = lambda: None
+        self.on_unsettled: Callable[[], object] = lambda: None
+
+    def until_idle(self) -> float | None:
+        return 3.5 if self.idle.numbers else None
+
+    def idle_regions(self) -> IdleRegions:
+        return self.idle
+
+    def forget(self, idle: IdleRegions) -> None:
+        self.log.append("forget")
+        self.forgotten.append(idle)
+        self.idle = IdleRegions()
 
     def standing(self, *wanted: Standing) -> list[Leg]:
         return [leg for leg in self.legs if leg.standing in wanted]
@@ -338,6 +354,39 @@ def test_the_thread_looks_again_when_it_was_asked_while_it_was_copying() -> None
     with mock.patch.object(members, "promote", promote):
         assert pauses(sync, 1) == [None]  # not before all legs are back
     assert members.log[-1] == "promote c"
+
+
+# Forgetting
+
+
+def test_regions_that_were_not_written_for_a_while_are_forgotten_after_a_flush() -> None:
+    members = Members(a=(Standing.WHOLE, NEW), b=(Standing.WHOLE, NEW))
+    idle = members.idle = IdleRegions((1, 2), 7)
+    assert pauses(synchroniser(members), 2) == [None, None]
+    assert members.log == ["a flush", "b flush", "forget"]
+    assert members.forgotten == [idle]
+
+
+def test_nothing_is_forgotten_and_the_thread_looks_again_where_a_flush_fails(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    members = Members(a=(Standing.WHOLE, NEW), b=(Standing.WHOLE, NEW))
+    members.idle = IdleRegions((1, 2), 7)
+    with mock.patch.object(members, "everywhere", side_effect=OSError(errno.EIO, "lost")):
+        assert pauses(synchroniser(members), 2) == [3.5, 3.5]
+    assert members.forgotten == []
+    assert "flushing them to forget regions failed" in caplog.text
+
+
+def test_the_thread_looks_when_a_region_becomes_dirty_or_legs_may_differ() -> None:
+    members = Members(a=(Standing.WHOLE, NEW), b=(Standing.WHOLE, NEW))
+    sync = synchroniser(members)
+    with mock.patch.object(sync._wake, "notify") as notify:
+        members.state.on_mark()
+        assert not sync._asked
+        members.on_unsettled()
+        assert sync._asked
+    assert notify.call_count == 2
 
 
 def test_any_failure_is_told_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
