@@ -67,8 +67,8 @@ _ZEROES_AT_ONCE = 16 * len(_ZEROES)
 class InlineVerbs:
     """Reads and writes that are quick enough for the thread that serves the ring.
 
-    They must not block: one that would, raises ``BlockingIOError`` or moves fewer bytes
-    than it was given. Its caller then repeats the whole request through `Handler.read`
+    They must not block: one that would, raises ``BlockingIOError`` and has written nothing, or
+    moves fewer bytes than it was given. Its caller then repeats the whole request through `Handler.read`
     or `Handler.write` on another thread, and does the same after any other ``OSError``,
     so that errors are told in one place only. They may run while other verbs run on
     threads, and keep no promise of `fua`.

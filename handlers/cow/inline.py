@@ -3,6 +3,7 @@
 What is spread, zero, or not in the topmost overlay yet, goes to a thread and `disk`.
 """
 
+import errno
 from collections.abc import Sequence
 
 from vscsihba.block import Views
@@ -37,7 +38,7 @@ def inline_verbs(overlays: Sequence[Overlay], base: Handler) -> InlineVerbs:
             raise BlockingIOError
         done = stored.write(views, top.place(offset), stored.write_flags)
         if top.broken:
-            raise BlockingIOError
+            raise OSError(errno.EIO, "an earlier flush failed")
         return done
 
     return InlineVerbs(

@@ -20,7 +20,9 @@ whether they slept (``ru_nvcsw`` of getrusage(2)), which costs a system call, an
 they were slow again. A process that is traced (strace) sleeps in every call: of its writes
 nothing can be told.
 
-tmpfs has no writeback that could be throttled, so its writes are not timed at all.
+tmpfs has no writeback that could be throttled, so its writes are not timed at all. A file on another machine
+(NFS and the like) is never written inline: when that machine does not answer, even asking for the size of the
+file hangs, and with it every disk of the engine.
 """
 
 import errno
@@ -58,7 +60,7 @@ def inline_verbs(fd: int, expected: Expected, *, read_only: bool) -> InlineVerbs
     return InlineVerbs(
         read=None if flags is None else partial(os.preadv, fd),
         read_flags=flags or 0,
-        write=None if read_only else bounded_writer(fd, expected),
+        write=None if read_only or linux.is_remote(fd) else bounded_writer(fd, expected),
         write_limit=WRITE_LIMIT,
     )
 

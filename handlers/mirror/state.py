@@ -198,11 +198,17 @@ class MirrorState:
                 with self._lock:
                     marks = [mark for wanted in self._unmarked for mark in (wanted, self._ahead_of(wanted))]
                 with self._storing():
-                    if regions.stop > len(self._dirty):  # a smaller disk was recorded here, and by no majority
+                    if regions.stop > len(
+                        self._dirty
+                    ):  # a smaller disk was recorded here, and by no majority
                         self._grow(len(self._dirty), regions.stop)
                     end = len(self._dirty)
                     self._store_marks(
-                        [range(mark.start, min(mark.stop, end)) for mark in marks if mark.start < end and mark]
+                        [
+                            range(mark.start, min(mark.stop, end))
+                            for mark in marks
+                            if mark.start < end and mark
+                        ]
                     )
                 self.try_begin(regions)
         finally:

@@ -27,6 +27,12 @@ _PR_SET_DUMPABLE = 4
 _TMPFS_MAGIC = 0x01021994
 _RAMFS_MAGIC = 0x858458F6
 
+# NFS, SMB and CIFS, CephFS, AFS, 9P, Lustre, OrangeFS; FUSE, whose storage is another process.
+_REMOTE_MAGICS = frozenset(
+    (0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x00C36400, 0x5346414F, 0x6B414653, 0x01021997)
+    + (0x0BD00BD0, 0x20030528, 0x65735546)
+)
+
 # These five have no argument size in their numbers, so they are the same everywhere.
 _BLKSSZGET = 0x1268
 _BLKDISCARD = 0x1277
@@ -147,13 +153,20 @@ def is_memory(fd: int) -> bool:
     ``f_type`` comes first in ``struct statfs`` and is a long, but for s390, where the
     answer is then no, which is the safe one. A device node may lie in a tmpfs, its storage does not.
     """
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        return False
+    return stat.S_ISREG(os.fstat(fd).st_mode) and _file_system(fd) in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+
+
+def is_remote(fd: int) -> bool:
+    """Return whether another machine or process stores a file, which may hang on its own."""
+    return stat.S_ISREG(os.fstat(fd).st_mode) and _file_system(fd) in _REMOTE_MAGICS
+
+
+def _file_system(fd: int) -> int:
+    """Return the type of a file system, one of ``linux/magic.h``."""
     buffer = ctypes.create_string_buffer(512)
     if _libc.fstatfs(fd, buffer):
         raise _error()
-    f_type = ctypes.c_long.from_buffer(buffer).value
-    return f_type in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+    return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
 
 
 def memory_total() -> int:

@@ -1,23 +1,25 @@
 """An initiator: sends requests to a disk, notes them in the history, and checks what it reads."""
 
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.sim.history import SECTOR, History, HistoryError
 from tests.sim.world import World
 from vscsihba.errors import FlushError, UsageError, VscsihbaError
 from vscsihba.handlers import actions
-from vscsihba.handlers.base import Handler
+from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.shared.rwlock import RWLock
 from vscsihba.handlers.stack import Stack
 
 FAILURES = (OSError, MemoryError, RuntimeError, VscsihbaError)
 """What a verb may fail with; RuntimeError comes from a thread that cannot start. Anything else is a bug."""
 
-_ON_SECTORS = ("read", "write", "write_fua", "write_zeroes", "unmap")
+_INLINE: Final = ("read_inline", "write_inline", "write_aborted")
+_ON_SECTORS = ("read", "write", "write_fua", "write_zeroes", "unmap", *_INLINE)
 SIZES = (512, 256, 384, 511, 513, 640, 773, 900, 129, 500)
 """Sectors that a disk may get: at borders of regions and clusters, and near them."""
 
@@ -28,7 +30,9 @@ class Step:
 
     Attributes:
         verb: ``read``, ``write``, ``write_fua``, ``write_zeroes``, ``unmap``, ``flush``, ``wait`` (`count`
-            seconds), ``resize`` (to `count` sectors), or the name of an action.
+            seconds), ``resize`` (to `count` sectors), or the name of an action. ``read_inline`` and
+            ``write_inline`` try the inline verb first, as the thread that serves a ring does;
+            ``write_aborted`` tries nothing else, like a command that is aborted before its turn.
         first: The first sector.
         count: Sectors.
         argument: Of an action.
@@ -110,6 +114,8 @@ class Initiator:
         self.legs: Legs | None = None
         self.sent = self.failed = 0
         self.gate = gate or RWLock()
+        self._serving = threading.Lock()  # one thread serves the ring of a disk
+        self._inline: InlineVerbs | None = None
 
     def send(self, steps: Sequence[Step]) -> None:
         """Send requests, each when the one before was answered."""
@@ -164,9 +170,9 @@ class Initiator:
         match step.verb:
             case "resize":
                 self._resize(step.count)
-            case "read":
+            case "read" | "read_inline":
                 self._read(step)
-            case "write" | "write_fua" | "write_zeroes" | "unmap":
+            case "write" | "write_fua" | "write_zeroes" | "unmap" | "write_inline" | "write_aborted":
                 self._change(step)
             case "flush":
                 began = self.history.begin_flush()
@@ -180,7 +186,7 @@ class Initiator:
                 self._act(step)
 
     def _read(self, step: Step) -> None:
-        self._read_and_judge(step.first, step.count, "the disk")
+        self._read_and_judge(step.first, step.count, "the disk", inline=step.verb == "read_inline")
 
     def _change(self, step: Step) -> None:
         offset, length = step.first * SECTOR, step.count * SECTOR
@@ -197,12 +203,29 @@ class Initiator:
             elif step.verb == "write_zeroes":
                 self.disk.write_zeroes(offset, length, may_unmap=bool(step.first % 2))
             else:
-                data = b"".join(next(iter(content)) for content in request.contents)
-                self.disk.write(offset, [memoryview(data)], fua=fua)
+                data = memoryview(b"".join(next(iter(content)) for content in request.contents))
+                if not (step.verb in _INLINE and self._move_inline(data, offset, write=True)):
+                    if step.verb == "write_aborted":
+                        return
+                    self.disk.write(offset, [data], fua=fua)
             acknowledged = True
         finally:
             if not self.world.scheduler.current.process.dead:  # else the death has ended it
                 self.history.end(request, acknowledged=acknowledged, durable=fua)
+
+    def _move_inline(self, data: memoryview, offset: int, *, write: bool) -> bool:
+        """Try an inline verb as the fast path does; return whether it has done all of the request."""
+        with self._serving:
+            if self._inline is None:
+                self._inline = self.disk.inline
+            inline = self._inline
+            move, flags = (inline.write, inline.write_flags) if write else (inline.read, inline.read_flags)
+            if move is None or (write and len(data) > inline.write_limit):
+                return False
+            try:
+                return move([data], offset, flags) == len(data)
+            except Exception:  # noqa: BLE001 - would block, or failed
+                return False
 
     def _resize(self, sectors: int) -> None:
         history, acknowledged = self.history, False
@@ -265,12 +288,13 @@ class Initiator:
         """
         self._read_and_judge(0, self.history.sectors, where)
 
-    def _read_and_judge(self, first: int, count: int, where: str) -> None:
+    def _read_and_judge(self, first: int, count: int, where: str, *, inline: bool = False) -> None:
         """Read and judge; if unflushed data was lost, the next flush has to tell of it."""
         began = self.history.begin_read()
         try:
             room = bytearray(b"\xa5") * (count * SECTOR)
-            self.disk.read(first * SECTOR, [memoryview(room)])
+            if not (inline and self._move_inline(memoryview(room), first * SECTOR, write=False)):
+                self.disk.read(first * SECTOR, [memoryview(room)])
             try:
                 self.history.check(first, bytes(room), began=began, where=where)
             except HistoryError:

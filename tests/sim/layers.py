@@ -145,6 +145,9 @@ def _opened_once(document: Callable[[Path], Document], *images: str) -> Callable
     return make
 
 
+_INLINE_VERBS: Final = ("write_inline", "write_inline", "write_aborted", "read_inline")
+
+
 # A plain file
 
 
@@ -292,13 +295,16 @@ _MIRROR_SCRIPT: Final = (
     Step("write", 3, 2),
     Step("read", 0, 8),
     Step("write", 120, 24),
+    Step("write_inline", 4, 2),
+    Step("read_inline", 0, 8),
     Step("flush"),
     Step("wait", count=6),
     Step("write_fua", 130, 3),
+    Step("write_aborted", 131, 3),
     Step("flush"),
     Step("unmap", 8, 24),
     Step("wait", count=12),
-    Step("write", 300, 1),
+    Step("write_inline", 300, 1),
     Step("flush"),
     Step("write", 3, 1),
     Step("read", 0, SECTORS),
@@ -354,7 +360,7 @@ LAYERS: Final = {
             _make_mirror,
             _mirror,
             _MIRROR_SCRIPT,
-            (*_VERBS, "add_leg", "remove_leg"),
+            (*_VERBS, *_INLINE_VERBS, "add_leg", "remove_leg"),
             _audit_mirror,
             stable=False,
             settle=60.0,

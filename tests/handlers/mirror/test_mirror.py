@@ -69,7 +69,9 @@ def standings(disk: Checked) -> str:
 def whole(disk: Checked) -> bool:
     """Every leg has all the data, and all of them are equal."""
     handler = handler_of(disk)
-    return set(standings(disk)) == {"w"} and not handler._members.regions.unsettled and handler.progress is None
+    return (
+        set(standings(disk)) == {"w"} and not handler._members.regions.unsettled and handler.progress is None
+    )
 
 
 def whole_again(disk: Checked) -> bool:

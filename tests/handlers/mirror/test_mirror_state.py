@@ -175,7 +175,9 @@ def test_one_flush_marks_the_regions_of_all_that_wait(state: MirrorState) -> Non
         real(handler)
 
     with mock.patch.object(FileHandler, "flush", slow):
-        threads = [threading.Thread(target=write, args=(state, region, region + 1)) for region in (5, 50, 500)]
+        threads = [
+            threading.Thread(target=write, args=(state, region, region + 1)) for region in (5, 50, 500)
+        ]
         threads[0].start()
         assert entered.wait(30)
         for number, thread in enumerate(threads[1:]):
@@ -192,7 +194,7 @@ def test_one_flush_marks_the_regions_of_all_that_wait(state: MirrorState) -> Non
 
 def test_who_waited_for_a_flush_that_failed_marks_its_regions_itself(state: MirrorState) -> None:
     entered, free = threading.Event(), threading.Event()
-    real, failed = FileHandler.flush, []
+    real, failed = FileHandler.flush, list[bool]()
 
     def once(handler: FileHandler) -> None:
         if not failed:
