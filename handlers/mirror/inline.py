@@ -1,12 +1,10 @@
 """Inline verbs of a mirror: reads that one leg, and writes that every leg can do without blocking.
 
-A write is done inline if that needs neither a wait nor anything to be recorded: no other change overlaps it, its
-regions are dirty already, and no leg was dropped since the legs were recorded last. Everything else is for
-`MirrorHandler.write`, which can wait, drop a leg and record that. It repeats what was begun here and not
-finished; in case it is never called (the command is aborted), the regions are made equal.
+A write is done inline if that needs neither a wait nor a record: no other change overlaps it, its regions
+are dirty already, and every dropped leg is recorded. Everything else is for `MirrorHandler.write`, which can wait,
+drop a leg and record that. It repeats what was begun here and not finished; in case it is never called (the
+command is aborted), the regions are made equal.
 """
-
-import errno
 
 from vscsihba.block import Views
 from vscsihba.handlers.base import BatchedWrite, InlineVerbs, Mover, note_batched
@@ -62,7 +60,7 @@ class InlineWriter:
         if end is None:
             raise BlockingIOError
         try:
-            # Asked for now: a leg that joins later finds the regions dirty, and waits for the end of the change.
+            # Asked for now: a leg that joins later finds the regions dirty, and waits for the end of this.
             self._write(self._legs(length), views, offset, length)
         finally:
             end()
@@ -104,9 +102,7 @@ class InlineWriter:
         for leg, write in legs:
             is_first = write not in self._begun
             try:
-                moved = leg.write_inline(write.first if is_first else write.rest, views, offset)
-                if moved != length:
-                    raise OSError(errno.EIO, f"{leg} took {moved} bytes of {length}")
+                leg.write_inline(write.first if is_first else write.rest, views, offset, length)
             except BaseException as error:
                 self._refused = leg
                 if leg is not legs[0][0] or not isinstance(error, BlockingIOError):
@@ -122,9 +118,9 @@ def _reader(members: Members) -> Mover:
 
     def read(views: Views, offset: int, _flags: int) -> int:
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
-        legs = members.readers(offset, length)
+        legs = [leg for leg in members.legs if leg.standing is Standing.WHOLE]
         if not legs:
             raise BlockingIOError
-        return legs[0].read_inline(views, offset)
+        return legs[members.turn(legs, offset, length)].read_inline(views, offset)
 
     return read

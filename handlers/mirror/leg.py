@@ -279,9 +279,9 @@ class MirrorLeg:
     def check_inline_write(self, length: int) -> BatchedWrite:
         """Return the inline write of the leg, if nothing suggests that it would block.
 
-        A write in the page cache waits for changes and flushes that are under way, and as long as the storage takes
-        for these. So while there are any, also of those that nobody waits for any more, writes go to threads, where
-        a leg that does not answer is noticed.
+        A write to the page cache may wait for changes and flushes that are under way, as long as the storage
+        takes for these. So while there are any, even if nobody waits for them any more, writes go to threads,
+        where a leg that does not answer is noticed.
 
         Raises:
             BlockingIOError: There is none for so many bytes, or it may block.
@@ -291,8 +291,14 @@ class MirrorLeg:
             raise BlockingIOError
         return write
 
-    def write_inline(self, write: Mover, views: Views, offset: int) -> int:
-        """Write without blocking, with one of the parts that `check_inline_write` has returned.
+    def write_inline(self, write: Mover, views: Views, offset: int, length: int) -> None:
+        """Write without blocking.
+
+        Args:
+            write: One of the parts that `check_inline_write` has returned.
+            views: The bytes.
+            offset: Their place.
+            length: How many there are.
 
         Raises:
             BlockingIOError: It would block, or the leg was closed; nothing is written.
@@ -304,9 +310,11 @@ class MirrorLeg:
         try:
             if self._inline_write is None:
                 raise BlockingIOError
-            return write(views, offset, self._inline.write_flags)
+            moved = write(views, offset, self._inline.write_flags)
         finally:
             self._inline_use.release()
+        if moved != length:
+            raise OSError(errno.EIO, f"{self} took {moved} bytes of {length}")
 
     def read_inline(self, views: Views, offset: int) -> int:
         """Read without blocking; see `vscsihba.handlers.base.InlineVerbs`."""

@@ -409,20 +409,27 @@ class Members:
             )
 
     def readers(self, offset: int, length: int) -> list[MirrorLeg]:
-        """Return the legs to read a range from, in the order to try them.
-
-        A leg has its turn, unless it has more requests under way than another one.
-        """
-        legs = [leg for leg in self.legs if leg.standing is Standing.WHOLE]
-        count = len(legs)
-        if count < 2 or not self.regions.are_settled(offset, length):
-            return legs
-        turn = offset // _SPREAD % count
-        if legs[turn].under_way > _FAR_MORE:
-            least = min(range(count), key=lambda number: legs[number].under_way)
-            if legs[turn].under_way > legs[least].under_way + _FAR_MORE:
-                turn = least
+        """Return the legs to read a range from, in the order to try them."""
+        legs = self.standing(Standing.WHOLE)
+        turn = self.turn(legs, offset, length) if legs else 0
         return legs[turn:] + legs[:turn]
+
+    def turn(self, legs: list[MirrorLeg], offset: int, length: int) -> int:
+        """Return which of some legs that have all the data a range is read from first.
+
+        Each has its turn, unless it has more requests under way than another one. Where they may differ, it
+        is always the first one.
+        """
+        regions = self.regions
+        if regions.unsettled and not regions.are_settled(offset, length):
+            return 0
+        turn = offset // _SPREAD % len(legs)
+        under_way = legs[turn].under_way
+        if under_way > _FAR_MORE:
+            least = min(range(len(legs)), key=lambda number: legs[number].under_way)
+            if under_way > legs[least].under_way + _FAR_MORE:
+                return least
+        return turn
 
     def idle_regions(self) -> IdleRegions:
         """Return the regions that `forget` may forget after a flush of all legs; to be called before that."""

@@ -1,7 +1,7 @@
 """The regions of a mirror: which changes of them are under way, and in which of them the legs may differ.
 
-A change of the disk holds its range and keeps its regions dirty (`state`) until all legs have it. Changes that
-overlap reach all legs in one order, and no region is made equal while it is changed.
+A change of the disk holds its range and keeps its regions dirty (`state`) until all legs have it. Changes
+that overlap reach all legs in one order, and no region is made equal while it is changed.
 
 This module knows no leg: who uses it says whether a change has reached all of them.
 """
@@ -39,7 +39,7 @@ class Regions:
 
     def are_settled(self, offset: int, length: int) -> bool:
         """Return whether the legs that have all the data are equal in a range of bytes, changes aside."""
-        return not self.unsettled or self.unsettled.isdisjoint(self.numbers(offset, length))
+        return self.unsettled.isdisjoint(self.numbers(offset, length))
 
     def unsettle(self, numbers: range) -> None:
         """Note that legs may differ in some regions."""

@@ -34,7 +34,7 @@ from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
 _MAGIC = b"VSCSIMIR"
 _KIND = "mirror"
 _PERIOD = 5.0
-"""Seconds; a region that was not written for one or two of them is forgotten. Marking it anew takes a sync."""
+"""Seconds; a region that was not written for one or two is forgotten. Marking it anew takes a sync."""
 _AHEAD = 64
 """Regions that are marked ahead of a sequential writer at most."""
 

@@ -28,9 +28,9 @@ _TMPFS_MAGIC = 0x01021994
 _RAMFS_MAGIC = 0x858458F6
 
 # NFS, SMB and CIFS, CephFS, AFS, 9P, Lustre, OrangeFS; FUSE, whose storage is another process.
-_REMOTE_MAGICS = frozenset(
-    (0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x00C36400, 0x5346414F, 0x6B414653, 0x01021997)
-    + (0x0BD00BD0, 0x20030528, 0x65735546)
+_REMOTE_MAGICS = (
+    *(0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x00C36400, 0x5346414F, 0x6B414653, 0x01021997),
+    *(0x0BD00BD0, 0x20030528, 0x65735546),
 )
 
 # These five have no argument size in their numbers, so they are the same everywhere.

@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import shutil
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -968,6 +970,43 @@ def test_a_batch_of_writes_is_judged_at_its_end_and_within(
 def test_a_device_node_in_a_tmpfs_is_no_memory() -> None:
     with Path("/dev/null").open("rb") as node:
         assert not linux.is_memory(node.fileno())
+
+
+@pytest.mark.parametrize(
+    ("magic", "is_memory", "is_remote"),
+    [
+        (0xEF53, False, False),  # ext4
+        (0x01021994, True, False),  # tmpfs
+        (0x858458F6, True, False),  # ramfs
+        (0x6969, False, True),  # NFS
+        (0xFF534D42, False, True),  # CIFS, as a long that is negative where that has 32 bits
+        (0x65735546, False, True),  # FUSE
+    ],
+)
+def test_what_a_file_system_is(
+    image: Path, monkeypatch: pytest.MonkeyPatch, magic: int, *, is_memory: bool, is_remote: bool
+) -> None:
+    def fstatfs(_fd: int, buffer: Any) -> int:
+        ctypes.c_ulong.from_buffer(buffer).value = magic
+        return 0
+
+    monkeypatch.setattr(linux, "_libc", mock.Mock(fstatfs=fstatfs))
+    with image.open("r+b") as file, Path("/dev/null").open("rb") as node:
+        assert linux.is_memory(file.fileno()) == is_memory
+        assert linux.is_remote(file.fileno()) == is_remote
+        assert not linux.is_remote(node.fileno())
+        verbs = file_inline.inline_verbs(file.fileno(), file_inline.Expected(0), read_only=False)
+        assert (verbs.write is None) == is_remote
+
+
+def test_the_file_system_of_a_file_that_cannot_be_asked(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fstatfs(_fd: int, _buffer: Any) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    monkeypatch.setattr(linux, "_libc", mock.Mock(fstatfs=fstatfs))
+    with image.open("rb") as file, pytest.raises(OSError, match="Input/output error"):
+        linux.is_remote(file.fileno())
 
 
 def test_nobody_traces_this_test() -> None:

@@ -1,4 +1,4 @@
-"""Inline verbs of a mirror: when a write goes to all legs at once, and what follows where that fails half way."""
+"""Inline verbs of a mirror: when a write goes to all legs at once, and a write that fails half way."""
 
 import errno
 import threading
@@ -141,7 +141,7 @@ def test_a_write_through_filters_above_and_below(legs: list[Path]) -> None:
         write(disk, 0, b"x")
         handler = disk.next.next  # type: ignore[attr-defined]
         wait_until(lambda: all(leg.standing == "whole" for leg in handler.status()))
-        wait_until(lambda: not handler._members.regions.unsettled)
+        wait_until(lambda: handler.progress is None and not handler._members.regions.unsettled)
         assert put(disk, 1000, NEW) == len(NEW)
     assert stored(legs, 1000 + 512) == [NEW] * 3
 
@@ -254,10 +254,10 @@ def test_a_leg_that_is_dropped_during_a_write_is_recorded_first(disk: Checked) -
     members = members_of(disk)
     legs, real = members.legs, MirrorLeg.write_inline
 
-    def drop(leg: MirrorLeg, write: Mover, views: Views, offset: int) -> int:
+    def drop(leg: MirrorLeg, write: Mover, views: Views, offset: int, length: int) -> None:
         if leg is legs[0]:
             members.judge(legs, {legs[1]: OSError(errno.EIO, "gone")})
-        return real(leg, write, views, offset)
+        real(leg, write, views, offset, length)
 
     with mock.patch.object(MirrorLeg, "write_inline", drop), pytest.raises(BlockingIOError):
         put(disk, 0, NEW)
@@ -277,7 +277,7 @@ def test_nothing_is_written_without_a_leg_or_to_a_closed_one(disk: Checked) -> N
     legs[1].drop("it is over")
     legs[1].wait_until_closed()
     with pytest.raises(BlockingIOError):
-        legs[1].write_inline(parts.first, [memoryview(b"x")], 0)
+        legs[1].write_inline(parts.first, [memoryview(b"x")], 0, 1)
     assert legs[1].write_limit == 0
     for leg in legs:
         leg.standing = Standing.GONE
@@ -290,7 +290,7 @@ def test_a_leg_is_not_closed_during_a_write(disk: Checked) -> None:
     leg = members_of(disk).legs[0]
     parts = leg.check_inline_write(1)
     with leg._inline_use, pytest.raises(BlockingIOError):
-        leg.write_inline(parts.first, [memoryview(b"x")], 0)
+        leg.write_inline(parts.first, [memoryview(b"x")], 0, 1)
     ended = threading.Event()
 
     def forget() -> None:
@@ -302,7 +302,7 @@ def test_a_leg_is_not_closed_during_a_write(disk: Checked) -> None:
         assert not ended.wait(0.1)
         return 1
 
-    assert leg.write_inline(during, [memoryview(b"x")], 0) == 1
+    leg.write_inline(during, [memoryview(b"x")], 0, 1)
     assert ended.wait(PATIENCE)
 
 
