@@ -410,7 +410,8 @@ class Calls:
         for name in ("fcntl", "flock", "ioctl"):
             yield fcntl, name, getattr(self, name)
         yield io, "open", self.io_open
-        yield linux, "is_memory", lambda _fd: False
+        for name in ("is_memory", "is_remote"):
+            yield linux, name, lambda _fd: False
 
 
 def _shortened(views: Sequence[Any], part: float, unit: int) -> list[memoryview]:

@@ -32,6 +32,7 @@ from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror import members as mirror_members
 from vscsihba.handlers.mirror import start as mirror_start
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict, judge
+from vscsihba.handlers.mirror.inline import InlineWriter
 from vscsihba.handlers.mirror.members import Members
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.state import MirrorState
@@ -91,6 +92,38 @@ def dropped_legs_are_not_recorded() -> Iterator[None]:
         self.record.is_due = False
 
     with mock.patch.object(Members, "keep", keep):
+        yield
+
+
+@contextmanager
+def half_done_inline_writes_are_forgotten() -> Iterator[None]:
+    """A write that some legs have, and others have refused, is left to the slow path, which may never come."""
+
+    def write(_: object, legs: list[tuple[Any, Any]], views: Any, offset: int, length: int) -> None:
+        for leg, parts in legs:
+            leg.write_inline(parts.first, views, offset, length)
+
+    with mock.patch.object(InlineWriter, "_write", write):
+        yield
+
+
+@contextmanager
+def inline_writes_need_no_mark() -> Iterator[None]:
+    """A write goes to all legs at once, whether or not its regions are dirty."""
+    with mock.patch.object(MirrorState, "try_begin", lambda self, regions: not self._writing.append(regions)):
+        yield
+
+
+@contextmanager
+def marks_are_not_synced() -> Iterator[None]:
+    """A region counts as dirty once its mark was written to the page cache."""
+    store_marks = MirrorState._store_marks
+
+    def store(self: MirrorState, marks: list[range]) -> None:
+        with mock.patch.object(FileHandler, "flush"):
+            store_marks(self, marks)
+
+    with mock.patch.object(MirrorState, "_store_marks", store):
         yield
 
 
@@ -155,6 +188,8 @@ def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
         ("mirror", dropped_legs_are_not_recorded),
         ("mirror", any_medium_counts_as_the_leg),
         ("mirror", any_medium_comes_back_as_the_leg),
+        ("mirror", inline_writes_need_no_mark),
+        ("mirror", marks_are_not_synced),
         ("write-through", slots_published_before_they_are_filled),
         ("write-back", slots_published_before_they_are_filled),
     ],
@@ -172,6 +207,17 @@ def test_a_half_written_note_is_found(root: Path) -> None:
     with a_failed_mark_leaves_half_of_its_note():
         findings = [finding for point in points if (finding := lane.strike(point))]
     assert any("sector" in finding.message for finding in findings)
+
+
+def test_a_half_done_inline_write_is_found(root: Path) -> None:
+    layer = replace(LAYERS["mirror"], script=(Step("write", 200, 8), Step("write_aborted", 203, 2)))
+    lane = Exhaustive(layer, root)
+    points = [point for point in lane.points() if point.fault.how == "EIO" and point.end == "close"]
+    points = points[len(points) // 3 :]  # behind the opening
+    assert [lane.strike(point) for point in points] == [None] * len(points)
+    with half_done_inline_writes_are_forgotten():
+        findings = [finding for point in points if (finding := lane.strike(point))]
+    assert any("legs of the mirror differ" in finding.message for finding in findings)
 
 
 @pytest.mark.parametrize("name", ["file", "direct"])
