@@ -155,7 +155,8 @@ def test_a_short_transfer_is_repeated_elsewhere(payload: Payload, below: Below, 
     verbs = payload.inline(RWLock())
     assert moved_inline(verbs, verb, views_of(bytes(8192)), 0) == 8192
     below.short = True
-    assert moved_inline(verbs, verb, views_of(bytes(8192)), 0) is None
+    # A short write is told as such: None would say that nothing was written.
+    assert moved_inline(verbs, verb, views_of(bytes(8192)), 0) == (None if verb == "read" else 7680)
 
 
 def test_an_inline_write_does_not_wait(payload: Payload) -> None:
