@@ -101,7 +101,6 @@ HARMLESS: Final = (
         "False -> True",
         "The loop that calls it looks first at whether the thread is to end.",
     ),
-    Harmless("handlers/mirror/members.py", "_GATES = 64", "64 -> 65", "Any number of them does."),
     Harmless("handlers/cow/overlay.py", _BORDER, "Lt -> LtE", _BEHIND_THE_FIRST),
     Harmless("handlers/cow/overlay.py", _BORDER, "0 -> 1", _BEHIND_THE_FIRST),
     Harmless(

@@ -80,6 +80,14 @@ TARGETS: Final = (
         (f"{_MIRROR}/test_mirror_sync.py", f"{_MIRROR}/test_mirror.py", f"{_MIRROR}/test_mirror_marks.py"),
     ),
     Target(
+        "handlers/mirror/inline.py",
+        (f"{_MIRROR}/test_mirror_inline.py",),
+    ),
+    Target(
+        "handlers/mirror/regions.py",
+        (f"{_MIRROR}/test_mirror_inline.py", f"{_MIRROR}/test_mirror_marks.py"),
+    ),
+    Target(
         "handlers/mirror/state.py",
         (f"{_MIRROR}/test_mirror_state.py", f"{_MIRROR}/test_mirror_marks.py", _DURABLE),
     ),
@@ -89,6 +97,7 @@ TARGETS: Final = (
             f"{_MIRROR}/test_mirror_members.py",
             f"{_MIRROR}/test_mirror.py",
             f"{_MIRROR}/test_mirror_marks.py",
+            f"{_MIRROR}/test_mirror_inline.py",
         ),
     ),
     Target("handlers/mirror/assembly.py", (f"{_MIRROR}/test_mirror_assembly.py",)),
