@@ -1,9 +1,9 @@
 """Inline verbs of a mirror: reads that one leg, and writes that every leg can do without blocking.
 
 A write is done inline if that needs neither a wait nor a record: no other change overlaps it, its regions
-are dirty already, and every dropped leg is recorded. Everything else is for `MirrorHandler.write`, which can wait,
-drop a leg and record that. It repeats what was begun here and not finished; in case it is never called (the
-command is aborted), the regions are made equal.
+are dirty already, and every dropped leg is recorded. Everything else is for `MirrorHandler.write`, which can
+wait, drop a leg and record that. It repeats what was begun here and not finished; in case it is never called
+(the command is aborted), the regions are made equal.
 """
 
 from vscsihba.block import Views

@@ -97,7 +97,7 @@ def dropped_legs_are_not_recorded() -> Iterator[None]:
 
 @contextmanager
 def half_done_inline_writes_are_forgotten() -> Iterator[None]:
-    """A write that some legs have, and others have refused, is left to the slow path, which may never come."""
+    """A write that some legs have, and others have refused, is left to a slow path that may never come."""
 
     def write(_: object, legs: list[tuple[Any, Any]], views: Any, offset: int, length: int) -> None:
         for leg, parts in legs:
