@@ -1,6 +1,7 @@
 """A mirror under fio verify while its legs die, come back and are exchanged."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,23 @@ def test_a_leg_dies_and_is_made_equal_under_fio(image: MakeImage, serve: Serve, 
     assert target.stop() == 0
     assert data(b) == data(c)
     assert data(a) != data(c)
+
+
+@pytest.mark.long
+def test_a_leg_is_cut_short_under_inline_writes(image: MakeImage, serve: Serve, scratch: Path) -> None:
+    a, b = (image(f"{name}.img", SIZE) for name in "ab")
+    stack = {"handler": "mirror", "path": f"{scratch}/mirror.state", "create": True, "retry": 2}
+    target = serve([json.dumps({**stack, "legs": [str(a), str(b)]})])
+    wait_until(equal, "two equal legs")
+    before = b.read_bytes()[: 4 << 20]
+    fio = Fio([target.luns[0]])
+    wait_until(lambda: b.read_bytes()[: 4 << 20] != before, "writes on the leg", pause=0.5)
+    os.truncate(b, 0)
+    wait_until(lambda: "is dropped" in target.errors(), "the mirror to drop the leg")
+    assert standings()[0] == "whole"
+    os.truncate(b, SIZE)  # zeroes: it counts as a new leg
+    wait_until(equal, "the leg to be made equal")
+    longest = fio.finish()
+    print(f"the longest wait of an I/O: {longest:.2f} s")
+    assert target.stop() == 0
+    assert data(a) == data(b)
