@@ -26,6 +26,8 @@ _NAMES: Final = ("libcrypto.so.3", "libcrypto.so.1.1")
 """Versions of the library whose functions have the prototypes below."""
 _CIPHERS: Final = {32: b"AES-128-XTS", 64: b"AES-256-XTS"}
 """Names of the ciphers by the bytes of their keys."""
+KEY_SIZES: Final = tuple(_CIPHERS)
+"""Bytes of the keys of AES-XTS that are known here: two of AES-128, two of AES-256."""
 _DONE: Final = 1
 """Result of a function that has succeeded."""
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int

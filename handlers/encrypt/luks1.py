@@ -15,7 +15,8 @@ from typing import ClassVar
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.encrypt.crypto import STRIPES, Kdf, Pbkdf2, SealedKey, derive, gather, spread
-from vscsihba.handlers.encrypt.sectors import KEY_SIZES, Sectors
+from vscsihba.handlers.encrypt.libcrypto import KEY_SIZES
+from vscsihba.handlers.encrypt.sectors import Sectors
 from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
 
 MAGIC = b"LUKS\xba\xbe\x00\x01"

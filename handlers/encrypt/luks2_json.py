@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.encrypt.crypto import STRIPES, Argon2i, Kdf, Pbkdf2, derive
-from vscsihba.handlers.encrypt.sectors import KEY_SIZES
+from vscsihba.handlers.encrypt.libcrypto import KEY_SIZES
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ module knows no header; `xts` knows the ciphers.
 import errno
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Final, TypeVar
 
 from vscsihba.block import Views
@@ -15,8 +15,6 @@ from vscsihba.handlers.encrypt import xts
 from vscsihba.handlers.encrypt.libcrypto import UNIT
 from vscsihba.handlers.encrypt.xts import Xts
 
-KEY_SIZES = (32, 64)
-"""Bytes of the keys of AES-XTS that are known here: two of AES-128, two of AES-256."""
 _BUFFER = 512 << 10
 """Bytes of a buffer that is kept for later writes."""
 _MOST_BUFFERS = 4
@@ -142,12 +140,9 @@ class Sectors:
 
     def _close_idle(self) -> None:
         for idle in (self._encryptors, self._decryptors):
-            while idle:
-                try:
-                    cipher = idle.pop()
-                except IndexError:  # another thread has taken the last one
-                    break
-                cipher.close()
+            with suppress(IndexError):
+                while True:
+                    idle.pop().close()
 
     def _take_buffer(self, length: int) -> memoryview:
         if length > _BUFFER:

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vscsihba.block import Views
+from vscsihba.errors import MediumError
 from vscsihba.handlers.base import BatchedWrite, Handler, InlineVerbs, batched, note_batched
 from vscsihba.handlers.encrypt import libcrypto
 from vscsihba.handlers.encrypt.handler import EncryptHandler
@@ -189,6 +192,39 @@ def test_batches_are_those_of_the_layer_below(payload: Payload, below: Below) ->
         move(views_of(bytes(4096)), 0, 0)
     parts.end()
     assert below.asked == ["first", "rest", "alone", "end"]
+
+
+def test_lost_bytes_are_named_as_seen_from_above(
+    payload: Payload, below: Below, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise MediumError(START + 4096 + 7, "gone")
+
+    monkeypatch.setattr(below, "read", lost)
+    monkeypatch.setattr(below, "write", lost)
+    for verb in (payload.read, partial(payload.write, fua=False)):
+        with pytest.raises(MediumError, match="gone") as told:
+            verb(4096, views_of(bytes(4096)))
+        assert told.value.offset == 4096 + 7
+
+
+def test_only_inline_verbs_keep_the_interpreters_lock(
+    payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    transform = Sectors._transform
+
+    def noting(*arguments: Any, keep_lock: bool, **options: Any) -> None:
+        kept.append(keep_lock)
+        transform(*arguments, keep_lock=keep_lock, **options)
+
+    monkeypatch.setattr(Sectors, "_transform", noting)
+    payload.write(0, views_of(bytes(4096)), fua=False)
+    payload.read(0, views_of(bytes(4096)))
+    assert kept == [False, False]
+    for verb in ("write", "read"):
+        moved_inline(payload.inline(RWLock()), verb, views_of(bytes(4096)), 0)
+    assert kept[2:] == [True, True]
 
 
 def test_another_key_holds_for_inline_verbs_too(payload: Payload, below: Below) -> None:

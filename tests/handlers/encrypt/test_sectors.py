@@ -11,6 +11,7 @@ import pytest
 from vscsihba.block import Views
 from vscsihba.errors import HostError
 from vscsihba.handlers.encrypt import libcrypto, xts
+from vscsihba.handlers.encrypt import sectors as sectors_module
 from vscsihba.handlers.encrypt.sectors import Sectors
 from vscsihba.handlers.encrypt.xts import PackageXts, Xts
 
@@ -28,10 +29,17 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 class Recording:
-    """A cipher that copies, and does something meanwhile."""
+    """A cipher that copies, and does something meanwhile.
+
+    Attributes:
+        made: All of them.
+        meanwhile: Called by each transformation.
+        locks: For each transformation: whether it keeps the interpreter's lock, and has a turn.
+    """
 
     made: list["Recording"]
     meanwhile: Callable[[], None]
+    locks: list[tuple[bool, bool]]
 
     def __init__(self, key: bytes | bytearray, *, encrypts: bool) -> None:
         self.closed = 0
@@ -40,6 +48,7 @@ class Recording:
     def transform(self, sources: Views, targets: Views, number: int, size: int, *, keep_lock: bool) -> None:
         for source, target in zip(sources, targets, strict=True):
             target[:] = source
+        self.locks.append((keep_lock, sectors_module._TURN.locked()))
         type(self).meanwhile()
 
     def close(self) -> None:
@@ -48,7 +57,7 @@ class Recording:
 
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
-    fresh = type("Fresh", (Recording,), {"made": [], "meanwhile": staticmethod(lambda: None)})
+    fresh = type("Fresh", (Recording,), {"made": [], "locks": [], "meanwhile": staticmethod(lambda: None)})
     monkeypatch.setattr(xts, "new_cipher", fresh)
     return fresh
 
@@ -116,6 +125,20 @@ def test_threads_do_not_mix_their_sectors(kind: str) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_those_that_release_the_interpreters_lock_take_turns(recording: type[Recording]) -> None:
+    sectors, views = Sectors(b"k" * 64, 512), [memoryview(bytearray(512))]
+    sectors.encrypt(views[0], 0)
+    sectors.decrypt(views[0], 0)
+    sectors.decrypt_in_place(views, 0)
+    sectors.pass_encrypted(views, 0, len)
+    assert recording.locks == [(False, True)] * 4
+    recording.locks.clear()
+    sectors.decrypt_in_place(views, 0, keep_lock=True)
+    sectors.pass_encrypted(views, 0, len, keep_lock=True)
+    assert recording.locks == [(True, False)] * 2
+    assert not sectors_module._TURN.locked()
 
 
 # Wiping
