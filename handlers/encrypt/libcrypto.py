@@ -15,6 +15,7 @@ This module knows no LUKS.
 import ctypes
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -112,6 +113,8 @@ class LibcryptoXts:
         init, update = self._keeping if keep_lock else self._releasing
         context, tweak, tweak_at, written_at = self._context, self._tweak, self._tweak_at, self._written_at
         for source, target in zip(sources, targets, strict=True):
+            if len(source) != len(target) or len(target) % size:
+                raise ValueError(f"sectors of {size} bytes: from {len(source)} bytes to {len(target)}")
             start, distance = _addresses(source, target)
             for at in range(start, start + len(target), size):
                 tweak.number = number
@@ -126,8 +129,8 @@ class LibcryptoXts:
         cipher = self._library.cipher_by_name(_CIPHERS[len(key)])
         room = (ctypes.c_char * len(key)).from_buffer_copy(key)
         try:
-            init = self._keeping[0]
-            if cipher is None or init(self._context, cipher, ctypes.addressof(room), self._tweak_at) != _DONE:
+            init = self._keeping[0]  # which fails if there is no such cipher
+            if init(self._context, cipher, ctypes.addressof(room), self._tweak_at) != _DONE:
                 raise OSError(errno.EIO, "libcrypto refuses the key")
         finally:
             ctypes.memset(room, 0, len(key))
@@ -141,12 +144,10 @@ def library() -> Library | None:
     key, before it is used.
     """
     for name in _NAMES:
-        try:
+        with suppress(OSError, AttributeError):
             found = Library(name)
             if _is_right(found):
                 return found
-        except (OSError, AttributeError):
-            continue
     return None
 
 

@@ -18,7 +18,7 @@ class Xts(Protocol):
         """Encrypt or decrypt sectors that follow each other.
 
         Args:
-            sources: The sectors; each view has whole ones.
+            sources: The sectors; each view is contiguous and has whole ones.
             targets: Writable views of the same lengths; they may be the same views.
             number: Tweak of the first sector: its first byte on the volume, in units of 512 bytes.
             size: Bytes of a sector.
@@ -26,6 +26,7 @@ class Xts(Protocol):
 
         Raises:
             OSError: EIO if the library fails; the targets are undefined.
+            ValueError: The lengths are wrong.
         """
 
     def close(self) -> None:

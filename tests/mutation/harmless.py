@@ -133,6 +133,15 @@ HARMLESS: Final = (
         "drop 'rest < stop'",
         "For an empty range no byte is written.",
     ),
+    Harmless("handlers/encrypt/payload.py", "INLINE_SECTORS = 256", "256 -> 257", "Any limit does."),
+    Harmless("handlers/encrypt/payload.py", "INLINE_BYTES = 512 << 10", "10 -> 11", "Any limit does."),
+    Harmless("handlers/encrypt/sectors.py", "_BUFFER = 512 << 10", "512 -> 513", "Any size does."),
+    Harmless(
+        "handlers/encrypt/sectors.py",
+        "if length > _BUFFER:",
+        "Gt -> GtE",
+        "A buffer that is made for a length of just that size is kept like the others.",
+    ),
     Harmless("handlers/cow/disk.py", "_EXTENTS_AT_ONCE = 1024", "1024 -> 1025", "Any limit does."),
     Harmless(
         "handlers/cow/disk.py",

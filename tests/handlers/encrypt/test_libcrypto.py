@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.handlers.encrypt import openssl
 from vscsihba.handlers.encrypt import libcrypto
 from vscsihba.handlers.encrypt.libcrypto import LibcryptoXts, Library
 from vscsihba.handlers.encrypt.xts import PackageXts, Xts
@@ -19,11 +20,13 @@ KEY_256 = (
 COUNTING = bytes(range(256)) * 2
 
 
+pytestmark = pytest.mark.skipif(not openssl.is_there(), reason="no libcrypto here")
+
+
 @pytest.fixture
 def library() -> Library:
     found = libcrypto.library()
-    if found is None:
-        pytest.skip("no libcrypto here")
+    assert found is not None
     return found
 
 
@@ -101,6 +104,40 @@ def test_the_last_sector_that_has_a_number(library: Library) -> None:
     )
 
 
+@pytest.mark.parametrize(("size", "step"), [(512, 1), (1024, 2), (4096, 8)])
+def test_the_number_counts_512_bytes(library: Library, size: int, step: int) -> None:
+    cipher, data = LibcryptoXts(library, os.urandom(64), encrypts=True), os.urandom(3 * size)
+    separately = [
+        transform(cipher, data[at * size :][:size], 1000 + at * step, size, keep_lock=True) for at in range(3)
+    ]
+    assert transform(cipher, data, 1000, size) == b"".join(separately)
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets"),
+    [([512], [1024]), ([1024], [512]), ([500], [500]), ([512], [512, 512]), ([512], [])],
+)
+def test_lengths_that_would_leave_the_memory_are_refused(
+    library: Library, sources: list[int], targets: list[int]
+) -> None:
+    given, wanted = ([memoryview(bytearray(length)) for length in lengths] for lengths in (sources, targets))
+    with pytest.raises(ValueError, match=r"bytes to|argument"):
+        LibcryptoXts(library, os.urandom(64), encrypts=True).transform(given, wanted, 0, 512, keep_lock=True)
+
+
+def test_the_copy_of_a_key_is_wiped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiped: list[bytes] = []
+    memset = ctypes.memset
+
+    def noting(room: Any, byte: int, length: int) -> None:
+        memset(room, byte, length)
+        wiped.append(bytes(room))
+
+    monkeypatch.setattr(ctypes, "memset", noting)
+    LibcryptoXts(library, os.urandom(32), encrypts=False)
+    assert wiped == [bytes(32)]
+
+
 def test_a_key_with_two_equal_halves_is_refused(library: Library) -> None:
     with pytest.raises(OSError, match="libcrypto refuses the key") as refused:
         LibcryptoXts(library, bytes(64), encrypts=True)
@@ -135,6 +172,7 @@ def test_a_sector_that_fails_is_an_error(library: Library, monkeypatch: pytest.M
         with pytest.raises(OSError, match="failed to transform a sector") as failed:
             transform(cipher, bytes(512), 0, 512)
         assert failed.value.errno == errno.EIO
+        assert transform(cipher, bytes(512), 0, 512, keep_lock=False) != bytes(512)  # the other form
 
 
 def test_no_memory_for_a_context(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.handlers.encrypt import openssl
 from vscsihba.block import Views
 from vscsihba.errors import MediumError
 from vscsihba.handlers.base import BatchedWrite, Handler, InlineVerbs, batched, note_batched
@@ -24,7 +25,7 @@ from vscsihba.handlers.stack import build
 START = 8192
 SIZE = 4 << 20
 
-pytestmark = pytest.mark.skipif(libcrypto.library() is None, reason="no libcrypto here")
+pytestmark = pytest.mark.skipif(not openssl.is_there(), reason="no libcrypto here")
 
 
 class Below(MemoryHandler):

@@ -8,6 +8,7 @@ from threading import Barrier, Thread
 
 import pytest
 
+from tests.handlers.encrypt import openssl
 from vscsihba.block import Views
 from vscsihba.errors import HostError
 from vscsihba.handlers.encrypt import libcrypto, xts
@@ -23,7 +24,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if name == "cryptography":
         pytest.importorskip("cryptography")
         monkeypatch.setattr(libcrypto, "library", lambda: None)
-    elif libcrypto.library() is None:
+    elif not openssl.is_there():
         pytest.skip("no libcrypto here")
     return name
 
