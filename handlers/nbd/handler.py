@@ -8,7 +8,7 @@ server takes, in multiples of its smallest block.
 import errno
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Final
 
@@ -209,6 +209,10 @@ class NbdHandler(Handler):
         """
         self._link.adopt(size)
         self._geometry = self.options.shape(self._link.export)
+
+    def replaced_on_purpose(self) -> AbstractContextManager[None]:
+        """Return a context in which the owner of a private server may end its connections unnoticed."""
+        return self._link.replaced_on_purpose()
 
     # Asynchronous.
 

@@ -17,7 +17,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from vscsihba import threads
@@ -70,7 +70,7 @@ class Link:
         self._down_since: float | None = None
         self._reason = ""
         self._flushes = FlushResults(address.name, self.begin)
-        self._ticking = self._attached = self._reconnecting = False
+        self._ticking = self._attached = self._reconnecting = self._intended = False
         self._closed = threading.Event()
         self._connector = Connector(address, options, self._completed, self._closed)
         self._threads: list[threading.Thread] = []
@@ -130,11 +130,21 @@ class Link:
                 errno.EOPNOTSUPP,
                 f"{self._address.name} has {export.size} bytes; its size can be changed on the server only",
             )
-        with self._lock:
-            self.export = export
-            old = self._connections[:1]
-        for connection in old:
-            self._lose(connection, "the size has changed")
+        with self.replaced_on_purpose():
+            with self._lock:
+                self.export = export
+                old = self._connections[:1]
+            for connection in old:
+                self._lose(connection, "the size has changed")
+
+    @contextlib.contextmanager
+    def replaced_on_purpose(self) -> Iterator[None]:
+        """Return a context in which connections end because the caller wants it, which is no warning."""
+        self._intended = True
+        try:
+            yield
+        finally:
+            self._intended = self._down_since is not None  # until there are new ones
 
     # Requests.
 
@@ -331,10 +341,13 @@ class Link:
             self._connections = []
             self._down_since = time.monotonic()
             self._reason = reason
-        log.warning("%s: connection lost: %s", self._address.name, reason)
+        self._report("%s: connection lost: %s", self._address.name, reason)
         if self._told is not None:
             self._told(reason)
         os.eventfd_write(self._wake, 1)
+
+    def _report(self, text: str, *values: object) -> None:
+        log.log(logging.DEBUG if self._intended else logging.WARNING, text, *values)
 
     def _bury(self) -> None:
         """End lost connections, so that their requests end, and have new ones made."""
@@ -426,6 +439,7 @@ class Link:
             self._down_since, self._reason = None, ""
             self._connections = connections
             waiting, self._waiting = self._waiting, deque()
-        log.warning("%s: connected again after %.1f s", self._address.name, away)
+        self._report("%s: connected again after %.1f s", self._address.name, away)
+        self._intended = False
         for request in waiting:
             self._send_again(request)

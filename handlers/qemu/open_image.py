@@ -141,7 +141,7 @@ class OpenImage:
             HostError, OSError: The daemon does not answer.
         """
         deadline = time.monotonic() + self._options.timeout
-        with self.disk.paused():
+        with self.disk.paused(), self.link.replaced_on_purpose():
             while not self._try_to_resize(size, last=time.monotonic() > deadline):
                 time.sleep(_PAUSE)
             self.link.resize(size)

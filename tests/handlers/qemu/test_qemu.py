@@ -377,7 +377,7 @@ def test_readers_share_an_image(tmp_path: Path, opened: Opened) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_disk_is_resized(tmp_path: Path, opened: Opened) -> None:
+def test_a_disk_is_resized(tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "disk"
     disk = opened(new(path))
     write(disk.top, MIB - 512, b"x" * 512)
@@ -388,8 +388,10 @@ def test_a_disk_is_resized(tmp_path: Path, opened: Opened) -> None:
     disk.top.resize(MIB + 512)
     disk.top.resize(2 * MIB)
     assert read(disk.top, MIB, MIB) == bytes(MIB)
+    assert caplog.text == ""  # no connection is lost, as far as a person is concerned
     kill(disk)
     assert read(disk.top, MIB - 512, 512) == b"x" * 512
+    assert "connection lost" in caplog.text
     disk.close()
     assert len(raw_content(path)) == 2 * MIB
 
