@@ -87,7 +87,11 @@ def _run(info: ImageInfo, secret: bytes | None, options: list[str], timeout: flo
             raise OSError(errno.EOPNOTSUPP, f"the format {info.format} has no check")
         raise failure(info.path, message)
     result = json.loads(done.stdout)
-    return {**dict.fromkeys(_COUNTS, 0), **(result if isinstance(result, dict) else {})}
+    return {
+        **dict.fromkeys(_COUNTS, 0),
+        **(result if isinstance(result, dict) else {}),
+        "filename": info.path,
+    }
 
 
 def _place(info: ImageInfo, *, encrypted: bool) -> str:

@@ -204,7 +204,9 @@ class QemuHandler(Handler):
     def _status(self) -> dict[str, object]:
         opened = self._image
         return {
+            "path": opened.info.path,
             "format": opened.info.format,
+            "backing": opened.info.backing,
             "daemon": self.daemon,
             "logged": 0 if opened.log is None else len(opened.log),
         }

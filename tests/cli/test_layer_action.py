@@ -1,4 +1,4 @@
-"""vscsihba snapshot and vscsihba mirror: what they ask of a disk in use, and what they print."""
+"""The commands snapshot, mirror and qemu: the actions that they ask for, and the text that they print."""
 
 import json
 from pathlib import Path
@@ -177,3 +177,52 @@ def test_marks_of_legs_that_are_not_in_use(tmp_path: Path, capsys: pytest.Captur
     for verb in ("examine", "erase-mark"):
         assert main(["mirror", verb, legs[0]]) == 2
         assert "no mirror mark found" in capsys.readouterr().err
+
+
+STATUS = {"path": "/srv/a b.qcow2", "format": "qcow2", "backing": "", "daemon": 4711, "logged": 3}
+CHECKED = {"filename": "/srv/a b.qcow2", "corruptions": 0, "leaks": 0, "check-errors": 0}
+
+
+def test_qemu_status_is_a_table(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ANSWERS, "status", STATUS)
+    assert main(["qemu", "status", "hba0/lun0"]) == 0
+    assert asked == [Action(0, 0, "qemu", "status", {})]
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["image", "/srv/a b.qcow2"] in lines
+    assert ["daemon", "process 4711"] in lines
+    monkeypatch.setitem(ANSWERS, "status", STATUS | {"daemon": None})
+    assert main(["qemu", "status", "hba0/lun0"]) == 0
+    assert "being started" in capsys.readouterr().out
+    assert main(["qemu", "status", "hba0/lun0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["logged"] == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "printed"),
+    [
+        ({}, 0, "hba0/lun0: '/srv/a b.qcow2' has no faults\n"),
+        (
+            {"leaks": 2},
+            0,
+            "has clusters that nothing uses (2), which is no fault; to free them, remove the disk",
+        ),
+        ({"corruptions": 1}, 1, "is damaged (corruptions: 1, errors of the check: 0); save its data first"),
+        ({"check-errors": 1}, 1, "is damaged (corruptions: 0, errors of the check: 1)"),
+    ],
+)
+def test_a_check_of_an_image_ends_with_a_verdict(
+    asked: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    found: dict[str, int],
+    code: int,
+    printed: str,
+) -> None:
+    monkeypatch.setitem(ANSWERS, "check", CHECKED | found)
+    assert main(["qemu", "check", "hba0/lun0"]) == code
+    assert asked == [Action(0, 0, "qemu", "check", {})]
+    assert printed in capsys.readouterr().out
+    assert main(["qemu", "check", "hba0/lun0", "--json"]) == code
+    assert json.loads(capsys.readouterr().out) == CHECKED | found

@@ -66,6 +66,7 @@ _TABLE = {
         "mirror": "show, add and remove legs of a mirrored disk in use",
         "cow": "inspect, commit or discard a copy-on-write overlay",
         "encrypt": "create a LUKS container, manage its keys",
+        "qemu": "show and check the image of QEMU behind a disk in use",
     },
     "the sandbox": {
         "sandbox": "run a command on a real kernel with virtual disks, without root",
