@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vscsihba.handlers.http.cures import cure_of_status
 from vscsihba.handlers.http.faults import RefusedError
 from vscsihba.handlers.http.fetch import Fetch
 from vscsihba.handlers.http.head import Head
@@ -16,11 +17,6 @@ _LONGEST_TEXT: Final = 64 << 10
 """Bytes of an error's page that are read to keep the connection."""
 _LONGEST_HEADER: Final = 256 << 10
 """Bytes of all header lines of a response."""
-_CURES: Final = {
-    401: 'name a file with user:password in "credentials_file"',
-    404: "check the URL",
-    407: "set the proxy's user and password in the environment (https_proxy)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +37,12 @@ class Later:
     Attributes:
         reason: The fault.
         wait: Seconds for which the server asks to be left alone.
+        cure: The remedy.
     """
 
     reason: str
     wait: float = 0.0
+    cure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +164,7 @@ class Attempt:
             return self._of_range()
         if failure is not None and (status < 200 or status == 206):
             lasting = Failed(RefusedError(failure.message, failure.cure))
-            return lasting if failure.lasting else Later(failure.message)
+            return lasting if failure.lasting else Later(failure.message, cure=failure.cure)
         return self._of_status()
 
     def _of_status(self) -> Outcome:
@@ -178,7 +176,7 @@ class Attempt:
             return Later(f"the server answers {head.describe()}", head.retry_after)
         if (error := self.fetch.expected.refusal(head, self.began)) is not None:
             return Failed(error)
-        return Failed(_refusal(head), head.status)
+        return Failed(_refusal(head, self.url), head.status)
 
     def _of_range(self) -> Outcome:
         """Return the outcome of a range that has ended."""
@@ -196,11 +194,11 @@ def _bare(error: OSError) -> OSError:
     return error.with_traceback(None)
 
 
-def _refusal(head: Head) -> RefusedError:
+def _refusal(head: Head, url: str) -> RefusedError:
     """Return the error for a status that nothing else is known about."""
     if head.status == 200:
         return RefusedError(
             "the server sends the whole file when it is asked for a range of it",
             "use a server that supports byte ranges, or download the file",
         )
-    return RefusedError(f"the server answers {head.describe()}", _CURES.get(head.status))
+    return RefusedError(f"the server answers {head.describe()}", cure_of_status(head.status, url))

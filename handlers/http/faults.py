@@ -32,7 +32,9 @@ class AwayError(OSError):
 
     Args:
         message: The last reason.
+        cure: The remedy.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, cure: str | None = None) -> None:
         super().__init__(errno.ETIMEDOUT, message)
+        self.cure = cure

@@ -43,6 +43,7 @@ class Fetch:
         tries: Requests in a row that brought nothing.
         went_back: The place that a redirect led to was given up once.
         reason: The last failure.
+        cure: Its remedy.
     """
 
     start: int
@@ -58,6 +59,7 @@ class Fetch:
     tries: int = 0
     went_back: bool = False
     reason: str = "the server sends nothing"
+    cure: str | None = None
 
     @property
     def at(self) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from vscsihba import threads
 from vscsihba.handlers.http import library
 from vscsihba.handlers.http.attempt import PLACES, Attempt, Failed, Failure, Later, Outcome, Redirect
+from vscsihba.handlers.http.cures import curl_failures
 from vscsihba.handlers.http.easy import EasyHandles
 from vscsihba.handlers.http.faults import AwayError, RefusedError
 from vscsihba.handlers.http.fetch import Fetch
@@ -53,7 +54,7 @@ class Transfers:
         self._handles = handles
         self._limit = limit
         self._curl = library.pycurl()
-        self._lasting = _lasting(self._curl)
+        self._failures = curl_failures(self._curl)
         self._calls: deque[Callable[[], None]] = deque()
         self._urgent: deque[Fetch] = deque()
         self._queue: deque[Fetch] = deque()
@@ -168,7 +169,7 @@ class Transfers:
             for handle in succeeded:
                 self._ended(handle, None)
             for handle, code, message in failed:
-                lasting, cure = code in self._lasting, self._lasting.get(code)
+                lasting, cure = self._failures.get(code, (False, None))
                 self._ended(handle, Failure(message or f"error {code} of libcurl", lasting, cure))
 
     def _ended(self, handle: Any, failure: Failure | None) -> None:
@@ -191,8 +192,8 @@ class Transfers:
                 self._enqueue(fetch)  # the server has sent a part of it
             case Redirect(target):
                 self._redirect(attempt, target)
-            case Later(reason, wait):
-                self._later(attempt, reason, wait)
+            case Later():
+                self._later(attempt, outcome)
             case Failed(error, status):
                 if status in PLACES and not fetch.went_back and self._location.leave(attempt.url):
                     fetch.went_back = True
@@ -214,23 +215,23 @@ class Transfers:
             return
         self._enqueue(fetch)
 
-    def _later(self, attempt: Attempt, reason: str, wait: float) -> None:
+    def _later(self, attempt: Attempt, later: Later) -> None:
         """Try a range again after a pause, if it is patient."""
         fetch = attempt.fetch
-        fetch.reason = reason
+        fetch.reason, fetch.cure = later.reason, later.cure
         fetch.tries += 1
         self._location.leave(attempt.url)
         if not fetch.patient:
-            self._finish(fetch, AwayError(reason))
+            self._finish(fetch, AwayError(later.reason, later.cure))
             return
         if attempt.head.status == 206 and fetch.tries > _SHORT:
-            self._finish(fetch, RefusedError(reason))
+            self._finish(fetch, RefusedError(later.reason, later.cure))
             return
         if not self._away:
             self._away = True
-            log.warning("%s: %s; trying again", self._location.url, reason)
+            log.warning("%s: %s; trying again", self._location.url, later.reason)
         now = time.monotonic()
-        self._not_before = max(self._not_before, now + wait)
+        self._not_before = max(self._not_before, now + later.wait)
         pause = min(_FIRST_PAUSE * 2 ** min(fetch.tries - 1, 10), _LONGEST_PAUSE)
         heapq.heappush(self._paused, (now + pause, next(self._numbers), fetch))
 
@@ -254,7 +255,7 @@ class Transfers:
             for attempt in [each for each in self._active.values() if each.fetch in expired]:
                 self._drop(attempt)
             for fetch in expired:
-                self._finish(fetch, AwayError(fetch.reason))
+                self._finish(fetch, AwayError(fetch.reason, fetch.cure))
 
     def _finish(self, fetch: Fetch, error: OSError | None = None) -> None:
         """End a range."""
@@ -336,15 +337,3 @@ class Transfers:
         if events & select.EPOLLERR:
             action |= curl.CSELECT_ERR
         return int(action)
-
-
-def _lasting(curl: Any) -> dict[int, str | None]:
-    """Return libcurl's errors that another try would meet as well, with their cures."""
-    return {
-        curl.E_UNSUPPORTED_PROTOCOL: None,  # HTTP/0.9: garbage
-        curl.E_URL_MALFORMAT: None,
-        curl.E_FTP_WEIRD_SERVER_REPLY: None,  # no HTTP
-        curl.E_SSL_CERTPROBLEM: "check the client certificate and its key",
-        curl.E_SSL_CACERT_BADFILE: "check the CA certificates",
-        curl.E_PEER_FAILED_VERIFICATION: 'if the server is the right one, name its CA in "ca_file"',
-    }

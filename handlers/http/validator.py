@@ -16,6 +16,8 @@ _OLD_ENOUGH: Final = timedelta(seconds=60)
 """Age from which a date of modification is strong: a file that changed twice in one second has one date. The
 clocks of the server that dates and the one that stores may differ, hence more than a second (8.8.2.2)."""
 
+_OTHER_SERVER: Final = "have the server send Last-Modified or a strong ETag, or download the file"
+
 
 @dataclass(frozen=True, slots=True)
 class Validator:
@@ -51,10 +53,10 @@ def validator_of(head: Head) -> Validator | None:
     return None
 
 
-def lacks(head: Head) -> tuple[str, str | None]:
+def lacks(head: Head) -> tuple[str, str]:
     """Return why a response has no strong validator, and the cure."""
     if head.get("etag").startswith("W/") and not head.get("last-modified"):
-        return "has only a weak ETag, so a change of the file could go unnoticed", None
+        return "has only a weak ETag, so a change of the file could go unnoticed", _OTHER_SERVER
     if head.get("last-modified"):
         return "has no strong ETag and was modified a moment ago", "wait a minute"
-    return "has neither ETag nor Last-Modified, so a change of the file could not be noticed", None
+    return "has neither ETag nor Last-Modified, so a change of the file could go unnoticed", _OTHER_SERVER

@@ -237,10 +237,10 @@ def test_closing_leaves_neither_thread_nor_descriptor(shared_nginx: Nginx) -> No
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://127.0.0.1:{port}/missing.img", "404"),
-        ("http://127.0.0.1:1/a.img", "Connection refused|Failed to connect"),
-        ("http://no-such-host.invalid/a.img", "resolve"),
-        ("https://127.0.0.1:{port}/a.img", "SSL|TLS|GnuTLS|gnutls|packet"),
+        ("http://127.0.0.1:{port}/missing.img", "404 Not Found; check the URL"),
+        ("http://127.0.0.1:1/a.img", "connect.*; start the server, or correct host and port in the URL"),
+        ("http://no-such-host.invalid/a.img", "resolve.*; correct the host in the URL, or check the DNS"),
+        ("https://127.0.0.1:{port}/a.img", '; if the server does not use TLS, begin the URL with "http://"'),
     ],
 )
 def test_a_url_that_leads_to_no_file_is_refused_at_once(shared_nginx: Nginx, url: str, said: str) -> None:
@@ -341,6 +341,8 @@ def test_the_server_has_to_be_certified(tmp_path: Path, certified: Path) -> None
             build(disk_of(url)).open()
         with pytest.raises(HostError, match="certificate"):
             build(disk_of(url, ca_file=f"{certified}/otherca.pem")).open()
+        with pytest.raises(HostError, match=r'400 Bad Request; check the port; .* URL with "https://"'):
+            build(disk_of(nginx.url("a.img"))).open()
         other_name = nginx.url("a.img", "https", "localhost")
         with pytest.raises(HostError, match="localhost"):
             build(disk_of(other_name, ca_file=f"{certified}/ca.pem")).open()
