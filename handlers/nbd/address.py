@@ -3,8 +3,6 @@
 Knows how libnbd is told of them; connects nothing.
 """
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,10 +11,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vscsihba.errors import UsageError
 from vscsihba.handlers.shared.optional import need
+from vscsihba.handlers.shared.private_file import check_private
 
 _SCHEMES: Final = ("nbd", "nbds", "nbd+unix", "nbds+unix")
 _CERTIFICATES: Final = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def libnbd() -> ModuleType:
@@ -36,7 +34,7 @@ class Address:
         uri: ``nbd://HOST[:PORT]/EXPORT`` or ``nbd+unix:///EXPORT?socket=PATH``; ``nbds`` in place of ``nbd``:
             the connection is encrypted.
         tls_certificates: Folder with ca-cert.pem, and client-cert.pem and client-key.pem if the server wants
-            them; empty for the authorities of the system.
+            them.
         tls_psk_file: File with a pre-shared key, as psktool(1) makes it; empty if there is none.
         tls_username: Name of the key in it; empty for the name of the process's user.
     """
@@ -72,14 +70,24 @@ class Address:
         self._check_uri()
         if not self.encrypted and (self.tls_certificates or self.tls_psk_file):
             raise UsageError(f"{self.name} is not encrypted", cure='begin it with "nbds", or give no keys')
+        if self.encrypted and not (self.tls_certificates or self.tls_psk_file):
+            # libnbd 1.14 takes any certificate then.
+            raise UsageError(
+                f"{self.name}: nothing would identify the server",
+                cure='name a folder with the ca-cert.pem of its authority in "tls_certificates", or a '
+                '"tls_psk_file"',
+            )
         if self.tls_psk_file:
-            _check_secret(Path(self.tls_psk_file))
+            check_private(self.tls_psk_file)
         if self.tls_certificates:
             folder = Path(self.tls_certificates)
             if not (folder / _CERTIFICATES[0]).is_file():
-                raise UsageError(f"{folder / _CERTIFICATES[0]}: no such file", cure="see gnutls's certtool")
+                raise UsageError(
+                    f"{folder / _CERTIFICATES[0]}: no such file",
+                    cure="put the certificate of the server's authority there",
+                )
             if (folder / _CERTIFICATES[2]).exists():
-                _check_secret(folder / _CERTIFICATES[2])
+                check_private(folder / _CERTIFICATES[2])
 
     def _check_uri(self) -> None:
         try:
@@ -126,19 +134,3 @@ class Address:
             if self.tls_username:
                 handle.set_tls_username(self.tls_username)
         handle.aio_connect_uri(self.uri)
-
-
-def _check_secret(path: Path) -> None:
-    """Check that a file is there and that only its owner can read it.
-
-    Raises:
-        UsageError: It is not, or others can.
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    if status.st_mode & _OTHERS:
-        raise UsageError(f"{path} can be read by others than its owner", cure=f"chmod 600 {path}")
-    if status.st_uid not in (0, os.geteuid()):
-        raise UsageError(f"{path} belongs to another user", cure=f"chown it to {os.geteuid()}")

@@ -13,11 +13,12 @@ from functools import partial
 from typing import Final
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
-from vscsihba.errors import HostError, InUseError
+from vscsihba.errors import InUseError
 from vscsihba.handlers.asynchronous import wait
 from vscsihba.handlers.base import AsyncVerbs, Done, Handler
 from vscsihba.handlers.nbd.address import libnbd
 from vscsihba.handlers.nbd.connection import Kind, Request
+from vscsihba.handlers.nbd.faults import explain
 from vscsihba.handlers.nbd.link import Link
 from vscsihba.handlers.nbd.options import NbdOptions
 from vscsihba.handlers.shared.claims import NameClaim
@@ -76,7 +77,7 @@ class NbdHandler(Handler):
             try:
                 link.open()
             except OSError as error:
-                raise HostError(f"the server cannot be used: {error.strerror}") from error
+                raise explain(self.options.address, error) from error
             failing.callback(link.close)
             self._geometry = self.options.shape(link.export)
             self._opened = failing.pop_all()

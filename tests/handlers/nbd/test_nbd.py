@@ -491,8 +491,21 @@ def test_an_asynchronous_write_does_not_overlap_a_write_of_a_part(tmp_path: Path
 
 def test_no_server(tmp_path: Path) -> None:
     server = nbdkit(tmp_path, "memory", "1M")
-    with pytest.raises(HostError, match="the server cannot be used"), disk(server):
+    missing = f"there is no socket {server.socket}; start the server, or correct the path in the URI"
+    with pytest.raises(HostError, match=missing), disk(server):
         pass
+    for uri, message in (
+        (
+            "nbd://127.0.0.1:1/x",
+            "nbd://127.0.0.1:1/x: nothing listens at port 1 of 127.0.0.1; start the server",
+        ),
+        (
+            "nbd://no-such-host.invalid/",
+            "the host no-such-host.invalid has no address .*; correct it in the URI",
+        ),
+    ):
+        with pytest.raises(HostError, match=message), build({"handler": "nbd", "uri": uri}):
+            pass
 
 
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n" * 100, b"NBDMAGIC" + bytes(200)])
@@ -509,7 +522,10 @@ def test_a_server_that_speaks_something_else(tmp_path: Path, greeting: bytes) ->
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(HostError, match="the server cannot be used"), disk(Server(path), timeout=5):
+        with (
+            pytest.raises(HostError, match=f"check that (socket {path}|an NBD server listens)"),
+            disk(Server(path), timeout=5),
+        ):
             pass
         thread.join()
 
@@ -624,10 +640,13 @@ def test_an_encrypted_connection(tmp_path: Path, image: Path, keys: Path) -> Non
     with nbdkit(tmp_path, *tls, "file", str(image)) as server:
         options = {"uri": server.uri(scheme="nbds+unix"), "tls_certificates": str(keys)}
         name = server.uri(scheme="nbds+unix")
-        with pytest.raises(HostError, match="the server cannot be used"), disk(server):
+        with (
+            pytest.raises(HostError, match='not serve it without TLS; begin the URI with "nbds"'),
+            disk(server),
+        ):
             pass
         with (
-            pytest.raises(HostError, match="the server cannot be used"),
+            pytest.raises(UsageError, match=r'nothing would identify the server; .* in "tls_certificates"'),
             build({"handler": "nbd", "uri": name}),
         ):
             pass
@@ -658,7 +677,8 @@ def test_a_certificate_of_another_authority_or_host_is_refused(
             {"uri": f"nbds://127.0.0.1:{port}/"},
             {"uri": f"nbds://localhost:{port}/", "tls_certificates": str(others)},
         ):
-            with pytest.raises(HostError, match="the server cannot be used"), build({**document, **changed}):
+            wrong = r"certificate is not for the host .*, or not by an authority in .*/ca-cert.pem; correct"
+            with pytest.raises(HostError, match=wrong), build({**document, **changed}):
                 pass
 
 
@@ -680,8 +700,20 @@ def test_a_pre_shared_key(tmp_path: Path, image: Path) -> None:
             write(top, 0, b"secret")
             assert read(top, 0, 6) == b"secret"
         with (
-            pytest.raises(HostError, match="the server cannot be used"),
+            pytest.raises(
+                HostError, match=r'TLS handshake failed: .*; check "tls_psk_file" and "tls_username"'
+            ),
             build({**document, "tls_psk_file": str(other), "timeout": 5}),
+        ):
+            pass
+
+
+def test_a_server_without_tls_says_so(tmp_path: Path, image: Path, keys: Path) -> None:
+    with nbdkit(tmp_path, "--tls=off", "file", str(image)) as server:
+        document = {"handler": "nbd", "uri": server.uri(scheme="nbds+unix"), "tls_certificates": str(keys)}
+        with (
+            pytest.raises(HostError, match='; if it does not use TLS, begin the URI with "nbd"'),
+            build(document),
         ):
             pass
 
