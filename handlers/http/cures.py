@@ -6,7 +6,7 @@ _NO_HTTP = 'check the port; if it is that of an https server, begin the URL with
 
 
 def curl_failures(curl: Any) -> dict[int, tuple[bool, str | None]]:
-    """Return what is known of libcurl's errors: whether another try would meet it as well, and the cure.
+    """Return properties of libcurl's errors: whether another try would meet it as well, and the cure.
 
     Args:
         curl: The module ``pycurl``.
