@@ -199,6 +199,15 @@ class Handler(ABC):
             HostError: This machine lacks something.
         """
 
+    def check_reachable(self) -> None:
+        """Check that storage of other processes is there, as far as that is quick; for new documents only.
+
+        Unlike `check`, it is not called before `open`: a server may be away for a while.
+
+        Raises:
+            UsageError: It is not there.
+        """
+
     def open(self) -> None:
         """Open the layer. A filter may rely on the layer below being open.
 

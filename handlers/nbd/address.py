@@ -55,6 +55,12 @@ class Address:
         return unquote(urlsplit(self.uri).path.removeprefix("/"))
 
     @property
+    def socket(self) -> str:
+        """The path of the socket, empty for an address in the network."""
+        parts = urlsplit(self.uri)
+        return dict(parse_qsl(parts.query)).get("socket", "") if parts.scheme.endswith("+unix") else ""
+
+    @property
     def name(self) -> str:
         """The URI without the name of a user, for messages and for the identity of the disk."""
         scheme, separator, rest = self.uri.partition("://")

@@ -3,7 +3,7 @@
 import errno
 import os
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.nbd.address import Address
@@ -62,12 +62,11 @@ def _explain_tls(address: Address, text: str) -> HostError:
 
 def _place(address: Address) -> str:
     """Return the place where a server has to listen."""
+    if address.socket:
+        return f"socket {address.socket}"
     parts = urlsplit(address.uri)
-    if parts.scheme.endswith("+unix"):
-        return f"socket {dict(parse_qsl(parts.query))['socket']}"
     return f"port {parts.port or _DEFAULT_PORT} of {parts.hostname}"
 
 
 def _part(address: Address) -> str:
-    unix = urlsplit(address.uri).scheme.endswith("+unix")
-    return "path in the URI" if unix else "host and the port in the URI"
+    return "path in the URI" if address.socket else "host and the port in the URI"

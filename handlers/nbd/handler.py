@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from vscsihba.block import Capabilities, Extent, ExtentStatus, Geometry, Views
-from vscsihba.errors import InUseError
+from vscsihba.errors import InUseError, NoSuchFileError
 from vscsihba.handlers.asynchronous import wait
 from vscsihba.handlers.base import AsyncVerbs, Done, Handler
 from vscsihba.handlers.nbd.address import libnbd
@@ -61,6 +62,13 @@ class NbdHandler(Handler):
         """
         libnbd()
         self.options.address.check()
+
+    def check_reachable(self) -> None:
+        """Check that the socket of a local server is there."""
+        socket = self.options.address.socket
+        if socket and not Path(socket).is_socket():
+            missing = explain(self.options.address, OSError(errno.ENOENT, ""))
+            raise NoSuchFileError(missing.message, cure=missing.cure)
 
     def open(self) -> None:
         """Connect.

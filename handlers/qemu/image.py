@@ -205,7 +205,9 @@ def failure(path: str, message: str) -> UsageError | HostError:
     if "No such file or directory" in message:
         return NoSuchFileError(text)
     if "Invalid password" in message:
-        return UsageError(f"{path}: the key does not open it")
+        return UsageError(
+            f"{path}: the key does not open it", cure="correct the file or the credential that has its key"
+        )
     if "Can't find snapshot" in message:
         return HostError(
             f"{path} has no such snapshot", cure=f"qemu-img snapshot -l {path} lists those it has"

@@ -63,8 +63,9 @@ def test_a_stack_is_what_it_says_with_absolute_paths(here: Path) -> None:
                 "create": True,
                 "next": plain(here / "base.img", read_only=True),
             },
+            plain=str(here / "base.img"),
         ),
-        DiskArgument("b.img", "b.img", plain(here / "b.img")),
+        DiskArgument("b.img", "b.img", plain(here / "b.img"), str(here / "b.img")),
     ]
 
 

@@ -2,13 +2,15 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from vscsihba.cli import vscsitarget
+from tests.handlers.qemu.images import NEEDS
+from vscsihba.cli import start, vscsitarget
 from vscsihba.errors import UsageError
 
 
@@ -67,12 +69,43 @@ def test_an_id_out_of_range_is_refused(word: str) -> None:
         ("readonly|nosuch:x|a.img", "there is no handler 'nosuch'"),
         ("memory:1MiB;sise=2", 'did you mean "size"?'),
         ("mine:1MiB", "mine:1MiB: no such file; create it, or use --create SIZE"),
+        ("readonly|/none.img", "/none.img: no such file; create it, or use --create SIZE"),
+        ("file:/none.img", '/none.img: no such file; create it, or set its "size"\n'),
     ],
 )
 def test_words_that_cannot_be_meant_are_one_line_and_exit_code_2(files: str, complaint: str) -> None:
     done = run("id=0", "-files", files)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert complaint in done.stderr
+
+
+@NEEDS
+def test_a_missing_image_is_not_created_by_an_option() -> None:
+    done = run("id=0", "-files", "qemu:/none.qcow2;size=1MiB", "--create", "1MiB")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert '/none.qcow2: no such image; set "format" to that of a new one' in done.stderr
+
+
+def test_an_interrupt_during_imports_ends_the_program_without_a_word() -> None:
+    program = (
+        "import os, signal; from vscsihba.cli.start import interrupts_end\n"
+        "with interrupts_end(): os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_the_entry_points_run_the_programs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    for program in (start.vscsihba, start.vscsitarget):
+        monkeypatch.setattr(sys, "argv", [program.__name__, "--nonsense"])
+        assert program() == 2
+        assert f'see "{program.__name__} --help"' in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

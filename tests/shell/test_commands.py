@@ -1,7 +1,9 @@
 """The commands of the shell: what they make of the document, and how they refuse."""
 
 import json
+import socket
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -46,20 +48,45 @@ def test_relative_paths_begin_here(
     run: Run, service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.img").write_bytes(bytes(1 << 20))
     run("/backstores/file create d1 path=a.img")
     assert service.running.backstores["d1"]["path"] == f"{tmp_path}/a.img"
 
 
-def test_filters_say_what_they_sit_on_and_fans_on_what_they_stand(run: Run, service: FakeService) -> None:
-    run("/backstores/readonly create name=d1 next='cow:/srv/over.cow|/srv/base.img'")
-    run("/backstores/split create name=d2 legs=/srv/a.img,/srv/b.img")
+def test_filters_say_what_they_sit_on_and_fans_on_what_they_stand(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    base, other = tmp_path / "base.img", tmp_path / "b.img"
+    for file in (base, other):
+        file.write_bytes(bytes(1 << 20))
+    run(f"/backstores/readonly create name=d1 next='cow:{tmp_path}/over.cow;create=true|{base}'")
+    run(f"/backstores/split create name=d2 legs={base},{other}")
     first, second = service.running.backstores["d1"], service.running.backstores["d2"]
     assert first["next"] == {
         "handler": "cow",
-        "path": "/srv/over.cow",
-        "next": {"handler": "file", "path": "/srv/base.img", "read_only": True},
+        "path": f"{tmp_path}/over.cow",
+        "create": True,
+        "next": {"handler": "file", "path": str(base), "read_only": True},
     }
-    assert [leg["path"] for leg in second["legs"]] == ["/srv/a.img", "/srv/b.img"]  # type: ignore[attr-defined]
+    assert [leg["path"] for leg in second["legs"]] == [str(base), str(other)]  # type: ignore[attr-defined]
+
+
+def test_a_backstore_whose_storage_is_missing_is_refused_at_once(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=rf"\$.backstores.d1: {tmp_path}/a.img: no such file; create it"):
+        run(f"/backstores/file create d1 path={tmp_path}/a.img")
+    uri = f"nbd+unix:///x?socket={tmp_path}/sock"
+    with (
+        pytest.raises(UsageError, match=f"there is no socket {tmp_path}/sock; start the server"),
+        mock.patch("vscsihba.handlers.nbd.handler.libnbd"),
+    ):
+        run(f"/backstores/nbd create d1 uri={uri}")
+    assert "d1" not in service.running.backstores
+    with socket.socket(socket.AF_UNIX) as server, mock.patch("vscsihba.handlers.nbd.handler.libnbd"):
+        server.bind(f"{tmp_path}/sock")
+        run(f"/backstores/nbd create d1 uri={uri}")
+    assert "d1" in service.running.backstores
 
 
 def test_a_lun_is_deleted_and_its_backstore_stays(run: Run, disk: None, service: FakeService) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vscsihba.errors import UsageError
+from vscsihba.errors import NoSuchFileError, UsageError
 from vscsihba.handlers.options import did_you_mean, option_types
 from vscsihba.handlers.registry import Registry
 from vscsihba.handlers.stack import Document, makes_something
@@ -42,11 +42,17 @@ class DiskArgument:
         word: Element of the list, as typed.
         label: Short form, for people.
         document: Stack with absolute paths.
+        plain: Absolute path of the lowest layer, if that is a path without a handler; else empty.
     """
 
     word: str
     label: str
     document: Document
+    plain: str = ""
+
+    def lacks(self, error: NoSuchFileError) -> bool:
+        """Return whether an error is about the plain file, which ``--create`` would create."""
+        return bool(self.plain) and error.message.startswith(f"{self.plain}: ")
 
 
 def registry_of(files: Iterable[str]) -> Registry:
@@ -73,13 +79,22 @@ def read_disks(text: str, registry: Registry, options: DiskOptions) -> list[Disk
     documents = [parse(word, registry) for word in words]
     _check_different([uses(document, registry) for document in documents])
     return [
-        DiskArgument(
-            word,
-            Path(word).name if isinstance(document, str) else word,
-            absolute(_with_options(word, document, options, registry), registry),
-        )
-        for word, document in zip(words, documents, strict=True)
+        _argument(word, document, options, registry) for word, document in zip(words, documents, strict=True)
     ]
+
+
+def _argument(word: str, document: Document, options: DiskOptions, registry: Registry) -> DiskArgument:
+    wanted = absolute(_with_options(word, document, options, registry), registry)
+    lowest = _lowest(wanted)
+    plain = str(lowest["path"]) if isinstance(_lowest(document), str) and isinstance(lowest, Mapping) else ""
+    return DiskArgument(word, Path(word).name if isinstance(document, str) else word, wanted, plain)
+
+
+def _lowest(document: object) -> object:
+    """Return the lowest layer of a stack."""
+    while isinstance(document, Mapping) and "next" in document:
+        document = document["next"]
+    return document
 
 
 def _check_different(disks: Sequence[Iterable[Use]]) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 from vscsihba.cli.printer import Printer
 from vscsihba.cli.program import HelpFormatter, Parser, run
+from vscsihba.cli.start import interrupts_end
 from vscsihba.errors import NoSuchFileError, UsageError
 from vscsihba.stop_signal import StopSignal
 from vscsihba.units import parse_size
@@ -104,11 +105,12 @@ def _serve(arguments: Sequence[str]) -> int:
     """Attach the files, serve until a signal, detach."""
     options = parser().parse_args(arguments)
     # --help and usage errors do without these imports, which take most of the time.
-    from vscsihba.cli import disk_args  # noqa: PLC0415
-    from vscsihba.engine import reclaim  # noqa: PLC0415
-    from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
-    from vscsihba.engine.serving.listeners import Listeners  # noqa: PLC0415
-    from vscsihba.engine.target import LunSpec, Target  # noqa: PLC0415
+    with interrupts_end():
+        from vscsihba.cli import disk_args  # noqa: PLC0415
+        from vscsihba.engine import reclaim  # noqa: PLC0415
+        from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
+        from vscsihba.engine.serving.listeners import Listeners  # noqa: PLC0415
+        from vscsihba.engine.target import LunSpec, Target  # noqa: PLC0415
 
     raise_limit()
     reclaim.protect()
@@ -130,7 +132,9 @@ def _serve(arguments: Sequence[str]) -> int:
         try:
             target = stack.enter_context(Target(options.id, specs, listeners=listeners))
         except NoSuchFileError as error:
-            raise UsageError(error.message, cure="create it, or use --create SIZE") from error
+            if any(disk.lacks(error) for disk in wanted):
+                raise UsageError(error.message, cure="create it, or use --create SIZE") from error
+            raise
         for disk in target.disks:
             named = wanted[disk.lun]
             printer.ready(disk.lun, str(disk.device), disk.size, label=named.label, file=named.word)

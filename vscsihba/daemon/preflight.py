@@ -47,6 +47,23 @@ def check_machine(target: Document, running: Document, registry: Registry | None
             _check_layers(target.backstores[name], registry, _place(name))
 
 
+def check_new(document: Document, name: str, registry: Registry) -> None:
+    """Check a backstore that a person has just described, which no LUN needs to show yet.
+
+    Args:
+        document: A document with it.
+        name: Its name.
+        registry: The known handlers.
+
+    Raises:
+        ConfigError: Its storage is missing, and is not to be created.
+        HostError: The machine lacks something.
+    """
+    stack = document.backstores[name]
+    _check_secrets(list(layers_of(stack, registry, _place(name))))
+    _check_layers(stack, registry, _place(name), reachable=True)
+
+
 def _place(name: str) -> str:
     return f"$.backstores.{name}"
 
@@ -83,13 +100,15 @@ def _check_free(file: BackingFile, ours: set[Key], holders: Holders) -> None:
         raise ConfigError(file.place, f"{file.path} is in use: {users[0]}", cure="release it first")
 
 
-def _check_layers(stack: StackDocument, registry: Registry, place: str) -> None:
-    """Refuse a stack with a layer that cannot be opened."""
+def _check_layers(stack: StackDocument, registry: Registry, place: str, *, reachable: bool = False) -> None:
+    """Refuse a stack with a layer that cannot be opened; with `reachable` also one without its server."""
     layers = build(stack, registry=registry, place=place).layers
     for height, layer in enumerate(layers):
         where = place + ".next" * (len(layers) - 1 - height)
         try:
             layer.check()
+            if reachable:
+                layer.check_reachable()
         except UsageError as error:
             raise ConfigError(where, error.message, cure=error.cure) from error
         except HostError as error:

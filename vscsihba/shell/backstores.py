@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vscsihba.config.model import StackDocument
+from vscsihba.daemon.preflight import check_new
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.fan import Fan
@@ -73,6 +74,7 @@ class HandlerNode(Node):
         if name in self.context.view.document.backstores:
             raise UsageError(f"backstore {name} already exists", cure="choose another name")
         wanted = self.context.read({name: self._stack(options)}, [])
+        check_new(wanted, name, self.context.registry)
         self.context.apply(wanted, prune="none")
 
     def ui_command_delete(self, name: str) -> None:

@@ -62,7 +62,7 @@ def _status(options: argparse.Namespace) -> object:
 
 
 def _commit(options: argparse.Namespace) -> object:
-    with build(parse(options.base)) as base, progress_bar("committing") as progress:
+    with build(parse(options.base), place="BASE") as base, progress_bar("committing") as progress:
         cow_admin.commit(options.overlay, base, progress=progress)
     return {"committed": options.overlay}
 

@@ -125,19 +125,19 @@ def _create(options: argparse.Namespace) -> object:
         wanted["header"] = header
         if Path(header).exists():
             _check_no_container(header)
-    with build({"handler": "encrypt", **wanted, "next": below}) as made:
+    with build({"handler": "encrypt", **wanted, "next": below}, place="DISK") as made:
         return {"created": options.disk, "size": made.geometry.size}
 
 
 def _check_no_container(document: Document) -> None:
     """Refuse storage that already has a container."""
-    with build(document) as disk:
+    with build(document, place="DISK") as disk:
         if encrypt_admin.version(disk):
             raise UsageError(f"{disk.identity} is already a LUKS container", cure="to add a key, use add-key")
 
 
 def _keys(options: argparse.Namespace) -> object:
-    with build(parse(options.disk)) as disk:
+    with build(parse(options.disk), place="DISK") as disk:
         return {"keys": encrypt_admin.keys(disk)}
 
 
@@ -146,7 +146,7 @@ def _add_key(options: argparse.Namespace) -> object:
     new = convert(PassphraseOptions, _secret_of(options, "new_"), place="the new secret", handler="encrypt")
     kdf = _kdf_of(options)
     _check_read_once(options)
-    with build(parse(options.disk)) as disk:
+    with build(parse(options.disk), place="DISK") as disk:
         how = convert(
             EncryptHandler.Options,
             {**_secret_of(options), **kdf, "luks": encrypt_admin.version(disk) or 2},
@@ -161,7 +161,7 @@ def _add_key(options: argparse.Namespace) -> object:
 def _remove_key(options: argparse.Namespace) -> object:
     if not options.slot.isdecimal():
         raise UsageError(f"slot {options.slot!r} is not a number", cure='see "vscsihba encrypt keys"')
-    with build(parse(options.disk)) as disk:
+    with build(parse(options.disk), place="DISK") as disk:
         encrypt_admin.remove_key(disk, int(options.slot))
     return {"removed": int(options.slot)}
 
