@@ -20,6 +20,11 @@ from vscsihba.units import parse_size
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of every handler's options: none."""
 
+    @classmethod
+    def cure_for_missing(cls, name: str, document: Mapping[str, object]) -> str | None:  # noqa: ARG003
+        """Return the cure for a document without the required option `name`, None if there is nothing to add."""
+        return None
+
 
 BlockSize = Literal[512, 1024, 2048, 4096]
 """The logical blocks that a disk can have, in bytes."""
@@ -68,7 +73,12 @@ def convert(kind: type[O], document: Mapping[str, object], *, place: str, handle
             )
     for field in fields:
         if field.required and field.encode_name not in document:
-            raise ConfigError(place, f"handler {handler} needs the option {field.encode_name!r}")
+            name = field.encode_name
+            raise ConfigError(
+                place,
+                f"handler {handler} needs the option {name!r}",
+                cure=kind.cure_for_missing(name, document),
+            )
     _check_text(document, place)
     try:
         return msgspec.convert(_with_sizes(kind, document, place), kind)

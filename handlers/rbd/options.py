@@ -1,5 +1,6 @@
 """Options of the rbd handler, and the checks that need no cluster."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,6 +66,17 @@ class RbdOptions(Handler.Options, kw_only=True):
             raise ValueError('"timeout" must be 1 or more: librados counts whole seconds')
         if self.features is not None and self.lock == "exclusive" and "exclusive-lock" not in self.features:
             raise ValueError('"features" must have "exclusive-lock", unless "lock" is "none"')
+
+    @classmethod
+    def cure_for_missing(cls, name: str, document: Mapping[str, object]) -> str | None:
+        """Return how an image is named, for ``pool/image`` as the program `rbd` writes it."""
+        parts = str(document.get("pool", "POOL")).split("/")
+        if name != "image" or not all(parts) or len(parts) > 3:
+            return None
+        pool, *between, image = parts if len(parts) > 1 else [*parts, "IMAGE"]
+        namespace = f";namespace={between[0]}" if between else ""
+        image, _, snapshot = image.partition("@")
+        return f"write rbd:{pool}{namespace};image={image}" + (f";snapshot={snapshot}" if snapshot else "")
 
     @property
     def writes_nothing(self) -> bool:

@@ -17,6 +17,7 @@ from vscsihba.handlers.rbd.lock import LockNote
 from vscsihba.handlers.rbd.requests import Requests
 from vscsihba.handlers.rbd.ticker import Ticker
 from vscsihba.handlers.stack import build
+from vscsihba.handlers.stack_text import parse
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,20 @@ from vscsihba.handlers.stack import build
 def test_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build({"handler": "rbd", "pool": "rbd", "image": "vm1", **options})
+
+
+@pytest.mark.parametrize(
+    ("word", "cure"),
+    [
+        ("rbd:disks/vm1", "write rbd:disks;image=vm1"),
+        ("rbd:disks/ns/vm1@monday", "write rbd:disks;namespace=ns;image=vm1;snapshot=monday"),
+        ("rbd:disks", "write rbd:disks;image=IMAGE"),
+        ("rbd:a/b/c/d", "needs the option 'image'$"),
+    ],
+)
+def test_an_image_as_the_program_rbd_writes_it_is_explained(word: str, cure: str) -> None:
+    with pytest.raises(ConfigError, match=cure):
+        build(parse(word))
 
 
 def test_a_wrong_name_lists_the_names_that_exist() -> None:
