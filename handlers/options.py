@@ -22,7 +22,7 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def cure_for_missing(cls, name: str, document: Mapping[str, object]) -> str | None:  # noqa: ARG003
-        """Return the cure for a document without the required option `name`, None if there is nothing to add."""
+        """Return the cure for a document without the required option `name`, None if none is known."""
         return None
 
 
