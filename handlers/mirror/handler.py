@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Views
-from vscsihba.errors import UsageError
+from vscsihba.errors import UsageError, VscsihbaError
 from vscsihba.handlers.actions import Action, NoArguments
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.fan import Fan, Leg
@@ -33,6 +33,8 @@ from vscsihba.handlers.shared.vectored import read_bytes
 from vscsihba.handlers.stack import build
 
 log = logging.getLogger(__name__)
+
+_NO_SHRINK = (OSError, MemoryError, VscsihbaError)
 
 
 class NewLeg(Options):
@@ -335,7 +337,7 @@ class MirrorHandler(Fan):
             if size < before:
                 try:
                     members.shrink(size)
-                except OSError as error:  # the disk has its size; storage that is not given back is no harm
+                except _NO_SHRINK as error:  # the disk has its size, and too large legs are no harm
                     log.warning("mirror %s: the legs keep their size: %s", members.metadata.uuid, error)
 
     def _enlarge(self, before: int, size: int) -> None:

@@ -80,6 +80,7 @@ class MirrorState:
     Raises:
         UsageError, InUseError: The file cannot be opened.
         HostError: It is of another kind, or damaged.
+        OSError: Its name cannot be put on stable storage.
     """
 
     def __init__(self, path: str) -> None:
@@ -89,6 +90,7 @@ class MirrorState:
         self._store.open()
         self._is_open, self._is_suspect = True, False
         try:
+            sync_directory(Path(path).parent)  # its maker may have been killed before it did
             self._inode = Path(path).stat().st_ino
             self.metadata = _metadata_of(superblock.Superblock(self._store, _MAGIC, _KIND).text)
             self._dirty = bytearray()

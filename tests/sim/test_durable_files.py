@@ -15,7 +15,7 @@ from vscsihba.handlers.cow import overlay_file
 from vscsihba.handlers.cow.format import Header
 from vscsihba.handlers.file import making as file_making
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata
-from vscsihba.handlers.mirror.state import create_state
+from vscsihba.handlers.mirror.state import MirrorState, create_state
 from vscsihba.handlers.shared.durable import replace_file
 
 OLD, NEW = b"old" * 3000, b"new" * 3000
@@ -94,3 +94,22 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new(root: Path, act: Callable
 def _begun(act: Callable[[Path], None]) -> list[bytes]:
     """Return the other contents that are right when making a file was cut short, and not acknowledged."""
     return [b"", bytes(len(NEW))] if act is made else []
+
+
+def test_a_state_file_that_was_opened_is_there_after_a_power_cut_though_its_maker_was_killed(
+    root: Path,
+) -> None:
+    path, opened = root / "file", list[int]()
+    for number in range(60):
+        with World(root, number, {}) as world:
+            with world.faults(OneFault(Fault(number, "kill"))):
+                maker = world.live(lambda: mirrored(root))
+            with world.untouched():
+                is_there = path.exists()
+            if is_there:
+                opened.append(number)
+                world.live(lambda: MirrorState(str(path)).close())
+            world.cut_power()
+            assert path.exists() or not is_there
+            assert is_there or maker.died
+    assert opened[0] < 59, "the last kills strike nobody"

@@ -829,12 +829,17 @@ def test_a_leg_that_could_not_be_enlarged_once_keeps_its_mark(disk: Path) -> Non
         assert not any(read(leg, SIZE, 65536))
 
 
-def test_a_disk_is_smaller_though_its_legs_stay_large(disk: Path) -> None:
-    def refuse(_leg: Handler, _size: int) -> None:
-        raise OSError(errno.EIO, "the mark cannot be moved")
-
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "the mark cannot be moved"),
+        MemoryError("no memory"),
+        UsageError("no disk can have that size"),
+    ],
+)
+def test_a_disk_is_smaller_though_its_legs_stay_large(disk: Path, error: Exception) -> None:
     with without_copying(), build(plain_mirror(disk)) as made:
-        with mock.patch("vscsihba.handlers.mirror.members.shrink", refuse):
+        with mock.patch("vscsihba.handlers.mirror.members.Members.shrink", side_effect=error):
             made.resize(SIZE - 65536)
         assert made.geometry.size == SIZE - 65536
         made.resize(SIZE)
