@@ -7,9 +7,8 @@ it is honest, and only what lies between two flushes gets faster.
 The cache is never needed: what its storage cannot hold, because it is full or fails, is read
 and written below.
 
-This module decides what is fetched and written back when; `slots` holds the blocks.
-The layer below is slow, so nothing waits for it under the lock: a fetch whose blocks were
-written meanwhile is stale, and not kept.
+This module decides what is fetched, kept and written past the cache; `lines` holds the blocks,
+`write_back` brings dirty ones below, `traffic` knows what is under way there.
 """
 
 import errno
@@ -18,8 +17,8 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -28,27 +27,19 @@ from msgspec import Meta
 from vscsihba.block import Buffer, Capabilities, Geometry, Views
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs
-from vscsihba.handlers.cache.slots import FAILURES, check_waiting, clean_slots, dirty_slots, no_slots
+from vscsihba.handlers.cache.dirty_list import Shape, check_waiting
+from vscsihba.handlers.cache.inline import InlineCache
+from vscsihba.handlers.cache.lines import FAILURES, Line, clean_lines, dirty_lines, no_lines
+from vscsihba.handlers.cache.masks import Piece, cut, mask, pieces, runs, touched
+from vscsihba.handlers.cache.traffic import Span, Traffic
+from vscsihba.handlers.cache.write_back import WriteBack
 from vscsihba.handlers.filter import Filter, Transform
 from vscsihba.handlers.options import Size
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 1 << 20
-_MAKE_ROOM = 64
-"""Blocks to write back at once when all are dirty."""
-
-
-@dataclass(slots=True, eq=False)
-class _Under:
-    """Blocks that are being read from, or written to, the layer below."""
-
-    first: int
-    last: int
-    stale: bool = False
-
-    def meets(self, first: int, last: int) -> bool:
-        return self.first < last and first < self.last
+_GAP = 64 << 10
+"""Bytes between two missing ranges that are read with them: one request is quicker than two."""
 
 
 class CacheHandler(Transform):
@@ -83,10 +74,7 @@ class CacheHandler(Transform):
         self._block = options.block_size
         self._back = options.mode == "write-back"
         self._lock = threading.Lock()
-        self._changed_below = threading.Condition(self._lock)
-        self._writing_back = threading.Lock()
-        self._fetches: list[_Under] = []
-        self._writes: list[_Under] = []
+        self._traffic = Traffic(self._lock)
 
     def open(self) -> None:
         """Allocate the slots, and take over dirty blocks that a killed process had acknowledged.
@@ -102,21 +90,23 @@ class CacheHandler(Transform):
         name = f"cache-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
         back = self._back and not self.next.capabilities.read_only
         count = self.options.size // self._block
+        shape = Shape.of(self._block, count)
         try:
             waiting = check_waiting(name, about=about, block_size=self._block if back else None)
         except (UsageError, HostError) as error:
             raise type(error)(f"{disk}: {error.message}", cure=error.cure) from error
         try:
             if self._back:
-                self._slots = dirty_slots(name, self._block, count, about=about)
+                self._lines = dirty_lines(name, shape, count, about=about)
             else:
                 # What is only read may be in several caches at once.
-                self._slots = clean_slots(f"cache-{uuid.uuid4()}", self._block, count)
+                self._lines = clean_lines(f"cache-{uuid.uuid4()}", shape, count)
         except OSError as error:
             if waiting:
                 raise
             log.warning("%s has no cache, requests go past it: %s", disk, error)
-            self._slots = no_slots(self._block)
+            self._lines = no_lines(self._block)
+        self._write_back = WriteBack(self._lines, self._lock, self.next)
 
     def close(self) -> None:
         """Write the dirty blocks back.
@@ -125,10 +115,10 @@ class CacheHandler(Transform):
             OSError: Something did not get below; it is kept for the next one to open the disk.
         """
         try:
-            if self._dirty():
+            if self._lines.dirty:
                 self.flush()
         finally:
-            self._slots.close()
+            self._lines.close()
 
     @property
     def geometry(self) -> Geometry:
@@ -154,57 +144,31 @@ class CacheHandler(Transform):
 
     @property
     def inline(self) -> InlineVerbs:
-        """Reads of a single block that is held."""
-
-        def read(views: Views, offset: int, _flags: int) -> int:
-            length = sum(map(len, views))
-            block, within = divmod(offset, self._block)
-            if within + length > self._block or not self._lock.acquire(blocking=False):
-                raise BlockingIOError
-            try:
-                slot = self._slots.find(block)
-                if slot is None:
-                    raise BlockingIOError
-                self._slots.read(slot, within, views)
-            finally:
-                self._lock.release()
-            return length
-
-        return InlineVerbs(read=read)
+        """Reads of blocks that are held, and writes that the cache or the layer below takes at once."""
+        cache = InlineCache(self._lines, self._traffic, self._lock, self.next.inline)
+        return cache.verbs(write_back=self._back, read_only=self.next.capabilities.read_only)
 
     def read(self, offset: int, views: Views) -> None:
         """Return blocks that are cached, fetch the rest."""
         buffer = Buffer(views)
-        missing: list[tuple[int, int]] = []
-        with self._lock:
-            for block, within, at, count in self._pieces(offset, buffer.length):
-                if self._read_held(block, within, buffer.take(at, count)):
-                    continue
-                if missing and missing[-1][1] == block:
-                    missing[-1] = (missing[-1][0], block + 1)
-                else:
-                    missing.append((block, block + 1))
-        for first, last in missing:
-            content, _ = self._fetch(first, last)
-            start = max(offset, first * self._block)
-            buffer.scatter(content[start - first * self._block :], start - offset)
+        with ExitStack() as fetching:
+            with self._lock:
+                missing = self._read_held(offset, buffer)
+                fetches = [(near, self._begin_fetch(near, fetching)) for near in self._near(missing)]
+            for near, fetch in fetches:
+                self._fetch(near, fetch, offset, buffer)
 
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write to the layer below or into the cache, as the mode says."""
-        length = sum(map(len, views))
-        first, last = self._blocks(offset, length)
-        if not self._back:
-            with self._changing_below(first, last):
-                self.next.write(offset, views, fua=fua)
-            return
         buffer = Buffer(views)
-        for block, within, at, count in self._pieces(offset, length):
-            self._keep(block, within, buffer.gather(at, count))
+        first, last = self._blocks(offset, buffer.length)
+        if not self._back:
+            self._write_through(first, last, offset, views, fua=fua)
+            return
+        for piece in pieces(offset, buffer.length, self._lines.shape.line_size):
+            self._keep(piece, buffer.take(piece.at, piece.length))
         if fua:
-            with self._writing_back:
-                dirty = [block for block in self._dirty() if first <= block < last]
-                # The others had to make room, and went below without being forced on.
-                self._write_back(dirty, fua=True, flush=len(dirty) < last - first)
+            self._write_back.force(first, last)
 
     def flush(self) -> None:
         """Write every dirty block to the layer below, and flush that.
@@ -212,8 +176,7 @@ class CacheHandler(Transform):
         Raises:
             OSError: Something did not get there, and is kept.
         """
-        with self._writing_back:
-            self._write_back(self._dirty(), flush=True)
+        self._write_back.flush()
 
     def unmap(self, offset: int, length: int) -> None:
         """Forget whole blocks and unmap them below; parts of blocks are written as zeroes."""
@@ -247,7 +210,7 @@ class CacheHandler(Transform):
             return
         self._zero(offset, first * size, fua=fua)
         inner = min(last * size, end)
-        with self._writing_back, self._changing_below(first, last):
+        with self._write_back.alone, self._changing_below(first, last):
             below(first * size, inner - first * size)
         self._zero(inner, end, fua=fua)
 
@@ -259,142 +222,165 @@ class CacheHandler(Transform):
         """Return the first block that a range touches, and the one after the last."""
         return offset // self._block, -(-(offset + length) // self._block)
 
-    def _pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """Cut a range at the borders of blocks: block, byte in it, byte in the request, bytes."""
-        at = 0
-        while at < length:
-            block, within = divmod(offset + at, self._block)
-            count = min(self._block - within, length - at)
-            yield block, within, at, count
-            at += count
-
-    def _length(self, block: int) -> int:
-        """Bytes of a block; the last one of the disk may be cut short."""
-        return min(self._block, self.geometry.size - block * self._block)
-
-    def _read_held(self, block: int, within: int, views: Views) -> bool:
-        """Read a part of a cached block; return False if it has to be read from the layer below.
+    def _read_held(self, offset: int, buffer: Buffer) -> list[tuple[int, int]]:
+        """Read the cached part of a request; return the runs of blocks that have to be fetched.
 
         Raises:
-            OSError, MemoryError: It is only here, and cannot be read.
+            OSError, MemoryError: A block is only here, and cannot be read.
         """
-        slot = self._slots.find(block)
-        if slot is None:
-            return False
-        try:
-            self._slots.read(slot, within, views)
-        except FAILURES:
-            if self._slots.is_dirty(block, block + 1):
-                raise
-            self._slots.drop_clean(block, block + 1)
-            return False
-        return True
+        missing: list[tuple[int, int]] = []
+        shape = self._lines.shape
+        for piece in pieces(offset, buffer.length, shape.line_size):
+            line = self._lines.by_number.get(piece.number)
+            lacking = touched(piece.within, piece.length, shape.block_size)
+            if line is not None and lacking & line.held:
+                self._lines.touch(line)
+                for first, last in runs(lacking & line.held):
+                    self._read_run(line, first, last, piece, buffer)
+                lacking &= ~line.held
+            start = piece.number * shape.blocks
+            for first, last in runs(lacking):
+                if missing and missing[-1][1] == start + first:
+                    missing[-1] = (missing[-1][0], start + last)
+                else:
+                    missing.append((start + first, start + last))
+        return missing
 
-    def _fetch(self, first: int, last: int) -> tuple[memoryview, bool]:
-        """Read blocks from the layer below, and cache them unless a write changes them meanwhile.
+    def _read_run(self, line: Line, first: int, last: int, piece: Piece, buffer: Buffer) -> None:
+        """Read adjacent blocks of a line; clean ones that cannot be read are not held any more."""
+        start = max(first * self._block, piece.within)
+        end = min(last * self._block, piece.within + piece.length)
+        try:
+            self._lines.read(line, start, buffer.take(piece.at + start - piece.within, end - start))
+        except FAILURES:
+            if last - first > 1:
+                for block in range(first, last):
+                    self._read_run(line, block, block + 1, piece, buffer)
+                return
+            if line.dirty & mask(first, last):
+                raise
+            at = line.number * self._lines.shape.blocks
+            self._lines.drop_clean(at + first, at + last)
+
+    def _near(self, missing: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """Group runs of blocks that are fetched by one read."""
+        groups: list[list[tuple[int, int]]] = []
+        for run in missing:
+            if groups and (run[0] - groups[-1][-1][1]) * self._block <= _GAP:
+                groups[-1].append(run)
+            else:
+                groups.append([run])
+        return groups
+
+    def _begin_fetch(self, near: list[tuple[int, int]], fetching: ExitStack) -> Span:
+        """Begin a fetch, with the lock held; it ends with the context `fetching`."""
+        fetch = self._traffic.begin_fetch(near[0][0], near[-1][1])
+        fetching.callback(self._end_fetch, fetch)
+        return fetch
+
+    def _end_fetch(self, fetch: Span) -> None:
+        with self._lock:
+            self._traffic.end_fetch(fetch)
+
+    def _fetch(self, near: list[tuple[int, int]], fetch: Span, offset: int, buffer: Buffer) -> bool:
+        """Read runs of blocks from the layer below, and cache them unless they are changed meanwhile.
+
+        Args:
+            near: The runs.
+            fetch: The fetch, which has begun.
+            offset: First byte of a request on the disk.
+            buffer: The request's, which gets its part of the blocks.
 
         Returns:
-            Their content, and whether there was room for them.
+            False if they could not be cached.
         """
-        start, size, room = first * self._block, self._block, True
-        content = memoryview(bytearray(min(last * size, self.geometry.size) - start))
+        size = self._block
+        start, end = fetch.first * size, min(fetch.last * size, self.geometry.size)
+        views, at = list[memoryview](), start
+        for first, last in near:
+            wanted = max(first * size, offset), min(last * size, offset + buffer.length)
+            if wanted[0] < wanted[1]:
+                views += [*_room(wanted[0] - at), *buffer.take(wanted[0] - offset, wanted[1] - wanted[0])]
+                at = wanted[1]
+        content = Buffer([*views, *_room(end - at)])
+        self.next.read(start, content.views)
+        kept = True
         with self._lock:
-            fetch = _Under(first, last, stale=any(write.meets(first, last) for write in self._writes))
-            self._fetches.append(fetch)
+            for first, last in near if not fetch.stale else ():
+                run = first * size, min(last * size, end)
+                for number, within, at, count in pieces(run[0], run[1] - run[0], self._lines.shape.line_size):
+                    part = content.take(run[0] - start + at, count)
+                    kept = self._lines.hold(number, touched(within, count, size), part) and kept
+        return kept
+
+    def _write_through(self, first: int, last: int, offset: int, views: Views, *, fua: bool) -> None:
+        with self._lock:
+            change = self._traffic.begin_change(first, last)
+        change_failed = True
         try:
-            self.next.read(start, [content])
-            with self._lock:
-                for block in range(first, last) if not fetch.stale else ():
-                    if self._slots.find(block) is None:
-                        room = self._slots.hold(block, content[block * size - start :][:size]) and room
+            self.next.write(offset, views, fua=fua)
+            change_failed = False
         finally:
             with self._lock:
-                self._fetches.remove(fetch)
-        return content, room
+                if change_failed or change.stale:
+                    self._lines.drop_clean(first, last)
+                else:
+                    self._lines.refresh(offset, views)
+                self._traffic.end_change(change)
 
-    def _keep(self, block: int, within: int, data: bytes) -> None:
-        """Write a part of a block into the cache; the rest of the block is read from the layer below."""
-        whole = len(data) == self._length(block)
+    def _keep(self, piece: Piece, views: Views) -> None:
+        """Write into a line of the cache; blocks that are written in part are fetched before."""
+        number, size = piece.number, self._block
+        start = number * self._lines.shape.blocks
+        offset = start * size + piece.within
+        first, last = self._blocks(offset, piece.length)
+        blocks = touched(piece.within, piece.length, size)
         while True:
-            with self._lock:
-                while self._writes and any(write.meets(block, block + 1) for write in self._writes):
-                    self._changed_below.wait()
-                kept = self._kept(block, within, memoryview(data), whole=whole)
-                if kept:
-                    return
-                full = self._slots.all_dirty
-            if kept is None and full:
-                if not self._make_room():
+            with ExitStack() as fetching:
+                with self._lock:
+                    self._traffic.wait(first, last)
+                    lacking = self._lacking(piece)
+                    if not lacking:
+                        self._traffic.spoil(first, last)
+                        try:
+                            if self._lines.write(number, blocks, piece.within, views):
+                                return
+                        except FAILURES:
+                            break
+                    full = self._lines.needs_room(number, blocks)
+                    near = [(start + first_, start + last_) for first_, last_ in runs(lacking)]
+                    fetch = self._begin_fetch(near, fetching) if lacking and not full else None
+                if fetch is not None:
+                    if not self._fetch(near, fetch, 0, Buffer()):
+                        break
+                elif not (full and self._write_back.make_room(number)):
                     break
-            elif kept is False or not self._fetch(block, block + 1)[1]:
-                break
-        with self._past_the_cache(block, block + 1):
-            self.next.write(block * self._block + within, [memoryview(data)])
+        with self._past_the_cache(first, last):
+            self.next.write(offset, views)
 
-    def _kept(self, block: int, within: int, data: memoryview, *, whole: bool) -> bool | None:
-        """Change a block in the cache.
-
-        Returns:
-            Whether that was done; None if room has to be made first, or the block fetched.
-        """
-        self._spoil_fetches(block, block + 1)
-        slot = self._slots.find(block)
-        if slot is not None:
-            try:
-                self._slots.change(slot, block, within, data)
-            except FAILURES:
-                return False
-            return True
-        if not whole or self._slots.all_dirty:
-            return None
-        return self._slots.hold_dirty(block, data)
-
-    def _make_room(self) -> bool:
-        """Write some blocks back if all are dirty; return False if that makes no room."""
-        with self._writing_back:
-            with self._lock:
-                blocks = [] if self._slots.has_room else self._slots.dirty[:_MAKE_ROOM]
-            return self._write_back(blocks)
-
-    def _write_back(self, blocks: list[int], *, fua: bool = False, flush: bool = False) -> bool:
-        """Write dirty blocks to the layer below; one thread at a time, or an older content might come last.
-
-        They are clean once that has succeeded, with `flush` the flush too.
-
-        Returns:
-            False if they are below and stay dirty, for that could not be noted.
-        """
-        versions: dict[int, int] = {}
-        for run in _runs(blocks, _AT_ONCE // self._block):
-            content = memoryview(bytearray(sum(map(self._length, run))))
-            with self._lock:
-                for number, block in enumerate(run):
-                    slot = self._slots.find(block)
-                    assert slot is not None  # noqa: S101  # who drops a dirty block has the lock for writing back
-                    self._slots.read(slot, 0, [content[number * self._block :][: self._length(block)]])
-                    versions[block] = slot.version
-            self.next.write(run[0] * self._block, [content], fua=fua)
-        if flush:
-            self.next.flush()
-        with self._lock:
-            noted = [self._slots.clean(block, version) for block, version in versions.items()]
-        return all(noted)
-
-    def _dirty(self) -> list[int]:
-        with self._lock:
-            return self._slots.dirty
+    def _lacking(self, piece: Piece) -> int:
+        """Return the blocks of a line that a write changes in part and that are not held."""
+        line = self._lines.by_number.get(piece.number)
+        lacking = cut(piece.within, piece.length, self._block) & ~(line.held if line is not None else 0)
+        end = piece.within + piece.length
+        last = end // self._block
+        if lacking and piece.within <= last * self._block:
+            start = piece.number * self._lines.shape.line_size
+            if start + end == self.geometry.size:  # the last block of the disk is whole, though it is short
+                lacking &= ~(1 << last)
+        return lacking
 
     @contextmanager
     def _changing_below(self, first: int, last: int) -> Iterator[None]:
         """Drop blocks when the change below has succeeded, and cache none that is read before."""
         with self._lock:
-            write = self._begin_below(first, last)
+            change = self._begin_below(first, last)
         try:
             yield
             with self._lock:
-                self._slots.drop(first, last)
+                self._lines.drop(first, last)
         finally:
-            self._end_below(write)
+            self._end_below(change)
 
     @contextmanager
     def _past_the_cache(self, first: int, last: int) -> Iterator[None]:
@@ -403,50 +389,34 @@ class CacheHandler(Transform):
         Raises:
             OSError: One that is dirty could not be written back; nothing has changed.
         """
-        with self._writing_back:
+        with self._write_back.alone:
             while True:
                 with self._lock:
-                    if not self._slots.is_dirty(first, last):
-                        write = self._begin_below(first, last)
+                    if not self._lines.is_dirty(first, last):
+                        change = self._begin_below(first, last)
                         break
-                    dirty = [block for block in self._slots.dirty if first <= block < last]
-                if not self._write_back(dirty):
+                if not self._write_back.write(self._write_back.dirty(first, last)):
                     raise OSError(errno.EIO, "the list of dirty blocks cannot be changed")
             try:
                 yield
             finally:
-                self._end_below(write)
+                self._end_below(change)
 
-    def _begin_below(self, first: int, last: int) -> _Under:
-        write = _Under(first, last)
-        self._writes.append(write)
-        self._spoil_fetches(first, last)
-        self._slots.drop_clean(first, last)
-        return write
+    def _begin_below(self, first: int, last: int) -> Span:
+        self._lines.drop_clean(first, last)
+        return self._traffic.begin_change(first, last)
 
-    def _end_below(self, write: _Under) -> None:
+    def _end_below(self, change: Span) -> None:
         with self._lock:
-            self._writes.remove(write)
-            self._changed_below.notify_all()
+            self._traffic.end_change(change)
 
-    def _spoil_fetches(self, first: int, last: int) -> None:
-        for fetch in self._fetches:
-            fetch.stale = fetch.stale or fetch.meets(first, last)
+
+def _room(length: int) -> list[memoryview]:
+    """Return room for bytes that nobody has asked for."""
+    return [memoryview(bytearray(length))] if length else []
 
 
 def _caches(handler: Handler) -> int:
     """Return how many caches there are in a stack, from `handler` down."""
     below = handler.next if isinstance(handler, Filter) else None
     return isinstance(handler, CacheHandler) + (_caches(below) if below is not None else 0)
-
-
-def _runs(blocks: list[int], most: int) -> Iterator[list[int]]:
-    """Group blocks that adjoin, `most` at once."""
-    run: list[int] = []
-    for block in sorted(blocks):
-        if run and (block != run[-1] + 1 or len(run) == most):
-            yield run
-            run = []
-        run.append(block)
-    if run:
-        yield run

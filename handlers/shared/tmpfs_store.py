@@ -80,6 +80,14 @@ class TmpfsStore:
         if done < sum(map(len, views)):
             raise OSError(errno.EIO, f"{self.path} ends at byte {self._start + at + done}")
 
+    def get_some(self, at: int, views: Views) -> int:
+        """Fill `views` with one system call; return the number of bytes, fewer where nothing was put.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        return os.preadv(self._fd, views, self._start + at)
+
     def content(self) -> bytes:
         """Return everything that was put there.
 
@@ -130,6 +138,23 @@ class TmpfsStore:
             OSError: There is no room; some of the bytes may have been stored.
         """
         store(lambda part, offset: os.pwritev(self._fd, part, offset), self._start + at, views)
+
+    def free(self, at: int, length: int) -> None:
+        """Free the memory of a range, which reads as zeroes then.
+
+        Raises:
+            OSError: Its file system cannot do that; nothing has changed.
+        """
+        if length:
+            linux.punch_hole(self._fd, self._start + at, length)
+
+    def cut(self, at: int) -> None:
+        """Drop all bytes from `at` on.
+
+        Raises:
+            OSError: That failed; nothing has changed.
+        """
+        os.ftruncate(self._fd, self._start + at)
 
     def remove(self) -> None:
         """Remove the file, and keep it open; a failure is only logged."""

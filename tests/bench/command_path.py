@@ -96,7 +96,7 @@ def serving(document: Document) -> Iterator[tuple[UnreapedLoopback, ServedLun, C
     """Serve a stack over an in-process ring, on the calling thread."""
     with ExitStack() as undo:
         handler = undo.enter_context(build(document))
-        run = undo.enter_context(tempfile.TemporaryDirectory(dir=_memory()))
+        run = undo.enter_context(tempfile.TemporaryDirectory(dir=memory()))
         loopback = UnreapedLoopback(ring_size=1 << 20, blocks=BATCH * 257, journal=Path(run) / "journal")
         stats = LunStats()
         identity = scsi.Identity.derive("benchmark")
@@ -115,7 +115,7 @@ def serving(document: Document) -> Iterator[tuple[UnreapedLoopback, ServedLun, C
         loopback.close()
 
 
-def _memory() -> Path | None:
+def memory() -> Path | None:
     """Return a folder that is kept in memory, as /run is, None if there is none."""
     return Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 

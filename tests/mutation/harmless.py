@@ -63,8 +63,8 @@ HARMLESS: Final = (
     ),
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "1 -> 2", _WINDOW),
     Harmless("handlers/cow/overlay.py", "_LONGEST_LOOK = 1 << 20", "20 -> 21", _WINDOW),
-    Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
-    Harmless("handlers/cache/handler.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
+    Harmless("handlers/cache/write_back.py", "_AT_ONCE = 1 << 20", "1 -> 2", _AT_ONCE),
+    Harmless("handlers/cache/write_back.py", "_AT_ONCE = 1 << 20", "20 -> 21", _AT_ONCE),
     Harmless(_STATE, "period: int = 0", "0 -> 1", "Where there are no regions, no period matters."),
     Harmless(_STATE, "class _LegOf1(msgspec.Struct, frozen=True):", "True -> False", _UNCHANGED),
     Harmless(

@@ -29,6 +29,7 @@ class Target:
 
 
 _HANDLERS: Final = "tests/handlers"
+_CACHE: Final = f"{_HANDLERS}/cache"
 _COW: Final = f"{_HANDLERS}/cow"
 _DURABLE: Final = "tests/sim/test_durable_files.py"
 _ENCRYPT: Final = f"{_HANDLERS}/encrypt"
@@ -73,8 +74,12 @@ TARGETS: Final = (
     Target("handlers/cow/disk.py", (_COW,)),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
     Target("handlers/snapshot/manifest_file.py", (f"{_HANDLERS}/snapshot/test_manifest_file.py",)),
-    Target("handlers/cache/handler.py", (f"{_HANDLERS}/cache/test_cache.py",)),
-    Target("handlers/cache/slots.py", (f"{_HANDLERS}/cache/test_cache.py",)),
+    Target("handlers/cache/handler.py", (_CACHE,)),
+    Target("handlers/cache/lines.py", (_CACHE,)),
+    Target("handlers/cache/dirty_list.py", (_CACHE,)),
+    Target("handlers/cache/write_back.py", (_CACHE,)),
+    Target("handlers/cache/traffic.py", (_CACHE,)),
+    Target("handlers/cache/inline.py", (_CACHE,)),
     Target(
         "handlers/mirror/sync.py",
         (f"{_MIRROR}/test_mirror_sync.py", f"{_MIRROR}/test_mirror.py", f"{_MIRROR}/test_mirror_marks.py"),

@@ -195,11 +195,11 @@ _SNAPSHOT_SCRIPT: Final = (
 # Caches
 
 
-def _cache(mode: str) -> Callable[[Path], Document]:
+def _cache(mode: str, blocks: int) -> Callable[[Path], Document]:
     def document(root: Path) -> Document:
         return {
             "handler": "cache",
-            "size": 4 * 4096,
+            "size": blocks * 4096,
             "mode": mode,
             "next": {"handler": "file", "path": str(root / "disk.img")},
         }
@@ -334,15 +334,9 @@ LAYERS: Final = {
             alone=("take", "take", "roll_back", "delete"),
             media=(Medium("set"), _BASE),
         ),
-        Layer("write-through", _image("disk.img"), _cache("write-through"), _PLAIN, _VERBS, media=_DISK),
-        Layer(
-            "write-back",
-            _image("disk.img"),
-            _cache("write-back"),
-            _PLAIN,
-            _VERBS,
-            media=_DISK,
-        ),
+        # The one has lines of one block, the other of two; both evict all the time.
+        Layer("write-through", _image("disk.img"), _cache("write-through", 4), _PLAIN, _VERBS, media=_DISK),
+        Layer("write-back", _image("disk.img"), _cache("write-back", 8), _PLAIN, _VERBS, media=_DISK),
         *(
             Layer(
                 version,

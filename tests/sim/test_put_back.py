@@ -23,8 +23,9 @@ from tests.sim.history import SECTOR
 from tests.sim.initiator import Initiator, Step, random_steps
 from tests.sim.layers import LAYERS, SECTORS
 from tests.sim.runs import broken_promise, run, send
+from vscsihba.block import Views
 from vscsihba.errors import InUseError
-from vscsihba.handlers.cache.slots import Slots
+from vscsihba.handlers.cache.lines import Line, Lines
 from vscsihba.handlers.cow import overlay as cow_overlay
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
@@ -128,16 +129,15 @@ def marks_are_not_synced() -> Iterator[None]:
 
 
 @contextmanager
-def slots_published_before_they_are_filled() -> Iterator[None]:
+def blocks_published_before_they_are_filled() -> Iterator[None]:
     """A block counts as held although putting it into the cache has failed."""
-    filled = Slots._filled
+    fill = Lines._fill
 
-    def believe(self: Slots, number: int, data: memoryview) -> bool:
+    def believe(self: Lines, line: Line, within: int, content: Views) -> None:
         with suppress(OSError, MemoryError):
-            filled(self, number, data)
-        return True
+            fill(self, line, within, content)
 
-    with mock.patch.object(Slots, "_filled", believe):
+    with mock.patch.object(Lines, "_fill", believe):
         yield
 
 
@@ -190,8 +190,8 @@ def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
         ("mirror", any_medium_comes_back_as_the_leg),
         ("mirror", inline_writes_need_no_mark),
         ("mirror", marks_are_not_synced),
-        ("write-through", slots_published_before_they_are_filled),
-        ("write-back", slots_published_before_they_are_filled),
+        ("write-through", blocks_published_before_they_are_filled),
+        ("write-back", blocks_published_before_they_are_filled),
     ],
 )
 def test_a_fault_that_is_put_back_is_found(root: Path, name: str, fault: Callable[[], Any]) -> None:

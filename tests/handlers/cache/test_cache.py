@@ -14,13 +14,12 @@ from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.block import Views
 from vscsihba.errors import ConfigError, HostError, InUseError, UsageError
-from vscsihba.handlers.cache import handler as cache_handler
+from vscsihba.handlers.cache import traffic as cache_traffic
 from vscsihba.handlers.cache.handler import CacheHandler
-from vscsihba.handlers.cache.slots import check_waiting, clean_slots, dirty_slots
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.memory import MemoryHandler
 from vscsihba.handlers.shared import linux
-from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, recall
+from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
@@ -141,12 +140,13 @@ def test_blocks_that_were_fetched_at_once_are_held_each(through: Checked, below:
 
 
 def test_what_is_not_used_longest_goes_first(through: Checked, below: Below) -> None:
+    """Of 16 blocks, which are in lines of 4."""
     for block in (*range(16), 0, 16):
         read(through, block * 4096, 1)
     below.asked.clear()
-    for block in (0, 16, 2, 1):
+    for block in (0, 16, 8, 4):
         read(through, block * 4096, 1)
-    assert [offset // 4096 for _, offset, _ in below.asked] == [1]
+    assert [offset // 4096 for _, offset, _ in below.asked] == [4]
 
 
 def test_write_through_is_written_below_at_once(through: Checked, below: Below) -> None:
@@ -260,17 +260,136 @@ def test_a_new_size_is_that_of_the_layer_below(behind: Checked, below: Below) ->
     assert not any(read(behind, (1 << 20) - 512, 512))
 
 
-def test_inline_reads_what_is_held(through: Checked) -> None:
-    inline = through.inline
-    assert inline.write is None
-    assert inline.read is not None
-    room = [memoryview(bytearray(8))]
-    with pytest.raises(BlockingIOError):
-        inline.read(room, 0, 0)
-    read(through, 0, 8192)
-    assert inline.read(room, 4, 0) == 8
-    with pytest.raises(BlockingIOError):
-        inline.read(room, 4092, 0)
+@pytest.mark.parametrize(
+    ("held", "fetched"),
+    [((1,), [(0, 3)]), ((), [(0, 3)]), ((0,), [(1, 3)]), ((0, 1, 2), []), ((2,), [(0, 2)])],
+)
+def test_blocks_that_are_missing_are_fetched_at_once_with_those_between_them(
+    through: Checked, below: Below, held: tuple[int, ...], fetched: list[tuple[int, int]]
+) -> None:
+    MemoryHandler.write(below, 0, [memoryview(CONTENT)[:SIZE]])
+    for block in held:
+        read(through, block * 4096, 1)
+    below.asked.clear()
+    assert read(through, 100, 12000) == CONTENT[100:12100]
+    expected = [("read", first * 4096, (last - first) * 4096) for first, last in fetched]
+    assert below.asked == expected
+    below.asked.clear()
+    assert read(through, 0, 12288) == CONTENT[:12288]
+    assert below.asked == []
+
+
+def test_missing_blocks_that_are_far_apart_are_fetched_one_by_one(below: Below) -> None:
+    for disk in opened(on(below, size=256 << 10)):
+        read(disk, 4096, 68 << 10)
+        below.asked.clear()
+        read(disk, 0, 76 << 10)
+        assert below.asked == [("read", 0, 4096), ("read", 18 * 4096, 4096)]
+    for disk in opened(on(below, size=256 << 10)):
+        read(disk, 4096, 64 << 10)
+        below.asked.clear()
+        read(disk, 0, 76 << 10)
+        assert below.asked == [("read", 0, 76 << 10)]
+
+
+def test_a_block_between_missing_ones_that_is_newer_than_below_is_read_from_the_cache(
+    behind: Checked, below: Below
+) -> None:
+    MemoryHandler.write(below, 0, [memoryview(b"a" * 12288)])
+    write(behind, 4096, b"b" * 4096)
+    for _ in range(2):
+        assert read(behind, 0, 12288) == b"a" * 4096 + b"b" * 4096 + b"a" * 4096
+    behind.flush()
+    assert content_of(below, 0, 12288) == b"a" * 4096 + b"b" * 4096 + b"a" * 4096
+
+
+def test_what_is_written_through_is_held_if_its_block_was(through: Checked, below: Below) -> None:
+    for block in (0, 1, 5):
+        read(through, block * 4096, 1)
+    below.asked.clear()
+    data = bytes(range(1, 201)) * 102
+    write(through, 4096 + 10, data)
+    assert below.asked == [("write", 4096 + 10, len(data))]
+    below.asked.clear()
+    for offset, length in ((4096 + 10, 4086), (20480, 4096)):
+        at = offset - 4106
+        assert read(through, offset, length)[: len(data) - at] == data[at : at + length]
+    assert below.asked == []
+    assert read(through, 4106, len(data)) == data
+    assert below.asked == [("read", 8192, 12288)]
+
+
+def test_a_write_through_that_fails_forgets_its_blocks(through: Checked, below: Below) -> None:
+    read(through, 0, 12288)
+    below.fails = True
+    with pytest.raises(OSError, match="broken"):
+        write(through, 4000, b"new" * 100)
+    below.asked.clear()
+    read(through, 0, 12288)
+    assert below.asked == [("read", 0, 8192)]
+
+
+def test_of_writes_through_at_once_none_is_held(through: Checked, below: Below) -> None:
+    read(through, 0, 4096)
+    real = below.write
+
+    def overtaken(offset: int, views: Views, *, fua: bool = False) -> None:
+        below.write = real  # type: ignore[method-assign]
+        write(through, 0, b"first")
+        real(offset, views)
+
+    below.write = overtaken  # type: ignore[method-assign]
+    write(through, 2, b"last")
+    below.asked.clear()
+    assert read(through, 0, 6) == b"filast"
+    assert below.asked == [("read", 0, 4096)]
+
+
+def test_dirty_blocks_go_below_in_order_and_those_that_adjoin_at_once(below: Below) -> None:
+    for disk in opened(on(below, mode="write-back", size=1 << 20)):
+        for block in (40, 3, 15, 16, 2, 17, 5):
+            write(disk, block * 4096, bytes([block]) * 4096)
+        disk.flush()
+        assert below.asked == [
+            ("write", 2 * 4096, 8192),
+            ("write", 5 * 4096, 4096),
+            ("write", 15 * 4096, 3 * 4096),
+            ("write", 40 * 4096, 4096),
+            ("flush",),
+        ]
+
+
+def test_a_write_to_the_layer_below_takes_a_mebibyte(below: Below) -> None:
+    below.resize(2 << 20)
+    for disk in opened(on(below, mode="write-back", size=4 << 20)):
+        write(disk, 0, bytes(2 << 20))
+        disk.flush()
+        assert below.asked == [("write", 0, 1 << 20), ("write", 1 << 20, 1 << 20), ("flush",)]
+
+
+def test_room_is_made_for_the_blocks_of_64_lines(below: Below) -> None:
+    below.resize(16 << 20)
+    for disk in opened(on(below, mode="write-back", size=8 << 20)):
+        write(disk, 4 << 20, bytes(8 << 20))
+        assert below.asked == []
+        write(disk, 0, bytes(4096))
+        assert below.asked == [("write", (4 + at) << 20, 1 << 20) for at in range(4)]
+
+
+def test_the_last_block_of_the_disk_is_whole_though_it_is_short(below: Below) -> None:
+    below.resize((1 << 20) + 1024)
+    for disk in opened(on(below, mode="write-back")):
+        write(disk, (1 << 20) - 4096, b"x" * 5120)
+        assert below.asked == []
+        write(disk, (1 << 20) + 512, b"y" * 512)
+        assert below.asked == []
+        disk.flush()
+    assert content_of(below, (1 << 20) - 4096, 5120) == b"x" * 4608 + b"y" * 512
+    below.asked.clear()
+    for disk in opened(on(below, mode="write-back")):
+        write(disk, (1 << 20) + 512, b"z" * 512)
+        assert below.asked == [("read", 1 << 20, 1024)]
+    assert content_of(below, 1 << 20, 1024) == b"x" * 512 + b"z" * 512
 
 
 # Races
@@ -304,12 +423,12 @@ def test_a_fill_that_a_write_overtakes_is_done_again(behind: Checked, below: Bel
 def test_a_write_that_begins_while_a_fetch_does_is_not_missed(
     through: Checked, below: Below, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_under, real_write = cache_handler._Under, below.write
+    real_under, real_write = cache_traffic.Span, below.write
     was_read = threading.Event()
     writer = threading.Thread(target=write, args=(through, 0, b"new"))
 
-    def under(first: int, last: int, *, stale: bool = False) -> cache_handler._Under:
-        monkeypatch.setattr(cache_handler, "_Under", real_under)
+    def under(first: int, last: int, *, stale: bool = False) -> cache_traffic.Span:
+        monkeypatch.setattr(cache_traffic, "Span", real_under)
         fetch = real_under(first, last, stale)
         writer.start()
         writer.join(0.2)  # it has to wait until others can see the fetch
@@ -323,7 +442,7 @@ def test_a_write_that_begins_while_a_fetch_does_is_not_missed(
         was_read.set()
         writer.join(10)
 
-    monkeypatch.setattr(cache_handler, "_Under", under)
+    monkeypatch.setattr(cache_traffic, "Span", under)
     below.write = slow_write  # type: ignore[method-assign]
     below.before_read = before_read
     read(through, 0, 4096)
@@ -394,7 +513,7 @@ def abandoned(directory: Path) -> None:
     write(stack.open(), 0, b"acknowledged")
     handler = stack.layers[1]
     assert isinstance(handler, CacheHandler)
-    handler._slots.close()
+    handler._lines.close()
     stack.layers[0].close()
 
 
@@ -441,15 +560,21 @@ def test_a_cache_smaller_than_a_block(tmp_path: Path) -> None:
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the storage of caches take so many more writes, and none after them."""
-    left, real = [1 << 30], os.pwrite
+    left = [1 << 30]
 
-    def pwrite(fd: int, data: Any, offset: int) -> int:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(fd, data, offset)
+    def limited(name: str) -> None:
+        real = getattr(os, name)
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+        def call(*arguments: Any) -> int:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(real(*arguments))
+
+        monkeypatch.setattr(os, name, call)
+
+    limited("pwrite")
+    limited("pwritev")
     return lambda writes: left.__setitem__(0, writes)
 
 
@@ -472,25 +597,32 @@ def test_reads_go_past_a_cache_that_is_full(
 def test_a_full_cache_keeps_what_is_used_most(
     through: Checked, below: Below, full: Callable[[int], None]
 ) -> None:
-    for block in (0, 1):
+    for block in (0, 4):
         read(through, block * 4096, 1)
 
     class OnlyTwo(TmpfsStore):
         """A file for which there is memory for two blocks."""
 
-        def put(self, at: int, data: bytes | memoryview) -> None:
-            if at >= 2 * 4096:
+        used = 2
+
+        def put_views(self, at: int, views: Views) -> None:
+            if self.used == 2:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            super().put(at, data)
+            super().put_views(at, views)
+            self.used += 1
+
+        def free(self, at: int, length: int) -> None:
+            super().free(at, length)
+            self.used -= 1
 
     handler = through.next
     assert isinstance(handler, CacheHandler)
-    assert handler._slots._data is not None
-    handler._slots._data.__class__ = OnlyTwo
-    for block in (0, 5, 5, 0, 6, 0):
+    assert handler._lines.data is not None
+    handler._lines.data.__class__ = OnlyTwo
+    for block in (0, 8, 8, 0, 12, 0):
         read(through, block * 4096, 1)
     below.asked.clear()
-    for block in (0, 6):
+    for block in (0, 12):
         read(through, block * 4096, 1)
     assert below.asked == []
 
@@ -520,14 +652,11 @@ def test_a_dirty_block_that_cannot_be_changed_is_written_below_first(
     behind: Checked, below: Below, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     write(behind, 0, b"a" * 4096)
-    real = TmpfsStore.put
 
-    def put(file: TmpfsStore, at: int, data: bytes | memoryview) -> None:
-        if file.path.suffix == ".data":
-            raise failure
-        real(file, at, data)
+    def put_views(*_: object) -> None:
+        raise failure
 
-    monkeypatch.setattr(TmpfsStore, "put", put)
+    monkeypatch.setattr(TmpfsStore, "put_views", put_views)
     write(behind, 512, b"b" * 512)
     assert content_of(below, 0, 4096) == b"a" * 512 + b"b" * 512 + b"a" * 3072
     assert read(behind, 0, 4096) == content_of(below, 0, 4096)
@@ -731,7 +860,7 @@ def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_pat
     read(stack.open(), 0, 4096)
     handler = stack.layers[1]
     assert isinstance(handler, CacheHandler)
-    for file in (handler._slots._data, handler._slots._notes):
+    for file in (handler._lines.data, handler._lines._dirty_list):
         assert file is not None
         file.close(forget=False)
     stack.layers[0].close()
@@ -740,104 +869,3 @@ def test_a_cache_of_another_medium_in_which_nothing_waits_is_no_obstacle(tmp_pat
     (tmp_path / "other").rename(tmp_path / "disk.img")
     with build(back(tmp_path)) as disk:
         assert read(disk, 0, 4) == b"zzzz"
-
-
-# Slots
-
-
-@pytest.mark.parametrize("failure", FAILURES, ids=repr)
-def test_a_slot_that_could_not_be_filled_is_tried_again_and_told_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
-) -> None:
-    def full(*_: object) -> None:
-        raise failure
-
-    slots, content = clean_slots("one", 4096, 1), memoryview(b"held" * 1024)
-    with monkeypatch.context() as patch:
-        patch.setattr(TmpfsStore, "put", full)
-        for _ in range(2):
-            assert not slots.hold(7, content)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "broken" in caplog.text
-    assert slots.hold(7, content)
-    slots.close()
-
-
-def test_slots_that_are_dirty_are_for_their_medium_and_block_size() -> None:
-    slots = dirty_slots("one", 4096, 1, about=b"one")
-    assert slots.hold_dirty(7, memoryview(b"kept" * 1024))
-    slots.close()
-    with pytest.raises(HostError, match="for another medium"):
-        dirty_slots("one", 4096, 1, about=b"other")
-    with pytest.raises(UsageError, match="writes are waiting"):
-        dirty_slots("one", 8192, 1, about=b"one")
-    slots = dirty_slots("one", 4096, 1, about=b"one")
-    assert slots.dirty == [7]
-    slots.drop(7, 8)
-    slots.close()
-
-
-def test_a_list_says_which_blocks_a_killed_process_has_left() -> None:
-    slots = dirty_slots("one", 4096, 4, about=b"one")
-    for block in (7, 9):
-        assert slots.hold_dirty(block, memoryview(b"kept" * 1024))
-    assert slots.hold(8, memoryview(b"same" * 1024))
-    for block in (8, 7):
-        slot = slots.find(block)
-        assert slot is not None
-        slots.change(slot, block, 4, memoryview(b"new"))
-    assert slots.clean(9, 0)
-    slots.close()
-    slots = dirty_slots("one", 4096, 4, about=b"one")
-    assert sorted(slots.dirty) == [7, 8]
-    for block, expected in ((7, b"keptnewt"), (8, b"samenewe")):
-        slot = slots.find(block)
-        assert slot is not None
-        room = bytearray(8)
-        slots.read(slot, 0, [memoryview(room)])
-        assert room == expected
-    slots.drop(0, 1 << 40)  # this takes time for the blocks that are held only
-    slots.close()
-    assert recall("one.dirty") is None
-
-
-def test_a_list_may_be_of_an_earlier_release_or_end_within_an_entry() -> None:
-    slots = dirty_slots("one", 4096, 1, about=b"one")
-    assert slots.hold_dirty(7, memoryview(b"kept" * 1024))
-    slots.close()
-    notes = recall("one.dirty")
-    assert notes is not None
-    notes.path.write_bytes(notes.content + b"\1\2\3")  # there was no head then
-    assert check_waiting("one", about=b"any", block_size=4096)
-    slots = dirty_slots("one", 4096, 1, about=b"any")
-    assert slots.dirty == [7]
-    slots.drop(7, 8)
-    slots.close()
-
-
-@pytest.mark.parametrize("failure", FAILURES, ids=repr)
-@pytest.mark.parametrize("failing", [".data", ".dirty"])
-def test_a_block_that_cannot_be_changed_is_forgotten_alone(
-    failing: str, monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
-    real = TmpfsStore.put
-
-    def put(file: TmpfsStore, at: int, data: bytes | memoryview) -> None:
-        if file.path.suffix == failing:
-            raise failure
-        real(file, at, data)
-
-    slots = dirty_slots("one", 4096, 4, about=b"one")
-    for block in (6, 7, 8):
-        assert slots.hold(block, memoryview(bytes(4096)))
-    monkeypatch.setattr(TmpfsStore, "put", put)
-    slot = slots.find(7)
-    assert slot is not None
-    with pytest.raises(type(failure), match="broken"):
-        slots.change(slot, 7, 0, memoryview(b"new"))
-    assert [slots.find(block) is None for block in (6, 7, 8)] == [False, True, False]
-    assert slots.dirty == []
-    assert not slots.hold_dirty(7, memoryview(bytes(4096)))
-    assert slots.find(7) is None
-    assert slots.find(8) is not None
-    slots.close()
