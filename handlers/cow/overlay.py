@@ -26,13 +26,12 @@ import msgspec
 from vscsihba.block import Buffer, Extent, Views
 from vscsihba.errors import FlushError, HostError, MediumError
 from vscsihba.handlers.base import Handler
+from vscsihba.handlers.cow.cluster_map import ClusterMap
 from vscsihba.handlers.cow.format import (
-    BASE,
     DATA,
     LOST,
     MAGIC,
     PER_GROUP,
-    SECTORS_PER_GROUP,
     ZERO,
     Header,
     decode_header,
@@ -47,12 +46,10 @@ from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 from vscsihba.handlers.shared.sectors import PER_SECTOR
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget
 from vscsihba.handlers.shared.undo import Undo
-from vscsihba.handlers.shared.vectored import read_bytes, write_bytes
+from vscsihba.handlers.shared.vectored import write_bytes
 
 _KIND = "overlay"
 FLUSH_FAILED = "a flush has failed that was to store this"
-_LONGEST_LOOK = 1 << 20
-"""Clusters that are looked at before another thread can have its turn."""
 
 
 class Overlay:
@@ -69,7 +66,7 @@ class Overlay:
 
     Attributes:
         header: The header of the overlay.
-        states: The state of each cluster: `BASE`, `DATA` or `ZERO`; `LOST` after a flush that has failed.
+        map: The states of the clusters.
         broken: A flush has failed, and contents that were not on stable storage may be gone.
 
     Raises:
@@ -81,9 +78,8 @@ class Overlay:
         self._place = place
         self._superblock = superblock.Superblock(store, MAGIC, _KIND)
         self.header = decode_header(self._superblock.text)
-        self.states = bytearray()
+        self.map = ClusterMap()
         self.broken = False
-        self._dirty: set[int] = set()
         self._changing = threading.Lock()
         self._flushing = threading.Lock()
         self._beginning = threading.Lock()
@@ -158,21 +154,19 @@ class Overlay:
         """Bytes of a cluster."""
         return self.header.cluster_size
 
+    @property
+    def states(self) -> bytearray:
+        """The state of each cluster."""
+        return self.map.states
+
     def runs(self, offset: int, length: int) -> Iterator[tuple[int, Extent]]:
         """Cut a range of the disk where the state changes; return each state with its part."""
-        end, size = offset + length, self.cluster_size
-        while offset < end:
-            first, last = offset // size, -(-end // size)
-            state = self.states[first]
-            stop = min(_end_of_run(self.states, first, last, lost=self.broken) * size, end)
-            yield state, Extent(offset, stop - offset)
-            offset = stop
+        return self.map.runs(offset, length, self.cluster_size, lost=self.broken)
 
     def is_all(self, state: int, offset: int, length: int) -> bool:
         """Return whether every cluster that a range touches has `state`."""
         size = self.cluster_size
-        first, last = offset // size, -(-(offset + length) // size)
-        return self.states.count(state, first, last) == last - first
+        return self.map.is_all(state, offset // size, -(-(offset + length) // size))
 
     def read(self, offset: int, views: Views) -> None:
         """Fill `views` from the places of the clusters from `offset` on, whatever their states.
@@ -243,8 +237,7 @@ class Overlay:
                     if state == DATA:
                         some = range(first, first + count)
                         self._fresh.update(cluster for cluster in some if self.states[cluster] != DATA)
-                    self.states[first : first + count] = bytes([state]) * count
-                    self._dirty.update(range(first // PER_SECTOR, (first + count - 1) // PER_SECTOR + 1))
+                    self.map.set(first, first + count, state)
                     first += count
 
     def free(self, first: int, last: int) -> None:
@@ -297,10 +290,10 @@ class Overlay:
                 raise FlushError(errno.EIO, FLUSH_FAILED)
             self._superblock.settle()  # a header that could not be replaced must not come to count
             with self._changing:
-                dirty, self._dirty = self._dirty, set()
+                dirty, self.map.dirty = self.map.dirty, set()
                 fresh, self._fresh = self._fresh, set()
                 # Copies: what is marked from now on has contents that this flush may not cover.
-                changed = {number: self._sector(number) for number in dirty}
+                changed = {number: self.map.sector(number, self.header.map_name) for number in dirty}
             with ExitStack() as failing:
                 failing.callback(self._mark_again, dirty)
                 self._flush_store(fresh)
@@ -353,7 +346,7 @@ class Overlay:
     def _mark_again(self, dirty: set[int]) -> None:
         """Keep states for the next flush that this one may not have stored."""
         with self._changing:
-            self._dirty |= dirty
+            self.map.dirty |= dirty
 
     def resize(self, size: int) -> None:
         """Set the size of the disk; clusters that are added read as zeroes.
@@ -396,29 +389,12 @@ class Overlay:
         if header.clearing:
             self._forget_states()
             return
-        for group in range(-(-header.clusters // PER_GROUP)):
-            first = group * SECTORS_PER_GROUP
-            count = min(SECTORS_PER_GROUP, -(-header.clusters // PER_SECTOR) - first)
-            block = read_bytes(
-                self.store, place_of_sector(first, header.cluster_size), count * sectors.SECTOR
-            )
-            for number in range(count):
-                self.states += self._decode(
-                    first + number, block[number * sectors.SECTOR :][: sectors.SECTOR]
-                )
-        del self.states[header.clusters :]
-
-    def _decode(self, number: int, sector: bytes) -> bytes:
-        states = sectors.decode(number, sector, self.header.map_name)
-        if states is None or max(states) > ZERO:
-            raise HostError(f"the overlay is damaged in map sector {number}", cure="restore it from a copy")
-        return states
+        self.map.load(self.store, header)
 
     def _forget_states(self) -> None:
         """Clear every state in memory; the next flush puts that on stable storage."""
         with self._changing:
-            self.states = bytearray(self.header.clusters)
-            self._dirty.update(range(-(-self.header.clusters // PER_SECTOR)))
+            self.map.clear(self.header.clusters)
 
     def _recall_states(self, *, recover: bool | None) -> None:
         """Take over the states that a killed process had not flushed: each plus one, 0 if none."""
@@ -437,11 +413,7 @@ class Overlay:
                         self._fresh.add(at)
                     if state:
                         self.states[at] = state - 1
-                self._dirty.add(start // PER_SECTOR)
-
-    def _sector(self, number: int) -> bytes:
-        states = self.states[number * PER_SECTOR : (number + 1) * PER_SECTOR]
-        return sectors.encode(number, states, self.header.map_name)
+                self.map.dirty.add(start // PER_SECTOR)
 
     def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
         size = self.cluster_size
@@ -454,25 +426,6 @@ class Overlay:
             stop = min(end, (offset // group + 1) * group)
             yield self.place(offset), offset, stop - offset
             offset = stop
-
-
-def _end_of_run(states: bytearray, first: int, last: int, *, lost: bool) -> int:
-    """Return the first cluster after `first` that has another state, `last` if there is none before.
-
-    The work is proportional to the run, even where one of the other states is nowhere.
-    """
-    state = states[first]
-    others = [other for other in (BASE, DATA, ZERO, *([LOST] if lost else [])) if other != state]
-    at, window = first + 1, 64
-    while at < last:
-        stop = border = min(last, at + window)
-        for other in others:
-            found = states.find(other, at, border)
-            border = border if found < 0 else found
-        if border < stop:
-            return border
-        at, window = stop, min(4 * window, _LONGEST_LOOK)
-    return last
 
 
 def format_overlay(store: Handler, header: Header) -> None:

@@ -70,6 +70,7 @@ TARGETS: Final = (
         (f"{_HANDLERS}/shared/test_tmpfs_store.py", _COW),
     ),
     Target("handlers/cow/overlay.py", (_COW,)),
+    Target("handlers/cow/cluster_map.py", (_COW,)),
     Target("handlers/cow/overlay_file.py", (_COW,)),
     Target("handlers/cow/disk.py", (_COW,)),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),

@@ -152,7 +152,7 @@ def a_failed_mark_leaves_half_of_its_note() -> Iterator[None]:
                 while at < last:
                     at += note.put_some(at, bytes([state + 1]) * (last - at))
                 self.states[first:last] = bytes([state]) * (last - first)
-                self._dirty.update(range(first // 504, (last - 1) // 504 + 1))
+                self.map.dirty.update(range(first // 504, (last - 1) // 504 + 1))
 
     with mock.patch.object(Overlay, "mark", mark):
         yield

@@ -21,6 +21,7 @@ from vscsihba.errors import FlushError, HostError, InUseError, MediumError, Usag
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow import admin as cow_admin
 from vscsihba.handlers.cow import format as cow_format
+from vscsihba.handlers.cow.cluster_map import ClusterMap
 from vscsihba.handlers.cow.format import BASE, DATA, ZERO
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.overlay import Overlay
@@ -977,7 +978,7 @@ def test_extents_take_time_for_what_they_return_only(base: Path) -> None:
         overlay = overlay_of(disk)
         states = Counted(len(overlay.states))
         states[0:4096:2] = bytes([DATA]) * 2048
-        overlay.states = states
+        overlay.map.states = states
         found = disk.extents(0, 4 << 30)
         assert len(found) == 1024
         assert states.looked < 64 * 2 * 1024
@@ -990,7 +991,8 @@ def test_extents_take_time_for_what_they_return_only(base: Path) -> None:
 )
 def test_runs_are_cut_where_the_state_changes(states: list[tuple[int, int]]) -> None:
     overlay = Overlay.__new__(Overlay)
-    overlay.states = bytearray(b"".join(bytes([state]) * count for state, count in states))
+    overlay.map = ClusterMap()
+    overlay.map.states = bytearray(b"".join(bytes([state]) * count for state, count in states))
     overlay.broken = False
     overlay.header = cow_format.Header(
         size=len(overlay.states) * 4096, cluster_size=4096, base="", base_size=0, base_digest=""
