@@ -20,6 +20,7 @@ MAX_LUN: Final = 16383
 # in three digits. rtslib does not accept a locally assigned NAA (3), which would fit better.
 _WWN_PREFIX: Final = "naa.50014055c51ba"
 _WWN: Final = re.compile(re.escape(_WWN_PREFIX) + r"0([0-9a-f]{2})")
+_PLACE: Final = re.compile(r"vscsihba(\d{1,3})-lun(\d{1,5})")
 _DEVICE_NAME: Final = re.compile(r"vscsihba[A-Za-z0-9._-]*")
 _CONFIG: Final = re.compile(r"[A-Za-z0-9._/+=@-]*")
 
@@ -68,6 +69,12 @@ def backstore_name(hba_id: int, lun: int) -> str:
         UsageError: The id or the LUN is out of range.
     """
     return f"vscsihba{check_id(hba_id)}-lun{check_lun(lun)}"
+
+
+def place_of(backstore: str) -> tuple[int, int] | None:
+    """Return the HBA's id and the LUN that a backstore's name stands for; None for another name."""
+    match = _PLACE.fullmatch(backstore)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def check_name(name: str) -> str:

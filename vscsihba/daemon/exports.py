@@ -6,6 +6,7 @@ backstore is not served yet is left out and added later; the other LUNs do not w
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -16,6 +17,7 @@ from vscsihba.config.model import Document
 from vscsihba.configfs import Acl, IscsiTarget, Session
 from vscsihba.daemon.calls import ExportLunStatus, ExportStatus
 from vscsihba.daemon.export_secrets import chap
+from vscsihba.daemon.giving_up import giving_up
 from vscsihba.errors import HostError, InUseError, VscsihbaError
 
 log = logging.getLogger(__name__)
@@ -60,13 +62,21 @@ class Exports:
     Args:
         kernel: The targets of the kernel.
         prepare: Loads the kernel's modules of a transport; raises HostError if this machine lacks them.
+        give_up_old: Ends the commands of a LUN that its storage has not answered for some seconds.
 
     Attributes:
         failures: Why an export, or a LUN of it, is not there; by the export's name.
     """
 
-    def __init__(self, kernel: Kernel | None = None, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        kernel: Kernel | None = None,
+        prepare: Callable[[], None] | None = None,
+        *,
+        give_up_old: Callable[[int, int], None] = lambda _hba_id, _lun: None,
+    ) -> None:
         self.failures: dict[str, str] = {}
+        self._give_up_old = give_up_old
         self._kernel = kernel or Lio()
         self._prepare = prepare or configfs.prepare_iscsi
 
@@ -93,7 +103,7 @@ class Exports:
     def change(self, export: Export, document: Document) -> None:
         """Make the target of an export as the document describes it; arguments and errors as for `add`."""
         self._prepare()
-        self._kernel.change(self._kernel.find(export.name), _target(export, document))
+        self._change(self._kernel.find(export.name), _target(export, document))
         self.failures.pop(export.name, None)
 
     def remove(self, export: Export) -> None:
@@ -102,7 +112,7 @@ class Exports:
         Raises:
             HostError: The kernel refuses.
         """
-        self._kernel.change(self._kernel.find(export.name), None)
+        self._change(self._kernel.find(export.name), None)
         self.failures.pop(export.name, None)
 
     def users(self, old: Export, new: Export | None = None) -> list[str]:
@@ -154,16 +164,26 @@ class Exports:
     def _remove_left(self, export: Export) -> None:
         if (found := self._kernel.find(export.name)) is not None:
             log.warning("export %s is removed: a change was interrupted", export.name)
-            self._kernel.change(found, None)
+            self._change(found, None)
 
     def _restore(self, export: Export, document: Document) -> None:
         self._prepare()
         wanted = _target(export, document)
         missing = {lun for lun, name in wanted.luns.items() if not self._kernel.has_backstore(name)}
-        self._kernel.change(self._kernel.find(export.name), _without(wanted, missing))
+        self._change(self._kernel.find(export.name), _without(wanted, missing))
         if missing:
             numbers = ", ".join(map(str, sorted(missing)))
             raise HostError(f"LUN {numbers} is not there, since its disk is not served")
+
+    def _change(self, before: IscsiTarget | None, after: IscsiTarget | None) -> None:
+        """Change a target; commands that hold that up because their storage does not answer are ended.
+
+        The kernel waits for the commands of a session or a LUN before it lets it go.
+        """
+        with ExitStack() as stack:
+            if before is not None and before != after:
+                stack.enter_context(giving_up(before.luns.values(), self._give_up_old))
+            self._kernel.change(before, after)
 
     # The status.
 

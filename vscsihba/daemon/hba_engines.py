@@ -264,6 +264,17 @@ class HbaEngines:
         answers = [self._ask(engine, "resize", {"lun": lun, "size": size}) for engine in self._in_order(lun)]
         return any(answer is not _DEAD and answer["owner"] for answer in answers)
 
+    def give_up_old(self, lun: int) -> None:
+        """End the commands of a LUN that storage has not answered for some seconds; their senders have gone.
+
+        Waits for no change: one may wait for these commands.
+        """
+        for engine in self.engines:
+            try:
+                engine.ask("give_up_old", {"lun": lun})
+            except VscsihbaError as error:
+                log.warning("engine %d of HBA %d: %s", engine.pid, self._id, error)
+
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Change the initiator's settings of a LUN, such as its queue depth.
 

@@ -59,7 +59,7 @@ class Service:
         self.awaited = Awaited()
         self._unrecorded: str | None = None
         self._supervisor = supervisor
-        self._exports = exports or Exports()
+        self._exports = exports or Exports(give_up_old=supervisor.give_up_old)
         self._state = state
         self._changing = threading.Lock()
         self._rates = Rates()

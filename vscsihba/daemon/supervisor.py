@@ -205,6 +205,11 @@ class Supervisor:
         self._hbas[hba_id].end()
         del self._hbas[hba_id]
 
+    def give_up_old(self, hba_id: int, lun: int) -> None:
+        """End the commands of a LUN that its storage has not answered for some seconds."""
+        if (hba := self._hbas.get(hba_id)) is not None:
+            hba.give_up_old(lun)
+
     def users(self, hba_id: int, lun: int) -> list[str]:
         """Return the users of a LUN's disk, a line of text each."""
         return configfs.users_of_lun(hba_id, lun)

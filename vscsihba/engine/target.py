@@ -235,6 +235,20 @@ class Target:
             self._disks[lun] = self._luns.disk(lun)
         return owned
 
+    def give_up_old(self, lun: int) -> bool:
+        """End the commands of a LUN that storage has not answered for some seconds; their senders have gone.
+
+        Waits for nothing, so that it works while a change of the LUN waits for these commands.
+
+        Returns:
+            Whether this engine serves the LUN.
+        """
+        owned = self._ownership.owned.get(lun)
+        if owned is None or owned.served is None:
+            return False
+        owned.served.give_up_old()
+        return True
+
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Change how Linux treats a LUN, while it is in use.
 

@@ -58,6 +58,7 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
         "add_lun": add_lun,
         "remove_lun": remove_lun,
         "resize": resize,
+        "give_up_old": target.give_up_old,
         "tune_lun": tune_lun,
     }
     if end is not None:

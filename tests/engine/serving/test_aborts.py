@@ -379,6 +379,48 @@ def test_an_abort_ends_a_command_whose_storage_does_not_answer(caplog: pytest.Lo
 
 
 @pytest.mark.usefixtures("impatient")
+def test_old_commands_of_a_sender_that_has_gone_are_given_up() -> None:
+    with slow_rig(handler := Held("write")) as (rig, _):
+        write = begin(rig, handler, WRITE, data_out=OLD)
+        compared = rig.loopback.submit(COMPARE_AND_WRITE, data_out=bytes(512) + NEW)
+        time_for_the_pump(rig)
+        rig.served.give_up_old()
+        assert triple(rig.loopback.wait(write)) == GIVEN_UP
+        assert rig.loopback.wait(compared).status == TASK_ABORTED, "it had not begun"
+        newer = rig.loopback.submit(WRITE, data_out=NEW)
+        time_for_the_pump(rig)
+        assert newer not in rig.loopback.answers, "it comes after the one that was given up"
+        handler.gate.set()
+        assert rig.loopback.wait(newer).status == GOOD
+        assert bytes(handler.data[:512]) == NEW
+        assert rig.loopback.outstanding == 0, "the buffer that was kept is free again"
+
+
+def test_commands_that_may_still_be_answered_are_not_given_up() -> None:
+    with slow_rig(handler := Held("write")) as (rig, _):
+        write = begin(rig, handler, WRITE, data_out=OLD)
+        rig.served.give_up_old()
+        time_for_the_pump(rig)
+        assert write not in rig.loopback.answers
+        handler.gate.set()
+        assert rig.loopback.wait(write).status == GOOD
+
+
+def test_what_a_reset_has_named_is_carried_out_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with slow_rig(handler := Held("write")) as (rig, _):
+        write = begin(rig, handler, WRITE, data_out=OLD)
+        compared = rig.loopback.submit(COMPARE_AND_WRITE, data_out=OLD + NEW)
+        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [write, compared])
+        time_for_the_pump(rig)
+        monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.0)
+        rig.served.give_up_old()
+        time_for_the_pump(rig)
+        handler.gate.set()
+        assert rig.loopback.wait(compared).status == GOOD
+        assert bytes(handler.data[:512]) == NEW
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("function", [abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET])
 def test_an_erasure_goes_on_when_its_command_is_aborted(function: int) -> None:
     two_passes = bytes([0x02, 0, 0, 4, 0xAA, 0xAA, 0xAA, 0xAA])

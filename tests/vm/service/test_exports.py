@@ -2,12 +2,14 @@
 
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.polling import wait_until
+from tests.vm import sticking
 from tests.vm.daemon import Service, kill, size_of, vscsihba
 from tests.vm.exported import HOST, NAME, PORTAL, document, left
 from tests.vm.fio import Fio
@@ -142,3 +144,38 @@ def is_protected(disk: Path) -> bool:
     done = run("sg_raw", "-s", "512", "-i", "/dev/zero", disk, *WRITE_10, check=False)
     assert "Data Protect" in done, done
     return "Write protected" in done
+
+
+def test_a_lun_whose_storage_does_not_answer_holds_nobody_up(
+    service: Service, scratch: Path, initiator: Initiator
+) -> None:
+    flag = scratch / "flag"
+    wanted = document(scratch, "a", "b", initiators=[{"name": HOST}])
+    wanted["backstores"]["a"] = {
+        "handler": f"{sticking.__file__}:sticking",
+        "flag": str(flag),
+        "verbs": ["write"],
+        "next": wanted["backstores"]["a"],
+    }
+    vscsihba("apply", service.document(wanted))
+    initiator.record(NAME, PORTAL)
+    initiator.login(NAME, PORTAL)
+    stuck, other = initiator.disk(NAME, PORTAL, 0), initiator.disk(NAME, PORTAL, 1)
+    flag.touch()
+    writer = subprocess.Popen(["dd", "if=/dev/zero", f"of={stuck}", "bs=4k", "count=1", "oflag=direct"])
+    try:
+        wait_until(sticking.holding(flag).exists, "a write that is held", limit=60)
+        use(other)
+        wanted["exports"][0]["luns"] = [{"lun": 1, "backstore": "b"}]
+        vscsihba("apply", service.document(wanted), "--force")
+        use(other)
+        vscsihba("clear", "--all", "--force")
+        assert left() == []
+    finally:
+        flag.unlink()
+        writer.wait(120)
+
+
+def use(disk: Path) -> None:
+    """Write to a disk, within the time that a healthy one takes."""
+    run("dd", "if=/dev/zero", f"of={disk}", "bs=4k", "count=16", "oflag=direct", limit=60)

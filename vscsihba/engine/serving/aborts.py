@@ -95,6 +95,16 @@ class Aborts:
         if self._tasks.find(request.tags):
             self._give_up_later(request)
 
+    def give_up_old(self) -> None:
+        """End the commands that are older than `PATIENCE`, as ABORT TASK does.
+
+        Their senders have gone, or send them again: they are told ABORTED COMMAND or TASK ABORTED. Commands
+        that a reset has named are left alone, since their senders take them for successful.
+        """
+        if tags := self._tasks.older_than(PATIENCE):
+            self.act(TaskManagement("ABORT TASK", tuple(tags)))
+            self._publish()
+
     def _reset(self, reset: object) -> Generator[BlockOp, BlockResult, None]:
         """Reset the unit, unless a newer reset waits: that one resets it for both."""
         if reset is self._latest_reset:

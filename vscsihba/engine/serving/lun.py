@@ -262,6 +262,14 @@ class ServedLun:
         self._tasks.add(Task(None, b"", Buffer(), self._resizing(size, done), exclusive=True))
         self._update_fast_path()
 
+    def give_up_old(self) -> None:
+        """End the commands that storage has not answered for some seconds; see `Aborts.give_up_old`."""
+        self._calls.make(self._give_up_old)
+
+    def _give_up_old(self) -> None:
+        self._aborts.give_up_old()
+        self._update_fast_path()
+
     def reshape(self) -> None:
         """Take over the size that the handler has already, and tell the initiators by a unit attention."""
         self._calls.make(self._reshape)

@@ -14,6 +14,7 @@ end there.
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
@@ -238,6 +239,15 @@ class TaskSet:
     def find(self, tags: Iterable[int]) -> list[Task]:
         """Return the named commands that have not ended."""
         return [self._commands[tag] for tag in tags if tag in self._commands]
+
+    def older_than(self, seconds: float) -> list[int]:
+        """Return the tags of open commands that are so many seconds old and were not aborted."""
+        now = time.monotonic()
+        return [
+            tag
+            for tag, task in self._commands.items()
+            if task.aborted_by is None and now - task.started >= seconds
+        ]
 
     def abandon(self, task: Task, *, stop: bool) -> None:
         """Note that a command was answered before its end: newer commands wait until it ends.
