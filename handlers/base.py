@@ -38,6 +38,10 @@ Mover = Callable[[Views, int, int], int]
 """Moves bytes as preadv(2) and pwritev(2) do: ``(views, offset, flags) -> bytes moved``."""
 
 
+def _unheard(_size: int) -> None:
+    """Take a size that nobody waits for."""
+
+
 def _nothing() -> None:
     """End a batch whose end has no effect."""
 
@@ -174,6 +178,8 @@ class Handler(ABC):
         may_make: `check` and `open` may make, enlarge or rebase the medium where the options ask for it. The
             stack withdraws it after the first `open` (`vscsihba.handlers.stack.Stack.forbid_making`).
         options: The options of this layer in the document.
+        resized: To be called, on any thread, when another client of the storage has changed its size, with
+            the bytes that it has now; the owner of the disk sets it. It never blocks.
     """
 
     class Options(options_.Options, kw_only=True):
@@ -188,6 +194,7 @@ class Handler(ABC):
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.resized: Callable[[int], None] = _unheard
 
     def check(self) -> None:
         """Check whether `open` can succeed, and change nothing.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Views
+from vscsihba.block import Buffer, Capabilities, ExtentStatus, Geometry, Space, Views
 from vscsihba.errors import MediumError, UsageError
 from vscsihba.handlers.asynchronous import wait
 from vscsihba.handlers.base import AsyncVerbs, Done, Handler
@@ -21,6 +21,7 @@ from vscsihba.handlers.rbd.extents import allocated_extents
 from vscsihba.handlers.rbd.options import RbdOptions
 from vscsihba.handlers.rbd.requests import Request, Requests
 from vscsihba.handlers.rbd.session import Session
+from vscsihba.handlers.rbd.space import space_of
 from vscsihba.units import format_size
 
 log = logging.getLogger(__name__)
@@ -149,16 +150,20 @@ class RbdHandler(Handler):
         except library.errors() as error:
             raise library.os_error(error, f"rbd {self.options.spec}: extents") from error
 
+    def space(self) -> Space | None:
+        """Return the bytes of its objects and those that its pool can take; None if that is not known."""
+        try:
+            return space_of(self._session.cluster, self._image)
+        except library.errors() as error:
+            raise library.os_error(error, f"rbd {self.options.spec}: space") from error
+
     def resize(self, size: int) -> None:
         """Resize the image, or take the size that another client has given it."""
         shape = replace(self._geometry, size=size)
-        self._session.look_at_size()
-        if self._session.size != size:
-            try:
-                self._image.resize(size)
-            except library.errors() as error:
-                raise library.os_error(error, f"rbd {self.options.spec}: resize") from error
-            self._session.size = size
+        try:
+            self._session.resize(size)
+        except library.errors() as error:
+            raise library.os_error(error, f"rbd {self.options.spec}: resize") from error
         self._geometry = shape
 
     # Requests: each is begun, and calls `done` later, on a thread of librbd.
@@ -275,12 +280,11 @@ class RbdHandler(Handler):
     def _look_at_size(self) -> None:
         """Report an image that another client has resized."""
         if self._session.look_at_size():
+            size = self._session.size
             log.warning(
-                "rbd %s: another client has changed the size to %s; give the disk this size with "
-                "vscsihba resize",
-                self.options.spec,
-                format_size(self._session.size),
+                "rbd %s: another client has changed the size to %s", self.options.spec, format_size(size)
             )
+            self.resized(size)
 
 
 def _flush(done: Done) -> None:

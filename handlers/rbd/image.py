@@ -80,6 +80,7 @@ def create(cluster: Any, pool: Any, options: RbdOptions) -> None:
             pool,
             options.image,
             options.size,
+            order=None if options.object_size is None else options.object_size.bit_length() - 1,
             old_format=False,
             features=features,
             data_pool=options.data_pool or None,

@@ -11,6 +11,9 @@ from vscsihba.handlers.base import Handler
 from vscsihba.handlers.options import BlockSize, FilePath, Positive, Seconds, SecretPath, Size
 from vscsihba.handlers.shared.private_file import check_private
 
+_OBJECTS = (4 << 10, 32 << 20)
+"""Bytes of the smallest and of the largest object of an image (librbd takes orders from 12 to 25)."""
+
 
 class RbdOptions(Handler.Options, kw_only=True):
     """Options of the rbd handler."""
@@ -35,6 +38,13 @@ class RbdOptions(Handler.Options, kw_only=True):
     ] = None
     create: Annotated[bool, Meta(description="Use size only to create the image; never enlarge it.")] = False
     data_pool: Annotated[str, Meta(description="Pool for the data of a new image.")] = ""
+    object_size: Annotated[
+        Size | None,
+        Meta(
+            description="Bytes of each object of a new image, a power of two from 4KiB to 32MiB; default: "
+            "that of the cluster (4MiB)."
+        ),
+    ] = None
     features: Annotated[
         list[str] | None, Meta(description="Features of a new image; default: those of the cluster.")
     ] = None
@@ -58,10 +68,15 @@ class RbdOptions(Handler.Options, kw_only=True):
             raise ValueError('"create" needs a "size"')
         if self.writes_nothing and self.size is not None:
             raise ValueError('an image cannot be given a "size" with "read_only" or "snapshot"')
-        if self.size is None and (self.data_pool or self.features is not None):
+        if self.size is None and (self.data_pool or self.object_size or self.features is not None):
             raise ValueError(
-                '"data_pool" and "features" are for an image that is created, so they need a "size"'
+                '"data_pool", "object_size" and "features" are for an image that is created, so they need a '
+                '"size"'
             )
+        if self.object_size is not None and (
+            self.object_size.bit_count() != 1 or not _OBJECTS[0] <= self.object_size <= _OBJECTS[1]
+        ):
+            raise ValueError('"object_size" must be a power of two from 4KiB to 32MiB')
         if self.timeout < 1:
             raise ValueError('"timeout" must be 1 or more: librados counts whole seconds')
         if self.features is not None and self.lock == "exclusive" and "exclusive-lock" not in self.features:

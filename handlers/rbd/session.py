@@ -33,8 +33,10 @@ class Session:
 
     Attributes:
         image: The open ``rbd.Image``.
+        cluster: Its connection, a ``rados.Rados``.
         identity: Names the image, whatever it is called.
         size: Size of the image in bytes, as of the last call of `look_at_size`.
+        is_foreign_size: Another client has given the image this size.
     """
 
     def __init__(self, options: RbdOptions, *, may_make: bool) -> None:
@@ -47,8 +49,10 @@ class Session:
         self._note: lock.LockNote | None = None
         self._using_image = threading.Lock()
         self.image: Any = None
+        self.cluster: Any = None
         self.identity = ""
         self.size = 0
+        self.is_foreign_size = False
 
     def open(self) -> None:
         """Open everything.
@@ -94,7 +98,22 @@ class Session:
                 return False  # requests tell of it
         changed: bool = size != self.size
         self.size = size
+        self.is_foreign_size |= changed
         return changed
+
+    def resize(self, size: int) -> None:
+        """Resize the image to `size` bytes, unless it has that size.
+
+        A size that another client has given it is never reduced: bytes of that client may lie there.
+
+        Raises:
+            rbd.Error: The cluster refuses.
+        """
+        self.look_at_size()
+        if size == self.size or (size < self.size and self.is_foreign_size):
+            return
+        self.image.resize(size)
+        self.size, self.is_foreign_size = size, False
 
     def _try_open(self) -> VscsihbaError | None:
         """Open everything, on the thread that may be abandoned; return the error that is for a person."""
@@ -114,7 +133,7 @@ class Session:
     def _open(self, opened: ExitStack) -> None:
         options = self._options
         opened.callback(self._end_note)
-        cluster = connection.connect(options)
+        self.cluster = cluster = connection.connect(options)
         opened.callback(self._shut_down, cluster)
         pool = connection.open_pool(cluster, options)
         opened.callback(self._close_pool, pool)

@@ -86,7 +86,10 @@ class Target:
         self._pump = Pump()
         self._listeners = listeners
         self._ownership = Ownership(
-            hba_id, self._run, pump=self._pump, listeners=replace(listeners, failed=self._failed)
+            hba_id,
+            self._run,
+            pump=self._pump,
+            listeners=replace(listeners, failed=self._failed, resized=self._resized),
         )
         self._ownership.known = {spec.lun: spec for spec in specs}
         self._ownership.changed = self._opened_late
@@ -298,7 +301,13 @@ class Target:
             mine = {lun for lun, pid in owners.items() if pid == self._peers.me.pid}
             if not self._ownership.reconcile(mine):
                 return _RELEASE_PAUSE
-            return RETRY if self._ownership.failing else None
+            again = RETRY if self._ownership.failing else None
+        for lun in self._ownership.resized():
+            with self._holding(lun):
+                self._ownership.follow_size(lun)
+                if lun in self._disks:
+                    self._disks[lun] = self._luns.disk(lun)
+        return again
 
     def _adapt_completions(self, *, eldest: bool) -> None:
         """Let the eldest engine choose the CPU for completions: the HBA has one setting for all engines."""
@@ -308,6 +317,10 @@ class Target:
     def _failed(self, text: str) -> None:
         """Report that a LUN is not served, and have it retried."""
         self._listeners.failed(text)
+        self._balancer.changed()
+
+    def _resized(self) -> None:
+        """Have a LUN follow the size of its storage."""
         self._balancer.changed()
 
     def _opened_late(self) -> None:

@@ -29,7 +29,7 @@ from vscsihba.handlers.stack import Document
 from vscsihba.loopback import Loopback
 
 MiB = 1 << 20
-Make = Callable[[], Luns]
+Make = Callable[..., Luns]
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def make(
     run = tmp_path / "run"
     run.mkdir()
 
-    def new() -> Luns:
+    def new(listeners: Listeners = Listeners()) -> Luns:  # noqa: B008 - it is frozen
         pump = Pump()
         pump.start()
-        ownership = Ownership(3, run, pump=pump, listeners=Listeners())
+        ownership = Ownership(3, run, pump=pump, listeners=listeners)
         made.append((Luns(3, run, ownership, notice=lambda _text: None), pump))
         return made[-1][0]
 
@@ -326,6 +326,42 @@ def test_a_lun_grows_and_linux_is_told(make: Make, kernel: FakeConfigfs, image: 
     assert rescanned()
     assert engine.ownership.known[0].document == {"handler": "file", "path": str(image), "size": 3 * MiB}
     assert engine.ownership.resize(0, 3 * MiB) is True, "nothing to do"
+
+
+def test_a_lun_grows_with_storage_that_another_client_enlarges(
+    make: Make, kernel: FakeConfigfs, image: Path
+) -> None:
+    events: list[str] = []
+    engine = make(Listeners(resized=lambda: events.append("resized")))
+    engine.add(wanted(image), known_by_others=False)
+    (source,) = engine.ownership.owned[0].stack.layers  # type: ignore[union-attr]
+    assert engine.ownership.resized() == []
+    source.resized(3 * MiB)
+    assert (events, engine.ownership.resized()) == (["resized"], [0])
+    engine.ownership.follow_size(0)
+    assert engine.ownership.resized() == []
+    assert (kernel.core / "user_0/vscsihba3-lun0/control").read_text() == f"dev_size={3 * MiB}\n"
+    assert engine.ownership.status(0)["size"] == 3 * MiB
+    assert rescanned()
+    source.resized(MiB)
+    engine.ownership.follow_size(0)
+    assert engine.ownership.status(0)["size"] == 3 * MiB, "no disk shrinks"
+
+
+def test_a_lun_that_cannot_follow_its_storage_keeps_its_size(
+    make: Make, image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make()
+    engine.add(wanted(image), known_by_others=False)
+
+    def refuse(_name: str, _size: int) -> None:
+        raise HostError("the kernel refuses")
+
+    monkeypatch.setattr(configfs, "resize_backstore", refuse)
+    engine.ownership.owned[0].stack.layers[0].resized(3 * MiB)  # type: ignore[union-attr]
+    engine.ownership.follow_size(0)
+    assert "lun 0: it does not grow with its storage: the kernel refuses" in caplog.text
+    assert engine.ownership.status(0)["size"] == MiB
 
 
 def test_a_layer_with_a_size_of_its_own_refuses_and_all_is_as_before(make: Make, image: Path) -> None:

@@ -1,14 +1,18 @@
 import errno
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.ceph import Cluster, cluster
 from tests.handlers.rbd.conftest import Describe
 from tests.polling import wait_until
+from vscsihba.block import Space
 from vscsihba.errors import HostError, MediumError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.rbd import library
+from vscsihba.handlers.rbd.handler import RbdHandler
 from vscsihba.handlers.rbd.library import rbd
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import read, write
@@ -191,11 +195,17 @@ def test_a_resize_by_another_client_is_noticed(
     def noticed(size: str) -> None:
         wait_until(lambda: f"has changed the size to {size}" in caplog.text, f"{size} is noticed")
 
-    with build(describe()) as disk, ceph.pool() as pool, rbd().Image(pool, name_of(describe())) as image:
+    stack, told = build(describe()), list[int]()
+    stack.layers[0].resized = told.append
+    with stack as disk, ceph.pool() as pool, rbd().Image(pool, name_of(describe())) as image:
         write(disk, 6 * MIB, b"\1" * BLOCK)
         image.resize(16 * MIB)
         noticed("16.0 MiB")
         assert disk.geometry.size == 8 * MIB  # as the initiators know it
+        wait_until(lambda: told == [16 * MIB], "the owner is told")
+        disk.resize(16 * MIB)
+        disk.resize(8 * MIB)  # undone: the image keeps the size that another client has given it
+        assert image.size() == 16 * MIB
         disk.resize(16 * MIB)
         write(disk, 15 * MIB, b"\2" * BLOCK)
         image.resize(4 * MIB)
@@ -211,6 +221,33 @@ def test_a_resize_by_another_client_is_noticed(
             assert caught.value.offset >= 4 * MIB
         disk.resize(8 * MIB)
         assert not any(read(disk, 4 * MIB, 4 * MIB))
+
+
+def test_the_size_of_objects_is_chosen(describe: Describe) -> None:
+    with build(describe(object_size="1MiB")) as disk:
+        assert disk.geometry.optimal_io == MIB
+
+
+def test_space_is_that_of_objects_and_pool(
+    ceph: Cluster, describe: Describe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = build(describe())
+    (handler,) = stack.layers
+    assert isinstance(handler, RbdHandler)
+    with stack as disk, ceph.pool() as pool:
+        assert disk.space() is None  # this cluster has no manager, who counts
+        pools = [{"id": 99, "stats": {}}, {"id": pool.get_pool_id(), "stats": {"max_avail": 5 * MIB}}]
+        report = json.dumps({"pools": pools}).encode()
+        cluster = SimpleNamespace(mon_command=lambda _command, _data: (0, report, ""))
+        monkeypatch.setattr(handler._session, "cluster", cluster)
+        assert disk.space() == Space(available=5 * MIB, used=0)
+        write(disk, 4 * MIB - 512, b"\1" * 1024)
+        assert disk.space() == Space(available=5 * MIB, used=8 * MIB)
+        cluster.mon_command = lambda _command, _data: (-errno.EACCES, b"", "denied")
+        with pytest.raises(OSError, match="ceph df: denied"):
+            disk.space()
+    with build(describe(image="plain", features=["layering", "exclusive-lock"])) as disk:
+        assert disk.space() is None  # each object would have to be asked
 
 
 def test_discards_are_exact(describe: Describe) -> None:

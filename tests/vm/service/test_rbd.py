@@ -16,6 +16,7 @@ from tests.polling import wait_until
 from tests.vm.daemon import RUNNING, SAVED, Service, kill, running_service, seconds_until, shows, vscsihba
 from tests.vm.fio import Fio
 from tests.vm.shell import mounted, run
+from vscsihba.handlers.rbd import library
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,6 +59,10 @@ def test_ext4_outlives_the_storage_daemon_and_the_engine(
         print(f"longest wait of an I/O {fio.finish():.2f} s; another engine served after {away:.2f} s")
     run("e2fsck", "-fn", disk.node)
     assert "blocking it and breaking its lock" in service.errors()
+    with ceph.pool() as pool, library.rbd().Image(pool, "vm1") as image:
+        image.resize(192 << 20)  # by another client
+    sectors = disk.sysfs / "size"
+    wait_until(lambda: sectors.read_text() == f"{(192 << 20) // 512}\n", "Linux sees the new size", limit=60)
     service.ask("clear")
     assert ceph.command("osd blocklist ls")
 

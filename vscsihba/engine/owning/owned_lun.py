@@ -66,6 +66,7 @@ class OwnedLun:
         stack: The handler stack; None before `open` and after `close`.
         served: The unit that the pump serves; None before `open` and after `close`.
         actions: The actions of its layers; None before `open` and after `close`.
+        storage_size: Bytes that another client has given the storage, until `follow_size`; else None.
         ended: Neither storage nor ring is open: before `open`, or after `close` has succeeded.
         since: Time of construction, in seconds of CLOCK_MONOTONIC.
     """
@@ -87,6 +88,7 @@ class OwnedLun:
         self.ended = True
         self.since = time.monotonic()
         self.stack: Stack | None = None
+        self.storage_size: int | None = None
         self._id = hba_id
         self.name = configfs.backstore_name(hba_id, spec.lun)
         self._run = run
@@ -136,6 +138,7 @@ class OwnedLun:
             self.actions = LayerActions(stack, partial(self._note_failed_action, self.served))
             self.stack = stack
             self.ended = False
+            stack.layers[0].resized = self._storage_resized
             unmake.pop_all()
             self._undo = undo.pop_all()
         return True
@@ -296,6 +299,24 @@ class OwnedLun:
         except HostError:
             self._resize_unit(served, before.size)
             raise
+
+    def follow_size(self) -> bool:
+        """Give the LUN the size that another client has given its storage; return whether it has grown.
+
+        A disk never shrinks: bytes that its storage has no more cannot be read or written.
+
+        Raises:
+            UsageError, HostError, OSError: As `resize`.
+        """
+        size, self.storage_size = self.storage_size, None
+        if size is None or self.stack is None or size <= self.stack.layers[0].geometry.size:
+            return False
+        self.resize(size)
+        return True
+
+    def _storage_resized(self, size: int) -> None:
+        self.storage_size = size
+        self._listeners.resized()
 
     def _resize_unit(self, served: ServedLun, size: int) -> None:
         done: Future[None] = Future()

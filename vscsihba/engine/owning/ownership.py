@@ -232,6 +232,24 @@ class Ownership:
         self.known[lun] = self.known[lun].resized(size)
         return owned is not None
 
+    def resized(self) -> list[int]:
+        """Return the LUNs whose storage another client has resized."""
+        owned_luns = tuple(self.owned.items())
+        return sorted(lun for lun, owned in owned_luns if owned.storage_size is not None)
+
+    def follow_size(self, lun: int) -> None:
+        """Give a LUN the size that another client has given its storage, and have Linux rescan the disk.
+
+        If that fails, it is only logged: the disk keeps its size.
+        """
+        owned = self.owned.get(lun)
+        try:
+            if owned is not None and owned.follow_size():
+                self._rescan(lun)
+                log.warning("lun %d: it has grown with its storage", lun)
+        except (VscsihbaError, OSError) as error:
+            log.error("lun %d: it does not grow with its storage: %s", lun, error)  # noqa: TRY400 - it says all
+
     def tune(self, lun: int, tuning: Tuning) -> None:
         """Change how Linux treats a LUN.
 

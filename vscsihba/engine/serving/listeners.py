@@ -10,6 +10,10 @@ def _ignore(_text: str) -> None:
     """Do nothing: no listener is set."""
 
 
+def _unheard() -> None:
+    """Do nothing: no listener is set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """Callbacks of an engine; they are called on its threads and must not block.
@@ -18,8 +22,10 @@ class Listeners:
         trace: Called with a record of every finished command; None leaves the fast path open.
         failed: Called with a line of text about a ring that can no longer be served.
         notice: Called with a line of text for the user.
+        resized: Called when another client of a LUN's storage has changed its size.
     """
 
     trace: TraceSink | None = None
     failed: Callable[[str], None] = _ignore
     notice: Callable[[str], None] = _ignore
+    resized: Callable[[], None] = _unheard
