@@ -85,7 +85,7 @@ class Regions:
         release = self._ranges.try_hold(offset, length)
         if release is None:
             return None
-        numbers = range(offset // self._size, (offset + length - 1) // self._size + 1)
+        numbers = self.numbers(offset, length)
         if not self._state.try_begin(numbers):
             release()
             return None

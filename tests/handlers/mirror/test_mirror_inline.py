@@ -120,6 +120,7 @@ def test_several_views_are_one_write(disk: Checked, legs: list[Path]) -> None:
 def test_a_write_to_a_region_that_is_not_dirty_is_refused(disk: Checked) -> None:
     assert refused(disk, 2 * REGION)
     assert refused(disk, 2 * REGION - 1)
+    assert refused(disk, 2 * REGION - len(NEW) + 1)
     assert not refused(disk, 2 * REGION - len(NEW))
     write(disk, 2 * REGION, b"x")
     assert not refused(disk, 2 * REGION)
@@ -466,6 +467,50 @@ def test_a_region_is_not_forgotten_while_an_inline_write_of_it_is_under_way(disk
 
 
 # Reading
+
+
+def get(disk: Checked, offset: int, *lengths: int) -> bytes:
+    verbs, rooms = disk.inline, [memoryview(bytearray(length)) for length in lengths]
+    assert verbs.read is not None
+    try:
+        assert verbs.read(rooms, offset, verbs.read_flags) == sum(lengths)
+    except BlockingIOError:
+        pytest.skip("the file system has no RWF_NOWAIT")
+    return b"".join(rooms)
+
+
+def test_an_inline_read_comes_from_the_leg_whose_turn_it_is(disk: Checked, legs: list[Path]) -> None:
+    write(disk, 2 * REGION, b"same")
+    content(disk)
+    legs[1].write_bytes(b"2" * SIZE + legs[1].read_bytes()[SIZE:])  # a difference that nothing knows of
+    assert get(disk, 0, 10) == b"o" * 10
+    with mock.patch("vscsihba.handlers.mirror.members._SPREAD", REGION):
+        assert get(disk, 3 * REGION, 10) == b"2" * 10
+        assert get(disk, 4 * REGION - 4, 3, 5) == b"2" * 8
+        assert get(disk, 4 * REGION, 10) == b"o" * 10
+        with without_copying():
+            members_of(disk).regions.unsettled.add(3)
+            assert get(disk, 3 * REGION, 10) == b"o" * 10
+            assert get(disk, 3 * REGION - 4, 3, 1) == b"o" * 4
+            # Only the length says that it reaches into that region.
+            with mock.patch("vscsihba.handlers.mirror.members._SPREAD", REGION // 2):
+                assert get(disk, 3 * REGION - 4, 2, 2) == b"2" * 4
+                assert get(disk, 3 * REGION - 4, 2, 3) == b"o" * 5
+            members_of(disk).regions.unsettled.clear()
+        members_of(disk).legs[0].standing = Standing.BEHIND
+        assert get(disk, 0, 10) == b"2" * 10
+        members_of(disk).legs[0].standing = Standing.WHOLE
+
+
+def test_nothing_is_read_inline_where_no_leg_has_all_the_data(disk: Checked) -> None:
+    legs, verbs = members_of(disk).legs, disk.inline
+    assert verbs.read is not None
+    for leg in legs:
+        leg.standing = Standing.BEHIND
+    with pytest.raises(BlockingIOError):
+        verbs.read([memoryview(bytearray(1))], 0, verbs.read_flags)
+    for leg in legs:
+        leg.standing = Standing.WHOLE
 
 
 def busy(leg: MirrorLeg, count: int) -> Callable[[], None]:
