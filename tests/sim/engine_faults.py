@@ -41,6 +41,8 @@ _SECOND: Final = (
     Step("flush"),
     Step("read", 0, 160),
     Step("write", 3, 1),
+    Step("resize", count=SECTORS + 32),
+    Step("wait", count=1),
 )
 PAGE: Final = 4096
 _GARBAGE: Final = bytes(range(1, 129)) * (PAGE // 256)

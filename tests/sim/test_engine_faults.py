@@ -1,5 +1,6 @@
 """Every call of an engine fails in every way, and its journal is damaged: nothing promised is lost."""
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -9,6 +10,7 @@ from tests.sim.engine_faults import DAMAGES, EngineLane
 from tests.sim.exhaustive import Counting
 from tests.sim.layers import LAYERS
 from vscsihba.loopback import Loopback
+from vscsihba.scsi import FailedFlush
 
 LONG = pytest.mark.timeout(900)  # on a machine that is busy with other things
 
@@ -39,6 +41,13 @@ def test_the_faults_reach_every_file_of_an_engine(root: Path) -> None:
         "open .json",  # the note of the LUN, and its saved mode pages
         *("thread ", "poll "),
     }
+
+
+def test_a_failed_flush_of_a_resize_that_is_told_to_nobody_is_found(root: Path) -> None:
+    lane = EngineLane(LAYERS["file"], root)
+    points = [replace(point, end="kill") for point in lane.points() if point.fault.how == "EIO"]
+    with mock.patch.object(FailedFlush, "note_failure"):
+        assert any(lane.strike(point) is not None for point in reversed(points))
 
 
 @LONG
