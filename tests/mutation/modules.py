@@ -32,6 +32,7 @@ _HANDLERS: Final = "tests/handlers"
 _CACHE: Final = f"{_HANDLERS}/cache"
 _COW: Final = f"{_HANDLERS}/cow"
 _DURABLE: Final = "tests/sim/test_durable_files.py"
+_CONTAINERS: Final = "tests/sim/test_containers.py"
 _ENCRYPT: Final = f"{_HANDLERS}/encrypt"
 _MIRROR: Final = f"{_HANDLERS}/mirror"
 _TCMU: Final = "tests/tcmu"
@@ -73,6 +74,7 @@ TARGETS: Final = (
     Target("handlers/cow/cluster_map.py", (_COW,)),
     Target("handlers/cow/overlay_file.py", (_COW,)),
     Target("handlers/cow/disk.py", (_COW,)),
+    Target("handlers/cow/admin.py", (f"{_COW}/test_cow_admin.py", "tests/sim/test_overlay_commands.py")),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
     Target("handlers/snapshot/manifest_file.py", (f"{_HANDLERS}/snapshot/test_manifest_file.py",)),
     Target("handlers/cache/handler.py", (_CACHE,)),
@@ -113,10 +115,17 @@ TARGETS: Final = (
         (f"{_MIRROR}/test_mirror_record.py", f"{_MIRROR}/test_mirror_members.py"),
     ),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
-    Target("handlers/encrypt/luks2.py", (_ENCRYPT,)),
+    Target("handlers/encrypt/luks.py", (_ENCRYPT, _CONTAINERS)),
+    Target("handlers/encrypt/luks1.py", (_ENCRYPT, _CONTAINERS)),
+    Target("handlers/encrypt/luks2.py", (_ENCRYPT, _CONTAINERS)),
     Target("handlers/encrypt/payload.py", (f"{_ENCRYPT}/test_payload.py",)),
     Target("handlers/encrypt/sectors.py", (f"{_ENCRYPT}/test_sectors.py",)),
     Target("handlers/encrypt/libcrypto.py", (f"{_ENCRYPT}/test_libcrypto.py",)),
+    Target(
+        "handlers/qemu/write_log.py", (f"{_HANDLERS}/qemu/test_write_log.py", "tests/sim/test_write_log.py")
+    ),
+    Target("vscsihba/scsi/failed_flush.py", ("tests/scsi/test_failed_flush.py",)),
+    Target("vscsihba/scsi/faults.py", ("tests/scsi/test_faults.py", "tests/scsi/test_failed_flush.py")),
     Target("vscsihba/tcmu/ring.py", (*_RING, f"{_TCMU}/test_corrupt.py", f"{_TCMU}/test_device.py")),
     Target("vscsihba/tcmu/completions.py", _RING),
     Target("vscsihba/tcmu/positions.py", (*_RING, f"{_TCMU}/test_corrupt.py")),
@@ -149,6 +158,11 @@ TARGETS: Final = (
     ),
     Target("vscsihba/engine/owning/closing.py", ("tests/engine/owning/test_closing.py",)),
     Target("vscsihba/engine/owning/opening.py", ("tests/engine/owning/test_opening.py",)),
+    Target(
+        "vscsihba/engine/owning/layer_actions.py",
+        ("tests/engine/owning/test_layer_actions.py", "tests/engine/owning/test_owned_lun.py"),
+    ),
+    Target("vscsihba/engine/owning/unit_state.py", ("tests/engine/owning/test_unit_state.py", _DURABLE)),
     Target("vscsihba/engine/owning/flush_record.py", ("tests/engine/owning/test_flush_record.py",)),
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),
     Target("vscsihba/daemon/transaction.py", ("tests/daemon/test_transaction.py",)),

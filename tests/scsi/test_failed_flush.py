@@ -131,6 +131,17 @@ def test_a_flush_within_another_operation_is_reported_to_the_next_flush(
     assert disk.run(SYNCHRONIZE).condition == LOST
 
 
+def test_only_the_failure_of_a_flush_is_noted_of_what_is_no_command() -> None:
+    reasons: list[str] = []
+    flushes = FailedFlush(record=reasons.append)
+    flushes.note_failure("a resize", None)
+    flushes.note_failure("a resize", OSError(errno.ENOSPC, "no room"))
+    assert not flushes.pending
+    flushes.note_failure("a resize", FlushError(errno.EIO, "pages are lost"))
+    assert flushes.pending
+    assert reasons == ["a flush of a resize failed: [Errno 5] pages are lost"]
+
+
 def test_an_operation_that_fails_without_a_flush_is_not_reported_to_the_next_one() -> None:
     disk = Disk()
     disk.faults[Write] = OSError(errno.EIO, "a bad sector")

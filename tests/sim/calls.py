@@ -10,6 +10,7 @@ import errno
 import fcntl
 import io
 import itertools
+import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ _BY_DESCRIPTOR: Final = (
 )
 _SLOW: Final = (0.5, 6.0, 20.0, 70.0)
 """Seconds that a slow call takes: within and beyond what a mirror waits for a leg."""
+_real_mmap: Final = mmap.mmap
 _FIRST: Final = 1 << 20
 """The first descriptor number of a simulated process; the kernel's are smaller."""
 _numbers: Final = itertools.count(_FIRST)
@@ -120,7 +122,7 @@ class Calls:
             return ""
         if how in (SHORT, REFUSED, LOST, DIES):
             return how
-        if how == MEMORY:
+        if how == MEMORY and kind != "map":
             raise MemoryError("simulated")
         if how == "thread":
             raise RuntimeError("can't start new thread")
@@ -135,11 +137,6 @@ class Calls:
         """Close the descriptors of a dead process, as the kernel does."""
         for fd in [fd for fd, file in self._open.items() if file.process is process]:
             _real("close")(self._open.pop(fd).fd)
-
-    def real_fd(self, fd: int) -> int:
-        """Return the kernel's number of a descriptor."""
-        file = self._open.get(fd)
-        return fd if file is None else file.fd
 
     def opened_by(self, process: Process) -> list[str]:
         """Return the paths of the descriptors that a process has open."""
@@ -328,6 +325,13 @@ class Calls:
         if file is not None:
             self.enter("clone", file.path)
         return _real("ioctl")(file.fd if file else fd, request, *rest)
+
+    def mmap(self, fd: int, *rest: Any, **more: Any) -> mmap.mmap:
+        file = self._open.get(fd)
+        if file is None:
+            return _real_mmap(fd, *rest, **more)
+        self.enter("map", file.path)
+        return _real_mmap(file.fd, *rest, **more)
 
     def copy_file_range(self, source: int, target: int, count: int, *rest: Any, **more: Any) -> int:
         file = self._open.get(target)

@@ -58,7 +58,6 @@ _PLAIN: Final = SECTORS - 2
 _VERBS: Final = ("write", "write", "write", "write_fua", "read", "read", "flush", "swap", "swap", "wait")
 _FUNCTIONS: Final = (abi.TCMU_TMR_ABORT_TASK, abi.TCMU_TMR_LUN_RESET)
 _real_epoll: Final = select.epoll
-_real_mmap: Final = mmap.mmap
 
 
 class Epoll:
@@ -204,7 +203,7 @@ class Engines:
                 self.machine.sent += 1
 
     def check_all(self) -> None:
-        """Read all of the disk and judge it."""
+        """Read all of the disk and judge it; flush it if a failed flush is to be told of."""
         for first in range(0, _PLAIN, 102):
             self._request(Step("read", first, 102), must=True)
         for sector, cell in self.cells.items():
@@ -213,6 +212,8 @@ class Engines:
                 raise BrokenPromiseError(f"sector {sector} cannot be read: {answer}")
             if not self.world.storage.losses:  # else a content that was not flushed may have gone
                 cell.judge(answer.data)
+        if self.machine.history.untold is not None:
+            self._flush()
         answer = self._ask(bytes([0x1A, 8, 0x0A, 0, 16, 0]), data_in=16)
         if answer.status != _GOOD or answer.data[6] >> 2 & 1 not in self._saved:
             raise BrokenPromiseError(f"the Control mode page is {answer}; D_SENSE may be {self._saved}")
@@ -232,9 +233,7 @@ class Engines:
     def _request(self, step: Step, *, must: bool = False) -> None:
         history = self.machine.history
         if step.verb == "flush":
-            began = history.begin_flush()
-            if self._ask(_FLUSH).status == _GOOD:
-                history.flushed(began)
+            self._flush()
         elif step.verb == "read":
             began = history.begin_read()
             answer = self._ask(rw10(0x28, step.first, step.count), data_in=step.count * SECTOR)
@@ -252,6 +251,21 @@ class Engines:
         else:
             self._write(step)
 
+    def _flush(self) -> bool:
+        """Flush; return whether that succeeded.
+
+        Raises:
+            BrokenPromiseError: It did, though a flush of a resize has failed before and no initiator knows.
+        """
+        history = self.machine.history
+        untold, began = history.untold, history.begin_flush()
+        if self._ask(_FLUSH).status != _GOOD:
+            return False
+        if untold is not None:
+            raise BrokenPromiseError("no flush tells of one that has failed in a resize")
+        history.flushed(began)
+        return True
+
     def _check(self, first: int, data: bytes, began: int) -> None:
         """Judge the data of a read; if unflushed data was lost, the next flush has to tell of it.
 
@@ -263,7 +277,7 @@ class Engines:
         except HistoryError:
             history = self.machine.history
             is_told = self.world.storage.losses == history.told and history.untold is None
-            if is_told or self._ask(_FLUSH).status == _GOOD:
+            if is_told or self._flush():
                 raise
             self.machine.history.check(first, data, began=began, where="the LUN")
 
@@ -441,7 +455,7 @@ def patches(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield select, "epoll", partial(Epoll, scheduler, world.calls)
     yield workers, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
     yield pump_module, "VitalThread", vital
-    yield mmap, "mmap", lambda fd, *rest, **more: _real_mmap(world.calls.real_fd(fd), *rest, **more)
+    yield mmap, "mmap", world.calls.mmap
     yield owned_lun_module, "UnitState", partial(UnitState, directory=world.root / "units")
     yield OwnedLun, "_device", lambda *_, **__: SimpleNamespace()
     yield threading, "Timer", partial(sim.Timer, scheduler)

@@ -45,6 +45,7 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "lock": ("ENOLCK", "EINTR"),
     "seek": _ANY,
     "clone": ("EIO", "EOPNOTSUPP"),
+    "map": ("EAGAIN", MEMORY),
     "thread": ("thread",),
     "poll": (MEMORY,),
 }

@@ -285,6 +285,7 @@ class History:
     def cut_power(self) -> None:
         """Note that the power was cut: requests count only if they were durable."""
         self.stop()
+        self.untold = None  # everybody knows
         self._other_sizes |= self._former_sizes
         self._former_sizes = set()
         for requests in self._doubtful():

@@ -36,7 +36,7 @@ def test_the_faults_reach_every_file_of_an_engine(root: Path) -> None:
     assert struck >= {
         "lock .lock",  # of the LUN
         *("open .unflushed", "unlink .unflushed"),  # the record of the last flush
-        *("allocate .new", "write .new", "rename .new", "open .journal", "read .journal"),
+        *("allocate .new", "write .new", "rename .new", "open .journal", "read .journal", "map .journal"),
         *("sync .img", "write .img", "truncate .img"),
         "open .json",  # the note of the LUN, and its saved mode pages
         *("thread ", "poll "),
