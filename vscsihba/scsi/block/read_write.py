@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.block import Buffer, Extent, Flush, Read, Write
 from vscsihba.scsi.block.ranges import check_data_out, check_range, rest_or_range, transfer_range
-from vscsihba.scsi.response import GOOD, Background, Response, Steps, answered, deferring
+from vscsihba.scsi.response import GOOD, Background, Response, Steps, answered, deferring, moved
 
 if TYPE_CHECKING:
     from vscsihba.scsi.cdb import Cdb
@@ -34,7 +34,7 @@ def read(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
         yield Read(extent.offset + whole, [last])
         buffer.scatter(last, whole)
     lu.stats.read_bytes += length
-    return Response(data_in=length)
+    return moved(length)
 
 
 def write(lu: LogicalUnit, cdb: Cdb, buffer: Buffer) -> Steps:
