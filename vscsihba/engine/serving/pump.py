@@ -202,11 +202,16 @@ class Pump:
         self._rings = tuple(self._active.values())
 
     def _serve_active(self) -> float | None:
-        """Serve the active rings until they are idle; return the seconds to wait for all rings."""
-        turn = time.monotonic() + _TURN
+        """Serve the active rings until they are idle; return the seconds to wait for all rings.
+
+        A turn is measured from the end of its first round, so that a wake-up for few commands reads no clock.
+        """
+        began, turn = self._round_began, 0.0
         while self._active and self._running:
             if not self._busy_poll():
                 self._go_idle()
+            elif not turn:
+                turn = self._round_began + _TURN if self._round_began != began else 0.0
             elif self._round_began > turn:
                 return 0
         return None if self._running else 0
