@@ -39,6 +39,7 @@ class FakeService:
         self.busy: set[tuple[int, int]] = set()
         self.refuse: HostError | None = None
         self.others = OTHERS
+        self.sessions: list[dict[str, object]] = []
         self.calls: list[str] = []
         self.socket = folder / "control.sock"
         self._saved = folder / "config.json"
@@ -102,6 +103,25 @@ class FakeService:
                     "luns": [self._lun(hba.id, lun.lun) for lun in hba.luns],
                 }
                 for hba in self.running.hbas
+            ],
+            "exports": [
+                {
+                    "name": export.name,
+                    "transport": export.transport,
+                    "portals": list(export.portals),
+                    "state": "running",
+                    "luns": [
+                        {
+                            "lun": lun.lun,
+                            "backstore": lun.backstore,
+                            "read_only": export.read_only(lun),
+                            "state": "running",
+                        }
+                        for lun in export.luns
+                    ],
+                    "sessions": self.sessions,
+                }
+                for export in self.running.exports
             ],
             "others": self.others,
         }

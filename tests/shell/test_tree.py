@@ -23,7 +23,12 @@ def nodes(tree: str) -> dict[str, str]:
 
 def test_an_empty_machine(run: Run, service: FakeService) -> None:
     service.others = []
-    assert nodes(run("ls")) == {"/": "0 disks", "backstores": "0 backstores", "hbas": "0 HBAs"}
+    assert nodes(run("ls")) == {
+        "/": "0 disks",
+        "backstores": "0 backstores",
+        "hbas": "0 HBAs",
+        "exports": "0 exports",
+    }
 
 
 def test_sizes_and_states_are_shown(run: Run, disk: None) -> None:
@@ -37,6 +42,7 @@ def test_sizes_and_states_are_shown(run: Run, disk: None) -> None:
         "hbas": "1 HBA",
         "hba0": "1 LUN, 1 engine",
         "lun0": "/dev/sda, 1.0 MiB, d1, running",
+        "exports": "0 exports",
         "others": "1 object of other programs, never touched",
         "backstore:fileio_0:theirs": "fileio, 1 MiB, behind iqn.2003-01.org:t1 LUN 0",
     }
@@ -50,7 +56,7 @@ def test_empty_folders_are_shown_where_one_looks_for_them(run: Run, disk: None) 
 
 
 def test_the_depth_can_be_limited(run: Run, disk: None) -> None:
-    assert set(nodes(run("ls / 1"))) == {"/", "backstores", "hbas", "others"}
+    assert set(nodes(run("ls / 1"))) == {"/", "backstores", "hbas", "exports", "others"}
 
 
 def test_what_others_did_to_our_objects_is_shown_as_it_is(disk: None, run: Run, session: Session) -> None:
@@ -106,7 +112,7 @@ def test_json_is_the_whole_tree(
     assert json.loads(capsys.readouterr().out)["changes"][0]["kind"] == "add_hba"
     session.run(["ls"])
     tree = json.loads(capsys.readouterr().out)
-    assert [child["path"] for child in tree["children"]] == ["/backstores", "/hbas", "/others"]
+    assert [child["path"] for child in tree["children"]] == ["/backstores", "/exports", "/hbas", "/others"]
 
 
 def test_a_handler_that_is_broken_is_shown_as_such(

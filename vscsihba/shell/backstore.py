@@ -84,7 +84,7 @@ class BackstoreNode(Resizable, WithAttributes):
             raise UsageError(f"{self.backstore} belongs to {where}", cure=f"first run: {where} delete")
         backstores, hbas = self.context.running()
         del backstores[self.backstore]
-        self.context.apply(self.context.read(backstores, [*hbas]), prune="all")
+        self.context.apply(self.context.read(backstores, hbas, self.context.exports()), prune="all")
 
     def _kind(self) -> type[Handler]:
         return self.context.registry.get(str(self.stack["handler"]))

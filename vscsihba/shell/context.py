@@ -4,8 +4,9 @@ A node changes a copy of the document; the service plans and applies it, as for 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vscsihba.config.dump import builtins
 from vscsihba.config.load import read
@@ -53,19 +54,45 @@ class ShellContext:
         elif text:
             self.console.display(text)
 
-    def read(self, backstores: Mapping[str, object], hbas: list[object]) -> Document:
+    def read(
+        self, backstores: Mapping[str, object], hbas: Sequence[object], exports: Sequence[object] = ()
+    ) -> Document:
         """Return a document made of plain JSON values; relative paths begin in the current directory.
 
         Raises:
             UsageError: The document is not valid.
         """
-        values = {"version": 1, "backstores": dict(backstores), "hbas": hbas}
+        values = {"version": 1, "backstores": dict(backstores), "hbas": [*hbas], "exports": [*exports]}
         return read(values, Path.cwd(), self.registry)
 
     def running(self) -> tuple[dict[str, dict[str, object]], list[dict[str, object]]]:
         """Return backstores and HBAs of the running document as plain JSON values, to be changed."""
         values = json.loads(json.dumps(builtins(self.view.document)))
         return values["backstores"], values["hbas"]
+
+    def exports(self) -> list[dict[str, Any]]:
+        """Return the exports of the running document as plain JSON values, to be changed."""
+        exports: list[dict[str, Any]] = json.loads(
+            json.dumps(builtins(self.view.document).get("exports", []))
+        )
+        return exports
+
+    def export_values(self, name: str) -> dict[str, Any]:
+        """Return one export of the running document as plain JSON values, to be changed."""
+        return next(export for export in self.exports() if export["name"] == name)
+
+    def apply_export(
+        self, export: Mapping[str, object], *, replace: bool = False, force: bool = False
+    ) -> None:
+        """Have the service add or change one export."""
+        backstores, hbas = self.running()
+        document = self.read(backstores, hbas, [export])
+        self.apply(document, prune="named", replace=replace, force=force)
+
+    def remove_export(self, name: str, *, force: bool) -> None:
+        """Have the service remove one export."""
+        rest = [export for export in self.exports() if export["name"] != name]
+        self.apply(self.read(*self.running(), rest), prune="all", force=force)
 
     def apply(self, document: Document, *, prune: Prune, replace: bool = False, force: bool = False) -> None:
         """Have the service apply a document, and write the changes.

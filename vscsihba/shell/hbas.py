@@ -121,7 +121,8 @@ class HbaNode(WithAttributes):
         self._check_managed()
         backstores, hbas = self.context.running()
         rest = [hba for hba in hbas if hba["id"] != self.id]
-        self.context.apply(self.context.read(backstores, [*rest]), prune="all", force=force)
+        document = self.context.read(backstores, rest, self.context.exports())
+        self.context.apply(document, prune="all", force=force)
 
     def ui_complete_create(self, parameters: Mapping[str, str], text: str, current: str) -> list[str]:
         """Suggest backstores without a LUN, then options."""

@@ -5,7 +5,6 @@ from typing import cast
 
 import msgspec
 
-from vscsihba.config.model import Hba, Lun
 from vscsihba.errors import UsageError
 from vscsihba.handlers.option_help import OptionHelp, in_words
 from vscsihba.handlers.options import Options, fields_of
@@ -34,8 +33,8 @@ def without_none(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def keys(kind: type[Hba] | type[Lun], *, without: tuple[str, ...]) -> list[OptionHelp]:
-    """Return the keys that a document can have for an HBA or a LUN."""
+def keys(kind: type[msgspec.Struct], *, without: tuple[str, ...]) -> list[OptionHelp]:
+    """Return the keys that a document can have for an HBA, a LUN, an export or an initiator."""
     return [
         OptionHelp(
             name=field.encode_name,

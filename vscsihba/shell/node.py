@@ -24,7 +24,8 @@ Summary = tuple[str, bool | None]
 """Text beside a node in the tree, and whether the node is healthy; None if it has no health."""
 
 _INTRODUCTION: Final = """
-    Disks as a tree: /backstores has the storage, /hbas the adapters whose LUNs Linux sees as disks.
+    Disks as a tree: /backstores has the storage, /hbas the adapters whose LUNs Linux sees as disks, and
+    /exports the targets that show disks to other computers.
 
         [PATH] COMMAND [WORD ...] [NAME=VALUE ...]
 
@@ -125,7 +126,7 @@ class Node(ConfigNode):  # type: ignore[misc]  # configshell has no types
         self.context.apply(document, prune="all", **flags)
 
     def ui_command_clearconfig(self, confirm: str = "false", force: str = "false") -> None:
-        """Remove every disk, HBA and backstore; files stay. Needs confirm=true.
+        """Remove every disk, HBA, export and backstore; files stay. Needs confirm=true.
 
         force=true also removes disks that are in use.
         """

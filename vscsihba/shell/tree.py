@@ -4,6 +4,7 @@ from typing import Any
 
 from vscsihba.shell.backstores import BackstoresNode
 from vscsihba.shell.context import ShellContext
+from vscsihba.shell.exports import ExportsNode
 from vscsihba.shell.hbas import HbasNode
 from vscsihba.shell.node import Node, Summary
 from vscsihba.shell.others import OthersNode
@@ -17,6 +18,7 @@ class RootNode(Node):
         super().__init__("/", None, context, shell)
         BackstoresNode(self, context)
         HbasNode(self, context)
+        ExportsNode(self, context)
         if context.view.others:
             OthersNode(self, context)
 
