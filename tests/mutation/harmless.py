@@ -47,7 +47,26 @@ _BORDER: Final = "border = border if found < 0 else found"
 _BEHIND_THE_FIRST: Final = "The search begins behind the first cluster, so that nothing is found at 0."
 _EXTEND: Final = "self.states.extend(bytes(max(0, clusters - len(self.states))))"
 
+_ANY_PLACE: Final = "Any place of an empty ring does."
+_LOG: Final = "handlers/qemu/write_log.py"
+_FLUSHES: Final = "vscsihba/scsi/failed_flush.py"
+
 HARMLESS: Final = (
+    Harmless(_LOG, "self._at = 0", "0 -> 1", "Nothing is appended before the log is empty."),
+    Harmless(_LOG, "self._at = 0  # memory that was used before is used first", "0 -> 1", _ANY_PLACE),
+    Harmless(_FLUSHES, "WINDOW: Final = 30_000", "30000 -> 30001", _SOON),
+    Harmless(
+        _FLUSHES,
+        "clock: Callable[[], int] = lambda: 0,",
+        "0 -> 1",
+        "A clock that stands still may say anything.",
+    ),
+    Harmless(
+        "vscsihba/scsi/faults.py",
+        "return Sense(*SENSE_OF_ERRNO.get(fault.errno or 0, _UNKNOWN))",
+        "drop '0'",
+        "The table has neither.",
+    ),
     Harmless("handlers/shared/durable.py", _PRIVATE, "50 -> 51", _LENGTH),
     Harmless("handlers/shared/durable.py", _PRIVATE, "8 -> 9", _LENGTH),
     Harmless("handlers/file/making.py", _ZEROES, "1 -> 2", "Any size of the buffer does."),

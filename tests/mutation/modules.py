@@ -125,7 +125,15 @@ TARGETS: Final = (
         "handlers/qemu/write_log.py", (f"{_HANDLERS}/qemu/test_write_log.py", "tests/sim/test_write_log.py")
     ),
     Target("vscsihba/scsi/failed_flush.py", ("tests/scsi/test_failed_flush.py",)),
-    Target("vscsihba/scsi/faults.py", ("tests/scsi/test_faults.py", "tests/scsi/test_failed_flush.py")),
+    Target(
+        "vscsihba/scsi/faults.py",
+        (
+            "tests/scsi/test_faults.py",
+            "tests/scsi/test_failed_flush.py",
+            "tests/scsi/copy",
+            "tests/engine/serving/test_units_of_hba.py",
+        ),
+    ),
     Target("vscsihba/tcmu/ring.py", (*_RING, f"{_TCMU}/test_corrupt.py", f"{_TCMU}/test_device.py")),
     Target("vscsihba/tcmu/completions.py", _RING),
     Target("vscsihba/tcmu/positions.py", (*_RING, f"{_TCMU}/test_corrupt.py")),

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from tests.scsi.disk import Disk
-from vscsihba.block import Flush, Unmap, Write, WriteZeroes
+from vscsihba.block import Flush, Keep, Unmap, Write, WriteZeroes
 from vscsihba.errors import FlushError, NotBegunError
 from vscsihba.scsi import Asc, FailedFlush, SenseKey
 from vscsihba.scsi.failed_flush import WINDOW
@@ -15,6 +15,8 @@ SYNCHRONIZE_16 = "91 00 0000000000000000 00000000 00 00"
 SYNCHRONIZE_IMMED = "35 02 00000000 00 0000 00"
 READ_FUA = "28 08 00000000 00 0001 00"
 STOP = "1b 00 00 00 00 00"
+D_SENSE = ("15 11 00 00 10 00", bytes.fromhex("00000000 0a0a0410 00000000 ffff0000"))
+"""MODE SELECT(6) of the Control page, which is saved, and its data."""
 LOST = (SenseKey.HARDWARE_ERROR, Asc.WRITE_ERROR)
 
 
@@ -61,6 +63,21 @@ def test_a_flush_that_was_not_begun_is_sent_again() -> None:
     works(disk)
     assert disk.run(SYNCHRONIZE).good
     assert not disk.lu.failed_flush.pending
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (NotBegunError("no thread"), (SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES)),
+        (OSError(errno.EIO, "no file"), (SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)),
+    ],
+)
+def test_a_mode_page_that_cannot_be_saved_is_no_failure_of_the_medium(
+    error: OSError, condition: tuple[SenseKey, Asc]
+) -> None:
+    disk = Disk()
+    disk.faults[Keep] = error
+    assert disk.run(*D_SENSE).condition == condition
 
 
 def test_a_flush_that_was_told_of_its_failure_is_not_told_twice() -> None:
@@ -148,6 +165,19 @@ def test_an_operation_that_fails_without_a_flush_is_not_reported_to_the_next_one
     assert not disk.run("2a 08 00000000 00 0001 00", bytes(512)).good
     works(disk)
     assert disk.run(SYNCHRONIZE).good
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (READ_FUA, None),
+        D_SENSE,
+    ],
+)
+def test_a_command_that_does_not_rely_on_a_flush_tells_of_none(command: str, out: bytes | None) -> None:
+    disk = Disk(failed_flush=FailedFlush(pending=True))
+    assert disk.run(command, out).good
+    assert disk.run(SYNCHRONIZE).condition == LOST
 
 
 def test_a_flush_that_fails_again_is_recorded_anew() -> None:

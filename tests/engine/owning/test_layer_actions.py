@@ -21,6 +21,10 @@ class Size(Options):
     size: int
 
 
+class Steps(Options):
+    count: int
+
+
 class Acting(PassThrough):
     """A handler with an action in steps that the test sees."""
 
@@ -30,8 +34,13 @@ class Acting(PassThrough):
     def actions(self) -> Mapping[str, Action[Any]]:
         return {
             "work": Action("work without end", NoArguments, self._work),
+            "count": Action("report progress", Steps, self._count),
             "grow": Action("get another size", Size, lambda to, _: self.next.resize(to.size), disturbs=True),
         }
+
+    def _count(self, steps: Steps, progress: ReportProgress) -> None:
+        for number in range(steps.count):
+            progress(number, steps.count)
 
     def _work(self, _nothing: NoArguments, progress: ReportProgress) -> None:
         self.began.set()
@@ -68,6 +77,12 @@ def test_a_new_size_is_noticed(stack: Stack) -> None:
     outcome = actions.run("acting", "grow", {"size": 2 * MIB}, quiet)
     assert (outcome.result, outcome.size, outcome.document) == (None, 2 * MIB, None)
     assert actions.run("acting", "grow", {"size": 2 * MIB}, quiet).size is None
+
+
+def test_progress_is_passed_on(stack: Stack) -> None:
+    told: list[tuple[int, int]] = []
+    LayerActions(stack).run("acting", "count", {"count": 2}, lambda done, of: told.append((done, of)))
+    assert told == [(0, 2), (1, 2)]
 
 
 def test_the_end_ends_what_is_under_way_and_waits_for_it(stack: Stack) -> None:

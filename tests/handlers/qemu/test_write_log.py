@@ -96,6 +96,31 @@ def test_a_change_that_has_no_room_changes_nothing(log: WriteLog) -> None:
     assert len(log) == 3
 
 
+def test_a_ring_that_was_gone_around_is_filled_to_the_byte_and_by_no_later_process(log: WriteLog) -> None:
+    assert append(log, 0, b"a" * 40 * KIB)
+    end = log.end
+    assert append(log, 0, b"b" * 20 * KIB)
+    log.drop(end)
+    assert append(log, 0, b"c" * 30 * KIB), "before the oldest one"
+    assert append(log, 0, b"d" * 10 * KIB), "up to it"
+    assert not append(log, 0, b"e")
+    log.drop(end + 1)
+    log.close()
+    log.__init__("log", about=b"image", size=64 * KIB)  # type: ignore[misc]  # for the fixture
+    assert not append(log, 0, b"f"), "what is free is not known"
+    assert [data[:1] for _, data in log.changes()] == [b"c", b"d"]
+
+
+@pytest.mark.parametrize("has_changes", [False, True])
+def test_a_log_that_is_kept_is_there_with_its_changes(log: WriteLog, has_changes: bool) -> None:
+    if has_changes:
+        append(log, 0, b"x")
+    log.close(keep=True)
+    assert log.path.exists()
+    log.__init__("log", about=b"image", size=64 * KIB)  # type: ignore[misc]  # for the fixture
+    assert content(log) == ([(Change(0, 1), b"x")] if has_changes else [])
+
+
 def test_the_table_can_be_full_before_the_ring(log: WriteLog) -> None:
     for number in range(4096):
         assert log.append(Change(number, 1, zero=True))
