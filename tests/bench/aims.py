@@ -33,6 +33,8 @@ NATIVE: Final = {
     "READ(10) 4 KiB, stats over file": 1.15,
     "READ(10) 4 KiB, nbd, depth 1": 1.43,
     "READ(10) 4 KiB, nbd, depth 32": 1.43,
+    "WRITE(10) 4 KiB, nbd, depth 1": 1.43,
+    "WRITE(10) 4 KiB, nbd, depth 32": 1.43,
     "READ(10) 4 KiB, rbd, depth 1": 1.25,
     "READ(10) 4 KiB, rbd, depth 32": 1.25,
     "WRITE(10) 4 KiB, rbd, depth 32": 1.25,

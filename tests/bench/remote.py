@@ -1,17 +1,19 @@
-"""Commands on an NBD server, against libnbd itself: the same reads, depth and memory, on one thread.
+"""Commands on an NBD server, against libnbd itself: the same requests, depth and memory, on one thread.
 
-Both talk to the same nbdkit with a disk in memory, on a Unix socket, and take turns.
+Both talk to the same nbdkit with a disk in memory, on a Unix socket, and take turns. Our time is that of the
+engine and its handler. The kernel's half of the ring, which the loopback does in Python (queueing commands,
+consuming completions), is not in it.
 """
 
 import select
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.command_path import ROUNDS, SIZE, Row, UnreapedLoopback, cdb_10, reap_commands, serving
+from tests.bench.command_path import ROUNDS, SIZE, Row, UnreapedLoopback, cdb_10, serving
 from tests.handlers.nbd.servers import Server, nbdkit
 from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import ServedLun
@@ -22,19 +24,24 @@ LENGTH: Final = 4096
 DEPTHS: Final = (1, 32)
 _BATCH: Final = 32
 """Commands of one measurement, whatever the depth."""
+_APART: Final = SIZE // 2
+"""Byte at which the blocks of libnbd begin: ours are at the start."""
+_READ, _WRITE = 0x28, 0x2A
+_DATA: Final = bytes(range(256)) * (LENGTH // 256)
 
 
 def rows() -> Iterator[Row]:
-    """Measure reads of 4 KiB; yields nothing if nbdkit is not installed."""
+    """Measure reads and writes of 4 KiB; yields nothing if nbdkit is not installed."""
     if shutil.which("nbdkit") is None:
         return
     with tempfile.TemporaryDirectory() as folder, nbdkit(Path(folder), "memory", str(SIZE)) as server:
         for depth in DEPTHS:
-            yield measure(server, depth)
+            yield measure(server, "READ", _READ, depth)
+            yield measure(server, "WRITE", _WRITE, depth)
 
 
-def measure(server: Server, depth: int) -> Row:
-    """Measure reads of 4 KiB with `depth` commands under way."""
+def measure(server: Server, name: str, opcode: int, depth: int) -> Row:
+    """Measure commands of 4 KiB with `depth` of them under way."""
     handle = libnbd().NBD()
     handle.connect_uri(server.uri())
     microseconds, bare = [], []
@@ -45,19 +52,27 @@ def measure(server: Server, depth: int) -> Row:
         pollable = verbs.pollable
         pollable.attach()
         views = [loopback.memory[-(index + 1) * LENGTH :][:LENGTH] for index in range(depth)]
+        time_commands(loopback, served, queue, pollable, opcode=_WRITE, depth=_BATCH)  # reads find data
         for _ in range(ROUNDS):
-            microseconds.append(time_commands(loopback, served, queue, pollable, depth))
-            bare.append(time_libnbd(handle, views))
+            microseconds.append(time_commands(loopback, served, queue, pollable, opcode=opcode, depth=depth))
+            bare.append(time_libnbd(handle, opcode, views))
         for view in views:
             view.release()
         pollable.detach()
-    return Row.of(f"READ(10) 4 KiB, nbd, depth {depth}", microseconds, bare, "libnbd alone")
+    handle.shutdown()
+    return Row.of(f"{name}(10) 4 KiB, nbd, depth {depth}", microseconds, bare, "libnbd alone")
 
 
 def time_commands(
-    loopback: UnreapedLoopback, served: ServedLun, queue: CallQueue, pollable: Pollable, depth: int
+    loopback: UnreapedLoopback,
+    served: ServedLun,
+    queue: CallQueue,
+    pollable: Pollable,
+    *,
+    opcode: int,
+    depth: int,
 ) -> float:
-    """Return microseconds a command; queueing and reaping are not counted."""
+    """Return microseconds a command, without the kernel's half of the ring."""
     waiting = select.poll()
     waiting.register(pollable.fileno(), select.POLLIN)
     waiting.register(queue.fileno(), select.POLLIN)
@@ -65,7 +80,7 @@ def time_commands(
     taken = 0
     for first in range(0, _BATCH, depth):
         for index in range(first, first + depth):
-            loopback.submit(cdb_10(0x28, index * (LENGTH // 512), LENGTH // 512), data_in=LENGTH)
+            submit(loopback, opcode, index)
         before = time.perf_counter_ns()
         while served.pending():
             served.serve()
@@ -76,18 +91,41 @@ def time_commands(
                 elif fd == own:
                     queue.run()
         taken += time.perf_counter_ns() - before
-        reap_commands(loopback, depth)
+        check(loopback, opcode, depth)
     return taken / _BATCH / 1e3
+
+
+def submit(loopback: UnreapedLoopback, opcode: int, index: int) -> None:
+    """Queue a command on the block `index`."""
+    cdb = cdb_10(opcode, index * (LENGTH // 512), LENGTH // 512)
+    if opcode == _WRITE:
+        loopback.submit(cdb, data_out=_DATA)
+    else:
+        loopback.submit(cdb, data_in=LENGTH)
+
+
+def check(loopback: UnreapedLoopback, opcode: int, depth: int) -> None:
+    """Check the answers of one round, and remove them.
+
+    Raises:
+        AssertionError: One is missing or not as it should be.
+    """
+    loopback.reap()
+    answers, data = list(loopback.answers.values()), _DATA if opcode == _READ else b""
+    if [answer.status for answer in answers] != [0] * depth or any(each.data != data for each in answers):
+        raise AssertionError(f"not every command was answered as it should be: {loopback.answers}")
+    loopback.answers.clear()
 
 
 def _raise(error: Exception) -> None:
     raise error
 
 
-def time_libnbd(handle: Any, views: list[memoryview]) -> float:
-    """Return microseconds a read, made as the example of libnbd's documentation makes it."""
+def time_libnbd(handle: Any, opcode: int, views: list[memoryview]) -> float:
+    """Return microseconds a request, made as the example of libnbd's documentation makes it."""
     waiting = select.poll()
     waiting.register(handle.aio_get_fd(), select.POLLIN)
+    begin: Callable[..., int] = handle.aio_pwrite if opcode == _WRITE else handle.aio_pread
     ended: list[int] = []
 
     def end(error: Any) -> int:
@@ -97,11 +135,11 @@ def time_libnbd(handle: Any, views: list[memoryview]) -> float:
     before = time.perf_counter_ns()
     for first in range(0, _BATCH, len(views)):
         for index, view in enumerate(views):
-            handle.aio_pread(view, (first + index) * LENGTH, end)
+            begin(view, _APART + (first + index) * LENGTH, end)
         while len(ended) < first + len(views):
             waiting.poll()
             handle.aio_notify_read()
     taken = time.perf_counter_ns() - before
     if any(ended):
-        raise AssertionError("not every read has succeeded")
+        raise AssertionError("not every request has succeeded")
     return taken / _BATCH / 1e3
