@@ -13,7 +13,8 @@ from typing import Final
 
 from vscsihba.errors import HostError
 from vscsihba.handlers.nbd.address import Address
-from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request
+from vscsihba.handlers.nbd.connection import Connection
+from vscsihba.handlers.nbd.requests import Completed, Export, Kind, Request
 from vscsihba.handlers.nbd.unflushed import Kept, UnflushedWrites
 
 LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
@@ -68,22 +69,24 @@ class Connector:
             UnknownExportError: The server has no such export.
             OSError: The server cannot be reached, or does not answer in time.
         """
-        timeout = self._options.timeout
-        until = time.monotonic() + min(ATTEMPT, timeout)
-        first = Connection(self._address, self._completed)
-        connections = [first]
+        until = time.monotonic() + min(ATTEMPT, self._options.timeout)
+        connections: list[Connection] = []
         try:
-            export = first.connect(until, self._wanted, timeout)
+            connections.append(first := self._connect_one(until))
             for _ in range(1, most or self._options.connections):
-                if not export.shared:
+                if not first.export.shared:
                     break
-                connections.append(more := Connection(self._address, self._completed))
-                more.connect(until, self._wanted, timeout)
+                connections.append(self._connect_one(until))
         except BaseException:
             for connection in connections:
                 connection.leave()
             raise
-        return connections, export
+        return connections, first.export
+
+    def _connect_one(self, until: float) -> Connection:
+        return Connection(
+            self._address, self._completed, until=until, wanted=self._wanted, silence=self._options.timeout
+        )
 
     def _wanted(self) -> bool:
         return not self._closed.is_set()
@@ -103,13 +106,12 @@ class Connector:
 
         Raises:
             OSError: The connection was lost once more.
-            nbd.Error: Likewise.
         """
         doubt = ""
         if unflushed.incomplete:
             doubt = "the server was lost with acknowledged writes that were not flushed"
         completed: Completed = deque()
-        connection.completed = completed
+        connection.hand_over(completed)
         under_way = 0
         until = time.monotonic() + self._options.timeout
         parts = [request for kept in unflushed.latest() for request in _requests(kept, export)]
@@ -121,14 +123,14 @@ class Connector:
                 if time.monotonic() > until or self._closed.is_set():
                     raise TimeoutError(errno.ETIMEDOUT, "the server does not answer")
                 connection.wait(_STEP)
-            _, number, _ = completed.popleft()
+            _, number = completed.popleft()
             under_way -= 1
             until = time.monotonic() + self._options.timeout
             if number in LOST:
                 raise OSError(number, os.strerror(number))
             if number:
                 doubt = f"an acknowledged write could not be repeated: {os.strerror(number)}"
-        connection.completed = self._completed
+        connection.hand_over(self._completed)
         return doubt
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from vscsihba.errors import FlushError
-from vscsihba.handlers.nbd.connection import Kind, Request
+from vscsihba.handlers.nbd.requests import Kind, Request
 
 
 class FlushResults:

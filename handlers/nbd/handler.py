@@ -18,15 +18,16 @@ from vscsihba.errors import InUseError, NoSuchFileError
 from vscsihba.handlers.asynchronous import wait
 from vscsihba.handlers.base import AsyncVerbs, Done, Handler
 from vscsihba.handlers.nbd.address import libnbd
-from vscsihba.handlers.nbd.connection import Kind, Request
 from vscsihba.handlers.nbd.faults import explain
 from vscsihba.handlers.nbd.link import Link
 from vscsihba.handlers.nbd.options import NbdOptions
+from vscsihba.handlers.nbd.requests import Export, Kind, Request
 from vscsihba.handlers.shared.claims import NameClaim
 from vscsihba.handlers.shared.range_lock import RangeLock
 
 _RANGE: Final = 1 << 30
 """Bytes of one request without data, at most: the protocol's length has 32 bits."""
+_READ, _WRITE = Kind.READ, Kind.WRITE
 _HOLE: Final = 1
 _ZERO: Final = 2
 """Flags of base:allocation."""
@@ -52,6 +53,7 @@ class NbdHandler(Handler):
         self._private = private
         self._alone = RangeLock()
         self._geometry: Geometry
+        self._capabilities: Capabilities
 
     def check(self) -> None:
         """Check the URI, the keys and that libnbd is installed; the server is not asked.
@@ -90,8 +92,18 @@ class NbdHandler(Handler):
             self._geometry = self.options.shape(link.export)
             self._opened = failing.pop_all()
         self._link = link
-        export = link.export
+        self._capabilities = self._capabilities_of(export := link.export)
         self._minimum, self._most = export.minimum, export.maximum // export.minimum * export.minimum
+
+    def _capabilities_of(self, export: Export) -> Capabilities:
+        return Capabilities(
+            read_only=self.options.read_only,
+            flush=export.flush,
+            unmap=export.trim,
+            extents=export.extents,
+            rotational=export.rotational,
+            unmap_granularity=max(export.minimum, export.preferred) if export.trim else 0,
+        )
 
     def _claim(self) -> NameClaim:
         """Return the claim on the export: NBD has no locks, and two disks of a machine must not share it."""
@@ -118,15 +130,7 @@ class NbdHandler(Handler):
     @property
     def capabilities(self) -> Capabilities:
         """Capabilities of the server."""
-        export = self._link.export
-        return Capabilities(
-            read_only=self.options.read_only,
-            flush=export.flush,
-            unmap=export.trim,
-            extents=export.extents,
-            rotational=export.rotational,
-            unmap_granularity=max(export.minimum, export.preferred) if export.trim else 0,
-        )
+        return self._capabilities
 
     @property
     def identity(self) -> str:
@@ -217,7 +221,8 @@ class NbdHandler(Handler):
             OSError: EOPNOTSUPP: the export has another size.
         """
         self._link.adopt(size)
-        self._geometry = self.options.shape(self._link.export)
+        export = self._link.export
+        self._geometry, self._capabilities = self.options.shape(export), self._capabilities_of(export)
 
     def replaced_on_purpose(self) -> AbstractContextManager[None]:
         """Return a context in which the owner of a private server may end its connections unnoticed."""
@@ -226,10 +231,11 @@ class NbdHandler(Handler):
     # Asynchronous.
 
     def _begin_read(self, offset: int, views: Views, done: Done) -> None:
-        self._need_blocks(offset, sum(map(len, views)))
+        if self._minimum > 1:
+            self._need_blocks(offset, sum(map(len, views)))
         if len(views) == 1 and len(views[0]) <= self._most:
             view = views[0]
-            self._link.begin(Request(Kind.READ, done, offset, len(view), view))
+            self._link.begin(Request(_READ, done, offset, len(view), view))
             return
         room = memoryview(bytearray(sum(map(len, views))))
 
@@ -241,12 +247,15 @@ class NbdHandler(Handler):
         self._begin_pieces(Kind.READ, offset, room, read)
 
     def _begin_write(self, offset: int, views: Views, fua: bool, done: Done) -> None:  # noqa: FBT001 - see AsyncVerbs
+        if self._minimum == 1:  # no block can be written in part
+            self._write(offset, views, fua, done)
+            return
         self._begin_locked(offset, sum(map(len, views)), partial(self._write, offset, views, fua), done)
 
     def _write(self, offset: int, views: Views, fua: bool, done: Done) -> None:  # noqa: FBT001 - likewise
         if len(views) == 1 and len(views[0]) <= self._most:
             view = views[0]
-            self._link.begin(Request(Kind.WRITE, done, offset, len(view), view, fua=fua))
+            self._link.begin(Request(_WRITE, done, offset, len(view), view, fua=fua))
             return
         self._begin_pieces(Kind.WRITE, offset, memoryview(b"".join(views)), done, fua=fua)
 
@@ -331,7 +340,7 @@ class NbdHandler(Handler):
         Raises:
             BlockingIOError: It is none.
         """
-        if self._minimum > 1 and (offset % self._minimum or length % self._minimum):
+        if offset % self._minimum or length % self._minimum:
             raise BlockingIOError
 
     def _begin_locked(self, offset: int, length: int, begin: Callable[[Done], None], done: Done) -> None:

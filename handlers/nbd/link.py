@@ -4,8 +4,8 @@ A request that is under way when a connection is lost is sent again on the next 
 acknowledged and not flushed are sent again first, from copies (`unflushed`): a server that has died may have
 lost them. If they are not all there, the next flush fails.
 
-A request fails after the time limit. A server that does not answer is disconnected before that, so that
-libnbd uses no view any more. A thread of the link watches the limits, and another one connects; while nobody
+A request fails after the time limit. A server that does not answer is disconnected before that, so that no
+view is used any more. A thread of the link watches the limits, and another one connects; while nobody
 else does (`attach`), the former also finishes requests.
 """
 
@@ -22,22 +22,30 @@ from typing import Final
 
 from vscsihba import threads
 from vscsihba.errors import FlushError, VscsihbaError
-from vscsihba.handlers.nbd.address import Address, libnbd
+from vscsihba.handlers.nbd.address import Address
 from vscsihba.handlers.nbd.connecting import ATTEMPT, LOST, Connector, LinkOptions, check_same
-from vscsihba.handlers.nbd.connection import Completed, Connection, Export, Kind, Request, text_of
+from vscsihba.handlers.nbd.connection import Connection
 from vscsihba.handlers.nbd.flush_results import FlushResults
+from vscsihba.handlers.nbd.negotiation import text_of
+from vscsihba.handlers.nbd.requests import Completed, Export, Kind, Request
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 
 __all__ = ["Link", "LinkOptions", "Lost"]
 
 log = logging.getLogger(__name__)
 
+_READ, _WRITE, _FLUSH = Kind.READ, Kind.WRITE, Kind.FLUSH
+_PLAIN: Final = (_READ, _WRITE)
 _CHANGES: Final = (Kind.WRITE, Kind.ZERO, Kind.TRIM)
 _TICK: Final = 1.0
 """Seconds between two looks at the time limits, at most."""
 _PAUSES: Final = (0.05, 1.0)
 """Seconds between two attempts to connect: at first, at most."""
 _BRIEF: Final = 0.001
+_PARTING: Final = 0.5
+"""Seconds that a server has, at most, to answer the requests on connections that are given up."""
+_SPREAD: Final = 64 << 10
+"""Bytes of requests in a row on one connection; then it is the next one's turn."""
 
 Lost = Callable[[str], None]
 """Told, on any thread, why the connections were lost."""
@@ -53,24 +61,27 @@ class Link:
     """
 
     def __init__(self, address: Address, options: LinkOptions, lost: Lost | None = None) -> None:
-        self._error = libnbd().Error
         self._address = address
         self._options = options
+        self._timeout = options.timeout
         self._told = lost
         self._unflushed = UnflushedWrites(options.unflushed)
         self._lock = threading.Lock()
         self._events = threading.Lock()
         self._completed: Completed = deque()
         self._connections: list[Connection] = []
+        self._unsent: list[Connection] = []
         self._by_fd: dict[int, Connection] = {}
+        self._alone: Connection | None = None
         self._dying: list[Connection] = []
         self._under_way: dict[Request, Connection] = {}
         self._waiting: deque[Request] = deque()
-        self._turn = 0
+        self._turn = self._in_turn = 0
         self._down_since: float | None = None
         self._reason = ""
         self._flushes = FlushResults(address.name, self.begin)
-        self._ticking = self._attached = self._reconnecting = self._intended = False
+        self._ticking = self._attached = self._reconnecting = self._corked = False
+        self._intended = False
         self._closed = threading.Event()
         self._connector = Connector(address, options, self._completed, self._closed)
         self._threads: list[threading.Thread] = []
@@ -158,72 +169,96 @@ class Link:
         down = self._down_since
         if down is not None and now - down > self._options.timeout:
             raise OSError(errno.ENOTCONN, f"{self._address.name}: no connection: {self._reason}")
-        request.expires = now + self._options.timeout
+        request.expires = now + self._timeout
         self._send(request)
 
     def _send(self, request: Request) -> None:
-        """Send a request on a connection, or let it wait for one."""
-        while True:
-            with self._lock:
-                connection = self._choose()
-                if connection is None:
-                    self._waiting.append(request)
-                else:
-                    self._under_way[request] = connection
-                    request.position = self._unflushed.position
-                idle, self._ticking = not self._ticking, True
-            if idle:
-                os.eventfd_write(self._wake, 1)
+        """Send a request on a connection, or let it wait for one, or for `uncork`."""
+        with self._lock:
+            connections = self._connections
+            connection = connections[0] if len(connections) == 1 else self._choose(request.length)
             if connection is None:
-                return
-            try:
-                connection.begin(request)
-            except self._error as error:
-                with self._lock:
-                    del self._under_way[request]
-                if not connection.over:  # libnbd does not take the request
-                    request.done(OSError(errno.EIO, f"{self._address.name}: {text_of(error)}"))
-                    return
-                self._lose(connection, text_of(error))
+                self._waiting.append(request)
             else:
-                self._update(connection)
-                if self._completed:  # the connection has ended in `begin`, and its socket wakes nobody
-                    os.eventfd_write(self._wake, 1)
-                return
+                self._under_way[request] = connection
+                if request.kind == _FLUSH:
+                    request.position = self._unflushed.position
+                connection.queue(request)
+                if self._corked:
+                    if connection not in self._unsent:
+                        self._unsent.append(connection)
+                    connection = None
+            idle, self._ticking = not self._ticking, True
+        if idle:
+            os.eventfd_write(self._wake, 1)
+        if connection is not None:
+            self._push(connection)
 
-    def _choose(self) -> Connection | None:
-        """Return the connection whose turn it is; None if there is none."""
-        if not self._connections:
+    def _choose(self, length: int) -> Connection | None:
+        """Return the connection whose turn it is, for a request of `length` bytes; None if there is none.
+
+        Requests that are begun together are sent together, on one connection, unless they are large.
+        """
+        connections = self._connections
+        if not connections:
             return None
-        self._turn += 1
-        return self._connections[self._turn % len(self._connections)]
+        self._in_turn += length
+        if self._in_turn > _SPREAD or not self._corked:
+            self._turn, self._in_turn = self._turn + 1, 0
+        return connections[self._turn % len(connections)]
+
+    def _push(self, connection: Connection) -> None:
+        """Send the requests that were queued on a connection."""
+        try:
+            if not connection.send():
+                self._update(connection)
+        except OSError as error:
+            self._lose(connection, text_of(error))
+            return
+        if self._completed:  # some have ended without a wake-up by the socket
+            os.eventfd_write(self._wake, 1)
 
     def _update(self, connection: Connection) -> None:
         """Wait for the events that a connection wants."""
-        if not (connection.wants_output or connection.events() & select.POLLOUT):
-            return
         with self._events:  # two threads may have begun requests
-            events = connection.events()
-            connection.wants_output = bool(events & select.POLLOUT)
-            with contextlib.suppress(OSError, self._error):  # it was lost in the meantime
-                self._epoll.modify(connection.fileno(), events)
+            if self._by_fd.get(connection.fd) is connection:
+                events = connection.events
+                connection.waits_for_output = bool(events & select.POLLOUT)
+                self._epoll.modify(connection.fd, events)
 
     def _drain(self) -> None:
         """Hand on the results of requests that have ended."""
-        while self._completed:
-            try:
-                request, number, connection = self._completed.popleft()
-            except IndexError:
-                return
-            if not number:
-                self._note_stored(request)
-            with self._lock:
-                self._under_way.pop(request, None)
-            if number in LOST:
-                self._lose(connection, os.strerror(number))
-                self._send_again(request)
-            else:
-                self._finish(request, number)
+        while ended := self._take_ended():
+            for request, number in ended:
+                if not number and request.kind != _READ:
+                    self._note_stored(request)
+            self._end(ended)
+            if self._unflushed.flush_due:
+                self._flushes.begin_own()
+            for request, number in ended:
+                if number in LOST:
+                    self._send_again(request)
+                elif number or request.fua or request.kind not in _PLAIN:
+                    self._finish(request, number)
+                else:
+                    request.done(None)
+
+    def _take_ended(self) -> list[tuple[Request, int]]:
+        completed, ended = self._completed, list[tuple[Request, int]]()
+        with contextlib.suppress(IndexError):  # other threads take some, too
+            ended.extend(completed.popleft() for _ in range(len(completed)))
+        return ended
+
+    def _end(self, ended: list[tuple[Request, int]]) -> None:
+        """Note that requests are not under way any more, and whether their connections are lost."""
+        lost: list[Connection] = []
+        with self._lock:
+            for request, number in ended:
+                connection = self._under_way.pop(request, None)
+                if number in LOST and connection is not None:
+                    lost.append(connection)
+        for connection in lost:
+            self._lose(connection, os.strerror(errno.ENOTCONN))
 
     def _send_again(self, request: Request) -> None:
         if time.monotonic() >= request.expires or self._closed.is_set():
@@ -240,12 +275,15 @@ class Link:
 
         The request is still under way then: `_reconnect_once` waits for it, or it would repeat too little.
         """
-        if request.kind is Kind.FLUSH:
+        kind, export = request.kind, self.export
+        if kind == _WRITE and not request.fua:
+            if export.flush:
+                self._unflushed.add(request.offset, request.length, request.view, durable=False)
+        elif kind == _FLUSH:
             self._unflushed.drop(request.position)
-        elif self.export.flush and request.kind in _CHANGES:
-            data = request.view if request.kind is Kind.WRITE else None
-            durable = request.fua and self.export.fua
-            discarded = request.kind is Kind.TRIM
+        elif export.flush and kind in _CHANGES:
+            data = request.view if kind == _WRITE else None
+            durable, discarded = request.fua and export.fua, kind == Kind.TRIM
             self._unflushed.add(request.offset, request.length, data, durable=durable, discarded=discarded)
 
     def _finish(self, request: Request, number: int) -> None:
@@ -258,12 +296,9 @@ class Link:
         if request.reports:
             self._flushes.hand_on(request)
             return
-        if request.kind in _CHANGES and self.export.flush:
-            if request.fua and not self.export.fua:
-                self._flush_after(request)
-                return
-            if self._unflushed.flush_due:
-                self._flushes.begin_own()
+        if request.kind in _CHANGES and self.export.flush and request.fua and not self.export.fua:
+            self._flush_after(request)
+            return
         request.done(None)
 
     def _flush_after(self, write: Request) -> None:
@@ -290,22 +325,37 @@ class Link:
         self._attached = False
         os.eventfd_write(self._wake, 1)
 
+    def cork(self) -> None:
+        """Hold requests back, to send them together; see `vscsihba.handlers.base.Pollable`."""
+        self._corked = True
+
+    def uncork(self) -> None:
+        """Send the requests that were held back."""
+        with self._lock:
+            self._corked = False
+            unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            self._push(connection)
+
     def serve(self) -> None:
         """Do the work that is due, without blocking."""
-        for fd, events in self._epoll.poll(0):
-            connection = self._by_fd.get(fd)
-            if connection is None:
-                continue
-            try:
-                connection.notify(events)
-                closed = events & ~(select.EPOLLIN | select.EPOLLOUT) or not self._completed
-                if closed and connection.over:
-                    self._lose(connection, "the server has closed the connection")
-                elif connection.wants_output:
-                    self._update(connection)
-            except self._error as error:
-                self._lose(connection, text_of(error))
+        alone = self._alone
+        if alone is not None and not alone.waits_for_output:
+            self._notify(alone, select.EPOLLIN)
+        else:
+            for fd, events in self._epoll.poll(0):
+                if (connection := self._by_fd.get(fd)) is not None:
+                    self._notify(connection, events)
         self._drain()
+
+    def _notify(self, connection: Connection, events: int) -> None:
+        try:
+            connection.notify(events)
+            if connection.waits_for_output:
+                self._update(connection)
+        except OSError as error:
+            self._unwatch(connection)
+            self._lose(connection, text_of(error))
 
     # The thread of the link.
 
@@ -356,6 +406,8 @@ class Link:
             down = self._down_since is not None and not self._reconnecting
         for connection in dying:
             self._unwatch(connection)
+        _part(dying)
+        for connection in dying:
             connection.kill()
         self._drain()
         if down and not self._dying:
@@ -385,16 +437,21 @@ class Link:
             self._bury()
 
     def _watch(self, connection: Connection) -> None:
-        self._by_fd[connection.fileno()] = connection
-        self._epoll.register(connection.fileno(), select.EPOLLIN)
+        with self._events:
+            self._by_fd[connection.fd] = connection
+            self._epoll.register(connection.fd, connection.events)
+            self._note_alone()
 
     def _unwatch(self, connection: Connection) -> None:
-        try:
-            fd = connection.fileno()
-            self._epoll.unregister(fd)
-        except (OSError, self._error):  # libnbd has closed it
-            fd = next((fd for fd, each in self._by_fd.items() if each is connection), -1)
-        self._by_fd.pop(fd, None)
+        with self._events:
+            if self._by_fd.get(connection.fd) is connection:
+                del self._by_fd[connection.fd]
+                self._epoll.unregister(connection.fd)
+                self._note_alone()
+
+    def _note_alone(self) -> None:
+        """Note whether there is one connection only, which needs no question which one has work."""
+        self._alone = next(iter(self._by_fd.values())) if len(self._by_fd) == 1 else None
 
     # Connecting.
 
@@ -405,9 +462,8 @@ class Link:
             while not self._closed.is_set():
                 try:
                     self._reconnect_once()
-                except (OSError, VscsihbaError, self._error) as error:
-                    text = str(getattr(error, "strerror", None) or text_of(error))
-                    self._reason = text.removeprefix(f"{self._address.name}: ")
+                except (OSError, VscsihbaError) as error:
+                    self._reason = text_of(error).removeprefix(f"{self._address.name}: ")
                 else:
                     break
                 self._closed.wait(pause)
@@ -428,13 +484,13 @@ class Link:
             for connection in connections:
                 connection.leave()
             raise
-        for connection in connections:
-            self._watch(connection)
         with self._lock:
             if self._closed.is_set():
                 for connection in connections:
                     connection.leave()
                 return
+            for connection in connections:
+                self._watch(connection)
             away = time.monotonic() - (self._down_since or 0)
             self._down_since, self._reason = None, ""
             self._connections = connections
@@ -443,3 +499,20 @@ class Link:
         self._intended = False
         for request in waiting:
             self._send_again(request)
+
+
+def _part(connections: list[Connection]) -> None:
+    """Take leave of the server, and give it time to answer: what it executes later may undo newer writes."""
+    until = time.monotonic() + _PARTING
+    poll, parting = select.poll(), dict[int, Connection]()
+    for connection in connections:
+        if not connection.over and connection.part():
+            parting[connection.fd] = connection
+            poll.register(connection.fd, select.POLLIN)
+    while parting and (left := until - time.monotonic()) > 0:
+        for fd, events in poll.poll(left * 1000):
+            try:
+                parting[fd].notify(events)
+            except OSError:  # the server has closed it
+                poll.unregister(fd)
+                del parting[fd]

@@ -12,7 +12,7 @@ from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.nbd.address import Address
 from vscsihba.handlers.nbd.connecting import LinkOptions
-from vscsihba.handlers.nbd.connection import Export
+from vscsihba.handlers.nbd.requests import Export
 from vscsihba.handlers.options import BlockSize, FilePath, Ordinal, Positive, SecretPath, Size
 
 _PAGE = 4096

@@ -6,15 +6,13 @@ A server with a volatile cache may lose them when it dies. Knows no connection.
 import threading
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _OVERHEAD: Final = 128
 """Bytes of memory that an entry takes besides its data, about."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A part of an acknowledged write.
 
     Attributes:
@@ -42,7 +40,8 @@ class UnflushedWrites:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._entries: deque[tuple[int, Kept]] = deque()
+        # Position, size in memory, and the fields of a `Kept`, which is made when it is needed.
+        self._entries: deque[tuple[int, int, int, int, bytes | None, bool, bool]] = deque()
         self._bytes = 0
         self._position = 0
         self._unkept = 0
@@ -92,14 +91,15 @@ class UnflushedWrites:
             if not self._limit:
                 self._unkept = self._position
                 return
+            size, known, copy = _OVERHEAD, True, None
             if data is not None and self._bytes + length > 2 * self._limit:
                 if not durable:
                     self._unkept = self._position
-                kept = Kept(offset, length, None, known=False)  # older data must not be written over it
-            else:
-                kept = Kept(offset, length, None if data is None else bytes(data), discarded=discarded)
-            self._entries.append((self._position, kept))
-            self._bytes += _size(kept)
+                known, discarded = False, False  # older data must not be written over it
+            elif data is not None:
+                copy, size = bytes(data), _OVERHEAD + length
+            self._entries.append((self._position, size, offset, length, copy, known, discarded))
+            self._bytes += size
 
     def drop(self, position: int) -> None:
         """Drop the writes that a flush has covered.
@@ -109,15 +109,14 @@ class UnflushedWrites:
         """
         with self._lock:
             while self._entries and self._entries[0][0] <= position:
-                _, kept = self._entries.popleft()
-                self._bytes -= _size(kept)
+                self._bytes -= self._entries.popleft()[1]
             if self._unkept <= position:
                 self._unkept = 0
 
     def latest(self) -> list[Kept]:
         """Return the newest state of what was written, as far as it is kept; no two parts overlap."""
         with self._lock:
-            entries = [kept for _, kept in self._entries]
+            entries = [Kept(*entry[2:]) for entry in self._entries]
         covered = _Ranges()
         parts: list[Kept] = []
         for kept in reversed(entries):
@@ -128,10 +127,6 @@ class UnflushedWrites:
                 if kept.known:
                     parts.append(Kept(start, end - start, data, discarded=kept.discarded))
         return parts
-
-
-def _size(kept: Kept) -> int:
-    return _OVERHEAD + (kept.length if kept.data is not None else 0)
 
 
 class _Ranges:

@@ -26,10 +26,12 @@ from vscsihba.errors import FlushError, HostError, InUseError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.nbd import address as addresses
 from vscsihba.handlers.nbd import link as links
-from vscsihba.handlers.nbd.connection import Connection, Export, Kind, Request
 from vscsihba.handlers.nbd.handler import NbdHandler
 from vscsihba.handlers.nbd.link import Link
+from vscsihba.handlers.nbd.negotiation import Negotiation
 from vscsihba.handlers.nbd.options import NbdOptions
+from vscsihba.handlers.nbd.requests import Export, Kind, Request
+from vscsihba.handlers.nbd.transmission import SocketTransmission
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import read, write
@@ -98,7 +100,7 @@ def test_a_killed_server_is_waited_for(tmp_path: Path, image: Path) -> None:
 def test_a_loss_that_is_noticed_by_the_next_request_itself(
     tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """libnbd ends the request and closes the socket, which wakes nobody."""
+    """Nobody serves the socket, so the end of the connection is noticed when the request is sent."""
     monkeypatch.setattr(links, "_TICK", 60.0)
     results: list[OSError | None] = []
     with nbdkit(tmp_path, "file", str(image)) as server, disk(server, connections=1, timeout=240) as top:
@@ -253,8 +255,8 @@ def test_more_writes_than_are_kept_are_flushed(volatile: Server, image: Path) ->
 def test_a_fua_write_without_fua_of_the_server_is_flushed(
     volatile: Server, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Connection._export
-    monkeypatch.setattr(Connection, "_export", lambda self: replace(whole(self), fua=False))
+    whole = Negotiation._export
+    monkeypatch.setattr(Negotiation, "_export", lambda self: replace(whole(self), fua=False))
     with disk(volatile) as top:
         write(top, 0, b"a" * 512)
         write(top, 512, b"b" * 512, fua=True)
@@ -370,15 +372,16 @@ def test_the_pump_finishes_requests_without_other_threads(
 ) -> None:
     seen: set[str] = set()
     before = set(threading.enumerate())
-    whole = Connection.notify
+    whole = SocketTransmission.notify
 
-    def notify(self: Connection, events: int) -> None:
+    def notify(self: SocketTransmission, events: int) -> None:
         seen.add(threading.current_thread().name)
         whole(self, events)
 
+    monkeypatch.setattr(SocketTransmission, "notify", notify)
     with nbdkit(tmp_path, "file", str(image)) as server, Rig(server.document()) as rig:
         rig.run(bytes(6))
-        monkeypatch.setattr(Connection, "notify", notify)
+        seen.clear()
         for _ in range(20):
             assert rig.read(0, 8).status == GOOD
     assert "pump" in seen
@@ -562,13 +565,13 @@ def test_several_connections_only_where_the_server_allows_them(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Export] = []
-    whole = Connection._export
+    whole = Negotiation._export
 
-    def count(self: Connection) -> Export:
+    def count(self: Negotiation) -> Export:
         made.append(whole(self))
         return made[-1]
 
-    monkeypatch.setattr(Connection, "_export", count)
+    monkeypatch.setattr(Negotiation, "_export", count)
     with nbdkit(tmp_path, "file", str(image)) as server:
         with disk(server, connections=3):
             assert len(made) == 3

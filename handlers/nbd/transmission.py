@@ -1,0 +1,413 @@
+"""Requests on a connection that is not encrypted: the transmission phase of the NBD protocol on its socket.
+
+libnbd negotiates; from then on the socket is ours. Requests are sent together, and one call receives many
+answers: libnbd makes three system calls for each. The payload of an answer is copied once from the receive
+buffer, or goes directly to its place if it is longer than what has arrived.
+
+Source: the NBD protocol (doc/proto.md of https://github.com/NetworkBlockDevice/nbd), "Transmission".
+"""
+
+import contextlib
+import errno
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
+
+from vscsihba.handlers.nbd.requests import MOST, Completed, Kind, Request
+
+_REQUEST: Final = struct.Struct(">IHHQQI")
+"""magic, flags, type, cookie, offset, length"""
+_SIMPLE: Final = struct.Struct(">IIQ")
+"""magic, error, cookie"""
+_CHUNK: Final = struct.Struct(">IHHQI")
+"""magic, flags, type, cookie, length of the payload"""
+_OFFSET: Final = struct.Struct(">Q")
+_HOLE: Final = struct.Struct(">QI")
+_ERROR: Final = struct.Struct(">IH")
+"""error, length of its text"""
+_CONTEXT: Final = 4
+"""Bytes of the number of a metadata context; there is one context."""
+
+_REQUEST_MAGIC: Final = 0x25609513
+_SIMPLE_MAGIC: Final = 0x67446698
+_CHUNK_MAGIC: Final = 0x668E33EF
+
+_FUA, _NO_HOLE = 1, 2
+"""Flags of a request."""
+_DISCONNECT: Final = 2
+"""The request that ends a connection."""
+_DONE: Final = 1
+"""Flag of the last chunk of an answer."""
+_NONE, _DATA, _ZEROES, _STATUS, _FAILURE = 0, 1, 2, 5, 1 << 15
+"""Types of chunks; those of failures have this bit set."""
+_LONGEST_FAILURE: Final = _ERROR.size + (1 << 16) + _OFFSET.size
+_KNOWN: Final = frozenset(
+    (
+        *(errno.EPERM, errno.EIO, errno.ENOMEM, errno.EINVAL, errno.ENOSPC),
+        *(errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ESHUTDOWN),
+    )
+)
+"""Errors of the protocol, whose numbers are those of Linux; any other means EINVAL."""
+
+_ROOM: Final = 256 << 10
+"""Bytes of the receive buffer: some 60 answers of 4 KiB."""
+_ROUNDS: Final = 8
+"""Calls of recv(2) in a row, at most: others have their turn."""
+_NEARLY: Final = 16 << 10
+"""Bytes without which an answer counts as nearly complete."""
+_PIECES: Final = 256
+"""Pieces of one sendmsg(2), at most; Linux takes 1024."""
+_READ, _WRITE = Kind.READ, Kind.WRITE
+_NOTHING: Final = bytearray()
+
+
+class Transmission(Protocol):
+    """Requests on one connection.
+
+    Attributes:
+        completed: Takes the requests that have ended; it may be replaced while none is under way.
+    """
+
+    completed: Completed
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection has ended."""
+
+    @property
+    def wants_output(self) -> bool:
+        """Whether it waits until the socket takes more bytes."""
+
+    def queue(self, request: Request) -> None:
+        """Begin a request, to be sent by `send`; one thread at a time."""
+
+    def send(self) -> bool:
+        """Send the requests that were queued, on any thread; False if the socket takes no more for now.
+
+        Raises:
+            OSError: The connection has ended.
+        """
+
+    def notify(self, events: int) -> None:
+        """Serve the connection after these events (poll(2)); requests that end go to `completed`.
+
+        Raises:
+            OSError: The connection has ended, or the server breaks the protocol.
+        """
+
+    def part(self) -> bool:
+        """Tell the server that no more requests come; False if that cannot be sent now."""
+
+    def kill(self) -> None:
+        """End the connection now: requests under way end with ENOTCONN, and no view is used after that."""
+
+
+class _Chunk(NamedTuple):
+    """A part of an answer whose payload is being received.
+
+    Attributes:
+        cookie: Names the request.
+        request: The request.
+        type: Its type; `_NONE` if nothing is to be done with the payload.
+        last: Not 0: the answer ends with it.
+        payload: Its payload; empty if that goes to the view of the request.
+    """
+
+    cookie: int
+    request: Request
+    type: int
+    last: int
+    payload: bytearray
+
+
+class SocketTransmission:
+    """The transmission on a socket of our own; see `Transmission`.
+
+    Two locks keep sending and receiving apart. Who needs both takes `_receiving` first.
+
+    Args:
+        sock: The socket; nobody else uses it.
+        completed: Takes the requests that have ended.
+        structured: The server answers in chunks (structured replies).
+    """
+
+    def __init__(self, sock: socket.socket, completed: Completed, *, structured: bool) -> None:
+        sock.settimeout(0)
+        self._socket = sock
+        self._structured = structured
+        self.completed = completed
+        self.over = False
+        self._sending = threading.Lock()
+        self._receiving = threading.Lock()
+        self._open: dict[int, Request] = {}
+        self._cookie = 0
+        self._out: deque[memoryview | bytes | bytearray] = deque()
+        self._queued = self._sent = 0
+        self._room = memoryview(bytearray(_ROOM))
+        self._end = 0
+        self._target: memoryview | None = None
+        self._chunk: _Chunk | None = None
+
+    @property
+    def wants_output(self) -> bool:
+        """Whether it waits until the socket takes more bytes."""
+        return bool(self._out)
+
+    # Sending.
+
+    def queue(self, request: Request) -> None:
+        """Begin a request; see `Transmission.queue`."""
+        kind = request.kind
+        flags = (_FUA if request.fua else 0) | (_NO_HOLE if request.keep_storage else 0)
+        cookie = self._cookie
+        self._cookie = cookie + 1
+        request.received, request.error, request.extents = 0, 0, ()
+        header = _REQUEST.pack(_REQUEST_MAGIC, flags, kind, cookie, request.offset, request.length)
+        self._open[cookie] = request
+        if kind == _WRITE:
+            self._queued = request.sent = self._queued + _REQUEST.size + request.length
+            self._out.extend((header, request.view))
+        else:
+            self._queued = request.sent = self._queued + _REQUEST.size
+            self._out.append(header)
+
+    def send(self) -> bool:
+        """Send the requests that were queued; see `Transmission.send`."""
+        out = self._out
+        with self._sending:
+            while out and not self.over:
+                pieces = list(islice(out, _PIECES))
+                try:
+                    sent = self._socket.sendmsg(pieces, (), socket.MSG_NOSIGNAL)
+                except BlockingIOError:
+                    return False
+                self._sent += sent
+                for piece in pieces:
+                    if sent < len(piece):
+                        out[0] = memoryview(piece)[sent:]
+                        return False
+                    sent -= len(piece)
+                    out.popleft()
+        return True
+
+    def part(self) -> bool:
+        """Send NBD_CMD_DISC, which the server obeys once it has answered everything before it."""
+        with self._sending:
+            if self._out or self.over:
+                return False
+            try:
+                packed = _REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, self._cookie, 0, 0)
+                if self._socket.send(packed, socket.MSG_NOSIGNAL) < len(packed):
+                    return False
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                return False
+        return True
+
+    # Receiving.
+
+    def notify(self, events: int) -> None:
+        """Serve the connection after these events; see `Transmission.notify`."""
+        if events & select.POLLOUT:
+            self.send()
+        if events & ~select.POLLOUT:
+            with self._receiving:
+                for _ in range(_ROUNDS):
+                    if self.over or not self._receive():
+                        break
+
+    def _receive(self) -> bool:
+        """Receive once; return whether to try again: there may be more, or an answer is nearly complete.
+
+        Many servers send an answer in pieces, one right after the other.
+
+        Raises:
+            OSError: EPROTO: the server breaks the protocol; else the connection has ended.
+        """
+        room, target, end = self._room, self._target, self._end
+        try:
+            if target is None:
+                wanted = _ROOM - end
+                count = self._socket.recv_into(room[end:] if end else room)
+            else:
+                wanted = len(target) + _ROOM
+                count = self._socket.recvmsg_into([target, room])[0]
+        except BlockingIOError:
+            return end > 0 or (target is not None and len(target) <= _NEARLY)
+        if not count:
+            raise ConnectionResetError(errno.ENOTCONN, "the server has closed the connection")
+        if target is None:
+            end += count
+        elif count < len(target):
+            self._target = target[count:]
+            return len(target) - count <= _NEARLY
+        else:
+            chunk, self._target, self._chunk = self._chunk, None, None
+            assert chunk is not None  # noqa: S101 - it belongs to the target
+            self._end_chunk(*chunk)
+            end = count - len(target)
+        at = self._parse_chunks(end) if self._structured else self._parse_simple(end)
+        self._end = end - at
+        if at and self._end:
+            room[: self._end] = bytes(room[at:end])
+        target = self._target
+        return count == wanted or self._end > 0 or (target is not None and len(target) <= _NEARLY)
+
+    def _parse_simple(self, end: int) -> int:
+        """Take simple replies; return the first byte that belongs to none."""
+        room, at = self._room, 0
+        while end - at >= _SIMPLE.size:
+            magic, number, cookie = _SIMPLE.unpack_from(room, at)
+            if magic != _SIMPLE_MAGIC:
+                raise _violation(f"{magic:#x} is not the beginning of an answer")
+            request = self._answered(cookie)
+            at += _SIMPLE.size
+            if number or request.kind != _READ:
+                self._complete(cookie, request, _known(number))
+                continue
+            request.received = request.length
+            view = self._place(request, request.offset, request.length)
+            stop = at + request.length
+            if stop > end:
+                return self._await(_Chunk(cookie, request, _NONE, _DONE, _NOTHING), view, at, end)
+            view[:] = room[at:stop]
+            at = stop
+            self._complete(cookie, request, 0)
+        return at
+
+    def _parse_chunks(self, end: int) -> int:  # noqa: C901 - one function an answer, since it is a hot one
+        """Take structured replies; return the first byte that belongs to none."""
+        room, at = self._room, 0
+        while end - at >= _SIMPLE.size:
+            magic, number, cookie = _SIMPLE.unpack_from(room, at)
+            if magic == _SIMPLE_MAGIC:
+                request = self._answered(cookie)
+                if not number and request.kind in (_READ, Kind.STATUS):
+                    raise _violation("a read is answered without its data")
+                at += _SIMPLE.size
+                self._complete(cookie, request, _known(number))
+                continue
+            if magic != _CHUNK_MAGIC:
+                raise _violation(f"{magic:#x} is not the beginning of an answer")
+            if end - at < _CHUNK.size:
+                break
+            _, flags, kind, cookie, length = _CHUNK.unpack_from(room, at)
+            start, last, request = at + _CHUNK.size, flags & _DONE, self._answered(cookie)
+            if kind == _DATA:
+                if start + _OFFSET.size > end:
+                    break
+                (offset,) = _OFFSET.unpack_from(room, start)
+                start += _OFFSET.size
+                length -= _OFFSET.size
+                view = self._place(request, offset, length)
+                request.received += length
+                payload, kind = _NOTHING, _NONE
+            else:
+                _check_length(request, kind, length)
+                payload = bytearray(length)
+                view = memoryview(payload)
+            at = start + length
+            if at > end:
+                return self._await(_Chunk(cookie, request, kind, last, payload), view, start, end)
+            view[:] = room[start:at]
+            if kind == _NONE and last and request.received == request.length and not request.error:
+                del self._open[cookie]
+                self.completed.append((request, 0))
+            elif kind != _NONE or last:
+                self._end_chunk(cookie, request, kind, last, payload)
+        return at
+
+    def _await(self, chunk: _Chunk, view: memoryview, at: int, end: int) -> int:
+        """Receive the rest of a payload to its place, after the bytes from `at` to `end`; return `end`."""
+        have = end - at
+        view[:have] = self._room[at:end]
+        self._target, self._chunk = view[have:], chunk
+        return end
+
+    def _answered(self, cookie: int) -> Request:
+        """Return the request that an answer belongs to.
+
+        Raises:
+            OSError: EPROTO: there is none, or it was not sent yet, so that its view is still being sent.
+        """
+        request = self._open.get(cookie)
+        if request is None:
+            raise _violation("an answer to a request that was not made")
+        if request.sent > self._sent:
+            with self._sending:  # the thread that has sent it may not have counted it yet
+                if request.sent > self._sent:
+                    raise _violation("an answer to a request that was not sent")
+        return request
+
+    @staticmethod
+    def _place(request: Request, offset: int, length: int) -> memoryview:
+        """Return the part of the view of a READ for `length` bytes of the export from `offset` on."""
+        first, view = offset - request.offset, request.view
+        assert isinstance(view, memoryview)  # noqa: S101 - of a READ
+        if request.kind != _READ or length <= 0 or not 0 <= first <= request.length - length:
+            raise _violation("data that was not asked for")
+        return view if length == request.length else view[first : first + length]
+
+    def _end_chunk(self, cookie: int, request: Request, kind: int, last: int, payload: bytearray) -> None:
+        """Take a chunk that is complete; the arguments are those of `_Chunk`."""
+        if kind == _ZEROES:
+            offset, length = _HOLE.unpack(payload)
+            self._place(request, offset, length)[:] = bytes(length)
+            request.received += length
+        elif kind == _STATUS:
+            request.extents += struct.unpack(f">{(len(payload) - _CONTEXT) // 4}I", payload[_CONTEXT:])
+        elif kind != _NONE:
+            request.error = request.error or _known(_ERROR.unpack_from(payload)[0]) or errno.EIO
+        if last:
+            missing = request.kind == _READ and request.received != request.length
+            self._complete(cookie, request, request.error or (errno.EIO if missing else 0))
+
+    def _complete(self, cookie: int, request: Request, number: int) -> None:
+        del self._open[cookie]
+        self.completed.append((request, number))
+
+    def kill(self) -> None:
+        """End the connection; see `Transmission.kill`."""
+        with self._receiving, self._sending:
+            if self.over:
+                return
+            self.over = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+            self._out.clear()
+            self._target = self._chunk = None
+            ended = list(self._open.values())
+            self._open.clear()
+        self.completed.extend((request, errno.ENOTCONN) for request in ended)
+
+
+def _check_length(request: Request, kind: int, length: int) -> None:
+    """Check the length of the payload of a chunk without data.
+
+    Raises:
+        OSError: EPROTO: such a chunk cannot have it, or cannot answer the request.
+    """
+    if kind == _NONE:
+        right = length == 0
+    elif kind == _ZEROES:
+        right = length == _HOLE.size
+    elif kind == _STATUS:
+        right = request.kind == Kind.STATUS and _CONTEXT < length <= MOST and length % 8 == _CONTEXT
+    else:
+        right = bool(kind & _FAILURE) and _ERROR.size <= length <= _LONGEST_FAILURE
+    if not right:
+        raise _violation(f"a chunk of type {kind} and {length} bytes")
+
+
+def _known(number: int) -> int:
+    """Return the errno of an error of the protocol, 0 if there is none."""
+    return number if not number or number in _KNOWN else errno.EINVAL
+
+
+def _violation(text: str) -> OSError:
+    return OSError(errno.EPROTO, f"the server breaks the protocol: {text}")
