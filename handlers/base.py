@@ -113,6 +113,15 @@ class Pollable(Protocol):
     def serve(self) -> None:
         """Do the work that is due, without blocking; this may call `done` of several verbs."""
 
+    def cork(self) -> None:
+        """Expect several verbs: they may be held back until `uncork`, to be sent together.
+
+        Also those that other threads begin meanwhile.
+        """
+
+    def uncork(self) -> None:
+        """Send the requests that were held back; it never raises."""
+
     def detach(self) -> None:
         """Do without calls of `serve` from now on."""
 

@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from vscsihba.block import Executed, ExtentStatus, Views
-from vscsihba.handlers.asynchronous import ASYNC_VERBS
-from vscsihba.handlers.base import AsyncVerbs, Handler, InlineVerbs
+from vscsihba.handlers.base import AsyncVerbs, Done, Handler, InlineVerbs
 from vscsihba.handlers.cdb_handler import execute
 from vscsihba.handlers.filter import PassThrough
 from vscsihba.units import format_size
@@ -64,28 +63,61 @@ class Checked(PassThrough):
         if below is None:
             return None
         ranged: dict[str, Any] = {
-            name: partial(self._begin, name, verb)
-            for name in ASYNC_VERBS - {"flush"}
+            name: partial(self._begin, verb)
+            for name in ("unmap", "write_zeroes")
             if (verb := getattr(below, name)) is not None
         }
-        return replace(below, **ranged)
+        return replace(
+            below,
+            read=below.read and self._checked_read(below.read),
+            write=below.write and self._checked_write(below.write),
+            **ranged,
+        )
 
-    def _begin(
-        self, name: str, verb: Callable[..., None], offset: int, what: Views | int, *rest: Any
-    ) -> None:
-        """Check, and begin an asynchronous verb that has a range.
+    def _checked_read(self, verb: Callable[[int, Views, Done], None]) -> Callable[[int, Views, Done], None]:
+        """Return an asynchronous read with checks; a closure, since it runs once a command."""
+        below = self.next
+
+        def read(offset: int, views: Views, done: Done) -> None:
+            length = _length(views)
+            inside = self._open and 0 < length <= below.geometry.size - offset and offset >= 0
+            if inside or self._check_range(offset, length):
+                verb(offset, views, done)
+            else:
+                done(None)
+
+        return read
+
+    def _checked_write(
+        self, verb: Callable[[int, Views, bool, Done], None]
+    ) -> Callable[[int, Views, bool, Done], None]:
+        """Return an asynchronous write with checks; likewise."""
+        below = self.next
+
+        def write(offset: int, views: Views, fua: bool, done: Done) -> None:  # noqa: FBT001 - see AsyncVerbs
+            length = _length(views)
+            inside = self._open and 0 < length <= below.geometry.size - offset and offset >= 0
+            if not inside or below.capabilities.read_only:
+                self._check_writable()
+                if not self._check_range(offset, length):
+                    done(None)
+                    return
+            verb(offset, views, fua, done)
+
+        return write
+
+    def _begin(self, verb: Callable[..., None], offset: int, length: int, *rest: Any) -> None:
+        """Check, and begin an asynchronous verb that has a range and no data.
 
         Args:
-            name: The verb.
             verb: That of the layer below.
             offset: First byte.
-            what: Views, or the length in bytes.
+            length: Bytes.
             rest: The other arguments; the last is `done`.
         """
-        if name != "read":
-            self._check_writable()
-        if self._check_range(offset, what if isinstance(what, int) else _length(what)):
-            verb(offset, what, *rest)
+        self._check_writable()
+        if self._check_range(offset, length):
+            verb(offset, length, *rest)
         else:
             rest[-1](None)
 
@@ -188,6 +220,10 @@ def _length(views: Views) -> int:
     Raises:
         ContractError: One has another format, or is not contiguous.
     """
+    if len(views) == 1:
+        (view,) = views
+        if view.format == "B" and view.c_contiguous:
+            return len(view)
     for view in views:
         if view.format != "B" or not view.c_contiguous:
             raise ContractError("a view is not a contiguous run of unsigned bytes")

@@ -184,6 +184,7 @@ class LoopbackTransport:
         self.memory = self.ring.memory
         self.drain = self.ring.drain
         self.complete = self.ring.complete
+        self.complete_good = self.ring.complete_good
         self.publish = self.ring.publish
         self.pending = self.ring.pending
         self.take_management = self.ring.take_management

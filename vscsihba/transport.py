@@ -4,7 +4,7 @@ A transport carries commands and completions; it does not know what a CDB means.
 come from one thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -73,8 +73,10 @@ class Transport(Protocol):
             DeviceGoneError: The device was removed.
         """
 
-    def drain(self, fast_path: FastPath, accept: Accept, most: int = ALL) -> int:
+    def drain(self, fast_path: FastPath | None, accept: Accept, most: int = ALL) -> int:
         """Hand out the waiting commands, in order, up to `most`; return their number.
+
+        Without `fast_path`, all take the slow path.
 
         Stops early at a task management request, which must be acted on before the commands behind
         it: call `take_management`, then drain again.
@@ -95,6 +97,16 @@ class Transport(Protocol):
 
         Raises:
             TransportError: `tag` is not open.
+        """
+
+    def complete_good(self, commands: Iterable[tuple[int, int]]) -> None:
+        """Complete commands with GOOD, in this order.
+
+        Args:
+            commands: The tag of each and its valid bytes, as `tag` and `data_in` of `complete`.
+
+        Raises:
+            TransportError: A tag is not open; those before it are completed.
         """
 
     def begun(self, tag: int) -> None:

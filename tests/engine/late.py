@@ -97,6 +97,7 @@ class Source:
 
     Attributes:
         attached: Whether somebody waits on it.
+        corked: Whether more verbs are expected.
         threads: Threads that have served it.
         fault: Raised by `serve`.
     """
@@ -105,7 +106,7 @@ class Source:
         self._handler = handler
         self._event = os.eventfd(0, os.EFD_NONBLOCK)
         self._allowed = 0
-        self.attached = False
+        self.attached = self.corked = False
         self.threads: set[str] = set()
         self.fault: Exception | None = None
 
@@ -117,6 +118,12 @@ class Source:
 
     def detach(self) -> None:
         self.attached = False
+
+    def cork(self) -> None:
+        self.corked = True
+
+    def uncork(self) -> None:
+        self.corked = False
 
     def allow(self, count: int) -> None:
         """Let the first `count` waiting requests end together."""

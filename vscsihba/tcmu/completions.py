@@ -10,6 +10,7 @@ Knows neither how commands are fetched nor files; `kick` notifies the kernel.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from vscsihba.errors import TransportError
@@ -19,11 +20,12 @@ from vscsihba.tcmu.open_commands import ID_MASK, OpenCommands
 from vscsihba.tcmu.positions import UNKNOWN, Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from vscsihba.tcmu.data_area import DataArea
     from vscsihba.tcmu.journal import Journal
 
+_GOOD = 0
 CHECK_CONDITION = 2
 """The one SAM status that the kernel treats apart: it copies sense, and data only with READ_LEN."""
 
@@ -46,6 +48,12 @@ class Completion(NamedTuple):
     scsi_status: int = 0
     valid: int = 0
     sense: bytes = b""
+
+
+@lru_cache
+def _good(valid: int) -> Completion:
+    """Return a completion with GOOD; there are few different lengths."""
+    return Completion(valid=valid)
 
 
 class Completions:
@@ -92,6 +100,27 @@ class Completions:
     def complete(self, tag: int, status: int, sense: bytes = b"", data_in: int | None = None) -> None:
         """Complete an open command; see `vscsihba.transport.Transport.complete`."""
         self._end(tag, Completion(0, status, data_in or 0, sense))
+
+    def complete_good(self, commands: Iterable[tuple[int, int]]) -> None:
+        """Complete open commands with GOOD; see `vscsihba.transport.Transport.complete_good`."""
+        positions, journal, memory = self._positions, self._journal, self._memory
+        open_commands = self._commands.views
+        if positions.was_reset():
+            self.reattach()
+        for tag, valid in commands:
+            views = open_commands.get(tag)
+            if views is None:
+                self._commands.take_lost(tag)
+                continue
+            cmd_id = tag & ID_MASK
+            slot = positions.oldest_slot()
+            after = positions.after(slot)
+            journal.complete(cmd_id, after, _good(valid))
+            flag, read_len = self._bound(views, _GOOD, valid)
+            _SLOT.pack_into(memory, slot + 4, cmd_id, 0, flag, _GOOD, read_len)
+            journal.settle(cmd_id, after)
+            positions.completed = after
+            del open_commands[tag]
 
     def refuse(self, tag: int) -> None:
         """Complete an open command with UNKNOWN_OP, the kernel's flag for commands that user space cannot do.
@@ -156,8 +185,7 @@ class Completions:
             at, size = slot + abi.SENSE_OFFSET, abi.TCMU_SENSE_BUFFERSIZE
             self._memory[at : at + size] = sense[:size].ljust(size, b"\0")
         _SLOT.pack_into(self._memory, slot + 4, cmd_id, 0, uflags | flag, status, read_len)
-        journal.move_to(after)
-        journal.forget(cmd_id)
+        journal.settle(cmd_id, after)
         positions.completed = after
 
     def _bound(self, views: list[memoryview], status: int, valid: int) -> tuple[int, int]:

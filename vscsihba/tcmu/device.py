@@ -38,6 +38,7 @@ class TcmuTransport:
         # The ring's own methods, without a function in between: this is the hot path.
         self.drain = self.ring.drain
         self.complete = self.ring.complete
+        self.complete_good = self.ring.complete_good
         self.publish = self.ring.publish
         self.pending = self.ring.pending
         self.take_management = self.ring.take_management

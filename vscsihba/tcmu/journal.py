@@ -46,6 +46,8 @@ VOID, DISTRUSTED = 0, 1
 
 _POSITION, _INTENT = 64, 72  # the 64 bytes before are the file's header
 _MASK = 0xFFFFFFFF
+_WORD = _MASK << 32
+"""The word of position 0; that of `position` has the complement of it in its upper half: `_MASK` less."""
 
 
 class Journal:
@@ -88,7 +90,7 @@ class Journal:
 
     def move_to(self, position: int) -> None:
         """Store the place of the next completion: all completions before it count from now on."""
-        self._position[0] = position | (position ^ _MASK) << 32
+        self._position[0] = _WORD - position * _MASK
 
     @property
     def intent(self) -> int:
@@ -140,6 +142,14 @@ class Journal:
         begin = FIRST + units[0] * UNIT
         self._memory[begin + COMPLETION_AT : begin + COMPLETION_END] = pack_completion(completion)
         self._states[units[0]] = DONE
+
+    def settle(self, cmd_id: int, after: int) -> None:
+        """Let a completion that was written count: move the position to `after`, and clear its record."""
+        self._position[0] = _WORD - after * _MASK
+        units = self._units.pop(cmd_id, None)
+        if units:
+            self._states[units[0]] = FREE
+            self.free.extend(units)
 
     def forget(self, cmd_id: int) -> None:
         """Clear the record of a command whose completion counts."""

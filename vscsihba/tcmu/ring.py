@@ -25,7 +25,7 @@ from vscsihba.tcmu.journal import Journal, make_journal
 from vscsihba.tcmu.mailbox import read_mailbox, read_tail
 from vscsihba.tcmu.management import read_management
 from vscsihba.tcmu.open_commands import OpenCommands
-from vscsihba.tcmu.positions import HEAD, SIZE_MASK, UNKNOWN, Positions
+from vscsihba.tcmu.positions import HEAD, SIZE_MASK, TAIL, UNKNOWN, Positions
 from vscsihba.tcmu.record import BEGUN
 from vscsihba.tcmu.recovery_scan import RecoveryScan, scan
 from vscsihba.transport import ALL, Accept, FastPath, Recovered
@@ -82,6 +82,7 @@ class Ring:
             kick=kick,
         )
         self.begun, self.complete = completions.begun, completions.complete
+        self.complete_good = completions.complete_good
         self.refuse, self.complete_keep_buf = completions.refuse, completions.complete_keep_buf
         self.publish, self.reattach = completions.publish, completions.reattach
         self.restart = completions.restart
@@ -93,16 +94,17 @@ class Ring:
         """The commands handed out on the slow path and not yet completed, oldest first."""
         return tuple(self._commands.views)
 
-    def drain(self, fast_path: FastPath, accept: Accept, most: int = ALL) -> int:
+    def drain(self, fast_path: FastPath | None, accept: Accept, most: int = ALL) -> int:
         """Fetch up to the head, completing in place the commands that `fast_path` executes.
 
         See `vscsihba.transport.Transport.drain`. An in-place completion needs one store: the slot
         is still the command's own when nothing older is open (`level`), and the kernel has set its
         id and flags. Everything is a local, the positions too while both are the same: this loop is hot.
         """
-        if self._positions.was_reset():
-            self.reattach()
         words, memory, positions = self._words, self.memory, self._positions
+        tail = words[TAIL]
+        if (tail != positions.tail or not tail) and positions.was_reset():
+            self.reattach()
         low, high, unpack = self._data.start, self._data.end, _REQUEST.unpack_from
         head, start = positions.start + words[HEAD], positions.fetched
         if memory_barrier is not None:
@@ -127,7 +129,7 @@ class Ring:
                     views = self._data.views(memory, start, iov_cnt, cdb_off)
                     taken = sum(map(len, views))
                 left -= 1
-                if not fast_path(cdb_off, views, taken):
+                if fast_path is None or not fast_path(cdb_off, views, taken):
                     place = start, cdb_off, end
                     positions.completed, level = start if level else positions.completed, False
                     positions.fetched = start = after

@@ -1,76 +1,84 @@
 """Plain READs and WRITEs that begin asynchronously, straight from the CDB to the handler.
 
-The conditions are those of the fast path (`fast_path`). The steps of the command, a generator, are made only
-if it does not simply succeed: its first block operation is the one that was done.
+The conditions are those of the fast path (`fast_path`). Results are taken in batches: one call into the
+serving thread completes all that have ended by then. The steps of a command, a generator, are made only if
+it does not simply succeed: its first block operation is the one that was done.
 """
 
-from collections.abc import Generator
+import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any
 
 from vscsihba import scsi
-from vscsihba.block import BlockOp, BlockResult, Buffer
-from vscsihba.engine.serving.async_operations import AsyncOperations
+from vscsihba.engine.serving.call_queue import Calls
 from vscsihba.engine.serving.fast_path import FastPathState
-from vscsihba.engine.serving.task import Task
+from vscsihba.engine.serving.plain_command import PlainCommand, Results
 from vscsihba.engine.serving.task_set import TaskSet
 from vscsihba.handlers.base import AsyncVerbs
 from vscsihba.scsi import FAST_PATH_OPCODES
 from vscsihba.stats import LunStats
+from vscsihba.transport import Accept
 
-_WRITTEN: Final = scsi.Response(scsi.Status.GOOD)
-
-
-def _no_steps() -> Generator[BlockOp, BlockResult, scsi.Response | None]:
-    """Stand in for the steps of a command that are not made yet."""
-    yield from ()
-    return None
-
-
-_UNMADE: Final = _no_steps()
+log = logging.getLogger(__name__)
 
 
 class AsyncPath:
-    """Plain commands of one logical unit. All of it runs on the pump's thread.
+    """Plain commands of one logical unit. All of it runs on the pump's thread, except `done` of the commands.
 
     Args:
+        name: Name of the unit, for log lines.
         unit: The unit.
         verbs: Asynchronous verbs of its handler stack.
         state: Conditions of the fast path, which are those of this one.
-        operations: The asynchronous operations of the unit.
         tasks: Its commands.
+        calls: The LUN's calls into the pump.
+        complete: Completes commands with GOOD, each given as its tag and the valid bytes of its buffer, and
+            publishes them.
+        otherwise: Takes the commands that are not plain, or that the handler cannot begin.
         stats: Its counters.
+
+    Attributes:
+        busy: Commands that have begun and whose result was not taken yet.
     """
 
     def __init__(
         self,
+        name: str,
         unit: scsi.LogicalUnit,
         verbs: AsyncVerbs,
         state: FastPathState,
         *,
-        operations: AsyncOperations,
         tasks: TaskSet,
+        calls: Calls,
+        complete: Callable[[list[tuple[int, int]]], None],
+        otherwise: Accept,
         stats: LunStats,
     ) -> None:
+        self._name = name
         self._unit = unit
-        self._read = verbs.read
-        self._write = verbs.write
         self._state = state
-        self._operations = operations
         self._tasks = tasks
+        self._complete = complete
+        self._otherwise = otherwise
         self._stats = stats
         self._shift = unit.block_size.bit_length() - 1
         self._most = unit.max_transfer_blocks * unit.block_size
-        self._opcodes = dict(FAST_PATH_OPCODES)
-        self._answers: dict[int, scsi.Response] = {}
+        self._plain: list[tuple[Any, ...] | None] = [None] * 256
+        for opcode, (unpack_from, is_write) in FAST_PATH_OPCODES.items():
+            if (verb := verbs.write if is_write else verbs.read) is not None:
+                self._plain[opcode] = unpack_from, is_write, verb
+        self._results = Results(partial(calls.post, self._take_results))
+        self.busy = 0
 
-    def begin(self, tag: int, cdb: bytes, views: list[memoryview]) -> bool:
-        """Begin a command; False if it is not plain, or the handler cannot: nothing has happened then."""
-        entry = self._opcodes.get(cdb[0])
+    def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
+        """Take a command; see `vscsihba.transport.Accept`."""
+        entry = self._plain[cdb[0]]
         state = self._state
         if entry is None or not state.clear:
-            return False
-        unpack_from, is_write = entry
+            self._otherwise(tag, cdb, views)
+            return
+        unpack_from, is_write, verb = entry
         flags, lba, count, control = unpack_from(cdb, 0)
         length = count << self._shift
         if (
@@ -79,39 +87,76 @@ class AsyncPath:
             or not 0 < length <= self._most
             or lba + count > state.blocks
             or length != (len(views[0]) if len(views) == 1 else sum(map(len, views)))
+            or (is_write and not state.writable)
         ):
-            return False
-        if is_write:
-            if self._write is None or not state.writable:
-                return False
-            start = partial(self._write, lba << self._shift, views, False)  # noqa: FBT003 - see AsyncVerbs
-        else:
-            if self._read is None:
-                return False
-            start = partial(self._read, lba << self._shift, views)
-        task = Task(tag, cdb, Buffer(views), _UNMADE)
-        self._tasks.begun(task)
+            self._otherwise(tag, cdb, views)
+            return
+        command = PlainCommand(self._results, tag, cdb, views, length, is_write)
+        self._tasks.begun(command)
+        self.busy += 1
         try:
-            if self._operations.start(start, partial(self._ended, task, is_write)):
-                return True
+            if is_write:
+                verb(lba << self._shift, views, False, command)  # noqa: FBT003 - see AsyncVerbs
+            else:
+                verb(lba << self._shift, views, command)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            command(error)
+            return
         except Exception:  # noqa: BLE001, S110 - nothing has begun: the task set tries again, and answers
             pass
-        self._tasks.not_begun(task)
-        return False
-
-    def _ended(self, task: Task, is_write: bool, _value: BlockResult, error: Exception | None) -> None:  # noqa: FBT001
-        stats, length = self._stats, task.buffer.length
-        if error is not None or task.abandoned:
-            self._tasks.go_on_with(task, partial(self._unit.execute, task.cdb, task.buffer), error)
+        else:
             return
-        if is_write:
+        self.busy -= 1
+        self._tasks.not_begun(command)
+        self._otherwise(tag, cdb, views)
+
+    def _take_results(self) -> None:
+        """Complete the commands that have ended, all that succeeded together."""
+        self._results.posted = False
+        ended, stats, tasks = self._results.ended, self._stats, self._tasks
+        good: list[tuple[int, int]] = []
+        others: list[PlainCommand] = []
+        for _ in range(len(ended)):
+            command = ended.popleft()
+            if command.ended:
+                log.error("%s: a handler has ended one operation twice", self._name)
+                continue
+            command.ended = True
+            if command.error is not None or not tasks.end_plain(command):
+                others.append(command)
+            elif command.is_write:
+                stats.writes += 1
+                stats.write_bytes += command.length
+                good.append((command.tag, 0))
+            else:
+                stats.reads += 1
+                stats.read_bytes += command.length
+                good.append((command.tag, command.length))
+        self.busy -= len(good) + len(others)
+        if good:
+            self._complete(good)
+        for command in others:
+            self._go_on(command)
+        tasks.start_waiting()
+
+    def _go_on(self, command: PlainCommand) -> None:
+        """Continue a command that has failed or that a task management function has named."""
+        task = self._tasks.task_of(command)
+        if command.error is None and not task.abandoned:
+            self._tasks.end_begun(task, self._good(command))
+        else:
+            steps = partial(self._unit.execute, task.cdb, task.buffer)
+            self._tasks.go_on_with(task, steps, command.error)
+
+    def _good(self, command: PlainCommand) -> scsi.Response:
+        """Count a command that has succeeded, and return its response."""
+        stats, length = self._stats, command.length
+        if command.is_write:
             stats.writes += 1
             stats.write_bytes += length
-            self._tasks.end_begun(task, _WRITTEN)
-            return
+            return scsi.Response(scsi.Status.GOOD)
         stats.reads += 1
         stats.read_bytes += length
-        answer = self._answers.get(length)
-        if answer is None:
-            answer = self._answers[length] = scsi.Response(scsi.Status.GOOD, data_in=length)
-        self._tasks.end_begun(task, answer)
+        return scsi.Response(scsi.Status.GOOD, data_in=length)

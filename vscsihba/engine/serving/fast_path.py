@@ -98,11 +98,12 @@ def make_fast_path(
 def _plain(unit: LogicalUnit, inline: InlineVerbs, write: Mover) -> list[tuple[Any, ...] | None]:
     """Return the CDB decoder and the inline verb, with its limits, for each opcode of the fast path."""
     limit = unit.max_transfer_blocks * unit.block_size
-    reads = (inline.read or _refuse, inline.read_flags, limit)
-    writes = (write, inline.write_flags, min(limit, inline.write_limit))
+    reads = (inline.read, inline.read_flags, limit)
+    writes = (inline.write and write, inline.write_flags, min(limit, inline.write_limit))
     plain: list[tuple[Any, ...] | None] = [None] * 256
     for opcode, (unpack_from, is_write) in FAST_PATH_OPCODES.items():
-        plain[opcode] = (unpack_from, *(writes if is_write else reads), is_write)
+        if (verb := writes if is_write else reads)[0] is not None:
+            plain[opcode] = (unpack_from, *verb, is_write)
     return plain
 
 

@@ -115,19 +115,24 @@ class ServedLun:
         self._state = FastPathState()
         self._async_path = (
             AsyncPath(
+                self.name,
                 unit,
                 verbs,
                 self._state,
-                operations=self._asynchronous,
                 tasks=self._tasks,
+                calls=self._calls,
+                complete=self._complete_good,
+                otherwise=self._accept,
                 stats=stats,
             )
-            if verbs is not None and self._asynchronous is not None
+            if verbs is not None
             else None
         )
-        self.fast_path, self.end_batch = make_fast_path(
-            transport.memory, self._state, unit, handler.inline, stats
-        )
+        self.accept = self._accept if self._async_path is None else self._async_path.accept
+        inline = handler.inline
+        fast_path = make_fast_path(transport.memory, self._state, unit, inline, stats)
+        self.fast_path = fast_path.execute if inline.read or inline.write else None
+        self.end_batch = fast_path.end_batch
         self._serving = self._publishing = self._closed = False
         self._idle: Callable[[], None] | None = None
         self._update_fast_path()
@@ -152,10 +157,13 @@ class ServedLun:
 
     def serve(self) -> int:
         """Serve the ring, up to a batch of commands; see `vscsihba.engine.serving.pump.Served`."""
-        self._serving = True
+        self._serving, pollable = True, self._pollable
+        if pollable is not None:
+            pollable.cork()
         try:
             count = self.transport.drain(self.fast_path, self.accept, BATCH)
-            self.end_batch()
+            if self.fast_path is not None:
+                self.end_batch()
             for request in self.transport.take_management():
                 self._aborts.act(request)
                 self._update_fast_path()
@@ -164,17 +172,17 @@ class ServedLun:
                 self._update_fast_path()
         finally:
             self._serving = False
+            if pollable is not None:
+                pollable.uncork()
         if self._broken is not None:
             raise self._broken
         self.transport.publish()
         self.stats.batches += 1
         return count
 
-    def accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
+    def _accept(self, tag: int, cdb: bytes, views: list[memoryview]) -> None:
         """Take a command on the slow path; see `vscsihba.transport.Accept`."""
         try:
-            if self._async_path is not None and self._async_path.begin(tag, cdb, views):
-                return
             task = Task.of(self.unit, tag, cdb, views)
         except Exception:  # belongs to the barrier of `task_set`: only this command fails
             log.exception("lun %d: command %s failed before its start", self.lun, cdb[:1].hex())
@@ -340,6 +348,17 @@ class ServedLun:
         except TransportError as error:
             self._broken = self._broken or error
 
+    def _complete_good(self, commands: list[tuple[int, int]]) -> None:
+        """Complete plain commands, and publish them; errors as in `_complete`."""
+        try:
+            self.transport.complete_good(commands)
+            if self._state.clear and self._idle is None and self._broken is None:
+                self.transport.publish()
+                return
+        except TransportError as error:
+            self._broken = self._broken or error
+        self._publish_soon()
+
     def _publish(self) -> None:
         """Publish the answers given so far; after `finish`, close the unit once nothing is under way."""
         self._publishing = False
@@ -365,6 +384,7 @@ class ServedLun:
     def _ended_all(self) -> bool:
         """Whether nothing is under way; after a failure tasks may never end, and only busy storage counts."""
         busy = self._workers.busy or (self._asynchronous is not None and self._asynchronous.busy)
+        busy = busy or (self._async_path is not None and self._async_path.busy)
         return self._tasks.idle or (self.failure is not None and not busy)
 
     def _update_fast_path(self) -> None:

@@ -3,7 +3,6 @@
 import errno
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 
 from vscsihba import scsi
 from vscsihba.block import (
@@ -14,7 +13,6 @@ from vscsihba.block import (
 )
 
 
-@dataclass(slots=True, eq=False)
 class Task:
     """A command; without a tag, work of the engine itself or background work of an answered command.
 
@@ -33,18 +31,29 @@ class Task:
         started: Time of its arrival, in seconds of CLOCK_MONOTONIC.
     """
 
-    tag: int | None
-    cdb: bytes
-    buffer: Buffer
-    command: Generator[BlockOp, BlockResult, scsi.Response | None]
-    exclusive: bool = False
-    alone: bool = False
-    follows: bool = False
-    non_idempotent: bool = False
+    # Defaults are attributes of the class: a task is made for each command.
+    alone = False
+    follows = False
+    non_idempotent = False
     aborted_by: str | None = None
-    abandoned: bool = False
-    stopped: bool = False
-    started: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - as it is then
+    abandoned = False
+    stopped = False
+
+    def __init__(
+        self,
+        tag: int | None,
+        cdb: bytes,
+        buffer: Buffer,
+        command: Generator[BlockOp, BlockResult, scsi.Response | None],
+        *,
+        exclusive: bool = False,
+    ) -> None:
+        self.tag = tag
+        self.cdb = cdb
+        self.buffer = buffer
+        self.command = command
+        self.exclusive = exclusive
+        self.started = time.monotonic()
 
     @classmethod
     def of(cls, unit: scsi.LogicalUnit, tag: int, cdb: bytes, views: list[memoryview]) -> "Task":

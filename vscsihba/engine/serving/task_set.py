@@ -21,9 +21,10 @@ from functools import partial
 from typing import Protocol
 
 from vscsihba import scsi
-from vscsihba.block import CHANGES, BlockOp, BlockResult, Execute, Keep, MediumOp, OnUnit
+from vscsihba.block import CHANGES, BlockOp, BlockResult, Buffer, Execute, Keep, MediumOp, OnUnit
 from vscsihba.engine.serving.async_operations import AsyncOperations
 from vscsihba.engine.serving.call_queue import Calls
+from vscsihba.engine.serving.plain_command import PlainCommand
 from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.units_of_hba import Done
 from vscsihba.engine.serving.workers import Workers
@@ -99,6 +100,7 @@ class TaskSet:
         self._waiting: deque[Task] = deque()
         self._visits: deque[tuple[Task, Done]] = deque()
         self._commands: dict[int, Task] = {}
+        self._plain: dict[int, PlainCommand] = {}
         self._running = self._background = self._abandoned = 0
         self._exclusive = self._starting = False
 
@@ -128,20 +130,35 @@ class TaskSet:
         else:
             self._begin(task)
 
-    def begun(self, task: Task) -> None:
+    def begun(self, command: PlainCommand) -> None:
         """Add a command that begins now, outside of this class (`async_path`); no other one may wait."""
-        assert task.tag is not None  # noqa: S101 - it is a command
-        self._commands[task.tag] = task
+        self._plain[command.tag] = command
         self._running += 1
 
-    def not_begun(self, task: Task) -> None:
+    def not_begun(self, command: PlainCommand) -> None:
         """Take back `begun`."""
-        assert task.tag is not None  # noqa: S101 - it is a command
-        del self._commands[task.tag]
+        del self._plain[command.tag]
         self._running -= 1
 
+    def end_plain(self, command: PlainCommand) -> bool:
+        """End a command of `begun` that has succeeded; False if an abort has named it: it is a task now."""
+        if self._plain.pop(command.tag, None) is None:
+            return False
+        self._running -= 1
+        return True
+
+    def task_of(self, command: PlainCommand) -> Task:
+        """Return the task in place of a command of `begun`."""
+        task = self._commands.get(command.tag)
+        if task is None:
+            task = Task(command.tag, command.cdb, Buffer(command.views), _no_steps())
+            task.started = command.started
+            self._commands[command.tag] = task
+            del self._plain[command.tag]
+        return task
+
     def end_begun(self, task: Task, response: scsi.Response) -> None:
-        """End a command of `begun`."""
+        """End a command of `begun` that is a task now."""
         self._end(task, response)
 
     def go_on_with(
@@ -194,7 +211,7 @@ class TaskSet:
 
     def start_waiting(self) -> None:
         """Begin visits, then waiting commands in order, as far as exclusive commands allow."""
-        if self._starting:  # called by `_advance` below: its loop continues
+        if self._starting or not (self._waiting or self._visits):  # called by `_advance`: its loop continues
             return
         self._starting = True
         try:
@@ -238,7 +255,13 @@ class TaskSet:
 
     def find(self, tags: Iterable[int]) -> list[Task]:
         """Return the named commands that have not ended."""
-        return [self._commands[tag] for tag in tags if tag in self._commands]
+        found = []
+        for tag in tags:
+            if (plain := self._plain.get(tag)) is not None:
+                found.append(self.task_of(plain))
+            elif (task := self._commands.get(tag)) is not None:
+                found.append(task)
+        return found
 
     def older_than(self, seconds: float) -> list[int]:
         """Return the tags of open commands that are so many seconds old and were not aborted."""
@@ -336,3 +359,9 @@ class TaskSet:
                     del self._commands[task.tag]
         if self._waiting or self._visits:
             self.start_waiting()
+
+
+def _no_steps() -> Generator[BlockOp, BlockResult, scsi.Response | None]:
+    """Stand in for the steps of a command that are not made yet."""
+    yield from ()
+    return None
