@@ -28,6 +28,7 @@ from vscsihba.handlers.nbd.connection import Connection
 from vscsihba.handlers.nbd.flush_results import FlushResults
 from vscsihba.handlers.nbd.negotiation import text_of
 from vscsihba.handlers.nbd.requests import Completed, Export, Kind, Request
+from vscsihba.handlers.nbd.sockets import Sockets
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 
 __all__ = ["Link", "LinkOptions", "Lost"]
@@ -67,12 +68,9 @@ class Link:
         self._told = lost
         self._unflushed = UnflushedWrites(options.unflushed)
         self._lock = threading.Lock()
-        self._events = threading.Lock()
         self._completed: Completed = deque()
         self._connections: list[Connection] = []
         self._unsent: list[Connection] = []
-        self._by_fd: dict[int, Connection] = {}
-        self._alone: Connection | None = None
         self._dying: list[Connection] = []
         self._under_way: dict[Request, Connection] = {}
         self._waiting: deque[Request] = deque()
@@ -95,15 +93,17 @@ class Link:
             OSError: The server cannot be reached.
         """
         self._connections, self.export = self._connector.connect()
-        self._epoll = select.epoll()
+        self._sockets = Sockets(self._lose)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for connection in self._connections:
-            self._watch(connection)
+            self._sockets.add(connection)
         keeper = threads.VitalThread(self._keep, "nbd")
         try:
             threads.start(keeper)
         except OSError:
-            self._epoll.close()
+            for connection in self._connections:
+                connection.leave()
+            self._sockets.close()
             os.close(self._wake)
             raise
         self._threads.append(keeper)
@@ -122,9 +122,9 @@ class Link:
         for thread in self._threads:
             thread.join(ATTEMPT)
         for connection in connections:
-            self._unwatch(connection)
+            self._sockets.remove(connection)
             connection.leave()
-        self._epoll.close()
+        self._sockets.close()
         os.close(self._wake)
 
     def adopt(self, size: int) -> None:
@@ -211,20 +211,12 @@ class Link:
         """Send the requests that were queued on a connection."""
         try:
             if not connection.send():
-                self._update(connection)
+                self._sockets.update(connection)
         except OSError as error:
             self._lose(connection, text_of(error))
             return
         if self._completed:  # some have ended without a wake-up by the socket
             os.eventfd_write(self._wake, 1)
-
-    def _update(self, connection: Connection) -> None:
-        """Wait for the events that a connection wants."""
-        with self._events:  # two threads may have begun requests
-            if self._by_fd.get(connection.fd) is connection:
-                events = connection.events
-                connection.waits_for_output = bool(events & select.POLLOUT)
-                self._epoll.modify(connection.fd, events)
 
     def _drain(self) -> None:
         """Hand on the results of requests that have ended."""
@@ -313,7 +305,7 @@ class Link:
 
     def fileno(self) -> int:
         """Return the descriptor; see `vscsihba.handlers.base.Pollable`."""
-        return self._epoll.fileno()
+        return self._sockets.fileno()
 
     def attach(self) -> None:
         """Leave it to the caller to call `serve`."""
@@ -339,23 +331,8 @@ class Link:
 
     def serve(self) -> None:
         """Do the work that is due, without blocking."""
-        alone = self._alone
-        if alone is not None and not alone.waits_for_output:
-            self._notify(alone, select.EPOLLIN)
-        else:
-            for fd, events in self._epoll.poll(0):
-                if (connection := self._by_fd.get(fd)) is not None:
-                    self._notify(connection, events)
+        self._sockets.serve()
         self._drain()
-
-    def _notify(self, connection: Connection, events: int) -> None:
-        try:
-            connection.notify(events)
-            if connection.waits_for_output:
-                self._update(connection)
-        except OSError as error:
-            self._unwatch(connection)
-            self._lose(connection, text_of(error))
 
     # The thread of the link.
 
@@ -367,7 +344,7 @@ class Link:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         if not self._attached:
-            poll.register(self._epoll.fileno(), select.POLLIN)
+            poll.register(self._sockets.fileno(), select.POLLIN)
         tick = min(_TICK, self._options.timeout / 4) if self._ticking else None
         for fd, _ in poll.poll(None if tick is None else tick * 1000):
             if fd == self._wake:
@@ -405,7 +382,7 @@ class Link:
             dying, self._dying = self._dying, []
             down = self._down_since is not None and not self._reconnecting
         for connection in dying:
-            self._unwatch(connection)
+            self._sockets.remove(connection)
         _part(dying)
         for connection in dying:
             connection.kill()
@@ -435,23 +412,6 @@ class Link:
             self._lose(connection, f"no answer within {self._options.timeout:g} s")
         if hanging:
             self._bury()
-
-    def _watch(self, connection: Connection) -> None:
-        with self._events:
-            self._by_fd[connection.fd] = connection
-            self._epoll.register(connection.fd, connection.events)
-            self._note_alone()
-
-    def _unwatch(self, connection: Connection) -> None:
-        with self._events:
-            if self._by_fd.get(connection.fd) is connection:
-                del self._by_fd[connection.fd]
-                self._epoll.unregister(connection.fd)
-                self._note_alone()
-
-    def _note_alone(self) -> None:
-        """Note whether there is one connection only, which needs no question which one has work."""
-        self._alone = next(iter(self._by_fd.values())) if len(self._by_fd) == 1 else None
 
     # Connecting.
 
@@ -490,7 +450,7 @@ class Link:
                     connection.leave()
                 return
             for connection in connections:
-                self._watch(connection)
+                self._sockets.add(connection)
             away = time.monotonic() - (self._down_since or 0)
             self._down_since, self._reason = None, ""
             self._connections = connections

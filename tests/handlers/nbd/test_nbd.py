@@ -26,6 +26,7 @@ from vscsihba.errors import FlushError, HostError, InUseError, UsageError
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.nbd import address as addresses
 from vscsihba.handlers.nbd import link as links
+from vscsihba.handlers.nbd.connection import Connection
 from vscsihba.handlers.nbd.handler import NbdHandler
 from vscsihba.handlers.nbd.link import Link
 from vscsihba.handlers.nbd.negotiation import Negotiation
@@ -354,6 +355,51 @@ def test_a_write_that_is_acknowledged_during_the_loss_is_repeated_too(
         assert rig.write(0, b"a" * 4096).status == GOOD
         assert rig.run(FLUSH).status == GOOD
         assert rig.read(0, 8).data == b"a" * 4096
+
+
+def test_a_link_that_is_closed_while_it_connects_again(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new connections are closed, and nobody waits on them."""
+    monkeypatch.setattr(links, "ATTEMPT", 0.01)
+    with nbdkit(tmp_path, "file", str(image)) as server:
+        options = NbdOptions(uri=server.uri(), connections=2)
+        link = Link(options.address, options.link)
+        link.open()
+        made: list[Connection] = []
+        whole = link._connector.connect
+
+        def connect() -> tuple[list[Connection], Export]:
+            connections, export = whole()
+            made.extend(connections)
+            link.close()
+            return connections, export
+
+        monkeypatch.setattr(link._connector, "connect", connect)
+        link._reconnect_once()
+        assert [connection.over for connection in made] == [True, True]
+    assert not caplog.records
+
+
+def test_requests_on_a_connection_that_is_given_up_are_answered_before_they_are_sent_again(
+    tmp_path: Path,
+) -> None:
+    """The server would execute them late, after newer writes to the same place."""
+    count = tmp_path / "writes"
+    script = (
+        *("get_size=echo 65536", "pread=head -c $3 /dev/zero", "can_write=exit 0", "can_multi_conn=exit 0"),
+        *(f"pwrite=cat >/dev/null; sleep 0.2; echo >>{count}", "thread_model=echo parallel"),
+    )
+    with nbdkit(tmp_path, "eval", *script) as server, disk(server, connections=2) as top:
+        link, ends = link_of(top), list[OSError | None]()
+        for block in range(4):
+            link.begin(Request(Kind.WRITE, ends.append, block * 512, 512, bytes(512)))
+        time.sleep(0.1)  # the server has begun
+        link._lose(link._connections[0], "the test says so")
+        wait_until(lambda: len(ends) == 4)
+        assert ends == [None] * 4
+        assert read(top, 0, 1) == b"\0"  # connected again
+        assert count.read_text().count("\n") == 4
 
 
 def test_initiators_learn_that_the_server_is_away(tmp_path: Path, image: Path) -> None:
