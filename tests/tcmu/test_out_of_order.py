@@ -6,6 +6,7 @@ import pytest
 
 from tests.tcmu.conftest import MakeServer
 from tests.tcmu.server import READ_10, SENSE, Server, always
+from vscsihba.errors import TransportError
 from vscsihba.tcmu import abi
 from vscsihba.tcmu.kernel import BLOCK
 
@@ -32,6 +33,34 @@ def test_rule_7_every_permutation(server: Server, order: tuple[int, ...], *, eac
         assert answer.data == bytes([n + 1]) * (512 * (n + 1) - n)
     failed = server.loopback.answers[tags[2]]
     assert (failed.status, failed.sense[: len(SENSE)], failed.data) == (2, SENSE, b"")
+
+
+@pytest.mark.parametrize("order", PERMUTATIONS, ids=lambda order: "".join(map(str, order)))
+def test_rule_7_completions_that_are_written_together(server: Server, order: tuple[int, ...]) -> None:
+    """Reads and writes of four commands, the last of which stays open."""
+    tags = [server.one(data_in=512 * (n + 1)) if n % 2 else server.one(data_out=b"w" * 512) for n in range(4)]
+    for n in (1, 3):
+        server.fetched[tags[n]].fill(bytes([n]) * 512 * (n + 1))
+    done = order[:3]
+    server.ring.complete_good([(tags[n], 512 * (n + 1) - n if n % 2 else 0) for n in done])
+    assert server.ring.open_tags == (tags[order[3]],)
+    server.ring.publish()
+    answers = server.loopback.answers
+    assert set(answers) == {tags[n] for n in done}
+    for n in done:
+        answer = answers[tags[n]]
+        assert answer.status == 0
+        if n % 2:
+            assert (answer.data, answer.residual) == (bytes([n]) * (512 * (n + 1) - n), n)
+
+
+def test_completions_together_end_at_a_command_that_is_not_open(server: Server) -> None:
+    tags = [server.one(data_in=512) for _ in range(3)]
+    with pytest.raises(TransportError, match="is not open"):
+        server.ring.complete_good([(tags[1], 512), (tags[1], 512), (tags[0], 512)])
+    assert server.ring.open_tags == (tags[0], tags[2])
+    server.ring.publish()
+    assert list(server.loopback.answers) == [tags[1]]
 
 
 @pytest.mark.parametrize("order", PERMUTATIONS, ids=lambda order: "".join(map(str, order)))

@@ -181,14 +181,41 @@ def test_a_process_killed_before_its_completion_counts_has_recorded_it(
     tags = [server.one(data_in=512) for _ in range(2)]
     server.fetched[tags[1]].fill(b"\x5a" * 512)
 
-    def killed(_position: int) -> None:
+    def killed(_cmd_id: int, _position: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(server.ring._journal, "move_to", killed)
+    monkeypatch.setattr(server.ring._journal, "settle", killed)
     with pytest.raises(KeyboardInterrupt):
         server.answer(tags[1], data_in=512)
     assert [command.tag for command in die(server)] == [tags[0]]
     assert server.loopback.answers.pop(tags[1]).data == b"\x5a" * 512
+    server.answer_all()
+    assert server.loopback.outstanding == 0
+
+
+def test_a_process_killed_between_completions_that_it_writes_together(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = [server.one(data_in=512) for _ in range(4)]
+    for number, tag in enumerate(tags):
+        server.fetched[tag].fill(bytes([number]) * 512)
+    settle, settled = server.ring._journal.settle, list[int]()
+
+    def killed(cmd_id: int, position: int) -> None:
+        if settled:
+            raise KeyboardInterrupt
+        settled.append(cmd_id)
+        settle(cmd_id, position)
+
+    monkeypatch.setattr(server.ring._journal, "settle", killed)
+    with pytest.raises(KeyboardInterrupt):
+        server.ring.complete_good([(tags[3], 512), (tags[1], 512), (tags[2], 512)])
+    assert [command.tag for command in die(server)] == [tags[0], tags[2]]
+    answers = server.loopback.answers
+    assert {tag: answer.data for tag, answer in answers.items()} == {
+        tags[3]: b"\3" * 512,
+        tags[1]: b"\1" * 512,
+    }
     server.answer_all()
     assert server.loopback.outstanding == 0
 

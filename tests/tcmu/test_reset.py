@@ -94,6 +94,16 @@ def test_rule_15_a_late_completion_is_ignored_once(busy: Server) -> None:
         busy.ring.complete(tag, 0)
 
 
+def test_rule_15_late_completions_together_are_ignored(busy: Server) -> None:
+    lost = busy.ring.open_tags
+    busy.loopback.reset_ring()
+    answered = dict(busy.loopback.answers)
+    busy.ring.complete_good([(tag, 512) for tag in lost])
+    busy.ring.publish()
+    assert busy.loopback.answers == answered
+    assert not busy.loopback.broken
+
+
 def test_a_late_refusal_does_nothing(busy: Server) -> None:
     (tag, *_) = busy.ring.reattach()
     busy.ring.refuse(tag)
