@@ -44,6 +44,13 @@ class FlushResults:
         except OSError:  # the server is away: there is another flush when it is back
             self._end_own(None)
 
+    def begin_after(self, write: Request) -> None:
+        """Flush after a write that has to be on stable storage, for a server without FUA."""
+        try:
+            self._begin(Request(Kind.FLUSH, write.done))
+        except OSError as error:
+            write.done(error)
+
     def hand_on(self, request: Request) -> None:
         """Hand on the result of a flush that the server has done: an error if writes were lost before."""
         with self._lock:

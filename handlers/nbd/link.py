@@ -289,17 +289,9 @@ class Link:
             self._flushes.hand_on(request)
             return
         if request.kind in _CHANGES and self.export.flush and request.fua and not self.export.fua:
-            self._flush_after(request)
+            self._flushes.begin_after(request)
             return
         request.done(None)
-
-    def _flush_after(self, write: Request) -> None:
-        """Flush after a write that has to be on stable storage, for a server without FUA."""
-        flush = Request(Kind.FLUSH, write.done)
-        try:
-            self.begin(flush)
-        except OSError as error:
-            write.done(error)
 
     # Pollable.
 
