@@ -16,7 +16,7 @@ def explain(address: Address, error: OSError) -> HostError:
 
     Args:
         address: The export.
-        error: As `vscsihba.handlers.nbd.connection.Connection.connect` raises it.
+        error: As `vscsihba.handlers.nbd.connection.Connection` raises it.
     """
     text = str(error.strerror).removeprefix(f"{address.name}: ")
     place = _place(address)
