@@ -221,7 +221,6 @@ HARMLESS: Final = (
     Harmless(_FAST, "writable: bool = False", "False -> True", _SAID_FIRST),
     Harmless(_FAST, "blocks: int = 0", "0 -> 1", _SAID_FIRST),
     Harmless(_FAST, "parts = batched(inline.write or _refuse)", "drop '_refuse'", _REFUSED),
-    Harmless(_FAST, "reads = (inline.read or _refuse, inline.read_flags, limit)", "drop '_refuse'", _REFUSED),
     Harmless(
         _FAST, "raise BlockingIOError", "leave out 'raise BlockingIOError'", "None is no length, either."
     ),
