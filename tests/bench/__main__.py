@@ -17,7 +17,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import command_path, document, guests_page, rbd, remote, slow_flush, stacks_page, tables
+from tests.bench import (
+    command_path,
+    document,
+    guests_page,
+    http,
+    rbd,
+    remote,
+    slow_flush,
+    stacks_page,
+    tables,
+)
 from tests.bench.native import NATIVE_PARTS, Native
 from tests.bench.stacks import measure as stacks
 from tests.bench.vm import campaign, guest
@@ -122,6 +132,7 @@ def measure(options: argparse.Namespace, parts: Sequence[str]) -> Native:
             command_path.rows() if "commands" in parts else (),
             remote.rows() if "nbd" in parts else (),
             rbd.rows() if "rbd" in parts else (),
+            http.rows() if "http" in parts else (),
         ):
             measured.rows.append(row)
             status.update(f"measured {row.name}")
