@@ -63,14 +63,19 @@ class PassphraseOptions(Handler.Options, kw_only=True):
             with path.open("rb") as file:
                 secret = file.read(_MOST + 1)
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from error
+            raise UsageError(f"{path}: {error.strerror}", cure=self._cure()) from error
         if len(secret) > _MOST:
             raise UsageError(f"{path} has more than the {_MOST} bytes that a key file may have")
         if not self.key_file:
             secret = secret.removesuffix(b"\n")
         if not secret:
-            raise UsageError(f"{path} is empty")
+            raise UsageError(f"{path} is empty", cure="write the secret into it")
         return secret
+
+    def _cure(self) -> str:
+        if self.credential:
+            return f"name it in the unit: LoadCredential={self.credential}:PATH"
+        return "name a file that can be read"
 
     def is_readable_again(self) -> bool:
         """Return whether the secret can be read more than once: not from a pipe or a terminal."""

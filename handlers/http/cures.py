@@ -14,7 +14,10 @@ def curl_failures(curl: Any) -> dict[int, tuple[bool, str | None]]:
     return {
         curl.E_COULDNT_RESOLVE_HOST: (False, "correct the host in the URL, or check the DNS of this machine"),
         curl.E_COULDNT_RESOLVE_PROXY: (False, 'correct "proxy", or https_proxy in the environment'),
-        curl.E_COULDNT_CONNECT: (False, "start the server, or correct host and port in the URL"),
+        curl.E_COULDNT_CONNECT: (
+            False,
+            "start the server, or correct host and port in the URL, or the proxy",
+        ),
         curl.E_OPERATION_TIMEDOUT: (False, "check host and port in the URL, and the network"),
         curl.E_GOT_NOTHING: (False, "check that an HTTP server listens there"),
         curl.E_SSL_CONNECT_ERROR: (False, 'if the server does not use TLS, begin the URL with "http://"'),

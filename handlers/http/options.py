@@ -122,7 +122,10 @@ def check_url(url: str) -> None:
         raise ValueError('the URL must not have a user or password: use "credentials_file"')
     if parts.fragment:
         raise ValueError("the URL must not have a fragment (#...)")
-    _ = parts.port  # raises ValueError for one that is no number
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("the port in the URL is not a number from 0 to 65535") from error
 
 
 def _check_proxy(proxy: str) -> None:

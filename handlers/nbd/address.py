@@ -100,7 +100,9 @@ class Address:
             parts = urlsplit(self.uri)
             port, query = parts.port, dict(parse_qsl(parts.query, keep_blank_values=True))
         except ValueError as error:
-            raise UsageError(f"{self.uri!r} is not a URI: {error}") from error
+            raise UsageError(
+                f"{self.uri!r} is not a URI: {error}", cure="write nbd://HOST:PORT/EXPORT"
+            ) from error
         if parts.scheme not in _SCHEMES:
             raise UsageError(
                 f"{self.uri!r} is not the URI of an NBD export",

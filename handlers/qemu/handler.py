@@ -57,6 +57,8 @@ class QemuHandler(Handler):
                 info.check_backing(options.backing)
             if info.encrypted and options.secret is None:
                 raise UsageError(f"{options.path} is encrypted", cure='name its "passphrase_file"')
+            if options.secret is not None and not info.encrypted:
+                raise UsageError(f"{options.path} is not encrypted", cure="leave its key out")
         elif not options.is_created:
             raise file_path.missing(options.path)
         elif not self.may_make:

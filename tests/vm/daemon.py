@@ -210,5 +210,5 @@ def _lives(pid: int) -> bool:
 def seconds_until(condition: Any, what: str) -> float:
     """Wait for a condition and return how long that took."""
     begin = time.monotonic()
-    wait_until(condition, what)
+    wait_until(condition, what, pause=0.02)  # most conditions ask the service, which has work to do
     return time.monotonic() - begin

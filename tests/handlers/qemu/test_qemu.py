@@ -225,12 +225,20 @@ def test_an_encrypted_image(tmp_path: Path, opened: Opened, format_: str) -> Non
     assert read(disk.top, 0, 1000) == b"plain text" * 100
     disk.close()
     assert b"plain text" not in path.read_bytes()
-    with pytest.raises(UsageError, match="the key does not open it"):
+    with pytest.raises(UsageError, match="the key does not open it; correct the file"):
         opened(qemu(path, key_file=str(other)))
     with pytest.raises(UsageError, match='is encrypted; name its "passphrase_file"'):
         opened(qemu(path))
     other.write_text("secret")
     assert read(opened(qemu(path, key_file=str(other))).top, 0, 5) == b"plain"
+
+
+def test_a_key_of_an_image_that_is_not_encrypted_is_refused(tmp_path: Path, opened: Opened) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret")
+    key.chmod(0o600)
+    with pytest.raises(UsageError, match="is not encrypted; leave its key out"):
+        opened(qemu(make(tmp_path / "disk"), key_file=str(key)))
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, opened: Opened) -> None:

@@ -42,6 +42,8 @@ def test_ext4_outlives_the_storage_daemon_and_the_engine(
     service = own_service
     service.ask("apply", document=document(ceph))
     disk = service.disk(0, 0)
+    # A busy machine starts daemons slowly, and Linux gives a command up after some 180 s by default.
+    (disk.sysfs / "device/timeout").write_text("600")
     run("mkfs.ext4", "-q", disk.node)
     with mounted(disk.node, scratch / "mnt") as folder:
         fio = Fio([replace(disk, node=folder / "data")], flushing=True)
