@@ -287,6 +287,8 @@ class Overlay:
         """
         with self._flushing:
             if self.broken:
+                if self._note is not None and not self._is_noted:
+                    self._note.discard()  # an earlier attempt may have failed
                 raise FlushError(errno.EIO, FLUSH_FAILED)
             self._superblock.settle()  # a header that could not be replaced must not come to count
             with self._changing:

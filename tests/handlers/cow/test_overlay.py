@@ -602,6 +602,26 @@ def test_a_note_of_lost_clusters_that_cannot_be_changed_or_removed_is_emptied(
         assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
 
 
+def test_a_note_of_lost_clusters_that_can_only_be_changed_later_is_removed_then(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "put", broken)
+        patch.setattr(Path, "unlink", broken)
+        patch.setattr(os, "ftruncate", broken)
+        fail_flush(disk)
+    with pytest.raises(FlushError):
+        disk.flush()
+    overlay = overlay_of(disk)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(overlay), "_leave_note", lambda self: self._note.close(forget=False))
+        abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), HostError("not private", cure="remove it")])
 def test_an_old_note_that_cannot_be_removed_leaves_no_descriptor_open(
     base: Path, own_tmpfs_directory: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
