@@ -89,4 +89,4 @@ def test_words_are_completed(run: Run, session: object, export: None) -> None:
     initiators = session._current_node.get_node(f"{AT}/initiators")  # type: ignore[attr-defined]
     assert initiators.ui_complete_create({}, "m", "x") == ["mutual_password_file=", "mutual_user="]
     exports = session._current_node.get_node("/exports")  # type: ignore[attr-defined]
-    assert exports.ui_complete_delete({}, "iqn", "name") == [NAME]
+    assert exports.ui_complete_delete({}, "iqn", "name") == [f"{NAME} "]
