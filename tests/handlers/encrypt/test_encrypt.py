@@ -23,6 +23,7 @@ from vscsihba.handlers.encrypt.luks2 import Luks2
 from vscsihba.handlers.encrypt.payload import Payload
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.shared import linux
+from vscsihba.handlers.shared.rwlock import RWLock
 from vscsihba.handlers.stack import Document, build
 from vscsihba.testing.disk_model import KIB, DiskModel, as_tests, read, write
 
@@ -873,6 +874,35 @@ def test_a_write_of_less_than_a_sector_undoes_nothing_beside_it(
         write(disk, 512, b"N" * 512)
         beside.join()
         assert read(disk, 0, 512) == bytes(512)
+
+
+def test_a_part_of_the_last_sector(empty: Path) -> None:
+    with build(quick(empty)) as disk:
+        end = disk.geometry.size
+        write(disk, end - 8192, b"D" * 8192)
+        write(disk, end - 100, b"N" * 60)
+        assert read(disk, end - 150, 150) == b"D" * 50 + b"N" * 60 + b"D" * 40
+
+
+def test_whole_sectors_are_moved_without_a_copy_and_beside_each_other(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    below = FileHandler.read
+
+    def noting(handler: FileHandler, offset: int, views: Views) -> None:
+        seen.extend(views)
+        below(handler, offset, views)
+
+    with build(quick(empty)) as disk:
+        monkeypatch.setattr(FileHandler, "read", noting)
+        monkeypatch.setattr(RWLock, "alone", None)
+        write(disk, 4096, b"x" * 8192)
+        assert seen == []
+        room = memoryview(bytearray(8192))
+        disk.read(4096, [room])
+        assert room == b"x" * 8192
+        assert seen[0] is room
 
 
 # Secrets that can be read once
