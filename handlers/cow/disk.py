@@ -42,12 +42,13 @@ class CowDisk:
     Attributes:
         overlay: Where changes go.
         below: Everything else.
+        allocating: Held by whoever makes room in the overlay, or changes what is there.
     """
 
     def __init__(self, overlay: Overlay, below: Below) -> None:
         self.overlay = overlay
         self.below = below
-        self._allocating = threading.Lock()
+        self.allocating = threading.Lock()
 
     @property
     def size(self) -> int:
@@ -76,12 +77,12 @@ class CowDisk:
             self.overlay.overwrite(offset, views)
             self.overlay.check_kept(offset, length)
             return
-        with self._allocating:
+        with self.allocating:
             self._write_new(offset, views, length)
 
     def write_zeroes(self, offset: int, length: int) -> None:
         """Forget whole clusters, and write zeroes to those that are only partly concerned."""
-        with self._allocating:
+        with self.allocating:
             self._zero(offset, offset + length)
 
     def unmap(self, offset: int, length: int) -> None:
@@ -93,7 +94,7 @@ class CowDisk:
         first = -(-offset // size)
         last = self.overlay.header.clusters if end == self.size else end // size
         parts = [(offset, end)] if first > last else [(offset, first * size), (last * size, end)]
-        with self._allocating:
+        with self.allocating:
             self.overlay.free(first, last)
             for start, stop in parts:
                 if start < stop and self.overlay.is_all(DATA, start, stop - start):
@@ -105,7 +106,7 @@ class CowDisk:
 
     def resize(self, size: int) -> None:
         """Set the size of the disk, whatever the size below."""
-        with self._allocating:
+        with self.allocating:
             before = self.size
             cluster = self.overlay.cluster_size
             if size > before:
@@ -128,7 +129,7 @@ class CowDisk:
         What the disk reads as stays the same, but it needs that cluster there no more.
         """
         size, state, broken = self.overlay.cluster_size, below.states[number], self.overlay.broken
-        with self._allocating:
+        with self.allocating:
             if state == BASE or self.overlay.states[number] != BASE:
                 return
             below.check_kept(number * size, size)

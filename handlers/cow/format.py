@@ -26,6 +26,8 @@ _KNOWN = (1, 2)
 SECTORS_PER_GROUP = 8
 PER_GROUP = sectors.PER_SECTOR * SECTORS_PER_GROUP
 MAP_BLOCK = sectors.SECTOR * SECTORS_PER_GROUP
+FIRST_CLUSTER = superblock.END + MAP_BLOCK
+"""Byte offset of cluster 0: each group before a cluster adds the block of its map."""
 
 BASE, DATA, ZERO = 0, 1, 2
 """States of a cluster: as the base has it; as stored here; all zeroes."""
@@ -99,15 +101,14 @@ def place_of_sector(number: int, cluster_size: int) -> int:
     return superblock.END + group * _stride(cluster_size) + within * sectors.SECTOR
 
 
-def place_of_cluster(number: int, cluster_size: int) -> int:
-    """Return the byte offset of cluster `number` in the file."""
-    group, within = divmod(number, PER_GROUP)
-    return superblock.END + group * _stride(cluster_size) + MAP_BLOCK + within * cluster_size
+def place_of(offset: int, cluster_size: int) -> int:
+    """Return the offset in the file of byte `offset` of the disk, where its cluster is stored."""
+    return offset + FIRST_CLUSTER + offset // (PER_GROUP * cluster_size) * MAP_BLOCK
 
 
 def file_size(clusters: int, cluster_size: int) -> int:
     """Return the bytes of a file with so many clusters."""
-    return place_of_cluster(clusters - 1, cluster_size) + cluster_size
+    return place_of((clusters - 1) * cluster_size, cluster_size) + cluster_size
 
 
 def _stride(cluster_size: int) -> int:

@@ -142,7 +142,7 @@ class CowHandler(Transform):
     @property
     def inline(self) -> InlineVerbs:
         """Inline verbs: a request that concerns only the overlay or only the base goes there directly."""
-        return inline_verbs([self._overlay], self.next)
+        return inline_verbs([self._disk], self.next)
 
     def read(self, offset: int, views: Views) -> None:
         """Read clusters of the overlay, and the rest from the base."""

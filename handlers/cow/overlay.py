@@ -17,7 +17,7 @@ This module knows the file (through a handler, its *store*) and no base.
 import errno
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -37,7 +37,7 @@ from vscsihba.handlers.cow.format import (
     decode_header,
     encode_header,
     file_size,
-    place_of_cluster,
+    place_of,
     place_of_sector,
 )
 from vscsihba.handlers.cow.overlay_note import FileId, note_of
@@ -192,8 +192,7 @@ class Overlay:
 
     def place(self, offset: int) -> int:
         """Return the store's offset of a byte of the disk."""
-        number, within = divmod(offset, self.cluster_size)
-        return place_of_cluster(number, self.cluster_size) + within
+        return place_of(offset, self.header.cluster_size)
 
     def check_kept(self, offset: int, length: int) -> None:
         """Refuse a range of stored clusters that a failed flush may have lost since their states were read.
@@ -226,19 +225,44 @@ class Overlay:
         if first < last:
             note = self._note or self._begun()
             with self._changing:
-                if broken is not None and broken != self.broken:
-                    raise MediumError(first * self.cluster_size, FLUSH_FAILED)
-                if not self._is_noted:
-                    raise OSError(errno.EIO, FLUSH_FAILED)
-                note.reserve(first, last - first)
-                while first < last:
-                    # Memory never says other than the note, even if only a part of it could be put there.
-                    count = note.put_some(first, bytes([state + 1]) * (last - first))
-                    if state == DATA:
-                        some = range(first, first + count)
-                        self._fresh.update(cluster for cluster in some if self.states[cluster] != DATA)
-                    self.map.set(first, first + count, state)
-                    first += count
+                self._mark(note, first, last, state, broken=broken)
+
+    def try_mark(self, first: int, last: int, state: int, store: Callable[[], None]) -> None:
+        """Store the contents of clusters and set their state, as `mark` does, if that needs no wait.
+
+        Args:
+            first: Number of a cluster.
+            last: That of the one after the last.
+            state: The new one.
+            store: Stores the contents.
+
+        Raises:
+            BlockingIOError: It has to wait; nothing has changed.
+            OSError: As `mark`'s; the contents may be stored.
+        """
+        note = self._note
+        if note is None or self.broken or not self._changing.acquire(blocking=False):
+            raise BlockingIOError
+        try:
+            store()
+            self._mark(note, first, last, state, broken=False)
+        finally:
+            self._changing.release()
+
+    def _mark(self, note: TmpfsStore, first: int, last: int, state: int, *, broken: bool | None) -> None:
+        if broken is not None and broken != self.broken:
+            raise MediumError(first * self.cluster_size, FLUSH_FAILED)
+        if not self._is_noted:
+            raise OSError(errno.EIO, FLUSH_FAILED)
+        note.reserve(first, last - first)
+        while first < last:
+            # Memory never says other than the note, even if only a part of it could be put there.
+            count = note.put_some(first, bytes([state + 1]) * (last - first))
+            if state == DATA:
+                some = range(first, first + count)
+                self._fresh.update(cluster for cluster in some if self.states[cluster] != DATA)
+            self.map.set(first, first + count, state)
+            first += count
 
     def free(self, first: int, last: int) -> None:
         """Make the clusters from `first` to before `last` read as zeroes, and give back their storage.

@@ -9,13 +9,17 @@ class RWLock:
     """A read-write lock: any number of threads together, or one alone.
 
     Who wants to be alone waits for those inside, and keeps newcomers waiting.
+
+    Attributes:
+        leave: Releases the lock after `try_enter`.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(threading.Lock())
         self._inside = 0
         self._alone = False
+        self._brief = threading.Lock()
+        self.leave = self._brief.release  # no function of ours: inline verbs call it
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -27,22 +31,17 @@ class RWLock:
         try:
             yield
         finally:
-            self.leave()
+            with self._changed:
+                self._inside -= 1
+                if not self._inside:
+                    self._changed.notify_all()
 
     def try_enter(self) -> bool:
-        """Take the lock together with others, if that needs no wait; return whether it is held."""
-        with self._lock:
-            if self._alone:
-                return False
-            self._inside += 1
-            return True
+        """Hold the lock together with others for a moment, if that needs no wait; return whether it is held.
 
-    def leave(self) -> None:
-        """Release the lock."""
-        with self._lock:
-            self._inside -= 1
-            if self._alone and not self._inside:
-                self._changed.notify_all()
+        It costs less than `together`, but only one thread at a time can hold the lock in this way.
+        """
+        return not self._alone and self._brief.acquire(blocking=False)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -55,7 +54,8 @@ class RWLock:
             with self._changed:
                 while self._inside:
                     self._changed.wait()
-            yield
+            with self._brief:
+                yield
         finally:
             with self._changed:
                 self._alone = False

@@ -9,7 +9,7 @@ works.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,10 +18,11 @@ from msgspec import Meta
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.handlers.actions import Action, NoArguments, ReportProgress, quiet
-from vscsihba.handlers.base import Handler, InlineVerbs, Mover
+from vscsihba.handlers.base import BatchedWrite, Handler, InlineVerbs, note_batched
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import FilePath, Options
+from vscsihba.handlers.snapshot.inline import InlineSet
 from vscsihba.handlers.snapshot.snapshot_set import SnapshotInfo, SnapshotSet, check_set, create_set
 
 log = logging.getLogger(__name__)
@@ -119,14 +120,11 @@ class SnapshotHandler(Transform):
     @property
     def inline(self) -> InlineVerbs:
         """The inline verbs of the present layers."""
-
-        def read(views: Views, offset: int, flags: int) -> int:
-            return self._inline(lambda inline: inline.read, views, offset, flags)
-
-        def write(views: Views, offset: int, flags: int) -> int:
-            return self._inline(lambda inline: inline.write, views, offset, flags)
-
-        return replace(self._set.inline, read=read, write=None if self.options.snapshot else write)
+        whole, layers = InlineSet(self._set), self._set.inline
+        if self.options.snapshot:
+            return replace(layers, read=whole.reader(), write=None)
+        parts = BatchedWrite(whole.first_write, whole.next_write, whole.end_writes)
+        return replace(layers, read=whole.reader(), write=note_batched(whole.write, parts))
 
     def read(self, offset: int, views: Views) -> None:
         """Read from the topmost layer that has it."""
@@ -256,18 +254,3 @@ class SnapshotHandler(Transform):
             OSError: There is no room to merge.
         """
         self._set.tidy(progress=progress)
-
-    def _inline(
-        self, choose: Callable[[InlineVerbs], Mover | None], views: Views, offset: int, flags: int
-    ) -> int:
-        """Call an inline verb, unless the layers are being exchanged."""
-        gate = self._set.gate
-        if not gate.try_enter():
-            raise BlockingIOError
-        try:
-            verb = choose(self._set.inline)
-            if verb is None or not self._set.may_move_inline:
-                raise BlockingIOError
-            return verb(views, offset, flags)
-        finally:
-            gate.leave()

@@ -52,7 +52,7 @@ class Layers:
     @property
     def inline(self) -> InlineVerbs:
         """The inline verbs of the disk, as its layers are now."""
-        return inline_verbs([disk.overlay for disk in self._disks], self._base)
+        return inline_verbs(self._disks, self._base)
 
     def disk(self, name: str) -> CowDisk:
         """Return the disk with a layer on top."""

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import msgspec
 
-from vscsihba.block import Geometry
+from vscsihba.block import Geometry, Views
 from vscsihba.errors import FlushError, HostError, InUseError, UsageError, VscsihbaError
 from vscsihba.handlers.actions import ReportProgress, quiet
-from vscsihba.handlers.base import Handler, InlineVerbs
+from vscsihba.handlers.base import Handler, InlineVerbs, batched
 from vscsihba.handlers.cow.disk import CowDisk
 from vscsihba.handlers.cow.format import Header
 from vscsihba.handlers.cow.overlay import Overlay
@@ -76,6 +76,7 @@ class SnapshotSet:
     Attributes:
         layers: Those that are open.
         inline: Their inline verbs.
+        batched: The parts of the inline write.
         gate: Passed by whoever uses the layers; closed while they are exchanged.
 
     Raises:
@@ -200,6 +201,7 @@ class SnapshotSet:
         """Use these layers from now on; to be called with the gate closed."""
         self.layers = layers
         self.inline: InlineVerbs = layers.inline
+        self.batched = batched(self.inline.write or _refuse)
 
     def save(self, changed: Manifest) -> None:
         """Put a new manifest on stable storage, then in force.
@@ -332,6 +334,11 @@ class SnapshotSet:
                 log.info("%s is removed: nothing needs it", path)
                 with suppress(OSError):  # the next one to open the set tries again
                     path.unlink()
+
+
+def _refuse(_views: Views, _offset: int, _flags: int) -> int:
+    """Stand in for the inline write of layers that have none."""
+    raise BlockingIOError
 
 
 def check_set(directory: Path, snapshot: str, *, create: bool) -> None:

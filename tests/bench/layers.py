@@ -77,8 +77,12 @@ def measure(case: Case) -> Row:
     with ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-")))
         undo.enter_context(_notes_in_memory())
-        for name in ("plain.img", "disk.img"):
-            _image(folder / name)
+        _image(folder / "disk.img")
+        if case.layer != "cache" and case.where == NEW:  # a new cluster gets its storage then, too
+            (folder / "plain.img").touch()
+            os.truncate(folder / "plain.img", _SIZE)
+        else:
+            _image(folder / "plain.img")
         ours = undo.enter_context(serving(_document(case, folder)))
         plain = undo.enter_context(serving({"handler": "file", "path": str(folder / "plain.img")}))
         if case.where == HELD:

@@ -915,7 +915,7 @@ def test_two_requests_for_one_new_cluster_lose_neither(base: Path, other: str, t
         whole = handler_of(disk)._disk
         write(below, 0, b"p" * 64 * KIB)
         settled = threading.Event()
-        whole._allocating = Watched(settled)  # type: ignore[assignment]
+        whole.allocating = Watched(settled)  # type: ignore[assignment]
         real = whole._content
 
         def second() -> None:

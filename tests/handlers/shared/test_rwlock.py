@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -70,3 +71,30 @@ def test_a_wait_that_is_interrupted_leaves_the_gate_open(monkeypatch: pytest.Mon
                 pass
         assert gate.try_enter()
         gate.leave()
+
+
+def test_a_brief_visit_and_one_alone_keep_each_other_out() -> None:
+    gate, seen = RWLock(), []
+
+    def alone() -> None:
+        with gate.alone():
+            seen.append("alone")
+
+    with gate.together():
+        assert gate.try_enter()
+        assert not gate.try_enter()
+        gate.leave()
+    with gate.alone():
+        assert not gate.try_enter()
+    assert gate.try_enter()
+    waiting = threading.Thread(target=alone)
+    waiting.start()
+    while not gate._alone:
+        time.sleep(0.001)
+    time.sleep(0.01)
+    assert seen == []
+    gate.leave()
+    waiting.join(PATIENCE)
+    assert seen == ["alone"]
+    assert gate.try_enter()
+    gate.leave()

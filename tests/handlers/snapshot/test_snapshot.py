@@ -3,6 +3,7 @@ import os
 import shutil
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from tests.handlers.crash import Promises, Step, cut_power, kill, steps
 from tests.handlers.places import MEMORY_DIRECTORY
 from vscsihba.cli.main import main
 from vscsihba.errors import ConfigError, FlushError, HostError, InUseError, UsageError
-from vscsihba.handlers.base import Handler
+from vscsihba.handlers.base import Handler, batched
 from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow.overlay_file import open_overlay
 from vscsihba.handlers.file.handler import FileHandler
@@ -307,14 +308,43 @@ def test_inline_verbs_follow_the_layers(base: Path) -> None:
         write(disk, 0, b"x" * 65536)
         assert inline.write([memoryview(b"one")], 0, 0) == 3
         handler_of(disk).take("mon")
-        with pytest.raises(BlockingIOError):
-            inline.write([memoryview(b"two")], 0, 0)
         room = bytearray(4)
         assert inline.read([memoryview(room)], 0, inline.read_flags) == 4
         assert room == b"onex"
-        with handler_of(disk)._set.gate.alone(), pytest.raises(BlockingIOError):
-            inline.read([memoryview(room)], 0, inline.read_flags)
+        with handler_of(disk)._set.gate.alone():
+            for verb in (inline.read, inline.write):
+                with pytest.raises(BlockingIOError):
+                    verb([memoryview(room)], 0, 0)
+        assert inline.write([memoryview(b"two")], 0, 0) == 3  # a new cluster, with the rest of the former one
+        assert read(disk, 0, 65536) == b"two" + b"x" * 65533
         assert seen(base, "mon")[:4] == b"onex"
+
+
+def test_a_snapshot_may_be_taken_within_a_batch_of_inline_writes(base: Path) -> None:
+    with build(snapshot(base)) as disk:
+        write(disk, 0, b"x" * 65536)
+        inline = disk.inline
+        assert inline.write is not None
+        parts = batched(inline.write)
+        assert parts.first([memoryview(b"1")], 0, 0) == 1
+        assert parts.rest([memoryview(b"2")], 1, 0) == 1
+        ended: list[str] = []
+        former = handler_of(disk)._set.batched
+        handler_of(disk).take("mon")
+        assert handler_of(disk)._set.batched is not former
+        for _ in range(2):
+            with handler_of(disk)._set.gate.alone(), pytest.raises(BlockingIOError):
+                parts.rest([memoryview(b"n")], 2, 0)
+        assert parts.rest([memoryview(b"3")], 2, 0) == 1
+        assert parts.rest([memoryview(b"4")], 3, 0) == 1
+        current = handler_of(disk)._set
+        current.batched = replace(current.batched, end=lambda: ended.append("end"))
+        assert parts.rest([memoryview(b"5")], 4, 0) == 1
+        parts.end()
+        parts.end()
+        assert ended == ["end"]
+        assert read(disk, 0, 6) == b"12345x"
+        assert seen(base, "mon")[:4] == b"12xx"
 
 
 # The set
