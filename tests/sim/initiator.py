@@ -148,8 +148,9 @@ class Initiator:
             # action is asked for by somebody else, so its failure tells no initiator.
             if step.verb in (*_ON_SECTORS, "flush"):
                 self.doubt_since(self.history.told if step.verb == "flush" else losses)
+            # It is told of by the handler's own word, even if the storage has lost nothing.
             if isinstance(error, FlushError):
-                if step.verb == "flush":
+                if step.verb in ("flush", "write_fua"):
                     self.history.doubt()
                 elif step.verb not in _ON_SECTORS:
                     self.history.flush_of_others_failed()

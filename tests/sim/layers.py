@@ -145,6 +145,22 @@ def _opened_once(document: Callable[[Path], Document], *images: str) -> Callable
     return make
 
 
+_LAYERED: Final = (
+    Step("write", 3, 2),
+    Step("read_inline", 0, 8),
+    Step("write_inline", 120, 24),
+    Step("flush"),
+    Step("write_fua", 130, 3),
+    Step("unmap", 8, 24),
+    Step("write_inline", 9, 1),
+    Step("read_inline", 0, 40),
+    Step("write_zeroes", 121, 3),
+    Step("write_aborted", 128, 16),
+    Step("flush"),
+    Step("write_inline", 3, 1),
+    Step("read", 0, SECTORS),
+)
+"""Plain requests, most of them inline."""
 _INLINE_VERBS: Final = ("write_inline", "write_inline", "write_aborted", "read_inline")
 
 
@@ -179,12 +195,12 @@ def _snapshot(root: Path, *, create: bool = False) -> Document:
 _SNAPSHOT_SCRIPT: Final = (
     Step("write", 3, 2),
     Step("take", argument="one"),
-    Step("write", 0, 12),
+    Step("write_inline", 0, 12),
     Step("take", argument="two"),
     Step("write_fua", 130, 3),
     Step("roll_back", argument="one"),
-    Step("write", 9, 1),
-    Step("read", 0, SECTORS),
+    Step("write_inline", 9, 1),
+    Step("read_inline", 0, SECTORS),
     Step("delete", argument="two"),
     Step("flush"),
     Step("delete", argument="one"),
@@ -320,8 +336,8 @@ LAYERS: Final = {
             "cow",
             _opened_once(lambda root: _cow(root, create=True), "base.img"),
             _cow,
-            _PLAIN,
-            _VERBS,
+            _LAYERED,
+            (*_VERBS, *_INLINE_VERBS),
             media=(Medium("over.cow"), _BASE),
         ),
         Layer(
@@ -329,14 +345,23 @@ LAYERS: Final = {
             _opened_once(lambda root: _snapshot(root, create=True), "base.img"),
             _snapshot,
             _SNAPSHOT_SCRIPT,
-            _VERBS,
+            (*_VERBS, *_INLINE_VERBS),
             every_end=False,
             alone=("take", "take", "roll_back", "delete"),
             media=(Medium("set"), _BASE),
         ),
         # The one has lines of one block, the other of two; both evict all the time.
-        Layer("write-through", _image("disk.img"), _cache("write-through", 4), _PLAIN, _VERBS, media=_DISK),
-        Layer("write-back", _image("disk.img"), _cache("write-back", 8), _PLAIN, _VERBS, media=_DISK),
+        *(
+            Layer(
+                mode,
+                _image("disk.img"),
+                _cache(mode, blocks),
+                _LAYERED,
+                (*_VERBS, *_INLINE_VERBS),
+                media=_DISK,
+            )
+            for mode, blocks in (("write-through", 4), ("write-back", 8))
+        ),
         *(
             Layer(
                 version,
