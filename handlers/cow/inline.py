@@ -37,7 +37,7 @@ class _InlineCow:
 
     Args:
         disks: From the topmost down.
-        base: What they lie on.
+        base: The disk below the lowest overlay.
     """
 
     def __init__(self, disks: Sequence[CowDisk], base: Handler) -> None:

@@ -22,6 +22,7 @@ from tests.bench import (
     document,
     guests_page,
     http,
+    layers,
     rbd,
     remote,
     slow_flush,
@@ -130,6 +131,7 @@ def measure(options: argparse.Namespace, parts: Sequence[str]) -> Native:
     with Console(stderr=True).status("measuring") as status:
         for row in chain(
             command_path.rows() if "commands" in parts else (),
+            layers.rows() if "layers" in parts else (),
             remote.rows() if "nbd" in parts else (),
             rbd.rows() if "rbd" in parts else (),
             http.rows() if "http" in parts else (),

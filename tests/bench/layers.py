@@ -21,7 +21,7 @@ CLUSTER: Final = 64 << 10
 _SIZE: Final = ROUNDS * BATCH * CLUSTER
 _LENGTHS: Final = {"4 KiB": 4 << 10, "64 KiB": CLUSTER}
 
-HELD, NEW, BASE = "held", "new", "of the base"
+HELD, NEW, BASE, ACROSS = "held", "new", "of the base", "half of the base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Case:
         opcode: Of the commands.
         label: Length of a command.
         where: `HELD`: blocks or clusters that the layer has; `NEW`: those that it gets by these commands;
-            `BASE`: those of the disk below.
+            `BASE`: those of the disk below; `ACROSS`: half of each command is held, half is of the base.
     """
 
     layer: str
@@ -63,6 +63,7 @@ def cases() -> Iterator[Case]:
             yield Case(layer, "", WRITE, label, HELD)
             yield Case(layer, "", READ, label, BASE)
             yield Case(layer, "", WRITE, label, NEW)
+            yield Case(layer, "", READ, label, ACROSS)
 
 
 def rows() -> Iterator[Row]:
@@ -85,14 +86,15 @@ def measure(case: Case) -> Row:
             _image(folder / "plain.img")
         ours = undo.enter_context(serving(_document(case, folder)))
         plain = undo.enter_context(serving({"handler": "file", "path": str(folder / "plain.img")}))
-        if case.where == HELD:
-            first = [cdb_10(WRITE, at // 512, length // 512) for at in _offsets(0, CLUSTER)]
+        if case.where in (HELD, ACROSS):
+            stride = CLUSTER if case.where == HELD else 2 * CLUSTER
+            first = [cdb_10(WRITE, at // 512, length // 512) for at in _offsets(0, stride)]
             for _ in range(2):  # a block that was written through is held once it has been read, too
                 time_batch(*ours, first, length, write=True)
                 time_batch(*ours, [bytes([READ]) + cdb[1:] for cdb in first], length, write=False)
         microseconds, bare = [], []
         for number in range(ROUNDS):
-            start = number * BATCH * CLUSTER if case.where == NEW else 0
+            start = {NEW: number * BATCH * CLUSTER, ACROSS: CLUSTER - length // 2}.get(case.where, 0)
             cdbs = [cdb_10(case.opcode, at // 512, length // 512) for at in _offsets(start, CLUSTER)]
             bare.append(time_batch(*plain, cdbs, length, write=write))
             microseconds.append(time_batch(*ours, cdbs, length, write=write))

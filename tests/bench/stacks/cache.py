@@ -20,7 +20,7 @@ def _make(mode: str) -> Callable[[Path], Document]:
 
 
 def _fetch(disk: Handler) -> None:
-    """Read every block once, since a write-through cache keeps none that is written; then write all back."""
+    """Read every block once, for a write-through cache keeps only what was read; then write all back."""
     for offset in range(0, SIZE, 1 << 20):
         disk.read(offset, [memoryview(bytearray(1 << 20))])
     disk.flush()
