@@ -124,6 +124,7 @@ TARGETS: Final = (
     Target(
         "handlers/qemu/write_log.py", (f"{_HANDLERS}/qemu/test_write_log.py", "tests/sim/test_write_log.py")
     ),
+    Target("handlers/qemu/flushes.py", (f"{_HANDLERS}/qemu/test_logged_verbs.py",)),
     Target("vscsihba/scsi/failed_flush.py", ("tests/scsi/test_failed_flush.py",)),
     Target(
         "vscsihba/scsi/faults.py",

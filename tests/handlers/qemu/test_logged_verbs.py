@@ -256,6 +256,22 @@ def test_no_flush_succeeds_after_one_has_failed(make: Make) -> None:
     assert disk.logged() == [b"data"]
 
 
+def test_a_flush_that_cannot_be_begun_fails_and_the_next_one_is_begun(make: Make) -> None:
+    disk = make()
+    disk.write()
+    disk.link.take("write").done(None)
+    assert disk.result() is None
+    disk.link.refuses = OSError(errno.ENOTCONN, "away")
+    disk.verbs.flush(disk.results.append)
+    assert disk.result() is disk.link.refuses
+    assert disk.logged() == [b"data"]
+    disk.link.refuses = None
+    disk.verbs.flush(disk.results.append)
+    disk.link.take("flush").done(None)
+    assert disk.result() is None
+    assert disk.logged() == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ETIMEDOUT, errno.ENOTCONN])
 def test_a_flush_may_succeed_after_one_that_lost_nothing(make: Make, number: int) -> None:
     disk = make()
