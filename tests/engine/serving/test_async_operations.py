@@ -160,6 +160,19 @@ def test_a_hanging_operation_is_abandoned_and_its_late_write_comes_before_newer_
         assert handler.data[:512] == NEW
 
 
+def test_operations_of_a_sender_that_has_gone_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vscsihba.engine.serving.aborts.PATIENCE", 0.0)
+    with late_rig() as (rig, handler):
+        tags = [rig.loopback.submit(READ, data_in=512), rig.loopback.submit(WRITE, data_out=NEW)]
+        begun(handler, 2)
+        rig.pump.calls.post(rig.served.give_up_old)
+        assert {triple(rig.loopback.wait(tag)) for tag in tags} == {(0xB, 0, 0)}
+        while handler.waiting:
+            handler.end()
+        wait_until(lambda: not rig.served.busy)
+        assert not rig.served.hung
+
+
 def test_a_reset_waits_for_operations_under_way() -> None:
     with late_rig() as (rig, handler):
         write = rig.loopback.submit(WRITE, data_out=NEW)

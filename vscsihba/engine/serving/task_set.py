@@ -265,11 +265,10 @@ class TaskSet:
 
     def older_than(self, seconds: float) -> list[int]:
         """Return the tags of open commands that are so many seconds old and were not aborted."""
-        now = time.monotonic()
-        return [
-            tag
-            for tag, task in self._commands.items()
-            if task.aborted_by is None and now - task.started >= seconds
+        since = time.monotonic() - seconds
+        plain = [tag for tag, command in self._plain.items() if command.started <= since]
+        return plain + [
+            tag for tag, task in self._commands.items() if task.aborted_by is None and task.started <= since
         ]
 
     def abandon(self, task: Task, *, stop: bool) -> None:
