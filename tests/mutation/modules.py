@@ -34,6 +34,7 @@ _COW: Final = f"{_HANDLERS}/cow"
 _DURABLE: Final = "tests/sim/test_durable_files.py"
 _CONTAINERS: Final = "tests/sim/test_containers.py"
 _ENCRYPT: Final = f"{_HANDLERS}/encrypt"
+_KEYS: Final = (f"{_ENCRYPT}/test_encrypt_admin.py", f"{_ENCRYPT}/test_luks2.py", _CONTAINERS)
 _MIRROR: Final = f"{_HANDLERS}/mirror"
 _TCMU: Final = "tests/tcmu"
 _JOURNAL: Final = (f"{_TCMU}/test_journal.py",)
@@ -115,8 +116,8 @@ TARGETS: Final = (
         (f"{_MIRROR}/test_mirror_record.py", f"{_MIRROR}/test_mirror_members.py"),
     ),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
-    Target("handlers/encrypt/luks.py", (_ENCRYPT, _CONTAINERS)),
-    Target("handlers/encrypt/luks1.py", (_ENCRYPT, _CONTAINERS)),
+    Target("handlers/encrypt/luks.py", _KEYS),
+    Target("handlers/encrypt/luks1.py", _KEYS),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT, _CONTAINERS)),
     Target("handlers/encrypt/payload.py", (f"{_ENCRYPT}/test_payload.py",)),
     Target("handlers/encrypt/sectors.py", (f"{_ENCRYPT}/test_sectors.py",)),
