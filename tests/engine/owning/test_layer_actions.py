@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -77,6 +78,16 @@ def test_a_new_size_is_noticed(stack: Stack) -> None:
     outcome = actions.run("acting", "grow", {"size": 2 * MIB}, quiet)
     assert (outcome.result, outcome.size, outcome.document) == (None, 2 * MIB, None)
     assert actions.run("acting", "grow", {"size": 2 * MIB}, quiet).size is None
+
+
+def test_an_action_begins_and_the_end_comes_under_one_lock(stack: Stack) -> None:
+    """Else an action could begin after `wait` has found none."""
+    actions = LayerActions(stack)
+    with mock.patch.object(actions, "_idle", mock.MagicMock()) as lock:
+        actions.run("acting", "count", {"count": 0}, quiet)
+        assert lock.__enter__.call_count == 2
+        actions.stop()
+        assert lock.__enter__.call_count == 3
 
 
 def test_progress_is_passed_on(stack: Stack) -> None:

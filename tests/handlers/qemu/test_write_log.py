@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vscsihba.block import Views
 from vscsihba.errors import InUseError
+from vscsihba.handlers.qemu import write_log
 from vscsihba.handlers.qemu.write_log import Change, WriteLog
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 
@@ -104,11 +105,16 @@ def test_a_ring_that_was_gone_around_is_filled_to_the_byte_and_by_no_later_proce
     assert append(log, 0, b"c" * 30 * KIB), "before the oldest one"
     assert append(log, 0, b"d" * 10 * KIB), "up to it"
     assert not append(log, 0, b"e")
-    log.drop(end + 1)
     log.close()
     log.__init__("log", about=b"image", size=64 * KIB)  # type: ignore[misc]  # for the fixture
     assert not append(log, 0, b"f"), "what is free is not known"
-    assert [data[:1] for _, data in log.changes()] == [b"c", b"d"]
+    assert [data[:1] for _, data in log.changes()] == [b"b", b"c", b"d"]
+
+
+def test_no_entry_of_the_table_lies_in_two_pages() -> None:
+    """A tmpfs stores bytes within one page as a whole."""
+    assert write_log._ENTRY.size <= write_log._ENTRY_ROOM
+    assert (write_log._TABLE % 4096, 4096 % write_log._ENTRY_ROOM) == (0, 0)
 
 
 @pytest.mark.parametrize("has_changes", [False, True])
