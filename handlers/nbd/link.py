@@ -381,7 +381,7 @@ class Link:
         self._drain()
         if down and not self._dying:
             self._reconnecting = True
-            thread = threading.Thread(target=self._reconnect, name="nbd-connect", daemon=True)
+            thread = threads.VitalThread(self._reconnect, "nbd-connect")
             try:
                 threads.start(thread)
             except OSError:

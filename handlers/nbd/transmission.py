@@ -14,7 +14,6 @@ import socket
 import struct
 import threading
 from collections import deque
-from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from vscsihba.handlers.nbd.requests import MOST, Completed, Kind, Request
@@ -180,7 +179,8 @@ class SocketTransmission:
         out = self._out
         with self._sending:
             while out and not self.over:
-                pieces = list(islice(out, _PIECES))
+                # By their places, since `queue` may add some meanwhile.
+                pieces = [out[place] for place in range(min(len(out), _PIECES))]
                 try:
                     sent = self._socket.sendmsg(pieces, (), socket.MSG_NOSIGNAL)
                 except BlockingIOError:

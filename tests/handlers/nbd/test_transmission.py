@@ -5,8 +5,10 @@ import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -257,6 +259,33 @@ def test_what_the_socket_does_not_take_is_sent_later_and_in_order(simple: Peer) 
     assert not simple.transmission.wants_output
     simple.answer(b"".join(reply(number) for number in range(8)))
     assert simple.results == [0] * 8
+
+
+def test_a_request_is_queued_while_others_are_being_sent(
+    simple: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, at any look at what is to be sent."""
+    sent = simple.transmission
+
+    class Growing(deque[bytes]):
+        def grow(self) -> None:
+            if sent._cookie < 3:
+                sent.queue(Request(Kind.FLUSH, ignore))
+
+        def __iter__(self) -> Iterator[bytes]:
+            before = super().__iter__()
+            self.grow()
+            return before
+
+        def __getitem__(self, place: Any) -> Any:
+            self.grow()
+            return super().__getitem__(place)
+
+    monkeypatch.setattr(sent, "_out", Growing())
+    sent.queue(Request(Kind.FLUSH, ignore))
+    assert sent.send()
+    received = simple.socket.recv(1 << 16)
+    assert [cookie for (cookie,) in struct.iter_unpack(">8xQ12x", received)] == [0, 1, 2]
 
 
 def test_nothing_uses_a_view_after_the_end_of_the_connection(simple: Peer) -> None:
