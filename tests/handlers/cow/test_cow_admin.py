@@ -1,14 +1,18 @@
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
+import msgspec
 import pytest
 
 from tests.handlers.cow.test_cow import CONTENT, SIZE, cow
 from tests.handlers.crash import Power
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.cow.admin import commit, discard, status
+from vscsihba.handlers.cow.overlay_file import open_overlay
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import KIB, read, write
 
@@ -52,7 +56,7 @@ def test_commit_moves_everything_into_the_base(base: Path) -> None:
     progress: list[tuple[int, int]] = []
     with build(str(base / "base.img")) as target:
         commit(overlay(base), target, progress=lambda done, of: progress.append((done, of)))
-    assert progress[-1] == (192 * KIB, 192 * KIB)
+    assert progress == [(64 * KIB, 192 * KIB), (192 * KIB, 192 * KIB)]
     assert (base / "base.img").read_bytes() == changed()
     assert status(overlay(base)).stored == 0
     with build(cow(base)) as disk:
@@ -91,6 +95,24 @@ def test_commit_into_a_base_that_cannot_grow(base: Path) -> None:
 def test_commit_into_another_base(base: Path) -> None:
     (base / "other.img").write_bytes(CONTENT[:SIZE])
     with build(str(base / "other.img")) as target, pytest.raises(UsageError, match="is not the base"):
+        commit(overlay(base), target)
+
+
+@pytest.mark.parametrize("committing", [False, True])
+def test_after_an_interrupted_commit_a_former_name_of_the_base_is_not_enough(
+    base: Path, committing: bool
+) -> None:
+    """The content cannot tell any more whether it is the base."""
+    open_one = open_overlay(overlay(base), read_only=False)
+    header = msgspec.structs.replace(open_one.header, base="former name", committing=committing)
+    open_one.replace_header(header)
+    open_one.close()
+    refusing = pytest.raises(UsageError, match="is not the base") if committing else nullcontext()
+    with (
+        build(str(base / "base.img")) as target,
+        mock.patch.object(type(target), "is_known_as", return_value=True),
+        refusing,
+    ):
         commit(overlay(base), target)
 
 
