@@ -23,6 +23,7 @@ from tests.bench import (
     guests_page,
     http,
     layers,
+    qemu,
     rbd,
     remote,
     slow_flush,
@@ -135,6 +136,7 @@ def measure(options: argparse.Namespace, parts: Sequence[str]) -> Native:
             remote.rows() if "nbd" in parts else (),
             rbd.rows() if "rbd" in parts else (),
             http.rows() if "http" in parts else (),
+            qemu.rows() if "qemu" in parts else (),
         ):
             measured.rows.append(row)
             status.update(f"measured {row.name}")

@@ -7,7 +7,7 @@ from tests.bench.command_path import Row
 from tests.bench.slow_flush import SlowFlush
 from tests.bench.stacks.measure import StackRow
 
-NATIVE_PARTS: Final = ("commands", "layers", "nbd", "rbd", "http", "flush", "stacks")
+NATIVE_PARTS: Final = ("commands", "layers", "nbd", "rbd", "http", "qemu", "flush", "stacks")
 
 
 @dataclass(slots=True)

@@ -26,7 +26,8 @@ _BATCH: Final = 32
 """Commands of one measurement, whatever the depth."""
 _APART: Final = SIZE // 2
 """Byte at which the blocks of libnbd begin: ours are at the start."""
-_READ, _WRITE = 0x28, 0x2A
+READ: Final = 0x28
+WRITE: Final = 0x2A
 _DATA: Final = bytes(range(256)) * (LENGTH // 256)
 
 
@@ -36,8 +37,8 @@ def rows() -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory() as folder, nbdkit(Path(folder), "memory", str(SIZE)) as server:
         for depth in DEPTHS:
-            yield measure(server, "READ", _READ, depth)
-            yield measure(server, "WRITE", _WRITE, depth)
+            yield measure(server, "READ", READ, depth)
+            yield measure(server, "WRITE", WRITE, depth)
 
 
 def measure(server: Server, name: str, opcode: int, depth: int) -> Row:
@@ -52,7 +53,7 @@ def measure(server: Server, name: str, opcode: int, depth: int) -> Row:
         pollable = verbs.pollable
         pollable.attach()
         views = [loopback.memory[-(index + 1) * LENGTH :][:LENGTH] for index in range(depth)]
-        time_commands(loopback, served, queue, pollable, opcode=_WRITE, depth=_BATCH)  # reads find data
+        time_commands(loopback, served, queue, pollable, opcode=WRITE, depth=_BATCH)  # reads find data
         for _ in range(ROUNDS):
             microseconds.append(time_commands(loopback, served, queue, pollable, opcode=opcode, depth=depth))
             bare.append(time_libnbd(handle, opcode, views))
@@ -98,7 +99,7 @@ def time_commands(
 def submit(loopback: UnreapedLoopback, opcode: int, index: int) -> None:
     """Queue a command on the block `index`."""
     cdb = cdb_10(opcode, index * (LENGTH // 512), LENGTH // 512)
-    if opcode == _WRITE:
+    if opcode == WRITE:
         loopback.submit(cdb, data_out=_DATA)
     else:
         loopback.submit(cdb, data_in=LENGTH)
@@ -111,7 +112,7 @@ def check(loopback: UnreapedLoopback, opcode: int, depth: int) -> None:
         AssertionError: One is missing or not as it should be.
     """
     loopback.reap()
-    answers, data = list(loopback.answers.values()), _DATA if opcode == _READ else b""
+    answers, data = list(loopback.answers.values()), _DATA if opcode == READ else b""
     if [answer.status for answer in answers] != [0] * depth or any(each.data != data for each in answers):
         raise AssertionError(f"not every command was answered as it should be: {loopback.answers}")
     loopback.answers.clear()
@@ -125,7 +126,7 @@ def time_libnbd(handle: Any, opcode: int, views: list[memoryview]) -> float:
     """Return microseconds a request, made as the example of libnbd's documentation makes it."""
     waiting = select.poll()
     waiting.register(handle.aio_get_fd(), select.POLLIN)
-    begin: Callable[..., int] = handle.aio_pwrite if opcode == _WRITE else handle.aio_pread
+    begin: Callable[..., int] = handle.aio_pwrite if opcode == WRITE else handle.aio_pread
     ended: list[int] = []
 
     def end(error: Any) -> int:
