@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Space, Views
-from vscsihba.errors import HostError, UsageError
+from vscsihba.errors import HostError, NoSuchFileError, UsageError
 from vscsihba.handlers.actions import Action, NoArguments
 from vscsihba.handlers.asynchronous import wait
 from vscsihba.handlers.base import AsyncVerbs, Handler
@@ -60,7 +60,9 @@ class QemuHandler(Handler):
             if options.secret is not None and not info.encrypted:
                 raise UsageError(f"{options.path} is not encrypted", cure="leave its key out")
         elif not options.is_created:
-            raise file_path.missing(options.path)
+            raise NoSuchFileError(
+                f"{options.path}: no such image", cure='create it, or set "format" and "size"'
+            )
         elif not self.may_make:
             raise file_path.lost(options.path, "image")
         else:

@@ -15,9 +15,10 @@ class Fio:
     Args:
         luns: Disks to write to, or files.
         flushing: Flush after every eighth write.
+        size: Bytes of each run on each of them, as for fio: less for storage on which each write takes long.
     """
 
-    def __init__(self, luns: Sequence[Lun | Path], *, flushing: bool = False) -> None:
+    def __init__(self, luns: Sequence[Lun | Path], *, flushing: bool = False, size: str = "4m") -> None:
         paths = [lun if isinstance(lun, Path) else lun.node for lun in luns]
         jobs = [word for path in paths for word in (f"--name={path.name}", f"--filename={path}")]
         self._command = [
@@ -27,7 +28,7 @@ class Fio:
             "--iodepth=16",
             "--ioengine=libaio",
             "--direct=1",
-            "--size=4m",
+            f"--size={size}",
             "--loops=2",
             "--verify=crc32c",
             "--verify_backlog=128",

@@ -276,7 +276,7 @@ def test_options_that_contradict_each_other(tmp_path: Path, options: dict[str, o
 
 def test_an_image_is_created_once(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "disk"
-    with pytest.raises(NoSuchFileError):
+    with pytest.raises(NoSuchFileError, match='disk: no such image; create it, or set "format" and "size"'):
         opened(qemu(path))
     with pytest.raises(UsageError, match="only adding the LUN makes one"):
         opened(new(path), make=False)

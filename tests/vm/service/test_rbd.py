@@ -46,7 +46,7 @@ def test_ext4_outlives_the_storage_daemon_and_the_engine(
     (disk.sysfs / "device/timeout").write_text("600")
     run("mkfs.ext4", "-q", disk.node)
     with mounted(disk.node, scratch / "mnt") as folder:
-        fio = Fio([replace(disk, node=folder / "data")], flushing=True)
+        fio = Fio([replace(disk, node=folder / "data")], flushing=True, size="1m")
         wait_until((folder / "data").exists, "fio has begun")
         for _ in range(2):
             ceph.kill_osd()
