@@ -204,7 +204,9 @@ class Daemon:
         os.close(self._errors)
 
     def last_words(self) -> str:
-        """Return the last messages of the process in one line."""
+        """Return the last messages of the process in one line, or that it was killed."""
+        if self._process.poll() == -signal.SIGKILL:
+            return "killed by SIGKILL"
         size = os.fstat(self._errors).st_size
         text = os.pread(self._errors, 2048, max(0, size - 2048))
         return programs.in_one_line(text) or "it has ended without a message"

@@ -400,6 +400,7 @@ def test_a_disk_is_resized(tmp_path: Path, opened: Opened, caplog: pytest.LogCap
     kill(disk)
     assert read(disk.top, MIB - 512, 512) == b"x" * 512
     assert "connection lost" in caplog.text
+    assert "its daemon has died (killed by SIGKILL); another one is started" in caplog.text
     disk.close()
     assert len(raw_content(path)) == 2 * MIB
 
