@@ -59,6 +59,7 @@ from vscsihba.configfs.names import backstore_name, id_of, place_of, wwn_of
 from vscsihba.configfs.objects import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.observer import observe
 from vscsihba.configfs.probe import CHECKS, Check, prepare, prepare_iscsi
+from vscsihba.configfs.reservations import Reservation, reservation_of
 from vscsihba.configfs.users import openers_of, users_of, users_of_lun
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "Lun",
     "LunDevice",
     "Observed",
+    "Reservation",
     "Session",
     "backstore_name",
     "change_target",
@@ -100,6 +102,7 @@ __all__ = [
     "prepare_iscsi",
     "reread_partitions",
     "rescan",
+    "reservation_of",
     "reset_ring",
     "resize_backstore",
     "sessions_of",

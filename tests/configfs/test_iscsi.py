@@ -14,6 +14,7 @@ from vscsihba.configfs import (
     BackstoreSpec,
     Chap,
     IscsiTarget,
+    Reservation,
     Session,
     backstore_name,
     change_target,
@@ -23,6 +24,7 @@ from vscsihba.configfs import (
     lio_iscsi,
     paths,
     portals_in_use,
+    reservation_of,
     sessions_of,
 )
 from vscsihba.errors import HostError
@@ -174,3 +176,22 @@ def test_sessions_are_read_with_their_addresses(lio: FakeConfigfs) -> None:
         Session("iqn.2026-11.example:any"),
         Session(HOST, ("192.0.2.4",)),
     ]
+
+
+def test_reservations_are_read(lio: FakeConfigfs) -> None:
+    assert reservation_of(0, "vscsihba0-lun0") is None
+    pr = lio.core / "user_0/vscsihba0-lun0/pr"
+    (pr / "res_pr_registered_i_pts").write_text("SPC-3 PR Registrations:\nNone\n")
+    (pr / "res_holder").write_text("No SPC-3 Reservation holder\n")
+    assert reservation_of(0, "vscsihba0-lun0") is None
+    (pr / "res_pr_registered_i_pts").write_text(
+        "SPC-3 PR Registrations:\n"
+        f"iSCSI Node: {HOST},i,0x00023d000001 Key: 0x000000000000000a PRgen: 0x00000000\n"
+        "Loopback Node: naa.5001405000000001 Key: 0x000000000000000b PRgen: 0x00000001\n"
+    )
+    assert reservation_of(0, "vscsihba0-lun0") == Reservation((HOST, "naa.5001405000000001"))
+    (pr / "res_holder").write_text(f"SPC-3 Reservation: iSCSI Initiator: {HOST},i,0x00023d000001\n")
+    (pr / "res_pr_type").write_text("SPC-3 Reservation Type: Write Exclusive Access, Registrants Only\n")
+    found = reservation_of(0, "vscsihba0-lun0")
+    assert found is not None
+    assert (found.holder, found.type) == (HOST, "Write Exclusive Access, Registrants Only")

@@ -81,6 +81,24 @@ class Initiator:
         """Log in to a recorded target and return the output of iscsiadm(8)."""
         return run("iscsiadm", "-m", "node", "-T", target, "-p", portal, "--login", check=check)
 
+    def login_as(self, name: str, target: str, portal: str) -> Path:
+        """Log in once more, under another iSCSI name, and return the node of the new session's LUN 0."""
+        before = {*Path("/sys/class/iscsi_session").iterdir()}
+        for words in (["new"], ["update", "-n", "iface.initiatorname", "-v", name]):
+            run("iscsiadm", "-m", "iface", "-I", "other", "-o", *words)
+        at = ("iscsiadm", "-m", "node", "-T", target, "-p", portal, "-I", "other")
+        run(*at, "-o", "new")
+        run(*at, "--login")
+        (session,) = {*Path("/sys/class/iscsi_session").iterdir()} - before
+
+        def disks() -> list[Path]:
+            return [*(session / "device").glob("target*/*:0/block/sd*")]
+
+        wait_until(disks, f"a disk of {session}", limit=_LIMIT)
+        node = Path("/dev") / disks()[0].name
+        wait_until(node.exists, str(node), limit=_LIMIT)
+        return node
+
     def logout(self, target: str, portal: str) -> None:
         """Log out."""
         run("iscsiadm", "-m", "node", "-T", target, "-p", portal, "--logout")

@@ -124,7 +124,7 @@ def _hba_lines(hbas: list[HbaStatus], now: float, width: int | None) -> Iterator
     if engines := list(_engine_rows(hbas, now)):
         yield Text()
         yield from table_lines(engines, ("HBA", "ENGINE", "RUNNING FOR", "STATE"), width)
-    explanations = list(_explanations(hbas))
+    explanations = [*_explanations(hbas), *_reservations(hbas)]
     if explanations:
         yield Text()
     for text in explanations:
@@ -173,6 +173,17 @@ def _explanations(hbas: list[HbaStatus]) -> Iterator[str]:
                 yield f"{where}: {name}: {reason}"
             elif name in _EXPLANATIONS:
                 yield f"{where}: {_EXPLANATIONS[name].format(hba=hba['id'])}"
+
+
+def _reservations(hbas: list[HbaStatus]) -> Iterator[str]:
+    """Yield a sentence for each LUN with persistent reservations; an older service tells none."""
+    for hba in hbas:
+        for lun in hba["luns"]:
+            if (found := lun.get("reservation")) is None:
+                continue
+            held = f"reserved by {found['holder']} ({found['type']})" if found["holder"] else "not reserved"
+            registered = ", ".join(sorted(set(found["registrants"])))
+            yield f"LUN {lun['lun']} of HBA {hba['id']}: {held}; registered: {registered}"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -54,6 +54,14 @@ class EngineStatus(TypedDict):
     since: float
 
 
+class ReservationStatus(TypedDict):
+    """A persistent reservation: registered initiators; type and holder, None if nobody holds it."""
+
+    registrants: list[str]
+    type: str | None
+    holder: str | None
+
+
 class LunStatus(TypedDict):
     """A logical unit; size in bytes, engine as pid."""
 
@@ -67,6 +75,7 @@ class LunStatus(TypedDict):
     iops: float | None
     state: str
     read_only: bool
+    reservation: ReservationStatus | None
 
 
 class HbaStatus(TypedDict):

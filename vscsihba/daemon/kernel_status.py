@@ -12,7 +12,7 @@ from vscsihba import configfs
 from vscsihba.config.frame_changes import layers
 from vscsihba.configfs import paths
 from vscsihba.control.client import NotListeningError, call
-from vscsihba.daemon.calls import EngineStatus, HbaStatus, LunStatus, Status
+from vscsihba.daemon.calls import EngineStatus, HbaStatus, LunStatus, ReservationStatus, Status
 from vscsihba.engine.owner import control_sockets
 from vscsihba.engine.owning.locks import RUN
 from vscsihba.errors import VscsihbaError
@@ -43,7 +43,7 @@ def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
     return {
         "problems": [],
         "daemon": None,
-        "hbas": [_hba(hba, run, rate) for _, hba in sorted(observed.hbas.items())],
+        "hbas": [_hba(hba, observed, run, rate) for _, hba in sorted(observed.hbas.items())],
         "exports": [],
         "others": [
             {"kind": each.kind, "name": each.name, "text": each.text} for each in configfs.foreign_objects()
@@ -51,7 +51,7 @@ def kernel_status(run: Path = RUN, rate: Rate = _no_rate) -> Status:
     }
 
 
-def _hba(hba: configfs.Hba, run: Path, rate: Rate) -> HbaStatus:
+def _hba(hba: configfs.Hba, observed: configfs.Observed, run: Path, rate: Rate) -> HbaStatus:
     """Return the state of an HBA."""
     answers = list(_ask_engines(hba.id, run))
     reports = {
@@ -64,6 +64,7 @@ def _hba(hba: configfs.Hba, run: Path, rate: Rate) -> HbaStatus:
     for lun in luns:
         if lun["lun"] in reports and "counters" in (answer := reports[lun["lun"]][1]):
             lun["iops"] = rate(hba.id, lun["lun"], answer["counters"])
+        lun["reservation"] = _reservation(hba.luns[lun["lun"]], observed)
     return {"id": hba.id, "engines": [engine for engine, _ in answers], "luns": luns}
 
 
@@ -102,7 +103,16 @@ def _lun(lun: configfs.Lun, engine: int | None, report: dict[str, Any]) -> LunSt
         "iops": None,
         "state": _state(lun, engine, report),
         "read_only": paths.read_int(block / "ro") == 1,
+        "reservation": None,
     }
+
+
+def _reservation(lun: configfs.Lun, observed: configfs.Observed) -> ReservationStatus | None:
+    backstore = observed.backstores.get(lun.backstore or "")
+    found = None if backstore is None else configfs.reservation_of(backstore.index, backstore.name)
+    if found is None:
+        return None
+    return {"registrants": list(found.registrants), "type": found.type, "holder": found.holder}
 
 
 def _state(lun: configfs.Lun, engine: int | None, report: dict[str, Any]) -> str:

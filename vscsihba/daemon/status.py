@@ -86,4 +86,5 @@ def _unserved(number: int, backstore: str | None, state: str) -> LunStatus:
         "iops": None,
         "state": state,
         "read_only": False,
+        "reservation": None,
     }

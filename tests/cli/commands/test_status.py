@@ -146,6 +146,7 @@ def test_without_a_service_the_engines_are_asked(
         "iops": None,
         "state": "running",
         "read_only": False,
+        "reservation": None,
     }
     assert (second["engine"], second["state"], second["read_only"]) == (None, "not served", True)
 

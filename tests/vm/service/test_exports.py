@@ -18,6 +18,8 @@ from tests.vm.shell import SOAK, mounted, run
 
 SECOND = "127.0.0.1:3261"
 WRITE_10 = ("2a", "00", "00", "00", "00", "00", "00", "00", "01", "00")
+TEST_UNIT_READY = ("00",) * 6
+OTHER = "iqn.2026-11.example:host2"
 KILLS = 10 if SOAK else 3
 MiB = 1 << 20
 
@@ -179,3 +181,37 @@ def test_a_lun_whose_storage_does_not_answer_holds_nobody_up(
 def use(disk: Path) -> None:
     """Write to a disk, within the time that a healthy one takes."""
     run("dd", "if=/dev/zero", f"of={disk}", "bs=4k", "count=16", "oflag=direct", limit=60)
+
+
+def test_an_initiator_fences_another_one_while_an_engine_dies(
+    service: Service, scratch: Path, initiator: Initiator
+) -> None:
+    entries = [{"name": HOST}, {"name": OTHER}]
+    vscsihba("apply", service.document(document(scratch, "a", initiators=entries)))
+    initiator.record(NAME, PORTAL)
+    initiator.login(NAME, PORTAL)
+    one = generic(initiator.disk(NAME, PORTAL, 0))
+    two = generic(initiator.login_as(OTHER, NAME, PORTAL))
+    for node, key in ((one, "0xa"), (two, "0xb")):
+        run("sg_persist", "--out", "--register-ignore", f"--param-sark={key}", "--param-aptpl", node)
+    run("sg_persist", "--out", "--reserve", "--param-rk=0xa", "--prout-type=5", one)
+    kill(service.engines(0)[0])
+    run("sg_persist", "--out", "--preempt-abort", "--param-rk=0xb", "--param-sark=0xa", "--prout-type=5", two)
+    assert service.lun(0, 0)["reservation"] == {
+        "registrants": [OTHER],
+        "type": "Write Exclusive Access, Registrants Only",
+        "holder": OTHER,
+    }
+    run("sg_raw", one, *TEST_UNIT_READY, check=False)  # takes the unit attention: registrations preempted
+    write = ("sg_raw", "-s", "512", "-i", "/dev/zero")
+    assert "Reservation Conflict" in run(*write, one, *WRITE_10, check=False)
+    run(*write, two, *WRITE_10)
+    assert f"reserved by {OTHER}" in " ".join(vscsihba("status").split())
+    run("sg_persist", "--out", "--clear", "--param-rk=0xb", two)
+    assert service.lun(0, 0)["reservation"] is None
+
+
+def generic(disk: Path) -> Path:
+    """Return the node of a disk's sg device."""
+    (folder,) = Path(f"/sys/class/block/{disk.name}/device/scsi_generic").iterdir()
+    return Path("/dev") / folder.name
