@@ -75,7 +75,10 @@ TARGETS: Final = (
     Target("handlers/cow/cluster_map.py", (_COW,)),
     Target("handlers/cow/overlay_file.py", (_COW,)),
     Target("handlers/cow/disk.py", (_COW,)),
-    Target("handlers/cow/admin.py", (_COW, "tests/sim/test_overlay_commands.py")),
+    Target(
+        "handlers/cow/admin.py",
+        (f"{_COW}/test_cow_admin.py", f"{_COW}/test_overlay.py", "tests/sim/test_overlay_commands.py"),
+    ),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
     Target("handlers/snapshot/manifest_file.py", (f"{_HANDLERS}/snapshot/test_manifest_file.py",)),
     Target("handlers/cache/handler.py", (_CACHE,)),
