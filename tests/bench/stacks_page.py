@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from tests.bench import stack_aims, tables
 from tests.bench.stacks.measure import STACKS, StackRow
-from tests.bench.vm.findings import Findings
+from tests.bench.vm.findings import Finding, Findings
+from tests.bench.vm.stack_peers.compare import GROUPS
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs/bench"
 _TEXT: Final = Path(__file__).parent / "pages/stacks.md"
@@ -33,9 +34,27 @@ def write_native(rows: Sequence[StackRow], load: str) -> Path:
 
 
 def write_machine(findings: Findings, runner: str) -> Path:
-    """Keep the results of a machine, and write the page anew; return it."""
-    (FOLDER / f"stacks-{runner}.json").write_text(findings.dump())
+    """Keep the results of a machine, and write the page anew; return it.
+
+    Comparisons that were not measured this time stay as they are, each with the load of its own run.
+    """
+    file = FOLDER / f"stacks-{runner}.json"
+    load = findings.machine["load"]
+    lines = [*findings.lines, *({"kind": "load", "group": name, "load": load} for name in findings.groups)]
+    if file.exists():
+        lines += kept(Findings.load(file.read_text()), findings)
+    file.write_text(Findings(lines).dump())
     return write()
+
+
+def kept(before: Findings, now: Findings) -> list[Finding]:
+    """Return the earlier results that the new ones do not replace."""
+    kinds = {"cipher"} if not now.of("cipher") else set()
+    return [
+        line
+        for line in before.lines
+        if line["kind"] in kinds or ("group" in line and line["group"] not in now.groups)
+    ]
 
 
 def write() -> Path:
@@ -72,6 +91,12 @@ def natively(document: dict[str, Any]) -> str:
     return f"With a {document['load']}.\n\n{table}\nThe bare calls are:\n\n{bare}\n"
 
 
+def in_order(findings: Findings) -> list[str]:
+    """Return the names of the comparisons in the order of their definition."""
+    order = [group.name for group in GROUPS]
+    return sorted(findings.groups, key=lambda name: order.index(name) if name in order else len(order))
+
+
 def aims(heading: str, findings: Findings) -> str:
     """Return the table of aims on one machine."""
     table = tables.Table("", stack_aims.HEADINGS, stack_aims.rows(findings))
@@ -83,9 +108,10 @@ def machine(heading: str, findings: Findings) -> str:
     about = findings.machine
     plural = "s" * (about["cpus"] > 1)
     where = f"Linux {about['kernel']}, {about['cpus']} CPU{plural}, Python {about['python']}"
-    how = f"{about['seconds']:g} s a run, {about.get('load', 'load unknown')}."
-    parts = [f"## {heading}\n", f"{where}, {how}\n", *(f"{line}\n" for line in tables.rest(findings))]
-    for name in findings.groups:
+    parts = [f"## {heading}\n", f"{where}.\n", *(f"{line}\n" for line in tables.rest(findings))]
+    loads = {line["group"]: line["load"] for line in findings.of("load")}
+    for name in in_order(findings):
         group = findings.group(name)
-        parts.append(f"**{name}** ({group.rounds} rounds)\n\n{tables.compared(name, group).markdown()}")
+        how = f"medians of {group.rounds} rounds, {loads.get(name, 'load unknown')}"
+        parts.append(f"**{name}** ({how})\n\n{tables.compared(name, group).markdown()}")
     return "\n".join(parts)

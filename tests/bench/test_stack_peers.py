@@ -65,6 +65,13 @@ def test_a_missing_peer_is_named(findings: Findings) -> None:
     assert "2000 MiB/s in OpenSSL, 100 MiB/s in the kernel (generic)" in section
 
 
+def test_what_was_not_measured_anew_is_kept(findings: Findings) -> None:
+    now = Findings([samples("mirror", "128 KiB write, depth 8", OURS, 80.0, 5.0)])
+    kept = stacks_page.kept(findings, now)
+    assert {line.get("group") for line in kept} == {None, "encrypt, LUKS2"}
+    assert {line["kind"] for line in kept} == {"cipher", "stack"}
+
+
 def test_a_peer_without_its_program_or_module_is_missing() -> None:
     peer = GROUPS[0].peers[0]
     assert Peer("x", peer.make, ("no-such-program",)).missing() == "no program no-such-program"
