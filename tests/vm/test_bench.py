@@ -37,3 +37,12 @@ def test_contestants_are_compared(nothing_stays: None) -> None:
     assert found.contestants == list(peers)
     assert all(found.ratio(WORKLOAD, peer) > 0 for peer in peers)
     assert found.median(WORKLOAD, OURS, "engine_us") > 0
+
+
+def test_a_stack_is_compared_with_what_is_there(nothing_stays: None) -> None:
+    found = bench("--part=stacks", "--stack=mirror")
+    (name,) = found.groups
+    group = found.group(name)
+    absent = {line["contestant"] for line in found.of("missing")}
+    assert set(group.contestants) | absent == {OURS, "md raid1", "md raid1, bitmap"}
+    assert all(group.median(work, OURS) > 0 for work in group.workloads)
