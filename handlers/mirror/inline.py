@@ -10,6 +10,7 @@ from vscsihba.block import Views
 from vscsihba.handlers.base import BatchedWrite, InlineVerbs, Mover, note_batched
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.members import Members
+from vscsihba.handlers.mirror.reading import turn
 
 _WRITE_LIMIT = 1 << 20
 """Bytes: more than that is quicker on several threads, one for each leg."""
@@ -121,6 +122,6 @@ def _reader(members: Members) -> Mover:
         legs = [leg for leg in members.legs if leg.standing is Standing.WHOLE]
         if not legs:
             raise BlockingIOError
-        return legs[members.turn(legs, offset, length)].read_inline(views, offset)
+        return legs[turn(legs, members.regions, offset, length)].read_inline(views, offset)
 
     return read

@@ -22,6 +22,7 @@ from vscsihba.handlers.mirror.assembly import Verdict, judge
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.mark import enlarge, erase_mark, length_with_mark, make_room, shrink
 from vscsihba.handlers.mirror.metadata import Metadata
+from vscsihba.handlers.mirror.reading import turn
 from vscsihba.handlers.mirror.record import Record
 from vscsihba.handlers.mirror.regions import Regions
 from vscsihba.handlers.mirror.state import IdleRegions, MirrorState
@@ -30,11 +31,6 @@ from vscsihba.handlers.shared.abandonable_pool import attempt
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_SPREAD = 1 << 20
-"""Bytes that are read from one leg before the next one's turn, so that each can read ahead."""
-_FAR_MORE = 2
-"""Requests that the leg whose turn it is may have under way beyond the others before another one is read."""
 
 
 class Members:
@@ -411,25 +407,8 @@ class Members:
     def readers(self, offset: int, length: int) -> list[MirrorLeg]:
         """Return the legs to read a range from, in the order to try them."""
         legs = self.standing(Standing.WHOLE)
-        turn = self.turn(legs, offset, length) if legs else 0
-        return legs[turn:] + legs[:turn]
-
-    def turn(self, legs: list[MirrorLeg], offset: int, length: int) -> int:
-        """Return which of some legs that have all the data a range is read from first.
-
-        Each has its turn, unless it has more requests under way than another one. Where they may differ, it
-        is always the first one.
-        """
-        regions = self.regions
-        if regions.unsettled and not regions.are_settled(offset, length):
-            return 0
-        turn = offset // _SPREAD % len(legs)
-        under_way = legs[turn].under_way
-        if under_way > _FAR_MORE:
-            least = min(range(len(legs)), key=lambda number: legs[number].under_way)
-            if under_way > legs[least].under_way + _FAR_MORE:
-                return least
-        return turn
+        first = turn(legs, self.regions, offset, length) if legs else 0
+        return legs[first:] + legs[:first]
 
     def idle_regions(self) -> IdleRegions:
         """Return the regions that `forget` may forget after a flush of all legs; to be called before that."""

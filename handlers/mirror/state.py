@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -191,31 +192,23 @@ class MirrorState:
         Raises:
             OSError: That cannot be noted.
         """
-        with self._lock:
-            self._unmarked.append(regions)
+        self._unmarked.append(regions)
         try:
             with self._saving:
                 if self.try_begin(regions):  # another thread has marked them meanwhile
                     return
-                with self._lock:
-                    marks = [mark for wanted in self._unmarked for mark in (wanted, self._ahead_of(wanted))]
+                unmarked = self._unmarked.copy()  # others may add theirs meanwhile
+                marks = [mark for wanted in unmarked for mark in (wanted, self._ahead_of(wanted))]
                 with self._storing():
-                    if regions.stop > len(
-                        self._dirty
-                    ):  # a smaller disk was recorded here, and by no majority
+                    # A smaller disk may be recorded here, by no majority.
+                    if regions.stop > len(self._dirty):
                         self._grow(len(self._dirty), regions.stop)
                     end = len(self._dirty)
-                    self._store_marks(
-                        [
-                            range(mark.start, min(mark.stop, end))
-                            for mark in marks
-                            if mark.start < end and mark
-                        ]
-                    )
+                    inside = (range(mark.start, min(mark.stop, end)) for mark in marks)
+                    self._store_marks([mark for mark in inside if mark])
                 self.try_begin(regions)
         finally:
-            with self._lock:
-                self._unmarked.remove(regions)
+            self._unmarked.remove(regions)
 
     def _store_marks(self, marks: list[range]) -> None:
         """Mark regions dirty on stable storage with one flush."""
@@ -227,10 +220,9 @@ class MirrorState:
         for number in sorted(numbers):
             self._save(number * PER_SECTOR, number * PER_SECTOR + 1, wanted)
         self._store.flush()
-        with self._lock:
-            for mark in marks:
-                self._dirty[mark.start : mark.stop] = b"\1" * len(mark)
-                self._touch(mark)
+        for mark in marks:
+            self._touch(mark)
+            self._dirty[mark.start : mark.stop] = b"\1" * len(mark)
 
     def _ahead_of(self, regions: range) -> range:
         """Return the regions that are likely to be written next: as many as are dirty right before these."""
@@ -259,14 +251,19 @@ class MirrorState:
         if time.monotonic() < self._period_began + _PERIOD:
             return IdleRegions()
         with self._lock:
-            idle = [
-                region
-                for region in self.dirty()
-                if self._is_idle(region, since=self._period - 1) and region not in unequal
-            ]
-            self._period += 1
+            since, self._period = self._period - 1, self._period + 1
             self._period_began = time.monotonic()
-            return IdleRegions(tuple(idle), self._period)
+            last_written, writing = self._last_written[:], self._writing.copy()
+        # Without the lock, for which writes would wait: `forget` looks again.
+        idle = [
+            region
+            for region in self.dirty()
+            if region < len(last_written)
+            and last_written[region] < since
+            and region not in unequal
+            and not any(region in regions for regions in writing)
+        ]
+        return IdleRegions(tuple(idle), since + 2)
 
     def until_idle(self) -> float | None:
         """Return the seconds until `idle` may find regions; None if no region is dirty."""
@@ -283,19 +280,19 @@ class MirrorState:
         Raises:
             OSError: The file cannot be written.
         """
-        with self._saving:
-            with self._lock:
-                equal = [
-                    region
-                    for region in idle.numbers
-                    if region < len(self._dirty)
-                    and self._is_idle(region, since=idle.period)
-                    and region not in unequal
-                ]
-                for region in equal:
-                    self._dirty[region] = 0
-            with self._storing():
-                for number in {region // PER_SECTOR for region in equal}:
+        with self._saving, self._storing():
+            for number, regions in groupby(idle.numbers, lambda region: region // PER_SECTOR):
+                with self._lock:  # anew for each sector, since writes wait for it
+                    equal = [
+                        region
+                        for region in regions
+                        if region < len(self._dirty)
+                        and self._is_idle(region, since=idle.period)
+                        and region not in unequal
+                    ]
+                    for region in equal:
+                        self._dirty[region] = 0
+                if equal:
                     self._save(number * PER_SECTOR, number * PER_SECTOR + 1, self._dirty)
 
     def clear(self) -> None:

@@ -484,7 +484,7 @@ def test_an_inline_read_comes_from_the_leg_whose_turn_it_is(disk: Checked, legs:
     content(disk)
     legs[1].write_bytes(b"2" * SIZE + legs[1].read_bytes()[SIZE:])  # a difference that nothing knows of
     assert get(disk, 0, 10) == b"o" * 10
-    with mock.patch("vscsihba.handlers.mirror.members._SPREAD", REGION):
+    with mock.patch("vscsihba.handlers.mirror.reading._SPREAD", REGION):
         assert get(disk, 3 * REGION, 10) == b"2" * 10
         assert get(disk, 4 * REGION - 4, 3, 5) == b"2" * 8
         assert get(disk, 4 * REGION, 10) == b"o" * 10
@@ -493,7 +493,7 @@ def test_an_inline_read_comes_from_the_leg_whose_turn_it_is(disk: Checked, legs:
             assert get(disk, 3 * REGION, 10) == b"o" * 10
             assert get(disk, 3 * REGION - 4, 3, 1) == b"o" * 4
             # Only the length says that it reaches into that region.
-            with mock.patch("vscsihba.handlers.mirror.members._SPREAD", REGION // 2):
+            with mock.patch("vscsihba.handlers.mirror.reading._SPREAD", REGION // 2):
                 assert get(disk, 3 * REGION - 4, 2, 2) == b"2" * 4
                 assert get(disk, 3 * REGION - 4, 2, 3) == b"o" * 5
             members_of(disk).regions.unsettled.clear()

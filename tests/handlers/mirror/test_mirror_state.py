@@ -236,7 +236,11 @@ def test_the_time_until_regions_may_be_idle(state: MirrorState, clock: Clock) ->
     assert state.until_idle() == 5.0
     clock.now += 4
     assert state.until_idle() == 1.0
-    clock.now += 4
+    clock.now += 1
+    assert state.until_idle() == 0.0
+    state.idle(())  # a new period begins
+    assert state.until_idle() == 5.0
+    clock.now += 7
     assert state.until_idle() == 0.0
 
 
