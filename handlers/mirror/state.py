@@ -5,7 +5,8 @@ there, on stable storage. So after a crash, or when a leg comes back, only the d
 have to be made equal. A part of the log that is damaged counts as dirty.
 
 Marking a region takes a sync, a write to a dirty region takes nothing. So one sync marks the regions of all
-writes that wait for one, and some ahead of a sequential writer; and regions are forgotten late.
+writes that wait for one, those around them if marks are made often, and some ahead of a sequential writer;
+and regions are forgotten late.
 
 This module knows the file, not the legs. docs/formats/mirror.md describes it to the byte.
 """
@@ -38,6 +39,8 @@ _PERIOD = 5.0
 """Seconds; a region that was not written for one or two is forgotten. Marking it anew takes a sync."""
 _AHEAD = 64
 """Regions that are marked ahead of a sequential writer at most."""
+_DOUBLINGS = 4
+"""How often the regions around a mark that are marked with it double, with each mark of a period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class MirrorState:
         self._period_began = time.monotonic()
         self._writing: list[range] = []
         self._unmarked: list[range] = []
+        self._marks = 0
         self._lock = threading.Lock()
         self._saving = threading.Lock()
 
@@ -198,7 +202,7 @@ class MirrorState:
                 if self.try_begin(regions):  # another thread has marked them meanwhile
                     return
                 unmarked = self._unmarked.copy()  # others may add theirs meanwhile
-                marks = [mark for wanted in unmarked for mark in (wanted, self._ahead_of(wanted))]
+                marks = [self._likely_with(wanted) for wanted in unmarked]
                 with self._storing():
                     # A smaller disk may be recorded here, by no majority.
                     if regions.stop > len(self._dirty):
@@ -220,15 +224,22 @@ class MirrorState:
         for number in sorted(numbers):
             self._save(number * PER_SECTOR, number * PER_SECTOR + 1, wanted)
         self._store.flush()
+        self._marks += 1
         for mark in marks:
             self._touch(mark)
             self._dirty[mark.start : mark.stop] = b"\1" * len(mark)
 
-    def _ahead_of(self, regions: range) -> range:
-        """Return the regions that are likely to be written next: as many as are dirty right before these."""
+    def _likely_with(self, regions: range) -> range:
+        """Return the regions to be marked with some, since they are likely to be written soon.
+
+        These are the ones around them, the more the more marks this period has had already; and behind them
+        as many as are dirty right before them.
+        """
+        size = 1 << min(self._marks, _DOUBLINGS)
         start = max(0, regions.start - _AHEAD)
         clean = self._dirty.rfind(0, start, regions.start)
-        return range(regions.stop, regions.stop + regions.start - max(start, clean + 1))
+        ahead = regions.start - max(start, clean + 1)
+        return range(regions.start // size * size, max(-(-regions.stop // size) * size, regions.stop + ahead))
 
     def mark_all(self) -> None:
         """Mark every region dirty, on stable storage.
@@ -251,7 +262,7 @@ class MirrorState:
         if time.monotonic() < self._period_began + _PERIOD:
             return IdleRegions()
         with self._lock:
-            since, self._period = self._period - 1, self._period + 1
+            since, self._period, self._marks = self._period - 1, self._period + 1, 0
             self._period_began = time.monotonic()
             last_written, writing = self._last_written[:], self._writing.copy()
         # Without the lock, for which writes would wait: `forget` looks again.

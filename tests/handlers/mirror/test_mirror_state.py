@@ -55,8 +55,12 @@ def opened(path: Path) -> Iterator[MirrorState]:
 
 
 @pytest.fixture
-def state(tmp_path: Path, clock: Clock) -> Iterator[MirrorState]:
-    """An open state file with three sectors of regions, of which none is dirty."""
+def state(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[MirrorState]:
+    """An open state file with three sectors of regions, of which none is dirty.
+
+    Regions around a mark are not marked with it, so that tests can tell which regions are dirty.
+    """
+    monkeypatch.setattr(mirror_state, "_DOUBLINGS", 0)
     create_state(str(tmp_path / "state"), metadata(REGIONS))
     with opened(tmp_path / "state") as state:
         state.clear()
@@ -162,6 +166,51 @@ def test_regions_ahead_of_a_sequential_writer_are_marked_with_its_own(
         assert not set(range(written[1], written[1] + ahead)) & set(state.idle(()).numbers)
     clock.now += 6
     assert set(range(written[0], written[1] + ahead)) <= set(state.idle(()).numbers)
+
+
+def test_regions_around_a_mark_are_marked_with_it_the_more_the_more_marks_there_are(
+    state: MirrorState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_state, "_DOUBLINGS", 4)
+    state.idle(())  # a period begins
+    expected: set[int] = set()
+    for region, around in ((30, 1), (103, 2), (206, 4), (333, 8), (449, 16), (510, 16)):
+        first = region // around * around
+        expected |= set(range(first, first + around))
+        write(state, region, region + 1)
+        assert set(state.dirty()) == stored(state) == expected
+        write(state, first, first + around)  # marks nothing
+    for first, last in ((600, 601), (639, 642), (1023, 1024)):
+        write(state, first, last)
+        expected |= set(range(first // 16 * 16, -(-last // 16) * 16))
+        assert set(state.dirty()) == stored(state) == expected
+    clock.now += 6
+    state.idle(())  # in the next period there was no mark yet
+    write(state, 700, 701)
+    write(state, 801, 802)
+    assert set(state.dirty()) == stored(state) == expected | {700, 800, 801}
+    for _ in range(3):
+        clock.now += 6
+        found = state.idle(())
+    assert set(found.numbers) == set(state.dirty())
+
+
+def test_no_more_is_marked_than_the_disk_has(state: MirrorState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_state, "_DOUBLINGS", 4)
+    for region in range(0, 100, 20):
+        write(state, region, region + 1)
+    write(state, REGIONS - 1, REGIONS)
+    assert set(range(REGIONS // 16 * 16, REGIONS)) == {region for region in state.dirty() if region > 500}
+    assert stored(state) == set(state.dirty())
+
+
+def test_a_mark_that_fails_is_not_counted(state: MirrorState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_state, "_DOUBLINGS", 4)
+    for _ in range(3):
+        with mock.patch.object(FileHandler, "flush", broken), pytest.raises(OSError, match="error"):
+            write(state, 5, 6)
+    write(state, 5, 6)
+    assert state.dirty() == [5]
 
 
 def test_one_flush_marks_the_regions_of_all_that_wait(state: MirrorState) -> None:
