@@ -46,7 +46,7 @@ def _nothing() -> None:
     """End a batch whose end has no effect."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BatchedWrite:
     """An inline write in three parts, for a caller that executes several writes in a row.
 

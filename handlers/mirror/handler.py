@@ -149,7 +149,7 @@ class MirrorHandler(Fan):
         """Flush every leg, and clear the dirty region log if all legs are equal."""
         self._sync.stop()
         try:
-            self._members.everywhere(lambda disk: disk.flush())
+            self._members.everywhere(lambda disk: disk.flush(), waits=True)
             self._end_session()
         finally:
             self._close_all()
@@ -297,13 +297,13 @@ class MirrorHandler(Fan):
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write to every leg."""
         data = [memoryview(Buffer(views).gather())]
-        self._change(offset, len(data[0]), lambda disk: disk.write(offset, data, fua=fua))
+        self._change(offset, len(data[0]), lambda disk: disk.write(offset, data, fua=fua), waits=fua)
 
     def flush(self) -> None:
         """Flush every leg."""
         # Asked for before: what becomes equal or is written during the flush may not be flushed by it.
         idle = self._members.idle_regions()
-        self._members.everywhere(lambda disk: disk.flush())
+        self._members.everywhere(lambda disk: disk.flush(), waits=True)
         self._members.forget(idle)
 
     def unmap(self, offset: int, length: int) -> None:
@@ -316,6 +316,7 @@ class MirrorHandler(Fan):
             offset,
             length,
             lambda disk: disk.write_zeroes(offset, length, may_unmap=may_unmap, fua=fua),
+            waits=fua,
         )
 
     def extents(self, offset: int, length: int) -> list[ExtentStatus]:
@@ -349,13 +350,13 @@ class MirrorHandler(Fan):
             members.enlarge(before, size)
         members.regions.unsettle(new)
 
-    def _change(self, offset: int, length: int, verb: Callable[[Handler], None]) -> None:
+    def _change(self, offset: int, length: int, verb: Callable[[Handler], None], *, waits: bool) -> None:
         """Change a range of every leg; if that fails, its regions stay dirty."""
         members = self._members
         with members.regions.changing(offset, length):
             members.check_answers()  # also of those that held the range until now
             with members.regions.unsettled_by_failure(offset, length):
-                members.everywhere(verb)
+                members.everywhere(verb, waits=waits)
 
     def _shape(self, size: int) -> Geometry:
         members = self._members

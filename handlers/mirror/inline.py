@@ -57,14 +57,14 @@ class InlineWriter:
         """Do a further write of a batch."""
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         members = self._members
-        end = members.regions.try_change(offset, length)
-        if end is None:
+        change = members.regions.try_change(offset, length)
+        if change is None:
             raise BlockingIOError
         try:
             # Asked for now: a leg that joins later finds the regions dirty, and waits for the end of this.
             self._write(self._legs(length), views, offset, length)
         finally:
-            end()
+            members.regions.end_change(change)
         # After the write: a leg that it has not seen any more was dropped, and that is to be recorded first.
         if members.record.is_due:
             raise BlockingIOError

@@ -2,7 +2,9 @@
 
 import errno
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
 """Seconds to wait for what a leg was asked last, when the mirror closes."""
+_SOON = 0.05
+"""Seconds that a change takes at most if the storage does not make it wait."""
 
 T = TypeVar("T")
 
@@ -99,7 +103,7 @@ class MirrorLeg:
         self._inline = InlineVerbs()
         self._inline_write: BatchedWrite | None = None
         self._inline_use = threading.Lock()
-        self._changes = 0
+        self._changes: dict[object, float] = {}
         self._counting = threading.Lock()
         self._given_up: list[Future[Any]] = []
 
@@ -215,7 +219,7 @@ class MirrorLeg:
         """
         self.check_answers()
         own = msgspec.structs.replace(metadata, leg=self.uuid)
-        return self.begin_change(lambda disk: write_mark(disk, own))
+        return self.begin_change(lambda disk: write_mark(disk, own), waits=True)
 
     def give_up(self, future: Future[Any]) -> None:
         """Note a change of the leg that is not waited for any more, and may still happen."""
@@ -229,7 +233,7 @@ class MirrorLeg:
         Raises:
             OSError: Such a change was given up, and has not ended.
         """
-        if self._given_up and not all(future.is_done for future in self._given_up):
+        if self._has_given_up:
             raise OSError(errno.EIO, "a leg has not answered an earlier request yet")
 
     def submit(self, verb: Callable[[Handler], T]) -> Future[T]:
@@ -242,29 +246,35 @@ class MirrorLeg:
         disk = self._disk
         return self._pool.submit(lambda: verb(disk))
 
-    def begin_change(self, verb: Callable[[Handler], T]) -> Future[T]:
-        """Run a call that changes or flushes the leg on a thread of the leg; see `check_inline_write`.
+    def begin_change(self, verb: Callable[[Handler], T], *, waits: bool = False) -> Future[T]:
+        """Run a call that changes or flushes the leg on a thread of the leg.
+
+        Args:
+            verb: The call.
+            waits: It waits for the storage: it flushes.
 
         Raises:
             OSError: It was dropped.
         """
+        key = object()
 
         def change(disk: Handler) -> T:
             try:
                 return verb(disk)
             finally:
-                self._count_change(-1)
+                self._end_change(key)
 
-        self._count_change(1)
+        with self._counting:
+            self._changes[key] = -math.inf if waits else time.monotonic()
         try:
             return self.submit(change)
         except BaseException:
-            self._count_change(-1)
+            self._end_change(key)
             raise
 
-    def _count_change(self, difference: int) -> None:
+    def _end_change(self, key: object) -> None:
         with self._counting:
-            self._changes += difference
+            del self._changes[key]
 
     @property
     def under_way(self) -> int:
@@ -279,17 +289,27 @@ class MirrorLeg:
     def check_inline_write(self, length: int) -> BatchedWrite:
         """Return the inline write of the leg, if nothing suggests that it would block.
 
-        A write to the page cache may wait for changes and flushes that are under way, as long as the storage
-        takes for these. So while there are any, even if nobody waits for them any more, writes go to threads,
-        where a leg that does not answer is noticed.
+        A write to the page cache may wait for flushes that are under way, and for changes if the storage
+        makes these wait. So during a flush, and while a change takes long, writes go to threads, where a leg
+        that does not answer is noticed. They also do while a change that nobody waits for may still happen.
 
         Raises:
             BlockingIOError: There is none for so many bytes, or it may block.
         """
         write = self._inline_write
-        if write is None or self._changes or length > self._inline.write_limit:
+        if write is None or length > self._inline.write_limit or (self._changes and self._may_block()):
             raise BlockingIOError
         return write
+
+    def _may_block(self) -> bool:
+        with self._counting:
+            began = min(self._changes.values(), default=math.inf)
+        return time.monotonic() - began > _SOON or self._has_given_up
+
+    @property
+    def _has_given_up(self) -> bool:
+        """Whether a change that nobody waits for any more may still happen."""
+        return bool(self._given_up) and not all(future.is_done for future in self._given_up)
 
     def write_inline(self, write: Mover, views: Views, offset: int, length: int) -> None:
         """Write without blocking.

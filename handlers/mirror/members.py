@@ -88,6 +88,7 @@ class Members:
         legs: Iterable[MirrorLeg] | None = None,
         *,
         sure: MirrorLeg | None = None,
+        waits: bool = False,
     ) -> None:
         """Call a verb of several legs at once; drop those that fail.
 
@@ -95,6 +96,7 @@ class Members:
             verb: The operation.
             legs: Which; all that are not gone by default.
             sure: One that has all the data and need not do it.
+            waits: The verb flushes.
 
         Raises:
             OSError: No leg that has all the data could; or a leg that was dropped, now or before,
@@ -106,7 +108,7 @@ class Members:
         for leg in asked:
             try:
                 # Whatever goes wrong here, what was handed to other legs has to be waited for.
-                futures.append((leg, attempt(partial(leg.begin_change, verb))))
+                futures.append((leg, attempt(partial(leg.begin_change, verb, waits=waits))))
             except OSError as error:
                 failures[leg] = error
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -329,7 +331,7 @@ class Members:
         """
         with self._lock:
             self.check_answers()
-            self.everywhere(lambda disk: enlarge(disk, before, size))
+            self.everywhere(lambda disk: enlarge(disk, before, size), waits=True)
 
     def shrink(self, size: int) -> None:
         """Shrink the legs to a smaller disk, as far as they can; no mark is written meanwhile.
@@ -341,7 +343,7 @@ class Members:
         """
         with self._lock:
             self.record.check_state()
-            self.everywhere(lambda disk: shrink(disk, size))
+            self.everywhere(lambda disk: shrink(disk, size), waits=True)
 
     def check_place(self, verdict: Verdict) -> None:
         """Refuse a leg that may not be used, or is in the mirror already.

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vscsihba.handlers.mirror.state import IdleRegions, MirrorState
-from vscsihba.handlers.shared.range_lock import RangeLock
+from vscsihba.handlers.shared.range_lock import Held, RangeLock
+
+Change = tuple[Held, range]
+"""A change under way: the range that it holds, and its regions."""
 
 
 class Regions:
@@ -76,25 +79,26 @@ class Regions:
             if not done:
                 self.unsettle(self.numbers(offset, length))
 
-    def try_change(self, offset: int, length: int) -> Callable[[], None] | None:
+    def try_change(self, offset: int, length: int) -> Change | None:
         """Begin a change that needs neither a wait nor a mark.
 
         Returns:
-            Ends it, on any thread; None if it cannot begin at once.
+            For `end_change`; None if it cannot begin at once.
         """
-        release = self._ranges.try_hold(offset, length)
-        if release is None:
+        held = self._ranges.try_enter(offset, length)
+        if held is None:
             return None
-        numbers = self.numbers(offset, length)
+        numbers = range(offset // self._size, -(-(offset + length) // self._size))
         if not self._state.try_begin(numbers):
-            release()
+            self._ranges.leave(held)
             return None
+        return held, numbers
 
-        def end() -> None:
-            self._state.end(numbers)
-            release()
-
-        return end
+    def end_change(self, change: Change) -> None:
+        """End a change of `try_change`, on any thread."""
+        held, numbers = change
+        self._state.end(numbers)
+        self._ranges.leave(held)
 
     @contextmanager
     def alone_in(self, region: int) -> Iterator[None]:

@@ -371,7 +371,7 @@ def create_state(path: str, metadata: Metadata) -> None:
     """
     new = Path(f"{path}.{metadata.uuid}.new")  # nobody else's file has this name
     new.unlink(missing_ok=True)
-    store = FileHandler(FileHandler.Options(path=str(new), create=True, size=_file_size(metadata.regions)))
+    store = FileHandler(FileHandler.Options(path=str(new), size=_file_size(metadata.regions)))
     store.open()
     try:
         for number in range(-(-metadata.regions // PER_SECTOR)):

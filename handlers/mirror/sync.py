@@ -118,7 +118,7 @@ class Synchroniser:
         """
         idle = self._members.idle_regions()
         if idle.numbers:
-            self._members.everywhere(_flush)
+            self._members.everywhere(_flush, waits=True)
             self._members.forget(idle)
 
     def _has_reason(self) -> bool:
@@ -155,7 +155,7 @@ class Synchroniser:
                     if region < members.metadata.regions:  # else the disk was made smaller
                         self._copy_region(region)
                     members.regions.unsettled.discard(region)
-            members.everywhere(_flush)
+            members.everywhere(_flush, waits=True)
             members.promote(behind)
         finally:
             self.progress = None

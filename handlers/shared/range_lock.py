@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+Held = tuple[int, int, object]
+"""A range from its first byte to before its last one, and whose it is."""
+
 
 class RangeLock:
     """Let changes of ranges in together if they do not overlap."""
@@ -12,7 +15,7 @@ class RangeLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._queue: list[tuple[int, int, object]] = []
+        self._queue: list[Held] = []
         self._waiting = 0
 
     @contextmanager
@@ -28,28 +31,32 @@ class RangeLock:
         try:
             yield
         finally:
-            self._release(mine)
+            self.leave(mine)
 
     def try_hold(self, offset: int, length: int) -> Callable[[], None] | None:
         """Hold a range at once; return a function that releases it, on any thread, None if one must wait."""
+        held = self.try_enter(offset, length)
+        return None if held is None else partial(self.leave, held)
+
+    def try_enter(self, offset: int, length: int) -> Held | None:
+        """Hold a range at once, and return what `leave` takes, on any thread; None if one must wait."""
         mine = (offset, offset + length, object())
         with self._lock:
-            if self._queue:
-                self._queue.append(mine)
-                if self._must_wait(mine):
-                    self._queue.remove(mine)
-                    return None
-            else:
-                self._queue.append(mine)
-        return partial(self._release, mine)
+            queue = self._queue
+            queue.append(mine)
+            if len(queue) > 1 and self._must_wait(mine):
+                queue.remove(mine)
+                return None
+        return mine
 
-    def _release(self, mine: tuple[int, int, object]) -> None:
+    def leave(self, held: Held) -> None:
+        """Release a range."""
         with self._lock:
-            self._queue.remove(mine)
+            self._queue.remove(held)
             if self._waiting:
                 self._changed.notify_all()
 
-    def _must_wait(self, mine: tuple[int, int, object]) -> bool:
+    def _must_wait(self, mine: Held) -> bool:
         first, end, _ = mine
         for other in self._queue:
             if other is mine:

@@ -2,8 +2,9 @@
 
 import errno
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +20,7 @@ from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror.inline import inline_verbs
 from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.members import Members
+from vscsihba.handlers.shared.abandonable_pool import Future
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import write
 
@@ -199,23 +201,81 @@ def test_a_write_that_overlaps_a_change_under_way_is_refused(disk: Checked) -> N
     assert not refused(disk, REGION)
 
 
+@contextmanager
+def under_way(disk: Checked, leg: MirrorLeg, begin: Callable[[], Future[None]]) -> Iterator[Future[None]]:
+    """Begin a call that `hold` has made, and end it in the end."""
+    future = begin()
+    assert HELD.wait(PATIENCE)
+    try:
+        yield future
+    finally:
+        FREE.set()
+        future.result(PATIENCE)
+        wait_until(lambda: not leg._changes)
+        HELD.clear()
+        FREE.clear()
+
+
+HELD, FREE = threading.Event(), threading.Event()
+
+
+def hold(_handler: object) -> None:
+    HELD.set()
+    FREE.wait(PATIENCE)
+
+
+def is_refused(disk: Checked) -> bool:
+    try:
+        return put(disk, 0, NEW) != len(NEW)
+    except BlockingIOError:
+        return True
+
+
 @pytest.mark.parametrize("number", [0, 1])
-def test_writes_are_refused_while_a_leg_changes_or_flushes(disk: Checked, number: int) -> None:
-    leg, free, entered = members_of(disk).legs[number], threading.Event(), threading.Event()
-
-    def slow(_handler: object) -> None:
-        entered.set()
-        free.wait(PATIENCE)
-
-    future = leg.begin_change(slow)
-    assert entered.wait(PATIENCE)
-    leg.give_up(future)  # whether or not somebody waits for it
-    with pytest.raises(BlockingIOError):
-        put(disk, 0, NEW)
-    free.set()
-    future.result(PATIENCE)
-    wait_until(lambda: leg._changes == 0)
+def test_writes_are_refused_while_a_leg_flushes_or_a_change_of_it_takes_long(
+    disk: Checked, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leg = members_of(disk).legs[number]
+    with under_way(disk, leg, lambda: leg.begin_change(hold, waits=True)):
+        assert is_refused(disk)
     assert not refused(disk)
+    now = time.monotonic()
+    with monkeypatch.context() as patch, under_way(disk, leg, lambda: leg.begin_change(hold)):
+        for later, expected in ((0.0, False), (0.04, False), (1.0, True)):
+            patch.setattr("vscsihba.handlers.mirror.leg.time.monotonic", lambda: now + later)  # noqa: B023
+            assert is_refused(disk) == expected
+        leg.begin_change(lambda _: None).result(PATIENCE)
+        assert is_refused(disk)  # the oldest one decides
+    assert not refused(disk)
+
+
+def test_writes_are_refused_while_a_change_that_was_given_up_may_still_happen(disk: Checked) -> None:
+    leg = members_of(disk).legs[1]
+    with under_way(disk, leg, lambda: leg.begin_change(hold)) as future:
+        assert not is_refused(disk)
+        leg.give_up(future)
+        assert is_refused(disk)
+    assert not refused(disk)
+
+
+@pytest.mark.parametrize(
+    ("verb", "waits"),
+    [
+        (lambda disk: disk.flush(), True),
+        (lambda disk: disk.write(0, [memoryview(b"x")], fua=True), True),
+        (lambda disk: disk.write(0, [memoryview(b"x")]), False),
+        (lambda disk: disk.write_zeroes(0, 512, may_unmap=True, fua=True), True),
+        (lambda disk: disk.write_zeroes(0, 512, may_unmap=True), False),
+        (lambda disk: disk.unmap(0, 512), False),
+        (lambda disk: handler_of(disk)._members.keep(), True),
+    ],
+)
+def test_what_waits_for_the_storage(disk: Checked, verb: Callable[[Checked], None], *, waits: bool) -> None:
+    with mock.patch.object(
+        MirrorLeg, "begin_change", autospec=True, side_effect=MirrorLeg.begin_change
+    ) as begun:
+        verb(disk)
+    assert {call.kwargs["waits"] for call in begun.call_args_list} == {waits}
 
 
 def test_a_read_under_way_keeps_no_write_out(disk: Checked) -> None:
@@ -235,7 +295,7 @@ def test_a_change_that_fails_or_cannot_begin_is_not_counted_any_more(disk: Check
         pytest.raises(OSError, match="no thread"),
     ):
         leg.begin_change(lambda _: None)
-    wait_until(lambda: leg._changes == 0)
+    wait_until(lambda: not leg._changes)
     assert not refused(disk)
 
 

@@ -917,9 +917,9 @@ def test_a_region_that_becomes_equal_during_a_flush_is_not_forgotten_by_it(disk:
         made.flush()
         real = members.everywhere
 
-        def copied_meanwhile(verb: Callable[[Any], object]) -> None:
+        def copied_meanwhile(verb: Callable[[Any], object], **more: Any) -> None:
             members.regions.unsettled.discard(1)
-            real(verb)
+            real(verb, **more)
 
         with mock.patch.object(members, "everywhere", copied_meanwhile):
             made.flush()
@@ -937,8 +937,8 @@ def test_a_region_that_is_written_during_a_flush_is_not_forgotten_by_it(disk: Pa
         assert members.state.dirty() == [0]
         real = members.everywhere
 
-        def written_meanwhile(verb: Callable[[Any], object]) -> None:
-            real(verb)
+        def written_meanwhile(verb: Callable[[Any], object], **more: Any) -> None:
+            real(verb, **more)
             with mock.patch.object(members, "everywhere", real):
                 write(made, 10, b"y")
 
@@ -957,8 +957,8 @@ def test_a_region_that_is_written_during_a_flush_of_several_periods_is_not_forgo
             made.flush()
         real = members.everywhere
 
-        def written_meanwhile(verb: Callable[[Any], object]) -> None:
-            real(verb)
+        def written_meanwhile(verb: Callable[[Any], object], **more: Any) -> None:
+            real(verb, **more)
             with mock.patch.object(members, "everywhere", real):
                 write(made, 10, b"y")
             for _ in range(3):

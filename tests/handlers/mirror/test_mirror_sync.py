@@ -107,8 +107,14 @@ class Members:
         return verb(legs[0])
 
     def everywhere(
-        self, verb: Callable[[Any], object], legs: list[Leg] | None = None, *, sure: Leg | None = None
+        self,
+        verb: Callable[[Any], object],
+        legs: list[Leg] | None = None,
+        *,
+        sure: Leg | None = None,
+        waits: bool = False,
     ) -> None:
+        assert waits is (sure is None)
         assert (legs is None) is (sure is None)
         assert sure is None or sure.standing is Standing.WHOLE
         for leg in self.standing(Standing.WHOLE, Standing.BEHIND) if legs is None else legs:
