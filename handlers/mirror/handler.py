@@ -345,8 +345,10 @@ class MirrorHandler(Fan):
         """Enlarge every leg; where they may differ then, they are made equal."""
         members = self._members
         new = members.regions.numbers(before, size - before)
-        # The last region of the smaller disk may be clean, and is written to; those behind it will be dirty.
-        with members.state.writing(new.start, min(new.stop, members.metadata.regions)):
+        # The last region of the smaller disk may be clean, and is written to; those behind it will be dirty,
+        # unless the log has them still: it may have missed that the disk became smaller.
+        known = max(members.metadata.regions, members.state.regions)
+        with members.state.writing(new.start, min(new.stop, known)):
             members.enlarge(before, size)
         members.regions.unsettle(new)
 

@@ -147,6 +147,11 @@ class MirrorState:
         self._save(0, len(self._dirty), self._dirty)
         store.flush()
 
+    @property
+    def regions(self) -> int:
+        """The number of regions in the log, which may be those of a disk of an earlier size."""
+        return len(self._dirty)
+
     def dirty(self) -> list[int]:
         """Return the numbers of the dirty regions."""
         regions, at = [], self._dirty.find(1)

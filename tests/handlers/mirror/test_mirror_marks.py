@@ -880,6 +880,22 @@ def test_a_disk_that_could_not_shrink_is_written_to_its_end(disk: Path) -> None:
         assert read(made, SIZE - 65536, 6) == b"behind"
 
 
+def test_a_leg_that_was_away_gets_the_part_that_the_disk_lost_and_has_again(disk: Path) -> None:
+    """The log may have more regions than the disk, as its file missed that the disk became smaller."""
+    with without_copying(), build(plain_mirror(disk)) as made:
+        members = handler_of(made)._members
+        members.judge(members.legs, {members.legs[0]: OSError(errno.EIO, "gone")})
+        members.keep()
+        assert members.state.dirty() == []
+        with mock.patch.object(mirror_state.MirrorState, "save", side_effect=OSError(errno.EIO, "full")):
+            made.resize(SIZE - 2 * 65536)
+            made.resize(SIZE)
+        assert read(made, SIZE - 2 * 65536, 2 * 65536) == bytes(2 * 65536)
+    with build(plain_mirror(disk)) as made:
+        wait_until(lambda: whole(made))
+    assert content(disk, "a") == content(disk, "b") == A[: SIZE - 2 * 65536] + bytes(2 * 65536)
+
+
 def test_three_legs_record_a_drop_without_the_state_file(disk: Path) -> None:
     (disk / "c.img").write_bytes(bytes(SIZE))
     with build(plain_mirror(disk)) as made:
