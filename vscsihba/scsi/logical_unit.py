@@ -29,7 +29,7 @@ from vscsihba.scsi.copy.manager import CopyOperations
 from vscsihba.scsi.copy.tokens import Tokens
 from vscsihba.scsi.counters import Counters
 from vscsihba.scsi.failed_flush import FailedFlush
-from vscsihba.scsi.faults import translate
+from vscsihba.scsi.faults import sense_of, translate
 from vscsihba.scsi.features import offered
 from vscsihba.scsi.identity import Identity, Product
 from vscsihba.scsi.limits import Limits
@@ -206,6 +206,22 @@ class LogicalUnit:
         self.counters.ended(command, response)
         if response.background is not None:
             return response._replace(background=self._translated(response.background))
+        return response
+
+    def failed(self, cdb: bytes, operation: BlockOp, fault: OSError) -> Response:
+        """Return the response to a command that the engine has begun without `execute`, and that has failed.
+
+        The state of the unit counts as of its beginning: a reset since then leaves its unit attention pending.
+
+        Args:
+            cdb: The command descriptor block, of a command with one block operation.
+            operation: The block operation.
+            fault: Its error.
+        """
+        command, sense = lookup(cdb), sense_of(fault, operation, self.block_size)
+        self.counters.failed(command, sense)
+        response = self._check_condition(sense, command)
+        self.counters.ended(command, response)
         return response
 
     def _translated(self, work: Background) -> Background:

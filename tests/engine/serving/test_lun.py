@@ -18,6 +18,7 @@ from vscsihba.errors import RingCorruptError
 from vscsihba.handlers.base import Handler
 from vscsihba.loopback import Loopback
 
+INQUIRY = bytes((0x12, 0, 0, 0, 96, 0))
 COMPARE_AND_WRITE = bytes((0x89, *bytes(12), 1, 0, 0))
 """Of one block, at LBA 0."""
 
@@ -68,7 +69,7 @@ def test_a_bug_in_a_command_is_hardware_error(monkeypatch: pytest.MonkeyPatch) -
             yield
 
         monkeypatch.setattr(scsi.LogicalUnit, "execute", broken)
-        assert triple(rig.read(0, 1)) == (4, 0x44, 0)
+        assert triple(rig.run(INQUIRY, data_in=96)) == (4, 0x44, 0)
         monkeypatch.undo()
         assert rig.read(0, 1).status == GOOD
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from vscsihba import scsi
+from vscsihba.block import Read, Write
 from vscsihba.engine.serving.call_queue import Calls
 from vscsihba.engine.serving.fast_path import FastPathState
 from vscsihba.engine.serving.plain_command import PlainCommand, Results
@@ -143,12 +144,15 @@ class AsyncPath:
 
     def _go_on(self, command: PlainCommand) -> None:
         """Continue a command that has failed or that a task management function has named."""
-        task = self._tasks.task_of(command)
-        if command.error is None and not task.abandoned:
+        task, error = self._tasks.task_of(command), command.error
+        if error is None and not task.abandoned:
             self._tasks.end_begun(task, self._good(command))
+        elif isinstance(error, OSError) and not task.abandoned:
+            done = Write(0, command.views) if command.is_write else Read(0, command.views)
+            self._tasks.end_begun(task, self._unit.failed(task.cdb, done, error))
         else:
             steps = partial(self._unit.execute, task.cdb, task.buffer)
-            self._tasks.go_on_with(task, steps, command.error)
+            self._tasks.go_on_with(task, steps, error)
 
     def _good(self, command: PlainCommand) -> scsi.Response:
         """Count a command that has succeeded, and return its response."""

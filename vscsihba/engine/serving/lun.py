@@ -23,6 +23,7 @@ from vscsihba.engine.serving.perform import perform
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.task import Task, visiting
 from vscsihba.engine.serving.task_set import FAILED, TaskSet
+from vscsihba.engine.serving.threaded_verbs import threaded_verbs
 from vscsihba.engine.serving.units_of_hba import Done, UnitsOfHba
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.errors import EngineFaultError, HostError, TransportError, VscsihbaError
@@ -113,6 +114,8 @@ class ServedLun:
             free_kept=free_kept,
         )
         self._state = FastPathState()
+        if verbs is None and not handler.never_blocks:
+            verbs = threaded_verbs(self.perform, self._workers, stats)
         self._async_path = (
             AsyncPath(
                 self.name,

@@ -60,10 +60,10 @@ class PlainCommand:
         self.length = length
         self.is_write = is_write
         self.started = time.monotonic()
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.ended = False
 
-    def __call__(self, error: OSError | None) -> None:
+    def __call__(self, error: Exception | None) -> None:
         """Take the result, on any thread; see `vscsihba.handlers.base.Done`."""
         self.error = error
         results = self._results

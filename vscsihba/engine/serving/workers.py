@@ -22,7 +22,7 @@ Done = Callable[[T | None, Exception | None], None]
 
 
 class Workers(Generic[T]):
-    """At most `limit` threads that run jobs and post their results.
+    """At most `limit` threads that run jobs.
 
     Args:
         name: Prefix of the threads' names.
@@ -30,7 +30,7 @@ class Workers(Generic[T]):
         calls: Takes the results; the serving thread runs the `done` callbacks.
 
     Attributes:
-        busy: Jobs that were submitted and whose `done` was not called yet.
+        busy: Jobs of `submit` whose `done` was not called yet.
     """
 
     def __init__(self, name: str, limit: int, calls: Calls) -> None:
@@ -39,27 +39,47 @@ class Workers(Generic[T]):
         self._calls = calls
         self._jobs: SimpleQueue[tuple[Callable[[], T], Done[T]] | None] = SimpleQueue()
         self._threads = 0
+        self._occupied = 0  # threads that have a job, or will have one that waits
+        self._lock = threading.Lock()  # of `_occupied`
         self.busy = 0
 
     def submit(self, job: Callable[[], T], done: Done[T]) -> None:
         """Run `job` on a thread, then `done(result, None)` or `done(None, error)` on the serving thread.
 
-        For the serving thread only. If the machine has no room for another thread, the existing threads do
-        the job; if there are none, the job is not begun and `done` gets a `NotBegunError`.
+        For the serving thread only. If no thread can be started, `done` gets a `NotBegunError`.
         """
-        if self._threads < min(self.busy + 1, self._limit):
+        try:
+            self.run(job, partial(self._post, done))
+        except NotBegunError as refusal:
+            self._post(done, None, refusal)
+        self.busy += 1
+
+    def run(self, job: Callable[[], T], ended: Done[T]) -> None:
+        """Run `job` on a thread, which then calls `ended(result, None)` or `ended(None, error)`.
+
+        For the serving thread only. If the machine has no room for another thread, the existing threads do
+        the job.
+
+        Raises:
+            NotBegunError: There are none; the job is not begun.
+        """
+        with self._lock:
+            self._occupied += 1
+            occupied = self._occupied
+        if self._threads < min(occupied, self._limit):
             try:
                 self._start()
             except (OSError, MemoryError) as error:
                 log.warning("%s: %s", self._name, error)
                 if not self._threads:
-                    refusal = NotBegunError(f"{self._name}: {error}")
-                    self.busy += 1
-                    self._calls.post(partial(self._deliver, done, None, refusal))
-                    return
+                    self._leave()
+                    raise NotBegunError(f"{self._name}: {error}") from error
         # Last: a job that could not be submitted never runs, for its buffer may be used again by then.
-        self._jobs.put((job, done))
-        self.busy += 1
+        self._jobs.put((job, ended))
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._occupied -= 1
 
     def _start(self) -> None:
         name = f"{self._name}-{self._threads + 1}"
@@ -68,16 +88,20 @@ class Workers(Generic[T]):
 
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
-            job, done = item
+            job, ended = item
             result, error = None, None
             try:
                 result = job()
-            except Exception as failure:  # noqa: BLE001 - passed to `done`, which judges it
+            except Exception as failure:  # noqa: BLE001 - passed to `ended`, which judges it
                 error = failure
             except SystemExit:  # would end the thread silently
                 error = RuntimeError("a job has called sys.exit")
-            self._calls.post(partial(self._deliver, done, result, error))
-            del item, job, done, result, error  # an idle thread must not keep views of a ring alive
+            self._leave()
+            ended(result, error)
+            del item, job, ended, result, error  # an idle thread must not keep views of a ring alive
+
+    def _post(self, done: Done[T], result: T | None, error: Exception | None) -> None:
+        self._calls.post(partial(self._deliver, done, result, error))
 
     def _deliver(self, done: Done[T], result: T | None, error: Exception | None) -> None:
         self.busy -= 1
