@@ -34,8 +34,6 @@ FILTERS: dict[str, list[dict[str, object]]] = {
     "readonly, offset": [{"handler": "readonly"}, {"handler": "offset", "offset": "1MiB"}],
 }
 SIZE = 64 << 20
-_DPO = 0x10
-"""DPO in a READ: no effect on a file, but a thread executes it, as if its pages were not cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,9 @@ class Row:
         )
 
 
-def cdb_10(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
+def cdb_10(opcode: int, lba: int, blocks: int) -> bytes:
     """Return a 10-byte CDB with an LBA and a length."""
-    return struct.pack(">BBIBHB", opcode, flags, lba, 0, blocks, 0)
+    return struct.pack(">BBIBHB", opcode, 0, lba, 0, blocks, 0)
 
 
 class UnreapedLoopback(Loopback):
@@ -173,17 +171,22 @@ def measure(
     length: int,
     path: Path | None,
     *,
-    flags: int = 0,
+    inline: bool = True,
     depth: int = BATCH,
 ) -> Row:
-    """Measure one kind of command, `depth` at once, against the system call that it ends in."""
+    """Measure one kind of command, `depth` at once, against the system call that it ends in.
+
+    Without `inline`, a thread executes it, as if the handler had no inline verbs.
+    """
     write = opcode in (0x2A, 0x8A)
     batch = max(1, min(depth, (16 << 20) // max(length, 1)))
-    cdbs = [cdb_10(opcode, index * (length // 512), length // 512, flags) for index in range(batch)]
+    cdbs = [cdb_10(opcode, index * (length // 512), length // 512) for index in range(batch)]
     if opcode == 0x12:
         cdbs = [bytes([0x12, 0, 0, 0, length, 0])] * batch
     microseconds, bare = [], []
     with serving(document) as (loopback, served, queue), ExitStack() as undo:
+        if not inline:
+            served.fast_path = None
         views = [loopback.memory[-(index + 1) * max(length, 1) :][: max(length, 1)] for index in range(batch)]
         call = _bare_call(path, undo, write=write) if path and length and opcode != 0x12 else None
         for _ in range(ROUNDS * (BATCH // depth)):
@@ -237,6 +240,6 @@ def rows() -> Iterator[Row]:
             yield measure_filters(f"READ(10) 4 KiB, {filters} over file", stack, shared)
         for depth in (1, BATCH):
             name = f"READ(10) 4 KiB, file, on a thread, depth {depth}"
-            yield measure(name, file, 0x28, 4 << 10, path, flags=_DPO, depth=depth)
+            yield measure(name, file, 0x28, 4 << 10, path, inline=False, depth=depth)
         yield measure("flush, file", file, 0x35, 0, path)
         yield measure("INQUIRY, null", {"handler": "null", "size": SIZE}, 0x12, 96, None)

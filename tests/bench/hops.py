@@ -25,10 +25,12 @@ _RUNS: Final = 8
 _DPO: Final = 0x10
 """DPO in a READ: no effect on a file, but the fast path leaves the command to the slow path."""
 PATHS: Final = {
-    "READ(10) fast path": rw10(0x28, 0, 1),
-    "READ(10) slow path": rw10(0x28, 0, 1, _DPO),
-    "INQUIRY": bytes((0x12, 0, 0, 0, 96, 0)),
+    "READ(10) fast path": (rw10(0x28, 0, 1), True),
+    "READ(10) on a thread": (rw10(0x28, 0, 1), False),
+    "READ(10) slow path, also on a thread": (rw10(0x28, 0, 1, _DPO), True),
+    "INQUIRY": (bytes((0x12, 0, 0, 0, 96, 0)), True),
 }
+"""By name, the CDB, and whether the handler has inline verbs."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Hops:
         return {function.partition(":")[0] for function in self.functions}
 
 
-def count(cdb: bytes, image: Path) -> Hops:
+def count(cdb: bytes, image: Path, *, inline: bool) -> Hops:
     """Return the hops of a command that reads 512 bytes at most, on a disk in the file `image`.
 
     The command is sent several times, and the shortest way counts: the pump also has work that is not due
@@ -70,6 +72,8 @@ def count(cdb: bytes, image: Path) -> Hops:
     _profiled_threads(profile)
     try:
         with Rig({"handler": "file", "path": str(image)}) as rig:
+            if not inline:
+                rig.served.fast_path = None
             for _ in range(3):  # unit attentions, threads that are started when needed, the page cache
                 rig.run(bytes(6))
                 rig.run(cdb, data_in=512)
@@ -106,7 +110,7 @@ def measure() -> dict[str, Hops]:
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "disk"
         image.write_bytes(bytes(1 << 20))
-        return {name: count(cdb, image) for name, cdb in PATHS.items()}
+        return {name: count(cdb, image, inline=inline) for name, (cdb, inline) in PATHS.items()}
 
 
 def main() -> None:

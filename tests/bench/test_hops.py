@@ -28,4 +28,4 @@ def test_functions_and_files_stay_below_the_ceiling_of_the_page(hops: dict[str, 
 
 
 def test_the_fast_path_is_shorter_than_the_slow_path(hops: dict[str, Hops]) -> None:
-    assert len(hops["READ(10) fast path"].functions) < len(hops["READ(10) slow path"].functions) / 2
+    assert len(hops["READ(10) fast path"].functions) < len(hops["READ(10) on a thread"].functions) / 2

@@ -1,10 +1,12 @@
 """The state of a logical unit, and its effect on commands."""
 
+import errno
+
 import pytest
 
 from tests.scsi.disk import Disk
-from vscsihba.block import Buffer, Geometry
-from vscsihba.scsi import Asc, LogicalUnit, SenseKey
+from vscsihba.block import Buffer, Geometry, Read
+from vscsihba.scsi import Asc, LogicalUnit, SenseKey, Status
 
 READY = "00" * 6
 INQUIRY = "12 00 00 00ff 00"
@@ -115,6 +117,16 @@ def test_engine_reads_plain_attributes() -> None:
         assert not hasattr(LogicalUnit, name)
     assert (lu.blocks, lu.block_size, lu.max_transfer_blocks) == (64, 512, 2048)
     assert (lu.fast_path_clear, lu.writable, lu.write_through) == (True, True, False)
+
+
+def test_failure_of_a_command_that_began_before_a_reset_leaves_the_unit_attention_pending() -> None:
+    disk = Disk()
+    disk.lu.reset()
+    response = disk.lu.failed(bytes.fromhex("28000000000000000100"), Read(0, ()), OSError(errno.EIO, "lost"))
+    assert (response.status, response.data_in) == (Status.CHECK_CONDITION, 0)
+    assert (response.sense[2], response.sense[12:14]) == (SenseKey.MEDIUM_ERROR, b"\x11\0")
+    assert (disk.lu.stats.errors, disk.lu.counters.events.read_errors) == (1, 1)
+    assert disk.run(READY).condition == (SenseKey.UNIT_ATTENTION, Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
 
 
 def test_response_of_an_unknown_command_has_no_valid_data() -> None:

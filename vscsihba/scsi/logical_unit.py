@@ -211,7 +211,7 @@ class LogicalUnit:
     def failed(self, cdb: bytes, operation: BlockOp, fault: OSError) -> Response:
         """Return the response to a command that the engine has begun without `execute`, and that has failed.
 
-        The state of the unit counts as of its beginning: a reset since then leaves its unit attention pending.
+        The state of the unit counts as of its beginning: the unit attention of a later reset stays pending.
 
         Args:
             cdb: The command descriptor block, of a command with one block operation.

@@ -12,6 +12,10 @@ from vscsihba.engine.serving.workers import Workers
 from vscsihba.errors import NotBegunError
 
 
+def refuse(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def run_until(queue: CallQueue, done: Callable[[], bool]) -> None:
     while not done():
         assert select.select([queue], [], [], 10)[0]
@@ -79,9 +83,6 @@ def test_idle_threads_end_on_close() -> None:
 def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     queue, gate = CallQueue(), threading.Event()
     got: list[Exception | None] = []
     workers: Workers[bool] = Workers("w", 4, queue)
@@ -100,6 +101,42 @@ def test_where_no_thread_can_be_started_those_that_are_there_do_the_job(
     gate.set()
     run_until(queue, lambda: len(got) == 3)
     assert got[1:] == [None, None]
+    workers.close()
+
+
+def test_the_end_of_a_job_can_be_told_on_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, ended = list[tuple[int | None, str]](), threading.Event()
+    workers: Workers[int] = Workers("own", 1, CallQueue())
+
+    def note(value: int | None, error: Exception | None) -> None:
+        told.append((value, f"{threading.current_thread().name} {error}"))
+        ended.set()
+
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(NotBegunError):
+            workers.run(lambda: 42, note)
+    assert not told, "it was not begun"
+    workers.run(lambda: 42, note)
+    assert ended.wait(10)
+    assert told == [(42, "own-1 None")]
+    assert workers.busy == 0
+    workers.close()
+
+
+def test_a_thread_is_started_for_each_job_up_to_the_limit_while_others_run() -> None:
+    gate, running = threading.Event(), threading.Semaphore(0)
+    workers: Workers[bool] = Workers("several", 2, CallQueue())
+
+    def job() -> bool:
+        running.release()
+        return gate.wait(10)
+
+    for _ in range(2):
+        workers.run(job, lambda _value, _error: None)
+    assert running.acquire(timeout=10)
+    assert running.acquire(timeout=10), "the second one does not wait for the end of the first"
+    gate.set()
     workers.close()
 
 

@@ -1,4 +1,4 @@
-"""Plain READs and WRITEs that begin asynchronously, straight from the CDB to the handler.
+"""Plain READs and WRITEs that begin asynchronously, straight from the CDB to the handler or to a thread.
 
 The conditions are those of the fast path (`fast_path`). Results are taken in batches: one call into the
 serving thread completes all that have ended by then. The steps of a command, a generator, are made only if

@@ -39,7 +39,7 @@ class Workers(Generic[T]):
         self._calls = calls
         self._jobs: SimpleQueue[tuple[Callable[[], T], Done[T]] | None] = SimpleQueue()
         self._threads = 0
-        self._occupied = 0  # threads that have a job, or will have one that waits
+        self._occupied = 0  # jobs that wait or run
         self._lock = threading.Lock()  # of `_occupied`
         self.busy = 0
 
@@ -63,23 +63,20 @@ class Workers(Generic[T]):
         Raises:
             NotBegunError: There are none; the job is not begun.
         """
-        with self._lock:
-            self._occupied += 1
-            occupied = self._occupied
-        if self._threads < min(occupied, self._limit):
+        if self._threads < min(self._occupied + 1, self._limit):
             try:
                 self._start()
             except (OSError, MemoryError) as error:
                 log.warning("%s: %s", self._name, error)
                 if not self._threads:
-                    self._leave()
                     raise NotBegunError(f"{self._name}: {error}") from error
+        self._occupy(1)
         # Last: a job that could not be submitted never runs, for its buffer may be used again by then.
         self._jobs.put((job, ended))
 
-    def _leave(self) -> None:
+    def _occupy(self, jobs: int) -> None:
         with self._lock:
-            self._occupied -= 1
+            self._occupied += jobs
 
     def _start(self) -> None:
         name = f"{self._name}-{self._threads + 1}"
@@ -96,7 +93,7 @@ class Workers(Generic[T]):
                 error = failure
             except SystemExit:  # would end the thread silently
                 error = RuntimeError("a job has called sys.exit")
-            self._leave()
+            self._occupy(-1)
             ended(result, error)
             del item, job, ended, result, error  # an idle thread must not keep views of a ring alive
 
