@@ -171,18 +171,21 @@ class RbdHandler(Handler):
     def _read(self, offset: int, views: Views, done: Done) -> None:
         length = sum(map(len, views))
         self._check_end(offset, length)
-        request = self._requests.begin(done, changes=False)
+        requests = self._requests
+        request = requests.begin(done, changes=False)
 
         def completed(completion: Any, data: bytes | None) -> None:
             count = completion.get_return_value()
-            error = None if count == length else self._failure("read", offset, length, count)
-            if error is not None or data is None:
-                self._requests.end(request, error)
-            elif self._requests.take(request):
-                Buffer(views).scatter(data)
+            if count != length or data is None:
+                requests.end(request, self._failure("read", offset, length, count))
+            elif requests.take(request):
+                if len(views) == 1:
+                    views[0][:] = data
+                else:
+                    Buffer(views).scatter(data)
                 done(None)
 
-        self._send(request, lambda: self._image.aio_read(offset, length, completed), "read")
+        self._send(request, partial(self._image.aio_read, offset, length, completed), "read")
 
     # The arguments are those of `AsyncVerbs`.
 

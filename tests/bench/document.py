@@ -42,6 +42,7 @@ parts if asked to (`--part`, `--peer`, `--workload`, `--rounds`).
   blocks and memory, both by turns in one process. Median of 60 batches of 32; the spread is the
   interquartile range.
 - Stacks of handlers are on [another page](stacks.md).
+- Disks of [remote storage](remote.md) are on a page of their own.
 
 ## In the VM
 """

@@ -128,6 +128,8 @@ TARGETS: Final = (
     Target(
         "handlers/qemu/write_log.py", (f"{_HANDLERS}/qemu/test_write_log.py", "tests/sim/test_write_log.py")
     ),
+    Target("handlers/nbd/transmission.py", (f"{_HANDLERS}/nbd/test_transmission.py",)),
+    Target("handlers/nbd/unflushed.py", (f"{_HANDLERS}/nbd/test_unflushed.py",)),
     Target("handlers/qemu/flushes.py", (f"{_HANDLERS}/qemu/test_logged_verbs.py",)),
     Target("vscsihba/scsi/failed_flush.py", ("tests/scsi/test_failed_flush.py",)),
     Target(
@@ -161,6 +163,10 @@ TARGETS: Final = (
             "tests/engine/serving/test_takeover.py",
             "tests/engine/serving/test_units_of_hba.py",
         ),
+    ),
+    Target(
+        "vscsihba/engine/serving/async_path.py",
+        ("tests/engine/serving/test_async_operations.py", f"{_HANDLERS}/nbd/test_nbd.py"),
     ),
     Target("vscsihba/engine/serving/aborts.py", ("tests/engine/serving/test_aborts.py",)),
     Target("vscsihba/engine/serving/units_of_hba.py", ("tests/engine/serving/test_units_of_hba.py",)),
