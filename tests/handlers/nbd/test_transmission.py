@@ -182,7 +182,8 @@ def test_errors_are_those_of_the_protocol(simple: Peer, chunked: Peer) -> None:
         chunked.read(0, 512)
         chunked.answer(answer)
     flush = chunked.begin(Request(Kind.FLUSH, ignore))
-    chunked.answer(chunk(4, ERROR, text))
+    other = struct.pack(">IH", errno.ENOSPC, 0)
+    chunked.answer(chunk(4, ERROR, text, flags=0) + chunk(4, ERROR, other))
     assert chunked.results == [errno.EPERM] * 5
     assert chunked.completed[-1][0] is flush[0]
 
@@ -237,8 +238,10 @@ def test_an_answer_to_a_request_that_is_still_being_sent(simple: Peer) -> None:
     simple.transmission.queue(Request(Kind.WRITE, ignore, 0, len(large), large))
     assert not simple.transmission.send()
     assert simple.transmission.wants_output
-    with pytest.raises(OSError, match="not sent"):
-        simple.answer(reply(0))
+    simple.transmission.queue(Request(Kind.READ, ignore, 0, 512, memoryview(bytearray(512))))
+    for cookie in (0, 1):
+        with pytest.raises(OSError, match="not sent"):
+            simple.answer(reply(cookie, errno.EIO))
     assert not simple.completed
 
 
@@ -299,6 +302,8 @@ def test_nothing_uses_a_view_after_the_end_of_the_connection(simple: Peer) -> No
     assert simple.transmission.send()
     assert not any(request.view)
     assert simple.transmission.over
+    simple.transmission.queue(Request(Kind.FLUSH, ignore))
+    assert simple.transmission.send()
 
 
 def test_the_end_of_the_connection(simple: Peer) -> None:
