@@ -36,15 +36,16 @@ def check(info: ImageInfo, secret: bytes | None, *, timeout: float | None = None
         OSError: EOPNOTSUPP: the format has no check.
         HostError: It cannot be checked.
     """
-    return _run(info, secret, ["-U"], timeout)
+    return _run(info, secret, ["-U"], timeout, [])
 
 
-def free_leaks(info: ImageInfo, secret: bytes | None, *, timeout: float) -> None:
+def free_leaks(info: ImageInfo, secret: bytes | None, *, lock: int, timeout: float) -> None:
     """Free the leaks of a qcow2 image, which no process may have open; a failure is only logged.
 
     Args:
         info: The image; one of another format has no leaks.
         secret: Its key, None if it has none.
+        lock: Descriptor that qemu-img inherits, so that a lock lives as long as it.
         timeout: Seconds after which this is given up; leaks may be left then.
 
     Raises:
@@ -53,7 +54,7 @@ def free_leaks(info: ImageInfo, secret: bytes | None, *, timeout: float) -> None
     if info.format != "qcow2":
         return
     try:
-        result = _run(info, secret, ["-r", "leaks"], timeout)
+        result = _run(info, secret, ["-r", "leaks"], timeout, [lock])
     except InUseError:
         raise
     except (HostError, OSError) as error:
@@ -71,7 +72,9 @@ def free_leaks(info: ImageInfo, secret: bytes | None, *, timeout: float) -> None
         log.error("%s is damaged: qemu-img check finds %d corruptions", info.path, result["corruptions"])
 
 
-def _run(info: ImageInfo, secret: bytes | None, options: list[str], timeout: float | None) -> dict[str, Any]:
+def _run(
+    info: ImageInfo, secret: bytes | None, options: list[str], timeout: float | None, inherited: list[int]
+) -> dict[str, Any]:
     with programs.key_object(secret) as (files, key_options):
         command = [
             "check",
@@ -80,7 +83,7 @@ def _run(info: ImageInfo, secret: bytes | None, options: list[str], timeout: flo
             *key_options,
             _place(info, encrypted=secret is not None),
         ]
-        done = programs.run("qemu-img", command, files=files, timeout=timeout)
+        done = programs.run("qemu-img", command, files=[*files, *inherited], timeout=timeout)
     if done.returncode not in _CHECKED:
         message = programs.in_one_line(done.stderr)
         if "does not support checks" in message:

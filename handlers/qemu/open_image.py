@@ -82,7 +82,7 @@ class OpenImage:
                 self.log, self._may_leak = self.file.open_log(options.log_size)
                 opened.callback(self._close_log, self.log)
                 if self._may_leak:
-                    checking.free_leaks(info, self._key(), timeout=_FREEING)
+                    checking.free_leaks(info, self._key(), lock=folder.lock, timeout=_FREEING)
                     self._may_leak = False
             self.supervisor = Supervisor(options.path, self._start, self._died)
             opened.callback(self._end_daemon)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -517,6 +517,27 @@ def test_leaks_of_a_killed_daemon_are_freed_when_the_image_is_opened_again(
     opened(qemu(path)).close()
     check_tables(path)
     assert [each.name for each in own_tmpfs_directory.iterdir() if "log" in each.name] == []
+
+
+def test_a_successor_waits_for_the_repair_of_a_killed_process(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process leaves its qemu-img behind for a moment, which has the image locked."""
+    path = tmp_path / "disk"
+    disk = opened(new(path))
+    kill(disk)
+    disk.close()
+    inherited: list[int] = []
+    run_program = programs.run
+
+    def spy(program: str, arguments: list[str], *, files: Sequence[int] = (), **more: Any) -> Any:
+        if "-r" in arguments:
+            inherited.extend(os.fstat(file).st_ino for file in files)
+        return run_program(program, arguments, files=files, **more)
+
+    monkeypatch.setattr(programs, "run", spy)
+    again = opened(qemu(path))
+    assert inherited == [os.fstat(again.handler._image._plan.lock).st_ino]
 
 
 def test_leaks_that_cannot_be_freed_in_time_are_told(
