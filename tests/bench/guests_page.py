@@ -48,17 +48,15 @@ def text() -> str:
     for peer in first.contestants:
         if peer != OURS:
             rows = [
-                (work, *(_ratios(findings, work, peer) for findings in found.values()))
+                (work, *(_ratio(findings.ratio(work, peer)) for findings in found.values()))
                 for work in first.workloads
             ]
             parts.append(_table(f"{OURS} as a multiple of {peer}", found, rows))
     return _TEXT.read_text().replace("<!-- guests -->", "\n".join(parts).rstrip())
 
 
-def _ratios(findings: Findings, workload: str, peer: str) -> str:
-    """Return ours as a multiple of a peer, by commands a second and by the CPU time of the host."""
-    ratio = findings.ratio(workload, peer)
-    return f"{ratio:.2f} / {findings.cost_ratio(workload, peer):.2f}" if ratio else "not measured"
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value else "not measured"
 
 
 def _table(title: str, found: dict[str, Findings], rows: list[tuple[str, ...]]) -> str:

@@ -17,6 +17,7 @@ from tests.bench.vm.guest import PARTS
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _LIMIT: Final = 7200
+_SAVED: Final = ROOT / "build/bench-findings.json"
 RUNNERS: Final = {
     "qemu": ("--cpus", "2"),
     "sandbox": ("--runner", "sandbox"),
@@ -28,6 +29,8 @@ RUNNERS: Final = {
 
 def run(options: argparse.Namespace, console: Console) -> Findings:
     """Run the parts that the options name.
+
+    The findings are written to a file in any case, for ``--from``.
 
     Raises:
         SystemExit: It did not come to its end.
@@ -48,15 +51,17 @@ def run(options: argparse.Namespace, console: Console) -> Findings:
                     continue
                 found.append(finding)
                 status.update(f"{len(found)} findings; {_title(found[-1])}")
+                if finding["kind"] == "machine":
+                    finding["load"] = load()
     finally:
         guest.terminate()
         code = guest.wait()
+        _SAVED.parent.mkdir(exist_ok=True)
+        _SAVED.write_text(Findings(found).dump())
     if code:
         sys.stderr.write(f"bench: the run in the VM ended with exit code {code}\n")
         raise SystemExit(1)
-    findings = Findings(found)
-    findings.machine["load"] = load()
-    return findings
+    return Findings(found)
 
 
 def load() -> str:
