@@ -56,6 +56,12 @@ HARMLESS: Final = (
     Harmless(_LOG, "self._at = 0  # memory that was used before is used first", "0 -> 1", _ANY_PLACE),
     Harmless("handlers/cow/admin.py", "_AT_ONCE = 1 << 20", "1 -> 2", "Any size of the buffer does."),
     Harmless("handlers/cow/admin.py", "_AT_ONCE = 1 << 20", "20 -> 21", "Any size of the buffer does."),
+    Harmless(
+        "handlers/encrypt/luks1.py",
+        "_FIRST_STRIPES, _ALIGN = 8, 8",
+        "8 -> 9",
+        "The header says where they are.",
+    ),
     Harmless(_FLUSHES, "WINDOW: Final = 30_000", "30000 -> 30001", _SOON),
     Harmless(
         _FLUSHES,

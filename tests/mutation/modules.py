@@ -119,7 +119,7 @@ TARGETS: Final = (
         (f"{_MIRROR}/test_mirror_record.py", f"{_MIRROR}/test_mirror_members.py"),
     ),
     Target("handlers/encrypt/handler.py", (_ENCRYPT,)),
-    Target("handlers/encrypt/luks.py", _KEYS),
+    Target("handlers/encrypt/luks.py", (*_KEYS, f"{_ENCRYPT}/test_encrypt.py")),
     Target("handlers/encrypt/luks1.py", _KEYS),
     Target("handlers/encrypt/luks2.py", (_ENCRYPT, _CONTAINERS)),
     Target("handlers/encrypt/payload.py", (f"{_ENCRYPT}/test_payload.py",)),
