@@ -173,8 +173,9 @@ class Cluster:
         """Start the storage daemon, and wait until it is up."""
         before = self._boots()
         self._spawn("osd", "ceph-osd", "-i", "0")
-        # Each look costs the monitor a request, which delays the start where there is one processor.
-        wait_until(lambda: self._boots() > before, "the storage daemon is up", pause=0.2)
+        # Each look costs the monitor a request, which delays the start on one processor. A start that takes
+        # 2 s natively took more than 120 s in the sandbox, with a few per cent of a processor.
+        wait_until(lambda: self._boots() > before, "the storage daemon is up", limit=300, pause=0.2)
 
     def _boots(self) -> int:
         """Return the epoch of the latest start of the storage daemon, since a killed one counts as up."""
