@@ -124,8 +124,9 @@ class Link:
         for connection in connections:
             self._sockets.remove(connection)
             connection.leave()
-        self._sockets.close()
-        os.close(self._wake)
+        if not any(thread.is_alive() for thread in self._threads):  # else one still uses them
+            self._sockets.close()
+            os.close(self._wake)
 
     def adopt(self, size: int) -> None:
         """Take over the size that the export has now.

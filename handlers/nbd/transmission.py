@@ -52,8 +52,8 @@ _KNOWN: Final = frozenset(
 )
 """Errors of the protocol, whose numbers are those of Linux; any other means EINVAL."""
 
-_ROOM: Final = 256 << 10
-"""Bytes of the receive buffer: some 60 answers of 4 KiB."""
+_ROOM: Final = 64 << 10
+"""Bytes of the receive buffer: some 15 answers of 4 KiB; each connection has one."""
 _ROUNDS: Final = 8
 """Calls of recv(2) in a row, at most: others have their turn."""
 _NEARLY: Final = 16 << 10

@@ -361,7 +361,6 @@ def test_a_link_that_is_closed_while_it_connects_again(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The new connections are closed, and nobody waits on them."""
-    monkeypatch.setattr(links, "ATTEMPT", 0.01)
     with nbdkit(tmp_path, "file", str(image)) as server:
         options = NbdOptions(uri=server.uri(), connections=2)
         link = Link(options.address, options.link)
