@@ -44,7 +44,7 @@ class Line:
     number: int
     extent: int
     at: int
-    memory: int = 0
+    memory: int
     held: int = 0
     dirty: int = 0
     written_back: int = 0

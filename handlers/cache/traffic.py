@@ -20,7 +20,7 @@ class Span:
 
     first: int
     last: int
-    stale: bool = False
+    stale: bool
 
     def meets(self, first: int, last: int) -> bool:
         """Return whether one of the blocks from `first` to before `last` is in it."""

@@ -1,10 +1,13 @@
 import errno
+import hashlib
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -167,6 +170,23 @@ def test_write_back_waits_for_a_flush(behind: Checked, below: Below) -> None:
     behind.flush()
     assert below.asked == [("flush",)]
     assert read(behind, 0, 6) == b"xxxyzx"
+
+
+def test_a_cache_that_writes_back_has_to_be_flushed(tmp_path: Path, below: Below) -> None:
+    (tmp_path / "disk.img").write_bytes(CONTENT[:SIZE])
+    below.flush = None  # type: ignore[assignment, method-assign]
+    flushless = replace(below.capabilities, flush=False)
+    with mock.patch.object(Below, "capabilities", flushless):
+        assert on(below, mode="write-back").capabilities.flush
+        assert not on(below).capabilities.flush
+    with mock.patch.object(Below, "capabilities", replace(flushless, read_only=True)):
+        assert not on(below, mode="write-back").capabilities.flush
+
+
+def test_the_files_are_named_by_the_format(behind: Checked, below: Below, own_tmpfs_directory: Path) -> None:
+    key = hashlib.sha256(b"0 memory:below").hexdigest()[:32]
+    names = [path.name.partition(".")[2] for path in own_tmpfs_directory.glob("*.cache-*")]
+    assert sorted(names) == [f"cache-{key}.data", f"cache-{key}.dirty"]
 
 
 def test_blocks_that_go_below_one_by_one_make_no_write_whole_or_nothing(below: Below) -> None:
@@ -414,6 +434,24 @@ def test_a_fetch_that_a_write_overtakes_is_not_kept(through: Checked, below: Bel
     assert read(through, 0, 3) == b"new"
 
 
+def test_a_fetch_that_a_write_into_the_cache_overtakes_is_not_kept(behind: Checked, below: Below) -> None:
+    MemoryHandler.write(below, 0, [memoryview(b"a" * 8192)])
+
+    def evicted() -> None:
+        below.before_read = lambda: None
+        thread = threading.Thread(target=write, args=(behind, 4096, b"n" * 4096))
+        thread.start()
+        thread.join(10)
+        behind.flush()
+        handler = behind.next
+        assert isinstance(handler, CacheHandler)
+        handler._lines.drop_clean(0, 4)
+
+    below.before_read = evicted
+    assert read(behind, 0, 8192) == b"a" * 8192
+    assert read(behind, 0, 8192) == b"a" * 4096 + b"n" * 4096
+
+
 def test_a_fill_that_a_write_overtakes_is_done_again(behind: Checked, below: Below) -> None:
     meanwhile(behind, below, 0, b"n" * 4096)
     write(behind, 10, b"mine")
@@ -530,6 +568,22 @@ def test_writes_that_wait_are_not_forgotten(tmp_path: Path, options: dict[str, o
     assert (tmp_path / "disk.img").read_bytes().startswith(b"acknowledged")
     with build({**back(tmp_path), **options}):
         pass
+
+
+def test_writes_that_wait_are_not_passed_by_for_want_of_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "__init__", refuse)
+        with pytest.raises(OSError, match="broken"):
+            build(back(tmp_path)).open()
+    with build(back(tmp_path)) as disk:
+        assert read(disk, 0, 12) == b"acknowledged"
 
 
 def test_two_disks_cannot_be_behind_one_cache(below: Below, behind: Checked) -> None:

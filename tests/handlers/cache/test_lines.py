@@ -1,6 +1,7 @@
 """Lines: memory, eviction, dirty blocks, and storage that fails."""
 
 import errno
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -114,6 +115,10 @@ def test_blocks_of_a_line_are_held_each(lines: Lines) -> None:
     assert lines.hold(5, mask(0, 4), content(1, 2, 3, 4))
     assert held(lines, 5) == {0: 1, 1: 7, 2: 3, 3: 4}
     assert held(lines, 4) == {}
+    for block in (0, 2):
+        assert lines.hold(6, mask(block, block + 1), content(7))
+    assert lines.hold(6, mask(0, 4), content(1, 2, 3, 4))
+    assert held(lines, 6) == {0: 7, 1: 2, 2: 7, 3: 4}
 
 
 def test_the_last_block_of_a_disk_may_be_short(lines: Lines) -> None:
@@ -121,6 +126,10 @@ def test_the_last_block_of_a_disk_may_be_short(lines: Lines) -> None:
     line = lines.by_number[0]
     room = bytearray(904)
     lines.read(line, 3 * BLOCK, [memoryview(room)])
+    assert room == b"x" * 904
+    assert lines.hold(1, mask(2, 3), content(1))
+    assert lines.hold(1, mask(2, 4), [memoryview(b"x" * 5000)])
+    lines.read(lines.by_number[1], 3 * BLOCK, [memoryview(room)])
     assert room == b"x" * 904
 
 
@@ -409,6 +418,29 @@ def test_dirty_blocks_are_for_their_medium_and_block_size() -> None:
     lines.close()
 
 
+def test_the_format_of_the_list() -> None:
+    lines = dirty_lines("one", SHAPE, 16, about=b"one")
+    assert lines.write(7, 0b0110, BLOCK, content(1, 2))
+    assert lines.write(0, 0b0001, 0, content(3))
+    notes = recall("one.dirty")
+    assert notes is not None
+    assert notes.content == struct.pack("<IHHQQ", 4096, 4, 1, 8 << 4 | 0b0110, 1 << 4 | 0b0001)
+    lines.drop(0, 100)
+    notes = recall("one.dirty")
+    assert notes is not None
+    assert notes.content == struct.pack("<IHHQQ", 4096, 4, 1, 0, 0)
+    for file in (lines.data, lines._dirty_list):
+        assert file is not None
+        file.close(forget=False)
+    # With nothing in it, a list gets the shape of the cache that opens it.
+    lines = dirty_lines("one", Shape(BLOCK, 2), 16, about=b"one")
+    assert lines.shape == Shape(BLOCK, 2)
+    notes = recall("one.dirty")
+    assert notes is not None
+    assert notes.content[:8] == struct.pack("<IHH", 4096, 2, 1)
+    lines.close()
+
+
 def test_a_list_may_end_within_an_entry_or_its_head() -> None:
     lines = dirty_lines("one", SHAPE, 16, about=b"one")
     assert lines.write(7, 0b1, 0, content(1))
@@ -432,6 +464,13 @@ def test_writes_of_an_earlier_release_are_refused_and_a_list_without_any_is_used
     store.close(forget=False)
     with pytest.raises(HostError, match="of another release are waiting"):
         check_waiting("one", about=b"one", block_size=4096)
+    notes = recall("one.dirty")
+    assert notes is not None
+    whole = notes.path.read_bytes()
+    notes.path.write_bytes(notes.content)  # the first ones did not name their medium
+    with pytest.raises(HostError, match="of another release are waiting"):
+        check_waiting("one", about=b"one", block_size=4096)
+    notes.path.write_bytes(whole)
     store = TmpfsStore("one.dirty", about=b"one")
     store.put(16, bytes(8))
     store.close(forget=False)

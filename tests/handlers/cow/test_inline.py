@@ -41,6 +41,28 @@ def test_inline_reads_go_through_the_layers(base: Path, start: int, length: int)
         assert inline_read(disk, start * KIB, len(expected)) == expected
 
 
+def test_inline_reads_that_have_one_byte_of_a_cluster(base: Path) -> None:
+    with build(cow(base)) as disk:
+        expected = spread(disk)
+        for number in range(1, 5):
+            border = number * 64 * KIB
+            for start, end in ((border - 100, border + 1), (border - 1, border + 300)):
+                assert inline_read(disk, start, end - start) == expected[start:end]
+
+
+def test_an_inline_write_stores_the_clusters_that_it_touches_only(base: Path) -> None:
+    with build(cow(base)) as disk:
+        read(disk, 0, SIZE)
+        handler = disk.next
+        assert isinstance(handler, CowHandler)
+        assert inline_write(disk, 64 * KIB, b"n" * 64 * KIB) == 64 * KIB
+        assert bytes(handler._overlay.states) == bytes([0, 1, 0, 0, 0])
+        assert inline_write(disk, 256 * KIB - 512, b"n" * 512) == 512
+        assert bytes(handler._overlay.states) == bytes([0, 1, 0, 1, 0])
+        assert inline_write(disk, 256 * KIB - 512, b"n" * 1024) == 1024
+        assert bytes(handler._overlay.states) == bytes([0, 1, 0, 1, 1])
+
+
 def inline_read(disk: Checked, offset: int, length: int) -> bytes:
     room = memoryview(bytearray(length))
     verb = disk.inline.read
