@@ -180,6 +180,15 @@ def test_inline_verbs_do_not_cross_the_border_of_a_group(base: Path) -> None:
         for offset in (border - 1024, border):
             assert inline_write(disk, offset, b"n" * 1024) == 1024
             assert inline_read(disk, offset, 1024) == b"n" * 1024
+        assert inline_write(disk, border + 65536, b"far" * 512) == 1536
+        assert inline_read(disk, border + 65536, 1537) == b"far" * 512 + bytes(1)
+        # A run of stored clusters that ends at the border, or begins there, is in one place.
+        disk.unmap(border - 8192, 4096)
+        disk.unmap(border + 4096, 4096)
+        assert inline_read(disk, border - 8192, 8192) == bytes(4096) + b"b" * 3072 + b"n" * 1024
+        assert inline_read(disk, border, 8192) == b"n" * 1024 + b"b" * 3072 + bytes(4096)
+        with pytest.raises(BlockingIOError):
+            inline_read(disk, border - 8192, 16384)
         assert read(disk, border - 2048, 4096) == b"b" * 1024 + b"n" * 2048 + b"b" * 1024
 
 

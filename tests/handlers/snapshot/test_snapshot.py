@@ -320,6 +320,20 @@ def test_inline_verbs_follow_the_layers(base: Path) -> None:
         assert seen(base, "mon")[:4] == b"onex"
 
 
+def test_inline_reads_across_the_end_of_a_smaller_layer(base: Path) -> None:
+    with build(snapshot(base)) as disk:
+        size = disk.geometry.size
+        write(disk, size - 65536, b"x" * 65536)
+        handler_of(disk).take("small")
+        disk.resize(size + 131072)
+        write(disk, size + 65536, b"y" * 65536)
+        room = bytearray(131072)
+        inline = disk.inline
+        assert inline.read is not None
+        assert inline.read([memoryview(room)], size - 32768, inline.read_flags) == len(room)
+        assert room == b"x" * 32768 + bytes(65536) + b"y" * 32768
+
+
 def test_a_snapshot_may_be_taken_within_a_batch_of_inline_writes(base: Path) -> None:
     with build(snapshot(base)) as disk:
         write(disk, 0, b"x" * 65536)
