@@ -202,6 +202,9 @@ class Lines:
             if line is None or not held:
                 continue
             try:
+                if count == buffer.length and held == touched(within, count, size):
+                    self._put(line, within, views)
+                    return
                 for first, last in runs(held):
                     start, end = max(within, first * size), min(within + count, last * size)
                     self._put(line, start, buffer.take(at + start - within, end - start))

@@ -12,7 +12,6 @@ from tests.handlers.cache.test_lines import SHAPE, content
 from vscsihba.handlers.cache.lines import Line, Lines, dirty_lines
 from vscsihba.handlers.cache.traffic import Traffic
 from vscsihba.handlers.cache.write_back import WriteBack
-from vscsihba.testing.disk_model import write
 
 
 class Guarded(Lines):
@@ -20,8 +19,8 @@ class Guarded(Lines):
 
     lock: threading.Lock
 
-    @property  # type: ignore[override]
-    def dirty(self) -> OrderedDict[int, Line]:
+    @property
+    def dirty(self) -> OrderedDict[int, Line]:  # type: ignore[override]
         assert self.lock.locked()
         found: OrderedDict[int, Line] = self.__dict__["dirty"]
         return found
@@ -55,7 +54,7 @@ def test_lines_are_used_with_the_lock_held_and_the_layer_below_without(
     below = Below()
     handler = on(below, mode="write-back")
     handler.open()
-    write(handler, 0, b"x" * 4096)
+    handler.write(0, [memoryview(b"x" * 4096)])
     lines, lock = handler._lines, handler._lock
     lines.__class__ = Guarded
     lines.lock = lock  # type: ignore[attr-defined]
