@@ -13,7 +13,7 @@ from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.filter import Filter, PassThrough, Transform
 from vscsihba.handlers.memory import MemoryHandler
 
-OWN = {"check", "open", "close", "actions"}
+OWN = {"check", "check_reachable", "open", "close", "actions"}
 """What every layer has for itself."""
 
 
