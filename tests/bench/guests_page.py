@@ -36,7 +36,7 @@ def text() -> str:
     first = next(iter(found.values()))
     lines = [
         f"- *{heading}:* Linux {machine['kernel']}, CPUs: {machine['cpus']}, clock {machine['clock']}, "
-        f"{findings.rounds} rounds of {machine['seconds']:g} s, {machine.get('load', 'load unknown')}.\n"
+        f"rounds: {findings.rounds} of {machine['seconds']:g} s, {machine.get('load', 'load unknown')}.\n"
         for heading, findings in found.items()
         if (machine := findings.machine)
     ]

@@ -128,13 +128,16 @@ def compared(name: str, findings: Findings) -> Table:
     peers = [peer for peer in findings.contestants if peer != OURS]
     rows = []
     for workload in findings.workloads:
-        cells = [
-            f"{findings.median(workload, peer):.0f}: {findings.ratio(workload, peer):.2f}"
-            f" / {findings.cost_ratio(workload, peer):.2f}"
-            for peer in peers
-        ]
+        cells = [_compared(findings, workload, peer) for peer in peers]
         rows.append((workload, f"{findings.median(workload, OURS):.0f}", *cells))
     return Table(name, ("workload", OURS, *peers), rows)
+
+
+def _compared(findings: Findings, workload: str, peer: str) -> str:
+    if not findings.values(workload, peer):
+        return "not measured"
+    ratios = f"{findings.ratio(workload, peer):.2f} / {findings.cost_ratio(workload, peer):.2f}"
+    return f"{findings.median(workload, peer):.0f}: {ratios}"
 
 
 def missing(findings: Findings) -> list[str]:
