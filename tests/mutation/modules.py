@@ -92,10 +92,8 @@ TARGETS: Final = (
         "handlers/mirror/sync.py",
         (f"{_MIRROR}/test_mirror_sync.py", f"{_MIRROR}/test_mirror.py", f"{_MIRROR}/test_mirror_marks.py"),
     ),
-    Target(
-        "handlers/mirror/inline.py",
-        (f"{_MIRROR}/test_mirror_inline.py",),
-    ),
+    Target("handlers/mirror/inline.py", (f"{_MIRROR}/test_mirror_inline.py",)),
+    Target("handlers/mirror/reading.py", (f"{_MIRROR}/test_mirror_inline.py",)),
     Target(
         "handlers/mirror/regions.py",
         (f"{_MIRROR}/test_mirror_inline.py", f"{_MIRROR}/test_mirror_marks.py"),
