@@ -147,6 +147,20 @@ HARMLESS: Final = (
         "Any higher sequence counts.",
     ),
     Harmless(_STATE, "if want < have:", "Lt -> LtE", "Where the size stays, nothing is cut off."),
+    Harmless("handlers/mirror/reading.py", "_SPREAD = 1 << 20", "1 -> 2", "Any length of a turn does."),
+    Harmless("handlers/mirror/reading.py", "_SPREAD = 1 << 20", "20 -> 21", "Any length of a turn does."),
+    Harmless(
+        "handlers/mirror/reading.py",
+        "if under_way > _FAR_MORE:",
+        "Gt -> GtE",
+        "The comparison two lines below decides the same for it.",
+    ),
+    Harmless(
+        "handlers/mirror/reading.py",
+        "if regions.unsettled and not regions.are_settled(offset, length):",
+        "drop 'regions.unsettled'",
+        "No region is in an empty set; asking for that first is quicker.",
+    ),
     Harmless(
         "handlers/mirror/sync.py",
         "return False",
