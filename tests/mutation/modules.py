@@ -167,6 +167,7 @@ TARGETS: Final = (
         "vscsihba/engine/serving/async_path.py",
         ("tests/engine/serving/test_async_operations.py", f"{_HANDLERS}/nbd/test_nbd.py"),
     ),
+    Target("vscsihba/engine/serving/workers.py", ("tests/engine/serving/test_workers.py",)),
     Target("vscsihba/engine/serving/aborts.py", ("tests/engine/serving/test_aborts.py",)),
     Target("vscsihba/engine/serving/units_of_hba.py", ("tests/engine/serving/test_units_of_hba.py",)),
     Target("vscsihba/engine/owning/ownership.py", ("tests/engine/owning/test_luns.py",)),

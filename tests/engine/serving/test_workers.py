@@ -125,13 +125,23 @@ def test_the_end_of_a_job_can_be_told_on_its_thread(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_thread_is_started_for_each_job_up_to_the_limit_while_others_run() -> None:
-    gate, running = threading.Event(), threading.Semaphore(0)
+    gate, running, ended = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
     workers: Workers[bool] = Workers("several", 2, CallQueue())
+    names = set[str]()
+
+    def short() -> bool:
+        names.add(threading.current_thread().name)
+        return True
 
     def job() -> bool:
         running.release()
         return gate.wait(10)
 
+    for _ in range(3):
+        workers.run(short, lambda _value, _error: ended.release())
+        assert ended.acquire(timeout=10)
+    assert names == {"several-1"}, "jobs one after the other need one thread"
+    assert not [thread for thread in threading.enumerate() if thread.name == "several-2"]
     for _ in range(2):
         workers.run(job, lambda _value, _error: None)
     assert running.acquire(timeout=10)
