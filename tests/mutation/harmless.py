@@ -175,6 +175,12 @@ HARMLESS: Final = (
     ),
     Harmless(
         "handlers/cow/inline.py",
+        "if state != DATA or stored.read is None or offset // group != (end - 1) // group:",
+        "Sub -> Add",
+        "It reads the same, by the way for clusters of different states.",
+    ),
+    Harmless(
+        "handlers/cow/inline.py",
         "if end <= below_size and below.read is not None:",
         "drop 'below.read is not None'",
         _REFUSED,

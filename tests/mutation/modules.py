@@ -73,7 +73,7 @@ TARGETS: Final = (
     ),
     Target("handlers/cow/overlay.py", (_COW,)),
     Target("handlers/cow/cluster_map.py", (_COW,)),
-    Target("handlers/cow/inline.py", (_COW,)),
+    Target("handlers/cow/inline.py", (_COW, f"{_HANDLERS}/snapshot/test_snapshot.py")),
     Target("handlers/cow/overlay_file.py", (_COW,)),
     Target("handlers/cow/disk.py", (_COW,)),
     Target(

@@ -14,6 +14,7 @@ from vscsihba.handlers.checked import Checked
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.inline import inline_verbs
 from vscsihba.handlers.file.handler import FileHandler
+from vscsihba.handlers.shared import linux
 from vscsihba.handlers.shared.tmpfs_store import TmpfsStore
 from vscsihba.handlers.stack import build
 from vscsihba.testing.disk_model import KIB, read, write
@@ -48,6 +49,16 @@ def test_inline_reads_that_have_one_byte_of_a_cluster(base: Path) -> None:
             border = number * 64 * KIB
             for start, end in ((border - 100, border + 1), (border - 1, border + 300)):
                 assert inline_read(disk, start, end - start) == expected[start:end]
+
+
+def test_an_inline_read_of_zeroes_finds_none_of_the_storage_that_was_not_given_back(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"x" * 64 * KIB)
+        monkeypatch.setattr(linux, "punch_hole", mock.Mock(side_effect=OSError(errno.EIO, "kept")))
+        disk.unmap(0, 64 * KIB)
+        assert inline_read(disk, 512, 4096) == bytes(4096)
 
 
 def test_an_inline_write_stores_the_clusters_that_it_touches_only(base: Path) -> None:
