@@ -135,7 +135,7 @@ def test_a_thread_is_started_for_each_job_up_to_the_limit_while_others_run() -> 
 
     def job() -> bool:
         running.release()
-        return gate.wait(10)
+        return gate.wait(60)  # longer than the test waits for both
 
     for _ in range(3):
         workers.run(short, lambda _value, _error: ended.release())
