@@ -151,13 +151,16 @@ class Daemon:
         Returns:
             Whether it has ended properly, and so has written back its tables.
         """
-        watched: list[Any] = [self._pidfd, *([self._qmp] if self._qmp is not None else [])]
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll.register(self._pidfd, select.POLLIN)
+        if self._qmp is not None:
+            poll.register(self._qmp, select.POLLIN)
         while True:
-            ready, _, _ = select.select(watched, [], [])
+            ready = [fd for fd, _ in poll.poll()]
             if self._pidfd in ready:
                 return self._process.wait() == 0
             if self._qmp is not None and not self._qmp.drain():
-                watched.remove(self._qmp)
+                poll.unregister(self._qmp)
 
     def resize(self, size: int) -> None:
         """Change the capacity of the image to `size` bytes; clients lose their connection.

@@ -98,7 +98,9 @@ class Qmp:
     def drain(self) -> bool:
         """Take the events that have arrived, without waiting; return False once the process has ended."""
         with self._lock:
-            if not select.select([self._socket], [], [], 0)[0]:
+            poll = select.poll()  # select(2) takes no descriptor above 1023
+            poll.register(self._socket, select.POLLIN)
+            if not poll.poll(0):
                 return True  # another thread has read the answer that made it readable
             try:
                 data = self._socket.recv(1 << 16)

@@ -1,4 +1,6 @@
+import fcntl
 import json
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -165,3 +167,20 @@ def test_a_process_that_does_not_answer_is_not_waited_for(
 def _call(qmp: Qmp) -> None:
     with pytest.raises(HostError):
         qmp.call("x")
+
+
+def test_a_descriptor_above_those_that_select_takes(monitors: list[Monitor]) -> None:
+    """An engine of many disks has more than 1024."""
+    monitor, events = Monitor(), list[Any]()
+    monitors.append(monitor)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2048), before[1]))
+    try:
+        high = socket.socket(fileno=fcntl.fcntl(monitor.ours, fcntl.F_DUPFD_CLOEXEC, 1100))
+        qmp = Qmp(high, timeout=10, event=lambda *event: events.append(event))
+        assert qmp.drain()
+        monitor.send({"event": "STOP", "data": {}})
+        wait_until(lambda: qmp.drain() and bool(events))
+        qmp.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
