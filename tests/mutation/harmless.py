@@ -62,6 +62,8 @@ HARMLESS: Final = (
         "8 -> 9",
         "The header says where they are.",
     ),
+    Harmless("handlers/encrypt/luks.py", "_AT_ONCE = 1 << 20", "1 -> 2", "Any size of the buffer does."),
+    Harmless("handlers/encrypt/luks.py", "_AT_ONCE = 1 << 20", "20 -> 21", "Any size of the buffer does."),
     Harmless(_FLUSHES, "WINDOW: Final = 30_000", "30000 -> 30001", _SOON),
     Harmless(
         _FLUSHES,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import pytest
 
@@ -92,3 +93,11 @@ def test_a_fault_at_any_call_leaves_the_data_to_be_unlocked(
         else:
             assert surely <= found <= perhaps, f"{result}: {found}"
     assert len(struck) > 50
+
+
+def test_a_new_container_overwrites_what_was_there(root: Path) -> None:
+    """A hole might leave the stripes of an earlier key on the medium."""
+    (root / "disk.img").write_bytes(bytes((2 << 20) + 4096))
+    with build(document(root)) as disk, mock.patch.object(disk, "write_zeroes") as zeroes:
+        make(disk, 1)
+    zeroes.assert_called_once_with(0, 2 << 20, may_unmap=False)
