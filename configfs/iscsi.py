@@ -108,7 +108,7 @@ def change_target(before: IscsiTarget | None, after: IscsiTarget | None) -> None
         if before is None:
             lio_iscsi.create_target(after.name)
             undo.callback(lio_iscsi.delete_target, after.name)
-            _run(_Steps(IscsiTarget(after.name, settings={}), after), undo, undone=False)
+            _run(_Steps(IscsiTarget(after.name), after), undo, undone=False)
             _set_enabled(after.name)
         else:
             _run(_Steps(before, after), undo, undone=True)
@@ -180,12 +180,12 @@ class _Steps:
         )
 
     def _changed_files(self) -> Iterator[tuple[_Call, _Call]]:
-        before = self._before.files if self._before.settings else {}
+        """Compare with the kernel's own values: a creation that was cut short has left its defaults."""
         for file, value in self._after.files.items():
             path = _group(self._name) / file
-            if before.get(file) != value:
-                old = before.get(file, value)
-                yield partial(paths.write, path, value), partial(paths.write, path, old)
+            old = paths.read(path)
+            if old != value:
+                yield partial(paths.write, path, value), partial(paths.write, path, old or value)
 
     def _changed_acl(self, initiator: str, acl: Acl) -> Iterator[tuple[_Call, _Call]]:
         old = self._before.acls.get(initiator, Acl())

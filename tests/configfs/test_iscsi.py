@@ -158,6 +158,16 @@ def test_a_target_that_was_cut_short_is_completed(lio: FakeConfigfs) -> None:
     assert (lio.iscsi / NAME / "tpgt_1/enable").read_text() == "1\n"
 
 
+def test_settings_that_are_not_those_of_the_document_are_set_again(lio: FakeConfigfs) -> None:
+    change_target(None, SMALL)
+    attributes = lio.iscsi / NAME / "tpgt_1/attrib"
+    for name in ("authentication", "cache_dynamic_acls"):
+        (attributes / name).write_text("1\n")
+    change_target(find_target(NAME), SMALL)
+    assert (attributes / "authentication").read_text() == "0\n"
+    assert (attributes / "cache_dynamic_acls").read_text() == "0\n"
+
+
 def test_sessions_are_read_with_their_addresses(lio: FakeConfigfs) -> None:
     change_target(None, FULL)
     assert sessions_of(NAME) == []
