@@ -42,7 +42,7 @@ from vscsihba.handlers.shared.vectored import read_bytes
 from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet
 from vscsihba.handlers.stack import build
 
-MOST = 400
+MOST = 2000
 """Histories in which a fault has to be found."""
 
 
