@@ -4,7 +4,6 @@
 last, so that a change that fails on the way has ended no session. Knows nothing of documents.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from vscsihba.configfs import backstores, lio_iscsi, observer, paths
 from vscsihba.configfs.iscsi_spec import DEFAULTS, Acl, Chap, IscsiTarget, Session
-from vscsihba.errors import HostError, VscsihbaError
+from vscsihba.errors import VscsihbaError
 
 _UNSET = "NULL"
 """Clears a user or a secret (iscsi_target_configfs.c, __DEF_NACL_AUTH_STR)."""
@@ -263,12 +262,4 @@ def _set_chap(directory: Path, suffix: str, chap: Chap | None) -> None:
     """
     values = (_UNSET, _UNSET) if chap is None else (chap.user, chap.password)
     for key, value in zip(("userid", "password"), values, strict=True):
-        file = directory / f"{key}{suffix}"
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, value.encode())  # no newline: it would be part of the value
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise HostError(f"cannot write {file}: {error.strerror}") from None
+        paths.write_secret(directory / f"{key}{suffix}", value)

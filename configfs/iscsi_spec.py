@@ -1,4 +1,4 @@
-"""An iSCSI target of the kernel as a value: what is to be, or what is there."""
+"""An iSCSI target of the kernel as a value: the one that a document asks for, or the one that exists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

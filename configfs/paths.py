@@ -67,12 +67,28 @@ def write(path: Path, value: str) -> None:
         HostError: The attribute does not exist, or the kernel refuses the value.
     """
     try:
-        # One write(2), and no O_CREAT: Python's text files write refused data a second time on close.
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, f"{value}\n".encode())
-        finally:
-            os.close(descriptor)
+        _write(path, f"{value}\n")
     except OSError as error:
         kind = InUseError if error.errno == EBUSY else HostError
         raise kind(f"cannot write {value!r} to {path}: {error.strerror}") from error
+
+
+def write_secret(path: Path, value: str) -> None:
+    """Write one value to an attribute for which a newline would be part of it; no error shows the value.
+
+    Raises:
+        HostError: The attribute does not exist, or the kernel refuses the value.
+    """
+    try:
+        _write(path, value)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    # One write(2), and no O_CREAT: Python's text files write refused data a second time on close.
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

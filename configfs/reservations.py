@@ -13,7 +13,7 @@ _REGISTRATION = re.compile(r"Node: ([^,\s]+)")
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The registrations of initiators, and who holds the reservation.
+    """The registrations of initiators, and the holder of the reservation.
 
     Attributes:
         registrants: Names of the registered initiators, one for each I_T nexus.

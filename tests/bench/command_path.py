@@ -148,6 +148,17 @@ def queue_commands(loopback: Loopback, cdbs: list[bytes], length: int, *, write:
         loopback.submit(cdb, data_out=bytes(length) if write else b"", data_in=0 if write else length)
 
 
+def time_served(served: ServedLun, queue: CallQueue) -> int:
+    """Serve the commands that are queued until the last has ended; return the nanoseconds."""
+    before = time.perf_counter_ns()
+    while served.pending():
+        served.serve()
+    while served.busy:
+        select.select([queue], [], [])
+        queue.run()
+    return time.perf_counter_ns() - before
+
+
 def reap_commands(loopback: UnreapedLoopback, count: int) -> None:
     """Check that all of `count` commands were answered with GOOD, and forget the answers."""
     loopback.reap()

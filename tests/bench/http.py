@@ -4,14 +4,13 @@ Both talk to the same nginx on the loopback interface, and take turns. Nothing i
 """
 
 import importlib.util
-import select
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.command_path import Row, UnreapedLoopback, cdb_10, reap_commands, serving
+from tests.bench.command_path import Row, UnreapedLoopback, cdb_10, reap_commands, serving, time_served
 from tests.handlers.http.servers import Nginx
 from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import ServedLun
@@ -65,13 +64,7 @@ def time_commands(loopback: UnreapedLoopback, served: ServedLun, queue: CallQueu
     for start in range(0, _BATCH, depth):
         for offset in all_offsets[start : start + depth]:
             loopback.submit(cdb_10(0x28, offset // 512, LENGTH // 512), data_in=LENGTH)
-        before = time.perf_counter_ns()
-        while served.pending():
-            served.serve()
-        while served.busy:
-            select.select([queue], [], [])
-            queue.run()
-        taken += time.perf_counter_ns() - before
+        taken += time_served(served, queue)
         reap_commands(loopback, depth)
     return taken / _BATCH / 1e3
 

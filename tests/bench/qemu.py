@@ -10,12 +10,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from tests.bench.command_path import ROUNDS, SIZE, Row, memory, serving
-from tests.bench.remote import DEPTHS, LENGTH, READ, WRITE, time_commands, time_libnbd
+from tests.bench.command_path import SIZE, Row, memory
+from tests.bench.remote import COMMANDS, DEPTHS, measure
 from tests.handlers.nbd.servers import qemu_nbd
 from vscsihba.handlers.nbd.address import libnbd
+from vscsihba.handlers.stack import Document
 
 
 def rows() -> Iterator[Row]:
@@ -31,27 +31,8 @@ def rows() -> Iterator[Row]:
             handle = libnbd().NBD()
             handle.connect_uri(server.uri())
             for depth in DEPTHS:
-                yield measure(ours, handle, "READ", READ, depth)
-                yield measure(ours, handle, "WRITE", WRITE, depth)
+                for name, opcode in COMMANDS:
+                    title = f"{name}(10) 4 KiB, qcow2"
+                    document: Document = {"handler": "qemu", "path": str(ours)}
+                    yield measure(document, handle, title, opcode, depth, bare_name="libnbd and qemu-nbd")
             handle.shutdown()
-
-
-def measure(image: Path, handle: Any, name: str, opcode: int, depth: int) -> Row:
-    """Measure commands of 4 KiB with `depth` of them under way."""
-    microseconds, bare = [], []
-    with serving({"handler": "qemu", "path": str(image)}) as (loopback, served, queue):
-        verbs = served.handler.asynchronous
-        assert verbs is not None
-        assert verbs.pollable is not None
-        pollable = verbs.pollable
-        pollable.attach()
-        views = [loopback.memory[-(index + 1) * LENGTH :][:LENGTH] for index in range(depth)]
-        time_commands(loopback, served, queue, pollable, opcode=WRITE, depth=max(DEPTHS))  # reads find data
-        time_libnbd(handle, WRITE, views)
-        for _ in range(ROUNDS):
-            microseconds.append(time_commands(loopback, served, queue, pollable, opcode=opcode, depth=depth))
-            bare.append(time_libnbd(handle, opcode, views))
-        for view in views:
-            view.release()
-        pollable.detach()
-    return Row.of(f"{name}(10) 4 KiB, qcow2, depth {depth}", microseconds, bare, "libnbd and qemu-nbd")

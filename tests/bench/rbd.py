@@ -3,7 +3,6 @@
 Both talk to the same cluster of one storage daemon, on the loopback interface, and take turns.
 """
 
-import select
 import tempfile
 import threading
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.command_path import Row, UnreapedLoopback, cdb_10, reap_commands, serving
+from tests.bench.command_path import Row, UnreapedLoopback, cdb_10, reap_commands, serving, time_served
 from tests.ceph import Cluster, cluster, missing
 from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import ServedLun
@@ -69,13 +68,7 @@ def time_commands(
                 loopback.submit(cdb, data_out=_DATA)
             else:
                 loopback.submit(cdb, data_in=LENGTH)
-        before = time.perf_counter_ns()
-        while served.pending():
-            served.serve()
-        while served.busy:
-            select.select([queue], [], [])
-            queue.run()
-        taken += time.perf_counter_ns() - before
+        taken += time_served(served, queue)
         reap_commands(loopback, depth)
     return taken / _BATCH / 1e3
 

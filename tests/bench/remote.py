@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.command_path import ROUNDS, SIZE, Row, UnreapedLoopback, cdb_10, serving
-from tests.handlers.nbd.servers import Server, nbdkit
+from tests.handlers.nbd.servers import nbdkit
 from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.handlers.base import Pollable
 from vscsihba.handlers.nbd.address import libnbd
+from vscsihba.handlers.stack import Document
 
 LENGTH: Final = 4096
 DEPTHS: Final = (1, 32)
@@ -28,6 +29,7 @@ _APART: Final = SIZE // 2
 """Byte at which the blocks of libnbd begin: ours are at the start."""
 READ: Final = 0x28
 WRITE: Final = 0x2A
+COMMANDS: Final = (("READ", READ), ("WRITE", WRITE))
 _DATA: Final = bytes(range(256)) * (LENGTH // 256)
 
 
@@ -37,31 +39,43 @@ def rows() -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory() as folder, nbdkit(Path(folder), "memory", str(SIZE)) as server:
         for depth in DEPTHS:
-            yield measure(server, "READ", READ, depth)
-            yield measure(server, "WRITE", WRITE, depth)
+            for name, opcode in COMMANDS:
+                handle = libnbd().NBD()
+                handle.connect_uri(server.uri())
+                title = f"{name}(10) 4 KiB, nbd"
+                document = server.document(connections=1)
+                yield measure(document, handle, title, opcode, depth, bare_name="libnbd alone")
+                handle.shutdown()
 
 
-def measure(server: Server, name: str, opcode: int, depth: int) -> Row:
-    """Measure commands of 4 KiB with `depth` of them under way."""
-    handle = libnbd().NBD()
-    handle.connect_uri(server.uri())
+def measure(document: Document, handle: Any, what: str, opcode: int, depth: int, *, bare_name: str) -> Row:
+    """Measure commands of 4 KiB with `depth` of them under way.
+
+    Args:
+        document: Of our disk.
+        handle: libnbd's, which is connected to the same server or to one with an equal disk.
+        what: The command and the disk, for the title.
+        opcode: Of the command.
+        depth: Commands under way.
+        bare_name: Of the time that ours is compared with.
+    """
     microseconds, bare = [], []
-    with serving(server.document(connections=1)) as (loopback, served, queue):
+    with serving(document) as (loopback, served, queue):
         verbs = served.handler.asynchronous
         assert verbs is not None
         assert verbs.pollable is not None
         pollable = verbs.pollable
         pollable.attach()
         views = [loopback.memory[-(index + 1) * LENGTH :][:LENGTH] for index in range(depth)]
-        time_commands(loopback, served, queue, pollable, opcode=WRITE, depth=_BATCH)  # reads find data
+        time_commands(loopback, served, queue, pollable, opcode=WRITE, depth=max(DEPTHS))  # reads find data
+        time_libnbd(handle, WRITE, views)
         for _ in range(ROUNDS):
             microseconds.append(time_commands(loopback, served, queue, pollable, opcode=opcode, depth=depth))
             bare.append(time_libnbd(handle, opcode, views))
         for view in views:
             view.release()
         pollable.detach()
-    handle.shutdown()
-    return Row.of(f"{name}(10) 4 KiB, nbd, depth {depth}", microseconds, bare, "libnbd alone")
+    return Row.of(f"{what}, depth {depth}", microseconds, bare, bare_name)
 
 
 def time_commands(

@@ -57,6 +57,17 @@ class Change(ABC):
         return {"kind": self.kind, **common, **own}
 
 
+def as_written(value: object) -> str:
+    """Return a value of a document as text: ``default`` for None, ``true`` and ``false``."""
+    match value:
+        case None:
+            return "default"
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
 def with_stack(document: Document, name: str, stack: StackDocument | None) -> Document:
     """Return the document with `stack` as the backstore of that name; without the backstore for None."""
     rest = {key: value for key, value in document.backstores.items() if key != name}

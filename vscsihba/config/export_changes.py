@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vscsihba.config.change import Change
+from vscsihba.config.change import Change, as_written
 from vscsihba.config.export import Export
 from vscsihba.config.model import Document
 from vscsihba.units import counted
@@ -128,7 +128,7 @@ def differences(old: Export, new: Export) -> list[str]:
     for key in ("open", "cmdsn_depth", "login_timeout", "header_digest", "data_digest"):
         values = getattr(old, key), getattr(new, key)
         if values[0] != values[1]:
-            found.append(f"{key} {_shown(values[0])} -> {_shown(values[1])}")
+            found.append(f"{key} {as_written(values[0])} -> {as_written(values[1])}")
     return found
 
 
@@ -136,9 +136,3 @@ def _changed(noun: str, before: Mapping[_Key, object], after: Mapping[_Key, obje
     yield from (f"+ {noun} {key}" for key in after if key not in before)
     yield from (f"- {noun} {key}" for key in before if key not in after)
     yield from (f"~ {noun} {key}" for key in after if key in before and before[key] != after[key])
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "default"
-    return str(value).lower() if isinstance(value, bool) else str(value)

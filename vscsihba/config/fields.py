@@ -5,7 +5,7 @@ no rule between two fields.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import msgspec
@@ -82,6 +82,23 @@ def read_list(value: object, place: str) -> list[object]:
     if not isinstance(value, list):
         raise ConfigError(place, f"it cannot be {shown(value)}", cure="use a list, [...]")
     return value
+
+
+def check_unique(values: Sequence[object], place: str, message: str, *, cure: str) -> None:
+    """Refuse two equal values.
+
+    Args:
+        values: The values of a list, in its order.
+        place: Of an entry, with ``{}`` for its index.
+        message: With ``{}`` for the value, if it names that.
+        cure: The remedy.
+
+    Raises:
+        ConfigError: A value is there twice.
+    """
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ConfigError(place.format(index), message.format(value), cure=cure)
 
 
 def shown(value: object) -> str:

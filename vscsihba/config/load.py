@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from vscsihba.config.fields import check_key, read_fields, read_list, read_object, shown
+from vscsihba.config.fields import check_key, check_unique, read_fields, read_list, read_object, shown
 from vscsihba.config.load_exports import read_exports
 from vscsihba.config.model import SCHEMA_KEY, VERSION, BackstoreName, Document, Hba, Lun, StackDocument
 from vscsihba.config.stacks import layers_of, read_stack
@@ -21,6 +21,9 @@ from vscsihba.handlers.registry import Registry
 
 _MOST = 16 << 20
 """Bytes of the largest document, enough for 100,000 disks."""
+
+
+_ANOTHER = "choose another number"
 
 
 def load(path: Path, registry: Registry | None = None) -> Document:
@@ -129,7 +132,8 @@ def _backstores(value: object, base: Path, registry: Registry) -> dict[str, Stac
 def _hbas(value: object, backstores: Iterable[str]) -> tuple[Hba, ...]:
     values = read_list(value, "$.hbas")
     hbas = [_hba(each, f"$.hbas[{number}]") for number, each in enumerate(values)]
-    _check_unique([hba.id for hba in hbas], "$.hbas[{}].id", "another HBA has the id {} too")
+    ids = [hba.id for hba in hbas]
+    check_unique(ids, "$.hbas[{}].id", "another HBA has the id {} too", cure=_ANOTHER)
     _check_names(hbas)
     _check_backstores(hbas, backstores)
     return tuple(sorted((_in_order(hba) for hba in hbas), key=lambda hba: hba.id))
@@ -142,19 +146,13 @@ def _hba(value: object, place: str) -> Hba:
         msgspec.convert(read_fields(Lun, each, f"{place}.luns[{number}]"), Lun)
         for number, each in enumerate(read_list(keys.pop("luns", []), f"{place}.luns"))
     ]
-    _check_unique([lun.lun for lun in luns], place + ".luns[{}].lun", "another LUN has the number {} too")
+    numbers = [lun.lun for lun in luns]
+    check_unique(numbers, place + ".luns[{}].lun", "another LUN has the number {} too", cure=_ANOTHER)
     return msgspec.structs.replace(msgspec.convert(keys, Hba), luns=tuple(luns))
 
 
 def _in_order(hba: Hba) -> Hba:
     return msgspec.structs.replace(hba, luns=tuple(sorted(hba.luns, key=lambda lun: lun.lun)))
-
-
-def _check_unique(numbers: list[int], place: str, message: str) -> None:
-    """Refuse two equal numbers."""
-    for index, number in enumerate(numbers):
-        if number in numbers[:index]:
-            raise ConfigError(place.format(index), message.format(number), cure="choose another number")
 
 
 def _check_backstores(hbas: list[Hba], backstores: Iterable[str]) -> None:

@@ -2,18 +2,21 @@
 
 import ipaddress
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from vscsihba.config.export import Export, ExportLun, Initiator
-from vscsihba.config.fields import read_fields, read_list, shown
+from vscsihba.config.fields import check_unique, read_fields, read_list, shown
 from vscsihba.config.model import Document
 from vscsihba.errors import ConfigError
 from vscsihba.handlers.options import did_you_mean
 
 _Item = TypeVar("_Item")
+
+_check_unique = partial(check_unique, cure="leave one of them out")
 
 
 def read_exports(value: object, base: Path, document: Document) -> tuple[Export, ...]:
@@ -31,7 +34,6 @@ def read_exports(value: object, base: Path, document: Document) -> tuple[Export,
         _export(each, base, f"$.exports[{at}]") for at, each in enumerate(read_list(value, "$.exports"))
     ]
     _check_unique([each.name for each in exports], "$.exports[{}].name", "another export has this name too")
-    _check_portals(exports)
     _check_backstores(exports, document)
     return tuple(sorted((_in_order(export) for export in exports), key=lambda export: export.name))
 
@@ -42,6 +44,12 @@ def _export(value: object, base: Path, place: str) -> Export:
     portals = read_list(keys.pop("portals", []), f"{place}.portals")
     initiators = _each(keys.pop("initiators", []), f"{place}.initiators", _initiator(base))
     luns = _each(keys.pop("luns", []), f"{place}.luns", _lun)
+    if not portals:
+        raise ConfigError(
+            f"{place}.portals",
+            "the export has no portal",
+            cure='name the addresses on which it listens, such as ["192.0.2.7:3260"]',
+        )
     export = msgspec.structs.replace(
         msgspec.convert(keys, Export),
         portals=tuple(_portal(each, f"{place}.portals[{at}]") for at, each in enumerate(portals)),
@@ -99,13 +107,6 @@ def _portal(value: object, place: str) -> str:
     return f"[{parsed}]:{number}" if bracketed else f"{parsed}:{number}"
 
 
-def _check_unique(values: list[int] | list[str], place: str, message: str) -> None:
-    """Refuse two equal values."""
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ConfigError(place.format(index), message, cure="leave one of them out")
-
-
 def _check_access(export: Export, place: str) -> None:
     """Refuse rules of access that LIO cannot keep."""
     with_secret = [initiator.user is not None for initiator in export.initiators]
@@ -140,17 +141,6 @@ def _check_initiator(initiator: Initiator, numbers: list[int], place: str) -> No
         if lun not in numbers:
             raise ConfigError(
                 f"{place}.luns", f"the export has no LUN {lun}", cure="name numbers of LUNs of this export"
-            )
-
-
-def _check_portals(exports: list[Export]) -> None:
-    """Refuse an export without a portal, which nobody could reach."""
-    for at, export in enumerate(exports):
-        if not export.portals:
-            raise ConfigError(
-                f"$.exports[{at}].portals",
-                "the export has no portal",
-                cure='name the addresses on which it listens, such as ["192.0.2.7:3260"]',
             )
 
 

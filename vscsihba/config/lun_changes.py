@@ -5,7 +5,7 @@ from typing import Self
 
 import msgspec
 
-from vscsihba.config.change import Change, with_lun, with_stack
+from vscsihba.config.change import Change, as_written, with_lun, with_stack
 from vscsihba.config.frame_changes import ChangeBackstore, layers
 from vscsihba.config.model import Document, Lun, StackDocument
 from vscsihba.units import exact_size
@@ -197,16 +197,5 @@ def _lun(hba_id: int, lun: Lun) -> str:
 def _differences(old: Lun, new: Lun) -> str:
     """Return each key that differs with both values: ``queue_depth 64 -> 32``."""
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
-    return ", ".join(
-        f"{key} {_shown(before[key])} -> {_shown(after[key])}" for key in after if before[key] != after[key]
-    )
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "default"
-        case bool():
-            return "true" if value else "false"
-        case _:
-            return str(value)
+    changed = [key for key in after if before[key] != after[key]]
+    return ", ".join(f"{key} {as_written(before[key])} -> {as_written(after[key])}" for key in changed)
