@@ -175,6 +175,15 @@ def test_a_disk_leaves_its_export_before_it_is_replaced() -> None:
     assert kinds(document(), read(other, BASE)) == ["reduce_export", "replace_lun", "change_export"]
 
 
+def test_a_disk_leaves_its_export_before_its_backstore_gets_another_name() -> None:
+    other = value()
+    del other["exports"]
+    other["backstores"]["c"] = other["backstores"].pop("a")
+    other["hbas"][0]["luns"][0]["backstore"] = "c"
+    found = kinds(document(), read(other, BASE), prune="all")
+    assert found == ["reduce_export", "add_backstore", "tune_lun", "remove_export", "remove_backstore"]
+
+
 def test_an_export_that_is_not_named_stays() -> None:
     rest = value()
     del rest["exports"]

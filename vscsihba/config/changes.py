@@ -137,9 +137,11 @@ class _Comparison:
         return same and _fixed(old) == _fixed(new)
 
     def _keeps_working(self, backstore: str) -> bool:
-        """Return whether the disk of a backstore keeps working until the late removals."""
+        """Return whether the LUN of a backstore shows it, and works, until the late removals."""
         place = self.shown[backstore]
-        return place in self.live or not (place in self.early or place in self.after)
+        if place in self.after:
+            return place in self.live and self.after[place].backstore == backstore
+        return place not in self.early
 
     def _removals(self, *, early: bool) -> Iterator[Change]:
         for place, lun in self.before.items():
