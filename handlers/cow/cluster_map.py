@@ -60,6 +60,32 @@ class ClusterMap:
         self.states = bytearray(clusters)
         self.dirty.update(range(-(-clusters // PER_SECTOR)))
 
+    def take_over(self, noted: bytes, *, lost: bool) -> set[int]:
+        """Take over the states that a killed process had not flushed.
+
+        Args:
+            noted: For each cluster its state plus one, 0 if this map has it.
+            lost: A flush of that process has failed, so clusters that were stored since the one before it are
+                as this map has them.
+
+        Returns:
+            The clusters that were stored since the last flush.
+        """
+        fresh = set[int]()
+        noted = noted[: len(self.states)]
+        for start in range(0, len(noted), PER_SECTOR):
+            part = noted[start : start + PER_SECTOR]
+            if any(part):
+                for at, state in enumerate(part, start):
+                    if state - 1 == DATA != self.states[at]:
+                        if lost:
+                            continue
+                        fresh.add(at)
+                    if state:
+                        self.states[at] = state - 1
+                self.dirty.add(start // PER_SECTOR)
+        return fresh
+
     def set(self, first: int, last: int, state: int) -> None:
         """Set the state of the clusters from `first` to before `last`."""
         self.states[first:last] = bytes([state]) * (last - first)

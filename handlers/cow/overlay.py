@@ -8,7 +8,7 @@ last flush, or as it was made since. Freeing a cluster needs no order: its place
 as zeroes, which is what its new state says.
 
 That is for a machine that stops. A process that is killed loses nothing at all: new states
-are in a `TmpfsStore` too before they are acknowledged, and the next to open the overlay finds
+are in a note too before they are acknowledged (`state_note`), and the next to open the overlay finds
 them there.
 
 This module knows the file (through a handler, its *store*) and no base.
@@ -41,10 +41,11 @@ from vscsihba.handlers.cow.format import (
     place_of_sector,
 )
 from vscsihba.handlers.cow.overlay_note import FileId, note_of
+from vscsihba.handlers.cow.state_note import StateNote
 from vscsihba.handlers.shared import sectors, superblock
 from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 from vscsihba.handlers.shared.sectors import PER_SECTOR
-from vscsihba.handlers.shared.tmpfs_store import TmpfsStore, forget
+from vscsihba.handlers.shared.tmpfs_store import forget
 from vscsihba.handlers.shared.undo import Undo
 from vscsihba.handlers.shared.vectored import write_bytes
 
@@ -83,11 +84,10 @@ class Overlay:
         self._changing = threading.Lock()
         self._flushing = threading.Lock()
         self._beginning = threading.Lock()
-        self._note: TmpfsStore | None = None
+        self._note: StateNote | None = None
         self._taken_over = ""
         self._fresh: set[int] = set()
         self._doubtful: frozenset[int] = frozenset()
-        self._is_noted = True
         self._load_states()
         self._recall_states(recover=recover)
 
@@ -98,7 +98,7 @@ class Overlay:
             OSError: As the store's, or there is no room for a note; nothing has changed.
         """
         session = str(uuid.uuid4())
-        note = TmpfsStore(session, about=self._place.encode())
+        note = StateNote(session, self._place)
         with Undo() as failing:
             failing.callback(note.close, forget=True)
             self.replace_header(msgspec.structs.replace(self.header, session=session, clearing=False))
@@ -145,8 +145,7 @@ class Overlay:
 
     def _leave_note(self) -> None:
         if self._note is not None:
-            if not self._is_noted:
-                self._note.discard()
+            self._note.withdraw()
             self._note.close(forget=False)
 
     @property
@@ -249,15 +248,15 @@ class Overlay:
         finally:
             self._changing.release()
 
-    def _mark(self, note: TmpfsStore, first: int, last: int, state: int, *, broken: bool | None) -> None:
+    def _mark(self, note: StateNote, first: int, last: int, state: int, *, broken: bool | None) -> None:
         if broken is not None and broken != self.broken:
             raise MediumError(first * self.cluster_size, FLUSH_FAILED)
-        if not self._is_noted:
+        if not note.is_usable:
             raise OSError(errno.EIO, FLUSH_FAILED)
-        note.reserve(first, last - first)
+        note.reserve(first, last)
         while first < last:
             # Memory never says other than the note, even if only a part of it could be put there.
-            count = note.put_some(first, bytes([state + 1]) * (last - first))
+            count = note.put_some(first, last, state)
             if state == DATA:
                 some = range(first, first + count)
                 self._fresh.update(cluster for cluster in some if self.states[cluster] != DATA)
@@ -311,8 +310,8 @@ class Overlay:
         """
         with self._flushing:
             if self.broken:
-                if self._note is not None and not self._is_noted:
-                    self._note.discard()  # an earlier attempt may have failed
+                if self._note is not None:
+                    self._note.withdraw()  # an earlier attempt may have failed
                 raise FlushError(errno.EIO, FLUSH_FAILED)
             self._superblock.settle()  # a header that could not be replaced must not come to count
             with self._changing:
@@ -350,6 +349,8 @@ class Overlay:
                 # Before any lock is waited for: requests that are under way look at it when they end.
                 self._doubtful = frozenset(fresh | self._fresh)
                 self.broken = True
+                if self._note is not None:
+                    self._note.flag()  # at once: after a kill, nobody else knows of this failure
                 with self._changing:
                     self._lose(fresh | self._fresh)
             raise
@@ -362,12 +363,7 @@ class Overlay:
         if lost:
             self._forget_taken_over()  # it speaks of them
         if self._note is not None:
-            try:
-                for cluster in lost:
-                    self._note.put(cluster, b"\0")
-            except (OSError, MemoryError):  # without a note the overlay is as of the last flush
-                self._is_noted = False
-                self._note.discard()
+            self._note.take_back(lost)
 
     def _mark_again(self, dirty: set[int]) -> None:
         """Keep states for the next flush that this one may not have stored."""
@@ -400,7 +396,7 @@ class Overlay:
         self._superblock.replace(encode_header(header), flush=partial(self._flush_store, set()))
         self.header = header
 
-    def _begun(self) -> TmpfsStore:
+    def _begun(self) -> StateNote:
         """Return the note that states go to; begin if a former attempt to do so has failed."""
         with self._beginning:
             if self._note is None:
@@ -423,23 +419,13 @@ class Overlay:
             self.map.clear(self.header.clusters)
 
     def _recall_states(self, *, recover: bool | None) -> None:
-        """Take over the states that a killed process had not flushed: each plus one, 0 if none."""
+        """Take over the states that a killed process had not flushed."""
         note = note_of(self.header.session, self._place, recover=recover)
         if note is None:
             return
         self._taken_over = self.header.session
-        if self.header.clearing:
-            return
-        states = note.content[: len(self.states)]
-        for start in range(0, len(states), PER_SECTOR):
-            part = states[start : start + PER_SECTOR]
-            if any(part):
-                for at, state in enumerate(part, start):
-                    if state - 1 == DATA != self.states[at]:
-                        self._fresh.add(at)
-                    if state:
-                        self.states[at] = state - 1
-                self.map.dirty.add(start // PER_SECTOR)
+        if not self.header.clearing:
+            self._fresh = self.map.take_over(note.content, lost=note.flag)
 
     def _cluster_runs(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
         size = self.cluster_size

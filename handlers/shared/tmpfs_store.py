@@ -38,6 +38,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MAGIC = b"VSCSINOT"
 HEAD = 4096
 """Bytes before the content: the page that says what it is about."""
+_FLAG = HEAD - 1
+"""Place of the flag: the last byte of the head."""
 _HEAD = struct.Struct("<8sII")
 _PAGE = 4096
 _LOCK = "hhqqi4x"  # struct flock of linux/fcntl.h
@@ -48,7 +50,7 @@ class TmpfsStore:
 
     Args:
         name: Unique for ever, such as a UUID.
-        about: Names the medium of the bytes, up to 4,080 bytes; a file that is there keeps what it says.
+        about: Names the medium of the bytes, up to 4,079 bytes; a file that is there keeps what it says.
 
     Attributes:
         about: The medium that the file names; None in a file of a release before this page was there.
@@ -67,7 +69,7 @@ class TmpfsStore:
             if _is_empty(self._fd):
                 failing.callback(self.path.unlink, missing_ok=True)
                 self._begin(about)
-            self._start, self.about = _head(self._fd)
+            self._start, self.about, _ = _head(self._fd)
             failing.pop_all()
 
     def get(self, at: int, views: Views) -> None:
@@ -95,6 +97,17 @@ class TmpfsStore:
             OSError: It cannot be read.
         """
         return _content(self._fd, self._start)
+
+    def set_flag(self, *, on: bool) -> None:
+        """Store the flag of the file, off at first: a word about all of its bytes, stored as a whole.
+
+        Raises:
+            OSError: It cannot be stored, or the file has no head; nothing has changed.
+        """
+        if not self._start:
+            raise OSError(errno.EOPNOTSUPP, f"{self.path} has no head")
+        if not os.pwrite(self._fd, bytes([on]), _FLAG):
+            raise OSError(errno.EIO, f"{self.path} takes no more bytes")
 
     def reserve(self, at: int, length: int) -> None:
         """Set memory aside for a range, so that putting bytes there does not fail for lack of it.
@@ -193,12 +206,14 @@ class Recalled:
         about: The medium that it names; None in a file of a release before this was noted.
         content: Its bytes.
         in_use: A living process has it open: it has left nothing yet.
+        flag: The flag that the process has stored last.
     """
 
     path: Path
     about: bytes | None
     content: bytes
     in_use: bool
+    flag: bool = False
 
 
 def recall(name: str) -> Recalled | None:
@@ -217,8 +232,8 @@ def recall(name: str) -> Recalled | None:
         return None
     try:
         _check_own(path, os.fstat(fd))
-        start, about = _head(fd)
-        return Recalled(path, about, _content(fd, start), in_use=_is_locked(fd))
+        start, about, flag = _head(fd)
+        return Recalled(path, about, _content(fd, start), in_use=_is_locked(fd), flag=flag)
     finally:
         os.close(fd)
 
@@ -320,18 +335,18 @@ def _check_own(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _head(fd: int) -> tuple[int, bytes | None]:
-    """Return the offset of the content of a file, and the medium that it names."""
+def _head(fd: int) -> tuple[int, bytes | None, bool]:
+    """Return the offset of the content of a file, the medium that it names, and its flag."""
     page = _read(fd, HEAD, 0)
     if not page.startswith(MAGIC):
-        return 0, None
+        return 0, None, False
     if len(page) < HEAD:
-        return HEAD, b""
+        return HEAD, b"", False
     _, crc, length = _HEAD.unpack_from(page)
     about = page[_HEAD.size : _HEAD.size + length]
     if zlib.crc32(about) != crc:
         raise OSError(errno.EIO, "the head of a file of notes is damaged")
-    return HEAD, about
+    return HEAD, about, page[_FLAG] > 0
 
 
 def _is_empty(fd: int) -> bool:

@@ -72,6 +72,7 @@ TARGETS: Final = (
         (f"{_HANDLERS}/shared/test_tmpfs_store.py", _COW),
     ),
     Target("handlers/cow/overlay.py", (_COW,)),
+    Target("handlers/cow/state_note.py", (_COW,)),
     Target("handlers/cow/cluster_map.py", (_COW,)),
     Target("handlers/cow/inline.py", (_COW, f"{_HANDLERS}/snapshot/test_snapshot.py")),
     Target("handlers/cow/overlay_file.py", (_COW,)),

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from tests.sim.faults import DIES, KILL, LOST, MEMORY, POWER, REFUSED, SHORT, SLOW, NoFaults, Plan
-from tests.sim.scheduler import Killed, Process, Scheduler
+from tests.sim.scheduler import Fiber, Killed, Process, Scheduler
 from tests.sim.storage import Change, Inode, Storage
 from vscsihba.handlers.shared import linux
 
@@ -30,6 +30,8 @@ _BY_DESCRIPTOR: Final = (
     *("open", "close", "preadv", "pread", "pwritev", "pwrite", "read", "write", "ftruncate"),
     *("posix_fallocate", "lseek", "fstat", "fstatvfs", "copy_file_range", "link", "mkdir"),
 )
+QUIET: Final = frozenset(("read", "stat", "list", "seek", "lock", "close", "thread", "poll"))
+"""Kinds of calls that leave all files as they are."""
 _SLOW: Final = (0.5, 6.0, 20.0, 70.0)
 """Seconds that a slow call takes: within and beyond what a mirror waits for a leg."""
 _real_mmap: Final = mmap.mmap
@@ -79,6 +81,7 @@ class Calls:
         self._storage = storage
         self._power_cut = power_cut
         self._open: dict[int, Descriptor] = {}
+        self._unrecorded: set[Fiber] = set()
         self._root = storage.root + "/"
 
     # What every call has in common.
@@ -97,7 +100,19 @@ class Calls:
         how = self.plan.strike(number, kind, path)
         if self.trace is not None:
             self.tell(f"{kind} {path.removeprefix(self._root)} {how}".rstrip(), number)
-        return self._strike(kind, path, how) if how else ""
+        struck = self._strike(kind, path, how) if how else ""
+        if kind not in QUIET:
+            self._unrecorded.discard(self._scheduler.current)
+        return struck
+
+    def take_unrecorded(self, process: Process) -> bool:
+        """Return, once, whether a process that has died met a failed sync that it could not record.
+
+        The thread that met it has changed nothing since, so nobody knows of the loss any more.
+        """
+        found = {fiber for fiber in self._unrecorded if fiber.process is process}
+        self._unrecorded -= found
+        return bool(found)
 
     def tell(self, what: str, number: int | None = None) -> None:
         """Add a line to the trace, if there is one.
@@ -150,6 +165,7 @@ class Calls:
             return
         left = inode.lose()
         self._storage.losses += 1
+        self._unrecorded.add(self._scheduler.current)
         if self._scheduler.luck.random() < 0.5:
             inode.lost = False
             fd = _real("open")(path, os.O_WRONLY)

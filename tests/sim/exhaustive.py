@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tests.sim.calls import QUIET
 from tests.sim.faults import DEATHS, FAULTS, Fault, OneFault
 from tests.sim.runs import Lane, broken_promise, run, send
 
 ENDS: Final = ("close", "kill", "power")
-_QUIET: Final = frozenset(("read", "stat", "list", "seek", "lock", "close", "thread", "poll"))
-"""Kinds of calls that leave all files as they are."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Counting:
     def strike(self, number: int, kind: str, path: str) -> str:
         """Return that the call succeeds."""
         promised = self._promised()
-        is_new = not self.calls or self.calls[-1].kind not in _QUIET or promised != self._last
+        is_new = not self.calls or self.calls[-1].kind not in QUIET or promised != self._last
         self._last = promised
         self.calls.append(Call(number, kind, is_new))
         return ""

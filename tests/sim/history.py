@@ -102,6 +102,7 @@ class History:
         first = Request(0, 0, sectors, 0, 0, acknowledged=True, durable=True)
         self._sectors = [[first] for _ in sectors]
         self._settled = bytearray(content)
+        self._at_first = content
         self._in_doubt: set[int] = set()
         self.sectors = len(sectors)
         self._other_sizes: set[int] = set()
@@ -275,6 +276,26 @@ class History:
         if losses > before:
             self.told = losses
             self.doubt()
+
+    def lose_clusters(self, size: int) -> None:
+        """Note that a process died between a sync that has failed and the first word about it.
+
+        All sectors of a cluster that was not flushed as a whole may be as the medium had their place.
+
+        Args:
+            size: Sectors of a cluster.
+        """
+        unflushed = {
+            sector // size
+            for sector in self._in_doubt
+            if not all(request.durable for request in self._sectors[sector])
+        }
+        for cluster in sorted(unflushed):
+            for sector in range(cluster * size, min((cluster + 1) * size, len(self._sectors))):
+                first = self._at_first[sector * SECTOR :][:SECTOR] or ZEROES
+                written = (stamped(number, sector) for number in range(1, self._count + 1))
+                lost = self._add(0, sector, [frozenset((ZEROES, first, *written))])
+                self.end(lost, acknowledged=False)
 
     def stop(self) -> None:
         """Note that the process died: requests under way have ended without an answer."""

@@ -75,6 +75,8 @@ class Layer:
         media: Those that may be replaced while the disk is closed.
         legs: Legs are added and removed.
         is_at_rest: Tells of the open stack whether all of its media are in use, and equal.
+        cluster: Sectors that a write to one of them may store with it, 0 if none: if a sync fails, and the
+            process dies before it could record that, all of them may be what the medium had in their place.
         every_end: The run with each fault is ended in every way, not in one of them in turn; what
             derives keys, or makes many calls, takes too long for that.
     """
@@ -87,6 +89,7 @@ class Layer:
     audit: Callable[[Document, int], None] = lambda _document, _size: None
     stable: bool = True
     settle: float = 0.0
+    cluster: int = 0
     every_end: bool = True
     alone: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
@@ -178,18 +181,27 @@ def _direct(root: Path) -> Document:
 # Overlays
 
 
+_CLUSTER: Final = 4096
+
+
 def _base(root: Path) -> Document:
     return {"handler": "file", "path": str(root / "base.img"), "read_only": True}
 
 
 def _cow(root: Path, *, create: bool = False) -> Document:
     path = str(root / "over.cow")
-    return {"handler": "cow", "path": path, "create": create, "cluster_size": 4096, "next": _base(root)}
+    return {"handler": "cow", "path": path, "create": create, "cluster_size": _CLUSTER, "next": _base(root)}
 
 
 def _snapshot(root: Path, *, create: bool = False) -> Document:
     path = str(root / "set")
-    return {"handler": "snapshot", "path": path, "create": create, "cluster_size": 4096, "next": _base(root)}
+    return {
+        "handler": "snapshot",
+        "path": path,
+        "create": create,
+        "cluster_size": _CLUSTER,
+        "next": _base(root),
+    }
 
 
 _SNAPSHOT_SCRIPT: Final = (
@@ -338,6 +350,7 @@ LAYERS: Final = {
             _cow,
             _LAYERED,
             (*_VERBS, *_INLINE_VERBS),
+            cluster=_CLUSTER // SECTOR,
             media=(Medium("over.cow"), _BASE),
         ),
         Layer(
@@ -346,6 +359,7 @@ LAYERS: Final = {
             _snapshot,
             _SNAPSHOT_SCRIPT,
             (*_VERBS, *_INLINE_VERBS),
+            cluster=_CLUSTER // SECTOR,
             every_end=False,
             alone=("take", "take", "roll_back", "delete"),
             media=(Medium("set"), _BASE),

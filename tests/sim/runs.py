@@ -107,6 +107,8 @@ class Run:
         document = self.layer.document(self.world.root)
         assert not isinstance(document, str)
         self.document = dict(document)
+        if self.layer.cluster:
+            self.world.on_unrecorded = partial(self.history.lose_clusters, self.layer.cluster)
 
     def live(self, work: Callable[[Initiator], None], plan: Plan, *, leave_open: bool = False) -> Life:
         """Open the disk in a process of its own, work with it, and close it; faults are as the plan says.

@@ -17,7 +17,7 @@ import pytest
 
 from tests.sim import calls
 from tests.sim.exhaustive import Exhaustive, Point
-from tests.sim.faults import SLOW, Fault, NoFaults, OneFault
+from tests.sim.faults import SLOW, Fault, ListedFaults, NoFaults, OneFault
 from tests.sim.histories import Histories, Outcome
 from tests.sim.history import SECTOR
 from tests.sim.initiator import Initiator, Step, random_steps
@@ -37,7 +37,7 @@ from vscsihba.handlers.mirror.inline import InlineWriter
 from vscsihba.handlers.mirror.members import Members
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.state import MirrorState
-from vscsihba.handlers.shared.tmpfs_store import Recalled, recall
+from vscsihba.handlers.shared.tmpfs_store import Recalled, TmpfsStore, recall
 from vscsihba.handlers.shared.vectored import read_bytes
 from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet
 from vscsihba.handlers.stack import build
@@ -150,11 +150,18 @@ def a_failed_mark_leaves_half_of_its_note() -> Iterator[None]:
             note, at = self._note or self._begun(), first
             with self._changing:
                 while at < last:
-                    at += note.put_some(at, bytes([state + 1]) * (last - at))
+                    at += note.put_some(at, last, state)
                 self.states[first:last] = bytes([state]) * (last - first)
                 self.map.dirty.update(range(first // 504, (last - 1) // 504 + 1))
 
     with mock.patch.object(Overlay, "mark", mark):
+        yield
+
+
+@contextmanager
+def lost_clusters_are_taken_back_one_by_one() -> Iterator[None]:
+    """A failed flush takes the states of its clusters back by single stores, and no flag covers them."""
+    with mock.patch.object(TmpfsStore, "set_flag"):
         yield
 
 
@@ -207,6 +214,32 @@ def test_a_half_written_note_is_found(root: Path) -> None:
     with a_failed_mark_leaves_half_of_its_note():
         findings = [finding for point in points if (finding := lane.strike(point))]
     assert any("sector" in finding.message for finding in findings)
+
+
+@pytest.mark.parametrize("name", ["cow", "snapshot"])
+def test_clusters_that_are_taken_back_one_by_one_are_found(root: Path, name: str) -> None:
+    layer = replace(LAYERS[name], script=(*(Step("write", 16 * at + 3, 2) for at in range(8)), Step("flush")))
+    lane = Exhaustive(layer, root)
+    syncs = [call.number for call in lane._calls() if call.kind == "sync"]
+
+    def findings() -> list[str]:
+        return [message for at in syncs for later in range(12) if (message := _killed_after(lane, at, later))]
+
+    assert findings() == []
+    with lost_clusters_are_taken_back_one_by_one():
+        assert any("sector" in message for message in findings())
+
+
+def _killed_after(lane: Exhaustive, sync: int, later: int) -> str:
+    """Let a call fail as a sync does, and kill the process some calls later; return what is wrong then."""
+    faults = ListedFaults([Fault(sync, "EIO"), Fault(sync + 1 + later, "kill")])
+    with run(lane.layer, lane.template, lane.root, later) as machine:
+
+        def play() -> None:
+            machine.live(send(lane.layer.script), faults, leave_open=True)
+            machine.judge()
+
+        return broken_promise(play)
 
 
 def test_a_half_done_inline_write_is_found(root: Path) -> None:

@@ -70,6 +70,8 @@ class Life:
     def end(self) -> None:
         """Kill it (``kill -9``), unless it has ended; daemon threads end with it."""
         self._world.reap(self.process)
+        if self.died and self._world.calls.take_unrecorded(self.process):
+            self._world.on_unrecorded()
 
     @property
     def died(self) -> bool:
@@ -85,6 +87,9 @@ class World:
         seed: Of everything that is left to luck.
         tree: The files that it begins with, as `Storage.put` takes them; None for those that are there.
         switch: Probability that a fiber hands the baton on although it could go on.
+
+    Attributes:
+        on_unrecorded: Called when a process has died that met a failed sync and could record it nowhere.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class World:
         self.storage = Storage(root, ("run",), tree)
         self.calls = Calls(self.scheduler, self.storage, self._note_power_cut)
         self.power_is_cut = False
+        self.on_unrecorded: Callable[[], object] = lambda: None
         self._patched = patched(self._patches())
 
     def __enter__(self) -> Self:

@@ -32,6 +32,25 @@ def test_a_state_changes_the_sectors_that_have_it() -> None:
     assert clusters.states == bytes(PER_SECTOR + 1)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_noted_states_are_taken_over_as_far_as_they_count(lost: bool) -> None:
+    clusters = ClusterMap()
+    clusters.clear(3 * PER_SECTOR)
+    clusters.set(2, 4, DATA)
+    clusters.dirty.clear()
+    noted = bytearray(3 * PER_SECTOR + 1)
+    noted[1:6] = bytes([DATA + 1, DATA + 1, 0, ZERO + 1, BASE + 1])
+    noted[2 * PER_SECTOR] = DATA + 1
+    noted[-1] = DATA + 1  # of a disk that was larger
+    stored = BASE if lost else DATA
+    fresh = clusters.take_over(bytes(noted), lost=lost)
+    assert fresh == (set() if lost else {1, 2 * PER_SECTOR})
+    assert clusters.states[:6] == bytes([BASE, stored, DATA, DATA, ZERO, BASE])
+    assert clusters.states[2 * PER_SECTOR] == stored
+    assert len(clusters.states) == 3 * PER_SECTOR
+    assert clusters.dirty == {0, 2}
+
+
 def header(clusters: int) -> Header:
     return Header(size=clusters * 4096, cluster_size=4096, base="", base_size=0, base_digest="")
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -168,11 +169,10 @@ def test_notes_of_which_it_is_not_clear_whose_they_are(
 def test_notes_of_an_earlier_release_are_taken_over(base: Path) -> None:
     disk = build(cow(base)).open()
     write(disk, 0, b"acknowledged")
-    note = overlay_of(disk)._note
+    note = tmpfs_store.recall(overlay_of(disk).header.session)
     assert note is not None
-    states = note.content()
     abandon(disk)
-    note.path.write_bytes(states)
+    note.path.write_bytes(note.content)
     with build(cow(base)) as disk:
         assert read(disk, 0, 12) == b"acknowledged"
 
@@ -570,8 +570,112 @@ def test_an_inline_verb_during_which_a_flush_fails_goes_to_a_thread(base: Path, 
     abandon(disk)
 
 
+class Killed(BaseException):
+    """The process was killed."""
+
+
+def sync_fails(disk: Checked, *, calls: int) -> bool:
+    """Let a flush fail, and kill the process before some later call; return whether it came so far.
+
+    The calls are those that change a note. The medium loses what was stored since the last flush.
+    """
+    left, overlay, came_so_far = calls, overlay_of(disk), False
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return call(*arguments)
+
+        return counting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        for name in ("pwrite", "unlink", "ftruncate"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        try:
+            with pytest.raises(FlushError):
+                overlay.flush()
+        except Killed:
+            came_so_far = True
+    with open(handler_of(disk).options.path, "r+b") as file:  # noqa: PTH123  # where holes are to be made
+        for cluster in range(len(overlay.states)):
+            linux.punch_hole(file.fileno(), overlay.place(cluster * 64 * KIB), 64 * KIB)
+    return came_so_far
+
+
+def test_clusters_that_a_failed_flush_has_lost_are_taken_back_as_a_whole(base: Path) -> None:
+    calls, came_so_far = 1, True
+    while came_so_far:
+        disk = build(cow(base)).open()
+        for cluster in (0, 2, 3):
+            write(disk, cluster * 64 * KIB, b"perhaps lost")
+        came_so_far = sync_fails(disk, calls=calls)
+        abandon(disk)
+        with build(cow(base)) as disk:
+            assert read(disk, 0, SIZE) == CONTENT[:SIZE], f"killed after {calls} calls"
+        calls += 1
+    assert calls > 4
+
+
+def test_states_that_no_failed_flush_can_have_lost_stay(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"a" * 64 * KIB)
+    disk.flush()
+    write(disk, 64 * KIB, b"perhaps lost")
+    disk.write_zeroes(CLUSTER, 64 * KIB, may_unmap=True)
+    write(disk, 0, b"b")
+    overlay = overlay_of(disk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        patch.setattr(TmpfsStore, "put", broken)  # so that the flag stays
+        with pytest.raises(FlushError):
+            overlay.flush()
+    with pytest.raises(OSError, match="a flush has failed"):
+        write(disk, CLUSTER, b"a state that nobody would believe")
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, 0, 64 * KIB) == b"b" + b"a" * (64 * KIB - 1)
+        assert read(disk, 64 * KIB, 64 * KIB) == CONTENT[64 * KIB :][: 64 * KIB]
+        assert read(disk, CLUSTER, 64 * KIB) == bytes(64 * KIB)
+
+
+def test_what_is_written_after_a_failed_flush_survives_the_process(base: Path) -> None:
+    disk = build(cow(base)).open()
+    write(disk, 0, b"perhaps lost")
+    write(disk, CLUSTER, b"perhaps lost")
+    fail_flush(disk)
+    write(disk, 64 * KIB, b"acknowledged")
+    write(disk, CLUSTER, b"a" * 64 * KIB)
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, 0, 12) == CONTENT[:12]
+        assert read(disk, 64 * KIB, 12) == b"acknowledged"
+        assert read(disk, CLUSTER, 64 * KIB) == b"a" * 64 * KIB
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "no note"), MemoryError()])
 def test_a_note_that_cannot_tell_of_lost_clusters_is_removed(
+    base: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = build(cow(base)).open()
+    write(disk, CLUSTER, b"perhaps lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(TmpfsStore, "set_flag", mock.Mock(side_effect=error))
+        fail_flush(disk)
+    with pytest.raises(MediumError, match="a flush has failed"):
+        read(disk, CLUSTER, 512)
+    with pytest.raises(OSError, match="a flush has failed"):
+        write(disk, 0, b"a cluster that no note could speak of")
+    abandon(disk)
+    with build(cow(base)) as disk:
+        assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no note"), MemoryError()])
+def test_a_note_from_which_lost_clusters_cannot_be_taken_back_takes_no_more(
     base: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = build(cow(base)).open()
@@ -582,7 +686,7 @@ def test_a_note_that_cannot_tell_of_lost_clusters_is_removed(
     with pytest.raises(MediumError, match="a flush has failed"):
         read(disk, CLUSTER, 512)
     with pytest.raises(OSError, match="a flush has failed"):
-        write(disk, 0, b"a cluster that no note could speak of")
+        write(disk, 0, b"a cluster that nobody would believe in")
     abandon(disk)
     with build(cow(base)) as disk:
         assert read(disk, CLUSTER, 512) == CONTENT[CLUSTER:][:512]
@@ -594,7 +698,7 @@ def test_a_note_of_lost_clusters_that_cannot_be_changed_or_removed_is_emptied(
     disk = build(cow(base)).open()
     write(disk, CLUSTER, b"perhaps lost")
     with monkeypatch.context() as patch:
-        patch.setattr(TmpfsStore, "put", broken)
+        patch.setattr(TmpfsStore, "set_flag", broken)
         patch.setattr(Path, "unlink", broken)
         fail_flush(disk)
         abandon(disk)
@@ -608,7 +712,7 @@ def test_a_note_of_lost_clusters_that_can_only_be_changed_later_is_removed_then(
     disk = build(cow(base)).open()
     write(disk, CLUSTER, b"perhaps lost")
     with monkeypatch.context() as patch:
-        patch.setattr(TmpfsStore, "put", broken)
+        patch.setattr(TmpfsStore, "set_flag", broken)
         patch.setattr(Path, "unlink", broken)
         patch.setattr(os, "ftruncate", broken)
         fail_flush(disk)

@@ -35,6 +35,37 @@ def test_is_forgotten_when_it_was_closed_properly() -> None:
     assert recall("one") is None
 
 
+def test_a_flag_is_about_all_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TmpfsStore("one", about=b"x" * 4079)
+    row.put(0, b"abc")
+    for on in (True, False, True):
+        row.set_flag(on=on)
+        found = recall("one")
+        assert found is not None
+        assert (found.about, found.content, found.flag) == (b"x" * 4079, b"abc", on)
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(OSError, match="takes no more bytes"):
+        row.set_flag(on=False)
+    row.close(forget=False)
+    again = TmpfsStore("one")
+    assert again.about == b"x" * 4079
+    again.close(forget=True)
+
+
+def test_a_file_of_a_release_without_a_head_has_no_flag() -> None:
+    row = TmpfsStore("one")
+    row.path.write_bytes(b"\xff" * 5000)
+    row.close(forget=False)
+    row = TmpfsStore("one")
+    with pytest.raises(OSError, match="has no head"):
+        row.set_flag(on=True)
+    row.close(forget=False)
+    found = recall("one")
+    assert found is not None
+    assert (found.content, found.flag) == (b"\xff" * 5000, False)
+    forget("one")
+
+
 def test_is_not_found_after_another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = TmpfsStore("one")
     row.put(0, b"abc")
