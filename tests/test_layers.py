@@ -62,8 +62,12 @@ def may_import(places: dict[str, tuple[int, int, int]], importer: str, imported:
     return other[0] < own[0] and not siblings
 
 
+VERSION = "vscsihba.__version__"
+"""The only thing of the package's front, and not an import of a layer."""
+
+
 def ours(one: Import) -> bool:
-    return one.imported.split(".")[0] == "vscsihba"
+    return one.imported.split(".")[0] == "vscsihba" and one.imported != VERSION
 
 
 def show(broken: list[Import], rule: str) -> None:

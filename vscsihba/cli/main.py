@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 
+from vscsihba import __version__
 from vscsihba.cli.command_table import COMMANDS, PROGRAM
 from vscsihba.cli.program import run
 from vscsihba.errors import UsageError
@@ -49,9 +50,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if word in ("-h", "--help", "help"):
         return _help(rest)
     if word == "--version":
-        from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom wanted
-
-        print(f"{PROGRAM} {version(PROGRAM)}")
+        print(f"{PROGRAM} {__version__}")
         return 0
     if word not in COMMANDS:
         raise _unknown(word)

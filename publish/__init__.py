@@ -1,0 +1,1 @@
+"""Tools that make packages, manual pages and the documentation site of this tree; none is installed."""

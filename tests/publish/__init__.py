@@ -1,0 +1,1 @@
+"""Tests of publish/: packages, manual pages, the site."""
