@@ -55,7 +55,7 @@ from vscsihba.configfs.iscsi import change_target, find_target, portals_in_use, 
 from vscsihba.configfs.iscsi_spec import Acl, Chap, IscsiTarget, Session
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
-from vscsihba.configfs.names import backstore_name, id_of, place_of, wwn_of
+from vscsihba.configfs.names import backstore_name, config_of, id_of, place_of, wwn_of
 from vscsihba.configfs.objects import Backstore, Hba, Lun, Observed
 from vscsihba.configfs.observer import observe
 from vscsihba.configfs.probe import CHECKS, Check, prepare, prepare_iscsi
@@ -80,6 +80,7 @@ __all__ = [
     "backstore_name",
     "change_target",
     "clear_hba",
+    "config_of",
     "create_backstore",
     "create_hba",
     "default_queue_depth",

@@ -52,7 +52,7 @@ def find_lun(hba_id: int, lun: int) -> Lun | None:
     """
     directory = _directory(hba_id, lun)
     if not directory.exists():
-        return None
+        return _exported(backstore_name(hba_id, lun), lun)
     # First from the backstore: the LUN's own directory is locked while the kernel scans the LUN.
     usual = backstores.find_directory(backstore_name(hba_id, lun))
     if usual is not None and (wwn_of(hba_id), lun) in observer.links_to(usual):
@@ -62,6 +62,13 @@ def find_lun(hba_id: int, lun: int) -> Lun | None:
     if behind is not None and not observer.is_our_backstore(behind):
         refuse_foreign(hba_id)
     return observer.lun(lun, behind, observer.host_of(target_of(hba_id)))
+
+
+def _exported(name: str, lun: int) -> Lun | None:
+    """Return a LUN that only exports show, None if there is none."""
+    directory = backstores.find_directory(name)
+    backstore = observer.backstore(directory) if directory is not None else None
+    return Lun(lun, name, local=False) if backstore is not None and observer.is_exported(backstore) else None
 
 
 def delete_hba(hba_id: int) -> None:
@@ -74,8 +81,8 @@ def delete_hba(hba_id: int) -> None:
     hba = _ours(hba_id)
     if hba is None:
         raise HostError(f"there is no HBA {hba_id}")
-    if hba.luns:
-        raise InUseError(f"HBA {hba_id} still has {len(hba.luns)} LUNs", cure="unlink them first")
+    if linked := sum(lun.local for lun in hba.luns.values()):
+        raise InUseError(f"HBA {hba_id} still has {linked} LUNs", cure="unlink them first")
     lio.delete_target(wwn_of(hba_id))
 
 
@@ -105,7 +112,7 @@ def link_lun(hba_id: int, lun: int, backstore: str) -> None:
 
 
 def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
-    """Remove a LUN; blocks until the kernel has released the disk.
+    """Remove a LUN; blocks until the kernel has released the disk. One that is not local is left alone.
 
     Args:
         hba_id: Of the HBA.
@@ -120,6 +127,8 @@ def unlink_lun(hba_id: int, lun: int, *, served: bool = True) -> None:
     """
     directory = _directory(hba_id, lun)
     if not directory.exists():
+        if _exported(backstore_name(hba_id, lun), lun) is not None:
+            return
         raise HostError(f"HBA {hba_id} has no LUN {lun}")
     if served:
         behind = observer.linked(directory)
@@ -151,6 +160,9 @@ def abandon_lun(hba_id: int, lun: Lun) -> None:
     Raises:
         HostError: The kernel refuses.
     """
+    if not lun.local:
+        _end_commands(lun)
+        return
     host = observer.host_of(target_of(hba_id))
     address = observer.address(host, lun.number)
     cache = observer.scsi_device(address) / "scsi_disk" / address / "cache_type"
@@ -159,10 +171,15 @@ def abandon_lun(hba_id: int, lun: Lun) -> None:
     state = observer.scsi_device(address) / "state"
     if paths.read(state) not in (None, "offline", "transport-offline"):
         paths.write(state, "offline")
+    _end_commands(lun)
+    lio.unlink(wwn_of(hba_id), lun.number)
+
+
+def _end_commands(lun: Lun) -> None:
+    """Answer the commands of a LUN's ring, and all that come, with BUSY."""
     if lun.backstore is not None:
         backstores.set_block(lun.backstore, blocked=True)
         backstores.reset_ring(lun.backstore)
-    lio.unlink(wwn_of(hba_id), lun.number)
 
 
 def target_of(hba_id: int) -> Path:

@@ -22,6 +22,8 @@ _WWN_PREFIX: Final = "naa.50014055c51ba"
 _WWN: Final = re.compile(re.escape(_WWN_PREFIX) + r"0([0-9a-f]{2})")
 _PLACE: Final = re.compile(r"vscsihba(\d{1,3})-lun(\d{1,5})")
 _DEVICE_NAME: Final = re.compile(r"vscsihba[A-Za-z0-9._-]*")
+_EXPORTED: Final = "/exported"
+"""Ends the configuration of a backstore that is linked to no HBA: only exports show it."""
 _CONFIG: Final = re.compile(r"[A-Za-z0-9._/+=@-]*")
 
 
@@ -107,6 +109,16 @@ def check_config(config: str) -> str:
             cure='use letters, digits and "._/+=@-", at most 246 of them',
         )
     return config
+
+
+def config_of(hba_id: int, lun: int, *, local: bool = True) -> str:
+    """Return the configuration of the backstore of a LUN; `local`: it is linked to the HBA."""
+    return f"hba{hba_id}/lun{lun}" + ("" if local else _EXPORTED)
+
+
+def is_local(config: str) -> bool:
+    """Return whether a backstore of this configuration is linked to its HBA."""
+    return not config.endswith(_EXPORTED)
 
 
 def dev_config(config: str) -> str:

@@ -42,6 +42,7 @@ class Lun:
         address: ``host:channel:target:lun`` as in ``/sys/bus/scsi/devices``, None without a SCSI device.
         disk: ``/dev/sdX``, None if it has none (yet).
         generic: ``/dev/sgN``, likewise.
+        local: Linked to the HBA; else only exports show its backstore.
     """
 
     number: int
@@ -49,11 +50,12 @@ class Lun:
     address: str | None = None
     disk: Path | None = None
     generic: Path | None = None
+    local: bool = True
 
     @property
     def complete(self) -> bool:
-        """Whether it works: it has a backstore, and Linux has a SCSI device for it."""
-        return self.backstore is not None and self.address is not None
+        """Whether it works: it has a backstore, and Linux has a SCSI device for it if it is local."""
+        return self.backstore is not None and (self.address is not None or not self.local)
 
 
 @dataclass(frozen=True, slots=True)

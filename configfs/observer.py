@@ -6,12 +6,14 @@ other programs are skipped, and so are objects that disappear meanwhile.
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from vscsihba.configfs import paths
 from vscsihba.configfs.model import BackstoreSpec
-from vscsihba.configfs.names import SUBTYPE, id_of, is_ours
+from vscsihba.configfs.names import SUBTYPE, id_of, is_local, is_ours, place_of
 from vscsihba.configfs.objects import Backstore, Hba, Lun, Observed
 from vscsihba.errors import UsageError
 
@@ -59,8 +61,24 @@ def observe() -> Observed:
         if observed is None:
             foreign.add(hba_id)
         else:
-            hbas[hba_id] = observed
+            hbas[hba_id] = _with_exported(observed, backstores)
     return Observed(backstores, hbas, frozenset(foreign))
+
+
+def _with_exported(hba: Hba, backstores: Mapping[str, Backstore]) -> Hba:
+    """Return an HBA with those of its LUNs that only exports show."""
+    places = {name: place_of(name) for name, backstore in backstores.items() if is_exported(backstore)}
+    exported = {
+        place[1]: Lun(place[1], name, local=False)
+        for name, place in places.items()
+        if place is not None and place[0] == hba.id
+    }
+    return replace(hba, luns={**exported, **hba.luns}) if exported else hba
+
+
+def is_exported(backstore: Backstore) -> bool:
+    """Return whether a backstore works and is linked to no HBA, as it was made."""
+    return backstore.enabled and not is_local(backstore.spec.config)
 
 
 def backstore(directory: Path) -> Backstore | None:

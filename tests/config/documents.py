@@ -95,5 +95,6 @@ def _luns(number: int, backstore: str) -> st.SearchStrategy[Lun]:
         lun=st.just(number),
         backstore=st.just(backstore),
         read_only=st.booleans(),
-        queue_depth=st.sampled_from([None, 8]),
+        local=st.booleans(),
+        queue_full_timeout=st.sampled_from([None, 8]),
     )

@@ -134,7 +134,7 @@ def test_a_name_is_given_once() -> None:
 def test_an_export_shows_what_an_hba_shows() -> None:
     lonely = value()
     del lonely["hbas"][0]["luns"][1]
-    with pytest.raises(ConfigError, match=r"luns\[0\]\.backstore: no HBA shows the backstore b"):
+    with pytest.raises(ConfigError, match=r"luns\[0\]\.backstore: no HBA has the backstore b"):
         read(lonely, BASE)
 
 
@@ -147,6 +147,30 @@ def test_an_export_that_nobody_can_log_in_to_is_warned_of() -> None:
 
 def kinds(running: Document, wanted: Document, **options: Any) -> list[str]:
     return [step.kind for step in changes(running, wanted, **options)]
+
+
+def test_a_lun_that_only_exports_show_has_no_settings_of_linux() -> None:
+    given = value()
+    given["hbas"][0]["luns"][0] |= {"local": False, "queue_full_timeout": 7}
+    read(given, BASE)
+    given["hbas"][0]["luns"][0]["queue_depth"] = 8
+    with pytest.raises(ConfigError, match=r"luns\[0\]\.queue_depth: this computer does not see the LUN"):
+        read(given, BASE)
+
+
+def test_a_lun_that_nobody_sees_is_warned_of() -> None:
+    given = value(luns=[])
+    given["hbas"][0]["luns"][1]["local"] = False
+    assert warnings(read(given, BASE)) == [
+        "$.hbas[0].luns[1]: nobody sees this LUN; add it to an export",
+    ]
+
+
+def test_a_lun_that_becomes_local_is_replaced_outside_its_export() -> None:
+    given = value()
+    given["hbas"][0]["luns"][0]["local"] = False
+    steps = changes(read(given, BASE), document()).steps
+    assert [step.kind for step in steps] == ["reduce_export", "replace_lun", "change_export"]
 
 
 def test_the_same_export_is_no_change() -> None:

@@ -3,8 +3,10 @@ import pytest
 from tests.configfs.fake_configfs import FakeConfigfs
 from vscsihba.configfs import (
     BackstoreSpec,
+    Lun,
     backstore_name,
     clear_hba,
+    config_of,
     create_backstore,
     create_hba,
     default_queue_depth,
@@ -23,8 +25,8 @@ from vscsihba.configfs import (
 from vscsihba.errors import HostError, InUseError, UsageError
 
 
-def backstore(lun: int = 0) -> str:
-    spec = BackstoreSpec(backstore_name(0, lun), 1 << 20, f"serial-{lun}")
+def backstore(lun: int = 0, config: str = "") -> str:
+    spec = BackstoreSpec(backstore_name(0, lun), 1 << 20, f"serial-{lun}", config)
     create_backstore(spec)
     return spec.name
 
@@ -207,6 +209,20 @@ def test_clear_hba_removes_leftovers(kernel: FakeConfigfs) -> None:
     assert observe().backstores == {}
     assert other.is_dir()
     assert clear_hba(0) == []
+
+
+def test_a_lun_that_only_exports_show_is_found_and_cleared(kernel: FakeConfigfs) -> None:
+    create_hba(0)
+    name = backstore(5, config=config_of(0, 5, local=False))
+    backstore(6)  # its creation was cut short before it was linked
+    assert observe().hbas[0].luns == {5: Lun(5, name, local=False)}
+    assert find_lun(0, 5) == Lun(5, name, local=False)
+    assert find_lun(0, 6) is None
+    unlink_lun(0, 5)
+    assert observe().hbas[0].luns.keys() == {5}
+    assert clear_hba(0, keep={5, 6}) == []
+    assert clear_hba(0, keep={6}) == ["HBA 0 with 1 LUNs", "backstore vscsihba0-lun5"]
+    assert (kernel.core / "user_1/vscsihba0-lun6").is_dir()
 
 
 def test_clear_hba_keeps_the_luns_to_keep(kernel: FakeConfigfs) -> None:

@@ -78,7 +78,7 @@ def test_changes_of_others_keep_an_export(run: Run, service: FakeService, export
     assert whole(service) == before
     with pytest.raises(UsageError, match=f"LUN 0 of the export {NAME} shows it, and stays"):
         run("/hbas/hba0/lun0 delete")
-    with pytest.raises(UsageError, match="no HBA shows the backstore d1"):
+    with pytest.raises(UsageError, match="no HBA has the backstore d1"):
         run("/hbas delete 0")
 
 

@@ -35,7 +35,7 @@ def _layers(stack: str) -> str:
 _COLUMNS: Final[dict[str, Callable[[LunStatus], Cell]]] = {
     "LUN": lambda lun: str(lun["lun"]),
     "BACKSTORE": lambda lun: lun["backstore"] or "-",
-    "DEVICE": lambda lun: lun["device"] or "-",
+    "DEVICE": lambda lun: lun["device"] or ("-" if lun.get("local", True) else "exported"),
     "SIZE": lambda lun: "-" if lun["size"] is None else format_size(lun["size"]),
     "STATE": _state,
     "ENGINE": lambda lun: str(lun["engine"] or "-"),

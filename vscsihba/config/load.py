@@ -96,12 +96,19 @@ def warnings(document: Document) -> list[str]:
         for name in (lun.backstore for lun in hba.luns)
         if _is_volatile(document.backstores[name], registry)
     ]
+    exported = {lun.backstore for export in document.exports for lun in export.luns}
+    hidden = [
+        f"$.hbas[{at}].luns[{number}]: nobody sees this LUN; add it to an export"
+        for at, hba in enumerate(document.hbas)
+        for number, lun in enumerate(hba.luns)
+        if not lun.local and lun.backstore not in exported
+    ]
     closed = [
         f"$.exports[{at}]: no initiator may log in; name initiators, or set open"
         for at, export in enumerate(document.exports)
         if not export.initiators and not export.open
     ]
-    return unseen + parted + closed
+    return unseen + parted + hidden + closed
 
 
 def _is_volatile(stack: StackDocument, registry: Registry) -> bool:
@@ -148,7 +155,20 @@ def _hba(value: object, place: str) -> Hba:
     ]
     numbers = [lun.lun for lun in luns]
     check_unique(numbers, place + ".luns[{}].lun", "another LUN has the number {} too", cure=_ANOTHER)
+    for number, lun in enumerate(luns):
+        _check_local(lun, f"{place}.luns[{number}]")
     return msgspec.structs.replace(msgspec.convert(keys, Hba), luns=tuple(luns))
+
+
+def _check_local(lun: Lun, place: str) -> None:
+    """Refuse settings of Linux for a LUN that this computer does not see."""
+    for key in ("queue_depth", "command_timeout"):
+        if not lun.local and getattr(lun, key) is not None:
+            raise ConfigError(
+                f"{place}.{key}",
+                "this computer does not see the LUN, and so sends it no commands",
+                cure='leave it out, or leave out "local"',
+            )
 
 
 def _in_order(hba: Hba) -> Hba:

@@ -158,7 +158,9 @@ def _check_backstores(exports: list[Export], document: Document) -> None:
                 )
             if document.place_of(lun.backstore) is None:
                 raise ConfigError(
-                    place, f"no HBA shows the backstore {lun.backstore}", cure="add a LUN of an HBA for it"
+                    place,
+                    f"no HBA has the backstore {lun.backstore}",
+                    cure='add a LUN of an HBA for it, with "local": false if only exports are to show it',
                 )
             if (other := seen.setdefault(lun.backstore, lun.lun)) != lun.lun:
                 raise ConfigError(

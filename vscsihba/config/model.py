@@ -91,6 +91,9 @@ class Lun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     removable: Annotated[
         bool, msgspec.Meta(description="Present a removable medium, which can be ejected.")
     ] = False
+    local: Annotated[
+        bool, msgspec.Meta(description="Show the disk on this computer; false: only exports show it.")
+    ] = True
     serial: _Serial | None = None
     wwn: _Wwn | None = None
     vendor: _Vendor | None = None

@@ -63,10 +63,11 @@ class ReservationStatus(TypedDict):
 
 
 class LunStatus(TypedDict):
-    """A logical unit; size in bytes, engine as pid."""
+    """A logical unit; size in bytes, engine as pid; one that is not local has no device, only exports."""
 
     lun: int
     backstore: str | None
+    local: bool
     device: str | None
     by_id: str | None
     size: int | None

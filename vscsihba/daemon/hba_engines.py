@@ -432,5 +432,6 @@ class HbaEngines:
                 known["document"],
                 known.get("removable", wanted.removable),
                 msgspec.convert(appearance, Appearance),
+                local=known.get("local", True),
             )
         )

@@ -95,14 +95,15 @@ def _lun(lun: configfs.Lun, engine: int | None, report: dict[str, Any]) -> LunSt
     return {
         "lun": lun.number,
         "backstore": lun.backstore,
+        "local": lun.local,
         "device": None if lun.disk is None else str(lun.disk),
         "by_id": _by_id(lun),
-        "size": None if sectors is None else sectors * _SECTOR,
+        "size": report.get("size") if sectors is None else sectors * _SECTOR,
         "stack": layers(report["document"]) if isinstance(report.get("document"), dict) else None,
         "engine": engine,
         "iops": None,
         "state": _state(lun, engine, report),
-        "read_only": paths.read_int(block / "ro") == 1,
+        "read_only": paths.read_int(block / "ro") == 1 if lun.local else bool(report.get("read_only")),
         "reservation": None,
     }
 

@@ -6,6 +6,7 @@ as those of vscsitarget, are shown too.
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from vscsihba.config.frame_changes import layers
 from vscsihba.config.model import Document, Hba, Lun
@@ -71,13 +72,15 @@ def _complete(shown: HbaStatus, hba: Hba, document: Document, failures: Mapping[
 def _missing(lun: Lun, document: Document) -> LunStatus:
     stack = document.backstores[lun.backstore]
     unserved = _unserved(lun.lun, lun.backstore, "missing")
-    return {**unserved, "size": size_of(stack), "stack": layers(stack), "read_only": lun.read_only}
+    known = {"size": size_of(stack), "stack": layers(stack), "read_only": lun.read_only, "local": lun.local}
+    return cast("LunStatus", {**unserved, **known})
 
 
 def _unserved(number: int, backstore: str | None, state: str) -> LunStatus:
     return {
         "lun": number,
         "backstore": backstore,
+        "local": True,
         "device": None,
         "by_id": None,
         "size": None,

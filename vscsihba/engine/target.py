@@ -114,7 +114,8 @@ class Target:
             undo.callback(self._leave_hba)
             with hold_lock(self._hba_lock):
                 self._luns.create_all(self._peers.find())
-                self._disks = {lun: self._luns.disk(lun) for lun in self._ownership.known}
+                for lun in self._ownership.known:
+                    self._note_disk(lun)
                 self._peers.join()
             self._ownership.created |= known  # from now on, LUNs that no other engine knows end with this one
             self._balancer.start()
@@ -128,8 +129,8 @@ class Target:
 
     # LUNs are added, changed and removed.
 
-    def add(self, spec: LunSpec, *, make: bool = False) -> LinuxDisk:
-        """Add a LUN, and return its disk as soon as Linux has one.
+    def add(self, spec: LunSpec, *, make: bool = False) -> LinuxDisk | None:
+        """Add a LUN, and return its disk as soon as Linux has one; None if the LUN is not local.
 
         A LUN that is known already and the same disk is left as it is.
 
@@ -152,9 +153,15 @@ class Target:
                     self._luns.add(spec, known_by_others=spec.lun in self._known_by_others(), make=make)
                 self._announce()
             # Waits for Linux without `_holding`: other LUNs may have to be taken over in the meantime.
-            self._disks[spec.lun] = self._luns.disk(spec.lun)
+            disk = self._note_disk(spec.lun)
             undo.pop_all()
-        return self._disks[spec.lun]
+        return disk
+
+    def _note_disk(self, lun: int) -> LinuxDisk | None:
+        """Return the disk of a LUN, and note it; None if the LUN is not local."""
+        if (disk := self._luns.disk(lun)) is not None:
+            self._disks[lun] = disk
+        return disk
 
     def _withdraw(self, lun: int) -> None:
         """Undo an `add` that has failed."""
@@ -235,7 +242,7 @@ class Target:
         with self._holding(lun):
             self._check_known(lun)
             owned = self._ownership.resize(lun, size)
-            self._disks[lun] = self._luns.disk(lun)
+            self._note_disk(lun)
         return owned
 
     def give_up_old(self, lun: int) -> bool:
@@ -306,7 +313,7 @@ class Target:
             with self._holding(lun):
                 self._ownership.follow_size(lun)
                 if lun in self._disks:
-                    self._disks[lun] = self._luns.disk(lun)
+                    self._note_disk(lun)
         return again
 
     def _adapt_completions(self, *, eldest: bool) -> None:
@@ -413,24 +420,34 @@ class Target:
             HostError, OSError: The action failed.
         """
         owned, disk = self._ownership.owned.get(lun), self._disks.get(lun)
-        if owned is None or disk is None:
+        if owned is None or (disk is None and owned.spec.local):
             return {"owner": False, "known": lun in self._ownership.known}
         if (actions := owned.actions) is None:
             return {"owner": False, "known": True}
         disturbs = actions.disturbs(layer, action)
-        if disturbs and not force and (users := configfs.users_of(disk.device)):
-            raise InUseError(
-                f"the disk is in use: {'; '.join(users)}", cure="release it first, or use --force"
-            )
-        if disturbs:
+        if disturbs and not force:
+            _check_unused(disk)
+        if disturbs and disk is not None:
             _write_back(disk)
         done = actions.run(layer, action, arguments, lambda done, of: progress({"done": done, "of": of}))
         if done.document is not None:
             owned.take_note(done.document)
         if done.document is not None or done.size is not None:
             self._ownership.reshaped(owned)
-        reread = _reread(disk) if disturbs else None
+        reread = _reread(disk) if disturbs and disk is not None else None
         return {"owner": True, "result": done.result, "document": done.document, "reread": reread}
+
+
+def _check_unused(disk: LinuxDisk | None) -> None:
+    """Refuse a change of the content of a disk that is in use, or that only other computers see.
+
+    Raises:
+        InUseError: It is, or may be, in use.
+    """
+    if disk is None:
+        raise InUseError("initiators of exports may use the disk", cure="log out there, then use --force")
+    if users := configfs.users_of(disk.device):
+        raise InUseError(f"the disk is in use: {'; '.join(users)}", cure="release it first, or use --force")
 
 
 def _write_back(disk: LinuxDisk) -> None:

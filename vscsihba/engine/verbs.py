@@ -22,7 +22,7 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
     def add_lun(request: Mapping[str, Any], *, make: bool = False) -> dict[str, object]:
         """Add a LUN; `request` is a `LunSpec` in JSON, `make` as in `Target.add`."""
         disk = target.add(_converted(request, LunSpec, "a LUN"), make=make)
-        return {"device": str(disk.device), "size": disk.size}
+        return {} if disk is None else {"device": str(disk.device), "size": disk.size}
 
     def remove_lun(lun: int, *, leave: bool = False, force: bool = False) -> None:
         """Remove a LUN, or leave it to the other engines."""

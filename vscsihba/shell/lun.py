@@ -61,7 +61,8 @@ class LunNode(Resizable, WithAttributes):
             return f"{wanted.backstore if wanted else '-'}, missing", False
         size = "-" if status["size"] is None else format_size(status["size"])
         flags = ", read-only" * status["read_only"]
-        parts = (status["device"] or "no disk", size, status["backstore"] or "-", status["state"] + flags)
+        where = "no disk" if status.get("local", True) else "exported only"
+        parts = (status["device"] or where, size, status["backstore"] or "-", status["state"] + flags)
         return ", ".join(parts), status["state"] == "running"
 
     def facts(self) -> dict[str, object]:

@@ -138,6 +138,7 @@ def test_without_a_service_the_engines_are_asked(
     assert first == {
         "lun": 0,
         "backstore": "vscsihba3-lun0",
+        "local": True,
         "device": f"{hba.dev}/sda",
         "by_id": "/dev/disk/by-id/scsi-1",
         "size": 1 << 20,

@@ -120,6 +120,48 @@ def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigf
     assert (engine.ownership.known, engine.ownership.owned, engine.ownership.created) == ({}, {}, set())
 
 
+def test_a_lun_that_is_not_local_is_served_and_linked_to_no_hba(
+    make: Make, kernel: FakeConfigfs, image: Path
+) -> None:
+    engine = make()
+    request = replace(wanted(image), local=False)
+    engine.add(request, known_by_others=False)
+    assert left(kernel) == ["vscsihba3-lun0"]
+    assert engine.disk(0) is None
+    assert configfs.observe().hbas[3].luns[0].complete
+    engine.ownership.resize(0, 2 * MiB)
+    assert engine.ownership.status(0)["size"] == 2 * MiB
+    die(engine)
+    successor = make()
+    successor.ownership.known[0] = request
+    successor.create_all([])
+    assert successor.ownership.owned[0].created is False
+    successor.add(request, known_by_others=False)
+    successor.remove(0)
+    assert left(kernel) == []
+
+
+def test_all_luns_go_with_their_engine_local_or_not(make: Make, kernel: FakeConfigfs, image: Path) -> None:
+    engine = make()
+    engine.add(replace(wanted(image), local=False), known_by_others=False)
+    engine.remove_all(frozenset(), lambda: None, last=True)
+    assert left(kernel) == []
+    assert 3 not in configfs.observe().hbas
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_leftover_that_is_to_be_local_or_no_longer_is_made_anew(
+    make: Make, kernel: FakeConfigfs, image: Path, local: bool
+) -> None:
+    first = make()
+    first.add(replace(wanted(image), local=not local), known_by_others=False)
+    die(first)
+    second = make()
+    second.ownership.known[0] = replace(wanted(image), local=local)
+    second.create_all([])
+    assert left(kernel) == ["lun_0"] * local + ["vscsihba3-lun0"]
+
+
 def test_the_same_lun_again_is_nothing_and_another_is_refused(make: Make, image: Path) -> None:
     engine = make()
     engine.add(wanted(image), known_by_others=False)

@@ -31,6 +31,7 @@ class LunSpec:
         removable: Its medium can be ejected.
         appearance: How it presents itself.
         tuning: How Linux treats it.
+        local: It is a disk of this computer; else only exports show it.
     """
 
     lun: int
@@ -38,6 +39,7 @@ class LunSpec:
     removable: bool = False
     appearance: Appearance = Appearance()  # noqa: RUF009 - frozen
     tuning: Tuning = Tuning()  # noqa: RUF009 - frozen
+    local: bool = True
 
     @classmethod
     def of(cls, lun: Lun, stack: StackDocument) -> Self:
@@ -50,7 +52,7 @@ class LunSpec:
         options = msgspec.structs.asdict(lun)
         appearance = Appearance(**{field.name: options[field.name] for field in fields(Appearance)})
         tuning = Tuning(**{field.name: options[field.name] for field in fields(Tuning)})
-        return cls(lun.lun, stack, lun.removable, appearance, tuning)
+        return cls(lun.lun, stack, lun.removable, appearance, tuning, lun.local)
 
     def build(self, *, make: bool = False) -> Stack:
         """Return the handler stack, closed.
@@ -101,6 +103,8 @@ class LunSpec:
         noted = {"document": _lasting(self.document), "now": self.document, "removable": self.removable}
         if self.appearance != Appearance():  # otherwise the note is the same as of older versions
             noted["appearance"] = asdict(self.appearance)
+        if not self.local:
+            noted["local"] = False
         return json.dumps(noted, sort_keys=True)
 
 

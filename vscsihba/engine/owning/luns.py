@@ -96,7 +96,7 @@ class Luns:
             self.ownership.own(known[lun], make=lun in missing)
         configfs.create_hba(self._id)
         for lun in sorted(missing):
-            self._link(lun, half_made=hba is not None and lun in hba.luns)
+            self._link(known[lun], half_made=hba is not None and lun in hba.luns)
         for lun in served_here:
             tune(self._id, lun, known[lun].tuning)
 
@@ -154,7 +154,7 @@ class Luns:
             undo.callback(spec.forget, self._run)
             undo.callback(configfs.delete_backstore, configfs.backstore_name(self._id, spec.lun))
             undo.callback(lambda: self.ownership.owned.pop(spec.lun).close())
-            self._link(spec.lun, half_made=half_made)
+            self._link(spec, half_made=half_made)
             undo.pop_all()
 
     def _adopt(self, spec: LunSpec, *, make: bool) -> None:
@@ -176,17 +176,22 @@ class Luns:
             raise AnotherDiskError(self._id, spec.lun)
         self.ownership.own(spec)
 
-    def _link(self, lun: int, *, half_made: bool) -> None:
+    def _link(self, spec: LunSpec, *, half_made: bool) -> None:
+        """Show a LUN that is served to Linux, if it is local."""
         if half_made:  # its creation was interrupted
-            configfs.unlink_lun(self._id, lun, served=False)
-        configfs.link_lun(self._id, lun, configfs.backstore_name(self._id, lun))
+            configfs.unlink_lun(self._id, spec.lun, served=False)
+        if spec.local:
+            configfs.link_lun(self._id, spec.lun, configfs.backstore_name(self._id, spec.lun))
 
-    def disk(self, lun: int) -> LinuxDisk:
-        """Return the device of a LUN as soon as Linux has one.
+    def disk(self, lun: int) -> LinuxDisk | None:
+        """Return the device of a LUN as soon as Linux has one; None if the LUN is not local.
 
         Raises:
             HostError: Linux has none in time (`vscsihba.configfs.node_timeout`).
         """
+        spec = self.ownership.known.get(lun)
+        if spec is not None and not spec.local:
+            return None
         disk = configfs.wait_for_lun(self._id, lun).disk
         size = Path("/sys/class/block") / disk.name / "size"
         return LinuxDisk(lun, disk, int(size.read_text()) * 512 if size.exists() else 0)

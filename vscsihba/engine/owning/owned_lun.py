@@ -353,6 +353,7 @@ class OwnedLun:
 
         A backstore that is smaller than the storage is enlarged: the last owner died during a resize.
         """
+        config = configfs.config_of(self._id, self.spec.lun, local=self.spec.local)
         backstore = _find(self.name)
         self.created = backstore is None
         if backstore is None and adopt:
@@ -363,13 +364,14 @@ class OwnedLun:
                     name=self.name,
                     size=geometry.size,
                     serial=identity.serial,
-                    config=f"hba{self._id}/lun{self.spec.lun}",
+                    config=config,
                     block_size=geometry.block_size,
                     hw_max_sectors=self.spec.appearance.hw_max_sectors(geometry.block_size),
                 )
             )
         elif (
-            backstore.spec.serial != identity.serial
+            backstore.spec.config != config
+            or backstore.spec.serial != identity.serial
             or backstore.spec.block_size != geometry.block_size
             or backstore.spec.size > geometry.size
         ):

@@ -287,6 +287,7 @@ class Ownership:
             "document": spec.document,
             "removable": spec.removable,
             "appearance": asdict(spec.appearance),
+            "local": spec.local,
             "failure": self.failures.get(lun),
         }
         if served is not None:
