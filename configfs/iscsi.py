@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vscsihba.configfs import backstores, lio_iscsi, observer, paths
+from vscsihba.configfs import alua, backstores, lio_iscsi, observer, paths
 from vscsihba.configfs.iscsi_spec import DEFAULTS, Acl, Chap, IscsiTarget, Session
 from vscsihba.errors import VscsihbaError
 
@@ -29,6 +29,7 @@ def find_target(name: str) -> IscsiTarget | None:
         if (link := observer.linked(entry)) is not None
     }
     attributes = {key: paths.read(group / key) or "" for key in DEFAULTS}
+    states = {number: alua.access_state(_lun_folder(name, number)) for number in luns}
     return IscsiTarget(
         name,
         frozenset(entry.name for entry in paths.entries(group / "np")),
@@ -37,6 +38,7 @@ def find_target(name: str) -> IscsiTarget | None:
         open=paths.read_int(group / "attrib/generate_node_acls") == 1,
         write_protected=paths.read_int(group / "attrib/demo_mode_write_protect") != 0,
         settings=attributes,
+        states={number: state for number, state in states.items() if state != alua.ACTIVE},
     )
 
 
@@ -89,6 +91,15 @@ def _group(name: str) -> Path:
     return paths.CONFIGFS / "target" / "iscsi" / name / observer.PORTAL_GROUP
 
 
+def _lun_folder(name: str, number: int) -> Path:
+    return _group(name) / "lun" / f"lun_{number}"
+
+
+def _port_group(name: str, number: int) -> str:
+    """Return the name of the ALUA port group of a LUN that is not active."""
+    return f"{name}.lun{number}"
+
+
 def change_target(before: IscsiTarget | None, after: IscsiTarget | None) -> None:
     """Make, change or remove a target.
 
@@ -101,18 +112,24 @@ def change_target(before: IscsiTarget | None, after: IscsiTarget | None) -> None
     """
     if after is None:
         if before is not None:
-            lio_iscsi.delete_target(before.name)
+            _delete(before)
         return
     with ExitStack() as undo:
         if before is None:
             lio_iscsi.create_target(after.name)
-            undo.callback(lio_iscsi.delete_target, after.name)
+            undo.callback(_delete, after)
             _run(_Steps(IscsiTarget(after.name), after), undo, undone=False)
             _set_enabled(after.name)
         else:
             _run(_Steps(before, after), undo, undone=True)
             _set_enabled(after.name)  # its creation may have been cut short
         undo.pop_all()
+
+
+def _delete(target: IscsiTarget) -> None:
+    lio_iscsi.delete_target(target.name)
+    for number, backstore in target.luns.items():
+        alua.forget(backstore, _port_group(target.name, number))
 
 
 def _set_enabled(name: str) -> None:
@@ -147,8 +164,11 @@ class _Steps:
     def __iter__(self) -> Iterator[tuple[_Call, _Call]]:
         yield from self._moved_luns()
         for number, backstore in self._after.luns.items():
+            states = self._before.state(number), self._after.state(number)
             if number not in self._before.luns:
-                yield self._lun(number, backstore)
+                yield self._lun(number, backstore, states[1])
+            elif states[0] != states[1]:
+                yield self._state(number, backstore, *states)
         yield from self._changed_files()
         for initiator, acl in self._after.acls.items():
             yield from self._changed_acl(initiator, acl)
@@ -166,7 +186,7 @@ class _Steps:
             for number in sorted(moved & acl.luns.keys()):
                 yield _reversed(self._mapped(initiator, number, write_protect=acl.luns[number]))
         for number in sorted(moved):
-            yield _reversed(self._lun(number, luns[number]))
+            yield _reversed(self._lun(number, luns[number], self._before.state(number)))
         self._before = replace(
             self._before,
             luns={number: luns[number] for number in luns if number not in moved},
@@ -216,16 +236,31 @@ class _Steps:
                 yield _reversed(self._initiator(initiator))
         for number, backstore in self._before.luns.items():
             if number not in self._after.luns:
-                yield _reversed(self._lun(number, backstore))
+                yield _reversed(self._lun(number, backstore, self._before.state(number)))
 
     # Single objects: how each is made, and how it is removed.
 
-    def _lun(self, number: int, backstore: str) -> tuple[_Call, _Call]:
+    def _lun(self, number: int, backstore: str, state: str) -> tuple[_Call, _Call]:
+        folder, group = _lun_folder(self._name, number), _port_group(self._name, number)
+
         def make() -> None:
             index = backstores.index_of(backstores.directory_of(backstore))
-            lio_iscsi.link(self._name, number, backstore, index)
+            with ExitStack() as undo:
+                lio_iscsi.link(self._name, number, backstore, index)
+                undo.callback(remove)
+                alua.set_access_state(folder, backstore, group, state)
+                undo.pop_all()
 
-        return make, partial(lio_iscsi.unlink, self._name, number)
+        def remove() -> None:
+            lio_iscsi.unlink(self._name, number)
+            alua.forget(backstore, group)
+
+        return make, remove
+
+    def _state(self, number: int, backstore: str, old: str, new: str) -> tuple[_Call, _Call]:
+        group = _port_group(self._name, number)
+        change = partial(alua.set_access_state, _lun_folder(self._name, number), backstore, group)
+        return partial(change, new), partial(change, old)
 
     def _portal(self, portal: str) -> tuple[_Call, _Call]:
         return (

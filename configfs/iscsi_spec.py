@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from vscsihba.configfs.alua import ACTIVE
+
 DEFAULTS: Final = {
     "attrib/default_cmdsn_depth": "64",
     "attrib/login_timeout": "15",
@@ -48,6 +50,7 @@ class IscsiTarget:
         open: Every other initiator may log in as well, and sees all LUNs.
         write_protected: Writes of these other initiators are refused.
         settings: Values by file, relative to the portal group, such as ``attrib/login_timeout``.
+        states: The access state of each LUN that is not active (`vscsihba.configfs.alua`).
     """
 
     name: str
@@ -57,6 +60,11 @@ class IscsiTarget:
     open: bool = False
     write_protected: bool = True
     settings: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULTS))
+    states: Mapping[int, str] = field(default_factory=dict)
+
+    def state(self, lun: int) -> str:
+        """Return the access state of a LUN."""
+        return self.states.get(lun, ACTIVE)
 
     @property
     def files(self) -> dict[str, str]:

@@ -73,6 +73,32 @@ def write(path: Path, value: str) -> None:
         raise kind(f"cannot write {value!r} to {path}: {error.strerror}") from error
 
 
+def make_directory(path: Path) -> None:
+    """Create an object of the kernel.
+
+    Raises:
+        HostError: The kernel refuses, or it exists.
+    """
+    try:
+        path.mkdir()
+    except OSError as error:
+        raise HostError(f"cannot create {path}: {error.strerror}") from error
+
+
+def remove_directory(path: Path) -> None:
+    """Remove an object of the kernel.
+
+    Raises:
+        InUseError: The kernel reports EBUSY.
+        HostError: The kernel refuses, or it does not exist.
+    """
+    try:
+        path.rmdir()
+    except OSError as error:
+        kind = InUseError if error.errno == EBUSY else HostError
+        raise kind(f"cannot remove {path}: {error.strerror}") from error
+
+
 def write_secret(path: Path, value: str) -> None:
     """Write one value to an attribute for which a newline would be part of it; no error shows the value.
 

@@ -70,7 +70,12 @@ def _exports(draw: st.DrawFn, name: str, shown: list[str]) -> Export:
     is_open, with_secret = draw(st.booleans()), draw(st.booleans())
     read_only = draw(st.none() | st.booleans())
     luns = [
-        ExportLun(number, backstore, read_only if is_open else draw(st.none() | st.booleans()))
+        ExportLun(
+            number,
+            backstore,
+            read_only if is_open else draw(st.none() | st.booleans()),
+            draw(st.sampled_from(["active", "standby"])),
+        )
         for number, backstore in zip(numbers, backstores, strict=False)
     ]
     secret = {"user": "u", "password_file": "/u.chap"} if with_secret and not is_open else {}

@@ -173,6 +173,25 @@ def test_a_lun_that_becomes_local_is_replaced_outside_its_export() -> None:
     assert [step.kind for step in steps] == ["reduce_export", "replace_lun", "change_export"]
 
 
+def test_a_path_becomes_active_before_another_one_is_active_no_more() -> None:
+    def paths(first: str, second: str) -> Document:
+        given = value(luns=[{"lun": 0, "backstore": "a", "state": first}])
+        name = f"{NAME}2"
+        luns = [{"lun": 0, "backstore": "a", "state": second}, {"lun": 1, "backstore": "b"}]
+        given["exports"].append(
+            {**given["exports"][0], "name": name, "portals": ["192.0.2.8:3260"], "luns": luns}
+        )
+        return read(given, BASE)
+
+    before, after = paths("active", "standby"), paths("standby", "active")
+    assert [step.text for step in changes(before, after)] == [
+        f"change export {NAME}2: ~ LUN 0 standby -> active",
+        f"change export {NAME}: ~ LUN 0 active -> standby",
+    ]
+    assert "state" not in dump(paths("active", "active"))
+    assert changes(before, after, prune="none").target == after
+
+
 def test_the_same_export_is_no_change() -> None:
     assert kinds(document(), document()) == []
 

@@ -152,6 +152,9 @@ class FakeConfigfs:
                 ("pr/res_aptpl_metadata", ""),
             ):
                 (path / name).write_text(text)
+        elif path.parent.name == "alua":
+            for name in ("alua_access_state", "tg_pt_gp_id"):
+                (path / name).write_text("0\n")
         elif path.name == "tpgt_1" and path.parent.parent == self.loopback:
             self._hosts += 1
             (path / "address").write_text(f"{self._hosts}:0:1\n")
@@ -182,6 +185,8 @@ class FakeConfigfs:
             files = {"write_protect": "0"}
         elif path.parent.name == "np":
             files = {"iser": "0"}
+        elif path.parent.name == "lun":
+            files = {"alua_tg_pt_gp": "TG Port Alias: default_tg_pt_gp\nTG Port Group ID: 0"}
         for name, text in files.items():
             (path / name).write_text(f"{text}\n")
 

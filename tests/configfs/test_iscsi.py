@@ -43,7 +43,9 @@ FULL = IscsiTarget(
     settings={**SMALL.settings, "attrib/login_timeout": "20", "param/DataDigest": "None"},
 )
 OPEN = IscsiTarget(NAME, frozenset({"[::1]:3260"}), {1: "vscsihba0-lun1"}, open=True, write_protected=False)
-VALUES = (SMALL, FULL, OPEN)
+STANDBY = replace(SMALL, states={0: "standby"})
+MIXED = replace(FULL, states={0: "unavailable", 5: "standby"})
+VALUES = (SMALL, FULL, OPEN, STANDBY, MIXED)
 
 
 @pytest.fixture
@@ -63,6 +65,28 @@ def test_a_target_is_found_as_it_was_made(lio: FakeConfigfs, value: IscsiTarget)
     assert portals_in_use() == value.portals
     change_target(value, None)
     assert list(lio.iscsi.iterdir()) == []
+    assert groups(lio) == []
+
+
+def groups(lio: FakeConfigfs) -> list[str]:
+    """Return the ALUA port groups that are not the kernel's own."""
+    found = [path.name for path in lio.core.glob("*/*/alua/*")]
+    return [name for name in found if name != "default_tg_pt_gp"]
+
+
+def test_a_path_of_another_state_has_a_port_group_of_its_own(lio: FakeConfigfs) -> None:
+    change_target(None, STANDBY)
+    (group,) = lio.core.glob(f"*/vscsihba0-lun0/alua/{NAME}.lun0")
+    assert (group / "alua_access_state").read_text() == "2\n"
+    assert (group / "tg_pt_gp_id").read_text() == "1\n"
+    assert (lio.iscsi / NAME / "tpgt_1/lun/lun_0/alua_tg_pt_gp").read_text() == f"{NAME}.lun0\n"
+    other = replace(STANDBY, name=f"{NAME}2", portals=frozenset({"127.0.0.1:3270"}))
+    change_target(None, other)
+    assert (group.parent / f"{other.name}.lun0" / "tg_pt_gp_id").read_text() == "2\n"
+    change_target(STANDBY, SMALL)
+    assert groups(lio) == [f"{other.name}.lun0"]
+    (group.parent / f"{other.name}.lun0" / "alua_access_state").write_text("1\n")
+    assert find_target(other.name) == replace(other, states={0: "1"}), "a state that no document asks for"
 
 
 @pytest.mark.parametrize("before", VALUES)
@@ -104,6 +128,7 @@ def calls() -> Iterator[tuple[object, str]]:
     for name in ("create_acl", "delete_acl", "map_lun", "unmap_lun"):
         yield lio_iscsi, name
     yield paths, "write"
+    yield paths, "make_directory"
     yield iscsi, "_set_chap"
 
 

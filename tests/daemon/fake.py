@@ -116,6 +116,7 @@ class FakeService:
                             "backstore": lun.backstore,
                             "read_only": export.read_only(lun),
                             "state": "running",
+                            "access_state": lun.state,
                         }
                         for lun in export.luns
                     ],
@@ -180,7 +181,8 @@ class FakeService:
         return {
             "lun": lun.lun,
             "backstore": lun.backstore,
-            "device": f"/dev/sd{chr(ord('a') + number)}",
+            "local": lun.local,
+            "device": f"/dev/sd{chr(ord('a') + number)}" if lun.local else None,
             "by_id": f"/dev/disk/by-id/scsi-3000000000000000{number}",
             "size": size_of(stack) or 1 << 20,
             "stack": f"{stack['handler']} {stack.get('path', '')}".strip(),

@@ -54,6 +54,7 @@ _TABLE = {
         "show": "print the running configuration as a document for apply",
         "save": "save the running configuration for the next start",
         "resize": "enlarge a disk while it is in use",
+        "path": "show the paths to disks, and make one active or standby",
         "shell": "manage disks in a tree, as in targetcli",
         "clear": "remove HBAs and their disks, including leftovers of dead processes",
     },

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from vscsihba.cli.output import Cell, table_lines, wrapped
-from vscsihba.daemon.calls import ExportStatus
+from vscsihba.daemon.calls import ExportLunStatus, ExportStatus
 
 
 def export_lines(exports: Sequence[ExportStatus], width: int | None) -> Iterator[Text]:
@@ -38,10 +38,16 @@ def export_lines(exports: Sequence[ExportStatus], width: int | None) -> Iterator
 def _rows(exports: Sequence[ExportStatus]) -> Iterator[list[Cell]]:
     for export in exports:
         for lun in export["luns"]:
-            access = "read-only" if lun["read_only"] else "read-write"
-            yield [export["name"], str(lun["lun"]), lun["backstore"], access, _state(lun["state"])]
+            yield [export["name"], str(lun["lun"]), lun["backstore"], _access(lun), _state(lun["state"])]
         if not export["luns"]:
             yield [export["name"], "-", "-", "-", _state(export["state"])]
+
+
+def _access(lun: ExportLunStatus) -> str:
+    """Return ``read-write`` or ``read-only``, and a state such as ``standby`` (an older service: none)."""
+    access = "read-only" if lun["read_only"] else "read-write"
+    state = lun.get("access_state") or "active"
+    return access if state == "active" else f"{access}, {state}"
 
 
 def _state(state: str) -> Text:

@@ -54,6 +54,8 @@ _SecretFile = Annotated[
         "File with the CHAP secret as its first line, 12 to 255 bytes; only its owner may read it.",
     ),
 ]
+AccessState = Literal["active", "standby", "unavailable"]
+"""Asymmetric access states of a path (SPC-5) that the kernel tells apart for our backstores."""
 _Digest = Literal["None", "CRC32C", "CRC32C,None", "None,CRC32C"]
 
 
@@ -66,6 +68,9 @@ class ExportLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         bool | None,
         msgspec.Meta(description="Refuse writes of its initiators; default: true in an open export."),
     ] = None
+    state: Annotated[
+        AccessState, msgspec.Meta(description="Whether initiators may use the disk over this path (ALUA).")
+    ] = "active"
 
 
 class Initiator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,17 +1,18 @@
 """Changes of exports: targets for other computers are added, changed and removed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from vscsihba.config.change import Change, as_written
-from vscsihba.config.export import Export
+from vscsihba.config.export import Export, ExportLun
 from vscsihba.config.model import Document
 from vscsihba.units import counted
 
 _Key = TypeVar("_Key")
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class ChangeExport(Change):
 
 @dataclass(frozen=True, slots=True)
 class ReduceExport(Change):
-    """Portals, initiators or LUNs are removed from an export; the sessions that use them notice."""
+    """Portals, initiators or LUNs are removed from an export, or LUNs are active no more; sessions notice."""
 
     sign = "-"
     disturbs = True
@@ -117,7 +118,7 @@ def _about(export: Export) -> str:
 def differences(old: Export, new: Export) -> list[str]:
     """Return each difference: ``+ LUN 3``, ``- portal 192.0.2.7:3260``, ``cmdsn_depth 64 -> 32``."""
     found = [
-        *_changed("LUN", {lun.lun: lun for lun in old.luns}, {lun.lun: lun for lun in new.luns}),
+        *_changed("LUN", {lun.lun: lun for lun in old.luns}, {lun.lun: lun for lun in new.luns}, _states),
         *_changed("portal", dict.fromkeys(old.portals), dict.fromkeys(new.portals)),
         *_changed(
             "initiator",
@@ -132,7 +133,20 @@ def differences(old: Export, new: Export) -> list[str]:
     return found
 
 
-def _changed(noun: str, before: Mapping[_Key, object], after: Mapping[_Key, object]) -> Iterator[str]:
+def _states(old: ExportLun, new: ExportLun) -> str:
+    return "" if old.state == new.state else f" {old.state} -> {new.state}"
+
+
+def _changed(
+    noun: str,
+    before: Mapping[_Key, _Entry],
+    after: Mapping[_Key, _Entry],
+    how: Callable[[_Entry, _Entry], str] = lambda _old, _new: "",
+) -> Iterator[str]:
     yield from (f"+ {noun} {key}" for key in after if key not in before)
     yield from (f"- {noun} {key}" for key in before if key not in after)
-    yield from (f"~ {noun} {key}" for key in after if key in before and before[key] != after[key])
+    yield from (
+        f"~ {noun} {key}{how(before[key], after[key])}"
+        for key in after
+        if key in before and before[key] != after[key]
+    )

@@ -6,6 +6,8 @@ steps is valid, since it is recorded.
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from vscsihba.config.change import Change
 from vscsihba.config.export import Export, joined
 from vscsihba.config.export_changes import AddExport, ChangeExport, ReduceExport, RemoveExport
@@ -27,7 +29,7 @@ class ExportComparison:
             export.name: _reduced(export, target.export(export.name), stays) for export in running.exports
         }
         self._grown = {
-            export.name: joined(self._reduced.get(export.name), export) for export in target.exports
+            export.name: _grown(self._reduced.get(export.name), export) for export in target.exports
         }
 
     def early(self) -> Iterator[Change]:
@@ -53,6 +55,17 @@ class ExportComparison:
         for name, reduced in self._reduced.items():
             if name not in self._grown:
                 yield RemoveExport(reduced)
+
+
+def _grown(before: Export | None, after: Export) -> Export:
+    """Return an export with everything that it gets, before anything is removed.
+
+    LUNs that are active stay so: a path is taken away after the other paths are there.
+    """
+    active = {lun.lun for lun in before.luns if lun.state == "active"} if before is not None else set()
+    grown = joined(before, after)
+    luns = (msgspec.structs.replace(lun, state="active") if lun.lun in active else lun for lun in grown.luns)
+    return msgspec.structs.replace(grown, luns=tuple(luns))
 
 
 def _reduced(old: Export, new: Export | None, stays: Callable[[str], bool]) -> Export:

@@ -88,12 +88,13 @@ class HbaStatus(TypedDict):
 
 
 class ExportLunStatus(TypedDict):
-    """A logical unit of an export."""
+    """A logical unit of an export; its access state is None while it is missing."""
 
     lun: int
     backstore: str
     read_only: bool
     state: str
+    access_state: str | None
 
 
 class SessionStatus(TypedDict):

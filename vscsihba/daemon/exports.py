@@ -213,6 +213,7 @@ def _lun_states(export: Export, found: IscsiTarget | None) -> Iterator[ExportLun
             "backstore": lun.backstore,
             "read_only": export.read_only(lun),
             "state": "running" if found is not None and lun.lun in found.luns else "missing",
+            "access_state": None if found is None or lun.lun not in found.luns else found.state(lun.lun),
         }
 
 
@@ -258,6 +259,7 @@ def _target(export: Export, document: Document) -> IscsiTarget:
         acls,
         open=export.open,
         write_protected=any(export.read_only(lun) for lun in export.luns) or not export.luns,
+        states={lun.lun: lun.state for lun in export.luns if lun.state != "active"},
     )
     given = {
         "attrib/default_cmdsn_depth": export.cmdsn_depth,
@@ -284,4 +286,5 @@ def _without(target: IscsiTarget, missing: Iterable[int]) -> IscsiTarget:
         for name, acl in target.acls.items()
     }
     luns = {lun: name for lun, name in target.luns.items() if lun not in gone}
-    return replace(target, luns=luns, acls=acls)
+    states = {lun: state for lun, state in target.states.items() if lun not in gone}
+    return replace(target, luns=luns, acls=acls, states=states)

@@ -239,7 +239,8 @@ class EntryNode(Node):
 
 
 def _about_lun(export: Export, lun: ExportLun) -> str:
-    return f"{lun.backstore}, {'read-only' if export.read_only(lun) else 'read-write'}"
+    state = "" if lun.state == "active" else f", {lun.state}"
+    return f"{lun.backstore}, {'read-only' if export.read_only(lun) else 'read-write'}{state}"
 
 
 def _about_initiator(initiator: Initiator) -> str:
