@@ -24,7 +24,7 @@ def find_target(name: str) -> IscsiTarget | None:
     if not group.parent.is_dir():
         return None
     luns = {
-        int(entry.name.removeprefix("lun_")): link.name
+        _number(entry): link.name
         for entry in paths.entries(group / "lun")
         if (link := observer.linked(entry)) is not None
     }
@@ -74,17 +74,18 @@ def _session(acl: Path) -> Session | None:
 
 def _acl(directory: Path) -> Acl:
     luns = {
-        int(entry.name.removeprefix("lun_")): paths.read_int(entry / "write_protect") == 1
-        for entry in paths.entries(directory)
-        if entry.name.startswith("lun_")
+        _number(entry): paths.read_int(entry / "write_protect") == 1
+        for entry in _mapped(directory)
+        if observer.linked(entry) is not None
     }
     return Acl(luns, _chap(directory, ""), _chap(directory, "_mutual"))
 
 
 def _chap(acl: Path, suffix: str) -> Chap | None:
-    user, password = (paths.read(acl / "auth" / f"{key}{suffix}") for key in ("userid", "password"))
-    usable = user not in (None, "", _UNSET) and password not in (None, "", _UNSET)
-    return Chap(user or "", password or "") if usable else None
+    """Return a user and its secret, None if neither is set; one alone was cut short by a kill."""
+    texts = [paths.read(acl / "auth" / f"{key}{suffix}") for key in ("userid", "password")]
+    user, password = ("" if text in (None, _UNSET) else str(text) for text in texts)
+    return Chap(user, password) if user or password else None
 
 
 def _group(name: str) -> Path:
@@ -117,19 +118,70 @@ def change_target(before: IscsiTarget | None, after: IscsiTarget | None) -> None
     with ExitStack() as undo:
         if before is None:
             lio_iscsi.create_target(after.name)
-            undo.callback(_delete, after)
+            undo.callback(_discard, after)
             _run(_Steps(IscsiTarget(after.name), after), undo, undone=False)
             _set_enabled(after.name)
         else:
+            undo.callback(_put_back, before)  # the step that fails may be half done
+            _remove_fragments(after.name)
             _run(_Steps(before, after), undo, undone=True)
             _set_enabled(after.name)  # its creation may have been cut short
         undo.pop_all()
 
 
 def _delete(target: IscsiTarget) -> None:
+    """Remove a target; if that fails half way, put back the parts that are gone, so that initiators go on.
+
+    Raises:
+        HostError: The kernel refuses.
+    """
+    with ExitStack() as failing:
+        failing.callback(_put_back, target)
+        _discard(target)
+        failing.pop_all()
+
+
+def _discard(target: IscsiTarget) -> None:
     lio_iscsi.delete_target(target.name)
     for number, backstore in target.luns.items():
         alua.forget(backstore, _port_group(target.name, number))
+
+
+def _put_back(target: IscsiTarget) -> None:
+    """Make a target as it was before a change that has failed, as far as the kernel lets that happen."""
+    _undo(partial(_remove_fragments, target.name))
+    found = find_target(target.name)
+    if found is not None:
+        for do, _ in _Steps(found, target):
+            _undo(do)
+        _undo(partial(_set_enabled, target.name))
+
+
+def _remove_fragments(name: str) -> None:
+    """Complete or remove the objects of a target whose making or removal was cut short by a kill.
+
+    Raises:
+        HostError: The kernel refuses.
+    """
+    group = _group(name)
+    if not group.is_dir():
+        lio_iscsi.create_group(name)
+    for acl in paths.entries(group / "acls"):
+        for directory in _mapped(acl):
+            if observer.linked(directory) is None:
+                lio_iscsi.unmap_lun(name, acl.name, _number(directory))
+    for directory in paths.entries(group / "lun"):
+        if observer.linked(directory) is None:
+            lio_iscsi.unlink(name, _number(directory))
+
+
+def _mapped(acl: Path) -> list[Path]:
+    """Return the folders of the LUNs that an initiator sees."""
+    return [entry for entry in paths.entries(acl) if entry.name.startswith("lun_")]
+
+
+def _number(lun: Path) -> int:
+    return int(lun.name.removeprefix("lun_"))
 
 
 def _set_enabled(name: str) -> None:
@@ -149,7 +201,7 @@ def _run(steps: "_Steps", undo: ExitStack, *, undone: bool) -> None:
 
 
 def _undo(reverse: _Call) -> None:
-    """Take a step back as far as the kernel lets that happen: the first error is the one to report."""
+    """Take a step back as far as the kernel lets that happen: the first error of a change is reported."""
     with suppress(VscsihbaError):
         reverse()
 

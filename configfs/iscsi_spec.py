@@ -76,6 +76,10 @@ class IscsiTarget:
             # Without this, an initiator keeps the access of its first login until the target is gone.
             "attrib/cache_dynamic_acls": "0",
             "attrib/demo_mode_write_protect": str(int(self.write_protected)),
+            # Discovery tells the addresses of a closed target to its own initiators only.
+            "attrib/demo_mode_discovery": str(int(self.open)),
+            # A LUN is linked before its access is set; until then it must not be writable.
+            "attrib/prod_mode_write_protect": "1",
         }
 
 

@@ -3,10 +3,23 @@
 As `lio`, it turns every failure into an error of `vscsihba.errors`; existing objects are read by `iscsi`.
 """
 
+from contextlib import ExitStack
+from pathlib import Path
+
 from rtslib_fb.fabric import ISCSIFabricModule
 from rtslib_fb.target import LUN, TPG, MappedLUN, NetworkPortal, NodeACL, Target
 
+from vscsihba.configfs import paths
 from vscsihba.configfs.lio import TAG, existing_backstore, translated
+
+
+class _MappedLun(MappedLUN):  # type: ignore[misc]  # rtslib has no annotations
+    """rtslib's mapped LUN: it fails if it cannot be write-protected, and rtslib makes it writable then."""
+
+    def _configure(self, tpg_lun: LUN, write_protect: bool, _alias: str | None) -> None:  # noqa: FBT001 - rtslib's
+        directory = Path(self.path)
+        (directory / "lun").symlink_to(tpg_lun.path)
+        paths.write(directory / "write_protect", str(int(write_protect)))
 
 
 def _fabric() -> ISCSIFabricModule:
@@ -22,8 +35,21 @@ def create_target(name: str) -> None:
     Raises:
         HostError: It exists, or the kernel refuses.
     """
-    with translated(f"create target {name}"):
-        TPG(Target(_fabric(), name, "create"), TAG)
+    with translated(f"create target {name}"), ExitStack() as undo:
+        target = Target(_fabric(), name, "create")
+        undo.callback(target.delete)
+        TPG(target, TAG)
+        undo.pop_all()
+
+
+def create_group(name: str) -> None:
+    """Create the portal group that a target lacks, since its creation or removal was cut short.
+
+    Raises:
+        HostError: There is no such target, or the kernel refuses.
+    """
+    with translated(f"create the portal group of {name}"):
+        TPG(Target(_fabric(), name, "lookup"), TAG)
 
 
 def delete_target(name: str) -> None:
@@ -105,7 +131,8 @@ def map_lun(name: str, initiator: str, lun: int, *, write_protect: bool) -> None
         HostError: The kernel refuses.
     """
     with translated(f"show LUN {lun} of {name} to {initiator}"):
-        MappedLUN(NodeACL(_group(name), initiator, "lookup"), lun, lun, write_protect)
+        group = _group(name)
+        _MappedLun(NodeACL(group, initiator, "lookup"), lun, LUN(group, lun), write_protect)
 
 
 def unmap_lun(name: str, initiator: str, lun: int) -> None:

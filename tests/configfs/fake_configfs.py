@@ -35,9 +35,11 @@ ISCSI_ATTRIBUTES = {
     "authentication": "1",
     "cache_dynamic_acls": "0",
     "default_cmdsn_depth": "64",
+    "demo_mode_discovery": "1",
     "demo_mode_write_protect": "1",
     "generate_node_acls": "0",
     "login_timeout": "15",
+    "prod_mode_write_protect": "0",
 }
 
 
@@ -86,6 +88,8 @@ class FakeConfigfs:
     def write(self, path: str | Path, value: Any) -> None:
         """Stand for rtslib's fwrite()."""
         path, text = Path(path), str(value).strip()
+        if self.iscsi in path.parents and not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         if self.refused is not None and self.refused in str(path):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
         if path.name == "control":
