@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-FastPath = Callable[[int, list[memoryview], int], bool]
-"""``fast_path(cdb_at, views, length) -> executed``: executes a plain command at once, or leaves it alone.
+FastPath = Callable[[int, list[memoryview], int, int], bool]
+"""``fast_path(cdb_at, views, length, cmd_id) -> executed``: executes a plain command at once, or leaves it.
 
-Reads the CDB at byte `cdb_at` of the transport's `memory` and the data buffer of
-`length` bytes in `views`. True: executed, to be completed with GOOD and all of the
-buffer. False: nothing was done, the command takes the slow path.
+Reads the CDB at byte `cdb_at` of the transport's `memory` and the data buffer of `length` bytes
+in `views`; `cmd_id` names the command among the open ones. True: executed, to be completed with
+GOOD and all of the buffer. False: nothing was done, the command takes the slow path.
 """
 
 Accept = Callable[[int, bytes, list[memoryview]], None]

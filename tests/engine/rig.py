@@ -10,6 +10,8 @@ from vscsihba import scsi
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
 from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.tap import Taps
+from vscsihba.engine.serving.trace_lines import TraceLines
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.stack import Document, build
 from vscsihba.loopback import Answer, Loopback
@@ -41,7 +43,9 @@ class Rig:
         self.stack = build(document) if document is not None else None
         self._given = handler
         self.traced: list[TraceRecord] = []
-        self._trace = self.traced.append if trace else None
+        self.taps = Taps()
+        if trace:
+            self.taps.observe(TraceLines(self.traced.append))
         self.loopback = loopback or Loopback(blocks=blocks)
         self.pump = Pump()
         self.stats = LunStats()
@@ -63,7 +67,7 @@ class Rig:
             handler,
             self.pump.calls,
             stats=self.stats,
-            listeners=Listeners(trace=self._trace, failed=self.failures.append),
+            listeners=Listeners(taps=self.taps, failed=self.failures.append),
             free_kept=self.loopback.free_kept_buf,
         )
         recovered = self.loopback.transport.recover()

@@ -46,7 +46,7 @@ def serve(flags: int, rounds: int) -> None:
     choice = random.Random(flags)
     server = Server(Loopback(kernel=GuardedKernel(32, flags)))
 
-    def cut(_cdb_at: int, views: list[memoryview], _length: int) -> bool:
+    def cut(_cdb_at: int, views: list[memoryview], _length: int, _cmd_id: int) -> bool:
         for view in views:
             view[:] = bytes(len(view))
         return choice.random() < 0.3

@@ -120,7 +120,7 @@ class Server:
         }[self.scenario.order]
         return few or ([] if self.transport.pending() else tags)
 
-    def cut(self, cdb_at: int, views: list[memoryview], _length: int) -> bool:
+    def cut(self, cdb_at: int, views: list[memoryview], _length: int, _cmd_id: int) -> bool:
         opcode, number = self.transport.memory[cdb_at : cdb_at + 2]
         if not is_cut(self.scenario, number):
             return False

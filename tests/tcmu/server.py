@@ -30,12 +30,12 @@ class Fetched:
             view[: len(head)] = head
 
 
-def never(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+def never(_cdb_at: int, _views: list[memoryview], _length: int, _cmd_id: int) -> bool:
     """Leave every command to the slow path."""
     return False
 
 
-def always(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+def always(_cdb_at: int, _views: list[memoryview], _length: int, _cmd_id: int) -> bool:
     """Execute every command on the fast path, without doing anything."""
     return True
 
@@ -62,7 +62,7 @@ class Server:
         """Accept a command and leave it open."""
         self.fetched[tag] = Fetched(cdb, views)
 
-    def fetch(self, cut: Callable[[int, list[memoryview], int], bool] = never) -> int:
+    def fetch(self, cut: Callable[[int, list[memoryview], int, int], bool] = never) -> int:
         """Fetch all waiting commands, past task management requests; return their number."""
         count = self.ring.drain(cut, self.park)
         while requests := self.ring.take_management():

@@ -179,7 +179,7 @@ def test_any_bytes_in_the_ring_end_in_an_answer_or_an_error(data: st.DataObject)
     ring = Ring(loopback.memory[:], lambda: None)
     first = loopback.kernel.data_off
 
-    def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
+    def cut(cdb_at: int, views: list[memoryview], length: int, _cmd_id: int) -> bool:
         assert FIRST < cdb_at < FIRST + RING
         assert sum(map(len, views)) == length
         return data.draw(st.booleans())

@@ -67,7 +67,7 @@ def test_command_without_data_has_no_views(server: Server) -> None:
 
 @pytest.mark.parametrize("cut", [always, never])
 def test_no_more_commands_are_fetched_than_are_asked_for(
-    server: Server, cut: Callable[[int, list[memoryview], int], bool]
+    server: Server, cut: Callable[[int, list[memoryview], int, int], bool]
 ) -> None:
     for _ in range(5):
         server.loopback.submit(READ_10)
@@ -89,7 +89,7 @@ def test_entries_are_pending_until_they_were_fetched(server: Server) -> None:
 def test_cut_sees_cdb_and_buffer_in_place(server: Server) -> None:
     seen = []
 
-    def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
+    def cut(cdb_at: int, views: list[memoryview], length: int, _cmd_id: int) -> bool:
         seen.append((bytes(server.ring.memory[cdb_at : cdb_at + 10]), len(views), length))
         return True
 
@@ -101,7 +101,7 @@ def test_cut_sees_cdb_and_buffer_in_place(server: Server) -> None:
 
 
 def test_cut_that_raises_leaves_the_command_to_be_fetched_again(server: Server) -> None:
-    def cut(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+    def cut(_cdb_at: int, _views: list[memoryview], _length: int, _cmd_id: int) -> bool:
         raise KeyboardInterrupt
 
     tag = server.loopback.submit(READ_10)

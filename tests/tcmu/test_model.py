@@ -80,7 +80,7 @@ class RingModel(RuleBasedStateMachine):
         """Fetch all; a share of the commands is executed in place."""
         waiting = enumerate(self.told[cmd_id] for cmd_id in self.unread)
 
-        def cut(_cdb_at: int, views: list[memoryview], length: int) -> bool:
+        def cut(_cdb_at: int, views: list[memoryview], length: int, _cmd_id: int) -> bool:
             index, told = next(waiting)
             assert length == (len(told.data_out) or told.data_in)
             assert told.data_in or b"".join(views) == told.data_out

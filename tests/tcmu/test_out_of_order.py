@@ -108,7 +108,7 @@ def test_in_place_answer_steals_the_slot_of_an_older_open_command(server: Server
 
 
 def test_cut_and_slow_path_take_turns(server: Server) -> None:
-    def cut(cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+    def cut(cdb_at: int, _views: list[memoryview], _length: int, _cmd_id: int) -> bool:
         return server.ring.memory[cdb_at] % 3 != 0
 
     tags = []

@@ -100,7 +100,7 @@ class TakeoverModel(RuleBasedStateMachine):
         """Fetch all, executing some in place."""
         turns = iter(cuts)
 
-        def cut(cdb_at: int, views: list[memoryview], length: int) -> bool:
+        def cut(cdb_at: int, views: list[memoryview], length: int, _cmd_id: int) -> bool:
             if not next(turns, False):
                 return False
             entry = cdb_at - 112 if length <= 4 * BLOCK else 0  # four iovecs at most

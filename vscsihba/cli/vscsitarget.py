@@ -110,6 +110,7 @@ def _serve(arguments: Sequence[str]) -> int:
         from vscsihba.engine import reclaim  # noqa: PLC0415
         from vscsihba.engine.descriptors import raise_limit  # noqa: PLC0415
         from vscsihba.engine.serving.listeners import Listeners  # noqa: PLC0415
+        from vscsihba.engine.serving.trace_lines import TraceLines  # noqa: PLC0415
         from vscsihba.engine.target import LunSpec, Target  # noqa: PLC0415
 
     raise_limit()
@@ -127,8 +128,9 @@ def _serve(arguments: Sequence[str]) -> int:
             printer.failed(text)
             stop_signal.failed(text)
 
-        trace = printer.trace if options.verbose else None
-        listeners = Listeners(trace=trace, failed=failed, notice=printer.notice)
+        listeners = Listeners(failed=failed, notice=printer.notice)
+        if options.verbose:
+            listeners.taps.observe(TraceLines(printer.trace))
         try:
             target = stack.enter_context(Target(options.id, specs, listeners=listeners))
         except NoSuchFileError as error:

@@ -48,15 +48,8 @@ def call(
         NoAnswerError: The request may have been carried out, or not.
         UsageError, HostError: The server's error, or it does not answer.
     """
-    try:
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    except OSError as error:  # no descriptor is free
-        raise HostError(f"{path}: cannot ask: {error.strerror}", cure="try again") from error
-    with opened as connection:
-        connection.settimeout(timeout)
-        _connect(connection, path)
+    with ask(path, verb, arguments or {}, timeout=timeout) as connection:
         try:
-            _send(connection, wire.encode({"verb": verb, "arguments": dict(arguments or {})}))
             with connection.makefile("rb") as stream:
                 while line := stream.readline(wire.MAX_ANSWER):
                     answer = wire.decode_answer(line)
@@ -71,6 +64,40 @@ def call(
         except OSError as error:
             raise NoAnswerError(f"{path}: {error.strerror or error}") from error
     raise NoAnswerError(f"{path}: ended without an answer to {verb!r}", cure="its log says why")
+
+
+def ask(path: Path, verb: str, arguments: Mapping[str, object], *, timeout: float | None) -> socket.socket:
+    """Send a request, and return the connection, on which the answer comes.
+
+    Args:
+        path: The control socket.
+        verb: The operation.
+        arguments: By name.
+        timeout: Seconds that each later wait on the connection may take; None: no limit.
+
+    Raises:
+        NotListeningError: No process listens.
+        NoAnswerError: The request may have been received, or not.
+        HostError: The socket cannot be used.
+    """
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptor is free
+        raise HostError(f"{path}: cannot ask: {error.strerror}", cure="try again") from error
+    try:
+        connection.settimeout(timeout)
+        _connect(connection, path)
+        _send(connection, wire.encode({"verb": verb, "arguments": dict(arguments)}))
+    except TimeoutError as error:
+        connection.close()
+        raise NoAnswerError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
+    except OSError as error:
+        connection.close()
+        raise NoAnswerError(f"{path}: {error.strerror or error}") from error
+    except HostError:
+        connection.close()
+        raise
+    return connection
 
 
 def _connect(connection: socket.socket, path: Path) -> None:

@@ -23,8 +23,9 @@ from typing import Final, Self
 from vscsihba.control import wire
 from vscsihba.control.inbound import Inbound
 from vscsihba.control.peer import Allowed, Peer, root_only
+from vscsihba.control.stream import Channel, Stream
 from vscsihba.errors import HostError, UsageError, VscsihbaError
-from vscsihba.threads import VitalThread, repeat, start
+from vscsihba.threads import Died, VitalThread, end_process, repeat, start
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,10 @@ class ControlServer:
     Args:
         path: The socket; a leftover file of that name is replaced.
         verbs: The functions that clients may call, by name. Their parameters are the request's arguments;
-            they raise `VscsihbaError` or ``OSError`` and return a JSON value.
+            they raise `VscsihbaError` or ``OSError`` and return a JSON value or a `Stream`.
         allowed: Returns whether a client may call; by default only root may. Others get an error.
         group: Group id of the socket file; None for the group of this process.
+        died: Called, on the dying thread, if that fails; by default the process ends at once.
 
     Raises:
         HostError: The socket cannot be created.
@@ -73,6 +75,7 @@ class ControlServer:
         *,
         allowed: Allowed = root_only,
         group: int | None = None,
+        died: Died = end_process,
     ) -> None:
         self.path = path
         self._verbs = dict(verbs)
@@ -80,7 +83,9 @@ class ControlServer:
         self._group = group
         self._waiting: list[Inbound] = []
         self._calls: set[threading.Thread] = set()
-        self._thread = VitalThread(self._run, "control")
+        self._channels: set[Channel] = set()
+        self._closing = False
+        self._thread = VitalThread(self._run, "control", died=died)
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -114,10 +119,13 @@ class ControlServer:
         self.close()
 
     def close(self) -> None:
-        """Accept no more requests, and wait up to `_AT_END` seconds for running verbs."""
+        """Accept no more requests, end the streams, and wait up to `_AT_END` seconds for running verbs."""
+        self._closing = True
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self.path.unlink(missing_ok=True)
+        for channel in tuple(self._channels):
+            channel.end()
         deadline = time.monotonic() + _AT_END
         for thread in list(self._calls):
             if thread is not threading.current_thread():
@@ -224,12 +232,25 @@ class ControlServer:
             try:
                 request = wire.decode_request(line)
                 result = self._call(request, lambda report: send(wire.encode({"progress": report})))
-                send(wire.encode({"result": result}))
+                answer = result.answer if isinstance(result, Stream) else result
+                send(wire.encode({"result": answer}))
+                if isinstance(result, Stream):
+                    self._run_stream(result, inbound)
             except VscsihbaError as error:
                 send(wire.encode_error(error))
             except OSError as error:
                 where = f"{error.filename}: " if error.filename else ""
                 send(wire.encode_error(HostError(f"{where}{error.strerror or error}")))
+
+    def _run_stream(self, stream: Stream, inbound: Inbound) -> None:
+        channel = Channel(inbound.connection)
+        self._channels.add(channel)
+        try:
+            if self._closing:
+                channel.end()
+            stream.run(channel)
+        finally:
+            self._channels.discard(channel)
 
     def _call(self, request: wire.Request, progress: ProgressCallback) -> object:
         verb = self._verbs.get(request.verb)

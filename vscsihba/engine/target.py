@@ -60,6 +60,7 @@ class Target:
         id: 0..255.
         by: Name of the program.
         since: Time of construction, in seconds since 1970.
+        taps: Taps of the LUNs that it serves, for observers of commands.
 
     Raises:
         UsageError: A stack, a number or the environment is not valid; nothing was changed.
@@ -81,6 +82,7 @@ class Target:
         self.id = hba_id
         self.by = by
         self.since = time.time()
+        self.taps = listeners.taps
         self._run = run_directory(hba_id)
         self._hba_lock = self._run / "turn.lock"
         self._pump = Pump()

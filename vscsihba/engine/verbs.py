@@ -1,13 +1,14 @@
 """The verbs of an engine's control socket, with which other processes use it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from vscsihba.control import ProgressCallback
+from vscsihba.control import ProgressCallback, Stream
 from vscsihba.engine.owning.appearance import Tuning
 from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.trace_stream import trace_stream
 from vscsihba.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
         """Run an action of a layer of a LUN, for `vscsihba.engine.owner.act`."""
         return target.act(lun, layer, action, arguments, force=force, progress=progress)
 
+    def trace(luns: Sequence[int] | None = None, *, snaplen: int, buffer: int) -> Stream:
+        """Send records of finished commands; see `trace_stream`."""
+        return trace_stream(target.taps, target.id, luns, snaplen=snaplen, buffer=buffer)
+
     table: dict[str, Callable[..., object]] = {
         "act": act,
         "actions": target.actions,
@@ -59,6 +64,7 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
         "remove_lun": remove_lun,
         "resize": resize,
         "give_up_old": target.give_up_old,
+        "trace": trace,
         "tune_lun": tune_lun,
     }
     if end is not None:

@@ -14,6 +14,7 @@ from typing import Self
 from vscsihba import scsi
 from vscsihba.block import Geometry
 from vscsihba.engine.serving.aborts import may_drop
+from vscsihba.engine.serving.tap import Taps
 from vscsihba.errors import TransportError, UsageError
 from vscsihba.handlers.stack import Document
 from vscsihba.hba.inbox import Inbox
@@ -41,6 +42,7 @@ class VirtualHba:
 
     Attributes:
         luns: The LUNs, by number.
+        taps: Taps of the LUNs, for observers of commands.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class VirtualHba:
         on_ready: OnReady | None = None,
     ) -> None:
         self._id = hba_id
-        self._port = port or KernelPort(hba_id)
+        self.taps = Taps()
+        self._port = port or KernelPort(hba_id, self.taps)
         self._on_management = on_management
         self._inbox = Inbox()
         self._links = Links(f"hba{hba_id}", self._port, self._inbox, on_ready)
-        self._luns = Luns(f"hba{hba_id}", self._port, self._inbox, self._links)
+        self._luns = Luns(f"hba{hba_id}", self._port, self._inbox, self._links, self.taps)
         self.luns: dict[int, Lun] = self._luns.existing
 
     def __enter__(self) -> Self:

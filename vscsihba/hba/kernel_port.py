@@ -3,6 +3,8 @@
 It finds the leftovers of a killed process on this HBA: raw LUNs are removed, LUNs of handlers are taken over.
 """
 
+import logging
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -10,16 +12,21 @@ from pathlib import Path
 
 from vscsihba import configfs
 from vscsihba.block import Geometry
+from vscsihba.control import ControlServer
 from vscsihba.engine.owning.locks import lock_hba, run_directory
 from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
 from vscsihba.engine.owning.owned_lun import OwnedLun
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.tap import Taps
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
+from vscsihba.engine.trace_stream import trace_stream
 from vscsihba.errors import HostError, InUseError
 from vscsihba.tcmu.device import TcmuTransport
 from vscsihba.tcmu.uio import SYSFS, read_device
 from vscsihba.transport import Transport
+
+log = logging.getLogger(__name__)
 
 
 class KernelPort:
@@ -27,10 +34,12 @@ class KernelPort:
 
     Args:
         hba_id: 0..255.
+        taps: Taps of its LUNs, which ``vscsihba trace`` reaches by a control socket; None: there is none.
     """
 
-    def __init__(self, hba_id: int) -> None:
+    def __init__(self, hba_id: int, taps: Taps | None = None) -> None:
         self._id = hba_id
+        self._taps = taps
         self._run = run_directory(hba_id)
         self._orphans: set[int] = set()  # LUNs of a dead process
         self._undo = ExitStack()
@@ -44,6 +53,10 @@ class KernelPort:
             configfs.clear_hba(self._id, keep=self._orphans)
             configfs.create_hba(self._id)
             undo.callback(self._remove)
+            if self._taps is not None:
+                verbs = {"trace": partial(trace_stream, self._taps, self._id)}
+                path = self._run / f"program-{os.getpid()}.control"
+                undo.enter_context(ControlServer(path, verbs, died=_untraced))
             self._undo = undo.pop_all()
 
     def _find_orphans(self) -> set[int]:
@@ -141,6 +154,11 @@ class KernelPort:
     def close(self) -> None:
         """Delete the HBA and release its id."""
         self._undo.close()
+
+
+def _untraced(name: str, error: BaseException) -> None:
+    """Log that traces cannot begin any more: this process, the caller's, goes on."""
+    log.error("the thread %s has ended: %s", name, error)
 
 
 class TakenOverLun(OwnedLun):

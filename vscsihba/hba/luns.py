@@ -11,6 +11,7 @@ from vscsihba.block import Capabilities, Geometry
 from vscsihba.engine.owning.lun_spec import LunSpec
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.tap import Taps
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
 from vscsihba.errors import EngineFaultError, TransportError
 from vscsihba.handlers.stack import Document
@@ -33,17 +34,19 @@ class Luns:
         port: Port of the HBA, open.
         inbox: Gets the commands of raw LUNs, and the errors of failed rings.
         links: Links and unlinks the LUNs.
+        taps: Taps of the LUNs, for observers of commands.
 
     Attributes:
         existing: The LUNs, by number.
     """
 
-    def __init__(self, name: str, port: Port, inbox: Inbox, links: Links) -> None:
+    def __init__(self, name: str, port: Port, inbox: Inbox, links: Links, taps: Taps) -> None:
         self.existing: dict[int, Lun] = {}
         self._name = name
         self._port = port
         self._inbox = inbox
         self._links = links
+        self._taps = taps
         self._raw: dict[int, RawLun] = {}
         self._handled: dict[int, HandledLun] = {}
         self._pump: Pump | None = None
@@ -54,7 +57,7 @@ class Luns:
         names = scsi.Identity.derive(identity)
         # No volatile cache: a program that answers a write with GOOD has stored it.
         unit = scsi.LogicalUnit(geometry, Capabilities(), names, write_cache=False)
-        served = RawLun(number, self._port.attach(number, geometry, names.serial), unit)
+        served = RawLun(number, self._port.attach(number, geometry, names.serial), unit, self._taps)
         self._raw[number] = served
         self._inbox.add(served)
         return self._keep(Lun(number, geometry, unit, self._port), served)
@@ -67,7 +70,7 @@ class Luns:
         servable = self._port.hold(
             LunSpec(number, absolute(document)),
             self._pump,
-            listeners=Listeners(failed=self._failed),
+            listeners=Listeners(failed=self._failed, taps=self._taps),
             units=self._units,
         )
         served = self._handled[number] = HandledLun(number, servable)

@@ -9,6 +9,7 @@ import threading
 
 from vscsihba import scsi
 from vscsihba.block import Buffer
+from vscsihba.engine.serving.tap import Tap, Taps
 from vscsihba.errors import TransportError
 from vscsihba.hba.task import Event, Management, Task
 from vscsihba.transport import TaskManagement, Transport
@@ -19,6 +20,8 @@ _LEFT = bytes((0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x25, 0, 0, 0, 0, 0))
 """Sense data after the caller has left: ILLEGAL REQUEST, LOGICAL UNIT NOT SUPPORTED, as for a LUN that
 does not exist (SPC-5). Linux accepts it and does not retry."""
 
+_INQUIRY, _EVPD = b"\x12", 1
+
 
 class RawLun:
     """A raw LUN.
@@ -27,17 +30,21 @@ class RawLun:
         number: Number of the LUN.
         transport: Its ring.
         unit: The logical unit that `Task.answer_as` uses.
+        taps: The taps of the HBA, which its own one joins until it is closed.
 
     Attributes:
         failed: The ring can no longer be served.
     """
 
-    def __init__(self, number: int, transport: Transport, unit: scsi.LogicalUnit) -> None:
+    def __init__(self, number: int, transport: Transport, unit: scsi.LogicalUnit, taps: Taps) -> None:
         self.number = number
         self.unit = unit
         self.fileno = transport.fileno
         self._transport = transport
         self._lock = threading.Lock()
+        self._taps = taps
+        self._tap = Tap(number, unit.inquiry_data, unit.block_size)
+        taps.enter(self._tap)
         self._open: dict[int, Task] = {}
         self._fresh: list[Event] = []
         self._ended: set[Task] = set()
@@ -100,6 +107,7 @@ class RawLun:
             for task in self._open.values():
                 task.finish()
             self._open.clear()
+            self._taps.leave(self._tap)
             self._transport.close()
 
     # The methods below are called with the lock held.
@@ -127,6 +135,7 @@ class RawLun:
 
     def _answer(self, task: Task, status: int, sense: bytes, data_in: int | None) -> None:
         del self._open[task.tag]
+        self._show(task, scsi.Response(scsi.Status(status), sense, data_in))
         try:
             self._transport.complete(task.tag, status, sense, data_in)
         finally:
@@ -136,7 +145,15 @@ class RawLun:
             if not self._ended:
                 self.unit.reset()
 
+    def _show(self, task: Task, response: scsi.Response) -> None:
+        """Show a command to observers; note the LUN's standard INQUIRY data, which only the caller knows."""
+        cdb, views = task.cdb, task.buffer.views
+        if cdb[:1] == _INQUIRY and not cdb[1] & _EVPD and not response.status and response.data_in:
+            self._tap.inquiry = b"".join(views)[: response.data_in]
+        self._tap.ended(task.tag, cdb, views, response, arrived=task.arrived)
+
     def _manage(self, request: TaskManagement) -> Management:
+        self._tap.managed(request)
         tasks = tuple(self._open[tag] for tag in request.tags if tag in self._open)
         for task in tasks:
             task.aborted = request.function
@@ -148,5 +165,5 @@ class RawLun:
         return Management(self.number, request.function, tasks)
 
 
-def _no_fast_path(_cdb_at: int, _views: list[memoryview], _length: int) -> bool:
+def _no_fast_path(_cdb_at: int, _views: list[memoryview], _length: int, _cmd_id: int) -> bool:
     return False

@@ -5,6 +5,7 @@ A task knows its parts and its raw LUN, which takes the answer; it knows nothing
 
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Protocol
 
 from vscsihba import scsi
@@ -43,10 +44,11 @@ class Task:
         buffer: Data from the initiator, or space for data to it; do not use it after `complete`.
         aborted: The task management function that has aborted it (``ABORT TASK``, ...), None if none has.
             Complete it soon all the same, with any status: its buffer is in use until then.
+        arrived: Time of its arrival, in seconds of CLOCK_MONOTONIC.
         done: It is completed.
     """
 
-    __slots__ = ("_owner", "aborted", "buffer", "cdb", "done", "lun", "tag")
+    __slots__ = ("_owner", "aborted", "arrived", "buffer", "cdb", "done", "lun", "tag")
 
     def __init__(self, owner: Owner, tag: int, cdb: bytes, buffer: Buffer) -> None:
         self._owner = owner
@@ -55,6 +57,7 @@ class Task:
         self.cdb = cdb[: cdb_length(cdb)]
         self.buffer = buffer
         self.aborted: str | None = None
+        self.arrived = monotonic()
         self.done = False
 
     def __repr__(self) -> str:

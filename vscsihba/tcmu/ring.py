@@ -129,7 +129,7 @@ class Ring:
                     views = self._data.views(memory, start, iov_cnt, cdb_off)
                     taken = sum(map(len, views))
                 left -= 1
-                if fast_path is None or not fast_path(cdb_off, views, taken):
+                if fast_path is None or not fast_path(cdb_off, views, taken, cmd_id):
                     place = start, cdb_off, end
                     positions.completed, level = start if level else positions.completed, False
                     positions.fetched = start = after

@@ -20,6 +20,7 @@ from typing import Final
 from vscsihba import scsi, threads
 from vscsihba.block import BlockOp, BlockResult, Buffer
 from vscsihba.engine.serving.call_queue import Calls
+from vscsihba.engine.serving.tap import Tap
 from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.task_set import TaskSet
 from vscsihba.errors import HostError, TransportError
@@ -33,6 +34,8 @@ PATIENCE = 5.0
 _GIVEN_UP: Final = scsi.Sense(
     scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.NO_ADDITIONAL_SENSE_INFORMATION
 ).encode()
+
+_DROPPED: Final = scsi.Response(scsi.Status.TASK_ABORTED)
 
 
 def may_drop(function: str | None) -> bool:
@@ -52,6 +55,7 @@ class Aborts:
         unit: The unit that is reset.
         tasks: Its commands.
         transport: Takes their answers.
+        tap: Shows them to observers.
         calls: The LUN's calls into the pump.
         publish: Publishes the answers given so far, soon.
         free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
@@ -64,6 +68,7 @@ class Aborts:
         tasks: TaskSet,
         *,
         transport: Transport,
+        tap: Tap,
         calls: Calls,
         publish: Callable[[], None],
         free_kept: Callable[[int], None],
@@ -72,6 +77,7 @@ class Aborts:
         self._unit = unit
         self._tasks = tasks
         self._transport = transport
+        self._tap = tap
         self._calls = calls
         self._publish = publish
         self._free_kept = free_kept
@@ -82,8 +88,10 @@ class Aborts:
     def act(self, request: TaskManagement) -> None:
         """Carry out a request: end the commands that it names, at once or when done; then reset the unit."""
         log.info("lun %d: %s of %d commands", self._lun, request.function, len(request.tags))
+        self._tap.managed(request)
         if may_drop(request.function):
-            for tag in self._tasks.drop(request.tags):
+            for tag, task in self._tasks.drop(request.tags).items():
+                task.show(self._tap, _DROPPED)
                 self._transport.complete(tag, scsi.Status.TASK_ABORTED)
         for task in (named := self._tasks.find(request.tags)):
             task.aborted_by = task.aborted_by or request.function
@@ -163,6 +171,7 @@ class Aborts:
             task.name,
             age,
         )
+        task.show(self._tap, scsi.Response(scsi.Status.CHECK_CONDITION, _GIVEN_UP, 0))
         self._tasks.abandon(task, stop=may_drop(task.aborted_by))
         if kept is not None:
             self._kept[task] = kept

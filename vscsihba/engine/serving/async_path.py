@@ -15,6 +15,7 @@ from vscsihba.block import Read, Write
 from vscsihba.engine.serving.call_queue import Calls
 from vscsihba.engine.serving.fast_path import FastPathState
 from vscsihba.engine.serving.plain_command import PlainCommand, Results
+from vscsihba.engine.serving.tap import Tap
 from vscsihba.engine.serving.task_set import TaskSet
 from vscsihba.handlers.base import AsyncVerbs
 from vscsihba.scsi import FAST_PATH_OPCODES
@@ -34,6 +35,7 @@ class AsyncPath:
         state: Conditions of the fast path, which are those of this one.
         tasks: Its commands.
         calls: The LUN's calls into the pump.
+        tap: Shows the commands that succeed to observers.
         complete: Completes commands with GOOD, each given as its tag and the valid bytes of its buffer, and
             publishes them.
         otherwise: Takes the commands that are not plain, or that the handler cannot begin.
@@ -52,6 +54,7 @@ class AsyncPath:
         *,
         tasks: TaskSet,
         calls: Calls,
+        tap: Tap,
         complete: Callable[[list[tuple[int, int]]], None],
         otherwise: Accept,
         stats: LunStats,
@@ -60,6 +63,7 @@ class AsyncPath:
         self._unit = unit
         self._state = state
         self._tasks = tasks
+        self._tap = tap
         self._complete = complete
         self._otherwise = otherwise
         self._stats = stats
@@ -117,6 +121,7 @@ class AsyncPath:
         """Complete the commands that have ended, all that succeeded together."""
         self._results.posted = False
         ended, stats, tasks = self._results.ended, self._stats, self._tasks
+        observed = bool(self._tap.observers)
         good: list[tuple[int, int]] = []
         others: list[PlainCommand] = []
         for _ in range(len(ended)):
@@ -127,14 +132,24 @@ class AsyncPath:
             command.ended = True
             if command.error is not None or not tasks.end_plain(command):
                 others.append(command)
-            elif command.is_write:
-                stats.writes += 1
-                stats.write_bytes += command.length
-                good.append((command.tag, 0))
             else:
-                stats.reads += 1
-                stats.read_bytes += command.length
-                good.append((command.tag, command.length))
+                if observed:
+                    self._tap.plain(
+                        command.tag,
+                        command.cdb,
+                        command.views,
+                        command.length,
+                        is_write=command.is_write,
+                        arrived=command.started,
+                    )
+                if command.is_write:
+                    stats.writes += 1
+                    stats.write_bytes += command.length
+                    good.append((command.tag, 0))
+                else:
+                    stats.reads += 1
+                    stats.read_bytes += command.length
+                    good.append((command.tag, command.length))
         self.busy -= len(good) + len(others)
         if good:
             self._complete(good)

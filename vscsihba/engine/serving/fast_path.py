@@ -56,7 +56,7 @@ def make_fast_path(
     write_on, end_writes = parts.rest, parts.end
     written_in: int | None = None
 
-    def execute(cdb_at: int, views: list[memoryview], length: int) -> bool:
+    def execute(cdb_at: int, views: list[memoryview], length: int, _cmd_id: int) -> bool:
         nonlocal written_in
         entry = plain[memory[cdb_at]]
         if entry is None or not state.clear:

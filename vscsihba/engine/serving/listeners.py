@@ -1,9 +1,9 @@
-"""Callbacks of an engine: finished commands, failures of rings, notices for the user."""
+"""Callbacks of an engine: taps of its LUNs, failures of rings, notices for the user."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vscsihba.trace import TraceSink
+from vscsihba.engine.serving.tap import Taps
 
 
 def _ignore(_text: str) -> None:
@@ -19,13 +19,13 @@ class Listeners:
     """Callbacks of an engine; they are called on its threads and must not block.
 
     Attributes:
-        trace: Called with a record of every finished command; None leaves the fast path open.
+        taps: The taps of its LUNs, for observers of finished commands.
         failed: Called with a line of text about a ring that can no longer be served.
         notice: Called with a line of text for the user.
         resized: Called when another client of a LUN's storage has changed its size.
     """
 
-    trace: TraceSink | None = None
+    taps: Taps = field(default_factory=Taps)
     failed: Callable[[str], None] = _ignore
     notice: Callable[[str], None] = _ignore
     resized: Callable[[], None] = _unheard

@@ -21,6 +21,7 @@ from vscsihba.engine.serving.fast_path import FastPathState, make_fast_path
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.perform import perform
 from vscsihba.engine.serving.pump import Pump
+from vscsihba.engine.serving.tap import Tap
 from vscsihba.engine.serving.task import Task, visiting
 from vscsihba.engine.serving.task_set import FAILED, TaskSet
 from vscsihba.engine.serving.threaded_verbs import threaded_verbs
@@ -29,12 +30,14 @@ from vscsihba.engine.serving.workers import Workers
 from vscsihba.errors import EngineFaultError, HostError, TransportError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.stats import LunStats
-from vscsihba.trace import TraceRecord
 from vscsihba.transport import Recovered, Transport
 
 log = logging.getLogger(__name__)
 
-_MAY_HAVE_RUN = scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARGET_FAILURE).encode()
+_MAY_HAVE_RUN = scsi.Response(
+    scsi.Status.CHECK_CONDITION,
+    scsi.Sense(scsi.SenseKey.ABORTED_COMMAND, scsi.Asc.INTERNAL_TARGET_FAILURE).encode(),
+)
 """Answer to a non-idempotent command that the last owner may have executed."""
 
 BATCH = 16
@@ -51,7 +54,7 @@ class ServedLun:
         handler: An open handler stack.
         calls: The call queue of the pump.
         stats: Counters, shared with `unit`, which reports them.
-        listeners: Told of commands (a trace closes the fast path) and failures.
+        listeners: Told of failures; has the taps that this unit's tap joins while it is served.
         units: The units of its HBA that are served by the same pump.
         keep: Stores the saved state of the unit, on a thread that may block.
         free_kept: Frees a buffer in the kernel, by the number from `Transport.complete_keep_buf`.
@@ -87,7 +90,9 @@ class ServedLun:
         self._calls = GuardedCalls(calls, self._fail)
         self._pump: Pump | None = None
         self._listeners = listeners
-        self._trace = listeners.trace
+        inquiry = bytes([handler.capabilities.device_type]) + unit.inquiry_data[1:]
+        self.tap = Tap(lun, inquiry, unit.block_size)
+        self.tap.changed = self._choose_fast_path
         self._units = units or UnitsOfHba()
         self._workers: Workers[BlockResult] = Workers(f"lun{lun}", handler.workers, self._calls)
         verbs = handler.asynchronous if not handler.never_blocks else None
@@ -109,6 +114,7 @@ class ServedLun:
             unit,
             self._tasks,
             transport=transport,
+            tap=self.tap,
             calls=self._calls,
             publish=self._publish_soon,
             free_kept=free_kept,
@@ -124,6 +130,7 @@ class ServedLun:
                 self._state,
                 tasks=self._tasks,
                 calls=self._calls,
+                tap=self.tap,
                 complete=self._complete_good,
                 otherwise=self._accept,
                 stats=stats,
@@ -134,7 +141,8 @@ class ServedLun:
         self.accept = self._accept if self._async_path is None else self._async_path.accept
         inline = handler.inline
         fast_path = make_fast_path(transport.memory, self._state, unit, inline, stats)
-        self.fast_path = fast_path.execute if inline.read or inline.write else None
+        self._plain_fast_path = fast_path.execute if inline.read or inline.write else None
+        self._choose_fast_path()
         self.end_batch = fast_path.end_batch
         self._serving = self._publishing = self._closed = False
         self._idle: Callable[[], None] | None = None
@@ -149,11 +157,12 @@ class ServedLun:
 
     def _begin(self, pump: Pump, recovered: Sequence[Recovered]) -> None:
         self._units.enter(self.lun, self.unit, self.visit)
+        self._listeners.taps.enter(self.tap)
         if self._pollable is not None:
             pump.watch(self._pollable, self._fail)
         for command in recovered:
             if command.begun:
-                self.transport.complete(command.tag, scsi.Status.CHECK_CONDITION, _MAY_HAVE_RUN)
+                self._refuse(command.tag, command.cdb, command.views, _MAY_HAVE_RUN)
             else:
                 self.accept(command.tag, command.cdb, command.views)
         pump.add(self)
@@ -189,10 +198,14 @@ class ServedLun:
             task = Task.of(self.unit, tag, cdb, views)
         except Exception:  # belongs to the barrier of `task_set`: only this command fails
             log.exception("lun %d: command %s failed before its start", self.lun, cdb[:1].hex())
-            self._complete(tag, FAILED)
+            self._refuse(tag, cdb, views, FAILED)
             return
         self._tasks.add(task)
         self._update_fast_path()
+
+    def _refuse(self, tag: int, cdb: bytes, views: list[memoryview], response: scsi.Response) -> None:
+        self.tap.ended(tag, cdb, views, response, arrived=time.monotonic())
+        self._complete(tag, response)
 
     def failed(self, error: TransportError) -> None:
         """Note why the ring can no longer be served, and report it."""
@@ -214,6 +227,7 @@ class ServedLun:
     def end(self, pump: Pump, idle: Callable[[], None]) -> None:
         """Leave the units of the HBA and the pump, then `finish`."""
         self._units.leave(self.lun)
+        self._listeners.taps.leave(self.tap)
         pump.remove(self)
         self._calls.make(partial(self.finish, idle))
 
@@ -324,9 +338,9 @@ class ServedLun:
             self._aborts.ended(task, response)
         if task.tag is not None and response is not None:
             if not task.abandoned:
+                if self.tap.observers:
+                    task.show(self.tap, response)
                 self._complete(task.tag, response)
-            if self._trace is not None:
-                self._trace(self._record(task, response))
             if response.background is not None:
                 self._tasks.go_on(Task(None, task.cdb, Buffer(), response.background))
         self._publish_soon()
@@ -393,22 +407,15 @@ class ServedLun:
     def _update_fast_path(self) -> None:
         """Update the conditions of the fast path."""
         state, unit = self._state, self.unit
-        state.clear = unit.fast_path_clear and self._trace is None and self._tasks.clear
+        state.clear = unit.fast_path_clear and self._tasks.clear
         state.writable = unit.writable and not unit.write_through
         state.blocks = unit.blocks
 
-    def _record(self, task: Task, response: scsi.Response) -> TraceRecord:
-        name, detail = scsi.describe(task.cdb)
-        return TraceRecord(
-            lun=self.lun,
-            name=name,
-            cdb=task.cdb,
-            detail=detail,
-            status=scsi.status_name(response.status),
-            sense=scsi.describe_sense(response.sense) if response.sense else "",
-            length=task.buffer.length,
-            seconds=time.monotonic() - task.started,
-        )
+    def _choose_fast_path(self) -> None:
+        """Take the fast path without a record of each command, unless somebody observes them."""
+        plain = self._plain_fast_path
+        observed = plain is not None and self.tap.observers
+        self.fast_path = self.tap.around(plain, self.transport.memory) if plain and observed else plain
 
 
 def _unnoticed(_operation: MediumOp) -> None:

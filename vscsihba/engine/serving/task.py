@@ -5,12 +5,9 @@ import time
 from collections.abc import Callable, Generator
 
 from vscsihba import scsi
-from vscsihba.block import (
-    BlockOp,
-    BlockResult,
-    Buffer,
-    MediumOp,
-)
+from vscsihba.block import BlockOp, BlockResult, Buffer, MediumOp
+from vscsihba.engine.serving.tap import Tap
+from vscsihba.records import UNKNOWN
 
 
 class Task:
@@ -29,6 +26,9 @@ class Task:
         abandoned: It was answered before its end.
         stopped: It ends with the block operation under way.
         started: Time of its arrival, in seconds of CLOCK_MONOTONIC.
+        begun: Time of its beginning, likewise; `UNKNOWN` unless somebody observes commands.
+        storage: Seconds that its block operations took; `UNKNOWN` likewise.
+        submitted: Time when the block operation under way was handed on.
     """
 
     # Defaults are attributes of the class: a task is made for each command.
@@ -38,6 +38,7 @@ class Task:
     aborted_by: str | None = None
     abandoned = False
     stopped = False
+    begun = storage = submitted = UNKNOWN
 
     def __init__(
         self,
@@ -65,6 +66,19 @@ class Task:
         if row is not None:
             task.exclusive, task.alone = row.exclusive, row.starts_alone
         return task
+
+    def show(self, tap: Tap, response: scsi.Response) -> None:
+        """Show the command and its answer to observers, before the answer is given."""
+        if self.tag is not None:
+            tap.ended(
+                self.tag,
+                self.cdb,
+                self.buffer.views,
+                response,
+                arrived=self.started,
+                begun=self.begun,
+                storage=self.storage,
+            )
 
     @property
     def name(self) -> str:

@@ -25,9 +25,11 @@ from vscsihba.block import CHANGES, BlockOp, BlockResult, Buffer, Execute, Keep,
 from vscsihba.engine.serving.async_operations import AsyncOperations
 from vscsihba.engine.serving.call_queue import Calls
 from vscsihba.engine.serving.plain_command import PlainCommand
+from vscsihba.engine.serving.tap import Tap
 from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.units_of_hba import Done
 from vscsihba.engine.serving.workers import Workers
+from vscsihba.records import UNKNOWN
 from vscsihba.stats import LunStats
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ FAILED = scsi.Response(
 
 class Unit(Protocol):
     """The logical unit that a task set belongs to, as the task set sees it."""
+
+    tap: Tap
+    """Says whether somebody wants to know the times of commands."""
 
     def perform(self, op: BlockOp, /) -> BlockResult:
         """Do one block operation on the unit's storage, on the calling thread."""
@@ -92,6 +97,7 @@ class TaskSet:
         self._lun = lun
         self._unit = unit
         self._perform = unit.perform
+        self._tap = unit.tap
         self._inline = inline
         self._asynchronous = asynchronous
         self._workers = workers
@@ -152,7 +158,8 @@ class TaskSet:
         task = self._commands.get(command.tag)
         if task is None:
             task = Task(command.tag, command.cdb, Buffer(command.views), _no_steps())
-            task.started = command.started
+            task.started = task.begun = command.started
+            task.storage = time.monotonic() - command.started
             self._commands[command.tag] = task
             del self._plain[command.tag]
         return task
@@ -225,6 +232,8 @@ class TaskSet:
         self._running += 1
         self._abandoned += task.abandoned
         self._exclusive = task.exclusive
+        if self._tap.observers:
+            task.begun, task.storage = time.monotonic(), 0.0
         self._advance(task, None, None)
 
     def _next(self) -> Task | None:
@@ -241,17 +250,15 @@ class TaskSet:
             return True
         return bool(self._running and (task.exclusive or task.alone)) or self._unit.held()
 
-    def drop(self, tags: Iterable[int]) -> list[int]:
-        """Drop the named commands that have not begun; return their tags."""
+    def drop(self, tags: Iterable[int]) -> dict[int, Task]:
+        """Drop the named commands that have not begun; return them by their tags."""
         named = set(tags)
-        dropped = [task for task in self._waiting if task.tag in named]
-        for task in dropped:
+        dropped = {task.tag: task for task in self._waiting if task.tag is not None and task.tag in named}
+        for tag, task in dropped.items():
             self._waiting.remove(task)
             task.command.close()
-        tags = [task.tag for task in dropped if task.tag is not None]
-        for tag in tags:
             del self._commands[tag]
-        return tags
+        return dropped
 
     def find(self, tags: Iterable[int]) -> list[Task]:
         """Return the named commands that have not ended."""
@@ -294,7 +301,7 @@ class TaskSet:
                     self._note_change(task, op)
                 if not self._inline or task.follows or isinstance(op, OnUnit | Keep):
                     break
-                value, error = self._perform_here(op)
+                value, error = self._perform_here(task, op)
             self._submit(task, op)
         except StopIteration as stop:
             self._end(task, stop.value)
@@ -306,6 +313,8 @@ class TaskSet:
     def _submit(self, task: Task, op: BlockOp) -> None:
         """Have a block operation done by another unit, as a visit, asynchronously, or on a worker thread."""
         self._stats.waits += 1
+        if task.begun >= 0:
+            task.submitted = time.monotonic()
         if isinstance(op, OnUnit):
             self._unit.visit_other(op.lun, op.operation, partial(self._post_back, task))
         elif task.follows and not isinstance(op, Keep | Execute):
@@ -323,14 +332,21 @@ class TaskSet:
             task.non_idempotent = False
             self._unit.before_change(task.tag)
 
-    def _perform_here(self, op: BlockOp) -> tuple[BlockResult, OSError | None]:
+    def _perform_here(self, task: Task, op: BlockOp) -> tuple[BlockResult, OSError | None]:
+        submitted = time.monotonic() if task.begun >= 0 else UNKNOWN
         try:
             return self._perform(op), None
         except OSError as error:
             return None, error
+        finally:
+            if submitted >= 0:
+                task.storage += time.monotonic() - submitted
 
     def _back(self, task: Task, value: BlockResult, error: Exception | None) -> None:
         """Continue a task whose block operation has been done elsewhere."""
+        if task.submitted >= 0:
+            task.storage += time.monotonic() - task.submitted
+            task.submitted = UNKNOWN
         if task.abandoned:
             log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
         if task.abandoned and task.alone:
