@@ -241,6 +241,54 @@ def test_what_runs_and_is_not_saved_is_a_note(kernel: FakeConfigfs, service: Fak
     assert findings()["saved"] == Finding("saved", "ok", f"1 HBA and 0 LUNs in {state.SAVED}")
 
 
+def exporting(folder: Path, **initiator: str) -> dict[str, object]:
+    """Return a document with an export."""
+    export = {
+        "transport": "iscsi",
+        "name": "iqn.2026-11.example:store",
+        "portals": ["127.0.0.1:3260"],
+        "initiators": [{"name": "iqn.2026-11.example:host1", **initiator}],
+        "luns": [{"lun": 0, "backstore": "a"}],
+    }
+    return {
+        "version": 1,
+        "backstores": {"a": {"handler": "memory", "size": "1MiB"}},
+        "hbas": [{"id": 3, "luns": [{"lun": 0, "backstore": "a"}]}],
+        "exports": [export],
+    }
+
+
+def test_exports_need_the_module_of_the_kernel(
+    kernel: FakeConfigfs, service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "module iscsi_target_mod" not in findings()
+    service.running = read(exporting(tmp_path), tmp_path)
+    assert findings()["module iscsi_target_mod"].state == "ok"
+    assert findings()["running exports"].state == "ok"
+
+    def look(module: str) -> str:
+        if module == "iscsi_target_mod":
+            raise HostError("the running kernel 6.1 has no module iscsi_target_mod", cure="install another")
+        return "loaded"
+
+    monkeypatch.setattr(probe, "look_for_module", look)
+    assert findings()["module iscsi_target_mod"].state == "problem"
+
+
+def test_a_secret_that_others_can_read_is_a_problem_before_the_next_start(
+    kernel: FakeConfigfs, tmp_path: Path
+) -> None:
+    secret = tmp_path / "u1.chap"
+    secret.write_text("secret-of-u1\n")
+    secret.chmod(0o644)
+    state.SAVED.write_text(json.dumps(exporting(tmp_path, user="u1", password_file=str(secret))))
+    found = findings()["saved exports"]
+    assert found.state == "problem"
+    assert "others can read" in found.text
+    secret.chmod(0o600)
+    assert findings()["saved exports"].state == "ok"
+
+
 def test_a_saved_document_that_is_wrong_is_a_problem(kernel: FakeConfigfs) -> None:
     state.SAVED.write_text('{"version": 1, "hbsa": []}')
     found = findings()["saved"]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from vscsihba.cli.doctor.exports import check_asked_exports
 from vscsihba.cli.doctor.finding import Finding
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
@@ -22,7 +23,12 @@ def check_service() -> Iterator[Finding]:
     """Yield findings about the service and the saved configuration."""
     running, finding = _service()
     yield finding
-    yield _saved(running)
+    saved, finding = _saved(running)
+    yield finding
+    if running is not None:
+        yield from check_asked_exports(running, "running")
+    if saved is not None and (running is None or saved.exports != running.exports):
+        yield from check_asked_exports(saved, "saved")
     yield from _targetctl()
 
 
@@ -37,26 +43,26 @@ def _service() -> tuple[Document | None, Finding]:
     return running, Finding("service", "ok", f"running, with {_count(running)}")
 
 
-def _saved(running: Document | None) -> Finding:
-    """Return the finding about the saved configuration."""
+def _saved(running: Document | None) -> tuple[Document | None, Finding]:
+    """Return the saved configuration, and the finding about it."""
     title = "saved"
     if not state.SAVED.exists():
         if running is None or running.empty:
-            return Finding(title, "ok", "nothing, and no disks run")
-        return Finding(
+            return None, Finding(title, "ok", "nothing, and no disks run")
+        return None, Finding(
             title, "note", "nothing: the next start restores no disks", 'to save them: "vscsihba save"'
         )
     try:
         saved = load(state.SAVED)
     except VscsihbaError as error:
         cure = "correct it, or restore one of the older versions beside it"
-        return Finding(title, "problem", f"{state.SAVED}: {error.message}", error.cure or cure)
+        return None, Finding(title, "problem", f"{state.SAVED}: {error.message}", error.cure or cure)
     if running is not None and running != saved:
         text = f"{_count(saved)}, which differ from the running configuration"
-        return Finding(
+        return saved, Finding(
             title, "note", text, 'to save what runs: "vscsihba save"; to see the difference: "vscsihba plan"'
         )
-    return Finding(title, "ok", f"{_count(saved)} in {state.SAVED}")
+    return saved, Finding(title, "ok", f"{_count(saved)} in {state.SAVED}")
 
 
 def _targetctl() -> Iterator[Finding]:
