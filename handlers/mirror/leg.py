@@ -19,6 +19,7 @@ from vscsihba.handlers.fan import Leg
 from vscsihba.handlers.mirror.assembly import Candidate, Verdict
 from vscsihba.handlers.mirror.mark import FoundMark, is_empty, read_mark, write_mark
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, State, identity_text, short
+from vscsihba.handlers.shared import token_lock
 from vscsihba.handlers.shared.abandonable_pool import AbandonablePool, Future, attempt
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,9 @@ log = logging.getLogger(__name__)
 _PATIENCE = 5.0
 """Seconds to wait for what a leg was asked last, when the mirror closes."""
 _SOON = 0.05
-"""Seconds that a change takes at most if the storage does not make it wait."""
+"""Seconds within which a change ends, of those under way, if the storage does not make them all wait."""
+_LONG = 1.0
+"""Seconds that a change takes at most if the storage does not make it wait, even on a busy machine."""
 
 T = TypeVar("T")
 
@@ -102,8 +105,9 @@ class MirrorLeg:
         self._pool: AbandonablePool | None = None
         self._inline = InlineVerbs()
         self._inline_write: BatchedWrite | None = None
-        self._inline_use = threading.Lock()
+        self._inline_use = token_lock.TokenLock()
         self._changes: dict[object, float] = {}
+        self._last_ended = -math.inf
         self._counting = threading.Lock()
         self._given_up: list[Future[Any]] = []
 
@@ -275,6 +279,7 @@ class MirrorLeg:
     def _end_change(self, key: object) -> None:
         with self._counting:
             del self._changes[key]
+            self._last_ended = time.monotonic()
 
     @property
     def under_way(self) -> int:
@@ -290,8 +295,11 @@ class MirrorLeg:
         """Return the inline write of the leg, if nothing suggests that it would block.
 
         A write to the page cache may wait for flushes that are under way, and for changes if the storage
-        makes these wait. So during a flush, and while a change takes long, writes go to threads, where a leg
-        that does not answer is noticed. They also do while a change that nobody waits for may still happen.
+        makes these wait. So writes go to threads, where a leg that does not answer is noticed, during a
+        flush, while changes are under way and none of them ends, and while one takes very long. They also do
+        while a change that nobody waits for may still happen. That changes on threads take long is no reason
+        as long as they end one after the other: they do on a busy machine, all the more if all writes join
+        them.
 
         Raises:
             BlockingIOError: There is none for so many bytes, or it may block.
@@ -303,8 +311,9 @@ class MirrorLeg:
 
     def _may_block(self) -> bool:
         with self._counting:
-            began = min(self._changes.values(), default=math.inf)
-        return time.monotonic() - began > _SOON or self._has_given_up
+            began, last_ended = min(self._changes.values(), default=math.inf), self._last_ended
+        now = time.monotonic()
+        return now - began > _LONG or now - max(began, last_ended) > _SOON or self._has_given_up
 
     @property
     def _has_given_up(self) -> bool:

@@ -27,7 +27,7 @@ import msgspec
 from vscsihba.errors import HostError
 from vscsihba.handlers.file.handler import FileHandler
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, decode, encode, identity_text
-from vscsihba.handlers.shared import sectors, superblock
+from vscsihba.handlers.shared import sectors, superblock, token_lock
 from vscsihba.handlers.shared.abandonable_pool import attempt
 from vscsihba.handlers.shared.durable import sync_directory
 from vscsihba.handlers.shared.sectors import PER_SECTOR
@@ -112,7 +112,7 @@ class MirrorState:
         self._writing: list[range] = []
         self._unmarked: list[range] = []
         self._marks = 0
-        self._lock = threading.Lock()
+        self._lock = token_lock.TokenLock()
         self._saving = threading.Lock()
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from vscsihba.handlers.shared import token_lock
+
 Held = tuple[int, int, object]
 """A range from its first byte to before its last one, and whose it is."""
 
@@ -13,8 +15,8 @@ class RangeLock:
     """Let changes of ranges in together if they do not overlap."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = token_lock.TokenLock()
+        self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # it needs no more
         self._queue: list[Held] = []
         self._waiting = 0
 

@@ -66,7 +66,9 @@ TARGETS: Final = (
     ),
     Target("handlers/file/direct.py", (f"{_HANDLERS}/file/test_file.py",)),
     Target("handlers/file/sync.py", (f"{_HANDLERS}/file/test_file.py",)),
+    Target("handlers/shared/range_lock.py", (f"{_HANDLERS}/shared/test_range_lock.py",)),
     Target("handlers/shared/superblock.py", (f"{_HANDLERS}/shared/test_superblock.py",)),
+    Target("handlers/shared/token_lock.py", (f"{_HANDLERS}/shared/test_token_lock.py",)),
     Target(
         "handlers/shared/tmpfs_store.py",
         (f"{_HANDLERS}/shared/test_tmpfs_store.py", _COW),

@@ -24,7 +24,7 @@ from tests.sim.calls import Calls, patched
 from tests.sim.faults import NoFaults, Plan
 from tests.sim.scheduler import Killed, Process, Scheduler
 from tests.sim.storage import Storage
-from vscsihba.handlers.shared import abandonable_pool, tmpfs_store
+from vscsihba.handlers.shared import abandonable_pool, tmpfs_store, token_lock
 
 
 def _hook_that_ignores_death(hook: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -187,6 +187,7 @@ class World:
         yield sys, "unraisablehook", _hook_that_ignores_death(sys.unraisablehook)
         yield threading, "current_thread", lambda: scheduler.current
         yield sim.Thread, "refuse", staticmethod(self._refuse_thread)
+        yield token_lock, "TokenLock", partial(sim.Lock, scheduler)
         yield abandonable_pool, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
         yield time, "monotonic", partial(sim.monotonic, scheduler)
         yield time, "time", partial(sim.monotonic, scheduler)

@@ -244,8 +244,27 @@ def test_writes_are_refused_while_a_leg_flushes_or_a_change_of_it_takes_long(
         for later, expected in ((0.0, False), (0.04, False), (1.0, True)):
             patch.setattr("vscsihba.handlers.mirror.leg.time.monotonic", lambda: now + later)  # noqa: B023
             assert is_refused(disk) == expected
-        leg.begin_change(lambda _: None).result(PATIENCE)
-        assert is_refused(disk)  # the oldest one decides
+    assert not refused(disk)
+
+
+def test_slow_changes_that_end_one_after_the_other_refuse_no_write(
+    disk: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leg = members_of(disk).legs[1]
+    now = time.monotonic()
+    with monkeypatch.context() as patch, under_way(disk, leg, lambda: leg.begin_change(hold)):
+        for later, ends, expected in (
+            (0.9, False, True),
+            (0.9, True, False),
+            (0.94, False, False),
+            (0.96, False, True),
+            (0.96, True, False),
+            (1.1, True, True),  # the oldest one takes too long, whatever the others do
+        ):
+            patch.setattr("vscsihba.handlers.mirror.leg.time.monotonic", lambda: now + later)  # noqa: B023
+            if ends:
+                leg.begin_change(lambda _: None).result(PATIENCE)
+            assert is_refused(disk) == expected, (later, ends)
     assert not refused(disk)
 
 
