@@ -173,7 +173,8 @@ def test_an_answer_that_the_ring_does_not_take_ends_the_unit_which_can_still_be_
     with slow_rig() as (rig, handler):
         flush = rig.loopback.submit(FLUSH)
         assert handler.flushing.wait(10)
-        monkeypatch.setattr(rig.loopback.transport, "complete", refuse)
+        for name in ("complete", "complete_good"):
+            monkeypatch.setattr(rig.loopback.transport, name, refuse)
         handler.gate.set()
         wait_until(lambda: rig.failures)
         assert flush not in rig.loopback.answers

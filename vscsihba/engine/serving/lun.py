@@ -40,6 +40,8 @@ _MAY_HAVE_RUN = scsi.Response(
 )
 """Answer to a non-idempotent command that the last owner may have executed."""
 
+_GOOD = scsi.Status.GOOD
+"""Once for all commands: to look up a member of an enumeration takes time."""
 BATCH = 16
 """Commands that are answered with one notification, at most; the initiator handles them in the meantime."""
 
@@ -361,7 +363,10 @@ class ServedLun:
     def _complete(self, tag: int, response: scsi.Response) -> None:
         """Complete a command; an error of the ring fails the unit when it publishes, so no count is wrong."""
         try:
-            self.transport.complete(tag, response.status, response.sense, response.data_in)
+            if response.status is _GOOD:
+                self.transport.complete_good(((tag, response.data_in or 0),))
+            else:
+                self.transport.complete(tag, response.status, response.sense, response.data_in)
         except TransportError as error:
             self._broken = self._broken or error
 
