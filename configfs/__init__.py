@@ -52,7 +52,7 @@ from vscsihba.configfs.hbas import (
     unlink_lun,
 )
 from vscsihba.configfs.iscsi import change_target, find_target, portals_in_use, sessions_of
-from vscsihba.configfs.iscsi_spec import Acl, Chap, IscsiTarget, Session
+from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, Acl, Chap, IscsiTarget, Session
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import backstore_name, config_of, id_of, place_of, wwn_of
@@ -63,6 +63,7 @@ from vscsihba.configfs.reservations import Reservation, reservation_of
 from vscsihba.configfs.users import openers_of, users_of, users_of_lun
 
 __all__ = [
+    "ACL_DEFAULTS",
     "CHECKS",
     "Acl",
     "Backstore",

@@ -4,14 +4,14 @@
 last, so that a change that fails on the way has ended no session. Knows nothing of documents.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from vscsihba.configfs import alua, backstores, lio_iscsi, observer, paths
-from vscsihba.configfs.iscsi_spec import DEFAULTS, Acl, Chap, IscsiTarget, Session
+from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, DEFAULTS, Acl, Chap, IscsiTarget, Session
 from vscsihba.errors import VscsihbaError
 
 _UNSET = "NULL"
@@ -78,7 +78,8 @@ def _acl(directory: Path) -> Acl:
         for entry in _mapped(directory)
         if observer.linked(entry) is not None
     }
-    return Acl(luns, _chap(directory, ""), _chap(directory, "_mutual"))
+    settings = {file: paths.read(directory / file) or "" for file in ACL_DEFAULTS}
+    return Acl(luns, _chap(directory, ""), _chap(directory, "_mutual"), settings)
 
 
 def _chap(acl: Path, suffix: str) -> Chap | None:
@@ -221,7 +222,7 @@ class _Steps:
                 yield self._lun(number, backstore, states[1])
             elif states[0] != states[1]:
                 yield self._state(number, backstore, *states)
-        yield from self._changed_files()
+        yield from _changed_files(_group(self._name), self._after.files)
         for initiator, acl in self._after.acls.items():
             yield from self._changed_acl(initiator, acl)
         for portal in sorted(self._after.portals - self._before.portals):
@@ -250,18 +251,11 @@ class _Steps:
             },
         )
 
-    def _changed_files(self) -> Iterator[tuple[_Call, _Call]]:
-        """Compare with the kernel's own values: a creation that was cut short has left its defaults."""
-        for file, value in self._after.files.items():
-            path = _group(self._name) / file
-            old = paths.read(path)
-            if old != value:
-                yield partial(paths.write, path, value), partial(paths.write, path, old or value)
-
     def _changed_acl(self, initiator: str, acl: Acl) -> Iterator[tuple[_Call, _Call]]:
         old = self._before.acls.get(initiator, Acl())
         if initiator not in self._before.acls:
             yield self._initiator(initiator)
+        yield from _changed_files(_group(self._name) / "acls" / initiator, acl.settings)
         for suffix, one, other in (("", old.chap, acl.chap), ("_mutual", old.mutual, acl.mutual)):
             if one != other:
                 yield self._chap(initiator, suffix, one, other)
@@ -335,6 +329,15 @@ class _Steps:
             partial(lio_iscsi.map_lun, self._name, initiator, number, write_protect=write_protect),
             partial(lio_iscsi.unmap_lun, self._name, initiator, number),
         )
+
+
+def _changed_files(directory: Path, values: Mapping[str, str]) -> Iterator[tuple[_Call, _Call]]:
+    """Compare with the kernel's own values: a creation that was cut short has left its defaults."""
+    for file, value in values.items():
+        path = directory / file
+        old = paths.read(path)
+        if old != value:
+            yield partial(paths.write, path, value), partial(paths.write, path, old or value)
 
 
 def _reversed(step: tuple[_Call, _Call]) -> tuple[_Call, _Call]:

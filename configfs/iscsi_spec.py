@@ -8,11 +8,16 @@ from vscsihba.configfs.alua import ACTIVE
 
 DEFAULTS: Final = {
     "attrib/default_cmdsn_depth": "64",
-    "attrib/login_timeout": "15",
     "param/HeaderDigest": "CRC32C,None",
     "param/DataDigest": "CRC32C,None",
 }
-"""Settings of a portal group with the kernel's own values (iscsi_target_tpg.h, iscsi_target_parameters.h)."""
+"""Settings of a portal group with the kernel's own values (iscsi_target_tpg.h, iscsi_target_parameters.h).
+
+Not login_timeout: the kernel keeps it and waits for its own 15 s (iscsi_target_login.c, TA_LOGIN_TIMEOUT).
+"""
+
+ACL_DEFAULTS: Final = {"attrib/nopin_timeout": "15", "attrib/nopin_response_timeout": "30"}
+"""Settings of an initiator with the kernel's own values (iscsi_target_nodeattrib.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,13 @@ class Acl:
         luns: Number of each LUN that it sees, and whether writes to it are refused.
         chap: The initiator proves this to the target.
         mutual: The target proves this to the initiator.
+        settings: Values by file, relative to the initiator's folder, such as ``attrib/nopin_timeout``.
     """
 
     luns: Mapping[int, bool] = field(default_factory=dict)
     chap: Chap | None = None
     mutual: Chap | None = None
+    settings: Mapping[str, str] = field(default_factory=lambda: dict(ACL_DEFAULTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class IscsiTarget:
         acls: The initiators that may log in, by iSCSI name.
         open: Every other initiator may log in as well, and sees all LUNs.
         write_protected: Writes of these other initiators are refused.
-        settings: Values by file, relative to the portal group, such as ``attrib/login_timeout``.
+        settings: Values by file, relative to the portal group, such as ``attrib/default_cmdsn_depth``.
         states: The access state of each LUN that is not active (`vscsihba.configfs.alua`).
     """
 

@@ -90,7 +90,7 @@ def _exports(draw: st.DrawFn, name: str, shown: list[str]) -> Export:
         initiators=tuple(Initiator(each, luns=draw(seen), **secret) for each in sorted(initiators)),
         open=is_open,
         luns=tuple(sorted(luns, key=lambda lun: lun.lun)),
-        login_timeout=draw(st.sampled_from([None, 20])),
+        nopin_timeout=draw(st.sampled_from([None, 20])),
     )
 
 

@@ -197,10 +197,10 @@ def test_the_same_export_is_no_change() -> None:
 
 
 def test_what_an_export_loses_goes_after_what_it_gets() -> None:
-    wanted = document(initiators=[{"name": OTHER}], login_timeout=20)
+    wanted = document(initiators=[{"name": OTHER}], nopin_timeout=20)
     found = changes(document(), wanted)
     assert [step.text for step in found] == [
-        f"change export {NAME}: + initiator {OTHER}, login_timeout default -> 20",
+        f"change export {NAME}: + initiator {OTHER}, nopin_timeout default -> 20",
         f"change export {NAME}: - initiator {HOST}",
     ]
     assert [step.disturbs for step in found] == [False, True]

@@ -38,7 +38,6 @@ ISCSI_ATTRIBUTES = {
     "demo_mode_discovery": "1",
     "demo_mode_write_protect": "1",
     "generate_node_acls": "0",
-    "login_timeout": "15",
     "prod_mode_write_protect": "0",
 }
 
@@ -181,9 +180,11 @@ class FakeConfigfs:
             files |= {"param/DataDigest": "CRC32C,None"}
         elif path.parent.name == "acls":
             self._mkdir(path / "auth")
+            self._mkdir(path / "attrib")
             files = {
                 f"auth/{key}{suffix}": "" for key in ("userid", "password") for suffix in ("", "_mutual")
             }
+            files |= {"attrib/nopin_timeout": "15", "attrib/nopin_response_timeout": "30"}
             files["info"] = f"No active iSCSI Session for Initiator Endpoint: {path.name}"
         elif path.parent.parent.name == "acls":
             files = {"write_protect": "0"}

@@ -37,10 +37,15 @@ FULL = IscsiTarget(
     frozenset({"127.0.0.1:3260", "[::1]:3261"}),
     {0: "vscsihba0-lun1", 5: "vscsihba0-lun0"},
     {
-        HOST: Acl({0: True, 5: False}, Chap("u", "secret-of-u1"), Chap("m", "secret-of-m1")),
+        HOST: Acl(
+            {0: True, 5: False},
+            Chap("u", "secret-of-u1"),
+            Chap("m", "secret-of-m1"),
+            {"attrib/nopin_timeout": "5", "attrib/nopin_response_timeout": "7"},
+        ),
         OTHER: Acl({5: True}, Chap("v", "secret-of-v1")),
     },
-    settings={**SMALL.settings, "attrib/login_timeout": "20", "param/DataDigest": "None"},
+    settings={**SMALL.settings, "attrib/default_cmdsn_depth": "32", "param/DataDigest": "None"},
 )
 OPEN = IscsiTarget(NAME, frozenset({"[::1]:3260"}), {1: "vscsihba0-lun1"}, open=True, write_protected=False)
 STANDBY = replace(SMALL, states={0: "standby"})

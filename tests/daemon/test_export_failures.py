@@ -72,6 +72,7 @@ FULL: dict[str, Any] = {
         {"lun": 5, "backstore": "b", "read_only": True, "state": "standby"},
     ],
     "cmdsn_depth": 32,
+    "nopin_timeout": 5,
     "data_digest": "CRC32C",
 }
 OPEN: dict[str, Any] = {"portals": ["[::1]:3260"], "open": True, "luns": [{"lun": 3, "backstore": "b"}]}

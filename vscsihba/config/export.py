@@ -123,8 +123,29 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         Annotated[int, number(1, 512, "Commands that an initiator may send at once (default_cmdsn_depth).")]
         | None
     ) = None
-    login_timeout: (
-        Annotated[int, number(5, 30, "Seconds for a login (login_timeout); default: 15.")] | None
+    nopin_timeout: (
+        Annotated[
+            int,
+            number(
+                3,
+                60,
+                "Seconds after which an idle connection of a listed initiator is probed (nopin_timeout); "
+                "default: 15.",
+            ),
+        ]
+        | None
+    ) = None
+    nopin_response_timeout: (
+        Annotated[
+            int,
+            number(
+                3,
+                60,
+                "Seconds after which a connection ends that does not answer that (nopin_response_timeout); "
+                "default: 30.",
+            ),
+        ]
+        | None
     ) = None
     header_digest: Annotated[
         _Digest | None, msgspec.Meta(description="Digests of headers that may be used (HeaderDigest).")

@@ -126,7 +126,14 @@ def differences(old: Export, new: Export) -> list[str]:
             {initiator.name: initiator for initiator in new.initiators},
         ),
     ]
-    for key in ("open", "cmdsn_depth", "login_timeout", "header_digest", "data_digest"):
+    for key in (
+        "open",
+        "cmdsn_depth",
+        "nopin_timeout",
+        "nopin_response_timeout",
+        "header_digest",
+        "data_digest",
+    ):
         values = getattr(old, key), getattr(new, key)
         if values[0] != values[1]:
             found.append(f"{key} {as_written(values[0])} -> {as_written(values[1])}")

@@ -5,7 +5,7 @@ backstore is not served yet is left out and added later; the other LUNs do not w
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Protocol
 from vscsihba import configfs
 from vscsihba.config.export import Export
 from vscsihba.config.model import Document
-from vscsihba.configfs import Acl, IscsiTarget, Session
+from vscsihba.configfs import ACL_DEFAULTS, Acl, IscsiTarget, Session
 from vscsihba.daemon.calls import ExportLunStatus, ExportStatus
 from vscsihba.daemon.export_secrets import chap
 from vscsihba.daemon.giving_up import giving_up
@@ -251,6 +251,13 @@ def _target(export: Export, document: Document) -> IscsiTarget:
             {lun.lun: export.read_only(lun) for lun in export.luns if lun.lun in seen},
             chap(initiator.user, initiator.password_file),
             chap(initiator.mutual_user, initiator.mutual_password_file),
+            _settings(
+                ACL_DEFAULTS,
+                {
+                    "attrib/nopin_timeout": export.nopin_timeout,
+                    "attrib/nopin_response_timeout": export.nopin_response_timeout,
+                },
+            ),
         )
     target = IscsiTarget(
         export.name,
@@ -263,12 +270,15 @@ def _target(export: Export, document: Document) -> IscsiTarget:
     )
     given = {
         "attrib/default_cmdsn_depth": export.cmdsn_depth,
-        "attrib/login_timeout": export.login_timeout,
         "param/HeaderDigest": export.header_digest,
         "param/DataDigest": export.data_digest,
     }
-    set_here = {key: str(value) for key, value in given.items() if value is not None}
-    return replace(target, settings={**target.settings, **set_here})
+    return replace(target, settings=_settings(target.settings, given))
+
+
+def _settings(defaults: Mapping[str, str], given: Mapping[str, int | str | None]) -> dict[str, str]:
+    """Return values by file: those that a document gives, and the kernel's own."""
+    return {**defaults, **{file: str(value) for file, value in given.items() if value is not None}}
 
 
 def _backstore(name: str, document: Document) -> str:
