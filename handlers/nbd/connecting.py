@@ -156,7 +156,7 @@ def _requests(kept: Kept, export: Export) -> list[Request]:
     if kept.data is None and export.zero:
         return [Request(Kind.ZERO, _ignore, kept.offset, kept.length)]
     most, zeroes = export.maximum, memoryview(bytes(min(kept.length, export.maximum)))
-    whole = None if kept.data is None else memoryview(kept.data)
+    whole = kept.data
     return [
         Request(
             Kind.WRITE,

@@ -16,6 +16,8 @@ from vscsihba.handlers.nbd.requests import Completed, Kind, Request
 _NO_HOLE: Final = 2
 _FUA: Final = 1
 """Flags of libnbd(3)."""
+_ANSWERS: Final = 64
+"""Answers that are taken in a row, at most: others have their turn. Each needs a call of libnbd."""
 _ROUNDS: Final = 1 << 16
 """Steps of libnbd until it notices that its socket is shut down, at most; before, each reads one answer."""
 
@@ -33,6 +35,8 @@ class EncryptedTransmission:
         self._error = libnbd().Error
         self._handle = handle
         self._socket = copy
+        self._readable = select.poll()
+        self._readable.register(copy, select.POLLIN)
         self._killed = False
         self.completed = completed
 
@@ -94,6 +98,10 @@ class EncryptedTransmission:
         """
         try:
             serve(self._handle, events)
+            for _ in range(_ANSWERS):
+                if self.over or not self._readable.poll(0):
+                    break
+                serve(self._handle, select.POLLIN)
         except self._error as error:
             raise OSError(errno.ENOTCONN, text_of(error)) from error
         if self.over:

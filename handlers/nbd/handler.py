@@ -233,9 +233,8 @@ class NbdHandler(Handler):
     def _begin_read(self, offset: int, views: Views, done: Done) -> None:
         if self._minimum > 1:
             self._need_blocks(offset, sum(map(len, views)))
-        if len(views) == 1 and len(views[0]) <= self._most:
-            view = views[0]
-            self._link.begin(Request(_READ, done, offset, len(view), view))
+        if len(views) == 1 and (length := len(view := views[0])) <= self._most:
+            self._link.begin(Request(_READ, done, offset, length, view))
             return
         room = memoryview(bytearray(sum(map(len, views))))
 
@@ -248,7 +247,10 @@ class NbdHandler(Handler):
 
     def _begin_write(self, offset: int, views: Views, fua: bool, done: Done) -> None:  # noqa: FBT001 - see AsyncVerbs
         if self._minimum == 1:  # no block can be written in part
-            self._write(offset, views, fua, done)
+            if len(views) == 1 and (length := len(view := views[0])) <= self._most:
+                self._link.begin(Request(_WRITE, done, offset, length, view, fua=fua))
+            else:
+                self._write(offset, views, fua, done)
             return
         self._begin_locked(offset, sum(map(len, views)), partial(self._write, offset, views, fua), done)
 

@@ -35,13 +35,15 @@ __all__ = ["Link", "LinkOptions", "Lost"]
 
 log = logging.getLogger(__name__)
 
-_READ, _WRITE, _FLUSH = Kind.READ, Kind.WRITE, Kind.FLUSH
-_PLAIN: Final = (_READ, _WRITE)
+_FLUSH: Final = Kind.FLUSH
+_PLAIN: Final = (Kind.READ, Kind.WRITE)
 _CHANGES: Final = (Kind.WRITE, Kind.ZERO, Kind.TRIM)
 _TICK: Final = 1.0
 """Seconds between two looks at the time limits, at most."""
 _PAUSES: Final = (0.05, 1.0)
 """Seconds between two attempts to connect: at first, at most."""
+_SHORT_LIFE: Final = 5.0
+"""Seconds; if a connection is lost sooner, the next one is made later, up to the longest pause."""
 _BRIEF: Final = 0.001
 _PARTING: Final = 0.5
 """Seconds that a server has, at most, to answer the requests on connections that are given up."""
@@ -75,6 +77,7 @@ class Link:
         self._under_way: dict[Request, Connection] = {}
         self._waiting: deque[Request] = deque()
         self._turn = self._in_turn = 0
+        self._connected = self._delay = 0.0
         self._down_since: float | None = None
         self._reason = ""
         self._flushes = FlushResults(address.name, self.begin)
@@ -93,6 +96,7 @@ class Link:
             OSError: The server cannot be reached.
         """
         self._connections, self.export = self._connector.connect()
+        self._connected = time.monotonic()
         self._sockets = Sockets(self._lose)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for connection in self._connections:
@@ -166,9 +170,8 @@ class Link:
         Raises:
             OSError: ENOTCONN: the server has been away for longer than the time limit.
         """
-        now = time.monotonic()
-        down = self._down_since
-        if down is not None and now - down > self._options.timeout:
+        now, down = time.monotonic(), self._down_since
+        if down is not None and now - down > self._timeout:
             raise OSError(errno.ENOTCONN, f"{self._address.name}: no connection: {self._reason}")
         request.expires = now + self._timeout
         self._send(request)
@@ -221,10 +224,10 @@ class Link:
 
     def _drain(self) -> None:
         """Hand on the results of requests that have ended."""
-        while ended := self._take_ended():
-            for request, number in ended:
-                if not number and request.kind != _READ:
-                    self._note_stored(request)
+        while self._completed:
+            ended = self._take_ended()
+            # They are under way meanwhile: `_reconnect_once` waits for them, or it would repeat too little.
+            self._unflushed.note(ended, self.export)
             self._end(ended)
             if self._unflushed.flush_due:
                 self._flushes.begin_own()
@@ -238,16 +241,19 @@ class Link:
 
     def _take_ended(self) -> list[tuple[Request, int]]:
         completed, ended = self._completed, list[tuple[Request, int]]()
-        with contextlib.suppress(IndexError):  # other threads take some, too
-            ended.extend(completed.popleft() for _ in range(len(completed)))
+        try:  # without `contextlib.suppress`, which takes longer than the rest
+            for _ in range(len(completed)):
+                ended.append(completed.popleft())
+        except IndexError:  # another thread has taken some, too
+            pass
         return ended
 
     def _end(self, ended: list[tuple[Request, int]]) -> None:
         """Note that requests are not under way any more, and whether their connections are lost."""
-        lost: list[Connection] = []
+        under_way, lost = self._under_way, list[Connection]()
         with self._lock:
             for request, number in ended:
-                connection = self._under_way.pop(request, None)
+                connection = under_way.pop(request, None)
                 if number in LOST and connection is not None:
                     lost.append(connection)
         for connection in lost:
@@ -257,27 +263,12 @@ class Link:
         if time.monotonic() >= request.expires or self._closed.is_set():
             request.done(self._expired())
         else:
+            request.forget_answer()
             self._send(request)
 
     def _expired(self) -> OSError:
         text = f"{self._address.name}: not answered within {self._options.timeout:g} s"
         return TimeoutError(errno.ETIMEDOUT, f"{text}: {self._reason}" if self._reason else text)
-
-    def _note_stored(self, request: Request) -> None:
-        """Keep a write that has succeeded, or drop those that a flush has covered.
-
-        The request is still under way then: `_reconnect_once` waits for it, or it would repeat too little.
-        """
-        kind, export = request.kind, self.export
-        if kind == _WRITE and not request.fua:
-            if export.flush:
-                self._unflushed.add(request.offset, request.length, request.view, durable=False)
-        elif kind == _FLUSH:
-            self._unflushed.drop(request.position)
-        elif export.flush and kind in _CHANGES:
-            data = request.view if kind == _WRITE else None
-            durable, discarded = request.fua and export.fua, kind == Kind.TRIM
-            self._unflushed.add(request.offset, request.length, data, durable=durable, discarded=discarded)
 
     def _finish(self, request: Request, number: int) -> None:
         """Hand on the result of a request that the server has answered."""
@@ -359,8 +350,11 @@ class Link:
                 return
             self._dying += self._connections
             self._connections = []
-            self._down_since = time.monotonic()
+            now = self._down_since = time.monotonic()
             self._reason = reason
+            first, most = _PAUSES
+            short, delay = now - self._connected < _SHORT_LIFE, self._delay
+            self._delay = min(most, max(first, 2 * delay)) if short else 0.0
         self._report("%s: connection lost: %s", self._address.name, reason)
         if self._told is not None:
             self._told(reason)
@@ -412,6 +406,7 @@ class Link:
         """Connect until it succeeds or the link is closed."""
         pause, most = _PAUSES
         try:
+            self._closed.wait(self._delay)
             while not self._closed.is_set():
                 try:
                     self._reconnect_once()
@@ -444,7 +439,8 @@ class Link:
                 return
             for connection in connections:
                 self._sockets.add(connection)
-            away = time.monotonic() - (self._down_since or 0)
+            now = self._connected = time.monotonic()
+            away = now - (self._down_since or 0)
             self._down_since, self._reason = None, ""
             self._connections = connections
             waiting, self._waiting = self._waiting, deque()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from vscsihba.errors import UsageError
 from vscsihba.handlers.base import Done
+from vscsihba.handlers.nbd.ranges import Ranges
 
 
 class Kind(IntEnum):
@@ -39,7 +40,8 @@ class Request:
         expires: Time (CLOCK_MONOTONIC) at which it fails.
         position: For FLUSH, the writes that it covers (`unflushed.UnflushedWrites.position`).
         sent: Bytes of its connection after which it has been sent as a whole.
-        received: Bytes of a READ that have arrived.
+        received: Bytes of a READ that have arrived, each of them once.
+        pieces: The parts of a READ that has not arrived in one piece.
         error: Error in a part of its answer, an errno; 0 if there is none.
     """
 
@@ -49,6 +51,7 @@ class Request:
     position = 0
     sent = 0
     received = 0
+    pieces: Ranges | None = None
     error = 0
 
     def __init__(
@@ -71,6 +74,10 @@ class Request:
         self.fua = fua
         self.keep_storage = keep_storage
         self.reports = reports
+
+    def forget_answer(self) -> None:
+        """Drop all that has arrived of an answer, since the request is sent again."""
+        self.extents, self.received, self.pieces, self.error = (), 0, None, 0
 
 
 Completed = deque[tuple[Request, int]]

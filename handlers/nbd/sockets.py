@@ -6,9 +6,12 @@ Knows neither requests nor what becomes of a connection that has ended.
 import select
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from vscsihba.handlers.nbd.connection import Connection
 from vscsihba.handlers.nbd.negotiation import text_of
+
+_INPUT: Final = int(select.EPOLLIN)
 
 Ended = Callable[[Connection, str], None]
 """Told of a connection that has ended, and why; it is not waited for any more."""
@@ -63,7 +66,7 @@ class Sockets:
         """Serve the connections that have work, without blocking."""
         alone = self._alone
         if alone is not None and not alone.waits_for_output:
-            self._notify(alone, select.EPOLLIN)
+            self._notify(alone, _INPUT)
             return
         for fd, events in self._epoll.poll(0):
             if (connection := self._by_fd.get(fd)) is not None:

@@ -16,14 +16,21 @@ import threading
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
-from vscsihba.handlers.nbd.requests import MOST, Completed, Kind, Request
+from vscsihba.handlers.nbd.ranges import Ranges
+from vscsihba.handlers.nbd.requests import Completed, Kind, Request
 
 _REQUEST: Final = struct.Struct(">IHHQQI")
 """magic, flags, type, cookie, offset, length"""
+_pack, _REQUEST_SIZE = _REQUEST.pack, _REQUEST.size
+_NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
+"""As a plain number, for the flags of each call."""
 _SIMPLE: Final = struct.Struct(">IIQ")
 """magic, error, cookie"""
-_CHUNK: Final = struct.Struct(">IHHQI")
-"""magic, flags, type, cookie, length of the payload"""
+_CHUNK: Final = struct.Struct(">IHHQ")
+"""magic, flags, type, cookie; the length of the payload follows"""
+_LENGTH: Final = struct.Struct(">I")
+_LENGTH_OFFSET: Final = struct.Struct(">IQ")
+"""length of the payload of a chunk of data, and its offset, with which the payload begins"""
 _OFFSET: Final = struct.Struct(">Q")
 _HOLE: Final = struct.Struct(">QI")
 _ERROR: Final = struct.Struct(">IH")
@@ -44,6 +51,10 @@ _DONE: Final = 1
 _NONE, _DATA, _ZEROES, _STATUS, _FAILURE = 0, 1, 2, 5, 1 << 15
 """Types of chunks; those of failures have this bit set."""
 _LONGEST_FAILURE: Final = _ERROR.size + (1 << 16) + _OFFSET.size
+_LONGEST_STATUS: Final = _CONTEXT + (8 << 20)
+"""Bytes of the allocation of a range, at most: nbdkit tells of 1 Mi extents at most."""
+_MOST_PIECES: Final = 4096
+"""Ranges that have arrived of one READ, at most; each range is asked for once."""
 _KNOWN: Final = frozenset(
     (
         *(errno.EPERM, errno.EIO, errno.ENOMEM, errno.EINVAL, errno.ENOSPC),
@@ -60,7 +71,7 @@ _NEARLY: Final = 16 << 10
 """Bytes without which an answer counts as nearly complete."""
 _PIECES: Final = 256
 """Pieces of one sendmsg(2), at most; Linux takes 1024."""
-_READ, _WRITE = Kind.READ, Kind.WRITE
+_READ, _WRITE, _STATUS_REQUEST = Kind.READ, Kind.WRITE, Kind.STATUS
 _NOTHING: Final = bytearray()
 
 
@@ -160,18 +171,16 @@ class SocketTransmission:
 
     def queue(self, request: Request) -> None:
         """Begin a request; see `Transmission.queue`."""
-        kind = request.kind
+        kind, length, cookie = request.kind, request.length, self._cookie
         flags = (_FUA if request.fua else 0) | (_NO_HOLE if request.keep_storage else 0)
-        cookie = self._cookie
         self._cookie = cookie + 1
-        request.received, request.error, request.extents = 0, 0, ()
-        header = _REQUEST.pack(_REQUEST_MAGIC, flags, kind, cookie, request.offset, request.length)
+        header = _pack(_REQUEST_MAGIC, flags, kind, cookie, request.offset, length)
         self._open[cookie] = request
         if kind == _WRITE:
-            self._queued = request.sent = self._queued + _REQUEST.size + request.length
+            self._queued = request.sent = self._queued + _REQUEST_SIZE + length
             self._out.extend((header, request.view))
         else:
-            self._queued = request.sent = self._queued + _REQUEST.size
+            self._queued = request.sent = self._queued + _REQUEST_SIZE
             self._out.append(header)
 
     def send(self) -> bool:
@@ -182,10 +191,17 @@ class SocketTransmission:
                 # By their places, since `queue` may add some meanwhile.
                 pieces = [out[place] for place in range(min(len(out), _PIECES))]
                 try:
-                    sent = self._socket.sendmsg(pieces, (), socket.MSG_NOSIGNAL)
+                    if len(pieces) == 1:
+                        sent = self._socket.send(pieces[0], _NO_SIGNAL)
+                    else:
+                        sent = self._socket.sendmsg(pieces, (), _NO_SIGNAL)
                 except BlockingIOError:
                     return False
                 self._sent += sent
+                if sent == sum(map(len, pieces)):
+                    for _ in pieces:
+                        out.popleft()
+                    continue
                 for piece in pieces:
                     if sent < len(piece):
                         out[0] = memoryview(piece)[sent:]
@@ -201,7 +217,7 @@ class SocketTransmission:
                 return False
             try:
                 packed = _REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, self._cookie, 0, 0)
-                if self._socket.send(packed, socket.MSG_NOSIGNAL) < len(packed):
+                if self._socket.send(packed, _NO_SIGNAL) < len(packed):
                     return False
                 self._socket.shutdown(socket.SHUT_WR)
             except OSError:
@@ -270,7 +286,7 @@ class SocketTransmission:
                 self._complete(cookie, request, _known(number))
                 continue
             request.received = request.length
-            view = self._place(request, request.offset, request.length)
+            view = request.view
             stop = at + request.length
             if stop > end:
                 return self._await(_Chunk(cookie, request, _NONE, _DONE, _NOTHING), view, at, end)
@@ -279,47 +295,55 @@ class SocketTransmission:
             self._complete(cookie, request, 0)
         return at
 
-    def _parse_chunks(self, end: int) -> int:  # noqa: C901 - one function an answer, since it is a hot one
+    def _parse_chunks(self, end: int) -> int:
         """Take structured replies; return the first byte that belongs to none."""
-        room, at = self._room, 0
-        while end - at >= _SIMPLE.size:
-            magic, number, cookie = _SIMPLE.unpack_from(room, at)
-            if magic == _SIMPLE_MAGIC:
-                request = self._answered(cookie)
-                if not number and request.kind in (_READ, Kind.STATUS):
-                    raise _violation("a read is answered without its data")
-                at += _SIMPLE.size
-                self._complete(cookie, request, _known(number))
-                continue
+        room, at, opened, most = self._room, 0, self._open, end - _CHUNK.size
+        while at <= most:
+            magic, flags, kind, cookie = _CHUNK.unpack_from(room, at)
             if magic != _CHUNK_MAGIC:
-                raise _violation(f"{magic:#x} is not the beginning of an answer")
-            if end - at < _CHUNK.size:
+                self._take_simple(magic, flags << 16 | kind, cookie)
+                at += _CHUNK.size
+                continue
+            start = at + _CHUNK.size + _LENGTH.size
+            after = start if kind != _DATA else start + _OFFSET.size
+            if after > end:
                 break
-            _, flags, kind, cookie, length = _CHUNK.unpack_from(room, at)
-            start, last, request = at + _CHUNK.size, flags & _DONE, self._answered(cookie)
+            request = opened.get(cookie)
+            if request is None or request.sent > self._sent:
+                request = self._answered(cookie)
             if kind == _DATA:
-                if start + _OFFSET.size > end:
-                    break
-                (offset,) = _OFFSET.unpack_from(room, start)
-                start += _OFFSET.size
-                length -= _OFFSET.size
-                view = self._place(request, offset, length)
-                request.received += length
-                payload, kind = _NOTHING, _NONE
-            else:
-                _check_length(request, kind, length)
-                payload = bytearray(length)
-                view = memoryview(payload)
+                length, offset = _LENGTH_OFFSET.unpack_from(room, start - _LENGTH.size)
+                view = self._place(request, offset, length - _OFFSET.size)
+                at = after + len(view)
+                if at > end:
+                    chunk = _Chunk(cookie, request, _NONE, flags & _DONE, _NOTHING)
+                    return self._await(chunk, view, after, end)
+                view[:] = room[after:at]
+                if flags & _DONE:
+                    self._end_answer(cookie, request)
+                continue
+            (length,) = _LENGTH.unpack_from(room, start - _LENGTH.size)
             at = start + length
+            if kind == _NONE and flags & _DONE and not length:
+                self._end_answer(cookie, request)
+                continue
+            _check_length(request, kind, length)
+            payload = bytearray(length)
+            view = memoryview(payload)
             if at > end:
-                return self._await(_Chunk(cookie, request, kind, last, payload), view, start, end)
+                return self._await(_Chunk(cookie, request, kind, flags & _DONE, payload), view, start, end)
             view[:] = room[start:at]
-            if kind == _NONE and last and request.received == request.length and not request.error:
-                del self._open[cookie]
-                self.completed.append((request, 0))
-            elif kind != _NONE or last:
-                self._end_chunk(cookie, request, kind, last, payload)
+            self._end_chunk(cookie, request, kind, flags & _DONE, payload)
         return at
+
+    def _take_simple(self, magic: int, number: int, cookie: int) -> None:
+        """Take a simple reply of a server that answers in chunks."""
+        if magic != _SIMPLE_MAGIC:
+            raise _violation(f"{magic:#x} is not the beginning of an answer")
+        request = self._answered(cookie)
+        if not number and request.kind in (_READ, _STATUS_REQUEST):
+            raise _violation("a read is answered without its data")
+        self._complete(cookie, request, _known(number))
 
     def _await(self, chunk: _Chunk, view: memoryview, at: int, end: int) -> int:
         """Receive the rest of a payload to its place, after the bytes from `at` to `end`; return `end`."""
@@ -345,26 +369,52 @@ class SocketTransmission:
 
     @staticmethod
     def _place(request: Request, offset: int, length: int) -> memoryview:
-        """Return the part of the view of a READ for `length` bytes of the export from `offset` on."""
-        first, view = offset - request.offset, request.view
-        assert isinstance(view, memoryview)  # noqa: S101 - of a READ
-        if request.kind != _READ or length <= 0 or not 0 <= first <= request.length - length:
+        """Return the part of the view of a READ for `length` bytes of the export from `offset` on.
+
+        Raises:
+            OSError: EPROTO: it was not asked for, or has arrived before.
+        """
+        view: memoryview = request.view
+        if request.kind != _READ or length <= 0:
             raise _violation("data that was not asked for")
-        return view if length == request.length else view[first : first + length]
+        if length == request.length and offset == request.offset and not request.received:
+            request.received = length
+            return view
+        first = offset - request.offset
+        if not 0 <= first <= request.length - length:
+            raise _violation("data that was not asked for")
+        # Bytes that came twice would stand in for others that never came, and the view has old data there.
+        pieces = request.pieces
+        if pieces is None:
+            pieces = request.pieces = Ranges()
+            if request.received:  # as a whole
+                pieces.add(0, request.length)
+        if pieces.add(first, first + length) != [(first, first + length)]:
+            raise _violation("data that came before")
+        if len(pieces) > _MOST_PIECES:
+            raise _violation(f"a read is answered in more than {_MOST_PIECES} pieces")
+        request.received += length
+        return view[first : first + length]
 
     def _end_chunk(self, cookie: int, request: Request, kind: int, last: int, payload: bytearray) -> None:
         """Take a chunk that is complete; the arguments are those of `_Chunk`."""
         if kind == _ZEROES:
             offset, length = _HOLE.unpack(payload)
             self._place(request, offset, length)[:] = bytes(length)
-            request.received += length
         elif kind == _STATUS:
-            request.extents += struct.unpack(f">{(len(payload) - _CONTEXT) // 4}I", payload[_CONTEXT:])
+            request.extents = struct.unpack(f">{(len(payload) - _CONTEXT) // 4}I", payload[_CONTEXT:])
         elif kind != _NONE:
             request.error = request.error or _known(_ERROR.unpack_from(payload)[0]) or errno.EIO
         if last:
-            missing = request.kind == _READ and request.received != request.length
-            self._complete(cookie, request, request.error or (errno.EIO if missing else 0))
+            self._end_answer(cookie, request)
+
+    def _end_answer(self, cookie: int, request: Request) -> None:
+        """End a request whose answer has arrived as a whole; a READ that lacks bytes fails."""
+        number = request.error
+        if request.kind == _READ and request.received != request.length:
+            number = number or errno.EIO
+        del self._open[cookie]
+        self.completed.append((request, number))
 
     def _complete(self, cookie: int, request: Request, number: int) -> None:
         del self._open[cookie]
@@ -387,17 +437,20 @@ class SocketTransmission:
 
 
 def _check_length(request: Request, kind: int, length: int) -> None:
-    """Check the length of the payload of a chunk without data.
+    """Check the length of the payload of a chunk that has one, and no data.
 
     Raises:
         OSError: EPROTO: such a chunk cannot have it, or cannot answer the request.
     """
-    if kind == _NONE:
-        right = length == 0
-    elif kind == _ZEROES:
+    if kind == _ZEROES:
         right = length == _HOLE.size
     elif kind == _STATUS:
-        right = request.kind == Kind.STATUS and _CONTEXT < length <= MOST and length % 8 == _CONTEXT
+        right = (
+            request.kind == _STATUS_REQUEST
+            and not request.extents
+            and _CONTEXT < length <= _LONGEST_STATUS
+            and length % 8 == _CONTEXT
+        )
     else:
         right = bool(kind & _FAILURE) and _ERROR.size <= length <= _LONGEST_FAILURE
     if not right:

@@ -4,10 +4,16 @@ A server with a volatile cache may lose them when it dies. Knows no connection.
 """
 
 import threading
-from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from vscsihba.handlers.nbd.ranges import Ranges
+from vscsihba.handlers.nbd.requests import Export, Kind, Request
+from vscsihba.handlers.nbd.slabs import Slab, Slabs
+
+_READ, _WRITE, _FLUSH, _TRIM = Kind.READ, Kind.WRITE, Kind.FLUSH, Kind.TRIM
+_CHANGES: Final = (Kind.WRITE, Kind.ZERO, Kind.TRIM)
 _OVERHEAD: Final = 128
 """Bytes of memory that an entry takes besides its data, about."""
 
@@ -25,7 +31,7 @@ class Kept(NamedTuple):
 
     offset: int
     length: int
-    data: bytes | memoryview | None
+    data: memoryview | None
     known: bool = True
     discarded: bool = False
 
@@ -40,8 +46,9 @@ class UnflushedWrites:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        # Position, size in memory, and the fields of a `Kept`, which is made when it is needed.
-        self._entries: deque[tuple[int, int, int, int, bytes | None, bool, bool]] = deque()
+        # Position, size in memory, the fields of a `Kept`, which is made when it is needed, and the slab.
+        self._entries: deque[tuple[int, int, int, int, memoryview | None, bool, bool, Slab | None]] = deque()
+        self._slabs = Slabs()
         self._bytes = 0
         self._position = 0
         self._unkept = 0
@@ -85,21 +92,53 @@ class UnflushedWrites:
             discarded: It has deallocated the range.
         """
         with self._lock:
-            if durable and not self._entries:
-                return
-            self._position += 1
-            if not self._limit:
-                self._unkept = self._position
-                return
-            size, known, copy = _OVERHEAD, True, None
-            if data is not None and self._bytes + length > 2 * self._limit:
+            if not durable or self._entries:
+                self._add(offset, length, data, durable=durable, discarded=discarded)
+
+    def note(self, ended: Iterable[tuple[Request, int]], export: Export) -> None:
+        """Take requests that have ended, before they are acknowledged.
+
+        Args:
+            ended: In this order; the number is not 0 if a request has failed, which changes nothing here.
+            export: If it has no flush, each write is on stable storage.
+        """
+        with self._lock:
+            for request, number in ended:
+                kind = request.kind
+                if number or kind == _READ:
+                    continue
+                if kind == _FLUSH:
+                    self._drop(request.position)
+                elif export.flush and kind in _CHANGES:
+                    durable = request.fua and export.fua
+                    if not durable or self._entries:
+                        data = request.view if kind == _WRITE else None
+                        discarded = kind == _TRIM
+                        self._add(request.offset, request.length, data, durable=durable, discarded=discarded)
+
+    def _add(
+        self,
+        offset: int,
+        length: int,
+        data: bytes | memoryview | bytearray | None,
+        *,
+        durable: bool = False,
+        discarded: bool = False,
+    ) -> None:
+        self._position = position = self._position + 1
+        if not self._limit:
+            self._unkept = position
+            return
+        size, known, copy, slab = _OVERHEAD, True, None, None
+        if data is not None:
+            if self._bytes + length <= 2 * self._limit:
+                (copy, slab), size = self._slabs.copy(data), _OVERHEAD + length
+            else:
                 if not durable:
-                    self._unkept = self._position
+                    self._unkept = position
                 known, discarded = False, False  # older data must not be written over it
-            elif data is not None:
-                copy, size = bytes(data), _OVERHEAD + length
-            self._entries.append((self._position, size, offset, length, copy, known, discarded))
-            self._bytes += size
+        self._entries.append((position, size, offset, length, copy, known, discarded, slab))
+        self._bytes += size
 
     def drop(self, position: int) -> None:
         """Drop the writes that a flush has covered.
@@ -108,48 +147,30 @@ class UnflushedWrites:
             position: `position` when the flush began.
         """
         with self._lock:
-            while self._entries and self._entries[0][0] <= position:
-                self._bytes -= self._entries.popleft()[1]
-            if self._unkept <= position:
-                self._unkept = 0
+            self._drop(position)
+
+    def _drop(self, position: int) -> None:
+        while self._entries and self._entries[0][0] <= position:
+            entry = self._entries.popleft()
+            self._bytes -= entry[1]
+            self._slabs.drop(entry[-1])
+        if self._unkept <= position:
+            self._unkept = 0
 
     def latest(self) -> list[Kept]:
-        """Return the newest state of what was written, as far as it is kept; no two parts overlap."""
+        """Return the newest state of what was written, as far as it is kept; no two parts overlap.
+
+        The data is valid until `drop`.
+        """
         with self._lock:
-            entries = [Kept(*entry[2:]) for entry in self._entries]
-        covered = _Ranges()
+            entries = [Kept(*entry[2:-1]) for entry in self._entries]
+        covered = Ranges()
         parts: list[Kept] = []
         for kept in reversed(entries):
             for start, end in covered.add(kept.offset, kept.offset + kept.length):
                 data = kept.data
                 if data is not None and end - start < kept.length:
-                    data = memoryview(data)[start - kept.offset : end - kept.offset]
+                    data = data[start - kept.offset : end - kept.offset]
                 if kept.known:
                     parts.append(Kept(start, end - start, data, discarded=kept.discarded))
         return parts
-
-
-class _Ranges:
-    """A set of bytes, as ranges that do not touch."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Add a range; return its parts that were not in the set."""
-        first = bisect_left(self._ends, start)
-        last = first
-        new, at = [], start
-        while last < len(self._starts) and self._starts[last] <= end:
-            if at < self._starts[last]:
-                new.append((at, self._starts[last]))
-            at = max(at, self._ends[last])
-            last += 1
-        if at < end:
-            new.append((at, end))
-        if first < last:
-            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-        self._starts[first:last] = [start]
-        self._ends[first:last] = [end]
-        return new

@@ -77,11 +77,18 @@ def cdb_10(opcode: int, lba: int, blocks: int) -> bytes:
 
 
 class UnreapedLoopback(Loopback):
-    """A loopback that takes answers when it is told to: the kernel's part need not be timed."""
+    """A loopback that takes answers when it is told to: the kernel's part need not be timed.
+
+    Attributes:
+        notified: Called at each notification of the server.
+    """
+
+    notified: Callable[[], None] = staticmethod(lambda: None)
 
     def consume(self) -> None:
         """Count a notification of the server."""
         self.kicks += 1
+        self.notified()
 
     def reap(self) -> None:
         """Take the answers that were published."""
@@ -90,8 +97,10 @@ class UnreapedLoopback(Loopback):
 
 
 @contextmanager
-def serving(document: Document) -> Iterator[tuple[UnreapedLoopback, ServedLun, CallQueue]]:
-    """Serve a stack over an in-process ring, on the calling thread."""
+def serving(
+    document: Document, queue: CallQueue | None = None
+) -> Iterator[tuple[UnreapedLoopback, ServedLun, CallQueue]]:
+    """Serve a stack over an in-process ring, on the calling thread; `queue` takes its calls, if given."""
     with ExitStack() as undo:
         handler = undo.enter_context(build(document))
         run = undo.enter_context(tempfile.TemporaryDirectory(dir=memory()))
@@ -99,7 +108,8 @@ def serving(document: Document) -> Iterator[tuple[UnreapedLoopback, ServedLun, C
         stats = LunStats()
         identity = scsi.Identity.derive("benchmark")
         unit = scsi.LogicalUnit(handler.geometry, handler.capabilities, identity, stats=stats)
-        queue = CallQueue()
+        own = queue is None
+        queue = queue or CallQueue()
         served = ServedLun(0, loopback.transport, unit, handler, queue, stats=stats, listeners=Listeners())
         for _ in range(8):  # take the unit attentions
             loopback.submit(bytes(6))
@@ -109,7 +119,8 @@ def serving(document: Document) -> Iterator[tuple[UnreapedLoopback, ServedLun, C
         yield loopback, served, queue
         served.finish(lambda: None)
         queue.run()
-        queue.close()
+        if own:
+            queue.close()
         loopback.close()
 
 

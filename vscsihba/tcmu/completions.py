@@ -31,6 +31,7 @@ CHECK_CONDITION = 2
 
 _SLOT = struct.Struct("=HBBB3xI")
 """From byte 4 of an entry: cmd_id, kflags, uflags, scsi_status, read_len."""
+_READ_LEN = abi.TCMU_UFLAG_READ_LEN
 _UFLAGS = abi.tcmu_cmd_entry_hdr.uflags.offset
 
 
@@ -104,7 +105,7 @@ class Completions:
     def complete_good(self, commands: Iterable[tuple[int, int]]) -> None:
         """Complete open commands with GOOD; see `vscsihba.transport.Transport.complete_good`."""
         positions, journal, memory = self._positions, self._journal, self._memory
-        open_commands = self._commands.views
+        open_commands, has_read_len = self._commands.views, self._has_read_len
         if positions.was_reset():
             self.reattach()
         for tag, valid in commands:
@@ -116,7 +117,10 @@ class Completions:
             slot = positions.oldest_slot()
             after = positions.after(slot)
             journal.complete(cmd_id, after, _good(valid))
-            flag, read_len = self._bound(views, _GOOD, valid)
+            if valid and has_read_len and views:
+                flag, read_len = _READ_LEN, valid
+            else:
+                flag, read_len = self._bound(views, _GOOD, valid)
             _SLOT.pack_into(memory, slot + 4, cmd_id, 0, flag, _GOOD, read_len)
             journal.settle(cmd_id, after)
             positions.completed = after

@@ -3,10 +3,12 @@
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
+from vscsihba.engine.serving.polling import Polling
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.errors import DeviceGoneError, TransportError
 from vscsihba.threads import end_process
@@ -20,7 +22,7 @@ class Fake:
         self.fails = fails
         self.bug = bug
         self.waiting = 0
-        self.busy = False
+        self.busy = self.on_threads = False
         self.event = os.eventfd(0, os.EFD_NONBLOCK)
         self.served = threading.Semaphore(0)
         self.errors: list[TransportError] = []
@@ -143,3 +145,108 @@ def test_busy_rings_do_not_keep_others_waiting() -> None:
     assert other.served.acquire(timeout=10)
     endless.waiting = 0
     pump.stop()
+
+
+class Answering:
+    """A handler that finishes its verbs on the pump's thread, when its eventfd is written."""
+
+    def __init__(self) -> None:
+        self.event = os.eventfd(0, os.EFD_NONBLOCK)
+        self.served = threading.Semaphore(0)
+        self.bug: Exception | None = None
+
+    def fileno(self) -> int:
+        return self.event
+
+    def attach(self) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def cork(self) -> None: ...
+
+    def uncork(self) -> None: ...
+
+    def serve(self) -> None:
+        if self.bug is not None:
+            raise self.bug
+        os.eventfd_read(self.event)
+        self.served.release()
+
+
+class Spinning(Polling):
+    """The choice of a machine on which polling is quicker."""
+
+    def note(self, seconds: float, commands: int) -> None: ...
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.fixture
+def spinning(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pump, threading.Event]]:
+    """A pump that polls for a minute, and an event that is set once it prepares to sleep."""
+    pump, slept = Pump(), threading.Event()
+    pump._polling = Spinning(60)
+    pump._polling.window = 60
+    go_idle = pump._go_idle
+
+    def sleep() -> None:
+        slept.set()
+        go_idle()
+
+    monkeypatch.setattr(pump, "_go_idle", sleep)
+    pump.start()
+    yield pump, slept
+    pump.stop()
+
+
+def test_answers_are_taken_while_the_rings_are_polled(spinning: tuple[Pump, threading.Event]) -> None:
+    """Even several, since commands that wait for them keep the ring busy."""
+    pump, slept = spinning
+    ring, handler = Fake("a"), Answering()
+    ring.busy = True
+    pump.calls.post(partial(pump.watch, handler, fail))
+    pump.calls.post(partial(pump.add, ring))
+    assert ring.served.acquire(timeout=10)
+    for _ in range(3):
+        os.eventfd_write(handler.event, 1)
+        assert handler.served.acquire(timeout=10)
+    ring.waiting = 1
+    assert ring.served.acquire(timeout=10)
+    assert not slept.is_set()
+    pump.calls.post(partial(pump.unwatch, handler))
+
+
+def test_commands_on_threads_end_polling(spinning: tuple[Pump, threading.Event]) -> None:
+    """They need the interpreter's lock."""
+    pump, slept = spinning
+    ring = Fake("a")
+    ring.busy = ring.on_threads = True
+    pump.calls.post(partial(pump.add, ring))
+    assert slept.wait(10)
+
+
+def test_a_handler_that_fails_while_the_rings_are_polled_is_not_watched_any_more(
+    spinning: tuple[Pump, threading.Event],
+) -> None:
+    pump, _ = spinning
+    ring, handler = Fake("a"), Answering()
+    ring.busy = True
+    failures: list[Exception] = []
+    failed = threading.Semaphore(0)
+
+    def note(error: Exception) -> None:
+        failures.append(error)
+        failed.release()
+
+    pump.calls.post(partial(pump.watch, handler, note))
+    pump.calls.post(partial(pump.add, ring))
+    assert ring.served.acquire(timeout=10)
+    handler.bug = ZeroDivisionError("a bug")
+    os.eventfd_write(handler.event, 1)
+    assert failed.acquire(timeout=10)
+    assert not failed.acquire(timeout=0.1)
+    assert failures == [handler.bug]
+    ring.waiting = 1
+    assert ring.served.acquire(timeout=10)

@@ -192,7 +192,7 @@ def test_the_allocation_of_a_range(chunked: Peer) -> None:
     request = chunked.begin(Request(Kind.STATUS, ignore, 0, 4096))[0]
     chunked.answer(chunk(0, STATUS, struct.pack(">IIIII", 1, 1024, 3, 3072, 0)), 9)
     assert (chunked.results, request.extents) == ([0], (1024, 3, 3072, 0))
-    chunked.transmission.queue(request)  # sent again, it has a new result
+    request.forget_answer()  # to be sent again
     assert request.extents == ()
 
 
@@ -216,6 +216,15 @@ def test_a_read_that_is_not_answered_in_full_fails(chunked: Peer) -> None:
         (chunk(0, HOLE, struct.pack(">QI", 4096, 513)), "not asked for"),
         (chunk(0, HOLE, bytes(11)), "a chunk of type 2"),
         (chunk(0, 0, b"1"), "a chunk of type 0"),
+        (chunk(0, 0, flags=0), "a chunk of type 0"),
+        (chunk(0, DATA, at(4096, bytes(256)), 0) + chunk(0, DATA, at(4096, bytes(256))), "came before"),
+        (chunk(0, DATA, at(4096, bytes(256)), 0) + chunk(0, DATA, at(4351, bytes(257))), "came before"),
+        (chunk(0, DATA, at(4096, bytes(512)), 0) + chunk(0, DATA, at(4096, bytes(512))), "came before"),
+        (chunk(0, DATA, at(4096, bytes(512)), 0) + chunk(0, DATA, at(4096, bytes(1))), "came before"),
+        (
+            chunk(0, DATA, at(4096, bytes(1)), 0) + chunk(0, HOLE, struct.pack(">QI", 4096, 512)),
+            "came before",
+        ),
         (chunk(0, 6, bytes(16)), "a chunk of type 6"),
         (chunk(0, STATUS, bytes(12)), "a chunk of type 5"),
         (chunk(0, ERROR, bytes(5)), "a chunk of type 32769"),
@@ -230,6 +239,24 @@ def test_a_server_that_breaks_the_protocol(chunked: Peer, answer: bytes, text: s
     assert not chunked.completed
     chunked.transmission.kill()
     assert [(one is request, number) for one, number in chunked.completed] == [(True, errno.ENOTCONN)]
+
+
+def test_a_read_in_more_pieces_than_any_server_makes_of_it(chunked: Peer) -> None:
+    """Each costs time, and the thread that serves the connection serves all disks."""
+    chunked.read(0, 1 << 20)
+    for offset in range(0, 8192, 2):
+        chunked.answer(chunk(0, DATA, at(offset, b"1"), 0))
+    with pytest.raises(OSError, match="more than 4096 pieces"):
+        chunked.answer(chunk(0, DATA, at(8192, b"1"), 0))
+    assert not chunked.completed
+
+
+def test_the_allocation_of_a_range_is_told_once(chunked: Peer) -> None:
+    """Else a server could send it without end."""
+    chunked.begin(Request(Kind.STATUS, ignore, 0, 4096))
+    allocation = struct.pack(">III", 1, 4096, 0)
+    with pytest.raises(OSError, match="a chunk of type 5"):
+        chunked.answer(chunk(0, STATUS, allocation, 0) + chunk(0, STATUS, allocation))
 
 
 def test_an_answer_to_a_request_that_is_still_being_sent(simple: Peer) -> None:

@@ -69,7 +69,7 @@ def test_a_write_during_a_flush_is_not_covered_by_it() -> None:
     position = kept.position
     kept.add(8, 4, b"5678", durable=False)
     kept.drop(position)
-    assert [(part.offset, part.data) for part in kept.latest()] == [(8, b"5678")]
+    assert [(part.offset, bytes(part.data or b"")) for part in kept.latest()] == [(8, b"5678")]
 
 
 def test_what_is_over_the_limit_makes_a_flush_due_and_is_not_kept() -> None:

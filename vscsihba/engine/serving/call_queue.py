@@ -82,6 +82,8 @@ class CallQueue:
     def post(self, call: Callable[[], None], failed: Failed = _log) -> None:
         """Have the serving thread make `call` soon, in the order of posting; `failed` gets its exception."""
         self._calls.append((call, failed))
+        if self._marked:
+            return
         with self._lock:  # a closed descriptor's number may be reused
             if not (self._marked or self._closed):
                 self._marked = True

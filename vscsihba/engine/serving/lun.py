@@ -328,6 +328,11 @@ class ServedLun:
         return not self._tasks.idle
 
     @property
+    def on_threads(self) -> bool:
+        """Whether commands are under way on other threads; see `vscsihba.engine.serving.pump.Served`."""
+        return self._pollable is None and not self._tasks.idle
+
+    @property
     def hung(self) -> bool:
         """Whether an abandoned command still waits for its storage: no other command begins until then."""
         return self._tasks.hung

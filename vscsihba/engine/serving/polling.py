@@ -26,7 +26,7 @@ HOLD: Final = 64
 """Rounds of the longest hold."""
 PAUSE: Final = 0.02
 """Seconds of a round from which on the initiator itself pauses, whichever way is taken."""
-_THRESHOLD: Final = 0.9
+THRESHOLD: Final = 0.9
 """Spinning must take less than this fraction of the time that sleeping takes."""
 
 
@@ -66,7 +66,7 @@ class Polling:
 
     def __init__(self, most: float) -> None:
         self._most = most
-        self._ways = AdaptiveChoice(probe=PROBE, hold=HOLD, threshold=_THRESHOLD)
+        self._ways = AdaptiveChoice(probe=PROBE, hold=HOLD, threshold=THRESHOLD)
         self.window = 0.0
 
     def note(self, seconds: float, commands: int) -> None:

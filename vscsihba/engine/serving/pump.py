@@ -3,7 +3,8 @@
 It waits on all of them at once and serves each ring that has commands. Rings that had commands just now are
 *active*: the thread polls them before it sleeps, for as long as that is quicker (`polling`). The pump knows
 which ring has commands; `lun` knows how to execute them. It also waits on the descriptors of handlers that
-finish their verbs on this thread (`vscsihba.handlers.base.Pollable`).
+finish their verbs on this thread (`vscsihba.handlers.base.Pollable`), and polls them too while commands of
+the active rings are under way there.
 
 An exception in the code of one ring fails that ring alone. An exception of the pump itself ends the process,
 so that another engine takes over: with a dead pump the process would serve no LUN and still own all of them.
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _POLLS: Final = 32
 """Polls of the rings between two readings of the clock, which may be slow."""
+_FEW_POLLS: Final = 4
+"""Polls of the rings between two polls of handlers, each of which is a system call."""
 _ROUND: Final = 4
 """Calls of `Served.serve` in a round, that is, between two readings of the clock."""
 _TURN: Final = 0.001
@@ -61,6 +64,10 @@ class Served(Protocol):
 
     @property
     def busy(self) -> bool:
+        """Whether commands are under way."""
+
+    @property
+    def on_threads(self) -> bool:
         """Whether commands are under way on other threads."""
 
     def failed(self, error: TransportError) -> None:
@@ -92,6 +99,7 @@ class Pump:
         self.calls = CallQueue()
         self._epoll = select.epoll()
         self._epoll.register(self.calls, select.EPOLLIN)
+        self._answers = select.epoll()  # the watched ones again, to be polled without the rings
         self._served: dict[int, Served] = {}
         self._watched: dict[int, tuple[Pollable, Failed]] = {}
         self._active: dict[int, Served] = {}
@@ -109,20 +117,21 @@ class Pump:
         Raises:
             OSError: The machine has no room for another thread.
         """
-        self._running = True
         thread = VitalThread(self.run, name, died=self._died)
         start(thread)
         self._thread = thread
 
     def stop(self) -> None:
         """Stop and wait for the thread; the rings stay open."""
-        self.calls.post(self._halt)
+        self.calls.post(self.halt)
         if self._thread is not None:
             self._thread.join()
         self._epoll.close()
+        self._answers.close()
         self.calls.close()
 
-    def _halt(self) -> None:
+    def halt(self) -> None:
+        """Have `run` return. For the pump's thread only."""
         self._running = False
 
     def add(self, served: Served) -> None:
@@ -149,6 +158,7 @@ class Pump:
         """
         fd = pollable.fileno()
         self._epoll.register(fd, select.EPOLLIN)
+        self._answers.register(fd, select.EPOLLIN)
         self._watched[fd] = pollable, failed
         pollable.attach()
 
@@ -157,6 +167,7 @@ class Pump:
         fd = pollable.fileno()
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+            self._answers.unregister(fd)
             pollable.detach()
 
     def adapt_completions(self, tell: Callable[[bool], None] | None) -> None:
@@ -173,17 +184,22 @@ class Pump:
             self._affinity = CompletionAffinity(tell, fixed=self._fixed_affinity)
 
     def run(self) -> None:
-        """Serve until `stop`."""
-        calls = self.calls.fileno()
+        """Serve until `stop`, or `halt`."""
+        self._running, calls = True, self.calls.fileno()
         while self._running:
             for fd, _events in self._epoll.poll(self._serve_active()):
                 if fd == calls:
                     self.calls.run()
                 elif fd in self._served:
                     self._wake(fd)
-                elif (watched := self._watched.get(fd)) is not None:
-                    pollable, failed = watched
-                    self.calls.run_after(pollable.serve, partial(self._fail_watched, pollable, failed))
+                else:
+                    self._serve_watched(fd)
+
+    def _serve_watched(self, fd: int) -> None:
+        """Finish asynchronous verbs of a handler, and make the calls with their results."""
+        if (watched := self._watched.get(fd)) is not None:
+            pollable, failed = watched
+            self.calls.run_after(pollable.serve, partial(self._fail_watched, pollable, failed))
 
     def _fail_watched(self, pollable: Pollable, failed: Failed, error: Exception) -> None:
         self.unwatch(pollable)
@@ -232,12 +248,17 @@ class Pump:
     def _spin(self) -> Sequence[Served]:
         """Poll the active rings for up to the window of `polling`; return those with commands.
 
-        Do not spin while commands are under way on other threads: those need the interpreter's lock.
+        Also poll the handlers that finish their commands on this thread, while some are under way. Do not
+        spin while commands are under way on other threads: those need the interpreter's lock.
         """
-        rings, clock, until = self._rings, time.monotonic, 0.0
+        clock, until = time.monotonic, 0.0
         waiting: Sequence[Served] = ()
-        while not (waiting or self.calls.pending() or any(served.busy for served in rings)):
-            waiting = _waiting(rings, _POLLS)
+        while not (waiting or self.calls.pending() or any(served.on_threads for served in self._rings)):
+            due = bool(self._watched) and any(served.busy for served in self._rings)
+            if due and (answers := self._answers.poll(0)):
+                for fd, _events in answers:
+                    self._serve_watched(fd)
+            waiting = _waiting(self._rings, _FEW_POLLS if due else _POLLS)
             if not waiting and (now := clock()) > (until := until or now + self._polling.window):
                 break
         return waiting
