@@ -1,5 +1,6 @@
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -25,14 +26,16 @@ def test_leaving_the_context_releases_the_lock() -> None:
     assert lock.acquire(blocking=False)
 
 
-def test_those_who_wait_take_the_lock_one_after_the_other() -> None:
+@pytest.mark.parametrize("take", [TokenLock.__enter__, TokenLock.acquire])
+def test_those_who_wait_take_the_lock_one_after_the_other(take: Callable[[TokenLock], object]) -> None:
     lock, inside, entered = TokenLock(), [], []
 
     def enter() -> None:
-        with lock:
-            inside.append(1)
-            entered.append(len(inside))
-            inside.pop()
+        take(lock)
+        inside.append(1)
+        entered.append(len(inside))
+        inside.pop()
+        lock.release()
 
     threads = [threading.Thread(target=enter) for _ in range(8)]
     with lock:
