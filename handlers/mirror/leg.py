@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from queue import Empty
 from typing import Any, TypeVar
 
 import msgspec
@@ -334,28 +335,34 @@ class MirrorLeg:
             OSError: It failed, and some bytes may be written.
         """
         # The lock keeps a descriptor from being closed, and given to another file, under the write.
-        if not self._inline_use.acquire(blocking=False):
-            raise BlockingIOError
+        use = self._inline_use
+        try:
+            use.take(False)  # noqa: FBT003 - see TokenLock
+        except Empty:
+            raise BlockingIOError from None
         try:
             if self._inline_write is None:
                 raise BlockingIOError
             moved = write(views, offset, self._inline.write_flags)
         finally:
-            self._inline_use.release()
+            use.release()
         if moved != length:
             raise OSError(errno.EIO, f"{self} took {moved} bytes of {length}")
 
     def read_inline(self, views: Views, offset: int) -> int:
         """Read without blocking; see `vscsihba.handlers.base.InlineVerbs`."""
         # The lock keeps a descriptor from being closed, and given to another file, under the read.
-        if not self._inline_use.acquire(blocking=False):
-            raise BlockingIOError
+        use = self._inline_use
+        try:
+            use.take(False)  # noqa: FBT003 - see TokenLock
+        except Empty:
+            raise BlockingIOError from None
         try:
             if self._inline.read is None:
                 raise BlockingIOError
             return self._inline.read(views, offset, self._inline.read_flags)
         finally:
-            self._inline_use.release()
+            use.release()
 
     def drop(self, error: Exception | str) -> None:
         """Use the leg no more, because of `error`, and close it when its requests have ended."""

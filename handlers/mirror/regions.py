@@ -33,8 +33,9 @@ class Regions:
         self.unsettled = set(state.dirty())
         self.on_unsettled: Callable[[], object] = lambda: None
         self._state = state
+        self._lock = state.lock
         self._size = size
-        self._ranges = RangeLock()
+        self._ranges = RangeLock(state.lock)
 
     def numbers(self, offset: int, length: int) -> range:
         """Return the numbers of the regions that a range of bytes touches."""
@@ -85,20 +86,30 @@ class Regions:
         Returns:
             For `end_change`; None if it cannot begin at once.
         """
-        held = self._ranges.try_enter(offset, length)
-        if held is None:
-            return None
         numbers = range(offset // self._size, -(-(offset + length) // self._size))
-        if not self._state.try_begin(numbers):
-            self._ranges.leave(held)
-            return None
+        state, lock = self._state, self._lock
+        lock.take()
+        try:
+            if not state.are_dirty(numbers):
+                return None
+            held = self._ranges.enter_locked(offset, length)
+            if held is None:
+                return None
+            state.begin_locked(numbers)
+        finally:
+            lock.release()
         return held, numbers
 
     def end_change(self, change: Change) -> None:
         """End a change of `try_change`, on any thread."""
         held, numbers = change
-        self._state.end(numbers)
-        self._ranges.leave(held)
+        lock = self._lock
+        lock.take()
+        try:
+            self._state.end_locked(numbers)
+            self._ranges.leave_locked(held)
+        finally:
+            lock.release()
 
     @contextmanager
     def alone_in(self, region: int) -> Iterator[None]:

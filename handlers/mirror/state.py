@@ -80,6 +80,7 @@ class MirrorState:
     Attributes:
         metadata: The copy that it has.
         on_mark: Called after regions were marked dirty.
+        lock: Guards the log. `Regions` guards the ranges of changes with it too: then a write takes one lock.
 
     Raises:
         UsageError, InUseError: The file cannot be opened.
@@ -112,7 +113,7 @@ class MirrorState:
         self._writing: list[range] = []
         self._unmarked: list[range] = []
         self._marks = 0
-        self._lock = token_lock.TokenLock()
+        self.lock = token_lock.TokenLock()
         self._saving = threading.Lock()
 
     def close(self) -> None:
@@ -178,22 +179,39 @@ class MirrorState:
 
     def try_begin(self, regions: range) -> bool:
         """Note that regions are being written, if all are dirty already; `end` has to follow then."""
-        with self._lock:
-            if self._dirty.count(1, regions.start, regions.stop) < len(regions):
+        with self.lock:
+            if not self.are_dirty(regions):
                 return False
-            self._writing.append(regions)
+            self.begin_locked(regions)
             return True
+
+    def are_dirty(self, regions: range) -> bool:
+        """Return whether regions are dirty on stable storage; they stay so as long as `lock` is held."""
+        return self._dirty.count(1, regions.start, regions.stop) == len(regions)
+
+    def begin_locked(self, regions: range) -> None:
+        """Note that dirty regions are being written; the caller holds the lock."""
+        self._writing.append(regions)
 
     def end(self, regions: range) -> None:
         """Note that regions are not written any more."""
-        with self._lock:
-            self._writing.remove(regions)
-            self._touch(regions)
+        with self.lock:
+            self.end_locked(regions)
+
+    def end_locked(self, regions: range) -> None:
+        """Do as `end`; the caller holds the lock."""
+        self._writing.remove(regions)
+        self._touch(regions)
 
     def _touch(self, regions: range) -> None:
         """Count regions as written in this period, as far as they are in the disk."""
-        for region in range(regions.start, min(regions.stop, len(self._last_written))):
-            self._last_written[region] = self._period
+        last_written, period = self._last_written, self._period
+        if regions.stop <= len(last_written):
+            for region in regions:
+                last_written[region] = period
+            return
+        for region in range(regions.start, len(last_written)):
+            last_written[region] = period
 
     def _mark_and_begin(self, regions: range) -> None:
         """Mark regions dirty on stable storage, then note that they are being written.
@@ -266,7 +284,7 @@ class MirrorState:
         """
         if time.monotonic() < self._period_began + _PERIOD:
             return IdleRegions()
-        with self._lock:
+        with self.lock:
             since, self._period, self._marks = self._period - 1, self._period + 1, 0
             self._period_began = time.monotonic()
             last_written, writing = self._last_written[:], self._writing.copy()
@@ -298,7 +316,7 @@ class MirrorState:
         """
         with self._saving, self._storing():
             for number, regions in groupby(idle.numbers, lambda region: region // PER_SECTOR):
-                with self._lock:  # anew for each sector, since writes wait for it
+                with self.lock:  # anew for each sector, since writes wait for it
                     equal = [
                         region
                         for region in regions
@@ -339,12 +357,12 @@ class MirrorState:
                 superblock.Superblock(self._store, _MAGIC, _KIND).replace(encode(metadata))
             self.metadata = metadata
             if want < have:
-                with self._lock:
+                with self.lock:
                     del self._dirty[want:], self._last_written[want:]
 
     def _grow(self, have: int, want: int) -> None:
         self._store.resize(max(self._store.geometry.size, _file_size(want)))
-        with self._lock:
+        with self.lock:
             self._dirty.extend(b"\1" * (want - have))
             self._last_written.frombytes(bytes(8 * (want - have)))
         self._save(have, want, self._dirty)

@@ -12,10 +12,14 @@ Held = tuple[int, int, object]
 
 
 class RangeLock:
-    """Let changes of ranges in together if they do not overlap."""
+    """Let changes of ranges in together if they do not overlap.
 
-    def __init__(self) -> None:
-        self._lock = token_lock.TokenLock()
+    Args:
+        lock: Guards the list of ranges; its owner may hold it to enter and leave without a lock of their own.
+    """
+
+    def __init__(self, lock: token_lock.TokenLock | None = None) -> None:
+        self._lock = lock or token_lock.TokenLock()
         self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # it needs no more
         self._queue: list[Held] = []
         self._waiting = 0
@@ -42,21 +46,29 @@ class RangeLock:
 
     def try_enter(self, offset: int, length: int) -> Held | None:
         """Hold a range at once, and return what `leave` takes, on any thread; None if one must wait."""
-        mine = (offset, offset + length, object())
         with self._lock:
-            queue = self._queue
-            queue.append(mine)
-            if len(queue) > 1 and self._must_wait(mine):
-                queue.remove(mine)
-                return None
+            return self.enter_locked(offset, length)
+
+    def enter_locked(self, offset: int, length: int) -> Held | None:
+        """Do as `try_enter`; the caller holds the lock."""
+        mine = (offset, offset + length, object())
+        queue = self._queue
+        queue.append(mine)
+        if len(queue) > 1 and self._must_wait(mine):
+            queue.remove(mine)
+            return None
         return mine
 
     def leave(self, held: Held) -> None:
         """Release a range."""
         with self._lock:
-            self._queue.remove(held)
-            if self._waiting:
-                self._changed.notify_all()
+            self.leave_locked(held)
+
+    def leave_locked(self, held: Held) -> None:
+        """Do as `leave`; the caller holds the lock."""
+        self._queue.remove(held)
+        if self._waiting:
+            self._changed.notify_all()
 
     def _must_wait(self, mine: Held) -> bool:
         first, end, _ = mine

@@ -5,6 +5,7 @@
 the vDSO cannot read), that takes as long as a write of 4 KiB.
 """
 
+from functools import partial
 from queue import Empty, SimpleQueue
 
 
@@ -13,31 +14,31 @@ class TokenLock:
 
     Taking an item that is there is atomic, and needs no wait. As with `threading.Lock`, threads that wait
     for it take it in any order.
+
+    Attributes (no functions of ours, for code that runs once a command):
+        take: Takes the lock, and waits until it is free; ``take(False)`` raises `queue.Empty` instead.
+        release: Releases the lock; the caller must hold it.
     """
 
-    __slots__ = ("_put", "_take")
+    __slots__ = ("release", "take")
 
     def __init__(self) -> None:
         tokens: SimpleQueue[None] = SimpleQueue()
-        self._take, self._put = tokens.get, tokens.put
-        self._put(None)
+        self.take, self.release = tokens.get, partial(tokens.put, None)
+        self.release()
 
     def acquire(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002 - as threading.Lock has it
         """Take the lock; return whether that was possible, which is always so if it may wait."""
         try:
-            self._take(blocking)
+            self.take(blocking)
         except Empty:
             return False
         return True
 
-    def release(self) -> None:
-        """Release the lock; the caller must hold it."""
-        self._put(None)
-
     def __enter__(self) -> None:
         """Take the lock; wait until it is free."""
-        self._take()
+        self.take()
 
     def __exit__(self, *_: object) -> None:
         """Release the lock."""
-        self._put(None)
+        self.release()

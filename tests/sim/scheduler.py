@@ -10,6 +10,7 @@ The module knows processes only as groups of fibers that die together; it knows 
 
 import _thread
 import os
+import queue
 import random
 import sys
 import threading
@@ -283,6 +284,14 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class TokenLock(Lock):
+    """`vscsihba.handlers.shared.token_lock.TokenLock` of a simulated machine."""
+
+    def take(self, block: bool = True) -> None:
+        if not self.acquire(block):
+            raise queue.Empty
 
 
 class RLock:

@@ -187,7 +187,7 @@ class World:
         yield sys, "unraisablehook", _hook_that_ignores_death(sys.unraisablehook)
         yield threading, "current_thread", lambda: scheduler.current
         yield sim.Thread, "refuse", staticmethod(self._refuse_thread)
-        yield token_lock, "TokenLock", partial(sim.Lock, scheduler)
+        yield token_lock, "TokenLock", partial(sim.TokenLock, scheduler)
         yield abandonable_pool, "SimpleQueue", partial(sim.SimpleQueue, scheduler)
         yield time, "monotonic", partial(sim.monotonic, scheduler)
         yield time, "time", partial(sim.monotonic, scheduler)

@@ -549,7 +549,7 @@ def test_another_file_in_the_place_of_one_that_has_failed_is_not_written(state: 
     ("lock", "verb"),
     [
         *(("_saving", verb) for verb in VERBS),
-        *(("_lock", verb) for verb in (*VERBS, "idle", "shrink", "grow") if verb not in ("clear", "save")),
+        *(("lock", verb) for verb in (*VERBS, "idle", "shrink", "grow") if verb not in ("clear", "save")),
     ],
 )
 def test_a_change_waits_for_another_one(state: MirrorState, lock: str, verb: str) -> None:
@@ -583,7 +583,7 @@ def test_a_write_to_a_dirty_region_does_not_begin_during_another_change(state: M
             begun.set()
 
     thread = threading.Thread(target=run)
-    with state._lock:
+    with state.lock:
         thread.start()
         assert not begun.wait(0.1)
     thread.join(30)
