@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vscsihba.errors import UsageError
-from vscsihba.units import counted, exact_size, format_size, parse_size
+from vscsihba.units import counted, exact_size, format_seconds, format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,21 @@ def test_exact_size_is_undone_by_parsing(size: int) -> None:
 
 def test_one_thing_has_no_s() -> None:
     assert [counted(count, "LUN") for count in (0, 1, 2)] == ["0 LUNs", "1 LUN", "2 LUNs"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ns"),
+        (8.5e-7, "850 ns"),
+        (9.996e-7, "1.00 us"),
+        (1.23e-5, "12.3 us"),
+        (4.05e-3, "4.05 ms"),
+        (0.2504, "250 ms"),
+        (0.9999, "1.00 s"),
+        (61.04, "61.0 s"),
+        (4398.0, "4398 s"),
+    ],
+)
+def test_short_times_have_three_digits(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text

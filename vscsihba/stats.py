@@ -3,7 +3,16 @@
 Any thread may read them at any time; a reader may see a command counted before its bytes are.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
+
+
+class Tally(IntEnum):
+    """The counter of `LunStats`, and the histogram of `vscsihba.latency.KINDS`, that a command belongs to."""
+
+    READS = 0
+    WRITES = 1
+    OTHERS = 2
 
 
 @dataclass(slots=True)
@@ -29,6 +38,12 @@ class LunStats:
     errors: int = 0
     waits: int = 0
     batches: int = 0
+
+    def clear(self) -> None:
+        """Count from zero again; the number of batches goes on, for it names a batch."""
+        for counter in fields(self):
+            if counter.name != "batches":
+                setattr(self, counter.name, 0)
 
     def snapshot(self) -> dict[str, int]:
         """Return the counters by name."""

@@ -4,7 +4,7 @@ An LBA and a byte offset are both integers; with the NewTypes a type checker fin
 """
 
 import re
-from typing import NewType
+from typing import Final, NewType
 
 from vscsihba.errors import UsageError
 
@@ -55,6 +55,26 @@ def format_size(size: int) -> str:
         power += 1
         scaled /= 1024
     return f"{scaled:.1f} {'KMGTPE'[power - 1]}iB"
+
+
+_TIMES: Final = (
+    (1e9, "ns", 0, 999.5),
+    *(
+        (scale, unit, digits, most)
+        for scale, unit in ((1e6, "us"), (1e3, "ms"), (1, "s"))
+        for digits, most in ((2, 9.995), (1, 99.95), (0, 999.5))
+    ),
+)
+"""Factor, unit, decimals, and the value from which on it would have more than three digits."""
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a short time with three digits and its unit: ``850 ns``, ``12.3 us``, ``4.05 ms``."""
+    small = (
+        (f"{seconds * scale:.{digits}f} {unit}", seconds * scale, most)
+        for scale, unit, digits, most in _TIMES
+    )
+    return next((text for text, value, most in small if value < most), f"{seconds:.0f} s")
 
 
 def counted(count: int, noun: str) -> str:

@@ -18,6 +18,9 @@ from vscsihba.config.sizes import size_of
 from vscsihba.control.server import ControlServer
 from vscsihba.errors import HostError, UsageError
 from vscsihba.handlers.options import did_you_mean
+from vscsihba.stats import LunStats
+
+_STATISTICS = ("statistics", "clear_statistics")
 
 OTHERS: list[dict[str, object]] = [
     {"kind": "backstore", "name": "fileio_0/theirs", "text": "fileio, 1 MiB, behind iqn.2003-01.org:t1 LUN 0"}
@@ -47,8 +50,26 @@ class FakeService:
     def verbs(self) -> dict[str, Callable[..., object]]:
         return {
             name: getattr(self, name)
-            for name in ("plan", "apply", "show", "status", "save", "clear", "resize", "act")
+            for name in ("plan", "apply", "show", "status", "save", "clear", "resize", "act", *_STATISTICS)
         }
+
+    def statistics(self) -> object:
+        """Say that every LUN has read 1,000 blocks of 4 KiB in 12 us each, and that one of them failed."""
+        self.calls.append("statistics")
+        return [
+            {
+                "hba": hba.id,
+                "lun": lun.lun,
+                "engine": 900,
+                "counters": LunStats(reads=1000, read_bytes=4096000, others=7, errors=1).snapshot(),
+                "latencies": {"reads": [(302, 1000)], "writes": [], "others": [(700, 8)]},
+            }
+            for hba in self.running.hbas
+            for lun in hba.luns
+        ]
+
+    def clear_statistics(self, hba: int, lun: int) -> None:
+        self.calls.append(f"clear_statistics {hba}/{lun}")
 
     def plan(self, document: dict[str, object], prune: Prune) -> object:
         wanted, found = self._changes(document, prune)

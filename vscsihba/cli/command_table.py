@@ -51,6 +51,7 @@ _TABLE = {
         "plan": "show the changes that apply would make",
         "apply": "apply a configuration document",
         "status": "show the state of every HBA, LUN and engine",
+        "stats": "show how many commands disks have executed, and how quickly",
         "show": "print the running configuration as a document for apply",
         "save": "save the running configuration for the next start",
         "resize": "enlarge a disk while it is in use",

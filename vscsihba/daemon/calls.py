@@ -13,6 +13,7 @@ from vscsihba.config.dump import builtins
 from vscsihba.config.model import Document
 from vscsihba.config.pruning import Prune
 from vscsihba.control.client import NotListeningError, call
+from vscsihba.daemon.statistics import LunStatistics
 from vscsihba.engine.owner import Action
 
 SOCKET: Final = Path("/run/vscsihba/control.sock")
@@ -185,6 +186,14 @@ class Daemon:
     def status(self) -> Status:
         """Return the state of all disks, engines and problems."""
         return cast("Status", self._call("status", {}, timeout=_PATIENCE))
+
+    def statistics(self) -> list[LunStatistics]:
+        """Return counters and latencies of every LUN that an engine serves."""
+        return cast("list[LunStatistics]", self._call("statistics", {}, timeout=_PATIENCE))
+
+    def clear_statistics(self, hba: int, lun: int) -> None:
+        """Let the counters and latencies of a LUN begin anew."""
+        self._call("clear_statistics", {"hba": hba, "lun": lun}, timeout=_PATIENCE)
 
     def save(self, path: Path | None = None, *, force: bool = False) -> Path:
         """Save the running document and return the path of the file.

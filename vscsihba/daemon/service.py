@@ -29,6 +29,7 @@ from vscsihba.daemon.known_devices import accepted
 from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import RecordError, State
+from vscsihba.daemon.statistics import clear_statistics, statistics
 from vscsihba.daemon.status import add_exports, add_unread, status
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.daemon.transaction import Transaction
@@ -180,6 +181,8 @@ class Service:
             "apply": self.apply,
             "show": self.show,
             "status": self.status,
+            "statistics": statistics,
+            "clear_statistics": clear_statistics,
             "save": self.save,
             "clear": self.clear,
             "resize": self.resize,

@@ -383,6 +383,14 @@ class Target:
             "luns": [self._ownership.status(lun) for lun in sorted(self._ownership.known)],
         }
 
+    def statistics(self) -> list[dict[str, Any]]:
+        """Return counters and latencies of the LUNs that this engine serves; see `Ownership.statistics`."""
+        return self._ownership.statistics()
+
+    def clear_statistics(self, lun: int) -> bool:
+        """Let the statistics of a LUN begin anew; False if this engine does not serve it."""
+        return self._ownership.clear_statistics(lun)
+
     # Actions of layers.
 
     def actions(self, lun: int) -> dict[str, dict[str, Any]] | None:

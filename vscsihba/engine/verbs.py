@@ -60,6 +60,8 @@ def verbs(target: "Target", end: Callable[..., None] | None) -> dict[str, Callab
         "act": act,
         "actions": target.actions,
         "status": target.status,
+        "statistics": target.statistics,
+        "clear_statistics": target.clear_statistics,
         "add_lun": add_lun,
         "remove_lun": remove_lun,
         "resize": resize,

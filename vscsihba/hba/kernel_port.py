@@ -88,7 +88,7 @@ class KernelPort:
 
     def _forget(self, *luns: int) -> None:
         for lun in luns:
-            for kind in ("json", "journal", "unflushed", "lock"):
+            for kind in ("json", "journal", "unflushed", "stats", "lock"):
                 (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
     def hold(self, spec: LunSpec, pump: Pump, *, listeners: Listeners, units: UnitsOfHba) -> OwnedLun:

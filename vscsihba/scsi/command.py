@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vscsihba.scsi.features import Feature
 from vscsihba.scsi.layout import Layout
+from vscsihba.stats import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +41,6 @@ class MediumAccess(Enum):
     WRITABLE = auto()
     REPLACED = auto()
     """As WRITABLE; the contents may be invalid, since the command replaces them."""
-
-
-class Tally(Enum):
-    """The counter of `LunStats` that a command belongs to."""
-
-    READS = auto()
-    WRITES = auto()
-    OTHERS = auto()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

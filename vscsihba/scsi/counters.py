@@ -6,10 +6,10 @@ Does not know how a log page shows them.
 from dataclasses import dataclass, field, fields, replace
 
 from vscsihba.scsi.asc import Asc
-from vscsihba.scsi.command import Command, Tally
+from vscsihba.scsi.command import Command
 from vscsihba.scsi.response import Response, Status
 from vscsihba.scsi.sense import Sense, SenseKey
-from vscsihba.stats import LunStats
+from vscsihba.stats import LunStats, Tally
 
 _CHECK_CONDITION, _READS, _WRITES = Status.CHECK_CONDITION, Tally.READS, Tally.WRITES
 """Once for all commands: to look up a member of an enumeration takes longer than to count."""

@@ -21,7 +21,7 @@ from vscsihba.block import (
 )
 from vscsihba.scsi.asc import Asc
 from vscsihba.scsi.cdb import decode, lookup
-from vscsihba.scsi.command import Command, Data, MediumAccess, Tally
+from vscsihba.scsi.command import Command, Data, MediumAccess
 from vscsihba.scsi.commands.buffers import Buffers
 from vscsihba.scsi.commands.inquiry import standard_data
 from vscsihba.scsi.commands.maintenance import Timestamp
@@ -42,7 +42,7 @@ from vscsihba.scsi.saved_state import Kept, decode_state, encode_state
 from vscsihba.scsi.self_test import SelfTest, SelfTestResult, abort
 from vscsihba.scsi.sense import NO_SENSE, CheckCondition, Sense, SenseKey
 from vscsihba.scsi.space import SpaceWatch
-from vscsihba.stats import LunStats
+from vscsihba.stats import LunStats, Tally
 
 _CHANGED = (MediumAccess.WRITABLE, MediumAccess.REPLACED)
 """The requirement of commands that change the medium."""

@@ -28,7 +28,7 @@ from vscsihba.scsi.block.sanitize import (
 )
 from vscsihba.scsi.block.start_stop import prevent_allow_medium_removal, start_stop_unit
 from vscsihba.scsi.block.verify import verify, write_and_verify
-from vscsihba.scsi.command import Command, Data, MediumAccess, Tally
+from vscsihba.scsi.command import Command, Data, MediumAccess
 from vscsihba.scsi.commands.buffers import read_buffer, write_buffer
 from vscsihba.scsi.commands.diagnostic import receive_diagnostic_results, send_diagnostic
 from vscsihba.scsi.commands.inquiry import inquiry
@@ -51,6 +51,7 @@ from vscsihba.scsi.copy.results import receive_copy_operating_parameters, receiv
 from vscsihba.scsi.copy.token_copy import populate_token, write_using_token
 from vscsihba.scsi.copy.token_information import receive_rod_token_information
 from vscsihba.scsi.features import Feature
+from vscsihba.stats import Tally
 
 _NONE, _IN, _OUT = Data.NONE, Data.IN, Data.OUT
 _READY, _WRITABLE, _REPLACED = MediumAccess.READY, MediumAccess.WRITABLE, MediumAccess.REPLACED

@@ -113,7 +113,7 @@ def test_a_lun_comes_and_goes_and_leaves_nothing(make: Make, kernel: FakeConfigf
     status = engine.ownership.status(0)
     assert (status["owner"], status["size"], status["failure"]) == (True, MiB, None)
     run = image.parent / "run"
-    assert sorted(path.name for path in run.iterdir()) == ["lun0.json", "lun0.lock"]
+    assert sorted(path.name for path in run.iterdir()) == ["lun0.json", "lun0.lock", "lun0.stats"]
     engine.remove(0)
     assert left(kernel) == []
     assert list(run.iterdir()) == []

@@ -51,6 +51,25 @@ def test_deaths_under_io_lose_nothing(own_service: Service, scratch: Path) -> No
     print(f"two engines again after {wait:.1f} s")
 
 
+def test_statistics_go_on_when_an_engine_is_killed(own_service: Service, scratch: Path) -> None:
+    service = own_service
+    service.ask("apply", document={"version": 1, "backstores": files(scratch, "a"), "hbas": [shows(4, "a")]})
+    node = service.disk(4, 0).node
+    run("dd", "if=/dev/zero", f"of={node}", "bs=64K", "count=64", "oflag=direct")
+    (before,) = json.loads(vscsihba("stats", node, "--json"))
+    assert before["writes"]["bytes"] == 64 * (64 << 10)
+    assert 0 < before["writes"]["p50"] <= before["writes"]["longest"] < 60
+    (engine,) = service.engines(4)
+    kill(engine)
+    seconds_until(lambda: service.engines(4) not in ([], [engine]) and service.all_run(), "another engine")
+    run("dd", "if=/dev/zero", f"of={node}", "bs=64K", "count=64", "oflag=direct")
+    (after,) = json.loads(vscsihba("stats", "hba4/lun0", "--json"))
+    assert 64 < after["writes"]["commands"] <= 128
+    assert vscsihba("stats", "--reset", node) == "cleared the statistics of 1 disk\n"
+    (cleared,) = json.loads(vscsihba("stats", node, "--json"))
+    assert cleared["writes"]["commands"] == 0
+
+
 def test_a_leg_that_was_added_stays_when_the_engine_is_replaced(own_service: Service, scratch: Path) -> None:
     service = own_service
     first, second, third = (scratch / f"{name}.img" for name in "abc")

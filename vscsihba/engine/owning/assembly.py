@@ -7,6 +7,7 @@ from typing import Any
 from vscsihba import scsi
 from vscsihba.engine.owning.flush_record import FlushRecord
 from vscsihba.engine.owning.lun_spec import LunSpec
+from vscsihba.engine.owning.stats_file import StatsFile
 from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.engine.serving.call_queue import CallQueue
 from vscsihba.engine.serving.listeners import Listeners
@@ -28,6 +29,7 @@ def assemble(
     units: UnitsOfHba,
     state: UnitState | None = None,
     record: FlushRecord | None = None,
+    statistics: StatsFile | None = None,
     target_core: bool = False,
     free_kept: Callable[[int], None] = lambda _number: None,
 ) -> ServedLun:
@@ -43,13 +45,14 @@ def assemble(
         units: The units of its HBA that the same pump serves.
         state: File of the unit's saved state; without it, nothing is saved.
         record: Record of failed flushes that initiators do not know of; without it, memory serves.
+        statistics: Open file of its counters and latencies; without it, memory serves.
         target_core: The ring is behind Linux's target core.
         free_kept: See `ServedLun`.
 
     Raises:
         HostError: The state cannot be read.
     """
-    stats = LunStats()
+    stats = LunStats() if statistics is None else statistics.stats
     kind = scsi.PassThroughUnit if handler.capabilities.whole_cdbs else scsi.LogicalUnit
     unit = kind(
         handler.geometry,
@@ -67,6 +70,8 @@ def assemble(
         calls,
         stats=stats,
         listeners=listeners,
+        latencies=None if statistics is None else statistics.latencies,
+        keep_stats=_keep_no_stats if statistics is None else statistics.keep,
         units=units,
         keep=_keep_nothing if state is None else state.save,
         free_kept=free_kept,
@@ -75,6 +80,10 @@ def assemble(
 
 def _keep_nothing(_state: bytes) -> None:
     """Save nothing: the unit has no state file."""
+
+
+def _keep_no_stats() -> None:
+    """Store nothing: the unit has no file for its counters."""
 
 
 def _unit_options(spec: LunSpec, state: UnitState | None, record: FlushRecord | None) -> dict[str, Any]:

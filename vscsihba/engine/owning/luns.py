@@ -224,7 +224,7 @@ class Luns:
     def _forget(self, lun: int) -> None:
         """Remove the files of a LUN from the run directory."""
         self.ownership.owned.pop(lun, None)
-        for kind in ("json", "journal", "unflushed", "lock"):
+        for kind in ("json", "journal", "unflushed", "stats", "lock"):
             (self._run / f"lun{lun}.{kind}").unlink(missing_ok=True)
 
     def clear(self, lun: int) -> None:

@@ -24,6 +24,7 @@ from vscsihba.engine.owning.flush_record import FlushRecord
 from vscsihba.engine.owning.layer_actions import LayerActions
 from vscsihba.engine.owning.locks import try_lock
 from vscsihba.engine.owning.lun_spec import AnotherDiskError, LunSpec
+from vscsihba.engine.owning.stats_file import StatsFile
 from vscsihba.engine.owning.unit_state import UnitState
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.lun import ServedLun
@@ -95,6 +96,7 @@ class OwnedLun:
         self._lock = run / f"lun{spec.lun}.lock"
         self._journal = run / f"lun{spec.lun}.journal"
         self._record = FlushRecord(spec.lun, run / f"lun{spec.lun}.unflushed")
+        self._statistics = StatsFile(spec.lun, run / f"lun{spec.lun}.stats")
         self._pump = pump
         self._listeners = listeners
         self._units = units
@@ -130,9 +132,12 @@ class OwnedLun:
             if self.created:
                 unmake.callback(configfs.delete_backstore, self.name)
                 self._record.forget()
+                self._statistics.forget()
             elif self._record.reason is not None:
                 log.error("lun %d: %s: the next flush will report it", self.spec.lun, self._record.reason)
             self.spec.note(self._run)
+            self._statistics.open()
+            undo.callback(self._statistics.close)
             self.served = self._serve(handler, identity, self._transport(device))
             self._record.serve()
             self.actions = LayerActions(stack, partial(self._note_failed_action, self.served))
@@ -175,6 +180,7 @@ class OwnedLun:
                 units=self._units,
                 state=UnitState(identity.serial),
                 record=self._record,
+                statistics=self._statistics,
                 target_core=True,
                 free_kept=partial(configfs.free_kept_buf, self.name),
             )

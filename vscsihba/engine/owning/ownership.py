@@ -22,13 +22,16 @@ from vscsihba.engine.owning.tuning import tune
 from vscsihba.engine.serving.listeners import Listeners
 from vscsihba.engine.serving.pump import Pump
 from vscsihba.engine.serving.units_of_hba import UnitsOfHba
-from vscsihba.errors import InUseError, VscsihbaError
+from vscsihba.errors import HostError, InUseError, VscsihbaError
 from vscsihba.threads import VitalThread
 
 log = logging.getLogger(__name__)
 
 GRACE: Final = 1.0
 """Seconds that the opening of a LUN may take before the next LUN is opened beside it."""
+
+_PATIENCE: Final = 4.0
+"""Seconds for the thread that serves the LUNs to take a call."""
 
 RETRY: Final = 5.0
 """Seconds between tries to serve a LUN that has failed, or whose storage cannot be opened."""
@@ -298,6 +301,38 @@ class Ownership:
                 "counters": served.stats.snapshot(),
             }
         return status
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Return counters and latencies of the LUNs that are served, ready for JSON; any thread may ask.
+
+        A histogram is a list of pairs: a bucket of `vscsihba.latency`, and its count.
+        """
+        return [
+            {
+                "lun": lun,
+                "counters": served.stats.snapshot(),
+                "latencies": {
+                    kind: list(each.buckets.items()) for kind, each in served.latencies.snapshot().items()
+                },
+            }
+            for lun, owned in sorted(self.owned.copy().items())
+            if (served := owned.served) is not None
+        ]
+
+    def clear_statistics(self, lun: int) -> bool:
+        """Let the statistics of a LUN begin anew; False if it is not served here.
+
+        Raises:
+            HostError: The thread that serves it does not answer.
+        """
+        owned = self.owned.get(lun)
+        if owned is None or (served := owned.served) is None:
+            return False
+        done = threading.Event()
+        self._pump.calls.post(partial(served.clear_statistics, done.set))
+        if not done.wait(_PATIENCE):
+            raise HostError(f"LUN {lun} of HBA {self._id} does not answer", cure="try again")
+        return True
 
 
 def _ignore() -> None:

@@ -6,6 +6,7 @@ it does not simply succeed: its first block operation is the one that was done.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,11 +19,14 @@ from vscsihba.engine.serving.plain_command import PlainCommand, Results
 from vscsihba.engine.serving.tap import Tap
 from vscsihba.engine.serving.task_set import TaskSet
 from vscsihba.handlers.base import AsyncVerbs
+from vscsihba.latency import Latencies
 from vscsihba.scsi import FAST_PATH_OPCODES
-from vscsihba.stats import LunStats
+from vscsihba.stats import LunStats, Tally
 from vscsihba.transport import Accept
 
 log = logging.getLogger(__name__)
+
+_READS, _WRITES = Tally.READS, Tally.WRITES
 
 
 class AsyncPath:
@@ -40,6 +44,7 @@ class AsyncPath:
             publishes them.
         otherwise: Takes the commands that are not plain, or that the handler cannot begin.
         stats: Its counters.
+        latencies: Its histograms.
 
     Attributes:
         busy: Commands that have begun and whose result was not taken yet.
@@ -58,6 +63,7 @@ class AsyncPath:
         complete: Callable[[list[tuple[int, int]]], None],
         otherwise: Accept,
         stats: LunStats,
+        latencies: Latencies,
     ) -> None:
         self._name = name
         self._unit = unit
@@ -67,6 +73,7 @@ class AsyncPath:
         self._complete = complete
         self._otherwise = otherwise
         self._stats = stats
+        self._latencies = latencies
         self._shift = unit.block_size.bit_length() - 1
         self._most = unit.max_transfer_blocks * unit.block_size
         self._plain: list[tuple[Any, ...] | None] = [None] * 256
@@ -120,7 +127,8 @@ class AsyncPath:
     def _take_results(self) -> None:
         """Complete the commands that have ended, all that succeeded together."""
         self._results.posted = False
-        ended, stats, tasks = self._results.ended, self._stats, self._tasks
+        ended, stats, tasks, measure = self._results.ended, self._stats, self._tasks, self._latencies.add
+        now = time.monotonic()
         observed = bool(self._tap.observers)
         good: list[tuple[int, int]] = []
         others: list[PlainCommand] = []
@@ -146,10 +154,12 @@ class AsyncPath:
                     stats.writes += 1
                     stats.write_bytes += command.length
                     good.append((command.tag, 0))
+                    measure(_WRITES, now - command.started)
                 else:
                     stats.reads += 1
                     stats.read_bytes += command.length
                     good.append((command.tag, command.length))
+                    measure(_READS, now - command.started)
         self.busy -= len(good) + len(others)
         if good:
             self._complete(good)

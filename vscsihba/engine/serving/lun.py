@@ -29,7 +29,8 @@ from vscsihba.engine.serving.units_of_hba import Done, UnitsOfHba
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.errors import EngineFaultError, HostError, TransportError, VscsihbaError
 from vscsihba.handlers.base import Handler
-from vscsihba.stats import LunStats
+from vscsihba.latency import BatchLatency, Latencies
+from vscsihba.stats import LunStats, Tally
 from vscsihba.transport import Recovered, Transport
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class ServedLun:
         handler: An open handler stack.
         calls: The call queue of the pump.
         stats: Counters, shared with `unit`, which reports them.
+        latencies: Its histograms; by default they begin with this object.
+        keep_stats: Stores the counters.
         listeners: Told of failures; has the taps that this unit's tap joins while it is served.
         units: The units of its HBA that are served by the same pump.
         keep: Stores the saved state of the unit, on a thread that may block.
@@ -72,6 +75,8 @@ class ServedLun:
         *,
         stats: LunStats,
         listeners: Listeners,
+        latencies: Latencies | None = None,
+        keep_stats: Callable[[], None] = lambda: None,
         units: UnitsOfHba | None = None,
         keep: Callable[[bytes], None] = lambda _state: None,
         free_kept: Callable[[int], None] = lambda _number: None,
@@ -82,6 +87,8 @@ class ServedLun:
         self.unit = unit
         self.handler = handler
         self.stats = stats
+        self.latencies = latencies or Latencies()
+        self._batch = BatchLatency(stats, self.latencies, keep_stats)
         self.failure: TransportError | None = None
         self._broken: TransportError | None = None
         self.fileno, self.acknowledge, self.pending = (
@@ -136,6 +143,7 @@ class ServedLun:
                 complete=self._complete_good,
                 otherwise=self._accept,
                 stats=stats,
+                latencies=self.latencies,
             )
             if verbs is not None
             else None
@@ -172,6 +180,9 @@ class ServedLun:
     def serve(self) -> int:
         """Serve the ring, up to a batch of commands; see `vscsihba.engine.serving.pump.Served`."""
         self._serving, pollable = True, self._pollable
+        timed = not self.stats.batches & self._batch.mask
+        if timed:
+            self._batch.begin()
         if pollable is not None:
             pollable.cork()
         try:
@@ -191,6 +202,8 @@ class ServedLun:
         if self._broken is not None:
             raise self._broken
         self.transport.publish()
+        if timed:
+            self._batch.end()
         self.stats.batches += 1
         return count
 
@@ -297,6 +310,17 @@ class ServedLun:
         self._aborts.give_up_old()
         self._update_fast_path()
 
+    def clear_statistics(self, done: Callable[[], None]) -> None:
+        """Count commands, bytes and latencies from zero again, also in the log pages; then call `done`."""
+        self._calls.make(partial(self._clear_statistics, done))
+
+    def _clear_statistics(self, done: Callable[[], None]) -> None:
+        self.stats.clear()
+        self.unit.counters.clear()
+        self.latencies.clear()
+        self._batch.clear()
+        done()
+
     def reshape(self) -> None:
         """Take over the size that the handler has already, and tell the initiators by a unit attention."""
         self._calls.make(self._reshape)
@@ -348,6 +372,9 @@ class ServedLun:
                 if self.tap.observers:
                     task.show(self.tap, response)
                 self._complete(task.tag, response)
+            if not self._serving:  # the others are measured with their batch
+                tally = task.tally if response.status is _GOOD else Tally.OTHERS
+                self.latencies.add(tally, time.monotonic() - task.started)
             if response.background is not None:
                 self._tasks.go_on(Task(None, task.cdb, Buffer(), response.background))
         self._publish_soon()

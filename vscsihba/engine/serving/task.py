@@ -8,6 +8,7 @@ from vscsihba import scsi
 from vscsihba.block import BlockOp, BlockResult, Buffer, MediumOp
 from vscsihba.engine.serving.tap import Tap
 from vscsihba.records import UNKNOWN
+from vscsihba.stats import Tally
 
 
 class Task:
@@ -25,6 +26,7 @@ class Task:
         aborted_by: The task management function that has aborted it, None if none has.
         abandoned: It was answered before its end.
         stopped: It ends with the block operation under way.
+        tally: The counter that it belongs to.
         started: Time of its arrival, in seconds of CLOCK_MONOTONIC.
         begun: Time of its beginning, likewise; `UNKNOWN` unless somebody observes commands.
         storage: Seconds that its block operations took; `UNKNOWN` likewise.
@@ -39,6 +41,7 @@ class Task:
     abandoned = False
     stopped = False
     begun = storage = submitted = UNKNOWN
+    tally = Tally.OTHERS
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Task:
         task = cls(tag, cdb, buffer, unit.execute(cdb, buffer, row))
         task.non_idempotent = not unit.idempotent(cdb, row)
         if row is not None:
-            task.exclusive, task.alone = row.exclusive, row.starts_alone
+            task.exclusive, task.alone, task.tally = row.exclusive, row.starts_alone, row.tally
         return task
 
     def show(self, tap: Tap, response: scsi.Response) -> None:

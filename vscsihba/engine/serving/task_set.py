@@ -30,7 +30,7 @@ from vscsihba.engine.serving.task import Task
 from vscsihba.engine.serving.units_of_hba import Done
 from vscsihba.engine.serving.workers import Workers
 from vscsihba.records import UNKNOWN
-from vscsihba.stats import LunStats
+from vscsihba.stats import LunStats, Tally
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,7 @@ class TaskSet:
             task = Task(command.tag, command.cdb, Buffer(command.views), _no_steps())
             task.started = task.begun = command.started
             task.storage = time.monotonic() - command.started
+            task.tally = Tally.WRITES if command.is_write else Tally.READS
             self._commands[command.tag] = task
             del self._plain[command.tag]
         return task
