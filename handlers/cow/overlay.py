@@ -341,11 +341,8 @@ class Overlay:
         """
         try:
             self.store.flush()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                with self._changing:
-                    self._fresh |= fresh
-            elif not self.broken:
+        except OSError:
+            if not self.broken:
                 # Before any lock is waited for: requests that are under way look at it when they end.
                 self._doubtful = frozenset(fresh | self._fresh)
                 self.broken = True

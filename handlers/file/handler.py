@@ -155,15 +155,17 @@ class FileHandler(Handler):
     def write(self, offset: int, views: Views, *, fua: bool = False) -> None:
         """Write into the page cache, and with `fua` through it (pwritev(2), ``RWF_DSYNC``)."""
         self._check_whole(offset, sum(map(len, views)))
-        flags = os.RWF_DSYNC if fua else 0
-        if self._direct is not None:
-            write: Callable[[], object] = partial(self._direct.write, offset, views, flags=flags)
-        else:
-            write = partial(store, partial(self._pwritev, flags=flags), offset, views)
+        write = partial(self._write, offset, views)
         if fua:
-            self._syncs.run(write)
+            self._syncs.run_write(partial(write, os.RWF_DSYNC), partial(write, 0))
         else:
-            write()
+            write(0)
+
+    def _write(self, offset: int, views: Views, flags: int) -> None:
+        if self._direct is not None:
+            self._direct.write(offset, views, flags=flags)
+        else:
+            store(partial(self._pwritev, flags=flags), offset, views)
 
     def flush(self) -> None:
         """Write back the page cache, and the cache of the device below it (fdatasync(2))."""

@@ -142,7 +142,7 @@ class Calls:
         if how == "thread":
             raise RuntimeError("can't start new thread")
         number = getattr(errno, how)
-        if kind == "sync" and how in ("EIO", "ESTALE"):
+        if kind == "sync":
             self._lose(path)
         if kind != "close":
             raise OSError(number, os.strerror(number), path)

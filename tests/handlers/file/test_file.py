@@ -751,23 +751,47 @@ def test_full_disk_is_told_and_the_disk_goes_on(image: Path, monkeypatch: pytest
         disk.flush()
 
 
-def test_failed_flush_is_never_followed_by_a_good_one(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_failed_flush_is_never_followed_by_a_good_one(
+    image: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def broken(_: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+        raise OSError(number, os.strerror(number))
 
     with build(str(image)) as disk:
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", broken)
-            with pytest.raises(OSError, match="Input/output"):
+            with pytest.raises(FlushError, match=os.strerror(number)) as failed:
                 disk.flush()
-        with pytest.raises(OSError, match="an earlier flush failed") as again:
+            assert failed.value.errno == number
+        with pytest.raises(FlushError, match="an earlier flush failed") as again:
             disk.flush()
         assert again.value.errno == errno.EIO
-        with pytest.raises(OSError, match="an earlier flush failed"):
+        with pytest.raises(FlushError, match="an earlier flush failed"):
             write(disk, 0, b"x", fua=True)
         write(disk, 0, b"x")
     with build(str(image)) as disk:
         disk.flush()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_write_with_fua_whose_sync_finds_no_room_counts_as_a_failed_flush(
+    image: Path, monkeypatch: pytest.MonkeyPatch, number: int, direct: bool
+) -> None:
+    pwritev = os.pwritev
+
+    def thin(fd: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags & os.RWF_DSYNC:
+            raise OSError(number, os.strerror(number))
+        return pwritev(fd, views, offset, flags)
+
+    with build({**document(image), "direct": direct}) as disk:
+        monkeypatch.setattr(os, "pwritev", thin)
+        with pytest.raises(FlushError, match=os.strerror(number)):
+            write(disk, 0, b"x" * 512, fua=True)
+        with pytest.raises(FlushError, match="an earlier flush failed"):
+            disk.flush()
 
 
 # Holes
