@@ -1,7 +1,8 @@
 """Results of flushes: what was lost before is told by the next flush of an initiator.
 
 A server reports lost writes to one flush. If that is one that the disk sends by itself, to keep fewer writes,
-another flush that the server has done meanwhile waits for its result.
+another flush that the server has done meanwhile waits for its result. When one flush tells of lost writes,
+all others that have begun before tell of them too, for none of them has covered these writes.
 """
 
 import errno
@@ -24,7 +25,8 @@ class FlushResults:
         self._name = name
         self._begin = begin
         self._lock = threading.Lock()
-        self._doubt = ""
+        self._doubt = self._told = ""
+        self._begun = self._covers = 0
         self._own = False
         self._held: list[Request] = []
 
@@ -32,6 +34,17 @@ class FlushResults:
         """Have the next flush fail, for this reason; empty: without effect."""
         with self._lock:
             self._doubt = doubt or self._doubt
+
+    def begin_reporting(self, request: Request) -> None:
+        """Begin a flush that tells its sender of writes that were lost.
+
+        Raises:
+            OSError: The server is away.
+        """
+        with self._lock:
+            self._begun += 1
+            request.number = self._begun
+        self._begin(request)
 
     def begin_own(self) -> None:
         """Flush by itself, unless that is under way."""
@@ -70,5 +83,7 @@ class FlushResults:
 
     def _end(self, request: Request) -> None:
         with self._lock:
-            doubt, self._doubt = self._doubt, ""
+            if self._doubt:
+                self._told, self._doubt, self._covers = self._doubt, "", self._begun
+            doubt = self._told if request.number <= self._covers else ""
         request.done(FlushError(errno.EIO, f"{self._name}: {doubt}") if doubt else None)

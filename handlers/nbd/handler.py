@@ -263,7 +263,8 @@ class NbdHandler(Handler):
 
     def _begin_flush(self, done: Done) -> None:
         if self._link.export.flush:
-            self._link.begin(Request(Kind.FLUSH, done, reports=not self._private))
+            begin = self._link.begin if self._private else self._link.begin_flush
+            begin(Request(Kind.FLUSH, done, reports=not self._private))
         else:
             done(None)
 

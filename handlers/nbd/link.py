@@ -123,6 +123,10 @@ class Link:
             self._closed.set()
             connections, self._connections = [*self._connections, *self._dying], []
         os.eventfd_write(self._wake, 1)
+        for thread in self._threads[:1]:
+            thread.join(
+                ATTEMPT
+            )  # the keeper: it may have begun to connect just now, which adds another thread
         for thread in self._threads:
             thread.join(ATTEMPT)
         for connection in connections:
@@ -175,6 +179,14 @@ class Link:
             raise OSError(errno.ENOTCONN, f"{self._address.name}: no connection: {self._reason}")
         request.expires = now + self._timeout
         self._send(request)
+
+    def begin_flush(self, request: Request) -> None:
+        """Begin a flush; it fails if writes were lost and no flush has told of that yet.
+
+        Raises:
+            OSError: As `begin`.
+        """
+        self._flushes.begin_reporting(request)
 
     def _send(self, request: Request) -> None:
         """Send a request on a connection, or let it wait for one, or for `uncork`."""

@@ -38,6 +38,7 @@ class Request:
         reports: A FLUSH that tells its sender of writes that were lost before.
         extents: Result of STATUS: length and flags, in turns.
         expires: Time (CLOCK_MONOTONIC) at which it fails.
+        number: For FLUSH, the place in the order in which flushes have begun.
         position: For FLUSH, the writes that it covers (`unflushed.UnflushedWrites.position`).
         sent: Bytes of its connection after which it has been sent as a whole.
         received: Bytes of a READ that have arrived, each of them once.
@@ -48,6 +49,7 @@ class Request:
     # Defaults are attributes of the class: a request is made for each command.
     extents: tuple[int, ...] = ()
     expires = 0.0
+    number = 0
     position = 0
     sent = 0
     received = 0

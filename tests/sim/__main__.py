@@ -24,11 +24,12 @@ from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
 from tests.sim.histories import Histories
 from tests.sim.layers import LAYERS
+from tests.sim.remote import REMOTE
 from tests.sim.resized import RESIZED
 from tests.sim.service import ServiceLane
 from tests.sim.service_scripts import SCRIPTS
 
-DISKS: Final = {**LAYERS, **RESIZED}
+DISKS: Final = {**LAYERS, **RESIZED, **REMOTE}
 ENGINE: Final = "engine"
 ALL: Final = (*DISKS, ENGINE, *SCRIPTS)
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -235,8 +236,8 @@ def main() -> int:
     names = wanted.layers or list(ALL)
     if unknown := sorted(set(names) - set(ALL)):
         parser.error(f"no layer {', '.join(unknown)}; known are {', '.join(ALL)}")
-    if wanted.lane == "engines" and set(wanted.layers) & set(RESIZED):
-        parser.error("engines do not resize their disks: leave out --lane engines")
+    if wanted.lane == "engines" and set(wanted.layers) - set(LAYERS):
+        parser.error(f"engines hand over {', '.join(LAYERS)} only: leave out --lane engines")
     if wanted.point and len(names) != 1:
         parser.error("--point needs one LAYER")
     if wanted.seed is not None and len(names) == 1 and names[0] not in DISKS:

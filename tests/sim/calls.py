@@ -30,7 +30,7 @@ _BY_DESCRIPTOR: Final = (
     *("open", "close", "preadv", "pread", "pwritev", "pwrite", "read", "write", "ftruncate"),
     *("posix_fallocate", "lseek", "fstat", "fstatvfs", "copy_file_range", "link", "mkdir"),
 )
-QUIET: Final = frozenset(("read", "stat", "list", "seek", "lock", "close", "thread", "poll"))
+QUIET: Final = frozenset(("read", "stat", "list", "seek", "lock", "close", "thread", "poll", "receive"))
 """Kinds of calls that leave all files as they are."""
 _SLOW: Final = (0.5, 6.0, 20.0, 70.0)
 """Seconds that a slow call takes: within and beyond what a mirror waits for a leg."""
@@ -71,6 +71,7 @@ class Calls:
         plan: Says which fail.
         count: Calls made until now.
         trace: A line for each call, if a list is put there.
+        elsewhere: Close the descriptors that are no files.
     """
 
     def __init__(self, scheduler: Scheduler, storage: Storage, power_cut: Callable[[], None]) -> None:
@@ -80,6 +81,7 @@ class Calls:
         self._scheduler = scheduler
         self._storage = storage
         self._power_cut = power_cut
+        self.elsewhere: dict[int, Callable[[], object]] = {}
         self._open: dict[int, Descriptor] = {}
         self._unrecorded: set[Fiber] = set()
         self._root = storage.root + "/"
@@ -96,10 +98,7 @@ class Calls:
             Killed: The process dies before the call has an effect.
         """
         self._scheduler.pause()
-        number, self.count = self.count, self.count + 1
-        how = self.plan.strike(number, kind, path)
-        if self.trace is not None:
-            self.tell(f"{kind} {path.removeprefix(self._root)} {how}".rstrip(), number)
+        how = self.ask(kind, path)
         struck = self._strike(kind, path, how) if how else ""
         if kind not in QUIET:
             self._unrecorded.discard(self._scheduler.current)
@@ -113,6 +112,14 @@ class Calls:
         found = {fiber for fiber in self._unrecorded if fiber.process is process}
         self._unrecorded -= found
         return bool(found)
+
+    def ask(self, kind: str, path: str) -> str:
+        """Count an event, and return how it is to fail; nothing fails by this."""
+        number, self.count = self.count, self.count + 1
+        how = self.plan.strike(number, kind, path)
+        if self.trace is not None:
+            self.tell(f"{kind} {path.removeprefix(self._root)} {how}".rstrip(), number)
+        return how
 
     def tell(self, what: str, number: int | None = None) -> None:
         """Add a line to the trace, if there is one.
@@ -208,7 +215,7 @@ class Calls:
     def close(self, fd: int) -> None:
         file = self._open.get(fd)
         if file is None:
-            _close_unless_dead(fd)
+            self.elsewhere.pop(fd, lambda: _close_unless_dead(fd))()
             return
         how = self.enter("close", file.path)
         _real("close")(self._open.pop(fd).fd)

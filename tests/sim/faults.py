@@ -48,9 +48,14 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "map": ("EAGAIN", MEMORY),
     "thread": ("thread",),
     "poll": (MEMORY,),
+    "connect": (REFUSED, SLOW),
+    "send": ("ECONNRESET", SHORT),
+    "receive": ("ECONNRESET", SHORT),
+    "serve": ("EIO", "ENOSPC", SHORT, SLOW, REFUSED, LOST, DIES),
 }
-"""What a call can fail with, by kind of call. Python repeats a call that gives EINTR itself (PEP 475),
-but for the two that are reached through ctypes and for locks."""
+"""What a call can fail with, by kind of call; ``serve`` is the execution of a request on another machine,
+whose answer may be cut short, slow or lost, or which is refused. Python repeats a call that gives EINTR
+itself (PEP 475), but for the two that are reached through ctypes and for locks."""
 
 _STAYS: Final = 0.3
 """Probability that a file that has failed goes on failing for a while."""

@@ -263,12 +263,16 @@ class History:
         """Note that a flush has failed, and that it was no initiator's: the next flush has to tell of it."""
         self.untold = self._tick()
 
-    def doubt(self) -> None:
-        """Note that the initiator was told that unflushed data may be lost."""
+    def doubt(self, *, until: int | None = None) -> None:
+        """Note that unflushed data may be lost, and that the initiator was told, or was promised nothing.
+
+        Args:
+            until: Only of requests that had ended at this time.
+        """
         self.untold = None
         for requests in self._doubtful():
             for request in requests:
-                if not request.durable:
+                if not request.durable and (until is None or (request.ended or until + 1) <= until):
                     request.doubted = True
 
     def doubt_since(self, before: int, losses: int) -> None:

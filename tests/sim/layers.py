@@ -5,9 +5,10 @@ scripts are short, for every one of their system calls is made to fail in turn.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
 from tests.sim.history import SECTOR
@@ -21,7 +22,7 @@ SIZE: Final = 256 << 10
 SECTORS: Final = SIZE // SECTOR
 
 
-def _content(seed: int) -> bytes:
+def content_of(seed: int) -> bytes:
     """Return a content in which every sector differs."""
     return b"".join(bytes([seed, at % 251, at // 251, 7]) * (SECTOR // 4) for at in range(SECTORS))
 
@@ -77,6 +78,8 @@ class Layer:
         is_at_rest: Tells of the open stack whether all of its media are in use, and equal.
         cluster: Sectors that a write to one of them may store with it, 0 if none: if a sync fails, and the
             process dies before it could record that, all of them may be what the medium had in their place.
+        content: First content of the disk, if that is not in its media.
+        around: Returns the context of a `Run`, for what stands beside the machine.
         every_end: The run with each fault is ended in every way, not in one of them in turn; what
             derives keys, or makes many calls, takes too long for that.
     """
@@ -95,6 +98,8 @@ class Layer:
     media: tuple[Medium, ...] = ()
     legs: bool = False
     is_at_rest: Callable[[Stack], bool] = lambda _stack: True
+    content: bytes = b""
+    around: Callable[[Any], AbstractContextManager[object]] = nullcontext
 
 
 _DISK: Final = (Medium("disk.img", (NOTHING, FOREIGN, OLDER), is_the_disk=True),)
@@ -131,7 +136,7 @@ _VERBS: Final = (
 
 def _image(name: str) -> Callable[[Path], None]:
     def make(root: Path) -> None:
-        (root / name).write_bytes(_content(1))
+        (root / name).write_bytes(content_of(1))
 
     return make
 

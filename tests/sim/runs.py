@@ -36,8 +36,10 @@ class Template:
 def make_template(layer: Layer, root: Path) -> Template:
     """Make the media of a layer in an empty directory, and read the disk once."""
     layer.make(root)
-    with build(layer.document(root)) as disk:
-        content = read_bytes(disk, 0, SECTORS * SECTOR)
+    content = layer.content
+    if not content:
+        with build(layer.document(root)) as disk:
+            content = read_bytes(disk, 0, SECTORS * SECTOR)
     tree = {str(path): None if path.is_dir() else path.read_bytes() for path in sorted(root.rglob("*"))}
     return Template({path: found for path, found in tree.items() if "/run/" not in path}, content)
 
@@ -129,7 +131,7 @@ class Run:
         left: list[str] = []
         if not life.process.dead:
             self.world.scheduler.wait(lambda: False, _REST)
-            left = self.world.calls.opened_by(life.process)
+            left = self.world.opened_by(life.process)
         life.end()
         if life.died:  # it cannot tell any more of a sync that has failed
             self.history.doubt_since(self.history.told, self.world.storage.losses)
@@ -218,7 +220,9 @@ class Run:
 def run(layer: Layer, template: Template, root: Path, seed: int, *, switch: float = 0.0) -> Iterator[Run]:
     """Start a machine whose files are those of the template."""
     with World(root, seed, template.tree, switch=switch) as world:
-        yield Run(world, layer, History(template.content))
+        machine = Run(world, layer, History(template.content))
+        with layer.around(machine):
+            yield machine
 
 
 def send(script: Sequence[Step]) -> Callable[[Initiator], None]:

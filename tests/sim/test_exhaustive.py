@@ -11,10 +11,12 @@ from tests.sim.faults import FAULTS
 from tests.sim.histories import Histories
 from tests.sim.initiator import Step
 from tests.sim.layers import LAYERS, SECTORS
+from tests.sim.remote import REMOTE
 
 LONG = pytest.mark.timeout(900)  # on a machine that is busy with other things
 
-SHARES = {"snapshot": 2}
+DISKS = {**LAYERS, **REMOTE}
+SHARES = {"snapshot": 2, "nbd": 4}
 """Of the faults of a call, how many parts there are of which one is struck: of a script with many calls."""
 FIXED_SEEDS = range(40)
 LEGS_SCRIPT = (
@@ -31,9 +33,9 @@ NEW_SEEDS = 5
 
 
 @LONG
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", DISKS)
 def test_every_call_may_fail_once(name: str, root: Path) -> None:
-    lane = Exhaustive(LAYERS[name], root)
+    lane = Exhaustive(DISKS[name], root)
     findings = [
         finding for point in lane.sample(SHARES.get(name, 1)) if (finding := lane.strike(point)) is not None
     ]
@@ -51,9 +53,9 @@ def test_every_call_may_fail_once_while_legs_come_and_go(root: Path) -> None:
 
 
 @LONG
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", DISKS)
 def test_random_histories_keep_every_promise(name: str, root: Path) -> None:
-    lane = Histories(LAYERS[name], root)
+    lane = Histories(DISKS[name], root)
     new = random.SystemRandom().randrange(1 << 40)
     fixed = FIXED_SEEDS[:10] if name.startswith("luks") else FIXED_SEEDS
     for seed in (*fixed, *range(new, new + NEW_SEEDS)):

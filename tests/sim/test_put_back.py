@@ -22,6 +22,7 @@ from tests.sim.histories import Histories, Outcome
 from tests.sim.history import SECTOR
 from tests.sim.initiator import Initiator, Step, random_steps
 from tests.sim.layers import LAYERS, SECTORS
+from tests.sim.remote import REMOTE
 from tests.sim.runs import broken_promise, run, send
 from vscsihba.block import Views
 from vscsihba.errors import InUseError
@@ -37,6 +38,8 @@ from vscsihba.handlers.mirror.inline import InlineWriter
 from vscsihba.handlers.mirror.members import Members
 from vscsihba.handlers.mirror.metadata import Metadata
 from vscsihba.handlers.mirror.state import MirrorState
+from vscsihba.handlers.nbd.connecting import Connector
+from vscsihba.handlers.nbd.flush_results import FlushResults
 from vscsihba.handlers.shared.tmpfs_store import Recalled, TmpfsStore, recall
 from vscsihba.handlers.shared.vectored import read_bytes
 from vscsihba.handlers.snapshot.snapshot_set import SnapshotSet
@@ -178,9 +181,23 @@ def a_shrink_counts_though_its_sync_has_failed() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def nothing_is_sent_again_to_a_restarted_server() -> Iterator[None]:
+    """A server that is back counts as having everything that was acknowledged."""
+    with mock.patch.object(Connector, "repeat", return_value=""):
+        yield
+
+
+@contextmanager
+def lost_writes_that_were_not_kept_are_told_to_nobody() -> Iterator[None]:
+    """No flush fails after the server was lost with writes that were not kept."""
+    with mock.patch.object(FlushResults, "note"):
+        yield
+
+
 def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
     """Return a history that breaks a promise with a fault put back, and none without it."""
-    lane = Histories(LAYERS[name], root)
+    lane = Histories({**LAYERS, **REMOTE}[name], root)
     for seed in range(MOST):
         with fault():
             outcome = lane.play(seed)
@@ -199,6 +216,8 @@ def found(name: str, root: Path, fault: Callable[[], Any]) -> Outcome | None:
         ("mirror", marks_are_not_synced),
         ("write-through", blocks_published_before_they_are_filled),
         ("write-back", blocks_published_before_they_are_filled),
+        ("nbd", nothing_is_sent_again_to_a_restarted_server),
+        ("nbd", lost_writes_that_were_not_kept_are_told_to_nobody),
     ],
 )
 def test_a_fault_that_is_put_back_is_found(root: Path, name: str, fault: Callable[[], Any]) -> None:

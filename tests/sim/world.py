@@ -90,6 +90,9 @@ class World:
 
     Attributes:
         on_unrecorded: Called when a process has died that met a failed sync and could record it nowhere.
+        on_reap: Called when a process has ended, to let go of what it had beside files.
+        on_power_cut: Called when the power is cut, for what stands beside the machine.
+        opened: Return the descriptors that a process has beside files.
     """
 
     def __init__(
@@ -109,6 +112,9 @@ class World:
         self.calls = Calls(self.scheduler, self.storage, self._note_power_cut)
         self.power_is_cut = False
         self.on_unrecorded: Callable[[], object] = lambda: None
+        self.on_reap: list[Callable[[Process], object]] = []
+        self.on_power_cut: list[Callable[[], object]] = []
+        self.opened: list[Callable[[Process], list[str]]] = []
         self._patched = patched(self._patches())
 
     def __enter__(self) -> Self:
@@ -141,12 +147,21 @@ class World:
         """End the remains of a process, and close its descriptors."""
         self.scheduler.kill(process)
         self.calls.close_all(process)
+        for reaped in self.on_reap:
+            reaped(process)
+
+    def opened_by(self, process: Process) -> list[str]:
+        """Return names of what a process has open."""
+        others = (name for opened in self.opened for name in opened(process))
+        return [*self.calls.opened_by(process), *others]
 
     def cut_power(self) -> None:
         """Cut the power, with every process dead already; the files are what is left then."""
         self.power_is_cut = False
         with self.untouched():
             self.storage.cut_power(self.luck)
+        for cut in self.on_power_cut:
+            cut()
 
     @contextmanager
     def faults(self, plan: Plan) -> Iterator[None]:
