@@ -51,7 +51,8 @@ from vscsihba.configfs.hbas import (
     set_queue_depth,
     unlink_lun,
 )
-from vscsihba.configfs.iscsi import change_target, find_target, portals_in_use, sessions_of
+from vscsihba.configfs.iscsi import change_target, find_target, portals_in_use
+from vscsihba.configfs.iscsi_sessions import ending_sessions, logins_wait, sessions_of
 from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, Acl, Chap, IscsiTarget, Session
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
@@ -87,6 +88,7 @@ __all__ = [
     "default_queue_depth",
     "delete_backstore",
     "delete_hba",
+    "ending_sessions",
     "find_backstore",
     "find_lun",
     "find_target",
@@ -95,6 +97,7 @@ __all__ = [
     "id_of",
     "link_lun",
     "links_of",
+    "logins_wait",
     "node_timeout",
     "observe",
     "openers_of",

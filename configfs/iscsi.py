@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vscsihba.configfs import alua, backstores, lio_iscsi, observer, paths
-from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, DEFAULTS, Acl, Chap, IscsiTarget, Session
+from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, DEFAULTS, Acl, Chap, IscsiTarget
 from vscsihba.errors import VscsihbaError
 
 _UNSET = "NULL"
@@ -44,32 +44,12 @@ def find_target(name: str) -> IscsiTarget | None:
 
 def portals_in_use() -> frozenset[str]:
     """Return ``ADDRESS:PORT`` of every portal of every iSCSI target, those of other programs included."""
-    fabric = paths.CONFIGFS / "target" / "iscsi"
-    return frozenset(portal.name for portal in fabric.glob("*/tpgt_*/np/*"))
+    return frozenset(portal.name for portal in paths.iscsi().glob("*/tpgt_*/np/*"))
 
 
 def is_enabled(name: str) -> bool:
     """Return whether initiators can log in to a target; False if its creation was cut short."""
     return paths.read_int(_group(name) / "enable") == 1
-
-
-def sessions_of(name: str) -> list[Session]:
-    """Return the sessions of a target, by initiator."""
-    group = _group(name)
-    found = {entry.name: _session(entry) for entry in paths.entries(group / "acls")}
-    known = {initiator: session for initiator, session in found.items() if session is not None}
-    for initiator in (paths.read(group / "dynamic_sessions") or "").replace("\0", "\n").split():
-        known.setdefault(initiator, Session(initiator))
-    return [session for _, session in sorted(known.items())]
-
-
-def _session(acl: Path) -> Session | None:
-    """Return the session of an initiator (iscsi_target_configfs.c, lio_target_nacl_info_show)."""
-    info = paths.read(acl / "info") or "No active"
-    if info.startswith("No active"):
-        return None
-    connections = [words for line in info.splitlines() if (words := line.split())[:1] == ["Address"]]
-    return Session(acl.name, tuple(words[1] for words in connections if len(words) > 1))
 
 
 def _acl(directory: Path) -> Acl:
@@ -90,7 +70,7 @@ def _chap(acl: Path, suffix: str) -> Chap | None:
 
 
 def _group(name: str) -> Path:
-    return paths.CONFIGFS / "target" / "iscsi" / name / observer.PORTAL_GROUP
+    return paths.iscsi() / name / observer.PORTAL_GROUP
 
 
 def _lun_folder(name: str, number: int) -> Path:

@@ -29,6 +29,11 @@ def loopback() -> Path:
     return CONFIGFS / "target" / "loopback"
 
 
+def iscsi() -> Path:
+    """Return the directory of all iSCSI targets: ``iscsi/NAME/tpgt_1``."""
+    return CONFIGFS / "target" / "iscsi"
+
+
 def entries(directory: Path) -> list[Path]:
     """Return the entries of `directory`, sorted by name; none if it does not exist."""
     try:

@@ -19,9 +19,11 @@ from vscsihba.configfs import (
     backstore_name,
     change_target,
     create_backstore,
+    ending_sessions,
     find_target,
     iscsi,
     lio_iscsi,
+    logins_wait,
     paths,
     portals_in_use,
     reservation_of,
@@ -216,6 +218,24 @@ def test_sessions_are_read_with_their_addresses(lio: FakeConfigfs) -> None:
         Session("iqn.2026-11.example:any"),
         Session(HOST, ("192.0.2.4",)),
     ]
+
+
+def test_a_session_whose_connection_has_gone_is_ending(lio: FakeConfigfs) -> None:
+    change_target(None, FULL)
+    assert ending_sessions(NAME) == frozenset()
+    (lio.iscsi / NAME / "tpgt_1/acls" / OTHER / "info").write_text(
+        f"InitiatorName: {OTHER}\nSession State: TARG_SESS_STATE_FAILED\n"
+        "CID: 0  Connection State: TARG_CONN_STATE_CLEANUP_WAIT\n   Address 192.0.2.5 TCP  StatSN: 0x01\n"
+    )
+    assert ending_sessions(NAME) == {OTHER}
+
+
+@pytest.mark.parametrize(("stat", "waits"), [("D", True), ("S", False)])
+def test_a_login_thread_that_waits_is_found(lio: FakeConfigfs, stat: str, waits: bool) -> None:
+    for pid, name, state in ((7, "iscsi_np", stat), (8, "iscsi_trx", "D"), (9, "a) D (b", "S")):
+        (lio.proc / str(pid)).mkdir()
+        (lio.proc / str(pid) / "stat").write_text(f"{pid} ({name}) {state} 2 0 0 0\n")
+    assert logins_wait() == waits
 
 
 def test_reservations_are_read(lio: FakeConfigfs) -> None:

@@ -138,6 +138,29 @@ def test_a_failure_is_logged_once_and_told(
     assert exports.failures == {}, "it is not wanted any more"
 
 
+def test_an_export_of_an_interrupted_change_is_removed_as_soon_as_that_is_possible(
+    exports: Exports, kernel: Targets
+) -> None:
+    other = document(name="iqn.2026-11.example:other")
+    exports.add(the(other), other)
+    kernel.refuse = HostError("no memory")
+    exports.resume(Document(), other)
+    exports.retry(Document())
+    assert list(exports.unwanted) == list(kernel.found)
+    kernel.refuse = None
+    exports.retry(Document())
+    assert (exports.unwanted, exports.failures, kernel.found) == ({}, {}, {})
+
+
+def test_an_export_that_was_not_removed_is_no_other_program_s(exports: Exports, kernel: Targets) -> None:
+    exports.add(the(document()), document())
+    kernel.refuse = HostError("no memory")
+    exports.resume(Document(), document())
+    kernel.refuse = None
+    exports.add(the(document()), document())
+    assert (exports.unwanted, list(kernel.found)) == ({}, [NAME])
+
+
 def test_sessions_that_lose_something_are_users(exports: Exports, kernel: Targets) -> None:
     whole = document(initiators=[{"name": HOST, "luns": [0]}, {"name": OTHER}])
     exports.add(the(whole), whole)

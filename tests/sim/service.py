@@ -27,7 +27,9 @@ from tests.sim.world import Life, World
 from vscsihba.config.dump import dump
 from vscsihba.config.load import load, read
 from vscsihba.config.model import Document
-from vscsihba.daemon import known_devices
+from vscsihba.configfs import backstore_name
+from vscsihba.daemon import export_checks, known_devices
+from vscsihba.daemon.exports import Exports
 from vscsihba.daemon.known_devices import check_devices
 from vscsihba.daemon.service import Service
 from vscsihba.daemon.state import State
@@ -119,7 +121,7 @@ class Services:
                 self.machine.linked,
             )
             supervisor.users = lambda hba_id, lun: []  # type: ignore[method-assign]
-            service = Service(supervisor, state)
+            service = Service(supervisor, state, Exports(self.machine.targets, lambda: None))
             try:
                 service.resume()
                 self.started_at = self.world.calls.count
@@ -215,6 +217,8 @@ class Services:
         told = _told(found)
         if (served := self._served()) != told:
             raise BrokenPromiseError(f"the engines serve {served}, the document has {told}")
+        if (shown := self._shown()) != (told := _exported(found)):
+            raise BrokenPromiseError(f"the targets show {shown}, the document has {told}")
         self._judge_records(service, at_start=at_start)
 
     def _judge_records(self, service: Service, *, at_start: bool) -> None:
@@ -244,6 +248,13 @@ class Services:
         if waiting != unread:
             raise BrokenPromiseError(f"entries that are not restored: {waiting}, not {unread}")
 
+    def _shown(self) -> Words:
+        """Return portals, initiators and LUNs of each target."""
+        return {
+            target.name: (set(target.portals), set(target.acls), dict(target.luns))
+            for target in self.machine.targets.found.values()
+        }
+
     def _served(self) -> Words:
         """Return the number of engines and the LUNs of each HBA."""
         found: dict[Any, Any] = {}
@@ -268,6 +279,16 @@ def _told(told: Document) -> Words:
         specs = [LunSpec.of(lun, told.backstores[lun.backstore]) for lun in hba.luns]
         luns = {spec.lun: _plain(asdict(spec), asdict(spec.tuning)) for spec in specs}
         found[hba.id] = hba.engines, luns
+    return found
+
+
+def _exported(told: Document) -> Words:
+    """Return the same as `Services._shown` for a document."""
+    found: Words = {}
+    for export in told.exports:
+        places = {lun.lun: told.place_of(lun.backstore) for lun in export.luns}
+        luns = {number: backstore_name(*place) for number, place in places.items() if place is not None}
+        found[export.name] = set(export.portals), {each.name for each in export.initiators}, luns
     return found
 
 
@@ -355,6 +376,7 @@ class ServiceLane:
         yield from machine.patches()
         yield known_devices, "_device_paths", _device_paths
         yield known_devices, "_identity", _identity
+        yield export_checks, "_check_portal", lambda _portal, _name: None
 
     def points(self) -> list[Point]:
         """Return every fault point of the script; the end of the run is one of three in turn."""

@@ -19,7 +19,10 @@ from tests.sim import scheduler as sim
 from tests.sim.calls import Calls
 from tests.sim.faults import DIES, LOST, REFUSED
 from tests.sim.scheduler import Scheduler
+from tests.sim.service_targets import FAULTS as TARGET_FAULTS
+from tests.sim.service_targets import Targets
 from tests.sim.world import World
+from vscsihba.configfs import backstore_name
 from vscsihba.control.client import NoAnswerError
 from vscsihba.daemon import engine_pool, supervisor
 from vscsihba.daemon.engine_pool import EngineHandle
@@ -30,6 +33,7 @@ FAULTS: Final = {
     "start": (REFUSED, LOST, DIES),
     "end": (REFUSED,),
     "find": (REFUSED,),
+    **TARGET_FAULTS,
 }
 """What a call to an engine can fail with, by kind of call."""
 
@@ -87,10 +91,12 @@ class Machine:
 
     Attributes:
         hbas: By id.
+        targets: Those of exports.
     """
 
     def __init__(self, world: World) -> None:
         self.hbas: dict[int, Hba] = {}
+        self.targets = Targets(world.calls, self._backstores)
         self._world = world
         self._eventfds: set[int] = set()
 
@@ -122,8 +128,12 @@ class Machine:
             raise HostError("configfs does not answer")
         return set(self.hbas[hba_id].linked) if hba_id in self.hbas else set()
 
+    def _backstores(self) -> list[str]:
+        return [backstore_name(hba_id, lun) for hba_id, hba in self.hbas.items() for lun in hba.linked]
+
     def switch_off(self) -> None:
         """End everything that is not on storage."""
+        self.targets.found.clear()
         for engine in [engine for hba in self.hbas.values() for engine in hba.engines]:
             if not engine.closed:
                 engine.close()

@@ -94,6 +94,29 @@ def _small(label: str) -> Words:
     return {"version": 1, "backstores": {label: memory(label=label)}, "hbas": [hba]}
 
 
+def _exporting(names: str, exports: list[Words]) -> Words:
+    """Return a document of these disks, with exports."""
+    luns = [{"lun": number, "backstore": name} for number, name in enumerate(names)]
+    stacks = {name: memory(label=name) for name in names}
+    return {"version": 1, "backstores": stacks, "hbas": [{"id": 0, "luns": luns}], "exports": exports}
+
+
+def _export(name: str, port: int, hosts: int, luns: dict[int, str]) -> Words:
+    return {
+        "transport": "iscsi",
+        "name": f"iqn.2026-11.example:{name}",
+        "portals": [f"127.0.0.1:{port}"],
+        "initiators": [{"name": f"iqn.2026-11.example:host{number}"} for number in range(hosts)],
+        "luns": [{"lun": number, "backstore": backstore} for number, backstore in luns.items()],
+    }
+
+
+_ONE_EXPORT: Final = _exporting("ab", [_export("x", 3260, 1, {0: "a", 1: "b"})])
+_TWO_EXPORTS: Final = _exporting(
+    "ac", [_export("x", 3261, 2, {0: "c", 7: "a"}), _export("y", 3262, 1, {0: "a"})]
+)
+"""Moves, adds and removes LUNs, portals and initiators; adds an export, and removes a disk of another one."""
+
 _CHANGE: Final = (("apply", AFTER), ("save", None))
 
 SCRIPTS: Final = {
@@ -104,6 +127,10 @@ SCRIPTS: Final = {
         Script("service-clear", AFTER, (("resize", ("a", 3 << 20)), ("clear", 7), ("save", None))),
         Script("service-mistyped", _mistyped(), restored=_without_the_mistyped(), unread=(0, 1)),
         Script("service-mistyped-again", _mistyped(), (), 1.0, _without_the_mistyped(), (0, 1)),
+        Script(
+            "service-exports", _ONE_EXPORT, (("apply", _TWO_EXPORTS), ("save", None), ("apply", _ONE_EXPORT))
+        ),
+        Script("service-exports-cut", _ONE_EXPORT, (("apply", _TWO_EXPORTS),), cut_off=5 / 8),
         *(Script(f"service-cut-{part}", BEFORE, _CHANGE[:1], cut_off=part / 8) for part in (1, 3, 5, 7, 8)),
     )
 }

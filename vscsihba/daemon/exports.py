@@ -66,6 +66,7 @@ class Exports:
 
     Attributes:
         failures: Why an export, or a LUN of it, is not there; by the export's name.
+        unwanted: Exports of a change that was cut off, which could not be removed yet; by name.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Exports:
         give_up_old: Callable[[int, int], None] = lambda _hba_id, _lun: None,
     ) -> None:
         self.failures: dict[str, str] = {}
+        self.unwanted: dict[str, Export] = {}
         self._give_up_old = give_up_old
         self._kernel = kernel or Lio()
         self._prepare = prepare or configfs.prepare_iscsi
@@ -94,6 +96,8 @@ class Exports:
             HostError: The kernel refuses; nothing has changed.
         """
         self._prepare()
+        if export.name in self.unwanted:
+            self._remove_left(export)
         if self._kernel.find(export.name) is not None:
             raise InUseError(
                 f"another program has created the target {export.name}", cure="choose another name"
@@ -134,6 +138,7 @@ class Exports:
         """
         for export in cut_off.exports:
             if document.export(export.name) is None:
+                self.unwanted[export.name] = export
                 self._try(export, partial(self._remove_left, export))
         for export in document.exports:
             self.restore(export, document)
@@ -143,8 +148,10 @@ class Exports:
         self._try(export, partial(self._restore, export, document))
 
     def retry(self, document: Document) -> None:
-        """Add the exports and LUNs that are missing so far."""
-        for name in list(self.failures):
+        """Add the exports and LUNs that are missing so far, and remove the exports that are not wanted."""
+        for left in list(self.unwanted.values()):
+            self._try(left, partial(self._remove_left, left))
+        for name in self.failures.keys() - self.unwanted.keys():
             export = document.export(name)
             if export is None:
                 del self.failures[name]
@@ -165,6 +172,7 @@ class Exports:
         if (found := self._kernel.find(export.name)) is not None:
             log.warning("export %s is removed: a change was interrupted", export.name)
             self._change(found, None)
+        del self.unwanted[export.name]
 
     def _restore(self, export: Export, document: Document) -> None:
         self._prepare()

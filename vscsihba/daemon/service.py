@@ -31,6 +31,7 @@ from vscsihba.daemon.rates import Rates
 from vscsihba.daemon.state import RecordError, State
 from vscsihba.daemon.statistics import clear_statistics, statistics
 from vscsihba.daemon.status import add_exports, add_unread, status
+from vscsihba.daemon.stuck_sessions import StuckSessions
 from vscsihba.daemon.supervisor import Supervisor
 from vscsihba.daemon.transaction import Transaction
 from vscsihba.engine import owner
@@ -61,6 +62,7 @@ class Service:
         self._unrecorded: str | None = None
         self._supervisor = supervisor
         self._exports = exports or Exports(give_up_old=supervisor.give_up_old)
+        self._stuck_sessions = StuckSessions(supervisor.give_up_old)
         self._state = state
         self._changing = threading.Lock()
         self._rates = Rates()
@@ -128,19 +130,22 @@ class Service:
     def retry(self) -> None:
         """Restore saved entries that can be read now, and record the running document if that has failed.
 
-        Also remove what an interrupted change has left. Does nothing during a change.
+        Also remove what an interrupted change has left. Does nothing during a change, but for the commands
+        that hold the end of a session up.
         """
+        self._stuck_sessions.look(self.document)
         due = (
             self.awaited.unread
             or self._unrecorded
             or self._supervisor.is_unfinished
             or self._exports.failures
+            or self._exports.unwanted
         )
         if not due or not self._changing.acquire(blocking=False):
             return
         try:
             self._supervisor.retry()
-            before = self.document
+            before, unwanted = self.document, bool(self._exports.unwanted)
             document, awaited = self.awaited.joined(before, self._state.to_restore())
             if document != before:
                 self._supervisor.restore(document, before)
@@ -150,7 +155,8 @@ class Service:
             for export in document.exports:
                 if before.export(export.name) != export:
                     self._exports.restore(export, document)
-            if (document, awaited) != (before, self.awaited) or self._unrecorded:
+            settled = unwanted and not self._exports.unwanted
+            if (document, awaited) != (before, self.awaited) or self._unrecorded or settled:
                 self.awaited = awaited
                 self._record()
         finally:
@@ -169,7 +175,8 @@ class Service:
                 return
             self._note(self.document)
             self._state.note_awaited(self.awaited)
-            self._state.end()
+            if not self._exports.unwanted:  # the next service has to know of them too
+                self._state.end()
         except HostError as error:
             self._unrecorded = str(error)
             log.error("the running configuration cannot be recorded: %s", error)  # noqa: TRY400 - it says all
