@@ -42,8 +42,10 @@ _TICK: Final = 1.0
 """Seconds between two looks at the time limits, at most."""
 _PAUSES: Final = (0.05, 1.0)
 """Seconds between two attempts to connect: at first, at most."""
-_SHORT_LIFE: Final = 5.0
-"""Seconds; if a connection is lost sooner, the next one is made later, up to the longest pause."""
+_SHORT_LIFE: Final = 1.0
+"""Seconds; if a connection is lost sooner, the next one is made later."""
+_DELAYS: Final = (0.02, 0.5)
+"""Seconds before that: at first, at most."""
 _BRIEF: Final = 0.001
 _PARTING: Final = 0.5
 """Seconds that a server has, at most, to answer the requests on connections that are given up."""
@@ -364,7 +366,7 @@ class Link:
             self._connections = []
             now = self._down_since = time.monotonic()
             self._reason = reason
-            first, most = _PAUSES
+            first, most = _DELAYS
             short, delay = now - self._connected < _SHORT_LIFE, self._delay
             self._delay = min(most, max(first, 2 * delay)) if short else 0.0
         self._report("%s: connection lost: %s", self._address.name, reason)
