@@ -63,6 +63,10 @@ _TABLE = {
         "daemon": "run the service in the foreground",
         "install-service": "install, start or remove the systemd unit of the service",
     },
+    "commands of disks": {
+        "trace": "show every SCSI command of disks in use, or write a capture for Wireshark",
+        "replay": "send the commands of a capture to a device, and compare the answers",
+    },
     "layers of disks": {
         "snapshot": "take, list, delete and roll back to snapshots of a disk in use",
         "mirror": "show, add and remove legs of a mirrored disk in use",

@@ -60,7 +60,7 @@ class Stream:
     """
 
     answer: object
-    run: Callable[[Channel], None]
+    run: Callable[[Channel], object]
 
 
 class Incoming:

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from vscsihba import scsi
+from vscsihba.handlers.sg import cdb as sg_cdb
 from vscsihba.records import UNKNOWN, Direction, Kind, Record, pack
 from vscsihba.transport import FastPath, TaskManagement
 
@@ -152,7 +153,7 @@ class Tap:
         if not self.observers:
             return
         length = sum(map(len, views))
-        direction = _direction(cdb, length, response)
+        direction = _direction(cdb, length, response, self.inquiry[0] & 0x1F)
         returned = length if direction is Direction.OUT and response.status == scsi.Status.GOOD else 0
         if direction is Direction.IN:
             returned = min(response.data_in or 0, length)
@@ -289,10 +290,14 @@ class TraceBuffer:
         return b"".join(taken)
 
 
-def _direction(cdb: bytes, length: int, response: scsi.Response) -> Direction:
-    """Return the direction of a command's data; that of an unknown command from its answer."""
+def _direction(cdb: bytes, length: int, response: scsi.Response, device_type: int) -> Direction:
+    """Return the direction of a command's data; that of an unknown command of a disk from its answer."""
     if not length:
         return Direction.NONE
+    if device_type:
+        return (
+            Direction.OUT if sg_cdb.direction_of(cdb, device_type) is sg_cdb.Direction.OUT else Direction.IN
+        )
     row = scsi.lookup(cdb)
     if row is not None and row.data is not scsi.Data.NONE:
         return _DIRECTIONS[row.data]
