@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.hba.rig import CHECK_CONDITION, READ
+from vscsihba.capture.saved import saved_commands
 from vscsihba.errors import ConfigError, UsageError
 from vscsihba.hba import LoopbackPort, VirtualHba
 from vscsihba.pytest_plugin.disk import Disk, document, make_disk
@@ -75,6 +76,20 @@ def test_a_fault_that_it_was_not_made_with(hba: VirtualHba, tmp_path: Path) -> N
     disk = make_disk(hba, tmp_path, faults={"bad": BAD})
     with pytest.raises(UsageError, match="no fault 'worse'; its faults are: bad"), disk.fault("worse"):
         pass
+
+
+def test_a_capture_has_the_commands_of_its_disk(hba: VirtualHba, port: DiskPort, tmp_path: Path) -> None:
+    disk, other = make_disk(hba, tmp_path, "1MiB"), make_disk(hba, tmp_path, "1MiB")
+    read(port, disk.number)
+    with disk.capture(snaplen=16) as capture:
+        read(port, disk.number)
+        read(port, other.number)
+    read(port, disk.number)
+    (command,) = capture.commands
+    assert (command.name, command.status, len(command.record.data)) == ("READ(10)", "GOOD", 16)
+    assert (command.hba, command.record.lun) == (hba.id, disk.number)
+    capture.save(tmp_path / "disk.pcapng")
+    assert [found.cdb for found in saved_commands(tmp_path / "disk.pcapng")] == [command.cdb.ljust(16, b"\0")]
 
 
 def test_a_removed_disk_leaves_its_number_free(hba: VirtualHba, port: DiskPort, tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ class Seen:
             return scsi.describe(self.cdb)
         return f"opcode {self.cdb[0]:02X}h", self.cdb[1:].hex(" ")
 
+    @property
+    def name(self) -> str:
+        """T10's name of the command."""
+        return self.described[0]
+
     @cached_property
     def blocks(self) -> tuple[int, int] | None:
         """The LBA and the number of blocks of the command, None if it has no LBA."""

@@ -41,6 +41,7 @@ class VirtualHba:
         on_ready: Called with each LUN that has become a disk, by a thread of its own.
 
     Attributes:
+        id: 0..255.
         luns: The LUNs, by number.
         taps: Taps of the LUNs, for observers of commands.
     """
@@ -53,7 +54,7 @@ class VirtualHba:
         on_management: Callable[[Management], None] = lambda _request: None,
         on_ready: OnReady | None = None,
     ) -> None:
-        self._id = hba_id
+        self.id = hba_id
         self.taps = Taps()
         self._port = port or KernelPort(hba_id, self.taps)
         self._on_management = on_management
@@ -107,7 +108,7 @@ class VirtualHba:
         if handler is not None:
             return self._luns.add_handled(lun, handler)
         shape = Geometry(parse_size(str(size)), block_size, block_size)
-        return self._luns.add_raw(lun, shape, identity or f"vscsihba raw LUN {self._id}:{lun}")
+        return self._luns.add_raw(lun, shape, identity or f"vscsihba raw LUN {self.id}:{lun}")
 
     def remove_lun(self, lun: int) -> Lun:
         """Begin to remove a LUN, and return before Linux has released it: see `Lun.wait_until_gone`.
@@ -126,7 +127,7 @@ class VirtualHba:
 
     def _check_running(self) -> None:
         if not self._links.running:
-            raise TransportError(f"HBA {self._id} is not running", cure="enter its context first")
+            raise TransportError(f"HBA {self.id} is not running", cure="enter its context first")
 
     def wait_for_disk(self, lun: int, timeout: float = 60.0) -> Path:
         """Return the disk of a LUN; see `Lun.wait_for_disk`.

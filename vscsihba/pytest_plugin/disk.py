@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from vscsihba.capture.recording import ALL, Recording, record
 from vscsihba.errors import UsageError
 from vscsihba.handlers.stack import Document
 from vscsihba.hba import VirtualHba
@@ -71,6 +72,16 @@ class Disk:
             fcntl.ioctl(descriptor, BLKFLSBUF)
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def capture(self, snaplen: int = ALL) -> Iterator[Recording]:
+        """Record the SCSI commands of the disk while the context is entered.
+
+        Args:
+            snaplen: Bytes of data of each command that are kept, at most.
+        """
+        with record(self.hba.taps, self.hba.id, frozenset({self.number}), snaplen) as recording:
+            yield recording
 
     def remove(self) -> None:
         """Remove the disk, and return when Linux has released it.

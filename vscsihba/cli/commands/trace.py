@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -79,6 +80,11 @@ def parser() -> Parser:
         "--ring", metavar="NxSIZE", type=_ring, help="with --pcap: keep the newest N files of this size"
     )
     made.add_argument(
+        "--install-extcap",
+        metavar="DIR",
+        help="make vscsihba an interface of Wireshark, by a script in its extcap folder, and exit",
+    )
+    made.add_argument(
         "--buffer",
         metavar="SIZE",
         type=_buffer,
@@ -123,7 +129,16 @@ def _size(word: str) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Trace until a signal, the number of commands, or the end of the disks."""
+    from vscsihba.cli import extcap  # noqa: PLC0415 - --help needs none of it
+
+    if extcap.is_asked(arguments):
+        wanted = extcap.trace_arguments(arguments)
+        return 0 if wanted is None else run(wanted)
     options = parser().parse_args(arguments)
+    if options.install_extcap:
+        script = extcap.install(os.path.realpath(sys.argv[0]), Path(options.install_extcap))
+        print(json.dumps({"script": str(script)}) if options.json else script)
+        return 0
     if options.ring and options.pcap in (None, "-"):
         raise UsageError("--ring needs --pcap FILE")
     return _Trace(options).run()
