@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,20 @@ class Service:
 
     Args:
         folder: Where it may write its log, and documents be put.
+        prefix: Words before its command, such as those of nsenter(1).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / "daemon.err"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([VSCSIHBA, "daemon"], stdin=subprocess.DEVNULL, stderr=log)
+            words: list[str | Path] = [*self._prefix, VSCSIHBA, "daemon"]
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=log)
         wait_until(self.answers, "a service that answers", limit=START_LIMIT)
 
     def answers(self) -> bool:
@@ -152,11 +155,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(folder: Path) -> Iterator[Service]:
+def running_service(folder: Path, prefix: Sequence[str] = ()) -> Iterator[Service]:
     """A service without HBAs; with what it leaves removed afterwards."""
     for left in (RUNNING, SAVED):
         left.unlink(missing_ok=True)
-    service = Service(folder)
+    service = Service(folder, prefix)
     try:
         service.start()
         yield service
