@@ -21,6 +21,9 @@ class Targets:
         self.refuse: HostError | None = None
         self.changed = 0
 
+    def prepare(self) -> None:
+        """Do nothing: a dictionary needs no modules."""
+
     def find(self, name: str) -> IscsiTarget | None:
         return self.found.get(name)
 

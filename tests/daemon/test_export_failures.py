@@ -18,11 +18,19 @@ from vscsihba.config.export_changes import AddExport, ChangeExport, ReduceExport
 from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.configfs import BackstoreSpec, backstore_name, create_backstore
-from vscsihba.daemon.exports import Exports
+from vscsihba.daemon.exports import Exports, Lio
 from vscsihba.errors import HostError
 
 NAME = "iqn.2026-11.example:store"
 HOST, OTHER = "iqn.2026-11.example:host1", "iqn.2026-11.example:host2"
+
+
+class Prepared(Lio):
+    """LIO whose modules are loaded already."""
+
+    @staticmethod
+    def prepare() -> None:
+        """Do nothing."""
 
 
 @pytest.fixture
@@ -103,7 +111,7 @@ class Run:
         self.made: dict[str, str] = {}
         self._kind = kind
         self._folder = folder
-        self._exports = Exports(prepare=lambda: None)
+        self._exports = Exports({"iscsi": Prepared()})
 
     def start(self) -> dict[str, str]:
         """Make the targets of the document before the change; return the state of the kernel."""
@@ -122,7 +130,7 @@ class Run:
 
     def restart(self) -> None:
         """Start the next service: it undoes the change that was cut off."""
-        exports = Exports(prepare=lambda: None)
+        exports = Exports({"iscsi": Prepared()})
         exports.resume(self.before, self.after)
         assert exports.failures == {}
 

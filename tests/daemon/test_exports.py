@@ -2,8 +2,9 @@
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from tests.daemon.fake_targets import Targets
@@ -12,7 +13,7 @@ from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.configfs import Acl, Chap, IscsiTarget, Session
 from vscsihba.daemon.export_checks import check_exports
-from vscsihba.daemon.exports import Exports
+from vscsihba.daemon.exports import TRANSPORTS, Exports
 from vscsihba.errors import ConfigError, HostError, InUseError
 
 NAME = "iqn.2026-11.example:store"
@@ -61,7 +62,12 @@ def kernel() -> Targets:
 
 @pytest.fixture
 def exports(kernel: Targets) -> Exports:
-    return Exports(kernel, lambda: None)
+    return Exports({"iscsi": kernel})
+
+
+def test_every_transport_of_a_document_has_targets() -> None:
+    (field,) = (field for field in msgspec.structs.fields(Export) if field.name == "transport")
+    assert set(get_args(get_args(field.type)[0])) == TRANSPORTS.keys()
 
 
 def test_an_export_becomes_a_target(exports: Exports, kernel: Targets, tmp_path: Path) -> None:

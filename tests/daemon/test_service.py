@@ -54,7 +54,7 @@ class World:
             lambda hba_id, lun: [self.used[hba_id, lun]] if (hba_id, lun) in self.used else []
         )
         self.supervisor = supervisor
-        self.service = Service(supervisor, state, Exports(self.targets, lambda: None))
+        self.service = Service(supervisor, state, Exports({"iscsi": self.targets}))
         return self.service
 
     @property

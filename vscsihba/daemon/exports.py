@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from vscsihba import configfs
 from vscsihba.config.export import Export
@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Kernel(Protocol):
-    """The targets of the kernel."""
+    """The kernel's targets of one transport."""
+
+    def prepare(self) -> None:
+        """Load the kernel's modules; raises HostError if this machine lacks them."""
 
     def find(self, name: str) -> IscsiTarget | None:
         """Return a target, None if there is none of that name."""
@@ -40,8 +43,9 @@ class Kernel(Protocol):
 
 
 class Lio:
-    """LIO, the kernel's own target."""
+    """LIO's iSCSI targets."""
 
+    prepare = staticmethod(configfs.prepare_iscsi)
     find = staticmethod(configfs.find_target)
     change = staticmethod(configfs.change_target)
     sessions = staticmethod(configfs.sessions_of)
@@ -56,12 +60,19 @@ class Lio:
         return True
 
 
+TRANSPORTS: Final[Mapping[str, Kernel]] = {"iscsi": Lio()}
+"""The targets of each transport that a document can name.
+
+Another one needs a row here, its name in `vscsihba.config.export`, and functions such as those of
+`vscsihba.configfs.iscsi`.
+"""
+
+
 class Exports:
     """All exports of the service.
 
     Args:
-        kernel: The targets of the kernel.
-        prepare: Loads the kernel's modules of a transport; raises HostError if this machine lacks them.
+        transports: The kernel's targets of each transport.
         give_up_old: Ends the commands of a LUN that its storage has not answered for some seconds.
 
     Attributes:
@@ -71,16 +82,14 @@ class Exports:
 
     def __init__(
         self,
-        kernel: Kernel | None = None,
-        prepare: Callable[[], None] | None = None,
+        transports: Mapping[str, Kernel] = TRANSPORTS,
         *,
         give_up_old: Callable[[int, int], None] = lambda _hba_id, _lun: None,
     ) -> None:
         self.failures: dict[str, str] = {}
         self.unwanted: dict[str, Export] = {}
         self._give_up_old = give_up_old
-        self._kernel = kernel or Lio()
-        self._prepare = prepare or configfs.prepare_iscsi
+        self._transports = transports
 
     # Changes of a document: as a whole, or not at all.
 
@@ -95,19 +104,20 @@ class Exports:
             InUseError: Another program has a target of that name.
             HostError: The kernel refuses; nothing has changed.
         """
-        self._prepare()
+        kernel = self._transports[export.transport]
+        kernel.prepare()
         if export.name in self.unwanted:
             self._remove_left(export)
-        if self._kernel.find(export.name) is not None:
+        if kernel.find(export.name) is not None:
             raise InUseError(
                 f"another program has created the target {export.name}", cure="choose another name"
             )
-        self._kernel.change(None, _target(export, document))
+        kernel.change(None, _target(export, document))
 
     def change(self, export: Export, document: Document) -> None:
         """Make the target of an export as the document describes it; arguments and errors as for `add`."""
-        self._prepare()
-        self._change(self._kernel.find(export.name), _target(export, document))
+        self._transports[export.transport].prepare()
+        self._change(export, _target(export, document))
         self.failures.pop(export.name, None)
 
     def remove(self, export: Export) -> None:
@@ -116,14 +126,14 @@ class Exports:
         Raises:
             HostError: The kernel refuses.
         """
-        self._change(self._kernel.find(export.name), None)
+        self._change(export, None)
         self.failures.pop(export.name, None)
 
     def users(self, old: Export, new: Export | None = None) -> list[str]:
         """Return the sessions that notice when `old` becomes `new`, or is removed: a line of text each."""
         return [
             f"{session.initiator} is logged in" + _from(session)
-            for session in self._kernel.sessions(old.name)
+            for session in self._transports[old.transport].sessions(old.name)
             if new is None or _notices(session.initiator, old, new)
         ]
 
@@ -169,36 +179,40 @@ class Exports:
             self.failures.pop(export.name, None)
 
     def _remove_left(self, export: Export) -> None:
-        if (found := self._kernel.find(export.name)) is not None:
+        if self._transports[export.transport].find(export.name) is not None:
             log.warning("export %s is removed: a change was interrupted", export.name)
-            self._change(found, None)
+            self._change(export, None)
         del self.unwanted[export.name]
 
     def _restore(self, export: Export, document: Document) -> None:
-        self._prepare()
+        kernel = self._transports[export.transport]
+        kernel.prepare()
         wanted = _target(export, document)
-        missing = {lun for lun, name in wanted.luns.items() if not self._kernel.has_backstore(name)}
-        self._change(self._kernel.find(export.name), _without(wanted, missing))
+        missing = {lun for lun, name in wanted.luns.items() if not kernel.has_backstore(name)}
+        self._change(export, _without(wanted, missing))
         if missing:
             numbers = ", ".join(map(str, sorted(missing)))
             raise HostError(f"LUN {numbers} is not there, since its disk is not served")
 
-    def _change(self, before: IscsiTarget | None, after: IscsiTarget | None) -> None:
+    def _change(self, export: Export, after: IscsiTarget | None) -> None:
         """Change a target; commands that hold that up because their storage does not answer are ended.
 
         The kernel waits for the commands of a session or a LUN before it lets it go.
         """
+        kernel = self._transports[export.transport]
+        before = kernel.find(export.name)
         with ExitStack() as stack:
             if before is not None and before != after:
                 stack.enter_context(giving_up(before.luns.values(), self._give_up_old))
-            self._kernel.change(before, after)
+            kernel.change(before, after)
 
     # The status.
 
     def status(self, document: Document) -> Iterator[ExportStatus]:
         """Yield the state of each export of the running document."""
         for export in document.exports:
-            found = self._kernel.find(export.name)
+            kernel = self._transports[export.transport]
+            found = kernel.find(export.name)
             failure = self.failures.get(export.name)
             state = "missing" if found is None else "running"
             yield {
@@ -209,7 +223,7 @@ class Exports:
                 "luns": list(_lun_states(export, found)),
                 "sessions": [
                     {"initiator": session.initiator, "addresses": list(session.addresses)}
-                    for session in (self._kernel.sessions(export.name) if found is not None else [])
+                    for session in (kernel.sessions(export.name) if found is not None else [])
                 ],
             }
 
