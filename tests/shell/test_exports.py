@@ -82,6 +82,18 @@ def test_changes_of_others_keep_an_export(run: Run, service: FakeService, export
         run("/hbas delete 0")
 
 
+def test_a_path_gets_another_state(run: Run, service: FakeService, session: object, export: None) -> None:
+    run(f"{AT}/luns/lun0 set attribute state=standby read_only=true")
+    (lun,) = whole(service)[0]["luns"]
+    assert lun == {"lun": 0, "backstore": "d1", "read_only": True, "state": "standby"}
+    assert "d1, read-only, standby" in run(f"ls {AT}")
+    assert run(f"{AT}/luns/lun0 get attribute state") == "state=standby\n"
+    node = session._current_node.get_node(f"{AT}/luns/lun0")  # type: ignore[attr-defined]
+    assert node.suggest("state", "s") == ["standby "]
+    run(f"{AT}/luns/lun0 set attribute state= read_only=")
+    assert whole(service)[0]["luns"] == [{"lun": 0, "backstore": "d1"}]
+
+
 def test_words_are_completed(run: Run, session: object, export: None) -> None:
     node = session._current_node.get_node(f"{AT}/luns")  # type: ignore[attr-defined]
     assert node.ui_complete_create({}, "d", "backstore") == ["d1", "d2"]

@@ -1,9 +1,11 @@
 """The branch ``/exports``: targets for other computers, with their LUNs, portals and initiators."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from vscsihba.config.export import Export, ExportLun, Initiator
+import msgspec
+
+from vscsihba.config.export import AccessState, Export, ExportLun, Initiator
 from vscsihba.configfs.names import MAX_LUN
 from vscsihba.daemon.calls import ExportStatus
 from vscsihba.errors import UsageError
@@ -125,7 +127,7 @@ class LunsNode(Node):
         super().__init__("luns", parent, context)
         self.of = parent
         for lun in parent.export.luns:
-            EntryNode(f"lun{lun.lun}", _about_lun(parent.export, lun), self, context)
+            ExportLunNode(lun, self, context)
 
     def summary(self) -> Summary:
         """Return their number."""
@@ -236,6 +238,43 @@ class EntryNode(Node):
     def ui_complete_delete(self, _parameters: Mapping[str, str], text: str, current: str) -> list[str]:
         """Suggest true and false."""
         return self.complete_flag(text, current)
+
+
+class ExportLunNode(EntryNode, WithAttributes):
+    """``/exports/NAME/luns/lunN``."""
+
+    def __init__(self, lun: ExportLun, parent: LunsNode, context: ShellContext) -> None:
+        super().__init__(f"lun{lun.lun}", _about_lun(parent.of.export, lun), parent, context)
+        self._lun = lun
+        self._of = parent.of
+
+    def facts(self) -> dict[str, object]:
+        """Return its number and its backstore."""
+        return {"lun": self._lun.lun, "backstore": self._lun.backstore}
+
+    def attributes(self) -> list[OptionHelp]:
+        """Return the options of an export's LUN in a document."""
+        return keys(ExportLun, without=("lun", "backstore"))
+
+    def values(self) -> Mapping[str, object]:
+        """Return the options in the document."""
+        values: Mapping[str, object] = msgspec.to_builtins(self._lun)
+        return values
+
+    def suggest(self, attribute: str, text: str) -> list[str]:
+        """Suggest the states of a path."""
+        if attribute == "state":
+            return suggestions.starting(text, list(get_args(AccessState)))
+        return super().suggest(attribute, text)
+
+    def change(self, values: Mapping[str, object], *, replace: bool, force: bool) -> None:
+        """Change its options in the document; none of them replaces a disk."""
+        del replace
+        luns = [
+            without_none({**lun, **values}) if lun["lun"] == self._lun.lun else lun
+            for lun in self.context.export_values(self._of.export.name)["luns"]
+        ]
+        self._of.with_entries("luns", luns, force=force)
 
 
 def _about_lun(export: Export, lun: ExportLun) -> str:
