@@ -188,4 +188,5 @@ TARGETS: Final = (
     Target("vscsihba/engine/owning/flush_record.py", ("tests/engine/owning/test_flush_record.py",)),
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),
     Target("vscsihba/daemon/transaction.py", ("tests/daemon/test_transaction.py",)),
+    Target("configfs/alua.py", ("tests/configfs/test_iscsi.py",)),
 )
