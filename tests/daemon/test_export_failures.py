@@ -26,7 +26,7 @@ HOST, OTHER = "iqn.2026-11.example:host1", "iqn.2026-11.example:host2"
 
 
 class Prepared(Lio):
-    """LIO whose modules are loaded already."""
+    """LIO, with its modules loaded already."""
 
     @staticmethod
     def prepare() -> None:
