@@ -75,7 +75,9 @@ class Multipath:
         return Path("/dev/mapper") / name
 
     def _maps(self) -> list[str]:
-        return run("multipathd", "show", "maps", "raw", "format", "%n", check=False).split()
+        """Return the names of the maps; none while multipathd does not answer."""
+        words = run("multipathd", "show", "maps", "raw", "format", "%n", check=False).split()
+        return [word for word in words if (Path("/dev/mapper") / word).exists()]
 
     def paths(self) -> dict[str, str]:
         """Return the state that the path checker has found, by the name of the path's disk."""
