@@ -1,5 +1,7 @@
 """Exports in the tree: created, changed and deleted node by node, and kept by changes of others."""
 
+from typing import Any
+
 import pytest
 
 from tests.daemon.fake import FakeService
@@ -19,7 +21,7 @@ def export(run: Run, disk: None) -> None:
     run(f"{AT}/luns create d1")
 
 
-def whole(service: FakeService) -> object:
+def whole(service: FakeService) -> Any:
     return builtins(service.running).get("exports")
 
 
