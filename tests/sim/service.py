@@ -121,7 +121,7 @@ class Services:
                 self.machine.linked,
             )
             supervisor.users = lambda hba_id, lun: []  # type: ignore[method-assign]
-            service = Service(supervisor, state, Exports(self.machine.targets, lambda: None))
+            service = Service(supervisor, state, Exports({"iscsi": self.machine.targets}))
             try:
                 service.resume()
                 self.started_at = self.world.calls.count

@@ -29,6 +29,9 @@ class Targets:
         self._calls = calls
         self._backstores = backstores
 
+    def prepare(self) -> None:
+        """Do nothing: these targets need no modules."""
+
     def find(self, name: str) -> IscsiTarget | None:
         """Return a target, None if there is none of that name."""
         return self.found.get(name)
