@@ -69,6 +69,10 @@ osd_client_watch_timeout = {watch}
 osd_crush_initial_weight = 1
 bluestore_block_size = {size}
 bluestore_fsck_on_mkfs = false
+[mgr]
+mgr_data = {folder}/mgr
+mgr_stats_period = 1
+mgr_tick_period = 1
 """
 
 
@@ -181,6 +185,26 @@ class Cluster:
         """Return the epoch of the latest start of the storage daemon, since a killed one counts as up."""
         (osd,) = json.loads(self.command("osd dump", format="json"))["osds"]
         return int(osd["up_from"])
+
+    def start_mgr(self) -> None:
+        """Start a manager (ceph-mgr), and wait until it has told the monitor how much room there is."""
+        folder = self.folder / "mgr"
+        folder.mkdir()
+        caps = ["mon", "allow profile mgr", "osd", "allow *"]
+        (self.folder / "mgr.x.keyring").write_bytes(
+            self.command("auth get-or-create", entity="mgr.x", caps=caps)
+        )
+        self._spawn("mgr", "ceph-mgr", "-i", "x")
+        wait_until(lambda: self._room() > 0, "the manager knows how much room there is", pause=0.2)
+
+    def _room(self) -> int:
+        pools = json.loads(self.command("df", format="json"))["pools"]
+        return max((pool["stats"]["max_avail"] for pool in pools), default=0)
+
+    def mend(self) -> None:
+        """Start the storage daemon again if a test has left it dead."""
+        if self._processes["osd"].poll() is not None:
+            self.start_osd()
 
     def kill_osd(self) -> None:
         """Kill the storage daemon (SIGKILL)."""

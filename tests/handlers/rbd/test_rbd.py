@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -248,6 +249,23 @@ def test_space_is_that_of_objects_and_pool(
             disk.space()
     with build(describe(image="plain", features=["layering", "exclusive-lock"])) as disk:
         assert disk.space() is None  # each object would have to be asked
+
+
+@pytest.mark.skipif(shutil.which("ceph-mgr") is None, reason="needs ceph-mgr: ./dev setup --ceph")
+def test_space_with_a_manager(tmp_path: Path) -> None:
+    """In a cluster of its own, since others have none: without, starts are quicker."""
+    with cluster(tmp_path) as ceph:
+        ceph.start_mgr()
+        image = {"handler": "rbd", "pool": "rbd", "image": "space", "size": "64MiB", "conf": str(ceph.conf)}
+        with build(image) as disk:
+            space = disk.space()
+            assert space is not None
+            assert 0 < space.available < 2 << 30
+            assert space.used == 0
+            write(disk, 4 * MIB - 512, b"\1" * 1024)
+            space = disk.space()
+            assert space is not None
+            assert space.used == 8 * MIB
 
 
 def test_discards_are_exact(describe: Describe) -> None:
