@@ -84,6 +84,7 @@ TARGETS: Final = (
         (f"{_COW}/test_cow_admin.py", f"{_COW}/test_overlay.py", "tests/sim/test_overlay_commands.py"),
     ),
     Target("handlers/snapshot/snapshot_set.py", (f"{_HANDLERS}/snapshot",)),
+    Target("handlers/snapshot/inline.py", (f"{_HANDLERS}/snapshot/test_snapshot.py",)),
     Target("handlers/snapshot/manifest_file.py", (f"{_HANDLERS}/snapshot/test_manifest_file.py",)),
     Target("handlers/cache/handler.py", (_CACHE,)),
     Target("handlers/cache/lines.py", (_CACHE,)),
@@ -131,6 +132,7 @@ TARGETS: Final = (
         "handlers/qemu/write_log.py", (f"{_HANDLERS}/qemu/test_write_log.py", "tests/sim/test_write_log.py")
     ),
     Target("handlers/nbd/transmission.py", (f"{_HANDLERS}/nbd/test_transmission.py",)),
+    Target("handlers/nbd/flush_results.py", (f"{_HANDLERS}/nbd/test_flush_results.py",)),
     Target("handlers/nbd/unflushed.py", (f"{_HANDLERS}/nbd/test_unflushed.py",)),
     Target("handlers/qemu/flushes.py", (f"{_HANDLERS}/qemu/test_logged_verbs.py",)),
     Target("vscsihba/scsi/failed_flush.py", ("tests/scsi/test_failed_flush.py",)),

@@ -14,11 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from tests.sim import several_faults as several
 from tests.sim.engine_faults import EngineLane
 from tests.sim.engines import Handovers
 from tests.sim.exhaustive import Exhaustive, Finding, parse_point
@@ -88,6 +89,17 @@ def exhaustive(name: str, part: int, parts: int) -> Tally:
             finding = lane.strike(point)
             if finding is not None:
                 tally.findings.append(finding)
+    return tally
+
+
+def several_faults(name: str, most: int) -> Tally:
+    """Strike every set of up to `most` faults while a disk is resized."""
+    tally = Tally()
+    for script in several.SCRIPTS:
+        with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as root:
+            lane = several.SeveralFaults(replace(DISKS[name], script=script), Path(root))
+            tally.findings += lane.findings(most)
+            tally.points += lane.runs
     return tally
 
 
@@ -221,6 +233,12 @@ def main() -> int:
         "--seed", type=int, help="begin with this seed; with one LAYER and --trace: only this history"
     )
     parser.add_argument("--point", help="only this fault point of the exhaustive lane, such as EIO@12:power")
+    parser.add_argument(
+        "--faults",
+        type=int,
+        metavar="N",
+        help="only this: every set of up to N faults while one LAYER is resized; 3 take an hour",
+    )
     parser.add_argument("--minutes", type=float, default=1.0, help="for random histories; 1 by default")
     parser.add_argument("--lane", choices=("all", "exhaustive", "histories", "engines"), default="all")
     parser.add_argument(
@@ -240,10 +258,15 @@ def main() -> int:
         parser.error(f"engines hand over {', '.join(LAYERS)} only: leave out --lane engines")
     if wanted.point and len(names) != 1:
         parser.error("--point needs one LAYER")
+    if wanted.faults and not (len(names) == 1 and names[0] in RESIZED):
+        parser.error(f"--faults needs one LAYER of {', '.join(RESIZED)}")
     if wanted.seed is not None and len(names) == 1 and names[0] not in DISKS:
         parser.error(f"{names[0]} has no random histories: use --point")
     single = wanted.point or (wanted.seed is not None and len(names) == 1 and wanted.trace)
-    tally = again(names[0], wanted) if single else run_all(names, wanted)
+    if wanted.faults:
+        tally = several_faults(names[0], wanted.faults)
+    else:
+        tally = again(names[0], wanted) if single else run_all(names, wanted)
     if wanted.json:
         print(json.dumps(tally, default=vars, indent=2))
     else:

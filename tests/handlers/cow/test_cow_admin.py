@@ -176,6 +176,22 @@ def test_discard(base: Path) -> None:
     assert status(overlay(base)).stored == 0
 
 
+def test_an_overlay_behind_a_link_stays_there_and_files_beside_it_stay_what_they_are(base: Path) -> None:
+    there, link, other = base / "there.cow", base / "link.cow", base / "there.cow.new"
+    other.write_bytes(b"the only copy")
+    link.symlink_to(there)
+    with build(cow(base, path=str(link))) as disk:
+        write(disk, 0, b"mine")
+    assert there.is_file()
+    assert not there.is_symlink()
+    with build(str(base / "base.img")) as target:
+        commit(str(link), target)
+    discard(str(link))
+    assert link.is_symlink()
+    assert status(str(there)).stored == 0
+    assert other.read_bytes() == b"the only copy"
+
+
 def test_nothing_is_done_to_an_overlay_in_use(base: Path) -> None:
     with build(cow(base)):
         with pytest.raises(InUseError):
