@@ -41,6 +41,9 @@ _AT_ONCE: Final = "Dirty blocks are the same below, whether one write takes 1 Mi
 
 _MARK: Final = "handlers/mirror/mark.py"
 _STATE: Final = "handlers/mirror/state.py"
+_RANGES: Final = "handlers/shared/range_lock.py"
+_FIRST_OF_ALL: Final = "if len(queue) > 1 and self._must_wait(mine):"
+_NOBODY_ELSE: Final = "A range that is alone in the queue never waits; the comparison saves a call."
 _UNCHANGED: Final = "Nothing assigns to a field of one, and each is made with the names of its fields."
 
 _BORDER: Final = "border = border if found < 0 else found"
@@ -120,6 +123,14 @@ HARMLESS: Final = (
         "A request for a whole line is cut into one piece then, and read by the same call.",
     ),
     Harmless(_STATE, "period: int = 0", "0 -> 1", "Where there are no regions, no period matters."),
+    Harmless(_RANGES, _FIRST_OF_ALL, "drop 'len(queue) > 1'", _NOBODY_ELSE),
+    Harmless(_RANGES, _FIRST_OF_ALL, "Gt -> GtE", _NOBODY_ELSE),
+    Harmless(
+        _RANGES,
+        'raise AssertionError("a range that waits is in the queue")',
+        "leave out 'raise AssertionError('a range that waits is in the queue')'",
+        "Whoever asks is in the queue, so that this line is never reached.",
+    ),
     Harmless(_STATE, "class _LegOf1(msgspec.Struct, frozen=True):", "True -> False", _UNCHANGED),
     Harmless(
         _STATE, "class _HeaderOf1(msgspec.Struct, frozen=True, kw_only=True):", "True -> False", _UNCHANGED

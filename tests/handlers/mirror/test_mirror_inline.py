@@ -247,6 +247,20 @@ def test_writes_are_refused_while_a_leg_flushes_or_a_change_of_it_takes_long(
     assert not refused(disk)
 
 
+def test_a_write_releases_the_lock_of_the_log_once(disk: Checked) -> None:
+    lock = members_of(disk).state.lock
+    assert not is_refused(disk)
+    with under_way(
+        disk, members_of(disk).legs[0], lambda: members_of(disk).legs[0].begin_change(hold, waits=True)
+    ):
+        assert is_refused(disk)
+    with members_of(disk).regions.held(0, len(NEW)):
+        assert is_refused(disk)
+    assert lock.acquire(blocking=False)
+    assert not lock.acquire(blocking=False)
+    lock.release()
+
+
 def test_slow_changes_that_end_one_after_the_other_refuse_no_write(
     disk: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

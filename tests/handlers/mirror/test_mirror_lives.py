@@ -19,6 +19,7 @@ from vscsihba.handlers.mirror.leg import MirrorLeg, Standing
 from vscsihba.handlers.mirror.mark import FoundMark
 from vscsihba.handlers.mirror.members import Members
 from vscsihba.handlers.mirror.metadata import LegEntry, Metadata, decode, encode
+from vscsihba.handlers.shared.token_lock import TokenLock
 
 SIZE = 1 << 20
 
@@ -78,6 +79,7 @@ class StateFile:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.metadata = decode(machine.state)
+        self.lock = TokenLock()
 
     def dirty(self) -> list[int]:
         return []

@@ -2,6 +2,7 @@ import threading
 
 from tests.polling import wait_until
 from vscsihba.handlers.shared.range_lock import RangeLock
+from vscsihba.handlers.shared.token_lock import TokenLock
 
 PATIENCE = 10
 
@@ -9,7 +10,9 @@ PATIENCE = 10
 def test_ranges_that_do_not_overlap_are_held_together() -> None:
     lock = RangeLock()
     with lock.held(0, 10), lock.held(10, 10), lock.held(30, 1):
-        pass
+        between = lock.try_hold(20, 10)
+        assert between is not None
+        between()
 
 
 def test_ranges_that_overlap_wait_in_their_order() -> None:
@@ -61,5 +64,29 @@ def test_a_range_that_is_held_is_not_held_at_once() -> None:
     release()
     assert entered.wait(PATIENCE)
     thread.join(PATIENCE)
+    assert lock._waiting == 0
     beside()
     assert not lock._queue
+
+
+def test_the_owner_of_the_lock_keeps_others_out_while_it_enters_and_leaves() -> None:
+    own = TokenLock()
+    lock, held = RangeLock(own), []
+
+    def change() -> None:
+        held.append(lock.try_enter(10, 10))
+        with lock.held(20, 10):
+            held.append(None)
+
+    thread = threading.Thread(target=change)
+    with own:
+        mine = lock.enter_locked(0, 10)
+        assert mine is not None
+        assert lock.enter_locked(9, 1) is None
+        thread.start()
+        thread.join(0.1)
+        assert lock._queue == [mine]
+        lock.leave_locked(mine)
+    thread.join(PATIENCE)
+    assert held[0] is not None
+    assert lock._queue == [held[0]]
