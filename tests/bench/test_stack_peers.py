@@ -1,11 +1,13 @@
 """Comparisons of stacks with other programs, on given findings: no clock, no VM."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.bench import stack_aims, stacks_page, tables
-from tests.bench.vm import host_clock
+from tests.bench.vm import campaign, host_clock
 from tests.bench.vm.findings import OURS, Findings
 from tests.bench.vm.stack_peers.compare import GROUPS
 from tests.bench.vm.stack_peers.group import Peer
@@ -82,6 +84,13 @@ def test_each_aim_names_a_peer_that_is_measured() -> None:
     for aim in stack_aims.AIMS:
         groups = [group for group in GROUPS if group.name.startswith(aim.group)]
         assert any(peer.name == aim.peer for group in groups for peer in group.peers)
+
+
+def test_the_sandbox_stays_on_one_processor() -> None:
+    processors = "import os; print(len(os.sched_getaffinity(0)))"
+    words = [*campaign.pinned("sandbox"), sys.executable, "-c", processors]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "1\n"
+    assert campaign.pinned("qemu") == ()
 
 
 def test_the_host_counts_the_time_of_descendants() -> None:
