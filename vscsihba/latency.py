@@ -7,7 +7,8 @@ file that outlives the process. Knows no file.
 
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -80,10 +81,19 @@ class Histogram:
                 return _middle(bucket)
         return None
 
-    def within(self, seconds: float) -> int:
-        """Return the commands that took at most that long; a bucket that reaches beyond counts as longer."""
-        limit = round(seconds * 1e9) + 1
-        return sum(count for bucket, count in self.buckets.items() if bounds_of(bucket)[1] <= limit)
+    def cumulative(self, limits: Sequence[float]) -> list[int]:
+        """Return for each of the ascending limits how many commands took at most that many seconds.
+
+        A bucket that reaches beyond a limit counts as longer.
+        """
+        left = deque(self.buckets.items())
+        found, so_far = [], 0
+        for limit in limits:
+            most = round(limit * 1e9) + 1
+            while left and bounds_of(left[0][0])[1] <= most:
+                so_far += left.popleft()[1]
+            found.append(so_far)
+        return found
 
     def since(self, earlier: "Histogram") -> "Histogram":
         """Return the latencies that were counted after `earlier`, or all if the counts have begun anew."""

@@ -52,6 +52,7 @@ _TABLE = {
         "apply": "apply a configuration document",
         "status": "show the state of every HBA, LUN and engine",
         "stats": "show how many commands disks have executed, and how quickly",
+        "metrics": "print or serve metrics for Prometheus",
         "show": "print the running configuration as a document for apply",
         "save": "save the running configuration for the next start",
         "resize": "enlarge a disk while it is in use",

@@ -38,7 +38,7 @@ def test_a_timed_batch_stands_for_those_since_the_last_one(clock: Clock) -> None
     batch.end()
     measured = latencies.snapshot()
     assert (measured["reads"].count, measured["writes"].count, measured["others"].count) == (5, 1, 0)
-    assert measured["reads"].within(0.0011) == 4
+    assert measured["reads"].cumulative([0.0011]) == [4]
     assert measured["reads"].quantile(1) == pytest.approx(2.0, rel=0.03)
     assert kept == [75]
     batch.begin()

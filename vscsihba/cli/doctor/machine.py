@@ -28,8 +28,9 @@ _OPTIONAL: Final = {
     "rados": "the handler rbd needs it: install python3-rados",
     "argon2-cffi": "the handler encrypt needs it for LUKS2: install python3-argon2, or vscsihba[encrypt]",
     "pycurl": "the handler http needs it: install python3-pycurl, or vscsihba[http]",
+    "prometheus-client": "vscsihba metrics needs it: install python3-prometheus-client, or vscsihba[metrics]",
 }
-"""Packages that only some handlers need."""
+"""Packages that only some handlers or commands need."""
 
 _OPTIONAL_MODULES: Final = {"nbd": ("libnbd", "the handlers nbd and qemu need it: install python3-libnbd")}
 """Modules that only some handlers need and whose packages have no metadata: their package, and the cure."""
