@@ -1,4 +1,4 @@
-"""The metrics: what each is called, what it counts, and where its value comes from.
+"""The metrics of vscsihba: name, unit, labels and source of each.
 
 Names and units follow OpenMetrics: base units, and ``_total`` for what only grows. Knows the status and the
 statistics of disks, not who reads the metrics.

@@ -132,7 +132,7 @@ class MetricsServer:
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One request; what it has not said within `timeout` seconds, it does not say any more."""
+    """One request; a client that says nothing for `timeout` seconds is left."""
 
     timeout = _SILENCE
     server_version = "vscsihba"
