@@ -29,7 +29,7 @@ devices {
         path_checker "tur"
         prio "iet"
         prio_args "preferredip=PREFERRED"
-        failback "manual"
+        failback "immediate"
         no_path_retry 60
     }
 }

@@ -88,7 +88,7 @@ def test_several_paths_to_one_disk(service: Service, scratch: Path, initiator: I
         before = written(third)
         fio = Fio([multipath.node])
         try:
-            wait_until(lambda: written(third) > before, "writes over the preferred path", limit=60)
+            wait_until(lambda: written(third) > before, "writes over the preferred path", limit=120)
             vscsihba("path", "set", STORE2, "--state", "standby")
             multipath.wait_for({third: "ghost"}, count=3)
             vscsihba("path", "set", STORE2, "--state", "unavailable")
