@@ -134,6 +134,23 @@ def test_a_disk_in_use_goes_only_by_force(
     assert left(kernel) == []
 
 
+def test_a_lun_that_only_exports_show_is_rolled_back_by_force_only(
+    ask: Callable[..., Any], target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Luns, "disk", lambda _luns, _lun: None)
+    image = tmp_path / "a.img"
+    image.write_bytes(bytes(MiB))
+    stack = {"handler": "snapshot", "path": str(tmp_path / "set"), "create": True, "next": str(image)}
+    assert ask("add_lun", request={"lun": 0, "document": stack, "local": False}, make=True) == {}
+    assert target.disks == []
+    wanted = {"lun": 0, "layer": "snapshot"}
+    ask("act", **wanted, action="take", arguments={"name": "s1"}, force=False)
+    back = {**wanted, "action": "roll_back", "arguments": {"name": "s1"}}
+    with pytest.raises(HostError, match="initiators of exports may use the disk; log out there"):
+        ask("act", **back, force=False)
+    assert ask("act", **back, force=True)["reread"] is None
+
+
 def test_removing_a_missing_unit_does_nothing(ask: Callable[..., Any]) -> None:
     assert ask("remove_lun", lun=5) is None
 
