@@ -31,6 +31,82 @@ class Flushes:
         return request
 
 
+class Watched:
+    """A lock that counts."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_nothing_fails_before_writes_are_lost() -> None:
+    flushes = Flushes()
+    request = flushes.begin("first")
+    assert flushes.sent == [request]
+    assert request.number == 1
+    flushes.results.hand_on(request)
+    flushes.results.hand_on(Request(Kind.FLUSH, lambda error: flushes.told.update(private=str(error))))
+    assert flushes.told == {"first": "", "private": "None"}
+
+
+def test_a_second_reason_counts_and_none_leaves_the_first() -> None:
+    flushes = Flushes()
+    flushes.results.note("first")
+    flushes.results.note("")
+    flushes.results.hand_on(flushes.begin("one"))
+    flushes.results.note("first")
+    flushes.results.note("second")
+    flushes.results.hand_on(flushes.begin("two"))
+    assert [text.partition(": ")[2] for text in flushes.told.values()] == ["first", "second"]
+
+
+def test_a_write_waits_for_the_flush_after_it() -> None:
+    flushes, ended = Flushes(), list[OSError | None]()
+    write = Request(Kind.WRITE, ended.append, fua=True)
+    flushes.results.begin_after(write)
+    (flush,) = flushes.sent
+    assert flush.kind is Kind.FLUSH
+    assert ended == []
+    flush.done(None)
+    assert ended == [None]
+    flushes.is_away = True
+    flushes.results.begin_after(write)
+    assert isinstance(ended[-1], OSError)
+
+
+def test_a_flush_of_its_own_that_cannot_be_sent_keeps_nobody_waiting() -> None:
+    flushes = Flushes()
+    flushes.is_away = True
+    flushes.results.begin_own()
+    flushes.is_away = False
+    flushes.results.begin_own()
+    assert len(flushes.sent) == 1, "the one before is over"
+
+
+def test_every_method_takes_the_lock() -> None:
+    flushes = Flushes()
+    flushes.results._lock = watched = Watched()  # type: ignore[assignment]
+    taken = []
+    request = flushes.begin("one")
+    for use in (
+        lambda: flushes.results.note("lost"),
+        lambda: flushes.begin("two"),
+        flushes.results.begin_own,
+        lambda: flushes.results.hand_on(request),
+        lambda: flushes.sent[-1].done(None),
+        lambda: flushes.results.hand_on(request),
+    ):
+        before = watched.taken
+        use()
+        taken.append(watched.taken - before)
+    assert taken == [1, 1, 1, 1, 2, 2], "the last two end a flush as well"
+
+
 def test_every_flush_that_has_begun_before_one_tells_of_lost_writes_tells_of_them_too() -> None:
     flushes = Flushes()
     first, second = flushes.begin("first"), flushes.begin("second")

@@ -28,6 +28,38 @@ def test_is_there_until_it_is_forgotten() -> None:
     assert recall("one") is None
 
 
+def test_parts_are_stored_and_freed() -> None:
+    row, stored = TmpfsStore("one"), bytearray(4090) + b"ab" + b"cdefgh" * 1000
+    row.put_views(4090, [memoryview(b"ab"), memoryview(b"cdefgh" * 1000)])
+    assert row.content() == stored
+    row.free(4096, 100)
+    stored[4096:4196] = bytes(100)
+    assert row.content() == stored
+    assert row.put_some(0, b"") == 0
+    row.cut(4092)
+    assert row.content() == stored[:4092]
+    row.close(forget=True)
+
+
+def test_a_damaged_head_is_an_error_and_half_of_one_is_an_empty_file() -> None:
+    row = TmpfsStore("one", about=b"the medium")
+    row.put(0, b"abc")
+    row.close(forget=False)
+    head = bytearray(row.path.read_bytes())
+    row.path.write_bytes(head[:100])
+    found = recall("one")
+    assert found is not None
+    assert (found.about, found.content, found.flag) == (b"", b"", False)
+    head[18] ^= 1
+    row.path.write_bytes(head)
+    opened = open_files()
+    for use in (recall, TmpfsStore):
+        with pytest.raises(OSError, match="the head of a file of notes is damaged"):
+            use("one")
+    assert open_files() == opened
+    row.path.unlink()
+
+
 def test_is_forgotten_when_it_was_closed_properly() -> None:
     row = TmpfsStore("one")
     row.put(0, b"abc")
