@@ -18,6 +18,7 @@ from rtslib_fb.tcm import UserBackedStorageObject, bs_params
 from rtslib_fb.utils import RTSLibError
 
 from vscsihba.configfs import paths
+from vscsihba.configfs.names import initiator_of
 from vscsihba.errors import HostError, InUseError
 
 TAG = 1
@@ -40,6 +41,13 @@ class _UserBackstore(UserBackedStorageObject):  # type: ignore[misc]  # rtslib h
         rtslib would walk every LUN of every target to find those of a single backstore.
         """
         return iter(())
+
+
+class _PortalGroup(TPG):  # type: ignore[misc]  # rtslib has no annotations
+    """rtslib's portal group; its initiator port has the same name each time, and not a random one."""
+
+    def _set_nexus(self, _wwn: str | None = None) -> None:
+        super()._set_nexus(initiator_of(self.parent_target.wwn))
 
 
 # rtslib looks up the directory name by class.
@@ -92,7 +100,7 @@ def create_target(wwn: str) -> None:
         HostError: The kernel refuses.
     """
     with translated(f"create target {wwn}"):
-        TPG(Target(LoopbackFabricModule(), wwn), TAG)
+        _PortalGroup(Target(LoopbackFabricModule(), wwn), TAG)
 
 
 def delete_target(wwn: str) -> None:
@@ -125,8 +133,8 @@ def unlink(wwn: str, lun: int) -> None:
         LUN(_portal_group(wwn), lun).delete()
 
 
-def _portal_group(wwn: str) -> TPG:
-    return TPG(Target(LoopbackFabricModule(), wwn, "lookup"), TAG, "lookup")
+def _portal_group(wwn: str) -> _PortalGroup:
+    return _PortalGroup(Target(LoopbackFabricModule(), wwn, "lookup"), TAG, "lookup")
 
 
 @contextmanager

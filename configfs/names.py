@@ -58,6 +58,14 @@ def wwn_of(hba_id: int) -> str:
     return f"{_WWN_PREFIX}{check_id(hba_id):03x}"
 
 
+def initiator_of(wwn: str) -> str:
+    """Return the WWN of the initiator port of an HBA of vscsihba, such as ``naa.50014055c51ba107``.
+
+    It is the same each time that the HBA is created, since persistent reservations go by it.
+    """
+    return f"{_WWN_PREFIX}1{wwn[-2:]}"
+
+
 def id_of(wwn: str) -> int | None:
     """Return the HBA id that a WWN stands for, or None if the WWN is not one of vscsihba."""
     match = _WWN.fullmatch(wwn)

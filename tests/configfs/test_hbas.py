@@ -22,6 +22,7 @@ from vscsihba.configfs import (
     users_of_lun,
     wwn_of,
 )
+from vscsihba.configfs.names import initiator_of
 from vscsihba.errors import HostError, InUseError, UsageError
 
 
@@ -34,7 +35,7 @@ def backstore(lun: int = 0, config: str = "") -> str:
 def test_create_hba_makes_a_target_with_a_nexus(kernel: FakeConfigfs) -> None:
     assert create_hba(7) == 6
     group = kernel.loopback / "naa.50014055c51ba007/tpgt_1"
-    assert (group / "nexus").read_text().startswith("naa.")
+    assert (group / "nexus").read_text() == f"{initiator_of(group.parent.name)}\n"
 
 
 def test_create_hba_twice_is_the_same_hba(kernel: FakeConfigfs) -> None:

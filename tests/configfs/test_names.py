@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vscsihba.configfs import backstore_name, id_of, wwn_of
-from vscsihba.configfs.names import check_config, check_name, is_ours
+from vscsihba.configfs.names import check_config, check_name, initiator_of, is_ours
 from vscsihba.errors import UsageError
 
 
@@ -16,6 +16,8 @@ def test_wwn_carries_the_id(hba_id: int) -> None:
 
 def test_wwn_is_as_written_down() -> None:
     assert wwn_of(255) == "naa.50014055c51ba0ff"
+    assert initiator_of(wwn_of(255)) == "naa.50014055c51ba1ff"
+    assert id_of(initiator_of(wwn_of(255))) is None, "an initiator port is no HBA"
 
 
 @given(st.text())
