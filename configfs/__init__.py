@@ -52,8 +52,8 @@ from vscsihba.configfs.hbas import (
     unlink_lun,
 )
 from vscsihba.configfs.iscsi import change_target, find_target, portals_in_use
-from vscsihba.configfs.iscsi_sessions import ending_sessions, logins_wait, sessions_of
-from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, Acl, Chap, IscsiTarget, Session
+from vscsihba.configfs.iscsi_sessions import ending_sessions, logins_wait, refusals_of, sessions_of
+from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, Acl, Chap, IscsiTarget, Refusals, Session
 from vscsihba.configfs.leftovers import clear_hba
 from vscsihba.configfs.model import BackstoreSpec
 from vscsihba.configfs.names import backstore_name, config_of, id_of, place_of, wwn_of
@@ -77,6 +77,7 @@ __all__ = [
     "Lun",
     "LunDevice",
     "Observed",
+    "Refusals",
     "Reservation",
     "Session",
     "backstore_name",
@@ -105,6 +106,7 @@ __all__ = [
     "portals_in_use",
     "prepare",
     "prepare_iscsi",
+    "refusals_of",
     "reread_partitions",
     "rescan",
     "reservation_of",

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.configfs import observer, paths
-from vscsihba.configfs.iscsi_spec import Session
+from vscsihba.configfs.iscsi_spec import Refusals, Session
 
 _ENDING: Final = "TARG_CONN_STATE_CLEANUP_WAIT"
 """State of a connection that has gone while its commands are not done (iscsi_target_core.h)."""
 _LOGIN_THREAD: Final = "iscsi_np"
+_REFUSED: Final = {4, 5}
+"""Failures of authorization and authentication (iscsi_target_stat.h)."""
 _UNINTERRUPTIBLE: Final = "D"
 """State of a process in /proc (proc(5))."""
 
@@ -24,6 +26,18 @@ def sessions_of(name: str) -> list[Session]:
     for initiator in (paths.read(group / "dynamic_sessions") or "").replace("\0", "\n").split():
         known.setdefault(initiator, Session(initiator))
     return [session for _, session in sorted(known.items())]
+
+
+def refusals_of(name: str) -> Refusals:
+    """Return the logins to a target that were refused (iscsi_target_stat.c)."""
+    folder = paths.iscsi() / name / "fabric_statistics"
+    logins, last = folder / "iscsi_login_stats", folder / "iscsi_tgt_attr"
+    count = sum(paths.read_int(logins / file) or 0 for file in ("authorize_fails", "authenticate_fails"))
+    if paths.read_int(last / "last_fail_type") not in _REFUSED:
+        return Refusals(count)
+    return Refusals(
+        count, paths.read(last / "fail_intr_name") or "", paths.read(last / "fail_intr_addr") or ""
+    )
 
 
 def ending_sessions(name: str) -> frozenset[str]:

@@ -91,6 +91,21 @@ class IscsiTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusals:
+    """The logins to a target that were refused since it was created.
+
+    Attributes:
+        count: Logins of initiators that are not listed, or whose secret is wrong.
+        initiator: Name of the last one; empty if the kernel does not tell.
+        address: Its IP address; likewise.
+    """
+
+    count: int
+    initiator: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """An initiator that is logged in.
 

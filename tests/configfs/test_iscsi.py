@@ -14,6 +14,7 @@ from vscsihba.configfs import (
     BackstoreSpec,
     Chap,
     IscsiTarget,
+    Refusals,
     Reservation,
     Session,
     backstore_name,
@@ -26,6 +27,7 @@ from vscsihba.configfs import (
     logins_wait,
     paths,
     portals_in_use,
+    refusals_of,
     reservation_of,
     sessions_of,
 )
@@ -236,6 +238,24 @@ def test_a_login_thread_that_waits_is_found(lio: FakeConfigfs, stat: str, waits:
         (lio.proc / str(pid)).mkdir()
         (lio.proc / str(pid) / "stat").write_text(f"{pid} ({name}) {state} 2 0 0 0\n")
     assert logins_wait() == waits
+
+
+def test_refused_logins_are_read_with_the_last_one(lio: FakeConfigfs) -> None:
+    change_target(None, FULL)
+    assert refusals_of(NAME) == Refusals(0)
+    folder = lio.iscsi / NAME / "fabric_statistics"
+    for name, text in (
+        ("iscsi_login_stats/authorize_fails", "2"),
+        ("iscsi_login_stats/authenticate_fails", "3"),
+        ("iscsi_tgt_attr/last_fail_type", "5"),
+        ("iscsi_tgt_attr/fail_intr_name", "iqn.2026-11.example:any"),
+        ("iscsi_tgt_attr/fail_intr_addr", "192.0.2.9"),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
+    assert refusals_of(NAME) == Refusals(5, "iqn.2026-11.example:any", "192.0.2.9")
+    (folder / "iscsi_tgt_attr/last_fail_type").write_text("6\n")
+    assert refusals_of(NAME) == Refusals(5)
 
 
 def test_reservations_are_read(lio: FakeConfigfs) -> None:

@@ -28,6 +28,7 @@ from vscsihba.daemon.exports import Exports
 from vscsihba.daemon.known_devices import accepted
 from vscsihba.daemon.preflight import check_machine
 from vscsihba.daemon.rates import Rates
+from vscsihba.daemon.refused_logins import RefusedLogins
 from vscsihba.daemon.state import RecordError, State
 from vscsihba.daemon.statistics import clear_statistics, statistics
 from vscsihba.daemon.status import add_exports, add_unread, status
@@ -63,6 +64,7 @@ class Service:
         self._supervisor = supervisor
         self._exports = exports or Exports(give_up_old=supervisor.give_up_old)
         self._stuck_sessions = StuckSessions(supervisor.give_up_old)
+        self._refused_logins = RefusedLogins()
         self._state = state
         self._changing = threading.Lock()
         self._rates = Rates()
@@ -130,10 +132,11 @@ class Service:
     def retry(self) -> None:
         """Restore saved entries that can be read now, and record the running document if that has failed.
 
-        Also remove what an interrupted change has left. Does nothing during a change, but for the commands
-        that hold the end of a session up.
+        Also remove what an interrupted change has left. Does nothing during a change, but look at the
+        sessions of exports.
         """
         self._stuck_sessions.look(self.document)
+        self._refused_logins.look(self.document)
         due = (
             self.awaited.unread
             or self._unrecorded
