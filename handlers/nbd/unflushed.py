@@ -73,34 +73,14 @@ class UnflushedWrites:
         """Whether some write since the last flush is not kept."""
         return self._unkept > 0
 
-    def add(
-        self,
-        offset: int,
-        length: int,
-        data: bytes | memoryview | bytearray | None,
-        *,
-        durable: bool,
-        discarded: bool = False,
-    ) -> None:
-        """Add a write when it has ended, before it is acknowledged.
-
-        Args:
-            offset: First byte.
-            length: Bytes.
-            data: The bytes, which are copied; None for zeroes, and for a discard.
-            durable: It is on stable storage. It is kept only where older writes would overwrite it.
-            discarded: It has deallocated the range.
-        """
-        with self._lock:
-            if not durable or self._entries:
-                self._add(offset, length, data, durable=durable, discarded=discarded)
-
     def note(self, ended: Iterable[tuple[Request, int]], export: Export) -> None:
-        """Take requests that have ended, before they are acknowledged.
+        """Take requests that have ended, before they are acknowledged: keep changes, drop what was flushed.
+
+        A change that is on stable storage is kept only where older ones would overwrite it.
 
         Args:
             ended: In this order; the number is not 0 if a request has failed, which changes nothing here.
-            export: If it has no flush, each write is on stable storage.
+            export: If it has no flush, each change is on stable storage.
         """
         with self._lock:
             for request, number in ended:
@@ -122,9 +102,10 @@ class UnflushedWrites:
         length: int,
         data: bytes | memoryview | bytearray | None,
         *,
-        durable: bool = False,
-        discarded: bool = False,
+        durable: bool,
+        discarded: bool,
     ) -> None:
+        """Keep a change; the data is copied, and is None for zeroes."""
         self._position = position = self._position + 1
         if not self._limit:
             self._unkept = position
@@ -140,16 +121,8 @@ class UnflushedWrites:
         self._entries.append((position, size, offset, length, copy, known, discarded, slab))
         self._bytes += size
 
-    def drop(self, position: int) -> None:
-        """Drop the writes that a flush has covered.
-
-        Args:
-            position: `position` when the flush began.
-        """
-        with self._lock:
-            self._drop(position)
-
     def _drop(self, position: int) -> None:
+        """Drop the changes that a flush has covered, which began at this position."""
         while self._entries and self._entries[0][0] <= position:
             entry = self._entries.popleft()
             self._bytes -= entry[1]
@@ -160,7 +133,7 @@ class UnflushedWrites:
     def latest(self) -> list[Kept]:
         """Return the newest state of what was written, as far as it is kept; no two parts overlap.
 
-        The data is valid until `drop`.
+        The data is valid until a flush is noted.
         """
         with self._lock:
             entries = [Kept(*entry[2:-1]) for entry in self._entries]

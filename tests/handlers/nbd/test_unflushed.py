@@ -1,11 +1,28 @@
 """Writes that are kept until a flush: their newest state is repeated, and nothing older over it."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vscsihba.handlers.nbd.requests import Export, Kind, Request
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 
 SIZE = 64
+EXPORT = Export(
+    size=SIZE,
+    read_only=False,
+    flush=True,
+    fua=True,
+    trim=True,
+    zero=True,
+    shared=False,
+    extents=False,
+    rotational=False,
+    minimum=1,
+    preferred=0,
+    maximum=1 << 20,
+)
 writes = st.lists(
     st.tuples(
         st.integers(0, SIZE - 1),
@@ -14,6 +31,26 @@ writes = st.lists(
     ),
     max_size=30,
 )
+
+
+def ignore(_error: OSError | None) -> None:
+    """Take a result."""
+
+
+def write(kept: UnflushedWrites, offset: int, data: bytes, *, durable: bool = False) -> None:
+    """Note a write that has succeeded; it is durable by FUA."""
+    kept.note([(Request(Kind.WRITE, ignore, offset, len(data), data, fua=durable), 0)], EXPORT)
+
+
+def zero(kept: UnflushedWrites, offset: int, length: int) -> None:
+    kept.note([(Request(Kind.ZERO, ignore, offset, length), 0)], EXPORT)
+
+
+def flush(kept: UnflushedWrites, position: int | None = None) -> None:
+    """Note a flush; by default it has begun after everything before."""
+    request = Request(Kind.FLUSH, ignore)
+    request.position = kept.position if position is None else position
+    kept.note([(request, 0)], EXPORT)
 
 
 @given(writes)
@@ -25,14 +62,17 @@ def test_a_server_that_has_lost_its_cache_is_as_before_after_the_repetition(
     for number, (offset, length, kind) in enumerate(steps, 1):
         end = min(SIZE, offset + length)
         if kind == "flush":
-            kept.drop(kept.position)
+            flush(kept)
             stable[:] = cache
             continue
-        data = None if kind == "zero" else bytes([number]) * (end - offset)
-        cache[offset:end] = data or bytes(end - offset)
+        if kind == "zero":
+            cache[offset:end] = bytes(end - offset)
+            zero(kept, offset, end - offset)
+            continue
+        cache[offset:end] = data = bytes([number]) * (end - offset)
         if kind == "durable":
-            stable[offset:end] = cache[offset:end]
-        kept.add(offset, end - offset, data, durable=kind == "durable")
+            stable[offset:end] = data
+        write(kept, offset, data, durable=kind == "durable")
     parts = kept.latest()
     seen: set[int] = set()
     for part in reversed(parts):
@@ -52,11 +92,14 @@ def test_a_server_that_has_lost_nothing_is_not_changed(steps: list[tuple[int, in
     for number, (offset, length, kind) in enumerate(steps, 1):
         end = min(SIZE, offset + length)
         if kind == "flush":
-            kept.drop(kept.position)
+            flush(kept)
             continue
-        data = None if kind == "zero" else bytes([number]) * (end - offset)
-        disk[offset:end] = data or bytes(end - offset)
-        kept.add(offset, end - offset, data, durable=kind == "durable")
+        if kind == "zero":
+            disk[offset:end] = bytes(end - offset)
+            zero(kept, offset, end - offset)
+            continue
+        disk[offset:end] = data = bytes([number]) * (end - offset)
+        write(kept, offset, data, durable=kind == "durable")
     before = bytes(disk)
     for part in kept.latest():
         disk[part.offset : part.offset + part.length] = part.data or bytes(part.length)
@@ -65,30 +108,30 @@ def test_a_server_that_has_lost_nothing_is_not_changed(steps: list[tuple[int, in
 
 def test_a_write_during_a_flush_is_not_covered_by_it() -> None:
     kept = UnflushedWrites(1 << 20)
-    kept.add(0, 4, b"1234", durable=False)
+    write(kept, 0, b"1234")
     position = kept.position
-    kept.add(8, 4, b"5678", durable=False)
-    kept.drop(position)
+    write(kept, 8, b"5678")
+    flush(kept, position)
     assert [(part.offset, bytes(part.data or b"")) for part in kept.latest()] == [(8, b"5678")]
 
 
 def test_what_is_over_the_limit_makes_a_flush_due_and_is_not_kept() -> None:
     kept = UnflushedWrites(1000)
-    kept.add(0, 900, bytes(900), durable=False)
+    write(kept, 0, bytes(900))
     assert kept.flush_due
     assert not kept.incomplete
-    kept.add(0, 900, bytes(900), durable=True)
-    kept.add(0, 900, bytes(900), durable=False)
+    write(kept, 0, bytes(900), durable=True)
+    write(kept, 0, bytes(900))
     assert kept.incomplete
-    kept.drop(kept.position)
+    flush(kept)
     assert not kept.flush_due
     assert not kept.incomplete
 
 
 def test_a_durable_write_that_does_not_fit_is_not_missed() -> None:
     kept = UnflushedWrites(100)
-    kept.add(0, 10, bytes(10), durable=False)
-    kept.add(0, 900, bytes(900), durable=True)
+    write(kept, 0, bytes(10))
+    write(kept, 0, bytes(900), durable=True)
     assert not kept.incomplete
     assert kept.latest() == []
 
@@ -96,9 +139,34 @@ def test_a_durable_write_that_does_not_fit_is_not_missed() -> None:
 def test_without_a_limit_nothing_is_kept_and_every_write_is_missed() -> None:
     kept = UnflushedWrites(0)
     assert not kept.incomplete
-    kept.add(0, 4, b"1234", durable=False)
+    write(kept, 0, b"1234")
     assert kept.incomplete
     assert not kept.flush_due
     assert kept.latest() == []
-    kept.drop(kept.position)
+    flush(kept)
     assert not kept.incomplete
+
+
+def test_requests_that_end_together_count_in_their_order() -> None:
+    kept = UnflushedWrites(1 << 20)
+    old = Request(Kind.WRITE, ignore, 0, 4, b"old!")
+    flushed = Request(Kind.FLUSH, ignore)
+    flushed.position = 1
+    new = Request(Kind.WRITE, ignore, 0, 4, b"new!")
+    failed = Request(Kind.WRITE, ignore, 0, 4, b"bad!")
+    read = Request(Kind.READ, ignore, 0, 4, bytearray(4))
+    kept.note([(old, 0), (flushed, 0), (new, 0), (failed, 5), (read, 0)], EXPORT)
+    assert [bytes(part.data or b"") for part in kept.latest()] == [b"new!"]
+    kept.note([(Request(Kind.TRIM, ignore, 0, 4), 0)], EXPORT)
+    assert [(part.data, part.discarded) for part in kept.latest()] == [(None, True)]
+
+
+def test_without_a_flush_of_the_server_nothing_is_kept_and_without_fua_everything_is() -> None:
+    kept = UnflushedWrites(1 << 20)
+    write_through = Request(Kind.WRITE, ignore, 0, 4, b"1234", fua=True)
+    kept.note([(write_through, 0)], replace(EXPORT, flush=False))
+    assert not kept.pending
+    kept.note([(write_through, 0)], EXPORT)
+    assert not kept.pending
+    kept.note([(write_through, 0)], replace(EXPORT, fua=False))
+    assert kept.pending
