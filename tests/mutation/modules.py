@@ -135,7 +135,7 @@ TARGETS: Final = (
     Target("handlers/nbd/flush_results.py", (f"{_HANDLERS}/nbd/test_flush_results.py",)),
     Target("handlers/nbd/unflushed.py", (f"{_HANDLERS}/nbd/test_unflushed.py",)),
     Target("handlers/nbd/slabs.py", (f"{_HANDLERS}/nbd/test_slabs.py", f"{_HANDLERS}/nbd/test_unflushed.py")),
-    Target("handlers/nbd/ranges.py", (f"{_HANDLERS}/nbd/test_unflushed.py",)),
+    Target("handlers/nbd/ranges.py", (f"{_HANDLERS}/nbd/test_ranges.py",)),
     Target("handlers/qemu/flushes.py", (f"{_HANDLERS}/qemu/test_logged_verbs.py",)),
     Target("vscsihba/scsi/failed_flush.py", ("tests/scsi/test_failed_flush.py",)),
     Target(
