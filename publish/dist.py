@@ -77,7 +77,7 @@ def build(folder: Path, *, isolated: bool = True) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="vscsihba-dist-") as name:
         work = Path(name)
         copy = work / "tree"
-        _copy_tree(copy)
+        copy_tree(copy)
         sdist = _built(copy, "sdist", work / "out", time, isolated=isolated)
         normalize(sdist, time)
         unpacked = work / "unpacked"
@@ -89,7 +89,7 @@ def build(folder: Path, *, isolated: bool = True) -> list[Path]:
         return [Path(shutil.copy(path, folder / path.name)) for path in (sdist, wheel)]
 
 
-def _copy_tree(target: Path) -> None:
+def copy_tree(target: Path) -> None:
     """Copy the files that git tracks: leftovers of a build in the tree reach no distribution.
 
     Raises:

@@ -8,6 +8,7 @@ imports one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from keyword import iskeyword
 from types import MappingProxyType
 from typing import Protocol, cast
 
@@ -42,7 +43,8 @@ class CommandEntry:
 
     def load(self) -> CommandModule:
         """Import the command's module."""
-        module = import_module(f"vscsihba.cli.commands.{self.name.replace('-', '_')}")
+        name = f"{self.name}_" if iskeyword(self.name) else self.name.replace("-", "_")
+        module = import_module(f"vscsihba.cli.commands.{name}")
         return cast("CommandModule", module)
 
 
@@ -55,6 +57,7 @@ _TABLE = {
         "metrics": "print or serve metrics for Prometheus",
         "show": "print the running configuration as a document for apply",
         "save": "save the running configuration for the next start",
+        "import": "make a configuration document of LIO's saveconfig.json",
         "resize": "enlarge a disk while it is in use",
         "path": "show the paths to disks, and make one active or standby",
         "shell": "manage disks in a tree, as in targetcli",
