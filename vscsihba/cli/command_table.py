@@ -85,6 +85,7 @@ _TABLE = {
         "handlers": "list the storage handlers, with options and examples",
         "schema": "print the JSON Schema of configuration documents",
         "doctor": "check this machine, and show how to correct problems",
+        "bug-report": "write an archive for a report of a fault; send nothing",
         "completion": "print the completion script for bash, zsh or fish",
     },
 }

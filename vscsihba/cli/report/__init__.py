@@ -1,0 +1,1 @@
+"""The parts of a bug report, and the removal of secrets from them."""
