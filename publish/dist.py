@@ -5,8 +5,10 @@ sdist, so that a file that is missing in either is noticed. All times in them ar
 ``SOURCE_DATE_EPOCH`` if it is set. Knows setuptools by way of `build`, and no index of packages.
 """
 
+import argparse
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from vscsihba import __version__
 
 TREE: Final = Path(__file__).resolve().parents[1]
 
@@ -143,10 +147,29 @@ def check_equal(paths: Sequence[Path], others: Sequence[Path]) -> None:
             raise DistError(f"{path.name} differs between two builds")
 
 
+def check_tag(tag: str) -> None:
+    """Check that a tag of a release, the version and the changelog agree.
+
+    Raises:
+        DistError: They do not.
+    """
+    if tag != f"v{__version__}":
+        raise DistError(f"the tag is {tag}, and the version {__version__}")
+    heading = rf"(?m)^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$"
+    if not re.search(heading, (TREE / "CHANGELOG.md").read_text()):
+        raise DistError(f"CHANGELOG.md has no section of {__version__} with a date")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Build both distributions twice, compare, check, and print their paths."""
-    folder = Path(arguments[0]) if arguments else TREE / "dist"
+    parser = argparse.ArgumentParser(prog="./dev dist", description="Build the sdist and the wheel.")
+    parser.add_argument("folder", nargs="?", type=Path, default=TREE / "dist")
+    parser.add_argument("--tag", help="the tag of a release, which has to agree with version and changelog")
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder
     try:
+        if options.tag is not None:
+            check_tag(options.tag)
         with tempfile.TemporaryDirectory(prefix="vscsihba-again-") as again:
             made = build(folder)
             check_equal(made, build(Path(again)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vscsihba
-from publish.dist import TREE, DistError, epoch, normalize
+from publish.dist import TREE, DistError, check_tag, epoch, normalize
 
 PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text())
 
@@ -76,6 +76,15 @@ def test_without_a_history_the_time_must_be_given(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(DistError, match="SOURCE_DATE_EPOCH"):
         epoch()
+
+
+def test_a_tag_agrees_with_version_and_changelog(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_tag(f"v{vscsihba.__version__}")
+    with pytest.raises(DistError, match=r"the tag is v9\.9\.9"):
+        check_tag("v9.9.9")
+    monkeypatch.setattr("publish.dist.__version__", "9.9.9")
+    with pytest.raises(DistError, match=r"CHANGELOG.md has no section of 9\.9\.9"):
+        check_tag("v9.9.9")
 
 
 def test_everything_that_the_sdist_names_is_there() -> None:

@@ -75,7 +75,7 @@ def service(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]
 
 
 def restart(service: Service) -> None:
-    """Do what the unit does in an upgrade."""
+    """End the service and start it again, as its unit does in an upgrade."""
     service.kill(signal.SIGTERM)
     service.start()
 

@@ -1,4 +1,4 @@
-"""What a bug report consists of. Each part is read by itself: one that fails says why in its place."""
+"""The parts of a bug report. Each is read by itself: one that fails says why in its place."""
 
 import json
 import os
@@ -26,8 +26,9 @@ _KERNEL_WORDS: Final = ("vscsihba", "tcm", "target", "uio", "scsi", "sd ", "i/o 
 _TIME_LIMIT: Final = 30.0
 """Seconds for each program that prints a log."""
 _PACKAGES: Final = (
-    "rtslib-fb", "configshell-fb", "pyudev", "msgspec", "rich", "cryptography", "argon2-cffi", "pycurl", "pyparsing",
-)  # fmt: skip
+    *("rtslib-fb", "configshell-fb", "pyudev", "msgspec", "rich"),
+    *("cryptography", "argon2-cffi", "pycurl", "pyparsing"),
+)
 _MODULES: Final = ("target_core_mod", "target_core_user", "tcm_loop", "uio", "iscsi_target_mod", "sg")
 
 
