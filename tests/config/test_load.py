@@ -119,9 +119,15 @@ def test_mistake_is_named_with_place_and_cure(old: str, new: str, said: str) -> 
         ),
         (
             b'{\n"version": 1,\n}',
-            "line 3, column 1",
-            "this is not JSON: Expecting property name enclosed in double quotes",
-            "remove the comma before it",
+            "line 2, column 13",
+            "this is not JSON: a comma stands before the end of a list or object",
+            "remove it",
+        ),
+        (
+            b'{"hbas": [1,\n\n ]}',
+            "line 1, column 12",
+            "this is not JSON: a comma stands before the end of a list or object",
+            "remove it",
         ),
         (
             b"{'version': 1}",

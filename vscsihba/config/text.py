@@ -16,6 +16,10 @@ _DEEPEST = 64
 _UNPRINTABLE = re.compile(r"[\0\ud800-\udfff]")
 
 
+_LAST_COMMA = re.compile(r",\s*[]}]")
+"""A comma before the end of a list or an object; may also match within a text."""
+
+
 class _Repeated(dict[str, object]):
     """An object in which `key` is repeated; its place is not known yet."""
 
@@ -32,8 +36,7 @@ def decode(data: bytes) -> object:
     try:
         value: object = json.loads(text, object_pairs_hook=_object, parse_constant=float)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(where, f"this is not JSON: {error.msg}", cure=_cure(text, error)) from error
+        raise _not_json(text, error) from error
     except RecursionError as error:
         raise _too_deep("$") from error
     except ValueError as error:  # a number of thousands of digits
@@ -66,13 +69,25 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return repeated
 
 
+def _not_json(text: str, error: json.JSONDecodeError) -> ConfigError:
+    """Return the error for a syntax error, with its place and the most likely cure."""
+    # Python 3.13 points at a comma before an end, earlier versions behind it.
+    commas = _LAST_COMMA.finditer(text)
+    comma = next((each.start() for each in commas if each.start() <= error.pos < each.end()), None)
+    if comma is not None:
+        before = text[:comma]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        message = "this is not JSON: a comma stands before the end of a list or object"
+        return ConfigError(f"line {line}, column {column}", message, cure="remove it")
+    where = f"line {error.lineno}, column {error.colno}"
+    return ConfigError(where, f"this is not JSON: {error.msg}", cure=_cure(text, error))
+
+
 def _cure(text: str, error: json.JSONDecodeError) -> str:
     """Return the most likely cure of a syntax error."""
     if not text.strip():
         return 'it is empty; the least is {"version": 1}'
-    before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
-    if before.endswith(",") and after[:1] in ("}", "]"):
-        return "remove the comma before it"
+    after = text[error.pos :].lstrip()
     if after[:1] == "'":
         return 'write text in double quotes: "..."'
     if after[:2] == "//":
