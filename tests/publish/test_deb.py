@@ -1,4 +1,4 @@
-"""The Debian package without a build: its lists agree with pyproject.toml. """
+"""The Debian package without a build: its lists agree with pyproject.toml."""
 
 import re
 import tomllib
