@@ -98,6 +98,7 @@ def test_a_short_serial_is_filled_with_zeroes() -> None:
         (storage("ramdisk", nullio=True), {"handler": "null", "size": 1 << 20}),
         (storage("pscsi"), {"handler": "sg", "path": "/dev/sg3"}),
         (storage("user"), {"handler": "qemu", "path": "/srv/d1.qcow2"}),
+        (storage("user", control="max_data_area_mb=8,hw_block_size=4096"), {"block_size": 4096}),
         (storage("user", config="file//srv/x.img"), {"handler": "file", "path": "/srv/x.img"}),
         (
             storage("user", config="rbd/disks/vm1;osd_op_timeout=30;conf=/etc/ceph/other.conf;id=bob"),
@@ -142,7 +143,7 @@ def test_storage_without_a_counterpart_is_left_out_with_its_reason(entry: dict[s
             storage(alua_tpgs=[{"name": "default_tg_pt_gp"}, {"name": "other"}]),
             "ALUA group 'other' is left out",
         ),
-        (storage("user", control="hw_block_size=512"), "control 'hw_block_size=512' is left out"),
+        (storage("user", control="hw_block_size=512,x=1"), "the setting 'x=1' is left out"),
         (storage("user", config="rbd/p/i;x=1"), "the option 'x=1' of rbd is left out"),
         (storage(name="a b"), "it is called a-b now"),
     ],
@@ -158,9 +159,11 @@ def test_names_that_two_plugins_use_differ() -> None:
     assert list(found.document["backstores"]) == ["d1", "d1-block", "d1-ramdisk", "d_"]
 
 
-def test_a_small_limit_of_a_command_is_kept() -> None:
-    found = converted(storage("user"), targets=[loopback(lun("/backstores/user/d1"))])
-    assert document(found).hbas[0].luns[0].max_sectors == 128
+@pytest.mark.parametrize(("sectors", "wanted"), [(256, 256), (128, None), (4096, None)])
+def test_a_limit_of_a_command_that_somebody_has_chosen_is_kept(sectors: int, wanted: int | None) -> None:
+    entry = storage("user", hw_max_sectors=sectors)
+    found = converted(entry, targets=[loopback(lun("/backstores/user/d1"))])
+    assert document(found).hbas[0].luns[0].max_sectors == wanted
 
 
 def test_each_loopback_target_is_an_hba() -> None:

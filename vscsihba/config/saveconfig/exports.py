@@ -11,7 +11,8 @@ from vscsihba.config.saveconfig.source import Entry
 from vscsihba.config.saveconfig.storage import NoCounterpartError
 
 _TEXT: Final = {"HeaderDigest": "header_digest", "DataDigest": "data_digest"}
-_NUMBERS: Final = {"default_cmdsn_depth": ("cmdsn_depth", 64), "login_timeout": ("login_timeout", 15)}
+_DEPTH: Final = 64
+"""Default of the kernel for default_cmdsn_depth."""
 _SHORTEST_SECRET: Final = 12
 
 
@@ -173,9 +174,8 @@ def _initiator(
 def _settings(group: Entry, attributes: Entry) -> dict[str, object]:
     """Return settings of the target that differ from the kernel's."""
     found: dict[str, object] = {}
-    for name, (key, default) in _NUMBERS.items():
-        if (value := attributes.number(name, default)) != default:
-            found[key] = value
+    if (depth := attributes.number("default_cmdsn_depth", _DEPTH)) != _DEPTH:
+        found["cmdsn_depth"] = depth
     parameters = group.entry("parameters")
     for name, key in _TEXT.items():
         digests = parameters.text(name, "CRC32C,None").replace(" ", "")

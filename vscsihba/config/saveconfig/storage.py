@@ -18,6 +18,11 @@ _VENDOR: Final = "LIO-ORG"
 _PRODUCTS: Final = {"fileio": "FILEIO", "block": "IBLOCK", "ramdisk": "RAMDISK-MCP", "user": "TCMU device"}
 """INQUIRY product of a plugin, unless ``emulate_model_alias`` makes it the name."""
 
+_BLOCK_SIZE: Final = 512
+_MAX_SECTORS: Final = 128
+"""Default of the kernel for a TCMU device, which nobody has chosen."""
+_OF_THE_RING: Final = frozenset({"max_data_area_mb", "data_pages_per_blk", "hw_max_sectors"})
+
 _DEFAULTS: Final = {
     "emulate_3pc": 1,
     "emulate_caw": 1,
@@ -126,9 +131,19 @@ def _user(entry: Entry, notes: list[str]) -> dict[str, Any]:
             raise NoCounterpartError("it is a disk of vscsihba")
         case _:
             raise NoCounterpartError(f"tcmu-runner's handler {kind!r} has no counterpart")
-    if entry.has("control"):
-        notes.append(f"control {entry.text('control')!r} is left out")
-    return stack
+    return stack | _control(entry, notes)
+
+
+def _control(entry: Entry, notes: list[str]) -> dict[str, Any]:
+    """Return the options for the settings of a TCMU device; those of its ring are the engine's business."""
+    options: dict[str, Any] = {}
+    for setting in filter(None, entry.text("control", "").split(",")):
+        key, _, value = setting.partition("=")
+        if key == "hw_block_size" and value.isdecimal():
+            options |= {} if int(value) == _BLOCK_SIZE else {"block_size": int(value)}
+        elif key not in _OF_THE_RING:
+            notes.append(f"the setting {setting!r} is left out")
+    return options
 
 
 def _rbd(config: str, notes: list[str]) -> dict[str, Any]:
@@ -163,8 +178,8 @@ _STACKS: Final[dict[str, Callable[[Entry, list[str]], dict[str, Any]]]] = {
 
 def _block_size(stack: dict[str, Any], attributes: Entry) -> dict[str, object]:
     """Return the option for logical blocks of another size; a block device has its own."""
-    size = attributes.number("block_size", 512)
-    if size == 512 or str(stack.get("path", "")).startswith("/dev/"):
+    size = attributes.number("block_size", _BLOCK_SIZE)
+    if size == _BLOCK_SIZE or str(stack.get("path", "")).startswith("/dev/"):
         return {}
     return {"block_size": size}
 
@@ -192,8 +207,8 @@ def _identity(entry: Entry, plugin: str, attributes: Entry) -> dict[str, object]
     product = entry.text("name") if by_name else _PRODUCTS[plugin]
     identity: dict[str, object] = {"serial": serial, "wwn": f"naa.6{_OUI}{digits:0<25}"}
     identity |= {"vendor": _VENDOR, "product": product[:16].strip()}
-    sectors = entry.number("hw_max_sectors", 0)
-    if plugin == "user" and 8 <= sectors < 2048 and sectors % 8 == 0:
+    sectors = entry.number("hw_max_sectors", _MAX_SECTORS)
+    if plugin == "user" and sectors != _MAX_SECTORS and 8 <= sectors < 2048 and sectors % 8 == 0:
         identity["max_sectors"] = sectors
     return identity
 
