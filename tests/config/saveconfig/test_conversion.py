@@ -179,11 +179,10 @@ def test_storage_that_two_targets_show_has_one_lun() -> None:
     assert len(found.document["hbas"]) == 1
 
 
-def test_exported_storage_gets_a_lun_of_its_own() -> None:
+def test_exported_storage_gets_a_lun_that_only_the_export_shows() -> None:
     found = converted(storage(), targets=[iscsi(node_acls=[acl()])])
-    assert "this machine sees the disks of exports, too: d1" in found.notes[-1]
     made = document(found)
-    assert made.hbas[0].luns[0].wwn == NAA
+    assert (made.hbas[0].luns[0].wwn, made.hbas[0].luns[0].local, found.notes) == (NAA, False, [])
     (export,) = made.exports
     assert (export.name, export.portals, export.open) == (TARGET, ("192.0.2.7:3260",), False)
     assert [each.name for each in export.initiators] == [HOST]
@@ -265,12 +264,12 @@ def test_a_target_that_would_admit_more_is_left_out(group: dict[str, Any], note:
 
 def test_settings_of_a_target_are_kept() -> None:
     group = {
-        "attributes": {"default_cmdsn_depth": 128, "login_timeout": 20},
+        "attributes": {"default_cmdsn_depth": 128},
         "parameters": {"HeaderDigest": "CRC32C", "DataDigest": "CRC32C,None"},
         "portals": [{"ip_address": "[2001:db8::7]", "port": 3260}],
     }
     (export,) = document(converted(storage(), targets=[iscsi(**group)])).exports
-    assert (export.cmdsn_depth, export.login_timeout) == (128, 20)
+    assert export.cmdsn_depth == 128
     assert (export.header_digest, export.data_digest) == ("CRC32C", None)
     assert export.portals == ("[2001:db8::7]:3260",)
 

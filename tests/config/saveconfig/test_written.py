@@ -1,4 +1,4 @@
-"""Files that Debian 12's targetcli 2.1.53 and tcmu-runner 1.5.4 have written, and the names of their disks in Linux.
+"""Files that Debian 12's targetcli 2.1.53 and tcmu-runner 1.5.4 have written, and the names of the disks.
 
 The names are those of /dev/disk/by-id on the machine on which the file was saved.
 """

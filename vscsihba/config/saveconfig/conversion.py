@@ -161,12 +161,8 @@ class _Converter:
             if each.backstore in exported and each.backstore not in self._shown
         ]
         if missing:
-            number = len(self._hbas)
-            self._hbas.append(
-                {"id": number, "luns": [self._lun(at, each) for at, each in enumerate(missing)]}
-            )
-            names = ", ".join(each.backstore for each in missing)
-            self._notes.append(f"HBA {number}: this machine sees the disks of exports, too: {names}")
+            luns = [self._lun(at, each) | {"local": False} for at, each in enumerate(missing)]
+            self._hbas.append({"id": len(self._hbas), "luns": luns})
         self._notes += [
             f"backstore {each.backstore}: no target shows it"
             for each in self._storage.values()
