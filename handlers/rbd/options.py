@@ -86,7 +86,8 @@ class RbdOptions(Handler.Options, kw_only=True):
     def cure_for_missing(cls, name: str, document: Mapping[str, object]) -> str | None:
         """Return how an image is named, for ``pool/image`` as the program `rbd` writes it."""
         parts = str(document.get("pool", "POOL")).split("/")
-        if name != "image" or not all(parts) or len(parts) > 3:
+        readable = all(part.isprintable() for part in parts)
+        if name != "image" or not all(parts) or len(parts) > 3 or not readable:
             return None
         pool, *between, image = parts if len(parts) > 1 else [*parts, "IMAGE"]
         namespace = f";namespace={between[0]}" if between else ""

@@ -43,6 +43,12 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, objec
         build({"handler": "rbd", "pool": "rbd", "image": "vm1", **options})
 
 
+def test_no_cure_repeats_what_cannot_be_printed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build({"handler": "rbd", "pool": "a\nb"})
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("word", "cure"),
     [
