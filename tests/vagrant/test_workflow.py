@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_its_options_are_valid() -> None:
         assert re.search(rf"^  {words[1]}\b", told, re.MULTILINE), words
         for word in words[2:]:
             assert word in told or (TREE / word).exists() or word in cli.versions(), words
+
+
+def test_the_unit_tests_run_on_each_python_that_the_package_names() -> None:
+    project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
+    named = {word for word in project["classifiers"] if re.search(r":: 3\.\d+$", word)}
+    pythons = {"debian:12": "3.11", "debian:13": "3.13"}
+    tested = {pythons[JOBS[name]["container"]] for name in ("tree", "newest")}
+    assert {word.rpartition(" ")[2] for word in named} == tested
 
 
 @pytest.mark.parametrize("name", ["kernel", "vagrant"])
