@@ -19,13 +19,23 @@ from vscsihba.handlers.registry import Registry
 TREE: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = TREE / "docs"
 
-GROUPS: Final = {
-    "disks": ("vscsihba-disks", "8"),
-    "the service": ("vscsihba-service", "8"),
-    "layers of disks": ("vscsihba-layers", "8"),
-    "the sandbox": ("vscsihba-sandbox", "1"),
-    "the machine": ("vscsihba-machine", "8"),
+_NAMES: Final = {
+    "disks": "disks",
+    "the service": "service",
+    "layers of disks": "layers",
+    "the machine": "machine",
 }
+"""Shorter names of pages than those of their groups."""
+_USER_COMMANDS: Final = frozenset({"the sandbox"})
+"""Groups of commands that need no administrator."""
+
+
+def _page_of(group: str) -> tuple[str, str]:
+    name = _NAMES.get(group) or re.sub("[^a-z]+", "-", group.removeprefix("the "))
+    return f"vscsihba-{name}", "1" if group in _USER_COMMANDS else "8"
+
+
+GROUPS: Final = {command.group: _page_of(command.group) for command in COMMANDS.values()}
 """Page of each group of commands: name and section."""
 
 _OF_COMMANDS: Final = {
