@@ -70,7 +70,7 @@ class Feed:
         run: The run directory.
 
     Attributes:
-        lost: Commands that were lost until now, since this reader was too slow.
+        idle: Nothing has arrived within the time of the last call of `events`.
 
     Raises:
         HostError: An engine refuses.
@@ -91,6 +91,7 @@ class Feed:
         self._poll = select.poll()
         self._looked = float("-inf")
         self._lost_before = 0
+        self.idle = True
 
     def __enter__(self) -> Self:
         self._look()
@@ -122,7 +123,9 @@ class Feed:
         if time.monotonic() - self._looked > _LOOK:
             self._look()
         by_descriptor = {source.incoming.fileno(): path for path, source in self._sources.items()}
-        for descriptor, _ in self._poll.poll(seconds * 1000):
+        arrived = self._poll.poll(seconds * 1000)
+        self.idle = not arrived
+        for descriptor, _ in arrived:
             path = by_descriptor[descriptor]
             yield from self._read(path, self._sources[path])
 

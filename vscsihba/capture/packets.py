@@ -7,8 +7,7 @@ was never sent: Wireshark learns the type of the device from it.
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from vscsihba.capture import envelope, iscsi, pcapng
 from vscsihba.capture.seen import Seen
@@ -46,9 +45,8 @@ class Sink(Protocol):
         """
 
 
-@dataclass(order=True, slots=True)
-class _Waiting:
-    """A packet that waits for earlier ones.
+class _Waiting(NamedTuple):
+    """A packet that waits for earlier ones; the first of them has the smallest `number` of the earliest time.
 
     Attributes:
         nanoseconds: Its time.
@@ -60,9 +58,9 @@ class _Waiting:
 
     nanoseconds: int
     number: int
-    command: int = field(compare=False)
-    block: bytes = field(compare=False)
-    last: bool = field(compare=False)
+    command: int
+    block: bytes
+    last: bool
 
 
 class CaptureWriter:

@@ -221,3 +221,14 @@ def test_a_script_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="Not a directory"):
         extcap.install("vscsihba", tmp_path / "file" / "extcap")
+
+
+def test_commands_until_the_signal_are_in_the_capture(engine: Path, rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "disk.pcapng"
+
+    def act() -> None:
+        reads(rig, 2000)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert while_running(rig, "--pcap", str(path), "--snaplen", "all", act=act) == 0
+    assert len(list(saved_commands(path))) == 2000

@@ -34,7 +34,8 @@ _EXAMPLES: Final = """\
   vscsihba trace --pcap - | wireshark -k -i -      watch in Wireshark
   vscsihba trace --pcap d.pcapng --ring 10x64MiB   keep the newest 10 files of 64 MiB each
 
-Ctrl-C ends the trace. It never delays a disk: if it is too slow, it loses commands and says how many.
+Ctrl-C ends the trace, after what was sent until then; a second one ends it at once. The trace
+never delays a disk: if it is too slow, it loses commands and says how many.
 """
 
 _NARROWEST: Final = 20
@@ -226,22 +227,42 @@ class _Trace:
         """Yield the wanted events until the end of the trace, and None after those that arrived together."""
         from vscsihba.records import Kind  # noqa: PLC0415 - likewise
 
-        while not self._stop.arrives_within(0):
+        for seen in self._arrivals(feed):
+            if seen is None:
+                yield None
+            elif seen.is_command:
+                if not self._wanted(seen):
+                    continue
+                yield seen
+                self._shown += 1
+                if self._shown == self._options.count:
+                    yield None
+                    return
+            elif seen.record.kind is Kind.MANAGEMENT or (seen.record.kind is Kind.LUN and lun_events):
+                yield seen
+
+    def _arrivals(self, feed: "Feed") -> "Iterator[Seen | None]":
+        """Yield all events until a signal, and None after those that arrived together.
+
+        After the signal, events that engines have kept until then are yielded; a second signal ends that.
+        """
+        until: float | None = None
+        while True:
+            if self._stop.arrives_within(0):
+                if until is not None:
+                    return
+                self._stop.wait(lambda: False)  # it takes the signal
+                until = time.time()
+            late = False
             for seen in feed.events(_PAUSE):
-                kind = seen.record.kind
-                if seen.is_command:
-                    if not self._wanted(seen):
-                        continue
-                    yield seen
-                    self._shown += 1
-                    if self._shown == self._options.count:
-                        yield None
-                        return
-                elif kind is Kind.MANAGEMENT or (kind is Kind.LUN and lun_events):
-                    yield seen
+                late = until is not None and seen.time > until
+                yield seen
             yield None
-            for notice in self._presence.update(feed.served, time.monotonic()):
-                print(f"vscsihba: {notice}", file=sys.stderr)
+            if until is None:
+                for notice in self._presence.update(feed.served, time.monotonic()):
+                    print(f"vscsihba: {notice}", file=sys.stderr)
+            elif late or feed.idle:
+                return
 
 
 def _filter_of(options: argparse.Namespace) -> "Filter":
