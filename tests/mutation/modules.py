@@ -174,6 +174,11 @@ TARGETS: Final = (
         "vscsihba/engine/serving/async_path.py",
         ("tests/engine/serving/test_async_operations.py", f"{_HANDLERS}/nbd/test_nbd.py"),
     ),
+    Target(
+        "vscsihba/engine/serving/tap.py",
+        ("tests/engine/serving/test_tap.py", "tests/engine/test_trace_stream.py"),
+    ),
+    Target("vscsihba/records.py", ("tests/test_records.py",)),
     Target("vscsihba/engine/serving/workers.py", ("tests/engine/serving/test_workers.py",)),
     Target("vscsihba/engine/serving/aborts.py", ("tests/engine/serving/test_aborts.py",)),
     Target("vscsihba/engine/serving/units_of_hba.py", ("tests/engine/serving/test_units_of_hba.py",)),
