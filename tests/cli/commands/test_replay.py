@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -22,7 +23,7 @@ class FakeTarget(RigTarget):
         assert path == Path("/dev/sg7")
         super().__init__(self.rig_of_test)
 
-    def __enter__(self) -> "FakeTarget":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
