@@ -198,3 +198,21 @@ def test_producers_on_several_threads_keep_the_count() -> None:
         thread.join()
     assert full.lost == 8000
     assert sum(len(taken) for taken in iter(reader.take_out, b"")) == 8000 * len(record)
+
+
+class Failing(Reader):
+    """An observer for which there is no memory."""
+
+    def take(self, record: bytes) -> None:
+        if Record.unpack(record).kind is not Kind.LUN:
+            raise MemoryError
+
+
+def test_a_record_that_cannot_be_made_fails_no_command(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.taps.observe(Failing())
+    commands(rig)
+    rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [])
+    assert rig.run(bytes(6)).status == CHECK_CONDITION  # the unit attention of the reset
+    assert rig.run(bytes(6)).status == 0
+    assert rig.served.failure is None
+    assert "a command is missing in its trace" in caplog.text

@@ -1,9 +1,11 @@
 """The trace tap of a LUN: the one place where every finished command is seen, with its times and its data.
 
 Without observers it costs nothing: the fast path is the plain one, and the other ways test one attribute. An
-observer never makes a command wait: it takes a record at once or counts it as lost.
+observer never makes a command wait: it takes a record at once or counts it as lost. An exception while a
+record is made loses that record, and never the command.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +16,10 @@ from vscsihba import scsi
 from vscsihba.handlers.sg import cdb as sg_cdb
 from vscsihba.records import UNKNOWN, Direction, Kind, Record, pack
 from vscsihba.transport import FastPath, TaskManagement
+
+log = logging.getLogger(__name__)
+
+_MISSING: Final = "lun %d: a command is missing in its trace"
 
 _CDB_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}
 """Bytes of a CDB by the group code of its operation code (SPC-5 "Operation code")."""
@@ -72,7 +78,7 @@ class Tap:
         told = Record(Kind.LUN, self.lun, now, now, length=self.block_size, data=self.inquiry).pack()
         for observer in observers:
             if observer not in self.observers:
-                observer.take(told)
+                _tell(observer, told)
         if observers != self.observers:
             self.observers = observers
             self.changed()
@@ -92,12 +98,15 @@ class Tap:
             arrived = monotonic()
             if not execute(cdb_at, views, length, cmd_id):
                 return False
-            for observer in self.observers:
-                if observer.admits():
-                    size, is_write = plain[memory[cdb_at]]
-                    cdb = memory[cdb_at : cdb_at + size].tobytes()
-                    packed = self._plain(cmd_id, cdb, views, length, is_write, arrived, observer.snaplen)
-                    observer.take(packed)
+            try:
+                for observer in self.observers:
+                    if observer.admits():
+                        size, is_write = plain[memory[cdb_at]]
+                        cdb = memory[cdb_at : cdb_at + size].tobytes()
+                        packed = self._plain(cmd_id, cdb, views, length, is_write, arrived, observer.snaplen)
+                        observer.take(packed)
+            except Exception:  # the barrier of the trace: the command has been executed
+                log.exception(_MISSING, self.lun)
             return True
 
         return tapped
@@ -106,9 +115,12 @@ class Tap:
         self, tag: int, cdb: bytes, views: list[memoryview], length: int, *, is_write: bool, arrived: float
     ) -> None:
         """Tell the observers of a plain command that has ended with GOOD; `views` are still its buffer."""
-        for observer in self.observers:
-            if observer.admits():
-                observer.take(self._plain(tag, cdb, views, length, is_write, arrived, observer.snaplen))
+        try:
+            for observer in self.observers:
+                if observer.admits():
+                    observer.take(self._plain(tag, cdb, views, length, is_write, arrived, observer.snaplen))
+        except Exception:  # likewise
+            log.exception(_MISSING, self.lun)
 
     def _plain(  # noqa: PLR0917 - without names, since it is called for each command
         self,
@@ -152,6 +164,22 @@ class Tap:
         """
         if not self.observers:
             return
+        try:
+            self._ended(tag, cdb, views, response, arrived=arrived, begun=begun, storage=storage)
+        except Exception:  # likewise
+            log.exception(_MISSING, self.lun)
+
+    def _ended(
+        self,
+        tag: int,
+        cdb: bytes,
+        views: Sequence[memoryview],
+        response: scsi.Response,
+        *,
+        arrived: float,
+        begun: float,
+        storage: float,
+    ) -> None:
         length = sum(map(len, views))
         direction = _direction(cdb, length, response, self.inquiry[0] & 0x1F)
         returned = length if direction is Direction.OUT and response.status == scsi.Status.GOOD else 0
@@ -179,10 +207,13 @@ class Tap:
         if not self.observers:
             return
         now = monotonic()
-        tags = b"".join(tag.to_bytes(8, "little") for tag in request.tags)
-        record = Record(Kind.MANAGEMENT, self.lun, now, now, sense=request.function.encode(), data=tags)
-        for observer in self.observers:
-            observer.take(record.pack())
+        try:
+            tags = b"".join(tag.to_bytes(8, "little") for tag in request.tags)
+            record = Record(Kind.MANAGEMENT, self.lun, now, now, sense=request.function.encode(), data=tags)
+            for observer in self.observers:
+                observer.take(record.pack())
+        except Exception:  # likewise
+            log.exception(_MISSING, self.lun)
 
     def _tell(self, record: Record, views: Sequence[memoryview]) -> None:
         carried = record.length if record.direction is Direction.OUT else record.returned
@@ -217,8 +248,9 @@ class Taps:
                 return
             del self._taps[tap.lun]
             now = monotonic()
+            gone = Record(Kind.GONE, tap.lun, now, now).pack()
             for observer in tap.observers:
-                observer.take(Record(Kind.GONE, tap.lun, now, now).pack())
+                _tell(observer, gone)
             tap.observe()
 
     def observe(self, observer: Observer, luns: frozenset[int] | None = None) -> None:
@@ -311,6 +343,14 @@ def _head(views: Sequence[memoryview], length: int) -> bytes:
     if len(views) == 1 or len(views[0]) >= length:
         return views[0][:length].tobytes()
     return b"".join(views)[:length]
+
+
+def _tell(observer: Observer, record: bytes) -> None:
+    """Tell an observer of a LUN; if it cannot take that, the LUN goes on."""
+    try:
+        observer.take(record)
+    except Exception:
+        log.exception("a trace is not told of a LUN")
 
 
 def _ignore() -> None:
