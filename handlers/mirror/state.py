@@ -206,11 +206,7 @@ class MirrorState:
     def _touch(self, regions: range) -> None:
         """Count regions as written in this period, as far as they are in the disk."""
         last_written, period = self._last_written, self._period
-        if regions.stop <= len(last_written):
-            for region in regions:
-                last_written[region] = period
-            return
-        for region in range(regions.start, len(last_written)):
+        for region in range(regions.start, min(regions.stop, len(last_written))):
             last_written[region] = period
 
     def _mark_and_begin(self, regions: range) -> None:

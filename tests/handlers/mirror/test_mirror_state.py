@@ -590,6 +590,23 @@ def test_a_write_to_a_dirty_region_does_not_begin_during_another_change(state: M
     assert begun.is_set()
 
 
+def test_a_write_does_not_end_during_another_change(state: MirrorState) -> None:
+    write(state, 5, 6)
+    numbers, ended = range(5, 6), threading.Event()
+    assert state.try_begin(numbers)
+
+    def run() -> None:
+        state.end(numbers)
+        ended.set()
+
+    thread = threading.Thread(target=run)
+    with state.lock:
+        thread.start()
+        assert not ended.wait(0.1)
+    thread.join(30)
+    assert ended.is_set()
+
+
 def test_a_region_that_is_being_written_is_known_until_all_writes_of_it_have_ended(
     state: MirrorState, clock: Clock
 ) -> None:
