@@ -25,8 +25,8 @@ def users_of(disk: Path) -> list[str]:
     """
     claimed = is_claimed(paths.DEV / disk.name)
     family = list(_family(paths.SYSFS / "class" / "block" / disk.name))
-    reasons = [reason for device in family for reason in _loops(device)]
-    if claimed is False:  # loop devices are the only users that do not claim it
+    reasons = [reason for device in family for reason in (*_loops(device), *_namespaces(device))]
+    if claimed is False:  # loop devices and NVMe namespaces are the only users that do not claim it
         return reasons
     reasons = [*_claimants(family), *reasons]
     if claimed and not reasons:
@@ -76,6 +76,16 @@ def _loops(device: Path) -> Iterator[str]:
     for file in sorted((paths.SYSFS / "block").glob("loop*/loop/backing_file")):
         if paths.read(file) in nodes:
             yield f"{paths.DEV / device.name} is behind {paths.DEV / file.parents[1].name}"
+
+
+def _namespaces(device: Path) -> Iterator[str]:
+    """Yield the namespaces of NVMe targets that show a device (drivers/nvme/target/configfs.c)."""
+    node = paths.DEV / _node_name(device)
+    for namespace in sorted((paths.CONFIGFS / "nvmet/subsystems").glob("*/namespaces/*")):
+        shown = paths.read(namespace / "device_path")
+        if shown and paths.read_int(namespace / "enable") == 1 and Path(shown).resolve() == node.resolve():
+            subsystem = namespace.parents[1].name
+            yield f"{node} is namespace {namespace.name} of the NVMe subsystem {subsystem}"
 
 
 def _targets() -> Iterator[tuple[str, str]]:

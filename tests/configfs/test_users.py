@@ -173,6 +173,30 @@ def test_a_loop_device_is_a_user_though_it_claims_nothing(
     assert users_of(SDA) == ["/dev/sda1 is behind /dev/loop3"]
 
 
+@pytest.mark.parametrize(("enabled", "named"), [("1", True), ("0", False)])
+def test_a_namespace_of_an_nvme_target_is_a_user_though_it_claims_nothing(
+    proc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kernel_says: Callable[[bool | None], None],
+    enabled: str,
+    named: bool,
+) -> None:
+    kernel_says(False)
+    monkeypatch.setattr(paths, "CONFIGFS", proc.parent / "config")
+    dev = proc.parent / "dev"
+    monkeypatch.setattr(paths, "DEV", dev)
+    (dev / "disk").mkdir(parents=True)
+    (dev / "sda").touch()
+    (dev / "disk/by-id").symlink_to(dev / "sda")
+    namespaces = proc.parent / "config/nvmet/subsystems/nqn.2026-11.example:store/namespaces"
+    for number, node in ((1, dev / "sdb"), (2, dev / "disk/by-id")):
+        (namespaces / str(number)).mkdir(parents=True)
+        (namespaces / str(number) / "device_path").write_text(f"{node}\n")
+        (namespaces / str(number) / "enable").write_text(f"{enabled}\n")
+    said = f"{dev}/sda is namespace 2 of the NVMe subsystem nqn.2026-11.example:store"
+    assert users_of(SDA) == [said] * named
+
+
 def test_a_claim_by_a_hidden_user_is_reported(proc: Path, kernel_says: Callable[[bool | None], None]) -> None:
     kernel_says(True)
     (told,) = users_of(SDA)
