@@ -293,8 +293,11 @@ class Buffer:
         """
         if start < 0 or length < 0 or start + length > self.length:
             raise ValueError(f"bytes {start}+{length} lie outside a buffer of {self.length}")
+        views = self.views
+        if len(views) == 1:
+            return [views[0][start : start + length]] if length else []
         taken = []
-        for view in self.views:
+        for view in views:
             if not length:
                 break
             size = len(view)

@@ -14,7 +14,6 @@ This module decides what is fetched, kept and written past the cache; `lines` ho
 import errno
 import hashlib
 import logging
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +34,7 @@ from vscsihba.handlers.cache.traffic import Span, Traffic
 from vscsihba.handlers.cache.write_back import WriteBack
 from vscsihba.handlers.filter import Filter, Transform
 from vscsihba.handlers.options import Size
+from vscsihba.handlers.shared import token_lock
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class CacheHandler(Transform):
         super().__init__(options, below)
         self._block = options.block_size
         self._back = options.mode == "write-back"
-        self._lock = threading.Lock()
+        self._lock = token_lock.TokenLock()
         self._traffic = Traffic(self._lock)
 
     def open(self) -> None:

@@ -4,14 +4,15 @@ They take the lock only if it is free, and hold it while they copy. Whatever wou
 block that is not held, for room, for a change below) is left to `handler`, and so is every failure.
 """
 
-import threading
 from functools import partial
+from queue import Empty
 
 from vscsihba.block import Buffer, Views
 from vscsihba.handlers.base import BatchedWrite, InlineVerbs, Mover, batched, note_batched
-from vscsihba.handlers.cache.lines import Line, Lines
+from vscsihba.handlers.cache.lines import Lines
 from vscsihba.handlers.cache.masks import cut, pieces, touched
 from vscsihba.handlers.cache.traffic import Traffic
+from vscsihba.handlers.shared.token_lock import TokenLock
 
 WRITE_LIMIT = 1 << 20
 """Bytes: a tenth of a millisecond, as for a file."""
@@ -27,7 +28,7 @@ class InlineCache:
         below: The inline verbs of the layer below.
     """
 
-    def __init__(self, lines: Lines, traffic: Traffic, lock: threading.Lock, below: InlineVerbs) -> None:
+    def __init__(self, lines: Lines, traffic: Traffic, lock: TokenLock, below: InlineVerbs) -> None:
         self._lines = lines
         self._traffic = traffic
         self._lock = lock
@@ -58,29 +59,38 @@ class InlineCache:
         if lines.data is None:
             return None
         by_number, dirty, clean = lines.by_number, lines.dirty, lines.clean
-        get_some, acquire, release = lines.data.get_some, self._lock.acquire, self._lock.release
-
-        def held(number: int, within: int, count: int) -> Line:
-            line = by_number.get(number)
-            if line is None or touched(within, count, block_size) & ~line.held:
-                raise BlockingIOError
-            (dirty if line.dirty else clean).move_to_end(number)
-            return line
+        get_some, take, release = lines.data.get_some, self._lock.take, self._lock.release
 
         def read(views: Views, offset: int, _flags: int) -> int:
-            length = sum(map(len, views))
+            length = len(views[0]) if len(views) == 1 else sum(map(len, views))
             number, within = divmod(offset, line_size)
-            if not acquire(blocking=False):
-                raise BlockingIOError
             try:
-                if within + length <= line_size:
-                    return get_some(held(number, within, length).at + within, views)
-                buffer, done = Buffer(views), 0
-                for number, within, at, count in pieces(offset, length, line_size):
-                    done += get_some(held(number, within, count).at + within, buffer.take(at, count))
-                return done
+                take(False)  # noqa: FBT003 - without a wait
+            except Empty:
+                raise BlockingIOError from None
+            try:
+                if within + length > line_size:
+                    return read_lines(views, offset, length)
+                line = by_number.get(number)
+                if line is None:
+                    raise BlockingIOError
+                wanted = (1 << -(-(within + length) // block_size)) - (1 << within // block_size)  # `touched`
+                if wanted & ~line.held:
+                    raise BlockingIOError
+                (dirty if line.dirty else clean).move_to_end(number)
+                return get_some(line.at + within, views)
             finally:
                 release()
+
+        def read_lines(views: Views, offset: int, length: int) -> int:
+            buffer, done = Buffer(views), 0
+            for number, within, at, count in pieces(offset, length, line_size):
+                line = by_number.get(number)
+                if line is None or touched(within, count, block_size) & ~line.held:
+                    raise BlockingIOError
+                (dirty if line.dirty else clean).move_to_end(number)
+                done += get_some(line.at + within, buffer.take(at, count))
+            return done
 
         return read
 

@@ -6,6 +6,9 @@ changed meanwhile is stale, and not kept; of changes that overlap, nobody knows 
 
 import threading
 from dataclasses import dataclass
+from typing import cast
+
+from vscsihba.handlers.shared.token_lock import TokenLock
 
 
 @dataclass(slots=True, eq=False)
@@ -34,8 +37,8 @@ class Traffic:
         lock: The lock of the cache.
     """
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self._ended = threading.Condition(lock)
+    def __init__(self, lock: TokenLock) -> None:
+        self._ended = threading.Condition(cast(threading.Lock, lock))
         self._fetches: list[Span] = []
         self._changes: list[Span] = []
 

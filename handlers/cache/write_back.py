@@ -11,6 +11,7 @@ from itertools import islice
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cache.lines import Line, Lines
 from vscsihba.handlers.cache.masks import mask, runs
+from vscsihba.handlers.shared.token_lock import TokenLock
 
 _AT_ONCE = 1 << 20
 _MAKE_ROOM = 64
@@ -32,7 +33,7 @@ class WriteBack:
         alone: Held by whoever writes back or drops dirty blocks.
     """
 
-    def __init__(self, lines: Lines, lock: threading.Lock, below: Handler) -> None:
+    def __init__(self, lines: Lines, lock: TokenLock, below: Handler) -> None:
         self.alone = threading.Lock()
         self._lines = lines
         self._lock = lock

@@ -110,11 +110,36 @@ class ClusterMap:
         """
         end = offset + length
         while offset < end:
-            first, last = offset // size, -(-end // size)
+            first = offset // size
             state = self.states[first]
-            stop = min(_end_of_run(self.states, first, last, lost=lost) * size, end)
+            stop = min(self.end_of_run(state, first, -(-end // size), lost=lost) * size, end)
             yield state, Extent(offset, stop - offset)
             offset = stop
+
+    def end_of_run(self, state: int, first: int, last: int, *, lost: bool) -> int:
+        """Return the first cluster after `first` that has not `state`, `last` if there is none before.
+
+        The work is proportional to the run, even where one of the other states is nowhere.
+
+        Args:
+            state: That of `first`, as the caller has read it: another thread may change it at any time.
+            first: Number of a cluster.
+            last: Likewise, greater than `first`.
+            lost: There may be clusters whose state is `LOST`.
+        """
+        states, at, window = self.states, first + 1, 64
+        if at == last or states[at] != state:
+            return at
+        others = [other for other in (BASE, DATA, ZERO, *([LOST] if lost else [])) if other != state]
+        while at < last:
+            stop = border = min(last, at + window)
+            for other in others:
+                found = states.find(other, at, border)
+                border = border if found < 0 else found
+            if border < stop:
+                return border
+            at, window = stop, min(4 * window, _LONGEST_LOOK)
+        return last
 
 
 def _decode(number: int, sector: bytes, name: str) -> bytes:
@@ -122,22 +147,3 @@ def _decode(number: int, sector: bytes, name: str) -> bytes:
     if states is None or max(states) > ZERO:
         raise HostError(f"the overlay is damaged in map sector {number}", cure="restore it from a copy")
     return states
-
-
-def _end_of_run(states: bytearray, first: int, last: int, *, lost: bool) -> int:
-    """Return the first cluster after `first` that has another state, `last` if there is none before.
-
-    The work is proportional to the run, even where one of the other states is nowhere.
-    """
-    state = states[first]
-    others = [other for other in (BASE, DATA, ZERO, *([LOST] if lost else [])) if other != state]
-    at, window = first + 1, 64
-    while at < last:
-        stop = border = min(last, at + window)
-        for other in others:
-            found = states.find(other, at, border)
-            border = border if found < 0 else found
-        if border < stop:
-            return border
-        at, window = stop, min(4 * window, _LONGEST_LOOK)
-    return last

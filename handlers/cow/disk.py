@@ -6,7 +6,6 @@ the rest. This module knows neither files nor options.
 """
 
 import logging
-import threading
 from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
@@ -16,6 +15,7 @@ from vscsihba.errors import MediumError, VscsihbaError
 from vscsihba.handlers.base import Handler
 from vscsihba.handlers.cow.format import BASE, DATA, LOST, ZERO
 from vscsihba.handlers.cow.overlay import FLUSH_FAILED, Overlay
+from vscsihba.handlers.shared import token_lock
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class CowDisk:
     def __init__(self, overlay: Overlay, below: Below) -> None:
         self.overlay = overlay
         self.below = below
-        self.allocating = threading.Lock()
+        self.allocating = token_lock.TokenLock()
 
     @property
     def size(self) -> int:

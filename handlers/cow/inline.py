@@ -11,6 +11,7 @@ from functools import partial
 
 from vscsihba.block import Buffer, Views
 from vscsihba.handlers.base import BatchedWrite, Handler, InlineVerbs, Mover, batched, note_batched
+from vscsihba.handlers.cow.cluster_map import ClusterMap
 from vscsihba.handlers.cow.disk import CowDisk
 from vscsihba.handlers.cow.format import BASE, DATA, FIRST_CLUSTER, MAP_BLOCK, PER_GROUP, ZERO
 
@@ -20,10 +21,10 @@ def inline_verbs(disks: Sequence[CowDisk], base: Handler) -> InlineVerbs:
     verbs = _InlineCow(disks, base)
     stored = disks[0].overlay.store.inline
     if stored.write is None:
-        return InlineVerbs(read=verbs.reader())
+        return InlineVerbs(read=verbs.read)
     parts = batched(stored.write)
     return InlineVerbs(
-        read=verbs.reader(),
+        read=verbs.read,
         write=note_batched(
             verbs.writer(stored.write),
             BatchedWrite(verbs.writer(parts.first), verbs.writer(parts.rest), parts.end),
@@ -42,55 +43,58 @@ class _InlineCow:
 
     def __init__(self, disks: Sequence[CowDisk], base: Handler) -> None:
         self._top = disks[0]
-        self._layers = [(disk.overlay, disk.overlay.store.inline) for disk in disks]
+        self._layers = [(disk.overlay, disk.overlay.map, disk.overlay.store.inline) for disk in disks]
         self._below, self._below_size = base.inline, base.geometry.size
         self._size = disks[0].overlay.cluster_size
         self._group = self._size * PER_GROUP
+        self.read = self._reader()
 
-    def reader(self) -> Mover:
+    def _reader(self) -> Mover:
         """Return the read; all its names are local, since it runs once a command."""
-        layers, size, group, spread = self._layers, self._size, self._group, self._read_spread
-        below, below_size = self._below, self._below_size
+        size, group, read_parts, read_end = self._size, self._group, self._read_parts, self._read_end
+        layers = [(overlay, map_, of.read or _refuse, of.read_flags) for overlay, map_, of in self._layers]
+        below, below_flags = self._below.read or _refuse, self._below.read_flags
+        below_size = self._below_size
 
         def read(views: Views, offset: int, _flags: int) -> int:
-            end = offset + sum(map(len, views))
+            end = offset + (len(views[0]) if len(views) == 1 else sum(map(len, views)))
             first, last = offset // size, (end - 1) // size
-            for overlay, stored in layers:
+            for overlay, map_, move, move_flags in layers:
                 if end > overlay.header.size:
-                    return spread(0, views, offset)
-                states = overlay.map.states
+                    return read_end(views, offset, overlay.header.size)
+                states = map_.states
                 state = states[first]
-                if first != last and states.count(state, first, last + 1) != last + 1 - first:
-                    return spread(0, views, offset)
-                if state == BASE:
-                    continue
-                # The places of two groups do not adjoin.
-                if state != DATA or stored.read is None or offset // group != (end - 1) // group:
-                    return spread(0, views, offset)
-                place = offset + FIRST_CLUSTER + offset // group * MAP_BLOCK
-                done = stored.read(views, place, stored.read_flags)
-                if overlay.broken:  # a flush has failed since, perhaps: `disk` knows what is lost
-                    raise BlockingIOError
-                return done
-            if end <= below_size and below.read is not None:
-                return below.read(views, offset, below.read_flags)
-            return spread(0, views, offset)
+                if first != last and (
+                    states.count(state, first, last + 1) != last + 1 - first
+                    or offset // group != (end - 1) // group  # the places of two groups do not adjoin
+                ):
+                    return read_parts(map_, views, offset)
+                if state == DATA:
+                    done = move(views, offset + FIRST_CLUSTER + offset // group * MAP_BLOCK, move_flags)
+                    if overlay.broken:  # a flush has failed since, perhaps: `disk` knows what is lost
+                        raise BlockingIOError
+                    return done
+                if state != BASE:
+                    return _zero(views, state)
+            if end > below_size:
+                return read_end(views, offset, below_size)
+            return below(views, offset, below_flags)
 
         return read
 
     def writer(self, move: Mover) -> Mover:
         """Return the write that stores bytes with `move`, a write of the topmost overlay's file."""
-        overlay, stored = self._layers[0]
+        overlay, map_, stored = self._layers[0]
         size, group, flags = self._size, self._group, stored.write_flags
         write_new = partial(self._write_new, move)
 
         def write(views: Views, offset: int, _flags: int) -> int:
-            length = sum(map(len, views))
+            length = len(views[0]) if len(views) == 1 else sum(map(len, views))
             end = offset + length
             first, last = offset // size, (end - 1) // size
-            if end > overlay.header.size or offset // group != (end - 1) // group:
+            if end > overlay.header.size or (first != last and offset // group != (end - 1) // group):
                 raise BlockingIOError
-            states = overlay.map.states
+            states = map_.states
             if states.count(DATA, first, last + 1) != last + 1 - first:
                 return write_new(views, offset, length)
             done = move(views, offset + FIRST_CLUSTER + offset // group * MAP_BLOCK, flags)
@@ -100,34 +104,40 @@ class _InlineCow:
 
         return write
 
-    def _read_spread(self, level: int, views: Views, offset: int) -> int:
-        """Read a range from the overlay of a level, and what it has not from those below.
+    def _read_parts(self, map_: ClusterMap, views: Views, offset: int) -> int:
+        """Read a range in parts, each with one state in an overlay and in one group.
 
         Raises:
-            BlockingIOError: A part of it has to wait, or may be lost.
+            BlockingIOError: A part has to wait, or may be lost.
         """
-        buffer = Buffer(views)
-        if level == len(self._layers):
-            inside = max(0, min(buffer.length, self._below_size - offset))
-            if inside:
-                _fill(self._below, buffer.take(0, inside), offset, inside)
-            buffer.zero(inside)
-            return buffer.length
-        overlay, stored = self._layers[level]
-        inside = max(0, min(buffer.length, overlay.header.size - offset))
-        for state, run in overlay.runs(offset, inside):
-            parts = buffer.take(run.offset - offset, run.length)
-            if state == BASE:
-                self._read_spread(level + 1, parts, run.offset)
-            elif state == ZERO:
-                Buffer(parts).zero()
-            elif state == DATA and run.offset // self._group == (run.end - 1) // self._group:
-                _fill(stored, parts, overlay.place(run.offset), run.length)
-            else:
-                raise BlockingIOError
-        buffer.zero(inside)
-        if overlay.broken:
-            raise BlockingIOError
+        read, size = self.read, self._size
+        if len(views) == 1:
+            view, count = views[0], size - offset % size
+            if len(view) <= count + size:  # two clusters, as most commands that touch several
+                if read([view[:count]], offset, 0) != count:
+                    raise BlockingIOError
+                return count + read([view[count:]], offset + count, 0)
+        buffer, group, at = Buffer(views), self._group, offset
+        end = offset + buffer.length
+        last = -(-end // size)
+        while at < end:
+            number = at // size
+            stop = map_.end_of_run(map_.states[number], number, last, lost=True) * size
+            stop = min(stop, end, (at // group + 1) * group)
+            _fill(read, buffer.take(at - offset, stop - at), at, stop - at)
+            at = stop
+        return buffer.length
+
+    def _read_end(self, views: Views, offset: int, border: int) -> int:
+        """Read a range that passes the end of an overlay or of the base: behind that are zeroes.
+
+        Raises:
+            BlockingIOError: A part has to wait, or may be lost.
+        """
+        buffer, inside = Buffer(views), border - offset
+        if inside > 0:
+            _fill(self.read, buffer.take(0, inside), offset, inside)
+        buffer.zero(max(0, inside))
         return buffer.length
 
     def _write_new(self, move: Mover, views: Views, offset: int, length: int) -> int:
@@ -137,11 +147,11 @@ class _InlineCow:
             BlockingIOError: That has to wait; nothing has changed.
             OSError: A part may be stored.
         """
-        (overlay, stored), size = self._layers[0], self._size
+        (overlay, map_, stored), size = self._layers[0], self._size
         if not self._top.allocating.acquire(blocking=False):
             raise BlockingIOError
         try:
-            states = overlay.map.states
+            states = map_.states
             first, last = offset // size, (offset + length - 1) // size
             start = offset if states[first] == DATA else first * size
             end = offset + length if states[last] == DATA else (last + 1) * size
@@ -163,15 +173,33 @@ class _InlineCow:
         if start == end:
             return []
         room = memoryview(bytearray(end - start))
-        self._read_spread(0, [room], start)
+        _fill(self.read, [room], start, end - start)
         return [room]
 
 
-def _fill(inline: InlineVerbs, views: Views, offset: int, length: int) -> None:
-    """Read with an inline verb.
+def _fill(read: Mover, views: Views, offset: int, length: int) -> None:
+    """Fill views with an inline read that has no flags of its own.
 
     Raises:
         BlockingIOError: That has to wait.
     """
-    if inline.read is None or inline.read(views, offset, inline.read_flags) != length:
+    if read(views, offset, 0) != length:
         raise BlockingIOError
+
+
+def _zero(views: Views, state: int) -> int:
+    """Fill views with zeroes if that is what their clusters have; return their length.
+
+    Raises:
+        BlockingIOError: The clusters may be lost.
+    """
+    if state != ZERO:
+        raise BlockingIOError
+    buffer = Buffer(views)
+    buffer.zero()
+    return buffer.length
+
+
+def _refuse(_views: Views, _offset: int, _flags: int) -> int:
+    """Stand in for an inline read that a layer does not have."""
+    raise BlockingIOError

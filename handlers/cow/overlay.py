@@ -42,7 +42,7 @@ from vscsihba.handlers.cow.format import (
 )
 from vscsihba.handlers.cow.overlay_note import FileId, note_of
 from vscsihba.handlers.cow.state_note import StateNote
-from vscsihba.handlers.shared import sectors, superblock
+from vscsihba.handlers.shared import sectors, superblock, token_lock
 from vscsihba.handlers.shared.medium_errors import shift_medium_errors
 from vscsihba.handlers.shared.sectors import PER_SECTOR
 from vscsihba.handlers.shared.tmpfs_store import forget
@@ -81,7 +81,7 @@ class Overlay:
         self.header = decode_header(self._superblock.text)
         self.map = ClusterMap()
         self.broken = False
-        self._changing = threading.Lock()
+        self._changing = token_lock.TokenLock()
         self._flushing = threading.Lock()
         self._beginning = threading.Lock()
         self._note: StateNote | None = None

@@ -98,12 +98,13 @@ class Payload:
         return read
 
     def _inline_write(self, move: Mover, move_flags: int, gate: RWLock) -> Mover:
-        start, size = self._start, self.sectors.size
+        start, size, enter, leave = self._start, self.sectors.size, gate.enter_briefly, gate.leave
 
         def encrypting(move: Mover) -> Mover:
             def write(views: Views, offset: int, _flags: int) -> int:
-                if offset % size or not _are_whole(views, size) or not gate.try_enter():
+                if offset % size or not _are_whole(views, size):
                     raise BlockingIOError
+                enter()
                 try:
                     return self.sectors.pass_encrypted(
                         views,
@@ -112,7 +113,7 @@ class Payload:
                         keep_lock=True,
                     )
                 finally:
-                    gate.leave()
+                    leave()
 
             return write
 

@@ -3,6 +3,9 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty
+
+from vscsihba.handlers.shared import token_lock
 
 
 class RWLock:
@@ -11,15 +14,16 @@ class RWLock:
     Who wants to be alone waits for those inside, and keeps newcomers waiting.
 
     Attributes:
-        leave: Releases the lock after `try_enter`.
+        leave: Releases the lock after `enter_briefly`.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
         self._alone = False
-        self._brief = threading.Lock()
-        self.leave = self._brief.release  # no function of ours: inline verbs call it
+        self._brief = token_lock.TokenLock()
+        self._take = self._brief.take
+        self.leave = self._brief.release
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -36,12 +40,20 @@ class RWLock:
                 if not self._inside:
                     self._changed.notify_all()
 
-    def try_enter(self) -> bool:
-        """Hold the lock together with others for a moment, if that needs no wait; return whether it is held.
+    def enter_briefly(self) -> None:
+        """Hold the lock together with others for a moment.
 
         It costs less than `together`, but only one thread at a time can hold the lock in this way.
+
+        Raises:
+            BlockingIOError: That needs a wait.
         """
-        return not self._alone and self._brief.acquire(blocking=False)
+        if self._alone:
+            raise BlockingIOError
+        try:
+            self._take(False)  # noqa: FBT003 - without a wait
+        except Empty:
+            raise BlockingIOError from None
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -18,13 +18,15 @@ class TokenLock:
     Attributes (no functions of ours, for code that runs once a command):
         take: Takes the lock, and waits until it is free; ``take(False)`` raises `queue.Empty` instead.
         release: Releases the lock; the caller must hold it.
+        locked: Returns whether the lock is held.
     """
 
-    __slots__ = ("release", "take")
+    __slots__ = ("locked", "release", "take")
 
     def __init__(self) -> None:
         tokens: SimpleQueue[None] = SimpleQueue()
         self.take, self.release = tokens.get, partial(tokens.put, None)
+        self.locked = tokens.empty
         self.release()
 
     def acquire(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002 - as threading.Lock has it

@@ -23,11 +23,10 @@ class InlineSet:
 
     def reader(self) -> Mover:
         """Return the read from the present layers; all its names are local, since it runs once a command."""
-        whole, enter, leave = self._set, self._gate.try_enter, self._gate.leave
+        whole, enter, leave = self._set, self._gate.enter_briefly, self._gate.leave
 
         def read(views: Views, offset: int, flags: int) -> int:
-            if not enter():
-                raise BlockingIOError
+            enter()
             try:
                 move = whole.inline.read
                 if move is None or not whole.may_move_inline:
@@ -87,8 +86,7 @@ class InlineSet:
         Raises:
             BlockingIOError: The layers are being exchanged, or the next process might have others.
         """
-        if not self._gate.try_enter():
-            raise BlockingIOError
+        self._gate.enter_briefly()
         if not self._set.may_move_inline:
             self._gate.leave()
             raise BlockingIOError

@@ -12,12 +12,13 @@ from tests.handlers.cache.test_lines import SHAPE, content
 from vscsihba.handlers.cache.lines import Line, Lines, dirty_lines
 from vscsihba.handlers.cache.traffic import Traffic
 from vscsihba.handlers.cache.write_back import WriteBack
+from vscsihba.handlers.shared.token_lock import TokenLock
 
 
 class Guarded(Lines):
     """Lines that are used with the lock held only."""
 
-    lock: threading.Lock
+    lock: TokenLock
 
     @property
     def dirty(self) -> OrderedDict[int, Line]:  # type: ignore[override]
@@ -73,7 +74,7 @@ def test_lines_are_used_with_the_lock_held_and_the_layer_below_without(
 
 
 def test_room_is_made_unless_another_line_can_be_evicted() -> None:
-    below, lock = Below(), threading.Lock()
+    below, lock = Below(), TokenLock()
     lines = dirty_lines("one", SHAPE, 16, about=b"one")
     back = WriteBack(lines, lock, below)
     for number in (0, 1, 2):
@@ -92,7 +93,7 @@ def test_room_is_made_unless_another_line_can_be_evicted() -> None:
 
 @pytest.fixture
 def traffic() -> Traffic:
-    return Traffic(threading.Lock())
+    return Traffic(TokenLock())
 
 
 def test_a_fetch_is_stale_if_its_blocks_are_changed(traffic: Traffic) -> None:

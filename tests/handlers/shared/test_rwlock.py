@@ -69,7 +69,7 @@ def test_a_wait_that_is_interrupted_leaves_the_gate_open(monkeypatch: pytest.Mon
             patch.setattr(gate._changed, "wait", interrupted)
             with pytest.raises(KeyboardInterrupt), gate.alone():
                 pass
-        assert gate.try_enter()
+        gate.enter_briefly()
         gate.leave()
 
 
@@ -81,20 +81,23 @@ def test_a_brief_visit_and_one_alone_keep_each_other_out() -> None:
             seen.append("alone")
 
     with gate.together():
-        assert gate.try_enter()
-        assert not gate.try_enter()
+        gate.enter_briefly()
+        with pytest.raises(BlockingIOError):
+            gate.enter_briefly()
         gate.leave()
-    with gate.alone():
-        assert not gate.try_enter()
-    assert gate.try_enter()
+    with gate.alone(), pytest.raises(BlockingIOError):
+        gate.enter_briefly()
+    gate.enter_briefly()
     waiting = threading.Thread(target=alone)
     waiting.start()
     while not gate._alone:
         time.sleep(0.001)
     time.sleep(0.01)
     assert seen == []
+    with pytest.raises(BlockingIOError):
+        gate.enter_briefly()
     gate.leave()
     waiting.join(PATIENCE)
     assert seen == ["alone"]
-    assert gate.try_enter()
+    gate.enter_briefly()
     gate.leave()

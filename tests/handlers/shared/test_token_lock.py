@@ -12,7 +12,9 @@ PATIENCE = 10
 
 def test_a_lock_that_is_held_is_not_taken() -> None:
     lock = TokenLock()
+    assert not lock.locked()
     assert lock.acquire(blocking=False)
+    assert lock.locked()
     assert not lock.acquire(blocking=False)
     lock.release()
     assert lock.acquire()
