@@ -23,13 +23,13 @@ class InlineSet:
 
     def reader(self) -> Mover:
         """Return the read from the present layers; all its names are local, since it runs once a command."""
-        whole, enter, leave = self._set, self._gate.enter_briefly, self._gate.leave
+        whole, file, enter, leave = self._set, self._set.file, self._gate.enter_briefly, self._gate.leave
 
         def read(views: Views, offset: int, flags: int) -> int:
             enter()
             try:
                 move = whole.inline.read
-                if move is None or not whole.may_move_inline:
+                if move is None or not file.is_in_place:
                     raise BlockingIOError
                 return move(views, offset, flags)
             finally:
@@ -87,6 +87,6 @@ class InlineSet:
             BlockingIOError: The layers are being exchanged, or the next process might have others.
         """
         self._gate.enter_briefly()
-        if not self._set.may_move_inline:
+        if not self._set.file.is_in_place:
             self._gate.leave()
             raise BlockingIOError

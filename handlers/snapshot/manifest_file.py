@@ -31,6 +31,7 @@ class ManifestFile:
 
     Attributes:
         current: The manifest in force.
+        is_in_place: The file has it.
 
     Raises:
         UsageError, HostError: As `vscsihba.handlers.snapshot.manifest.load`.
@@ -40,13 +41,9 @@ class ManifestFile:
         self.current = manifest_.load(path)
         self._path = path
         self._changing = threading.Lock()
+        self.is_in_place = True
         self._failed: Manifest | None = None
         self._is_stable = False  # a former process may have died before it had synced the directory
-
-    @property
-    def is_in_place(self) -> bool:
-        """Return whether the file has the manifest in force."""
-        return self._failed is None
 
     @property
     def reads_alike(self) -> bool:
@@ -93,7 +90,7 @@ class ManifestFile:
 
     def _fail(self, changed: Manifest) -> None:
         """Note that a manifest could not be saved, and put back the one in force."""
-        self._failed, self._is_stable = changed, False
+        self._failed, self._is_stable, self.is_in_place = changed, False, False
         try:
             self._put_back()
         except (OSError, MemoryError) as error:
@@ -108,7 +105,7 @@ class ManifestFile:
                     raise
             else:
                 self._is_stable = True
-        self._failed = None
+        self._failed, self.is_in_place = None, True
 
     def _has_current(self) -> bool:
         """Return whether the file has the manifest in force."""

@@ -74,6 +74,7 @@ class SnapshotSet:
         snapshot: The snapshot to open for reading; the disk itself if empty.
 
     Attributes:
+        file: The manifest; inline verbs may be used while its file has the one in force.
         layers: Those that are open.
         inline: Their inline verbs.
         batched: The parts of the inline write.
@@ -89,7 +90,7 @@ class SnapshotSet:
         self.directory = directory
         self.base = base
         self.gate = RWLock()
-        self._file = ManifestFile(_file(directory))
+        self.file = ManifestFile(_file(directory))
         self._changing = threading.Lock()
         self._check_base()
         layer = self.manifest.layer_of(snapshot) if snapshot else self.manifest.active
@@ -111,7 +112,7 @@ class SnapshotSet:
     @property
     def manifest(self) -> Manifest:
         """Its layers and their order."""
-        return self._file.current
+        return self.file.current
 
     @property
     def disk(self) -> CowDisk:
@@ -209,12 +210,7 @@ class SnapshotSet:
         Raises:
             OSError: That failed; the one before counts.
         """
-        self._file.save(changed)
-
-    @property
-    def may_move_inline(self) -> bool:
-        """Return whether inline verbs may be used: the file has the manifest in force."""
-        return self._file.is_in_place
+        self.file.save(changed)
 
     def prepare_to_read(self) -> None:
         """Make sure that the next process reads the same; to be called inside the gate.
@@ -222,8 +218,8 @@ class SnapshotSet:
         Raises:
             OSError, MemoryError: A roll-back that could not be saved may be in the manifest.
         """
-        if not self._file.reads_alike:
-            self._file.put_back()
+        if not self.file.reads_alike:
+            self.file.put_back()
 
     def prepare_to_write(self) -> None:
         """Make sure that the next process writes to the same layer; to be called inside the gate.
@@ -231,7 +227,7 @@ class SnapshotSet:
         Raises:
             OSError, MemoryError: A manifest that could not be saved may be there.
         """
-        self._file.put_back()
+        self.file.put_back()
 
     def flush(self) -> None:
         """Flush the active layer, and the manifest that names it; to be called inside the gate.
@@ -239,7 +235,7 @@ class SnapshotSet:
         Raises:
             OSError, MemoryError: That failed.
         """
-        self._file.settle()
+        self.file.settle()
         self.disk.overlay.flush()
 
     def resize(self, size: int) -> None:
@@ -248,7 +244,7 @@ class SnapshotSet:
         Raises:
             OSError, MemoryError: That failed.
         """
-        self._file.settle()
+        self.file.settle()
         self.disk.resize(size)
 
     def _end_active(self, changed: Manifest) -> None:
@@ -281,7 +277,7 @@ class SnapshotSet:
     def _try_to_settle(self) -> bool:
         """Put the manifest in force on stable storage; return False if that has to be tried again."""
         try:
-            self._file.settle()
+            self.file.settle()
         except (OSError, MemoryError) as error:
             log.warning("%s: the names in it are not on stable storage yet: %s", self.directory, error)
             return False
