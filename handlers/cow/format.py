@@ -28,6 +28,11 @@ PER_GROUP = sectors.PER_SECTOR * SECTORS_PER_GROUP
 MAP_BLOCK = sectors.SECTOR * SECTORS_PER_GROUP
 FIRST_CLUSTER = superblock.END + MAP_BLOCK
 """Byte offset of cluster 0: each group before a cluster adds the block of its map."""
+OPTIMAL_IO = 1 << 20
+"""Optimal transfer length of a disk with overlays in bytes, a multiple of every cluster size.
+
+Linux sends no longer commands than a disk calls optimal (``sd_revalidate_disk`` in ``drivers/scsi/sd.c``), so
+one cluster would be too little."""
 
 BASE, DATA, ZERO = 0, 1, 2
 """States of a cluster: as the base has it; as stored here; all zeroes."""

@@ -20,7 +20,7 @@ from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.base import Handler, InlineVerbs
 from vscsihba.handlers.cow.disk import BelowHandler, CowDisk
-from vscsihba.handlers.cow.format import Header
+from vscsihba.handlers.cow.format import OPTIMAL_IO, Header
 from vscsihba.handlers.cow.inline import inline_verbs
 from vscsihba.handlers.cow.overlay_file import create_overlay, digest, open_overlay, place
 from vscsihba.handlers.file import making as file_making
@@ -196,7 +196,7 @@ class CowHandler(Transform):
             raise UsageError(
                 f"{self.options.path}: an overlay of {size} bytes hides some of the {base.size} below"
             )
-        self._shape(size, self.options.cluster_size)
+        self._shape(size)
         header = Header(
             size=size,
             cluster_size=self.options.cluster_size,
@@ -206,8 +206,8 @@ class CowHandler(Transform):
         )
         create_overlay(self.options.path, header)
 
-    def _shape(self, size: int, cluster_size: int | None = None) -> Geometry:
-        return replace(self.next.geometry, size=size, optimal_io=cluster_size or self._overlay.cluster_size)
+    def _shape(self, size: int) -> Geometry:
+        return replace(self.next.geometry, size=size, optimal_io=OPTIMAL_IO)
 
     def _check_base(self) -> None:
         """Make sure that the layer below is the overlay's base, or make it so if that was asked for."""

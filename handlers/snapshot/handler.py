@@ -19,6 +19,7 @@ from msgspec import Meta
 from vscsihba.block import Capabilities, ExtentStatus, Geometry, Views
 from vscsihba.handlers.actions import Action, NoArguments, ReportProgress, quiet
 from vscsihba.handlers.base import BatchedWrite, Handler, InlineVerbs, note_batched
+from vscsihba.handlers.cow.format import OPTIMAL_IO
 from vscsihba.handlers.file import path as file_path
 from vscsihba.handlers.filter import Transform
 from vscsihba.handlers.options import FilePath, Options
@@ -88,9 +89,7 @@ class SnapshotHandler(Transform):
     @property
     def geometry(self) -> Geometry:
         """The blocks of the base; the topmost layer says how many."""
-        return replace(
-            self.next.geometry, size=self._set.disk.size, optimal_io=self._set.manifest.cluster_size
-        )
+        return replace(self.next.geometry, size=self._set.disk.size, optimal_io=OPTIMAL_IO)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -203,6 +203,12 @@ def test_extents_tell_overlay_base_and_holes(base: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("cluster_size", [4096, 65536, 1 << 20])
+def test_commands_may_be_longer_than_a_cluster(base: Path, cluster_size: int) -> None:
+    with build(cow(base, cluster_size=cluster_size)) as disk:
+        assert disk.geometry.optimal_io == 1 << 20
+
+
 def test_larger_than_the_base(base: Path) -> None:
     with build(cow(base, size="1MiB")) as disk:
         assert disk.geometry.size == 1 << 20
