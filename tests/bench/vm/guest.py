@@ -84,7 +84,7 @@ class Guest:
     def peers(self) -> None:
         """Compare contestants."""
         names = self.options.peer or list(peers.PEERS)
-        with peers.contestants(self.folder, names, _SIZE) as contestants:
+        with peers.contestants(self.folder, names, _SIZE) as contestants, peers.unprobed():
             for _ in range(self.options.rounds):
                 for workload in chosen(self.options):
                     for contestant in contestants:

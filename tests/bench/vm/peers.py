@@ -208,6 +208,21 @@ def without_scheduler(disk: Path) -> None:
         (queue / key).write_text(value)
 
 
+@contextmanager
+def unprobed() -> Iterator[None]:
+    """Keep udev from probing disks while the context is entered; it catches up afterwards.
+
+    It probes a disk after each program that had it open for writing. For a SCSI disk that takes a dozen
+    programs (sg_inq, blkid), which would run beside the next measurement.
+    """
+    run("udevadm", "settle")
+    run("udevadm", "control", "--stop-exec-queue")
+    try:
+        yield
+    finally:
+        run("udevadm", "control", "--start-exec-queue")
+
+
 def missing(names: Iterable[str]) -> list[str]:
     """Return the programs that these peers need and that are not installed."""
     needed = {"fio": 1, **{program: 1 for name in names for program in NEEDED.get(name, ())}}

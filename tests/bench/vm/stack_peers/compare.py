@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.vm.cpu import process_seconds
-from tests.bench.vm.peers import Contestant, run, without_scheduler
+from tests.bench.vm.peers import Contestant, run, unprobed, without_scheduler
 from tests.bench.vm.stack_peers import cache, cow, encrypt, mirror
 from tests.bench.vm.stack_peers.group import Group, Peer
 from tests.bench.vm.workload import measure
@@ -52,11 +52,12 @@ def compare(
             disks = list(_disks(there, folder, undo))
             for disk in disks if not group.anew else ():
                 _fill(disk)
-            for _ in range(1 if group.anew else rounds):
-                for workload in group.workloads:
-                    for disk in disks:
-                        sample = measure(disk, workload, seconds, host).document()
-                        say("stack", {"group": group.name, **sample})
+            with unprobed():
+                for _ in range(1 if group.anew else rounds):
+                    for workload in group.workloads:
+                        for disk in disks:
+                            sample = measure(disk, workload, seconds, host).document()
+                            say("stack", {"group": group.name, **sample})
 
 
 def _disks(peers: Sequence[Peer], folder: Path, undo: ExitStack) -> Iterator[Contestant]:
