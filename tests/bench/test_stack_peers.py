@@ -48,6 +48,7 @@ def test_an_aim_is_judged_by_its_worst_workload(findings: Findings) -> None:
             "0.5",
             "0.40",
             "0.40",
+            "0.40",
             "128 KiB write, depth 8",
             "1 of 2",
             "**no**",
@@ -98,3 +99,15 @@ def test_the_host_counts_the_time_of_descendants() -> None:
     assert before > 0
     sum(range(300_000))
     assert host_clock.process_tree_seconds(os.getpid()) > before
+
+
+def test_the_best_rounds_are_compared_beside_the_medians() -> None:
+    write = "128 KiB write, depth 8"
+    found = [
+        samples("cow", write, name, iops, 1.0)
+        for name, rounds in ((OURS, (10.0, 60.0, 20.0)), ("nbdkit cow", (40.0, 10.0, 30.0)))
+        for iops in rounds
+    ]
+    group = Findings(found).group("cow")
+    assert group.best_ratio(write, "nbdkit cow") == 1.5
+    assert group.best_ratio(write, "qemu-nbd qcow2") == 0.0

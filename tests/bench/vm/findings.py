@@ -81,6 +81,14 @@ class Findings:
         ratios = [ours / theirs for ours, theirs in pairs if theirs]
         return statistics.median(ratios) if ratios else 0.0
 
+    def best_ratio(self, workload: str, peer: str) -> float:
+        """Return the quickest round of ours as a multiple of the quickest one of a peer; 0 without any.
+
+        Other programs on the host make rounds slower, and none of them quicker.
+        """
+        ours, theirs = self.values(workload, OURS), self.values(workload, peer)
+        return max(ours) / max(theirs) if ours and theirs else 0.0
+
     def cost_ratio(self, workload: str, peer: str) -> float:
         """Return how many commands of ours cost the host as much CPU time as one of a peer; 0 without any.
 
