@@ -100,6 +100,15 @@ def test_reads_of_what_is_not_held_are_refused(through: Checked, below: Below) -
     assert below.asked == []
 
 
+def test_blocks_that_are_held_are_read_beside_others_that_are_not(through: Checked) -> None:
+    read(through, 4096, 4096)
+    one, room = through.inline.read, bytearray(4096)
+    assert one is not None
+    assert one([memoryview(room)], 4096, 0) == 4096
+    assert room == CONTENT[4096:8192]
+    assert refuses(one, 4095, 2)
+
+
 def test_a_read_counts_as_a_use(through: Checked, below: Below) -> None:
     """Of 16 blocks, which are in lines of 4."""
     for line in (0, 1, 2, 3):
@@ -108,6 +117,16 @@ def test_a_read_counts_as_a_use(through: Checked, below: Below) -> None:
     read(through, 4 * 16384, 4096)
     assert not refuses(through.inline.read, 0, 8)
     assert refuses(through.inline.read, 16384, 8)
+
+
+def test_a_read_of_two_lines_is_a_use_of_both(through: Checked) -> None:
+    for line in (0, 1, 2, 3):
+        read(through, line * 16384, 16384)
+    assert not refuses(through.inline.read, 16380, 8)
+    for line in (4, 5):
+        read(through, line * 16384, 16384)
+    assert not refuses(through.inline.read, 16380, 8)
+    assert refuses(through.inline.read, 2 * 16384, 8)
 
 
 def test_a_use_of_a_dirty_line_counts_too(behind: Checked, below: Below) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.handlers.cow.test_cow import CONTENT, SIZE, abandon, cow
 from vscsihba.handlers.base import InlineVerbs, batched
 from vscsihba.handlers.checked import Checked
+from vscsihba.handlers.cow.format import DATA, LOST
 from vscsihba.handlers.cow.handler import CowHandler
 from vscsihba.handlers.cow.inline import inline_verbs
 from vscsihba.handlers.file.handler import FileHandler
@@ -76,7 +77,7 @@ def test_an_inline_write_stores_the_clusters_that_it_touches_only(base: Path) ->
 
 def inline_read(disk: Checked, offset: int, length: int) -> bytes:
     """Read once into one view and once into two, and compare."""
-    one, two = memoryview(bytearray(length)), memoryview(bytearray(length))
+    one, two = memoryview(bytearray(b"?" * length)), memoryview(bytearray(b"?" * length))
     verb = disk.inline.read
     assert verb is not None
     assert verb([one], offset, disk.inline.read_flags) == length
@@ -106,6 +107,63 @@ def test_inline_writes_store_new_clusters(base: Path, offset: int, length: int) 
         disk.flush()
     with build(cow(base)) as disk:
         assert read(disk, 0, SIZE) == expected
+
+
+def test_an_inline_read_of_two_clusters_is_whole_or_refused(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"s" * 64 * KIB)
+        handler = disk.next
+        assert isinstance(handler, CowHandler)
+        border, room = 64 * KIB, [memoryview(bytearray(1024))]
+        for read_base in (None, mock.Mock(side_effect=BlockingIOError)):
+            verbs = inline_verbs([handler._disk], blocking(handler, read_base))
+            assert verbs.read is not None
+            with pytest.raises(BlockingIOError):
+                verbs.read(room, border - 512, 0)
+        verbs = inline_verbs([handler._disk], blocking(handler, mock.Mock(return_value=511)))
+        assert verbs.read is not None
+        assert verbs.read(room, border - 512, 0) == 1023  # the base has moved less than the rest
+        write(disk, 128 * KIB, b"s" * 64 * KIB)
+        with pytest.raises(BlockingIOError):  # the base has moved less than the first part
+            verbs.read(room, 128 * KIB - 512, 0)
+
+
+def test_an_inline_read_of_what_may_be_lost_is_refused(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"s" * 128 * KIB)
+        handler = disk.next
+        assert isinstance(handler, CowHandler)
+        overlay, room = handler._overlay, [memoryview(bytearray(512))]
+        verb = disk.inline.read
+        assert verb is not None
+        overlay.broken = True
+        with pytest.raises(BlockingIOError):
+            verb(room, 0, 0)
+        overlay.map.states[1] = LOST
+        with pytest.raises(BlockingIOError):
+            verb(room, 64 * KIB, 0)
+        overlay.broken, overlay.map.states[1] = False, DATA
+
+
+def test_an_inline_read_of_a_store_that_has_none_is_refused(base: Path) -> None:
+    with build(cow(base)) as disk:
+        write(disk, 0, b"s" * 64 * KIB)
+        handler = disk.next
+        assert isinstance(handler, CowHandler)
+        stored = mock.Mock(wraps=handler._overlay.store, inline=InlineVerbs())
+        with mock.patch.object(handler._overlay, "store", stored):
+            verb = inline_verbs([handler._disk], handler.next).read
+        assert verb is not None
+        room = [memoryview(bytearray(512))]
+        with pytest.raises(BlockingIOError):
+            verb(room, 0, 0)
+        read(disk, 64 * KIB, 512)
+        assert verb(room, 64 * KIB, handler.next.inline.read_flags) == 512
+
+
+def blocking(handler: CowHandler, read_base: mock.Mock | None) -> mock.Mock:
+    """Return a stand-in for the base, with this inline read."""
+    return mock.Mock(inline=InlineVerbs(read=read_base), geometry=handler.next.geometry)
 
 
 def overlay_path(disk: Checked) -> Path:
@@ -149,8 +207,7 @@ def test_an_inline_write_of_new_clusters_waits_for_nothing(base: Path) -> None:
         overlay.broken = False
         before = bytes(overlay.states)
         for read_base in (None, mock.Mock(side_effect=BlockingIOError), mock.Mock(return_value=511)):
-            blocking = mock.Mock(inline=InlineVerbs(read=read_base), geometry=handler.next.geometry)
-            verb = inline_verbs([handler._disk], blocking).write
+            verb = inline_verbs([handler._disk], blocking(handler, read_base)).write
             assert verb is not None
             with pytest.raises(BlockingIOError):
                 verb([memoryview(bytes(512))], 0, 0)
@@ -209,6 +266,7 @@ def test_what_lies_behind_the_base_is_read_and_stored_inline(base: Path) -> None
     with build(cow(base, size=SIZE + 100 * KIB)) as disk:
         read(disk, 0, SIZE)
         assert inline_read(disk, SIZE - 1000, 2000) == CONTENT[SIZE - 1000 : SIZE] + bytes(1000)
+        assert inline_read(disk, SIZE - 10, 11) == CONTENT[SIZE - 10 : SIZE] + bytes(1)
         assert inline_read(disk, SIZE + 512, 1000) == bytes(1000)
         last = (SIZE // (64 * KIB)) * 64 * KIB
         assert inline_write(disk, last + 512, b"n" * 512) == 512
