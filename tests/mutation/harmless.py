@@ -24,6 +24,8 @@ class Harmless:
 _TASKS: Final = "vscsihba/engine/serving/task_set.py"
 _FAST: Final = "vscsihba/engine/serving/fast_path.py"
 _SAID_FIRST: Final = "The unit sets all of them before its first command."
+_TWO_CLUSTERS: Final = "if len(view) <= count + size:  # two clusters, as most commands that touch several"
+_SAME_READ: Final = "It reads the same, by the way for other clusters."
 _REFUSED: Final = "Calling None raises an exception, too, and every exception leads to the slow path."
 
 _SOON: Final = "A moment sooner or later makes no difference."
@@ -118,8 +120,8 @@ HARMLESS: Final = (
     ),
     Harmless(
         "handlers/cache/inline.py",
-        "if within + length <= line_size:",
-        "LtE -> Lt",
+        "if within + length > line_size:",
+        "Gt -> GtE",
         "A request for a whole line is cut into one piece then, and read by the same call.",
     ),
     Harmless(_STATE, "period: int = 0", "0 -> 1", "Where there are no regions, no period matters."),
@@ -180,30 +182,10 @@ HARMLESS: Final = (
         "False -> True",
         "The loop that calls it looks first at whether the thread is to end.",
     ),
-    Harmless(
-        "handlers/cow/inline.py",
-        "if first != last and states.count(state, first, last + 1) != last + 1 - first:",
-        "drop 'states.count(state, first, last + 1) != last + 1 - first'",
-        "It reads the same, by the way for clusters of different states.",
-    ),
-    Harmless(
-        "handlers/cow/inline.py",
-        "if state != DATA or stored.read is None or offset // group != (end - 1) // group:",
-        "Sub -> Add",
-        "It reads the same, by the way for clusters of different states.",
-    ),
-    Harmless(
-        "handlers/cow/inline.py",
-        "if end <= below_size and below.read is not None:",
-        "drop 'below.read is not None'",
-        _REFUSED,
-    ),
-    Harmless(
-        "handlers/cow/inline.py",
-        "elif state == DATA and run.offset // self._group == (run.end - 1) // self._group:",
-        "drop 'state == DATA'",
-        "The only other state is that of lost clusters, and after a failed flush every such read is refused.",
-    ),
+    Harmless("handlers/cow/inline.py", "if first != last and (", "drop 'first != last'", _SAME_READ),
+    Harmless("handlers/cow/inline.py", _TWO_CLUSTERS, "negate the condition", _SAME_READ),
+    Harmless("handlers/cow/inline.py", _TWO_CLUSTERS, "LtE -> Lt", _SAME_READ),
+    Harmless("handlers/cow/inline.py", _TWO_CLUSTERS, "Add -> Sub", _SAME_READ),
     Harmless("handlers/cow/cluster_map.py", _BORDER, "Lt -> LtE", _BEHIND_THE_FIRST),
     Harmless("handlers/cow/cluster_map.py", _BORDER, "0 -> 1", _BEHIND_THE_FIRST),
     Harmless(
