@@ -119,6 +119,9 @@ def test_an_error_of_the_machine_is_the_content_of_its_part(
         ({"url": "https://h/x?sig=abc&e=1"}, {"url": f"https://h/x?{REMOVED}"}),
         ([{"legs": ["/a", "nbd://u@h/"]}], [{"legs": ["/a", f"nbd://{REMOVED}@h/"]}]),
         ({"monkey": "stays", "keys": 3}, {"monkey": "stays", "keys": 3}),
+        ({"mutual_user": "bob", "users": ["lvm"]}, {"mutual_user": REMOVED, "users": ["lvm"]}),
+        ({"target_core_user": "loaded", "bypass": 1}, {"target_core_user": "loaded", "bypass": 1}),
+        ({"secret-disk": {"path": "/srv/a"}}, {"secret-disk": {"path": "/srv/a"}}),
     ],
 )
 def test_secrets_of_documents_are_taken_out(value: object, wanted: object) -> None:

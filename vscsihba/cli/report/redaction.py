@@ -11,7 +11,8 @@ from typing import Final
 REMOVED: Final = "(removed)"
 
 _SECRET_KEY: Final = re.compile(
-    r"pass(word|phrase|wd)?|secret|token|credential|cookie|auth|user|(^|_)(key|pin|psk)(_|$)|keyring",
+    r"password|passphrase|passwd|(^|_)pass$|secret|token|credential|cookie|(^|_)auth(_|$)|authorization"
+    r"|^(chap_)?(mutual_)?user(name|id)?$|(^|_)(key|pin|psk)(_|$)|keyring",
     re.IGNORECASE,
 )
 """Keys whose values are removed: secrets, names of their owners, and paths of files with them."""
