@@ -19,6 +19,7 @@ SECONDS: Final = {
     "test_deaths.py": 13,
     "test_disk.py": 51,
     "test_engines.py": 26,
+    "test_export_attacks.py": 90,
     "test_export_restarts.py": 12,
     "test_exports.py": 110,
     "test_faults.py": 15,
