@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.ceph import WATCH_TIMEOUT, Cluster
+from tests.ceph import Cluster
 from tests.handlers.rbd.conftest import Describe
 from vscsihba.errors import HostError, InUseError, UsageError
 from vscsihba.handlers.rbd.handler import RbdHandler
@@ -68,13 +67,11 @@ def blocklist(ceph: Cluster) -> str:
 def test_a_killed_owner_of_this_machine_is_blocked_and_followed_at_once(
     ceph: Cluster, describe: Describe
 ) -> None:
-    document, before = describe(), blocklist(ceph)
+    document, before = describe(lock_wait=0), blocklist(ceph)  # it waits for nobody
     with owner(document, 1) as process:
         process.kill()
         process.wait()
-        began = time.monotonic()
         with build(document) as disk:
-            assert time.monotonic() - began < WATCH_TIMEOUT / 2
             assert read(disk, 0, BLOCK) == b"\1" * BLOCK
             write(disk, 0, b"\2" * BLOCK)
     assert len(blocklist(ceph).split()) > len(before.split())
@@ -93,7 +90,7 @@ def test_a_second_kill_leaves_the_disk_to_the_third_owner(describe: Describe) ->
 
 
 def test_an_owner_killed_between_its_note_and_its_lock_is_no_hindrance(describe: Describe) -> None:
-    document = describe()
+    document = describe(lock_wait=0)  # it waits for nobody
     with owner(document, 1) as process:
         process.kill()
         process.wait()
@@ -102,9 +99,7 @@ def test_an_owner_killed_between_its_note_and_its_lock_is_no_hindrance(describe:
     arguments = (str(tmpfs_store.DIRECTORY), json.dumps(document), "2")
     main = f"from tests.handlers.rbd.owner import main; main(*{arguments!r})"
     assert subprocess.run([sys.executable, "-c", kill + main], check=False).returncode == 9
-    began = time.monotonic()
     with build(document) as disk:
-        assert time.monotonic() - began < WATCH_TIMEOUT / 2
         assert read(disk, 0, BLOCK) == b"\1" * BLOCK
 
 
@@ -127,7 +122,7 @@ def test_a_client_that_could_not_close_the_image_is_blocked_by_the_next_one(
         def close(self) -> None:
             raise OSError(errno.EIO, "the image cannot be closed")
 
-    document, before = describe(), blocklist(ceph)
+    document, before = describe(lock_wait=0), blocklist(ceph)  # it waits for nobody
     stack = build(document)
     write(stack.open(), 0, b"\1" * BLOCK)
     (source,) = stack.layers
@@ -138,9 +133,7 @@ def test_a_client_that_could_not_close_the_image_is_blocked_by_the_next_one(
     del stack, source
     gc.collect()
     assert list(tmpfs_store.DIRECTORY.glob("*rbd-*"))
-    began = time.monotonic()
     with build(document) as disk:
-        assert time.monotonic() - began < WATCH_TIMEOUT / 2
         assert read(disk, 0, BLOCK) == b"\1" * BLOCK
     assert blocklist(ceph) != before
 
@@ -217,10 +210,8 @@ def test_a_dead_machine_is_waited_for_no_longer_than_allowed(describe: Describe,
 def test_a_living_owner_elsewhere_is_left_alone(describe: Describe, tmp_path: Path) -> None:
     document = describe()
     with owner(document, 1, notes=tmp_path) as process:
-        began = time.monotonic()
         with pytest.raises(InUseError, match="is in use by the client"), build(document):
             pass
-        assert time.monotonic() - began < WATCH_TIMEOUT
         assert process.stdout is not None
         for _ in range(1000):
             assert process.stdout.readline() == "written\n"
