@@ -45,7 +45,7 @@ SECONDS: Final = {
     "test_tour.py": 1,
     "test_units.py": 30,
     "test_vscsiapi.py": 40,
-    "test_trace.py": 30,
+    "test_trace.py": 52,
     "test_vscsitarget.py": 31,
 }
 """How long files take in a sandbox, less their tests that are marked `long` or `qemu`, with another sandbox
