@@ -21,3 +21,6 @@ def test_refused_logins_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     found[NAME] = Refusals(1)  # of a target that was made anew
     logins.look(document())
     assert caplog.messages[1:] == [f"export {NAME}: 1 login refused"] * 2
+    found[other := f"{NAME}2"] = Refusals(1)  # of an export that was added
+    logins.look(document(name=other))
+    assert caplog.messages[-1] == f"export {other}: 1 login refused"

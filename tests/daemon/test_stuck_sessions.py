@@ -1,5 +1,8 @@
 """Sessions that cannot end: the commands that they wait for are ended, once, and only theirs."""
 
+import msgspec
+import pytest
+
 from tests.daemon.test_exports import HOST, NAME, OTHER, document
 from vscsihba.config.model import Document
 from vscsihba.daemon.stuck_sessions import StuckSessions
@@ -11,12 +14,13 @@ class Sessions:
     def __init__(self) -> None:
         self.waiting: set[str] = set()
         self.logins = False
+        self.asked = 0
 
     def ending(self, name: str) -> frozenset[str]:
-        assert name == NAME
-        return frozenset(self.waiting)
+        return frozenset(self.waiting) if name == NAME else frozenset()
 
     def logins_wait(self) -> bool:
+        self.asked += 1
         return self.logins
 
 
@@ -25,7 +29,7 @@ def stuck(kernel: Sessions) -> tuple[StuckSessions, list[tuple[int, int]]]:
     return StuckSessions(lambda hba, lun: ended.append((hba, lun)), kernel), ended
 
 
-def test_a_session_that_does_not_end_has_its_commands_ended_once() -> None:
+def test_a_session_that_does_not_end_has_its_commands_ended_once(caplog: pytest.LogCaptureFixture) -> None:
     kernel = Sessions()
     sessions, ended = stuck(kernel)
     whole = document(initiators=[{"name": HOST, "luns": [1]}, {"name": OTHER}])
@@ -35,6 +39,7 @@ def test_a_session_that_does_not_end_has_its_commands_ended_once() -> None:
     assert ended == [], "it may end by itself"
     sessions.look(whole)
     assert ended == [(0, 4)], "the disk that this initiator sees"
+    assert f"the session of {HOST} on {NAME} does not end" in caplog.text
     sessions.look(whole)
     assert ended == [(0, 4)], "once"
     kernel.waiting = set()
@@ -45,16 +50,25 @@ def test_a_session_that_does_not_end_has_its_commands_ended_once() -> None:
     assert ended == [(0, 4), (0, 3), (0, 4)]
 
 
-def test_a_login_that_waits_frees_the_disks_of_open_exports_only() -> None:
+def test_a_login_that_waits_frees_the_disks_of_open_exports_only(caplog: pytest.LogCaptureFixture) -> None:
     kernel = Sessions()
-    kernel.logins = True
     sessions, ended = stuck(kernel)
+    closed, opened = (
+        document(name=f"{NAME}2"),
+        document(open=True, initiators=[], luns=[{"lun": 0, "backstore": "a"}]),
+    )
+    both = msgspec.structs.replace(closed, exports=(*closed.exports, *opened.exports))
     for _ in range(3):
-        sessions.look(document())
-    assert ended == []
+        sessions.look(both)
+    assert ended == [], "no login waits"
+    kernel.logins, kernel.asked = True, 0
     for _ in range(3):
-        sessions.look(document(open=True, initiators=[]))
-    assert ended == [(0, 3), (0, 4)]
+        sessions.look(closed)
+    assert (ended, kernel.asked) == ([], 0), "the kernel tells of listed initiators itself"
+    for _ in range(3):
+        sessions.look(both)
+    assert ended == [(0, 3)]
+    assert f"a session on {NAME} does not end" in caplog.text
 
 
 def test_a_service_without_exports_looks_at_nothing() -> None:

@@ -198,4 +198,11 @@ TARGETS: Final = (
     Target("vscsihba/daemon/state.py", ("tests/daemon/test_state.py",)),
     Target("vscsihba/daemon/transaction.py", ("tests/daemon/test_transaction.py",)),
     Target("configfs/alua.py", ("tests/configfs/test_iscsi.py",)),
+    Target("configfs/iscsi.py", ("tests/configfs/test_iscsi.py", "tests/daemon/test_export_failures.py")),
+    Target(
+        "vscsihba/daemon/exports.py",
+        ("tests/daemon/test_exports.py", "tests/daemon/test_service_exports.py"),
+    ),
+    Target("vscsihba/daemon/stuck_sessions.py", ("tests/daemon/test_stuck_sessions.py",)),
+    Target("vscsihba/daemon/refused_logins.py", ("tests/daemon/test_refused_logins.py",)),
 )
