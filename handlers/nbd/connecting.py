@@ -14,11 +14,9 @@ from typing import Final
 from vscsihba.errors import HostError
 from vscsihba.handlers.nbd.address import Address
 from vscsihba.handlers.nbd.connection import Connection
-from vscsihba.handlers.nbd.requests import Completed, Export, Kind, Request
+from vscsihba.handlers.nbd.requests import LOST, Completed, Export, Kind, Request
 from vscsihba.handlers.nbd.unflushed import Kept, UnflushedWrites
 
-LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
-"""Errors of requests whose connection has ended, or whose server says that it ends."""
 ATTEMPT: Final = 5.0
 """Seconds for one attempt to connect, at most."""
 _AT_ONCE: Final = 16
@@ -108,6 +106,7 @@ class Connector:
             OSError: The connection was lost once more.
         """
         doubt = ""
+        unflushed.forget_flushes()
         if unflushed.incomplete:
             doubt = "the server was lost with acknowledged writes that were not flushed"
         completed: Completed = deque()

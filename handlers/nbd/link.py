@@ -23,11 +23,11 @@ from typing import Final
 from vscsihba import threads
 from vscsihba.errors import FlushError, VscsihbaError
 from vscsihba.handlers.nbd.address import Address
-from vscsihba.handlers.nbd.connecting import ATTEMPT, LOST, Connector, LinkOptions, check_same
+from vscsihba.handlers.nbd.connecting import ATTEMPT, Connector, LinkOptions, check_same
 from vscsihba.handlers.nbd.connection import Connection
 from vscsihba.handlers.nbd.flush_results import FlushResults
 from vscsihba.handlers.nbd.negotiation import text_of
-from vscsihba.handlers.nbd.requests import Completed, Export, Kind, Request
+from vscsihba.handlers.nbd.requests import LOST, Completed, Export, Kind, Request
 from vscsihba.handlers.nbd.sockets import Sockets
 from vscsihba.handlers.nbd.unflushed import UnflushedWrites
 
@@ -200,7 +200,7 @@ class Link:
             else:
                 self._under_way[request] = connection
                 if request.kind == _FLUSH:
-                    request.position = self._unflushed.position
+                    self._unflushed.begin_flush(request)
                 connection.queue(request)
                 if self._corked:
                     if connection not in self._unsent:

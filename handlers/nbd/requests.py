@@ -3,6 +3,7 @@
 Knows no connection.
 """
 
+import errno
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
@@ -119,6 +120,8 @@ class Export:
     maximum: int
 
 
+LOST: Final = (errno.ENOTCONN, errno.ESHUTDOWN)
+"""Errors of requests whose connection has ended, or whose server says that it ends."""
 MOST: Final = 32 << 20
 """Bytes of the largest read or write where the server names no limit (the protocol's own)."""
 

@@ -1,6 +1,8 @@
 """Acknowledged writes that no flush has covered yet, kept so that they can be sent again.
 
-A server with a volatile cache may lose them when it dies. Knows no connection.
+A server with a volatile cache may lose them when it dies. It may also tell one of several flushes that are
+under way together that it has lost them, and that answer may be lost: so a flush lets them go only when those
+beside it have succeeded as well. Knows no connection.
 """
 
 import threading
@@ -9,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from vscsihba.handlers.nbd.ranges import Ranges
-from vscsihba.handlers.nbd.requests import Export, Kind, Request
+from vscsihba.handlers.nbd.requests import LOST, Export, Kind, Request
 from vscsihba.handlers.nbd.slabs import Slab, Slabs
 
 _READ, _WRITE, _FLUSH, _TRIM = Kind.READ, Kind.WRITE, Kind.FLUSH, Kind.TRIM
@@ -52,6 +54,9 @@ class UnflushedWrites:
         self._bytes = 0
         self._position = 0
         self._unkept = 0
+        self._flushing: set[Request] = set()
+        # The changes that a flush has covered, and the flushes that were under way when it ended.
+        self._flushed: deque[tuple[int, set[Request]]] = deque()
 
     @property
     def position(self) -> int:
@@ -73,6 +78,12 @@ class UnflushedWrites:
         """Whether some write since the last flush is not kept."""
         return self._unkept > 0
 
+    def begin_flush(self, flush: Request) -> None:
+        """Note that a flush is sent: it covers the changes until now."""
+        with self._lock:
+            flush.position = self._position
+            self._flushing.add(flush)
+
     def note(self, ended: Iterable[tuple[Request, int]], export: Export) -> None:
         """Take requests that have ended, before they are acknowledged: keep changes, drop what was flushed.
 
@@ -85,10 +96,10 @@ class UnflushedWrites:
         with self._lock:
             for request, number in ended:
                 kind = request.kind
-                if number or kind == _READ:
-                    continue
                 if kind == _FLUSH:
-                    self._drop(request.position)
+                    self._end_flush(request, number)
+                elif number or kind == _READ:
+                    continue
                 elif export.flush and kind in _CHANGES:
                     durable = request.fua and export.fua
                     if not durable or self._entries:
@@ -120,6 +131,29 @@ class UnflushedWrites:
                 known, discarded = False, False  # older data must not be written over it
         self._entries.append((position, size, offset, length, copy, known, discarded, slab))
         self._bytes += size
+
+    def forget_flushes(self) -> None:
+        """Note that no flush is under way: those that were are sent again after what is kept."""
+        with self._lock:
+            self._flushing.clear()
+            self._flushed.clear()
+
+    def _end_flush(self, flush: Request, number: int) -> None:
+        """Drop changes that a flush has covered, once those that were under way beside it have succeeded.
+
+        One that has failed tells of what was lost; until a lost one is sent again, its result is not known.
+        """
+        if number in LOST:
+            return
+        self._flushing.discard(flush)
+        if number:
+            self._flushed.clear()
+            return
+        for _, beside in self._flushed:
+            beside.discard(flush)
+        self._flushed.append((flush.position, self._flushing.copy()))
+        while self._flushed and not self._flushed[0][1]:
+            self._drop(self._flushed.popleft()[0])
 
     def _drop(self, position: int) -> None:
         """Drop the changes that a flush has covered, which began at this position."""

@@ -1,5 +1,6 @@
 """Writes that are kept until a flush: their newest state is repeated, and nothing older over it."""
 
+import errno
 from dataclasses import replace
 
 from hypothesis import given
@@ -170,3 +171,48 @@ def test_without_a_flush_of_the_server_nothing_is_kept_and_without_fua_everythin
     assert not kept.pending
     kept.note([(write_through, 0)], replace(EXPORT, fua=False))
     assert kept.pending
+
+
+def begun(kept: UnflushedWrites) -> Request:
+    request = Request(Kind.FLUSH, ignore)
+    kept.begin_flush(request)
+    return request
+
+
+def is_kept(kept: UnflushedWrites, request: Request, number: int = 0) -> bool:
+    """Note the end of a flush; return whether writes are kept after it."""
+    kept.note([(request, number)], EXPORT)
+    return kept.pending
+
+
+def test_a_flush_lets_writes_go_only_when_those_beside_it_have_succeeded() -> None:
+    kept = UnflushedWrites(1 << 20)
+    write(kept, 0, b"one")
+    first, second = begun(kept), begun(kept)
+    assert (first.position, second.position) == (1, 1)
+    assert is_kept(kept, second)
+    write(kept, 4, b"two")
+    third = begun(kept)
+    assert is_kept(kept, first), "the second write is kept"
+    assert [bytes(part.data or b"") for part in kept.latest()] == [b"two"]
+    assert not is_kept(kept, third)
+
+
+def test_a_flush_whose_answer_is_lost_may_have_told_of_a_loss() -> None:
+    kept = UnflushedWrites(1 << 20)
+    write(kept, 0, b"one")
+    lost, other = begun(kept), begun(kept)
+    assert is_kept(kept, lost, errno.ENOTCONN)
+    assert is_kept(kept, other), "the one that was lost may have failed, and the other one succeeded then"
+    kept.forget_flushes()
+    kept.begin_flush(lost)  # again, after the writes
+    assert not is_kept(kept, lost)
+
+
+def test_a_flush_that_has_failed_lets_nothing_go_and_holds_up_no_later_one() -> None:
+    kept = UnflushedWrites(1 << 20)
+    write(kept, 0, b"one")
+    failing, other, third = begun(kept), begun(kept), begun(kept)
+    assert is_kept(kept, other)
+    assert is_kept(kept, failing, errno.EIO)
+    assert not is_kept(kept, third)
