@@ -1,6 +1,8 @@
 """Exports of the service, with targets that are a dictionary instead of the kernel's."""
 
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +14,7 @@ from vscsihba.config.export import Export
 from vscsihba.config.load import read
 from vscsihba.config.model import Document
 from vscsihba.configfs import Acl, Chap, IscsiTarget, Session
+from vscsihba.daemon import exports as exports_module
 from vscsihba.daemon.export_checks import check_exports
 from vscsihba.daemon.exports import TRANSPORTS, Exports
 from vscsihba.errors import ConfigError, HostError, InUseError
@@ -167,6 +170,46 @@ def test_an_export_that_was_not_removed_is_no_other_program_s(exports: Exports, 
     assert (exports.unwanted, list(kernel.found)) == ({}, [NAME])
 
 
+def test_an_export_that_is_removed_has_failed_no_more(exports: Exports, kernel: Targets) -> None:
+    kernel.refuse = HostError("no memory")
+    exports.restore(the(document()), document())
+    kernel.refuse = None
+    exports.remove(the(document()))
+    assert exports.failures == {}
+
+
+def test_the_commands_of_a_target_that_changes_are_ended_if_they_hold_it_up(
+    exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[list[str]] = []
+
+    @contextmanager
+    def giving_up(backstores: Iterable[str], _give_up_old: object) -> Iterator[None]:
+        entered.append(list(backstores))
+        yield
+
+    monkeypatch.setattr(exports_module, "giving_up", giving_up)
+    exports.add(the(document()), document())
+    exports.change(the(document()), document())
+    assert entered == [], "nothing is taken away from anybody"
+    exports.remove(the(document()))
+    assert entered == [["vscsihba0-lun3", "vscsihba0-lun4"]]
+
+
+def test_a_lun_that_is_not_active_is_made_so(exports: Exports, kernel: Targets) -> None:
+    whole = document(luns=[{"lun": 0, "backstore": "a", "state": "standby"}, {"lun": 1, "backstore": "b"}])
+    exports.add(the(whole), whole)
+    assert kernel.found[NAME].states == {0: "standby"}
+
+
+def test_the_status_has_the_sessions(exports: Exports, kernel: Targets) -> None:
+    kernel.logged_in = [Session(HOST, ("192.0.2.4",))]
+    assert next(exports.status(document()))["sessions"] == [], "there is no target"
+    exports.add(the(document()), document())
+    (shown,) = exports.status(document())
+    assert shown["sessions"] == [{"initiator": HOST, "addresses": ["192.0.2.4"]}]
+
+
 def test_sessions_that_lose_something_are_users(exports: Exports, kernel: Targets) -> None:
     whole = document(initiators=[{"name": HOST, "luns": [0]}, {"name": OTHER}])
     exports.add(the(whole), whole)
@@ -179,6 +222,13 @@ def test_sessions_that_lose_something_are_users(exports: Exports, kernel: Target
         f"{HOST} is logged in from 192.0.2.4"
     ]
     assert exports.users(the(whole), the(whole)) == []
+    rest = document(
+        initiators=[{"name": HOST, "luns": []}, {"name": OTHER}], luns=[{"lun": 1, "backstore": "b"}]
+    )
+    assert exports.users(the(whole), the(rest)) == [
+        f"{HOST} is logged in from 192.0.2.4",
+        f"{OTHER} is logged in",
+    ]
     moved = document(initiators=[{"name": HOST, "luns": [0]}, {"name": OTHER}], portals=["127.0.0.1:3261"])
     assert len(exports.users(the(whole), the(moved))) == 2
 
