@@ -117,8 +117,25 @@ def test_a_full_buffer_loses_commands_and_counts_them(rig: Rig) -> None:
     assert 0 < seen < 5
     assert slow.lost == 40 - seen
     assert (len(quick.read()), quick.lost) == (20, 0)
+    for _ in range(2):
+        rig.read(0, 1)
+    seen += len(slow.read())
+    assert slow.lost + seen == 42  # there is room again
     rig.read(0, 1)
-    assert len(slow.read()) == 1  # there is room again
+    assert len(slow.read()) == 1
+
+
+def test_a_command_that_finds_no_room_is_lost_even_if_there_is_room_at_its_end() -> None:
+    with Rig({"handler": "memory", "size": "1MiB"}) as rig:
+        _attended(rig)
+        reader = Reader(limit=1)
+        rig.taps.observe(reader)  # the record of the LUN fills it
+        rig.read(0, 1)
+        assert (len(reader.read()), reader.lost) == (0, 1)
+        rig.read(0, 1)
+        assert (len(reader.read()), reader.lost) == (0, 2)
+        rig.read(0, 1)
+        assert (len(reader.read()), reader.lost) == (1, 2)
 
 
 def test_each_observer_has_its_own_length_of_data(rig: Rig) -> None:

@@ -51,6 +51,9 @@ class Observer(Protocol):
     def take(self, record: bytes) -> None:
         """Take a packed record."""
 
+    def lose(self) -> None:
+        """Count a command as lost."""
+
 
 class Tap:
     """The tap of one LUN.
@@ -71,6 +74,7 @@ class Tap:
         self.block_size = block_size
         self.observers: tuple[Observer, ...] = ()
         self.changed: Callable[[], None] = _ignore
+        self._has_room = True  # the clock, which may be slow, is not read while no observer has room
 
     def observe(self, *observers: Observer) -> None:
         """Replace the observers; new ones are told of the LUN first."""
@@ -80,6 +84,7 @@ class Tap:
             if observer not in self.observers:
                 _tell(observer, told)
         if observers != self.observers:
+            self._has_room = True
             self.observers = observers
             self.changed()
 
@@ -95,12 +100,17 @@ class Tap:
         }
 
         def tapped(cdb_at: int, views: list[memoryview], length: int, cmd_id: int) -> bool:
-            arrived = monotonic()
+            arrived = monotonic() if self._has_room else UNKNOWN
             if not execute(cdb_at, views, length, cmd_id):
                 return False
+            if arrived < 0:
+                self._has_room = self._lose()
+                return True
             try:
+                self._has_room = False
                 for observer in self.observers:
                     if observer.admits():
+                        self._has_room = True
                         size, is_write = plain[memory[cdb_at]]
                         cdb = memory[cdb_at : cdb_at + size].tobytes()
                         packed = self._plain(cmd_id, cdb, views, length, is_write, arrived, observer.snaplen)
@@ -110,6 +120,15 @@ class Tap:
             return True
 
         return tapped
+
+    def _lose(self) -> bool:
+        """Count a command whose arrival nobody has noted; return whether an observer has room again."""
+        has_room = False
+        for observer in self.observers:
+            if observer.admits():
+                observer.lose()
+                has_room = True
+        return has_room
 
     def plain(
         self, tag: int, cdb: bytes, views: list[memoryview], length: int, *, is_write: bool, arrived: float
@@ -301,9 +320,13 @@ class TraceBuffer:
         """Return whether it takes a record now; if not, count the command as lost."""
         if self._put - self._taken < self._limit:
             return True
+        self.lose()
+        return False
+
+    def lose(self) -> None:
+        """Count a command as lost."""
         with self._putting:
             self.lost += 1
-        return False
 
     def take(self, record: bytes) -> None:
         """Keep a record."""
