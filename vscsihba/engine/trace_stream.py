@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vscsihba.control import Channel, Stream
-from vscsihba.engine.serving.tap import Taps, TraceBuffer
+from vscsihba.engine.serving.tap import BATCH, Taps, TraceBuffer
 from vscsihba.errors import HostError, UsageError
 from vscsihba.records import FORMAT, pack_batch
 
@@ -68,11 +68,9 @@ def trace_stream(taps: Taps, hba_id: int, luns: Sequence[int] | None, *, snaplen
 
 def _carry(reader: TraceBuffer, channel: Channel) -> None:
     """Send the records of a reader until it has gone."""
-    told = 0
-    while channel.wait(_PAUSE):
+    told, pause = 0, _PAUSE
+    while channel.wait(pause):
         lost, taken = reader.lost, reader.take_out()
-        while taken or lost != told:
-            if not channel.send(pack_batch(taken, lost)):
-                return
-            told = lost
-            lost, taken = reader.lost, reader.take_out()
+        if (taken or lost != told) and not channel.send(pack_batch(taken, lost)):
+            return
+        told, pause = lost, 0.0 if len(taken) >= BATCH else _PAUSE

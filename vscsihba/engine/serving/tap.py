@@ -32,7 +32,7 @@ _DIRECTIONS: Final = {
 
 _COMMAND, _IN, _OUT = int(Kind.COMMAND), int(Direction.IN), int(Direction.OUT)
 
-_BATCH: Final = 1 << 20
+BATCH: Final = 1 << 20
 """Bytes of records that `TraceBuffer.take_out` returns at once, about."""
 
 
@@ -337,7 +337,7 @@ class TraceBuffer:
     def take_out(self) -> bytes:
         """Remove and return the oldest records, about 1 MiB; empty if there are none. For one thread."""
         records, taken, size = self._records, [], 0
-        while records and size < _BATCH:
+        while records and size < BATCH:
             record = records.popleft()
             taken.append(record)
             size += len(record)
