@@ -59,6 +59,9 @@ _FLUSHES: Final = "vscsihba/scsi/failed_flush.py"
 HARMLESS: Final = (
     Harmless(_LOG, "self._at = 0", "0 -> 1", "Nothing is appended before the log is empty."),
     Harmless(_LOG, "self._at = 0  # memory that was used before is used first", "0 -> 1", _ANY_PLACE),
+    Harmless(
+        "handlers/cow/state_note.py", "first = last = -1", "1 -> 2", "No cluster has a negative number."
+    ),
     Harmless("handlers/cow/admin.py", "_AT_ONCE = 1 << 20", "1 -> 2", "Any size of the buffer does."),
     Harmless("handlers/cow/admin.py", "_AT_ONCE = 1 << 20", "20 -> 21", "Any size of the buffer does."),
     Harmless(

@@ -60,6 +60,21 @@ def test_a_damaged_head_is_an_error_and_half_of_one_is_an_empty_file() -> None:
     row.path.unlink()
 
 
+def test_what_cannot_be_removed_is_emptied_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TmpfsStore("one", about=b"the medium")
+    row.put(0, b"abc")
+    row.close(forget=False)
+    opened = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(tmpfs_store, "_remove", lambda _: False)
+        forget("one")
+    assert open_files() == opened
+    found = recall("one")
+    assert found is not None
+    assert (found.about, found.content) == (b"the medium", b"")
+    forget("one")
+
+
 def test_is_forgotten_when_it_was_closed_properly() -> None:
     row = TmpfsStore("one")
     row.put(0, b"abc")
