@@ -563,7 +563,8 @@ def test_its_verbs_answer_on_a_socket(world: World) -> None:
         (hba,) = told["hbas"]
         assert (hba["id"], hba["luns"][0]["backstore"], hba["luns"][0]["state"]) == (0, "a", "missing")
         assert sorted(world.service.verbs()) == [
-            "act", "apply", "clear", "plan", "resize", "save", "show", "status",
+            "act", "apply", "clear", "clear_statistics", "plan", "resize", "save", "show", "statistics",
+            "status",
         ]  # fmt: skip
 
 

@@ -208,13 +208,13 @@ class ControlServer:
             inbound.answer(wire.encode_error(HostError("too busy", cure="try again later")))
             return
         thread = threading.Thread(target=self._carry_out, args=(inbound, line), name="verb", daemon=True)
+        self._calls.add(thread)  # before its start, which it may outrun
         try:
             start(thread)
         except OSError as error:
+            self._calls.discard(thread)
             log.warning("cannot carry out a request: %s", error.strerror)
             inbound.answer(wire.encode_error(HostError("no thread can be started", cure="try again later")))
-        else:
-            self._calls.add(thread)
 
     def _refuse(self, inbound: Inbound, error: VscsihbaError) -> None:
         self._forget(inbound)
