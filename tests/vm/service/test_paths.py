@@ -95,15 +95,16 @@ def test_several_paths_to_one_disk(service: Service, scratch: Path, initiator: I
             multipath.wait_for({third: "faulty"}, count=3)
             vscsihba("path", "set", STORE2, "--state", "active")
             multipath.wait_for({third: "ready"}, count=3)
+            vscsihba("resize", "a", "96MiB")
+            initiator.rescan()
+            multipath.resize()
+            assert size_of(multipath.node) == 96 * MiB
+            wanted["backstores"]["a"]["size"] = "96MiB"
             wanted["exports"].pop(0)
             vscsihba("apply", service.document(wanted), "--prune", "all", "--force")
             multipath.wait_for({third: "ready"}, count=1, state="ready")
         finally:
             fio.finish()
-        vscsihba("resize", "a", "96MiB")
-        initiator.rescan()
-        multipath.resize()
-        assert size_of(multipath.node) == 96 * MiB
     shown = [
         (path["path"], path["portal"], path["state"])
         for path in json.loads(vscsihba("path", "show", "--json"))
