@@ -58,7 +58,9 @@ def home() -> Iterator[Path]:
 @pytest.fixture
 def project(home: Path) -> Path:
     """A project with the examples of the page, and a test that fails."""
-    (examples,) = re.findall(r"```python\n(.*?)```", (TOP / "docs/pytest.md").read_text(), re.DOTALL)
+    examples = "\n\n".join(
+        re.findall(r"```python\n(.*?)```", (TOP / "docs/pytest.md").read_text(), re.DOTALL)
+    )
     folder = home / "project"
     folder.mkdir()
     (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--vscsi-sandbox"\n')
@@ -96,13 +98,13 @@ def test_the_examples_pass_and_a_fault_is_reported(project: Path, home: Path) ->
     done = run(project, home, "--vscsi-required", "--junitxml", str(home / "reports/r.xml"), "--cov=program")
     told = done.stdout + done.stderr
     assert done.returncode == 1, told
-    assert re.search(r"^=+ 1 failed, 3 passed in .* =+$", done.stdout, re.MULTILINE), told
+    assert re.search(r"^=+ 1 failed, 4 passed in .* =+$", done.stdout, re.MULTILINE), told
     assert "AssertionError: no x" in done.stdout
     assert re.search(r"^program\.py +2 +0 +100%$", done.stdout, re.MULTILINE), told
     assert done.stderr == ""
 
     suite = ET.parse(home / "reports/r.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("5", "1", "0")
     written = [home / "reports/r.xml", project / ".coverage", project / ".pytest_cache/v/cache/lastfailed"]
     owner = project.stat().st_uid
     assert [path.stat().st_uid for path in written] == [owner] * 3
@@ -115,7 +117,7 @@ def test_a_session_on_a_terminal(project: Path, home: Path) -> None:
     more = {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
     with Terminal(["env", "-C", str(project), *command], environment(home, **more)) as terminal:
         assert terminal.end() == 1
-    assert re.search(r"^=+ 1 failed, 2 deselected in .* =+$", terminal.text, re.MULTILINE), terminal.text
+    assert re.search(r"^=+ 1 failed, 3 deselected in .* =+$", terminal.text, re.MULTILINE), terminal.text
     assert terminal.coloured
     assert "later" not in terminal.text
     (headline,) = re.findall(r"^=+ FAILURES =+$", terminal.text, re.MULTILINE)
@@ -139,5 +141,5 @@ def test_workers_of_xdist_run_in_the_sandbox(project: Path, home: Path) -> None:
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     assert "created: 2/2 workers" in done.stdout, told
-    assert re.search(r"^=+ 3 passed in .* =+$", done.stdout, re.MULTILINE), told
+    assert re.search(r"^=+ 4 passed in .* =+$", done.stdout, re.MULTILINE), told
     assert ET.parse(project / "cov.xml").getroot().get("lines-covered") == "1"
