@@ -173,6 +173,30 @@ def test_an_aborted_command_goes_no_further_once_it_is_given_up() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_write_that_was_given_up_is_done_though_a_unit_attention_is_pending_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with slow_rig(handler := Held("write")) as (rig, _), caplog.at_level(logging.ERROR):
+        hanging = begin(rig, handler, WRITE, data_out=NEW)
+        rig.loopback.manage(abi.TCMU_TMR_LUN_RESET, [hanging])
+        assert triple(rig.loopback.wait(hanging)) == GIVEN_UP
+        raised = threading.Event()
+
+        def change() -> None:
+            rig.unit.raise_unit_attention(OTHER_EVENT)
+            raised.set()
+
+        rig.pump.calls.post(change)
+        assert raised.wait(10)
+        handler.gate.set()
+        wait_until(lambda: not rig.served.hung)
+        answers = [rig.run(FLUSH) for _ in range(3)]
+        assert handler.data[:512] == NEW
+        assert [triple(answer)[0] for answer in answers if answer.status] in ([6], [6, 6])
+    assert "failed after a LOGICAL UNIT RESET" not in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_reset_gives_up_writes_whose_storage_hangs_and_they_are_done_in_their_turn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -83,6 +83,7 @@ class Aborts:
         self._free_kept = free_kept
         self._latest_reset: object = None
         self._kept: dict[Task, int] = {}
+        self._freeing: list[int] = []
         self._timers: list[threading.Timer] = []
 
     def act(self, request: TaskManagement) -> None:
@@ -101,7 +102,7 @@ class Aborts:
             self._tasks.add(Task(None, b"", Buffer(), self._reset(reset)))
         self._give_up([task for task in named if time.monotonic() - task.started >= PATIENCE])
         if self._tasks.find(request.tags):
-            self._give_up_later(request)
+            self._give_up_later(named)
 
     def give_up_old(self) -> None:
         """End the commands that are older than `PATIENCE`, as ABORT TASK does.
@@ -119,12 +120,11 @@ class Aborts:
             self._unit.reset()
         yield from ()
 
-    def _give_up_later(self, request: TaskManagement) -> None:
-        """Give up, after `PATIENCE`, the commands still under way; tags may be reused by then."""
+    def _give_up_later(self, tasks: list[Task]) -> None:
+        """Give up, after `PATIENCE`, those commands that have not ended; tags may be reused by then."""
 
         def give_up() -> None:
-            tasks = self._tasks.find(request.tags)
-            self._give_up([task for task in tasks if task.aborted_by is not None])
+            self._give_up([task for task in tasks if self._tasks.has(task)])
             self._publish()
 
         self._timers = [timer for timer in self._timers if timer.is_alive()]
@@ -138,9 +138,10 @@ class Aborts:
             self._timers.append(timer)
 
     def close(self) -> None:
-        """Cancel all timers."""
+        """Cancel all timers; free what is left, after all answers were published."""
         for timer in self._timers:
             timer.cancel()
+        self._free_all()
 
     def _give_up(self, tasks: list[Task]) -> None:
         for task in tasks:
@@ -189,7 +190,15 @@ class Aborts:
             if self._unit.stores(task.cdb):
                 self._unit.failed_flush.note(f"{task.name} failed after a {task.aborted_by}")
         if (kept := self._kept.pop(task, None)) is not None:
-            self._free(kept)
+            # Not at once: the kernel has no such buffer before it has seen the early answer.
+            self._freeing.append(kept)
+            self._publish()
+            self._calls.post(self._free_all)
+
+    def _free_all(self) -> None:
+        """Free the buffers of the abandoned commands that have ended."""
+        while self._freeing:
+            self._free(self._freeing.pop())
 
     def _free(self, kept: int) -> None:
         """Free the buffer of an abandoned command; a reset of the ring may have done so already."""

@@ -168,11 +168,14 @@ class AsyncPath:
         tasks.start_waiting()
 
     def _go_on(self, command: PlainCommand) -> None:
-        """Continue a command that has failed or that a task management function has named."""
+        """End a command that has failed or that a task management function has named.
+
+        It is not checked again: a unit attention that is pending by now is for a later command.
+        """
         task, error = self._tasks.task_of(command), command.error
-        if error is None and not task.abandoned:
+        if error is None:
             self._tasks.end_begun(task, self._good(command))
-        elif isinstance(error, OSError) and not task.abandoned:
+        elif isinstance(error, OSError):
             done = Write(0, command.views) if command.is_write else Read(0, command.views)
             self._tasks.end_begun(task, self._unit.failed(task.cdb, done, error))
         else:

@@ -167,6 +167,8 @@ class TaskSet:
 
     def end_begun(self, task: Task, response: scsi.Response) -> None:
         """End a command of `begun` that is a task now."""
+        if task.abandoned:
+            log.warning("lun %d: the storage has answered the aborted %s", self._lun, task.name)
         self._end(task, response)
 
     def go_on_with(
@@ -270,6 +272,10 @@ class TaskSet:
             elif (task := self._commands.get(tag)) is not None:
                 found.append(task)
         return found
+
+    def has(self, task: Task) -> bool:
+        """Return whether a command has not ended."""
+        return task.tag is not None and self._commands.get(task.tag) is task
 
     def older_than(self, seconds: float) -> list[int]:
         """Return the tags of open commands that are so many seconds old and were not aborted."""
