@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[3] / "docs/pytest.md"
 
 
 def test_the_examples_of_the_page_run(pytester: pytest.Pytester) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    example = "\n\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     pytester.makepyfile(example)
     pytester.runpytest_subprocess("--vscsi-required", "-p", "no:cacheprovider").assert_outcomes(
         passed=example.count("def test_")
