@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vscsihba.configfs import alua, backstores, lio_iscsi, observer, paths
-from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, DEFAULTS, Acl, Chap, IscsiTarget
+from vscsihba.configfs.iscsi_spec import ACL_DEFAULTS, DEFAULTS, WRITE_PROTECT, Acl, Chap, IscsiTarget
 from vscsihba.errors import VscsihbaError
 
 _UNSET = "NULL"
@@ -36,7 +36,7 @@ def find_target(name: str) -> IscsiTarget | None:
         luns,
         {entry.name: _acl(entry) for entry in paths.entries(group / "acls")},
         open=paths.read_int(group / "attrib/generate_node_acls") == 1,
-        write_protected=paths.read_int(group / "attrib/demo_mode_write_protect") != 0,
+        write_protected=paths.read_int(group / WRITE_PROTECT) != 0,
         settings=attributes,
         states={number: state for number, state in states.items() if state != alua.ACTIVE},
     )
@@ -196,6 +196,9 @@ class _Steps:
 
     def __iter__(self) -> Iterator[tuple[_Call, _Call]]:
         yield from self._moved_luns()
+        if not self._before.luns and not self._after.write_protected:
+            # Before LUNs are linked: an initiator that is logged in keeps the access that it gets with a LUN.
+            yield from _changed_files(_group(self._name), {WRITE_PROTECT: "0"})
         for number, backstore in self._after.luns.items():
             states = self._before.state(number), self._after.state(number)
             if number not in self._before.luns:

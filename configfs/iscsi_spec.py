@@ -16,6 +16,9 @@ DEFAULTS: Final = {
 Not login_timeout: the kernel keeps it and waits for its own 15 s (iscsi_target_login.c, TA_LOGIN_TIMEOUT).
 """
 
+WRITE_PROTECT: Final = "attrib/demo_mode_write_protect"
+"""The file that says whether initiators of an open target are refused writes."""
+
 ACL_DEFAULTS: Final = {"attrib/nopin_timeout": "15", "attrib/nopin_response_timeout": "30"}
 """Settings of an initiator with the kernel's own values (iscsi_target_nodeattrib.h)."""
 
@@ -82,7 +85,7 @@ class IscsiTarget:
             "attrib/generate_node_acls": str(int(self.open)),
             # Without this, an initiator keeps the access of its first login until the target is gone.
             "attrib/cache_dynamic_acls": "0",
-            "attrib/demo_mode_write_protect": str(int(self.write_protected)),
+            WRITE_PROTECT: str(int(self.write_protected)),
             # Discovery tells the addresses of a closed target to its own initiators only.
             "attrib/demo_mode_discovery": str(int(self.open)),
             # A LUN is linked before its access is set; until then it must not be writable.

@@ -275,3 +275,24 @@ def test_reservations_are_read(lio: FakeConfigfs) -> None:
     found = reservation_of(0, "vscsihba0-lun0")
     assert found is not None
     assert (found.holder, found.type) == (HOST, "Write Exclusive Access, Registrants Only")
+
+
+@pytest.mark.parametrize("write_protected", [False, True])
+def test_an_initiator_that_is_logged_in_gets_the_right_access_to_a_lun_that_comes_back(
+    lio: FakeConfigfs, monkeypatch: pytest.MonkeyPatch, *, write_protected: bool
+) -> None:
+    """It keeps the access that it gets when the LUN is linked (core_tpg_add_node_to_devs)."""
+    shown = replace(OPEN, write_protected=write_protected)
+    change_target(None, shown)
+    change_target(find_target(NAME), replace(shown, luns={}, write_protected=True))
+    file = lio.iscsi / NAME / "tpgt_1/attrib/demo_mode_write_protect"
+    link, found = lio_iscsi.link, []
+
+    def linked(*args: Any, **kwargs: Any) -> None:
+        found.append(file.read_text().strip())
+        link(*args, **kwargs)
+
+    monkeypatch.setattr(lio_iscsi, "link", linked)
+    change_target(find_target(NAME), shown)
+    assert found == [str(int(write_protected))]
+    assert find_target(NAME) == shown
