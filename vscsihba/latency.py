@@ -151,7 +151,7 @@ class Latencies:
         self._words.cast("B")[:] = bytes(SIZE)
 
     def release(self) -> None:
-        """Let go of the memory; what is added after that is counted in a copy of it."""
+        """Let go of the memory; later commands are counted in a copy of it."""
         words, self._words = self._words, memoryview(bytearray(self._words)).cast("Q")
         words.release()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.fake import FakeService
+from vscsihba.cli import machine_state
 from vscsihba.cli.main import main
 from vscsihba.cli.report import parts
 from vscsihba.cli.report.redaction import REMOVED, redacted, redacted_text
@@ -102,7 +103,7 @@ def test_an_error_of_the_machine_is_the_content_of_its_part(
     def fail() -> Any:
         raise HostError("no configfs")
 
-    monkeypatch.setattr(parts, "kernel_status", fail)
+    monkeypatch.setattr(machine_state, "kernel_status", fail)
     assert report(tmp_path)["status.json"] == "not available: no configfs\n"
 
 

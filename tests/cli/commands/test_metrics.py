@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.fake import FakeService
-from vscsihba.cli.commands import metrics as command
+from vscsihba.cli import machine_state
 from vscsihba.cli.main import main
 from vscsihba.config.load import read
 from vscsihba.daemon import statistics
@@ -82,7 +82,7 @@ def test_histograms_are_cumulative_and_in_seconds(running: FakeService, capsys: 
 def test_a_machine_without_service_and_disks_has_metrics_too(
     no_service: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(command, "kernel_status", lambda: {"daemon": None, "problems": [], "hbas": []})
+    monkeypatch.setattr(machine_state, "kernel_status", lambda: {"daemon": None, "problems": [], "hbas": []})
     monkeypatch.setattr(statistics, "statistics", list)
     assert main(["metrics"]) == 0
     assert samples(capsys.readouterr().out)["vscsihba_service_up",] == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.fake import FakeService
-from vscsihba.cli.commands import stats
+from vscsihba.cli import machine_state
 from vscsihba.cli.main import main
 from vscsihba.config.load import read
 from vscsihba.control.server import ControlServer
@@ -127,7 +127,7 @@ def test_engines_are_asked_where_no_service_runs(engine: list[int], tmp_path: Pa
 
 
 def test_no_disk_is_said_so(no_service: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(stats, "kernel_status", lambda: {"hbas": []})
+    monkeypatch.setattr(machine_state, "kernel_status", lambda: {"hbas": []})
     monkeypatch.setattr(statistics, "statistics", list)
     assert main(["stats"]) == 0
     assert capsys.readouterr().out == "no disk is served\n"

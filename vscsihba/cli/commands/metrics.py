@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from vscsihba.cli.command_table import parser_of
+from vscsihba.cli.machine_state import machine_statistics, machine_status
 from vscsihba.cli.output import print_json
 from vscsihba.cli.program import Parser
-from vscsihba.daemon import statistics
-from vscsihba.daemon.calls import Daemon, NoDaemonError
-from vscsihba.daemon.kernel_status import kernel_status
 from vscsihba.errors import UsageError
 from vscsihba.handlers.shared.durable import replace_file
 from vscsihba.metrics.exposition import Exposition
@@ -67,10 +65,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _families() -> Families:
-    try:
-        return Families(Daemon().status(), Daemon().statistics())
-    except NoDaemonError:
-        return Families(kernel_status(), statistics.statistics())
+    return Families(machine_status(), machine_statistics())
 
 
 def _address(text: str, *, expose: bool) -> Address:
@@ -84,7 +79,7 @@ def _address(text: str, *, expose: bool) -> Address:
 
 
 def _serve(address: Address, exposition: Exposition) -> None:
-    exposition.open_metrics()  # what is missing is told now, not to the first client
+    exposition.open_metrics()  # a package that is missing is reported now, not to the first client
     stop = StopSignal()
     with MetricsServer(address, {"/metrics": exposition.page}) as server:
         thread = threading.Thread(target=server.serve, name="metrics", daemon=True)

@@ -9,12 +9,11 @@ from rich.text import Text
 
 from vscsihba.cli.command_table import parser_of
 from vscsihba.cli.lun_arg import DESCRIPTION, lun_of
+from vscsihba.cli.machine_state import clear_statistics, machine_statistics, machine_status
 from vscsihba.cli.output import print_json, show, table_lines
 from vscsihba.cli.program import Parser
-from vscsihba.daemon import statistics
-from vscsihba.daemon.calls import Daemon, NoDaemonError, Status
-from vscsihba.daemon.kernel_status import kernel_status
-from vscsihba.daemon.statistics import LunStatistics
+from vscsihba.daemon.calls import Status
+from vscsihba.daemon.statistics import LunStatistics, histograms
 from vscsihba.errors import UsageError
 from vscsihba.latency import KINDS, Histogram
 from vscsihba.units import counted, format_seconds, format_size
@@ -84,15 +83,15 @@ def run(arguments: Sequence[str]) -> int:
     """Print the statistics, or let them begin anew."""
     options = parser().parse_args(arguments)
     wanted = [lun_of(disk) for disk in options.disks]
-    status, found = _ask()
-    served = {(each["hba"], each["lun"]): each for each in found}
+    status = machine_status()
+    served = {(each["hba"], each["lun"]): each for each in machine_statistics()}
     for hba, lun in wanted:
         if (hba, lun) not in served:
             raise UsageError(f"no engine serves LUN {lun} of HBA {hba}", cure='see "vscsihba status"')
     shown = {key: each for key, each in served.items() if not wanted or key in wanted}
     if options.reset:
         for hba, lun in shown:
-            _clear(hba, lun)
+            clear_statistics(hba, lun)
     names = _names(status)
     if options.json:
         print_json([_as_json(each, names) for each in shown.values()])
@@ -106,20 +105,6 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _ask() -> tuple[Status, list[LunStatistics]]:
-    try:
-        return Daemon().status(), Daemon().statistics()
-    except NoDaemonError:
-        return kernel_status(), statistics.statistics()
-
-
-def _clear(hba: int, lun: int) -> None:
-    try:
-        Daemon().clear_statistics(hba, lun)
-    except NoDaemonError:
-        statistics.clear_statistics(hba, lun)
-
-
 def _names(status: Status) -> dict[Place, Names]:
     """Return backstore and device of each LUN."""
     return {
@@ -130,7 +115,7 @@ def _names(status: Status) -> dict[Place, Names]:
 
 
 def _rows(lun: LunStatistics) -> list[_Row]:
-    counters, latencies = lun["counters"], statistics.histograms(lun["latencies"])
+    counters, latencies = lun["counters"], histograms(lun["latencies"])
     counts = {**counters, "others": counters["others"] + counters["errors"]}
     return [_Row(kind, counts[kind], counters.get(_BYTES.get(kind, "")), latencies[kind]) for kind in KINDS]
 

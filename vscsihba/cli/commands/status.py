@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from vscsihba.cli.command_table import parser_of
+from vscsihba.cli.machine_state import machine_status
 from vscsihba.cli.output import print_json, show, terminal_width
 from vscsihba.cli.program import Parser
 from vscsihba.cli.status_text import status_lines
-from vscsihba.daemon.calls import Daemon, NoDaemonError
-from vscsihba.daemon.kernel_status import kernel_status
 
 _EXAMPLES: Final = """\
   vscsihba status                           the columns that fit into the terminal
@@ -34,10 +33,7 @@ def parser() -> Parser:
 def run(arguments: Sequence[str]) -> int:
     """Print the status."""
     options = parser().parse_args(arguments)
-    try:
-        status = Daemon().status()
-    except NoDaemonError:
-        status = kernel_status()
+    status = machine_status()
     if options.json:
         print_json(status)
     else:

@@ -13,9 +13,9 @@ from typing import Final
 
 from vscsihba import __version__
 from vscsihba.cli.doctor.finding import Finding, collect
+from vscsihba.cli.machine_state import machine_status
 from vscsihba.cli.report.redaction import redacted, redacted_text
-from vscsihba.daemon.calls import Daemon, NoDaemonError
-from vscsihba.daemon.kernel_status import kernel_status
+from vscsihba.daemon.calls import Daemon
 from vscsihba.daemon.state import SAVED
 from vscsihba.errors import VscsihbaError
 
@@ -109,11 +109,7 @@ def _doctor(checks: Iterable[Callable[[], Iterable[Finding]]]) -> str:
 
 
 def _status() -> str:
-    try:
-        status = Daemon().status()
-    except NoDaemonError:
-        status = kernel_status()
-    return _as_json(status)
+    return _as_json(machine_status())
 
 
 def _running() -> str:
