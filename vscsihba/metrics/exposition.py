@@ -1,23 +1,12 @@
 """The metrics as text: OpenMetrics, the older text format of Prometheus, JSON."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vscsihba.handlers.shared.optional import need
-from vscsihba.metrics.families import Families
+from vscsihba.metrics.families import Families, library
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-
-
-def _module(name: str) -> Any:
-    return need(
-        name,
-        package="prometheus-client",
-        debian="python3-prometheus-client",
-        extra="metrics",
-        user="the command metrics",
-    )
 
 
 class Exposition:
@@ -40,16 +29,15 @@ class Exposition:
         Raises:
             HostError: The package prometheus-client is not installed.
         """
-        module = _module("prometheus_client.openmetrics.exposition")
-        return bytes(module.generate_latest(self))
+        return bytes(library("openmetrics.exposition").generate_latest(self))
 
     def text(self) -> bytes:
         """Return them in the text format of Prometheus; errors as `open_metrics`."""
-        return bytes(_module("prometheus_client.exposition").generate_latest(self))
+        return bytes(library("exposition").generate_latest(self))
 
     def page(self, accept: str) -> tuple[str, bytes]:
         """Return content type and body in the format that a client accepts; errors as `open_metrics`."""
-        encode, kind = _module("prometheus_client.exposition").choose_encoder(accept)
+        encode, kind = library("exposition").choose_encoder(accept)
         return str(kind), bytes(encode(self))
 
     def as_json(self) -> list[dict[str, object]]:

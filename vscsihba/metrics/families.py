@@ -23,6 +23,21 @@ _OPERATIONS: Final = {"reads": "read", "writes": "write", "others": "other"}
 _LUN: Final = ("hba", "lun")
 
 
+def library(module: str) -> Any:
+    """Import a module of prometheus-client.
+
+    Raises:
+        HostError: The package is not installed.
+    """
+    return need(
+        f"prometheus_client.{module}",
+        package="prometheus-client",
+        debian="python3-prometheus-client",
+        extra="metrics",
+        user="the command metrics",
+    )
+
+
 class Families:
     """The metrics of one moment.
 
@@ -35,13 +50,7 @@ class Families:
     """
 
     def __init__(self, status: Status, statistics: Sequence[LunStatistics]) -> None:
-        self._core: Any = need(
-            "prometheus_client.core",
-            package="prometheus-client",
-            debian="python3-prometheus-client",
-            extra="metrics",
-            user="the command metrics",
-        )
+        self._core = library("core")
         self._status = status
         self._statistics = statistics
 
