@@ -2,7 +2,8 @@
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -48,21 +49,19 @@ def call(
         NoAnswerError: The request may have been carried out, or not.
         UsageError, HostError: The server's error, or it does not answer.
     """
-    with ask(path, verb, arguments or {}, timeout=timeout) as connection:
-        try:
-            with connection.makefile("rb") as stream:
-                while line := stream.readline(wire.MAX_ANSWER):
-                    answer = wire.decode_answer(line)
-                    if answer.error is not msgspec.UNSET:
-                        raise answer.error.to_error()
-                    if answer.result is not msgspec.UNSET:
-                        return answer.result
-                    if progress is not None:
-                        progress(answer.progress)
-        except TimeoutError as error:
-            raise NoAnswerError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
-        except OSError as error:
-            raise NoAnswerError(f"{path}: {error.strerror or error}") from error
+    with (
+        ask(path, verb, arguments or {}, timeout=timeout) as connection,
+        errors_of(connection, path, verb, timeout=timeout),
+        connection.makefile("rb") as stream,
+    ):
+        while line := stream.readline(wire.MAX_ANSWER):
+            answer = wire.decode_answer(line)
+            if answer.error is not msgspec.UNSET:
+                raise answer.error.to_error()
+            if answer.result is not msgspec.UNSET:
+                return answer.result
+            if progress is not None:
+                progress(answer.progress)
     raise NoAnswerError(f"{path}: ended without an answer to {verb!r}", cure="its log says why")
 
 
@@ -84,20 +83,25 @@ def ask(path: Path, verb: str, arguments: Mapping[str, object], *, timeout: floa
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:  # no descriptor is free
         raise HostError(f"{path}: cannot ask: {error.strerror}", cure="try again") from error
-    try:
+    with errors_of(connection, path, verb, timeout=timeout):
         connection.settimeout(timeout)
         _connect(connection, path)
         _send(connection, wire.encode({"verb": verb, "arguments": dict(arguments)}))
-    except TimeoutError as error:
-        connection.close()
-        raise NoAnswerError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
-    except OSError as error:
-        connection.close()
-        raise NoAnswerError(f"{path}: {error.strerror or error}") from error
-    except HostError:
-        connection.close()
-        raise
     return connection
+
+
+@contextmanager
+def errors_of(connection: socket.socket, path: Path, verb: str, *, timeout: float | None) -> Iterator[None]:
+    """Close a connection if the context ends with an error; an error of the system is a `NoAnswerError`."""
+    with ExitStack() as failing:
+        failing.callback(connection.close)
+        try:
+            yield
+        except TimeoutError as error:
+            raise NoAnswerError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
+        except OSError as error:
+            raise NoAnswerError(f"{path}: {error.strerror or error}") from error
+        failing.pop_all()
 
 
 def _connect(connection: socket.socket, path: Path) -> None:

@@ -15,8 +15,7 @@ from typing import Self
 import msgspec
 
 from vscsihba.control import wire
-from vscsihba.control.client import NoAnswerError, ask
-from vscsihba.errors import VscsihbaError
+from vscsihba.control.client import NoAnswerError, ask, errors_of
 
 
 class Channel:
@@ -118,7 +117,7 @@ def open_stream(path: Path, verb: str, arguments: Mapping[str, object], *, timeo
         UsageError, HostError: The server's error, or it does not answer.
     """
     connection, stored = ask(path, verb, arguments, timeout=timeout), bytearray()
-    try:
+    with errors_of(connection, path, verb, timeout=timeout):
         while b"\n" not in stored:
             received = connection.recv(1 << 16)
             if not received:
@@ -129,13 +128,4 @@ def open_stream(path: Path, verb: str, arguments: Mapping[str, object], *, timeo
         if answer.error is not msgspec.UNSET:
             raise answer.error.to_error()
         connection.settimeout(0)
-    except TimeoutError as error:
-        connection.close()
-        raise NoAnswerError(f"{path}: no answer to {verb!r} within {timeout:g} s") from error
-    except OSError as error:
-        connection.close()
-        raise NoAnswerError(f"{path}: {error.strerror or error}") from error
-    except VscsihbaError:
-        connection.close()
-        raise
     return Incoming(path, answer.result, connection, rest)
