@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from vscsihba.capture.seen import Seen
 from vscsihba.control import Incoming, NotListeningError, open_stream
 from vscsihba.control.client import NoAnswerError
-from vscsihba.engine.owning.locks import RUN, run_directory
+from vscsihba.engine.owning.locks import RUN, run_directories, run_directory
 from vscsihba.errors import HostError
 from vscsihba.records import FORMAT, Batches, Kind, Record
 
@@ -171,7 +171,7 @@ class Feed:
     def _sockets(self) -> list[Path]:
         """Return the control sockets of the wanted HBAs, including those of killed engines."""
         if self._luns is None:
-            folders = [path for path in self._run.glob("hba*") if path.name.removeprefix("hba").isdigit()]
+            folders = list(run_directories(self._run).values())
         else:
             folders = [run_directory(hba, self._run) for hba in sorted({hba for hba, _ in self._luns})]
         kinds = ("engine-*.control", "program-*.control")

@@ -14,7 +14,7 @@ from vscsihba.configfs import paths
 from vscsihba.control.client import NotListeningError, call
 from vscsihba.daemon.calls import EngineStatus, HbaStatus, LunStatus, ReservationStatus, Status
 from vscsihba.engine.owner import control_sockets
-from vscsihba.engine.owning.locks import RUN
+from vscsihba.engine.owning.locks import RUN, pid_of
 from vscsihba.errors import VscsihbaError
 
 _PATIENCE: Final = 5.0
@@ -71,7 +71,7 @@ def _hba(hba: configfs.Hba, observed: configfs.Observed, run: Path, rate: Rate) 
 def _ask_engines(hba_id: int, run: Path) -> Iterator[tuple[EngineStatus, dict[str, Any]]]:
     """Yield every running engine of an HBA, and its status."""
     for path in control_sockets(hba_id, run):
-        pid = int(path.stem.removeprefix("engine-"))
+        pid = pid_of(path)
         try:
             answer = cast("dict[str, Any]", call(path, "status", timeout=_PATIENCE))
         except NotListeningError:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict, cast
 
 from vscsihba.control.client import NotListeningError, call
 from vscsihba.engine.owner import control_sockets
-from vscsihba.engine.owning.locks import RUN
+from vscsihba.engine.owning.locks import RUN, pid_of, run_directories
 from vscsihba.errors import UsageError, VscsihbaError
 from vscsihba.latency import Histogram
 
@@ -71,11 +71,9 @@ def histograms(latencies: Mapping[str, list[tuple[int, int]]]) -> dict[str, Hist
 
 def _engines(run: Path) -> Iterator[tuple[int, int, Path]]:
     """Yield the HBA, the pid and the control socket of every engine."""
-    for folder in sorted(run.glob("hba*")):
-        number = folder.name.removeprefix("hba")
-        if number.isdecimal():
-            for socket in control_sockets(int(number), run):
-                yield int(number), int(socket.stem.removeprefix("engine-")), socket
+    for hba in run_directories(run):
+        for socket in control_sockets(hba, run):
+            yield hba, pid_of(socket), socket
 
 
 def _asked(socket: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,17 @@ def run_directory(hba_id: int, run: Path = RUN) -> Path:
     return run / f"hba{hba_id}"
 
 
+def run_directories(run: Path = RUN) -> dict[int, Path]:
+    """Return the existing folder of each HBA, by its id."""
+    numbers = ((folder, folder.name.removeprefix("hba")) for folder in sorted(run.glob("hba*")))
+    return {int(number): folder for folder, number in numbers if number.isdecimal()}
+
+
+def pid_of(socket: Path) -> int:
+    """Return the process of an engine, which the name of each of its sockets has."""
+    return int(socket.stem.removeprefix("engine-"))
+
+
 @contextmanager
 def lock_hba(hba_id: int, run: Path = RUN, *, by: str | None = None) -> Iterator[None]:
     """Hold the lock of an HBA id while the context is entered.

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from vscsihba.engine.owning.assignment import EngineInfo
 from vscsihba.engine.owning.link import Link
+from vscsihba.engine.owning.locks import pid_of
 from vscsihba.errors import HostError
 from vscsihba.threads import VitalThread, repeat, start
 
@@ -72,7 +73,7 @@ class Peers:
         for path in self._sockets():
             if (connection := _connect(path)) is not None:
                 connection.close()
-                pids.append(_pid(path))
+                pids.append(pid_of(path))
         return pids
 
     def join(self) -> None:
@@ -201,7 +202,3 @@ def _connect(path: Path) -> socket.socket | None:
         connection.close()
         raise HostError(f"{path}: {error.strerror or error}") from error
     return connection
-
-
-def _pid(path: Path) -> int:
-    return int(path.stem.removeprefix("engine-"))
