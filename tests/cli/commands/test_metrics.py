@@ -15,7 +15,6 @@ import pytest
 from tests.daemon.fake import FakeService
 from vscsihba.cli import machine_state
 from vscsihba.cli.main import main
-from vscsihba.config.load import read
 from vscsihba.daemon import statistics
 from vscsihba.daemon.calls import Daemon
 from vscsihba.errors import HostError, UsageError
@@ -28,18 +27,6 @@ parser = pytest.importorskip(
 )
 
 Capture = pytest.CaptureFixture[str]
-
-DOCUMENT = {
-    "version": 1,
-    "backstores": {"d1": {"handler": "memory", "size": "1MiB"}, "d2": {"handler": "memory", "size": "1MiB"}},
-    "hbas": [{"id": 0, "luns": [{"lun": 0, "backstore": "d1"}, {"lun": 1, "backstore": "d2"}]}],
-}
-
-
-@pytest.fixture
-def running(service: FakeService) -> FakeService:
-    service.running = read(DOCUMENT, Path("/"))
-    return service
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:

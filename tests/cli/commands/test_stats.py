@@ -10,7 +10,6 @@ import pytest
 from tests.daemon.fake import FakeService
 from vscsihba.cli import machine_state
 from vscsihba.cli.main import main
-from vscsihba.config.load import read
 from vscsihba.control.server import ControlServer
 from vscsihba.daemon import statistics
 from vscsihba.errors import HostError, UsageError
@@ -18,18 +17,6 @@ from vscsihba.latency import Latencies
 from vscsihba.stats import LunStats, Tally
 
 Capture = pytest.CaptureFixture[str]
-
-DOCUMENT = {
-    "version": 1,
-    "backstores": {"d1": {"handler": "memory", "size": "1MiB"}, "d2": {"handler": "memory", "size": "1MiB"}},
-    "hbas": [{"id": 0, "luns": [{"lun": 0, "backstore": "d1"}, {"lun": 1, "backstore": "d2"}]}],
-}
-
-
-@pytest.fixture
-def running(service: FakeService) -> FakeService:
-    service.running = read(DOCUMENT, Path("/"))
-    return service
 
 
 def test_each_kind_of_command_is_a_line(running: FakeService, capsys: Capture) -> None:
